@@ -1,0 +1,126 @@
+"""What a training tells the outside: a report per iteration, a result at the end, and the callbacks that receive them.
+
+Everything that watches a training (run folder, progress display, TensorBoard, a user's own early stopping) is a `Callback`.
+Callbacks run in the driver, between iterations, and see numbers only: no trajectory and no torch tensor reaches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..envs import Episode
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterationReport:
+    """What one iteration (one rollout of every simulation group and the update that followed) did."""
+
+    iteration: int
+    """Number of finished iterations, this one included; counts on after a resume."""
+    timesteps: int
+    """Environment steps done so far, over all environments; counts on after a resume."""
+    total_timesteps: int
+    """Environment steps at which this training ends."""
+    metrics: Mapping[str, float]
+    """Values under Stable-Baselines3's tags (`rollout/ep_rew_mean`, `time/fps`, `train/loss`, …). A value that does not exist
+    yet (no episode has finished) is absent."""
+    episodes: Sequence[Episode] = field(repr=False)
+    """Episodes that finished in this iteration, ordered by end step, then by environment index."""
+    episode_return_mean: float | None
+    """Mean return of the last 100 finished episodes (of all, while there are fewer); None before the first."""
+    elapsed_seconds: float
+    """Seconds since this call of `train` began its first rollout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """The outcome of one call of `train`; `to_json()` is what a run folder's result.json holds."""
+
+    algorithm: str
+    """Name of the algorithm, for example "ppo"."""
+    env: str
+    """Id of the environment."""
+    seed: int
+    """Run seed: every random number of the run derives from it."""
+    workers: int
+    """Number of rollout workers."""
+    timesteps: int
+    """Environment steps of the whole run, resumed parts included."""
+    iterations: int
+    """Iterations of the whole run, resumed parts included."""
+    episode_return_mean: float | None
+    """Mean return of the last 100 finished episodes (of all, if fewer); None if no episode finished."""
+    solved: bool | None
+    """Whether the mean return of the last 100 finished episodes (at least 100) had reached `stop_return`, or else the environment's
+    `reward_threshold`, at the end of an iteration of this call; None if there is neither."""
+    solved_timesteps: int | None
+    """Environment steps at the end of the first iteration that reached it; None if none did."""
+    interrupted: bool
+    """Whether a callback stopped the training before its end."""
+    wall_seconds: float
+    """Seconds from the first rollout to the last update of this call."""
+    total_seconds: float
+    """Seconds from the start of this process to the last update."""
+    weights_sha256: str
+    """SHA-256 over the parameters as little-endian float32, in the order of their names."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON-able values."""
+        return asdict(self)
+
+
+class Training(Protocol):
+    """What a callback may rely on in the object it is given (an `Algorithm`)."""
+
+    @property
+    def name(self) -> str:
+        """Name of the algorithm, for example "ppo"."""
+
+    @property
+    def env_id(self) -> str:
+        """Id of the environment."""
+
+    @property
+    def seed(self) -> int:
+        """Run seed."""
+
+    @property
+    def workers(self) -> int:
+        """Number of rollout workers."""
+
+    @property
+    def timesteps(self) -> int:
+        """Environment steps done so far."""
+
+    @property
+    def iteration(self) -> int:
+        """Finished iterations."""
+
+    @property
+    def preset(self) -> Mapping[str, Any]:
+        """Settings that the preset chose (those which the user gave are not in it); empty without a preset."""
+
+    def settings(self) -> dict[str, Any]:
+        """All resolved settings, JSON-able: environment, run settings, hyperparameters, device, threads, versions, CPU."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a checkpoint of the last finished iteration into `folder`/checkpoints; returns the checkpoint's folder."""
+
+
+class Callback:
+    """Base class of callbacks: override what you need, the rest does nothing.
+
+    An exception in a callback ends the training and reaches the caller of `train`; the algorithm can be saved then.
+    """
+
+    def on_training_start(self, training: Training, total_timesteps: int) -> None:
+        """Called once, before the first rollout; `total_timesteps` is the count of steps at which the training ends."""
+
+    def on_iteration_end(self, training: Training, report: IterationReport) -> bool | None:
+        """Called after each iteration; returning False ends the training."""
+
+    def on_training_end(self, training: Training, result: TrainingResult) -> None:
+        """Called once after the last iteration; not called when an exception or Ctrl-C ends the training."""
