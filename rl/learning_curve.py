@@ -1,0 +1,103 @@
+"""`learning_curve.png`: the picture of a run, drawn from its `metrics.jsonl` alone."""
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .metrics import read_metrics
+
+_WINDOW = 100
+_MOST_DOTS = 20_000
+
+
+def episode_curve(metrics_path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the episodes of a run as a curve.
+
+    Returns:
+        steps [E]: environment steps at which each episode ended. A line of `metrics.jsonl` tells in which iteration
+            that was; within one, its episodes are spread evenly.
+        returns [E]: their returns.
+        means [E]: mean of the last 100 returns at each of them (of all so far, while there are fewer).
+    """
+    steps: list[np.ndarray] = []
+    returns: list[float] = []
+    before = 0
+    for record in read_metrics(metrics_path):
+        ended = record["episode_returns"]
+        steps.append(np.linspace(before, record["timesteps"], len(ended) + 1)[1:])
+        returns += [float("nan") if value is None else value for value in ended]
+        before = record["timesteps"]
+    window: deque[float] = deque(maxlen=_WINDOW)
+    means = np.empty(len(returns))
+    for index, value in enumerate(returns):
+        window.append(value)
+        means[index] = sum(window) / len(window)
+    return np.concatenate([*steps, np.empty(0)]), np.asarray(returns), means
+
+
+def draw_learning_curve(
+    metrics_path: Path, picture_path: Path, *, title: str, threshold: float | None = None, threshold_name: str = "goal"
+) -> bool:
+    """Draw episode returns (faint) and the mean of the last 100 (bold) over environment steps.
+
+    Args:
+        metrics_path: the run's `metrics.jsonl`.
+        picture_path: the PNG to write; it appears under its name only when complete.
+        title: text above the picture.
+        threshold: return that counts as solved, drawn as a line; None draws none.
+        threshold_name: what the line is called.
+
+    Returns:
+        Whether there was an episode to draw; without one no file is written.
+    """
+    steps, returns, means = episode_curve(metrics_path)
+    if not len(returns):
+        return False
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    every = max(1, len(returns) // _MOST_DOTS)
+    axes.plot(steps[::every], returns[::every], ".", color="#4c78a8", alpha=0.22, markersize=3.5, markeredgewidth=0)
+    axes.plot([], [], "o", color="#4c78a8", alpha=0.4, markersize=4, markeredgewidth=0, label="one episode")
+    axes.plot(steps, means, color="#1f3b66", linewidth=2.2, label=f"mean of the last {_WINDOW} episodes")
+    if threshold is not None:
+        label = f"{threshold_name}: {threshold:g}"
+        axes.axhline(threshold, color="#c44e52", linestyle=(0, (5, 3)), linewidth=1.3, label=label)
+    _dress(axes, steps, title)
+    FigureCanvasAgg(figure)
+    partial = picture_path.with_name(picture_path.name + ".tmp")
+    figure.savefig(partial, format="png")
+    partial.replace(picture_path)
+    return True
+
+
+def _dress(axes: Any, steps: np.ndarray, title: str) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color="#222222")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("episode return (sum of rewards)")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.set_xlim(0, float(steps[-1]) * 1.01)
+    axes.margins(y=0.06)
+    axes.grid(axis="y", color="#e3e3e3", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#999999")
+    axes.tick_params(colors="#444444", labelsize=9)
+    axes.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
+
+
+def _short(value: float) -> str:
+    """Write 120000 as 120k and 1500000 as 1.5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"

@@ -1,0 +1,140 @@
+"""Where the numbers of a run go: `metrics.jsonl`, one line an iteration, and TensorBoard events.
+
+Both carry Stable-Baselines3's tags (`rollout/ep_rew_mean`, `time/fps`, `train/approx_kl` …); the x-axis is
+environment steps.
+"""
+
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .callbacks import IterationReport
+
+#: Seconds between two writes of TensorBoard events: the library is loaded at the first of them, not at the start.
+_TENSORBOARD_INTERVAL = 5.0
+
+
+def plain(value: Any) -> Any:
+    """Return a number as JSON can hold it: numpy scalars as Python's, NaN and the infinities as None."""
+    if isinstance(value, bool | str) or value is None:
+        return value
+    number = value.item() if hasattr(value, "item") else value
+    return None if isinstance(number, float) and not math.isfinite(number) else number
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object an iteration, on disk as soon as the iteration is over.
+
+    Each line holds `iteration`, `timesteps`, `elapsed_seconds`, `episode_return_mean` (mean of the last 100 episodes,
+    null before there is one), the metrics under their tags, and `episode_returns` and `episode_lengths` of the
+    episodes that ended in this iteration, in order.
+    """
+
+    def __init__(self, path: Path, *, after_iteration: int | None = None) -> None:
+        """Open the file for writing.
+
+        Args:
+            path: the file.
+            after_iteration: continue an older file, keeping its lines up to this iteration (a run that was killed may
+                have written more than its last checkpoint knows); None begins a new file.
+        """
+        kept = [] if after_iteration is None else [r for r in read_metrics(path) if r["iteration"] <= after_iteration]
+        partial = path.with_name(path.name + ".tmp")
+        partial.write_text("".join(_line(record) for record in kept), encoding="utf-8")
+        partial.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, report: IterationReport) -> None:
+        """Append the line of one iteration and flush it."""
+        record: dict[str, Any] = {
+            "iteration": report.iteration,
+            "timesteps": report.timesteps,
+            "elapsed_seconds": round(report.elapsed_seconds, 6),
+            "episode_return_mean": plain(report.episode_return_mean),
+            **{tag: plain(value) for tag, value in report.metrics.items()},
+            "episode_returns": [plain(episode.return_) for episode in report.episodes],
+            "episode_lengths": [plain(episode.length) for episode in report.episodes],
+        }
+        self._file.write(_line(record))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; harmless a second time."""
+        self._file.close()
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a `metrics.jsonl`; a last line cut short by a crash is left out, no file yields nothing."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+class TensorBoardFile:
+    """TensorBoard events of one run, written with TensorBoard's own record format: neither torch nor TensorFlow loads.
+
+    Events wait in memory for up to 5 s, so that a short run doesn't pay for loading the library before its end.
+    """
+
+    def __init__(self, folder: Path, *, purge_after: int | None = None) -> None:
+        """Prepare an event file in `folder`.
+
+        Args:
+            folder: where it goes; the run's name in TensorBoard is the folder's.
+            purge_after: a resumed run: TensorBoard drops older events beyond this many environment steps.
+        """
+        self._folder = folder
+        self._purge_after = purge_after
+        self._waiting: list[tuple[float, int, dict[str, float]]] = []
+        self._file: BinaryIO | None = None
+        self._written_at = time.monotonic()
+
+    def write(self, report: IterationReport) -> None:
+        """Take the metrics of one iteration; they reach the file at most 5 s later, or at `close`."""
+        self._waiting.append((time.time(), report.timesteps, dict(report.metrics)))
+        if time.monotonic() - self._written_at >= _TENSORBOARD_INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        events = []
+        if self._file is None:
+            now = time.time()
+            name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}"
+            self._file = (self._folder / name).open("ab")
+            events.append(Event(wall_time=now, file_version="brain.Event:2"))
+            if self._purge_after is not None:
+                start = SessionLog(status=SessionLog.START)
+                events.append(Event(wall_time=now, step=self._purge_after + 1, session_log=start))
+        for wall_time, timesteps, metrics in self._waiting:
+            values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in metrics.items()]
+            events.append(Event(wall_time=wall_time, step=timesteps, summary=Summary(value=values)))
+        self._waiting.clear()
+        records = RecordWriter(self._file)
+        for event in events:
+            records.write(event.SerializeToString())
+        records.flush()
+        self._written_at = time.monotonic()
+
+    def close(self) -> None:
+        """Write what waits and close the file; harmless a second time."""
+        if self._waiting:
+            self.flush()
+        if self._file is not None:
+            self._file.close()
