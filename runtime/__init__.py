@@ -1,0 +1,77 @@
+"""Tasks, actors and objects: Ray's core API on one small engine interface.
+
+from shoal import runtime
+
+@runtime.remote
+def square(x):
+    return x * x
+
+runtime.get([square.remote(i) for i in range(4)])       # [0, 1, 4, 9]
+"""
+
+from . import exceptions
+from .api import (
+    available_resources,
+    cluster_resources,
+    empty,
+    get,
+    get_actor,
+    init,
+    is_initialized,
+    kill,
+    lookup,
+    preload,
+    publish,
+    put,
+    remote,
+    shutdown,
+    wait,
+)
+from .exceptions import (
+    ActorDiedError,
+    GetTimeoutError,
+    InfeasibleError,
+    InputError,
+    ObjectLostError,
+    OwnerDiedError,
+    ShoalError,
+    TaskError,
+    WorkerCrashedError,
+    nearest,
+)
+from .refs import ObjectRef
+from .remote import ActorClass, ActorHandle, RemoteFunction, method
+
+__all__ = [
+    "ActorClass",
+    "ActorDiedError",
+    "ActorHandle",
+    "GetTimeoutError",
+    "InfeasibleError",
+    "InputError",
+    "ObjectLostError",
+    "ObjectRef",
+    "OwnerDiedError",
+    "RemoteFunction",
+    "ShoalError",
+    "TaskError",
+    "WorkerCrashedError",
+    "available_resources",
+    "cluster_resources",
+    "empty",
+    "exceptions",
+    "get",
+    "get_actor",
+    "init",
+    "is_initialized",
+    "kill",
+    "lookup",
+    "method",
+    "nearest",
+    "preload",
+    "publish",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]

@@ -1,0 +1,234 @@
+"""The public verbs of the runtime: Ray's core API, in Ray's names and meaning, on whichever engine runs."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+
+from . import context
+from .context import current_engine, running_engine
+from .exceptions import InputError, nearest
+from .native import NativeEngine
+from .options import check_amount
+from .refs import ObjectRef
+from .remote import ActorHandle, make_remote
+from .serial import SerialEngine
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
+
+_ENGINES: dict[str, Callable[..., Any]] = {"native": NativeEngine, "serial": SerialEngine}
+
+
+def init(
+    engine: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: dict[str, float] | None = None,
+    preload: Sequence[str] = (),
+    log_to_driver: bool = True,
+    ignore_reinit_error: bool = False,
+) -> None:
+    """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
+
+    Args:
+        engine: "native" (processes on this machine; the default on Linux) or "serial" (everything in this process,
+            for debugging; the default elsewhere).
+        num_cpus: CPUs that tasks may use at the same time; default: the cores this process may run on.
+        num_gpus: GPUs; default: those that CUDA_VISIBLE_DEVICES or the NVIDIA driver shows.
+        resources: further resources by name, in amounts of your choosing.
+        preload: modules that workers have imported already when they start.
+        log_to_driver: show what workers print.
+        ignore_reinit_error: do nothing, instead of raising, if the runtime is running.
+
+    Raises:
+        InputError: a bad argument, or the runtime is running already.
+    """
+    if running_engine() is not None:
+        if ignore_reinit_error:
+            return
+        raise InputError("the runtime is running already. Call shutdown() first, or pass ignore_reinit_error=True")
+    name = engine or ("native" if sys.platform == "linux" else "serial")
+    if name not in _ENGINES:
+        raise InputError(f"engine={name!r}: unknown engine. {nearest(name, _ENGINES)}")
+    if name == "native" and sys.platform != "linux":
+        raise InputError(f"engine='native' needs Linux, this is {sys.platform}. Use engine='serial'")
+    if engine is None and name == "serial":
+        print(f"shoal: the native engine needs Linux, this is {sys.platform}: using engine='serial'", file=sys.stderr)
+    amounts = dict(resources or {})
+    for key, value in {"num_cpus": num_cpus, "num_gpus": num_gpus, **amounts}.items():
+        if value is not None:
+            check_amount(key, value)
+    started = _ENGINES[name](
+        num_cpus=num_cpus, num_gpus=num_gpus, resources=amounts, preload=tuple(preload), log_to_driver=log_to_driver
+    )
+    context.set_engine(started)
+    for key, payload in context.published.items():
+        started.publish(key, payload)
+
+
+def shutdown() -> None:
+    """End the runtime: all tasks, actors, objects and processes. Does nothing if it isn't running."""
+    engine = running_engine()
+    if engine is not None:
+        try:
+            engine.shutdown()
+        finally:
+            context.set_engine(None)
+
+
+def is_initialized() -> bool:
+    """Return whether the runtime is running."""
+    return running_engine() is not None
+
+
+def remote(*target: Any, **options: Any) -> Any:
+    """Make a function a task or a class an actor: ``@remote`` or ``@remote(num_cpus=2, …)``.
+
+    Options of both: num_cpus, num_gpus, resources, name. Of functions: num_returns, max_retries (after a crash of the
+    worker; 3). Of classes: max_restarts (0), max_task_retries (0). -1 means without limit.
+
+    Raises:
+        InputError: unknown option or bad value.
+    """
+    if target and (options or len(target) > 1):
+        raise InputError("use @remote, or @remote(option=value, …): options are given by name")
+    if target:
+        return make_remote(target[0], {})
+    return lambda given: make_remote(given, options)
+
+
+def get(refs: ObjectRef | Sequence[ObjectRef], timeout: float | None = None) -> Any:
+    """Return the value of a reference, or the list of values of a list of them. Blocks until they are there.
+
+    Arrays in the values lie in shared memory and are read-only; ``.copy()`` gives a writable one.
+
+    Args:
+        refs: one reference or a list of them.
+        timeout: seconds; 0 asks without waiting; None waits without limit.
+
+    Raises:
+        GetTimeoutError: the time ran out.
+        Exception: what the task raised, as the type that it raised, with the remote traceback as its cause.
+        WorkerCrashedError, ActorDiedError, ObjectLostError: the value will never be there.
+    """
+    if type(refs) is ObjectRef:
+        return current_engine().get([refs], timeout)[0]
+    return current_engine().get(_check_refs("get", refs), timeout)
+
+
+def put(value: Any) -> ObjectRef:
+    """Store a value once, so that it can be passed to many tasks without being copied each time."""
+    if isinstance(value, ObjectRef):
+        raise TypeError(f"put({value!r}): it is a reference already; pass it on as it is")
+    return current_engine().put(value)
+
+
+def wait(
+    refs: Sequence[ObjectRef], num_returns: int = 1, timeout: float | None = None
+) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    """Wait until `num_returns` of the references are ready, or `timeout` seconds are over.
+
+    Returns:
+        (ready, not ready), both in the order given; at most `num_returns` are in the first list. A failed task counts
+        as ready: `get` raises its exception.
+
+    Raises:
+        InputError: duplicates, or a num_returns that is not between 1 and the number of references.
+    """
+    checked = _check_refs("wait", refs)
+    if not checked:
+        return [], []
+    if len(set(checked)) != len(checked):
+        raise InputError(f"wait: {len(checked)} references are given, but only {len(set(checked))} different ones")
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int) or not 1 <= num_returns <= len(checked):
+        raise InputError(f"wait: num_returns={num_returns!r}: want 1 to {len(checked)}, the number of references")
+    return current_engine().wait(checked, num_returns, timeout)
+
+
+def _check_refs(verb: str, refs: Any) -> list[ObjectRef]:
+    if not isinstance(refs, list | tuple):
+        raise TypeError(f"{verb} takes an ObjectRef or a list of them, not a {type(refs).__name__} ({refs!r:.80})")
+    for index, ref in enumerate(refs):
+        if type(ref) is not ObjectRef:
+            raise TypeError(f"{verb} takes ObjectRefs; item {index} is a {type(ref).__name__} ({ref!r:.80})")
+    return list(refs)
+
+
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+    """End an actor at once, without letting its running call finish.
+
+    Args:
+        actor: its handle.
+        no_restart: False lets an actor with restarts left come back.
+    """
+    if not isinstance(actor, ActorHandle):
+        raise TypeError(f"kill takes an actor's handle, not a {type(actor).__name__} ({actor!r:.80})")
+    current_engine().kill(actor._actor, no_restart)
+
+
+def get_actor(name: str) -> ActorHandle:
+    """Return the handle of the living actor that was created with ``options(name=…)``.
+
+    Raises:
+        InputError: there is none.
+    """
+    actor = current_engine().find_actor(name)
+    if actor is None:
+        raise InputError(f"get_actor({name!r}): no living actor has that name. Create it with .options(name={name!r})")
+    return ActorHandle(actor)
+
+
+def empty(shape: int | Sequence[int], dtype: DTypeLike = "float64") -> np.ndarray:
+    """Return a writable array that lies in the object store already.
+
+    `put` it, or return it from a task or an actor's method (also inside a dict, list or dataclass): that seals it in
+    place, without a copy. It is read-only from then on, for the one who made it too.
+    """
+    return current_engine().empty((shape,) if isinstance(shape, int) else tuple(shape), dtype)
+
+
+def publish(key: str, value: Any) -> None:
+    """Make a small value known under a name to every process of the runtime; a later one replaces it.
+
+    Before `init` it is kept and published when the runtime starts.
+    """
+    payload = cloudpickle.dumps(value)
+    context.published[key] = payload
+    engine = running_engine()
+    if engine is not None:
+        engine.publish(key, payload)
+
+
+def lookup(key: str) -> Any:
+    """Return the value published under a name, or None."""
+    payload = context.published.get(key)
+    engine = running_engine()
+    if payload is None and engine is not None:
+        payload = engine.lookup(key)
+    return None if payload is None else cloudpickle.loads(payload)
+
+
+def preload(*modules: str) -> None:
+    """Have workers made from now on start with these modules imported; returns at once."""
+    current_engine().preload(modules)
+
+
+def cluster_resources() -> dict[str, float]:
+    """Return the resources of all nodes together, by name."""
+    return current_engine().cluster_resources()
+
+
+def available_resources() -> dict[str, float]:
+    """Return the resources that are not in use now, by name."""
+    return current_engine().available_resources()
+
+
+context.set_default_starter(init)
+atexit.register(shutdown)

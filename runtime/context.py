@@ -1,0 +1,65 @@
+"""The one global of the runtime: the engine that this process talks to, and the names published through it."""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .exceptions import ShoalError
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_engine: "Engine | None" = None
+_start_default: Callable[[], None] | None = None
+_forked_from: int | None = None
+
+#: Values published in this process, by key, serialised; handed to each engine that starts later.
+published: dict[str, bytes] = {}
+
+
+def current_engine() -> "Engine":
+    """Return the running engine; start the default one on first use.
+
+    Raises:
+        ShoalError: in a process that was forked from one that uses the runtime.
+    """
+    if _engine is None:
+        if _forked_from is not None:
+            raise ShoalError(
+                f"this process (pid {os.getpid()}) was forked from process {_forked_from}, which uses Shoal: the "
+                "connections and shared memory of the parent cannot be used here. Start helpers as tasks or actors, "
+                "or use multiprocessing's 'spawn' method, or call shoal.runtime.init() for a runtime of its own"
+            )
+        assert _start_default is not None
+        _start_default()
+        assert _engine is not None
+    return _engine
+
+
+def running_engine() -> "Engine | None":
+    """Return the running engine, or None."""
+    return _engine
+
+
+def set_engine(engine: "Engine | None") -> None:
+    """Make `engine` the one that this process talks to; None: there is none any more."""
+    global _engine, _forked_from
+    _engine = engine
+    if engine is not None:
+        _forked_from = None
+
+
+def set_default_starter(start: Callable[[], None]) -> None:
+    """Register what starts the default engine on first use."""
+    global _start_default
+    _start_default = start
+
+
+def _after_fork_in_child() -> None:
+    global _engine, _forked_from
+    if _engine is not None:
+        _engine.abandon()
+        _engine, _forked_from = None, os.getppid()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

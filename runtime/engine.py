@@ -1,0 +1,110 @@
+"""What an engine must be able to do: the seam between the public API and the machinery that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .options import ActorOptions, TaskOptions
+from .refs import ObjectRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
+
+
+@dataclass(frozen=True)
+class Function:
+    """A remote function or an actor's class as engines see it.
+
+    `payload` and `id` are made on first use: the serialised callable, and the hash of that, so that a function
+    redefined in a notebook is a new one.
+    """
+
+    name: str
+    id: bytes
+    payload: bytes
+    captured: tuple[ObjectRef, ...] = ()
+
+
+@dataclass(frozen=True)
+class ActorId:
+    """An actor as a handle holds it: its id, and the reference that keeps it alive."""
+
+    id: bytes
+    lifetime: ObjectRef
+    class_name: str
+    num_returns: dict[str, int] = field(default_factory=dict)
+    max_task_retries: int = 0
+
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Engine(Protocol):
+    """One way of running tasks and actors. All engines give the same results and the same errors."""
+
+    name: str
+
+    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
+        """Run a function as a task; return one reference for each of its return values."""
+
+    def create_actor(
+        self, cls: Function, arguments: Arguments, options: ActorOptions, num_returns: dict[str, int]
+    ) -> ActorId:
+        """Start an actor; InputError at once if its name is taken."""
+
+    def call(self, actor: ActorId, method: str, arguments: Arguments, num_returns: int) -> list[ObjectRef]:
+        """Call a method of an actor; calls from one process run in the order in which they were made."""
+
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+        """Return the values; raise the first failed one's exception, or GetTimeoutError after `timeout` seconds."""
+
+    def put(self, value: Any) -> ObjectRef:
+        """Store a value."""
+
+    def wait(
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        """Split into ready and not ready, as soon as `num_returns` are ready or `timeout` seconds are over."""
+
+    def future(self, ref: ObjectRef) -> Future:
+        """Return a future of the value."""
+
+    def kill(self, actor: ActorId, no_restart: bool) -> None:
+        """End an actor without letting it finish."""
+
+    def find_actor(self, name: str) -> ActorId | None:
+        """Return the living actor of that name."""
+
+    def adopt(self, object_id: bytes) -> ObjectRef:
+        """Return a reference for an id that arrived inside a value."""
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """Return a writable array that lies in the object store."""
+
+    def publish(self, key: str, payload: bytes) -> None:
+        """Make a serialised value known to every process under `key`."""
+
+    def lookup(self, key: str) -> bytes | None:
+        """Return what was published under `key`."""
+
+    def preload(self, modules: Sequence[str]) -> None:
+        """Import modules where new workers are made, before more of them are made."""
+
+    def cluster_resources(self) -> dict[str, float]:
+        """Return the resources of all nodes together."""
+
+    def available_resources(self) -> dict[str, float]:
+        """Return those not in use."""
+
+    def shutdown(self) -> None:
+        """End everything that the engine started."""
+
+    def abandon(self) -> None:
+        """Forget everything without touching it: this process is a forked child and owns none of it."""
+
+
+Starter = Callable[..., Engine]

@@ -1,0 +1,103 @@
+"""What can go wrong, as a tree.
+
+    ShoalError                     every error of the runtime
+    ├── TaskError                  the remote traceback of a task; the cause of the user's own exception that `get` raises
+    ├── WorkerCrashedError         the process that ran a task died (signal, exit code, last words)
+    ├── ActorError
+    │   └── ActorDiedError         the actor will not come back: killed, crashed, constructor failed, out of scope
+    ├── ObjectLostError            a value can no longer be had
+    │   └── OwnerDiedError         … because the process that owned it is gone
+    ├── ObjectStoreFullError       no room in shared memory
+    ├── GetTimeoutError            also a TimeoutError: `get(timeout=…)` ran out
+    ├── NodeDiedError              the node's daemon is gone
+    ├── DeadlockError              the call can never return
+    └── InternalError              our bug: please report it
+    InputError (ValueError)        a setting or argument that cannot work; nothing was started or lost
+    └── InfeasibleError            no node has the resources that were asked for
+
+An exception raised by the user's own code inside a task or an actor method is raised by `get` as exactly the type
+that was raised there; its ``__cause__`` is a `TaskError` with the remote traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ShoalError(Exception):
+    """Base class of the runtime's own errors."""
+
+
+class TaskError(ShoalError):
+    """Remote traceback of a failed task, the ``__cause__`` of the exception that `get` raises.
+
+    It is raised itself only where the user's exception cannot be rebuilt in the caller's process.
+
+    Attributes:
+        task: name of the task or ``Class.method``.
+        traceback: the remote traceback as text, the user's frames only.
+        where: node and pid where it ran.
+    """
+
+    def __init__(self, task: str, traceback: str, where: str) -> None:
+        super().__init__(task, traceback, where)
+        self.task, self.traceback, self.where = task, traceback, where
+
+    def __str__(self) -> str:
+        return f"{self.task} failed ({self.where}); traceback there:\n\n{self.traceback}"
+
+
+class WorkerCrashedError(ShoalError):
+    """The process that ran the task died before it answered; raised once its retries are used up."""
+
+
+class ActorError(ShoalError):
+    """Base class of errors about an actor."""
+
+
+class ActorDiedError(ActorError):
+    """The actor is dead and will not come back; the message says why."""
+
+
+class ObjectLostError(ShoalError):
+    """The value of an object can no longer be had."""
+
+
+class OwnerDiedError(ObjectLostError):
+    """The process that owned the object is gone, and the object with it."""
+
+
+class ObjectStoreFullError(ShoalError):
+    """The object store has no room for a new object."""
+
+
+class GetTimeoutError(ShoalError, TimeoutError):
+    """`get(timeout=…)` ran out before all values were there."""
+
+
+class NodeDiedError(ShoalError):
+    """The daemon of this node is gone; the runtime must be started again."""
+
+
+class DeadlockError(ShoalError):
+    """The call waits for itself and could never return."""
+
+
+class InternalError(ShoalError):
+    """A bug in Shoal, not in your program."""
+
+
+class InputError(ValueError):
+    """A setting or argument that cannot work; raised before anything is started or changed."""
+
+
+class InfeasibleError(InputError):
+    """No node of the cluster has the resources that were asked for."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the sentence that names the spellings nearest to `name`, or all that are known; "" if none are."""
+    names = sorted(map(str, known))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean {' or '.join(repr(n) for n in close)}?"
+    return f"Known: {', '.join(names)}." if names else ""

@@ -1,0 +1,93 @@
+"""Exceptions as values: how one travels from the process where it was raised to the `get` that raises it again."""
+
+import os
+import pickle
+import traceback
+from typing import Any
+
+from . import serialization
+from .exceptions import TaskError
+
+_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+
+def _is_ours(filename: str) -> bool:
+    return os.path.realpath(filename).startswith(os.path.realpath(_OWN_FOLDER) + os.sep)
+
+
+def _user_traceback(error: BaseException) -> str:
+    """Format an exception with its causes, the runtime's own frames left out."""
+    summary = traceback.TracebackException.from_exception(error)
+    seen: list[traceback.TracebackException | None] = [summary]
+    while seen:
+        part = seen.pop()
+        if part is None:
+            continue
+        theirs = [frame for frame in part.stack if not _is_ours(frame.filename)]
+        if theirs:
+            part.stack = traceback.StackSummary.from_list(theirs)
+        seen += [part.__cause__, part.__context__]
+    return "".join(summary.format())
+
+
+def pack_exception(error: BaseException, task: str, where: str) -> bytes:
+    """Serialise an exception with its traceback; whatever it holds, the result can be unpacked.
+
+    Args:
+        error: the exception.
+        task: name of the task or ``Class.method``, for messages.
+        where: node and pid where it was raised.
+    """
+    text = _user_traceback(error)
+    state = {k: v for k, v in vars(error).items() if k != "__notes__"} if hasattr(error, "__dict__") else {}
+    notes = list(getattr(error, "__notes__", ()))
+    try:
+        stream, buffers, refs = serialization.dumps((type(error), error.args, state, notes))
+        if buffers or refs:
+            raise TypeError("exceptions travel as one small pickle")
+    except TypeError:
+        stream = b""
+    return pickle.dumps((stream, text, task, where), 5)
+
+
+def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    # A user's __init__ may want other arguments than it passed on to `args`, or have effects, so it isn't called;
+    # the nearest built-in one is, since OSError or UnicodeError keep their fields outside __dict__.
+    error = kind.__new__(kind, *args)
+    for base in kind.__mro__:
+        init = base.__dict__.get("__init__")
+        if init is not None and type(init).__name__ == "wrapper_descriptor":
+            init(error, *args)
+            break
+    error.__dict__.update(state)
+    return error
+
+
+def unpack_exception(payload: bytes) -> BaseException:
+    """Rebuild an exception that `pack_exception` serialised, ready to be raised.
+
+    It has exactly the type of the original, and a `TaskError` with the remote traceback as its cause. Where the type
+    cannot be had in this process, the `TaskError` itself is returned.
+    """
+    stream, text, task, where = pickle.loads(payload)
+    cause = TaskError(task, text, where)
+    if not stream:
+        return cause
+    try:
+        kind, args, state, notes = serialization.loads(stream)
+        error = _rebuild(kind, args, state)
+    except (
+        Exception
+    ) as trouble:  # any code of the user's may run while unpickling; the remote traceback must survive it
+        cause.add_note(f"The exception itself could not be rebuilt in this process: {trouble!r}")
+        return cause
+    for note in notes:
+        error.add_note(note)
+    error.add_note(f"Raised in {task} ({where}).")
+    error.__cause__ = cause
+    return error
+
+
+def describe_here(node: str) -> str:
+    """Return the text that says where this process runs."""
+    return f"node {node}, pid {os.getpid()}"

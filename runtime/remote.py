@@ -1,0 +1,207 @@
+"""What the `remote` decorator makes: remote functions, actor classes, and the handles of running actors."""
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, NoReturn, TypeVar
+
+from . import serialization
+from .context import current_engine, running_engine
+from .engine import ActorId, Function
+from .exceptions import InputError, nearest
+from .options import ActorOptions, TaskOptions
+from .refs import ObjectRef, short
+
+T = TypeVar("T")
+
+_METHOD_OPTIONS = "__shoal_method_options__"
+
+
+def _name(target: Callable) -> str:
+    return getattr(target, "__qualname__", type(target).__name__).replace("<locals>.", "")
+
+
+def _as_function(target: Callable) -> Function:
+    """Serialise a callable, its out-of-band buffers included."""
+    stream, buffers, refs = serialization.dumps(target)
+    payload = serialization.dumps((stream, [bytes(b.raw()) for b in buffers]))[0]
+    return Function(_name(target), hashlib.blake2b(payload, digest_size=16).digest(), payload, tuple(refs))
+
+
+def load_function(payload: bytes) -> Callable:
+    """Rebuild the callable of a `Function` from its payload."""
+    return serialization.loads(*serialization.loads(payload))
+
+
+def _result(refs: list[ObjectRef]) -> Any:
+    if len(refs) == 1:
+        return refs[0]
+    return refs or None
+
+
+def method(*, num_returns: int = 1) -> Callable[[T], T]:
+    """Decorate a method of an actor class: the number of objects that a call of it returns."""
+    TaskOptions.of(num_returns=num_returns)
+
+    def decorate(function: T) -> T:
+        setattr(function, _METHOD_OPTIONS, {"num_returns": num_returns})
+        return function
+
+    return decorate
+
+
+class RemoteFunction:
+    """A function that runs as a task: ``f.remote(…)`` returns at once with a reference to the result."""
+
+    def __init__(self, function: Callable, options: TaskOptions) -> None:
+        functools.update_wrapper(self, function)
+        self._target = function
+        self._options = options
+        self._function: Function | None = None
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Start the task; return a reference to its value (a list of them if ``num_returns`` is not 1)."""
+        if self._function is None:
+            self._function = _as_function(self._target)
+        return _result(current_engine().submit(self._function, (args, kwargs), self._options))
+
+    def options(self, **options: Any) -> "RemoteFunction":
+        """Return the same remote function with some options changed."""
+        changed = RemoteFunction(self._target, self._options.but(**options))
+        changed._function = self._function
+        return changed
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        name = _name(self._target)
+        raise TypeError(f"remote function {name!r} is not called directly: use {name}.remote(…)")
+
+    def __reduce__(self) -> Any:
+        return RemoteFunction, (self._target, self._options)
+
+
+class ActorClass(Generic[T]):
+    """A class whose instances live in processes of their own: ``A.remote(…)`` starts one and returns its handle."""
+
+    def __init__(self, cls: type[T], options: ActorOptions) -> None:
+        self._target = cls
+        self._options = options
+        self._function: Function | None = None
+        self.__name__, self.__doc__ = cls.__name__, cls.__doc__
+
+    def remote(self, *args: Any, **kwargs: Any) -> "ActorHandle":
+        """Start an actor with these constructor arguments; return its handle at once.
+
+        Raises:
+            TypeError: the arguments do not fit the constructor.
+            InputError: an actor of that name is alive.
+        """
+        if self._function is None:
+            self._function = _as_function(self._target)
+        _check_constructor(self._target, args, kwargs)
+        methods = _method_returns(self._target)
+        return ActorHandle(current_engine().create_actor(self._function, (args, kwargs), self._options, methods))
+
+    def options(self, **options: Any) -> "ActorClass[T]":
+        """Return the same actor class with some options changed."""
+        changed = ActorClass(self._target, self._options.but(**options))
+        changed._function = self._function
+        return changed
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        name = self._target.__name__
+        raise TypeError(f"actor class {name!r} is not instantiated directly: use {name}.remote(…)")
+
+    def __reduce__(self) -> Any:
+        return ActorClass, (self._target, self._options)
+
+
+def _check_constructor(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        signature = inspect.signature(cls)
+    except (ValueError, TypeError):  # classes written in C may not say what they take
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{cls.__name__}.remote(…): {error}; the constructor takes {signature}") from None
+
+
+def _method_returns(cls: type) -> dict[str, int]:
+    """Return the methods that can be called remotely, with the number of objects that each returns."""
+    returns = {}
+    for name, member in inspect.getmembers(cls, callable):
+        if not name.startswith("__") or name == "__call__":
+            returns[name] = getattr(member, _METHOD_OPTIONS, {}).get("num_returns", 1)
+    returns.pop("__class__", None)
+    return returns
+
+
+class ActorHandle:
+    """Handle of a running actor; ``handle.method.remote(…)`` calls a method.
+
+    Handles may be passed to tasks and other actors. The actor ends when its last handle is gone.
+    """
+
+    __slots__ = ("__weakref__", "_actor")
+
+    def __init__(self, actor: ActorId) -> None:
+        self._actor = actor
+
+    def __getattr__(self, name: str) -> "ActorMethod":
+        actor = self._actor
+        num_returns = actor.num_returns.get(name)
+        if num_returns is None:
+            raise AttributeError(
+                f"actor class {actor.class_name!r} has no method {name!r}. {nearest(name, actor.num_returns)}"
+            )
+        return ActorMethod(self, name, num_returns)
+
+    def __repr__(self) -> str:
+        return f"ActorHandle({self._actor.class_name}, {short(self._actor.id)})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActorHandle) and self._actor.id == other._actor.id
+
+    def __hash__(self) -> int:
+        return hash(self._actor.id)
+
+    def __reduce__(self) -> Any:
+        actor = self._actor
+        return _rebuild_handle, (actor.id, actor.lifetime, actor.class_name, actor.num_returns, actor.max_task_retries)
+
+
+def _rebuild_handle(*fields: Any) -> ActorHandle:
+    return ActorHandle(ActorId(*fields))
+
+
+class ActorMethod:
+    """One method of a running actor."""
+
+    __slots__ = ("_handle", "_name", "_num_returns")
+
+    def __init__(self, handle: ActorHandle, name: str, num_returns: int) -> None:
+        # The handle itself, not its id: `A.remote().f.remote()` must keep the actor alive until the call is made.
+        self._handle, self._name, self._num_returns = handle, name, num_returns
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method; return a reference to its value (a list of them if ``num_returns`` is not 1)."""
+        engine = running_engine() or current_engine()
+        return _result(engine.call(self._handle._actor, self._name, (args, kwargs), self._num_returns))
+
+    def options(self, *, num_returns: int) -> "ActorMethod":
+        """Return the same method with another number of returned objects."""
+        TaskOptions.of(num_returns=num_returns)
+        return ActorMethod(self._handle, self._name, num_returns)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(f"method {self._name!r} of an actor is not called directly: use .{self._name}.remote(…)")
+
+
+def make_remote(target: Any, options: dict[str, Any]) -> Any:
+    """Return the remote form of a function or class; see `shoal.runtime.remote`."""
+    if inspect.isclass(target):
+        return ActorClass(target, ActorOptions.of(**options))
+    if callable(target):
+        return RemoteFunction(target, TaskOptions.of(**options))
+    raise InputError(f"remote decorates a function or a class, not a {type(target).__name__} ({target!r})")

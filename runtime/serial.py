@@ -1,0 +1,331 @@
+"""The serial engine: every task and actor runs in this process, at once, when `.remote()` is called.
+
+For debugging (`pdb` works, one stack) and for tests. Values pass through the same serialisation as on the other
+engines, so arguments are copies, results are read-only, and what could not be sent to a process fails here too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import serialization
+from .engine import ActorId, Arguments, Function
+from .exceptions import ActorDiedError, DeadlockError, InputError, ObjectLostError
+from .failure import describe_here, pack_exception, unpack_exception
+from .options import ActorOptions, TaskOptions
+from .refs import ObjectRef
+from .remote import load_function
+from .resources import check_feasible, machine_resources
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
+
+
+@dataclass
+class _Value:
+    """A stored object: its pickle and buffers, or a serialised exception. `inner` keeps what it refers to alive."""
+
+    stream: bytes = b""
+    buffers: list[Any] = field(default_factory=list)
+    inner: list[ObjectRef] = field(default_factory=list)
+    failure: bytes | BaseException | None = None
+    count: int = 0
+
+
+@dataclass
+class _Actor:
+    """A living or dead actor. Its arguments are kept serialised, so that a restart begins with what was passed."""
+
+    function: Function
+    arguments: _Value
+    argument_refs: list[ObjectRef]
+    options: ActorOptions
+    info: ActorId
+    instance: Any = None
+    restarts: int = 0
+    running: str | None = None
+    death: str | None = None
+    cause: bytes | None = None
+
+
+class SerialEngine:
+    """Runs everything eagerly in the calling thread; see `shoal.runtime.engine.Engine` for the methods."""
+
+    name = "serial"
+
+    def __init__(
+        self,
+        *,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        resources: dict[str, float] | None = None,
+        preload: Sequence[str] = (),
+        log_to_driver: bool = True,
+    ) -> None:
+        self._total = machine_resources(num_cpus, num_gpus, resources or {})
+        self._values: dict[bytes, _Value] = {}
+        self._actors: dict[bytes, _Actor] = {}
+        self._lifetimes: dict[bytes, bytes] = {}
+        self._names: dict[str, bytes] = {}
+        self._published: dict[str, bytes] = {}
+        self._unsealed: dict[int, np.ndarray] = {}
+        self._dropped: deque[bytes] = deque()
+        self._ids = itertools.count(1)
+
+    # Objects ----------------------------------------------------------------------------------------------------
+
+    def adopt(self, object_id: bytes) -> ObjectRef:
+        """Return one more reference to an object."""
+        self._values.setdefault(object_id, _Value(failure=ObjectLostError("the object is gone"))).count += 1
+        return ObjectRef(object_id, self._dropped.append)
+
+    def _new_id(self) -> bytes:
+        return next(self._ids).to_bytes(16, "big")
+
+    def _store(self, value: _Value) -> ObjectRef:
+        self._collect()
+        object_id = self._new_id()
+        self._values[object_id] = value
+        return self.adopt(object_id)
+
+    def _collect(self) -> None:
+        """Forget objects, and end actors, whose last reference is gone."""
+        while self._dropped:
+            object_id = self._dropped.popleft()
+            value = self._values[object_id]
+            value.count -= 1
+            if value.count == 0:
+                del self._values[object_id]
+                actor_id = self._lifetimes.pop(object_id, None)
+                if actor_id is not None:
+                    self._bury(self._actors[actor_id], "its last handle is gone")
+
+    def _pack(self, value: Any) -> _Value:
+        stream, buffers, inner = serialization.dumps(value)
+        return _Value(stream, [self._seal(memoryview(buffer.raw())) for buffer in buffers], inner)
+
+    def _seal(self, view: memoryview) -> Any:
+        """Return a read-only buffer with these contents: the array itself if it came from `empty`, else a copy."""
+        array = self._unsealed.pop(_address(view), None) if self._unsealed else None
+        if array is None or array.nbytes != view.nbytes:
+            return bytes(view)
+        array.flags.writeable = False
+        return memoryview(array.reshape(-1).view("uint8"))
+
+    def _load(self, value: _Value) -> Any:
+        if value.failure is not None:
+            raise unpack_exception(value.failure) if isinstance(value.failure, bytes) else value.failure
+        return serialization.loads(value.stream, value.buffers)
+
+    def put(self, value: Any) -> ObjectRef:
+        """Store a value."""
+        return self._store(self._pack(value))
+
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+        """Return the values; here they are always there."""
+        self._collect()
+        return [self._load(self._values[ref.id]) for ref in refs]
+
+    def wait(
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        """Return the first `num_returns` as ready."""
+        self._collect()
+        return list(refs[:num_returns]), list(refs[num_returns:])
+
+    def future(self, ref: ObjectRef) -> Future:
+        """Return a finished future."""
+        future: Future = Future()
+        try:
+            future.set_result(self.get([ref], None)[0])
+        except BaseException as error:  # whatever the task raised belongs to whoever asks the future
+            future.set_exception(error)
+        return future
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """Return an array that `_seal` will recognise."""
+        import numpy as np
+
+        array = np.empty(shape, dtype)
+        if array.nbytes and not array.dtype.hasobject:
+            self._unsealed[array.__array_interface__["data"][0]] = array
+        return array.view()
+
+    # Tasks ------------------------------------------------------------------------------------------------------
+
+    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
+        """Run the function now."""
+        check_feasible(f"task {function.name}", options.demand(), self._total)
+        packed, refs = self._pack_arguments(arguments)
+        return self._run(function.name, lambda: load_function(function.payload), packed, refs, options.num_returns)
+
+    def _pack_arguments(self, arguments: Arguments) -> tuple[_Value, list[ObjectRef]]:
+        args, kwargs, refs = serialization.take_out_refs(*arguments)
+        return self._pack((args, kwargs)), refs
+
+    def _arguments(self, packed: _Value, refs: list[ObjectRef]) -> Arguments:
+        args, kwargs = self._load(packed)
+        return serialization.fill_slots(args, kwargs, self.get(refs, None)) if refs else (args, kwargs)
+
+    def _run(self, name: str, find: Any, packed: _Value, refs: list[ObjectRef], num_returns: int) -> list[ObjectRef]:
+        for ref in refs:
+            failure = self._values[ref.id].failure
+            if failure is not None:  # an argument that failed fails the task, with the first exception
+                return [self._store(_Value(failure=failure)) for _ in range(max(num_returns, 1))]
+        try:
+            args, kwargs = self._arguments(packed, refs)
+            result = find()(*args, **kwargs)
+            values = [self._pack(value) for value in split_returns(name, result, num_returns)]
+        except Exception as error:  # a task's exception is a value
+            payload = pack_exception(error, name, describe_here("serial"))
+            values = [_Value(failure=payload) for _ in range(num_returns)]
+        return [self._store(value) for value in values]
+
+    # Actors -----------------------------------------------------------------------------------------------------
+
+    def create_actor(
+        self, cls: Function, arguments: Arguments, options: ActorOptions, num_returns: dict[str, int]
+    ) -> ActorId:
+        """Construct the instance now; a failing constructor makes a dead actor, as on the other engines."""
+        check_feasible(f"actor {cls.name}", options.demand(), self._total)
+        self._collect()
+        if options.name is not None and options.name in self._names:
+            raise InputError(
+                f"an actor named {options.name!r} is alive. Use get_actor({options.name!r}) or another name"
+            )
+        packed, refs = self._pack_arguments(arguments)
+        lifetime = self._store(_Value())
+        info = ActorId(self._new_id(), lifetime, cls.name, num_returns, options.max_task_retries)
+        # The record must not hold the reference that keeps the actor alive.
+        actor = _Actor(cls, packed, refs, options, ActorId(info.id, None, cls.name, num_returns))  # type: ignore[arg-type]
+        self._actors[info.id] = actor
+        self._lifetimes[lifetime.id] = info.id
+        if options.name is not None:
+            self._names[options.name] = info.id
+        self._construct(actor)
+        return info
+
+    def _construct(self, actor: _Actor) -> None:
+        try:
+            args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
+            actor.instance = load_function(actor.function.payload)(*args, **kwargs)
+        except Exception as error:  # a constructor's exception is the reason of the actor's death
+            actor.cause = pack_exception(error, f"{actor.function.name}.__init__", describe_here("serial"))
+            self._bury(actor, "its constructor failed")
+
+    def _bury(self, actor: _Actor, death: str) -> None:
+        actor.instance, actor.death = None, actor.death or death
+        if actor.options.name is not None:
+            self._names.pop(actor.options.name, None)
+
+    def call(self, actor: ActorId, method: str, arguments: Arguments, num_returns: int) -> list[ObjectRef]:
+        """Run the method now."""
+        self._collect()
+        record = self._actors[actor.id]
+        name = f"{actor.class_name}.{method}"
+        if record.death is not None:
+            failure = died(name, actor, record.death, record.cause)
+            return [self._store(_Value(failure=failure)) for _ in range(max(num_returns, 1))]
+        if record.running is not None:
+            raise DeadlockError(
+                f"{name} is called while {record.running} of the same actor runs. The serial engine runs a call at "
+                "once, and an actor runs one call at a time: use engine='native' if the two need not wait for each other"
+            )
+        packed, refs = self._pack_arguments(arguments)
+        record.running = name
+        try:
+            return self._run(name, lambda: getattr(record.instance, method), packed, refs, num_returns)
+        finally:
+            record.running = None
+
+    def kill(self, actor: ActorId, no_restart: bool) -> None:
+        """Drop the instance, or construct it again if it may be restarted."""
+        record = self._actors[actor.id]
+        if record.death is not None:
+            return
+        allowed = record.options.max_restarts
+        if no_restart or (allowed != -1 and record.restarts >= allowed):
+            self._bury(record, "it was killed by kill()")
+        else:
+            record.restarts += 1
+            self._construct(record)
+
+    def find_actor(self, name: str) -> ActorId | None:
+        """Return the living actor of that name."""
+        self._collect()
+        actor_id = self._names.get(name)
+        if actor_id is None:
+            return None
+        lifetime = next(ref for ref, actor in self._lifetimes.items() if actor == actor_id)
+        record = self._actors[actor_id]
+        return ActorId(
+            actor_id,
+            self.adopt(lifetime),
+            record.info.class_name,
+            record.info.num_returns,
+            record.options.max_task_retries,
+        )
+
+    # Everything else --------------------------------------------------------------------------------------------
+
+    def publish(self, key: str, payload: bytes) -> None:
+        """Keep a named value."""
+        self._published[key] = payload
+
+    def lookup(self, key: str) -> bytes | None:
+        """Return a named value."""
+        return self._published.get(key)
+
+    def preload(self, modules: Sequence[str]) -> None:
+        """Do nothing: there is no other process, and this one imports what it uses."""
+
+    def cluster_resources(self) -> dict[str, float]:
+        """Return what `init` was given or found."""
+        return dict(self._total)
+
+    def available_resources(self) -> dict[str, float]:
+        """Return all of them: nothing runs between two calls."""
+        return dict(self._total)
+
+    def shutdown(self) -> None:
+        """Drop all objects and actors."""
+        self._actors.clear()
+        self._values.clear()
+
+    def abandon(self) -> None:
+        """Do nothing: a forked child's copy is its own."""
+
+
+def _address(view: memoryview) -> int:
+    import numpy as np
+
+    return np.frombuffer(view, np.uint8).__array_interface__["data"][0] if view.nbytes else 0
+
+
+def split_returns(name: str, result: Any, num_returns: int) -> list[Any]:
+    """Return the values that a task's result stands for; ValueError if their number is not `num_returns`."""
+    if num_returns == 1:
+        return [result]
+    if num_returns == 0:
+        return []
+    if not isinstance(result, tuple | list) or len(result) != num_returns:
+        got = f"{len(result)} values" if isinstance(result, tuple | list) else f"a {type(result).__name__}"
+        raise ValueError(f"{name} has num_returns={num_returns}, but returned {got}: return a tuple of {num_returns}")
+    return list(result)
+
+
+def died(call: str, actor: ActorId, death: str, cause: bytes | None) -> ActorDiedError:
+    """Return the error of a call to a dead actor; the constructor's exception is its cause."""
+    error = ActorDiedError(
+        f"{call}: actor {actor.class_name} ({actor.id.hex()[-10:]}) is dead: {death}. "
+        "Create it again, or give it max_restarts to have it come back by itself"
+    )
+    if cause is not None:
+        error.__cause__ = unpack_exception(cause)
+    return error
