@@ -16,6 +16,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from .architecture import row_size
+
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -131,17 +133,8 @@ class DiagonalGaussian:
         return (0.5 + HALF_LOG_2PI + self.log_std).sum(-1).expand(len(self.mean))
 
 
-def output_size(space: spaces.Space) -> int:
-    """Numbers that the head gives the distribution over `space`."""
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    if isinstance(space, spaces.MultiDiscrete):
-        return int(np.sum(space.nvec))
-    return int(np.prod(space.shape or ()))
-
-
 def make_distribution(space: spaces.Space, outputs: Tensor, log_std: Tensor | None) -> Distribution:
-    """The distribution over `space` that the head's `outputs` [B, output_size] describe; `log_std` for a Box only."""
+    """The distribution over `space` that the head's `outputs` [B, row_size(space)] describe; `log_std` for a Box only."""
     if isinstance(space, spaces.Discrete):
         return Categorical(outputs)
     if isinstance(space, spaces.MultiDiscrete):
@@ -153,8 +146,8 @@ def make_distribution(space: spaces.Space, outputs: Tensor, log_std: Tensor | No
 
 
 def draw_noise(space: spaces.Space, stream: np.random.Generator, rows: tuple[int, ...]) -> np.ndarray:
-    """float32 noise [*rows, output_size] from `stream`, of the kind that the distribution over `space` samples with."""
-    shape = (*rows, output_size(space))
+    """float32 noise [*rows, row_size(space)] from `stream`, of the kind that the distribution over `space` samples with."""
+    shape = (*rows, row_size(space))
     if isinstance(space, spaces.Box):
         return stream.standard_normal(shape, dtype=np.float32)
     if isinstance(space, spaces.MultiBinary):

@@ -1,11 +1,11 @@
 """The run folder: everything that is kept of one training.
 
-    config.json             all settings, resolved, with thread counts, device, CPU features and library versions
-    metrics.jsonl           one line an iteration
-    events.out.tfevents.…   the same for TensorBoard (``tensorboard --logdir runs``)
-    checkpoints/            one folder per checkpoint; a training resumes from the newest
-    learning_curve.png      written at the end
-    result.json             written last: a folder without it holds a training that has not ended
+config.json             all settings, resolved, with thread counts, device, CPU features and library versions
+metrics.jsonl           one line an iteration
+events.out.tfevents.…   the same for TensorBoard (``tensorboard --logdir runs``)
+checkpoints/            one folder per checkpoint; a training resumes from the newest
+learning_curve.png      written at the end
+result.json             written last: a folder without it holds a training that has not ended
 """
 
 import contextlib
@@ -59,8 +59,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
     folder = Path(path)
     file = folder / "config.json"
     if not folder.is_dir():
-        raise InputError(f"run folder '{folder}' does not exist (looked in {Path.cwd()}). Give the folder of a run, "
-                         "as `shoal train` printed it")
+        raise InputError(
+            f"run folder '{folder}' does not exist (looked in {Path.cwd()}). Give the folder of a run, "
+            "as `shoal train` printed it"
+        )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,0 +1,189 @@
+"""The policy: from observations to actions, for rollouts, evaluation, serving and learning alike.
+
+All parameters are views into one flat float32 tensor, all gradients into another, so that optimizer step, gradient norm, broadcast and checkpoint
+each act on one array. Random choices come from noise that is given or drawn from a numpy stream, never from torch's generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from ..envs import check_supported, describe, space_to_json, stream, to_env_actions
+from .architecture import Architecture, initial_weights, parameter_layout
+from .checkpoint import read_policy, write_policy
+from .distributions import Distribution, draw_noise, make_distribution
+from .networks import Network
+
+
+class Policy:
+    """A stochastic policy with a value function, between two gymnasium spaces.
+
+    `policy_kwargs` as in `Architecture`; `seed` decides the initial weights and the actions that `act` draws; `device` is where it computes.
+    Raises InputError for spaces or `policy_kwargs` that are not supported.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        *,
+        policy_kwargs: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        check_supported(observation_space, "observation")
+        check_supported(action_space, "action")
+        self.observation_space, self.action_space = observation_space, action_space
+        self.policy_kwargs = dict(policy_kwargs or {})
+        self.version = 0
+        self.env: dict[str, Any] | None = None
+        architecture = Architecture.from_policy_kwargs(policy_kwargs)
+        self.layout = parameter_layout(observation_space, action_space, architecture)
+        self.flat_parameters = torch.tensor(initial_weights(self.layout, architecture, seed), device=device)
+        self.flat_gradients = torch.zeros_like(self.flat_parameters)
+        self._network = Network(architecture, self._leaves())
+        self._stream = stream(seed, "act")
+
+    def _leaves(self) -> dict[str, Tensor]:
+        """The parameters as autograd leaves: each a view into the flat tensor, its gradient a view into the flat gradient."""
+        gradients = self.layout.views(self.flat_gradients)
+        leaves = {}
+        for name, view in self.layout.views(self.flat_parameters).items():
+            leaves[name] = view.detach().requires_grad_()
+            leaves[name].grad = gradients[name]
+        return leaves
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.flat_parameters.device
+
+    # ---- acting
+
+    def act(
+        self, observations: Any, *, deterministic: bool = False, noise_stream: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Actions for `env.step`: for one observation of shape `space.shape` one action, for a batch [B, …] a batch [B, …].
+
+        `deterministic` takes the most probable action; else `noise_stream` (default: a stream of the policy's own) decides.
+        Raises ValueError naming both shapes if the observations have another shape.
+        """
+        given = np.asarray(observations)
+        shape = tuple(self.observation_space.shape or ())
+        if given.shape != shape and given.shape[1:] != shape or given.ndim > len(shape) + 1 or given.dtype.kind not in "buif":
+            raise ValueError(
+                f"the observations have shape {given.shape} and dtype {given.dtype}, but the policy wants one observation of shape {shape} "
+                f"or a batch of shape {('B', *shape)} ({describe(self.observation_space)})".replace("'B'", "B")
+            )
+        single = given.shape == shape
+        rows = given[np.newaxis] if single else given
+        with torch.inference_mode():
+            outputs, _ = self._network(self.encode(rows))
+            distribution = self.distribution(outputs)
+            if deterministic:
+                chosen = distribution.mode()
+            else:
+                noise = draw_noise(self.action_space, noise_stream or self._stream, (len(rows),))
+                chosen = distribution.sample(torch.from_numpy(noise).to(self.device))
+        actions = to_env_actions(self.action_space, chosen.cpu().numpy())
+        return actions[0] if single else actions
+
+    def explore(self, observations: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One forward pass for a rollout: actions as the distribution gives them, head outputs [B, K] and values [B].
+
+        `noise` is a row [B, K] of `draw_noise`. `log_probs` later makes log-probabilities from the outputs of a whole rollout at once.
+        """
+        with torch.inference_mode():
+            outputs, values = self._network(self.encode(observations))
+            actions = self.distribution(outputs).sample(torch.from_numpy(noise).to(self.device))
+            return actions.cpu().numpy(), outputs.cpu().numpy(), values.cpu().numpy()
+
+    def log_probs(self, outputs: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """log π(actions) [B] from head outputs [B, K] as `explore` returned them."""
+        with torch.inference_mode():
+            distribution = self.distribution(torch.tensor(outputs, device=self.device))
+            return distribution.log_prob(torch.tensor(actions, device=self.device)).cpu().numpy()
+
+    def values(self, observations: np.ndarray) -> np.ndarray:
+        """V(observations), [B] float32."""
+        with torch.inference_mode():
+            return self._network(self.encode(observations))[1].cpu().numpy()
+
+    # ---- learning
+
+    def evaluate_actions(self, rows: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values [B], log-probabilities [B] and entropies [B] of `actions` in encoded observations `rows`, with gradients."""
+        outputs, values = self._network(rows)
+        distribution = self.distribution(outputs)
+        return values, distribution.log_prob(actions), distribution.entropy()
+
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """The distribution over actions that head outputs [B, K] describe."""
+        return make_distribution(self.action_space, outputs, self._network.head.log_std)
+
+    def encode(self, observations: np.ndarray) -> Tensor:
+        """Observations [B, *shape] → the network's rows [B, row_size] float32, on the policy's device.
+
+        Copies into memory that torch aligns: a product's bits may depend on the alignment of its operands.
+        """
+        given = torch.tensor(observations, device=self.device)
+        space = self.observation_space
+        if isinstance(space, spaces.Discrete):
+            return torch.nn.functional.one_hot(given.long() - int(space.start), int(space.n)).float()
+        if isinstance(space, spaces.MultiDiscrete):
+            choices = (given.long() - torch.as_tensor(space.start, device=self.device)).reshape(len(given), -1)
+            sizes = [int(n) for n in np.ravel(space.nvec)]
+            return torch.cat([torch.nn.functional.one_hot(choices[:, i], n) for i, n in enumerate(sizes)], -1).float()
+        rows = given.reshape(len(given), -1).float()
+        is_image = space.dtype == np.uint8 and len(space.shape or ()) == 3
+        return rows / 255 if is_image else rows
+
+    def standard_deviation(self) -> float | None:
+        """Mean standard deviation of Gaussian actions; None for other action spaces."""
+        log_std = self._network.head.log_std
+        return None if log_std is None else float(log_std.detach().exp().mean())
+
+    # ---- weights
+
+    def get_weights(self) -> np.ndarray:
+        """All parameters as one flat float32 array: a copy, in the order of `layout`."""
+        return self.flat_parameters.detach().cpu().numpy().copy()
+
+    def set_weights(self, flat: np.ndarray, version: int) -> None:
+        """Take over flat weights as `get_weights` gives them; ValueError if their shape is another."""
+        self.layout.views(flat)
+        self.flat_parameters.copy_(torch.tensor(flat))
+        self.version = version
+
+    def weights_sha256(self) -> str:
+        """SHA-256 over the parameters as little-endian float32, in the order of their names."""
+        return self.layout.sha256(self.get_weights())
+
+    def save(self, folder: str | Path) -> None:
+        """Write policy.json and policy.safetensors into `folder`, made if needed."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        metadata = {
+            "observation_space": space_to_json(self.observation_space),
+            "action_space": space_to_json(self.action_space),
+            "policy_kwargs": self.policy_kwargs,
+            "env": self.env,
+            "version": self.version,
+        }
+        write_policy(path, metadata, self.layout, self.get_weights())
+
+    @staticmethod
+    def load(folder: str | Path, *, device: str = "cpu") -> Policy:
+        """Read a policy from a policy folder, a checkpoint, or a run (its newest checkpoint); InputError if there is none or it is damaged."""
+        saved = read_policy(folder)
+        policy = Policy(saved.observation_space, saved.action_space, policy_kwargs=saved.metadata["policy_kwargs"], device=device)
+        policy.set_weights(saved.weights, int(saved.metadata["version"]))
+        policy.env = saved.metadata.get("env")
+        return policy

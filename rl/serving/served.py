@@ -1,0 +1,328 @@
+"""A served policy: replica actors behind one handle.
+
+    caller's thread ─┐                        ┌─ thread 0 ──▶ PolicyReplica[0]
+    caller's thread ─┼─▶ RequestQueue ─batch─▶┤                                  (actors, each in its own process)
+    HTTP (http.py) ──┘                        └─ thread 1 ──▶ PolicyReplica[1]
+
+Each replica has one thread here that takes a batch, sends it, and hands the answers out; so a replica works on one
+batch at a time, and the next free one takes the next batch. A front end of another kind (gRPC) is one more caller of
+`Served.submit`. Weights are replaced between two batches; each answer carries the version that made it.
+"""
+
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from ...runtime import ActorDiedError, ActorHandle, InputError, WorkerCrashedError, get, kill, preload, remote
+from .http import HttpServer
+from .observations import as_batch
+from .queueing import MOST_ATTEMPTS, Request, RequestQueue
+from .replica import PolicyReplica
+from .source import PolicySource, Savable
+
+_REPLICA_LOST = (ActorDiedError, WorkerCrashedError)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a served policy replies.
+
+    Attributes:
+        action: one action, or actions [batch, …] for a batch; ready for `env.step`.
+        version: version of the weights that chose it.
+    """
+
+    action: np.ndarray
+    version: int
+
+
+class Served:
+    """Handle of a served policy, made by `serve`; safe to use from many threads. Close it, or use it in a `with`.
+
+    Attributes:
+        observation_space: what an observation must be an element of, in shape and dtype.
+        action_space: what the actions are elements of.
+        http_address: URL of the HTTP server; None without one.
+    """
+
+    def __init__(
+        self,
+        source: PolicySource,
+        *,
+        replicas: int,
+        max_batch_size: int,
+        batch_wait: float,
+        max_waiting: int,
+        seed: int,
+        threads: int,
+    ) -> None:
+        self.observation_space = source.observation_space
+        self.action_space = source.action_space
+        self.http_address: str | None = None
+        self._http: HttpServer | None = None
+        self._files = source.files
+        self._settings = {"max_batch_size": max_batch_size, "seed": seed, "threads": threads}
+        self._max_batch_size = max_batch_size
+        self._queue = RequestQueue(max_rows=max_waiting, max_batch_size=max_batch_size, batch_wait=batch_wait)
+        self._lock = threading.Lock()
+        self._counts = {"requests": 0, "batches": 0, "restarts": 0}
+        self._started = time.monotonic()
+        self._replicas = [self._start_replica(index) for index in range(replicas)]
+        self._alive = set(range(replicas))
+        # Errors of loading reach the caller of serve() here, as their own type.
+        self._version = max(get(replica.describe.remote())["version"] for replica in self._replicas)
+        self._threads = [
+            threading.Thread(target=self._work, args=(index,), name=f"shoal-serve-{index}", daemon=True)
+            for index in range(replicas)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _start_replica(self, index: int) -> ActorHandle:
+        actor_class = remote(max_restarts=-1)(PolicyReplica)
+        return actor_class.remote(self._files, index=index, **self._settings)
+
+    # Asking -----------------------------------------------------------------------------------------------------
+
+    def act(self, observations: Any, *, deterministic: bool = True) -> np.ndarray:
+        """Return the action for one observation, or actions for a batch of any size; ready for `env.step`.
+
+        Waits while the queue is full: the caller's thread is the back-pressure.
+
+        Args:
+            observations: one observation, or a batch [batch, …], as an array or nested lists.
+            deterministic: the most likely action; False draws one.
+
+        Raises:
+            ValueError: wrong shape (both are named), not numbers, not finite, or outside a discrete space.
+            ServerClosedError: the server is closed.
+        """
+        return self.answer(observations, deterministic=deterministic).action
+
+    def answer(self, observations: Any, *, deterministic: bool = True) -> Answer:
+        """Do as `act`, and return the version of the weights, too (of a batch in several parts: the oldest)."""
+        batch, single = as_batch(self.observation_space, observations)
+        if not len(batch):
+            raise ValueError(f"observations are an empty batch (shape {batch.shape}): want at least one")
+        parts = [batch[i : i + self._max_batch_size] for i in range(0, len(batch), self._max_batch_size)]
+        futures = [self._enqueue(part, deterministic, block=True) for part in parts]
+        answers = [future.result() for future in futures]
+        actions = answers[0][0] if len(answers) == 1 else np.concatenate([actions for actions, _ in answers])
+        return Answer(actions[0] if single else actions, min(version for _, version in answers))
+
+    def submit(self, observations: Any, *, deterministic: bool = True) -> "Future[Answer]":
+        """Ask without waiting: for front ends that may not block.
+
+        Args:
+            observations: as in `act`, at most `max_batch_size` of them.
+            deterministic: as in `act`.
+
+        Raises:
+            ValueError: as in `act`, or more observations than a batch may have.
+            ServerBusyError: the queue is full; the request was not accepted.
+        """
+        batch, single = as_batch(self.observation_space, observations)
+        if not 1 <= len(batch) <= self._max_batch_size:
+            raise ValueError(f"batch has {len(batch)} observations; want 1 to {self._max_batch_size} in one request")
+        answered: Future[Answer] = Future()
+
+        def finish(done: "Future[tuple[np.ndarray, int]]") -> None:
+            if not answered.set_running_or_notify_cancel():
+                return  # who asked has gone
+            error = done.exception()
+            if error is not None:
+                answered.set_exception(error)
+            else:
+                actions, version = done.result()
+                answered.set_result(Answer(actions[0] if single else actions, version))
+
+        self._enqueue(batch, deterministic, block=False).add_done_callback(finish)
+        return answered
+
+    def _enqueue(self, batch: np.ndarray, deterministic: bool, *, block: bool) -> "Future[tuple[np.ndarray, int]]":
+        request = Request(batch, deterministic)
+        self._queue.put(request, block=block)
+        return request.answer
+
+    # Answering --------------------------------------------------------------------------------------------------
+
+    def _work(self, index: int) -> None:
+        """Serve batches with one replica until the queue is closed: the body of its thread."""
+        while (batch := self._queue.take()) is not None:
+            observations = batch[0].observations
+            if len(batch) > 1:
+                observations = np.concatenate([request.observations for request in batch])
+            try:
+                call = self._replicas[index].act.remote(observations, deterministic=batch[0].deterministic)
+                actions, version = get(call)
+            except Exception as error:  # whatever it is, it belongs to those who asked; this thread must live on
+                self._give_back(batch, error)
+                if isinstance(error, _REPLICA_LOST) and not self._revive(index):
+                    return
+                continue
+            self._hand_out(batch, actions, version)
+
+    def _hand_out(self, batch: list[Request], actions: np.ndarray, version: int) -> None:
+        with self._lock:
+            self._counts["requests"] += len(batch)
+            self._counts["batches"] += 1
+            self._version = max(self._version, version)
+        first = 0
+        for request in batch:
+            request.answer.set_result((actions[first : first + request.rows], version))
+            first += request.rows
+
+    def _give_back(self, batch: list[Request], error: Exception) -> None:
+        """Have the requests of a failed batch tried again, each alone, so that one of them cannot spoil the others."""
+        lost = isinstance(error, _REPLICA_LOST)
+        again = []
+        for request in batch:
+            request.attempts += 1
+            if request.attempts >= MOST_ATTEMPTS or (len(batch) == 1 and not lost):
+                request.answer.set_exception(error)
+            else:
+                again.append(request)
+        self._queue.put_back(again)
+
+    def _revive(self, index: int) -> bool:
+        """Wait until the replica is back, or start another in its place; return whether there is one."""
+        with self._lock:
+            self._counts["restarts"] += 1
+            self._alive.discard(index)
+        for attempt in range(2):
+            try:
+                get(self._replicas[index].describe.remote())
+            except Exception as error:  # of whatever kind: recorded as the reason why nobody answers
+                reason = f"replica {index} of the served policy is gone and did not come back: {error}"
+                if attempt == 0:
+                    self._replicas[index] = self._start_replica(index)
+                continue
+            with self._lock:
+                self._alive.add(index)
+            return True
+        with self._lock:
+            last = not self._alive
+        if last:
+            self._queue.close(reason, drop=True)
+        return False
+
+    # Life -------------------------------------------------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        """Return what `GET /health` shows.
+
+        `status` is "ok", "degraded" (fewer replicas than asked for) or "down"; `replicas` are alive, `waiting` counts
+        observations in the queue, `requests`, `batches` and `restarts` count since the start.
+        """
+        with self._lock:
+            alive, counts, version = len(self._alive), dict(self._counts), self._version
+        status = "ok" if alive == len(self._replicas) else "degraded" if alive else "down"
+        return {
+            "status": status,
+            "version": version,
+            "replicas": alive,
+            "replicas_wanted": len(self._replicas),
+            "waiting": self._queue.rows,
+            **counts,
+            "uptime_seconds": round(time.monotonic() - self._started, 3),
+        }
+
+    def listen(self, address: str) -> str:
+        """Start the HTTP server at "HOST:PORT" (port 0: any free one); return its URL."""
+        if self._http is not None:
+            raise InputError(f"this policy is served over HTTP already, at {self.http_address}")
+        self._http = HttpServer(self, address)
+        self.http_address = self._http.url
+        return self._http.url
+
+    def close(self) -> None:
+        """Stop listening, answer what waits, and end the replicas; harmless a second time."""
+        if self._http is not None:
+            self._http.close()
+            self._http, self.http_address = None, None
+        self._queue.close("the served policy is closed")
+        for thread in self._threads:
+            thread.join()
+        self._queue.close("the served policy is closed", drop=True)
+        for replica in self._replicas:
+            kill(replica)
+        self._replicas.clear()
+        self._alive.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def serve(
+    policy: Savable | str | Path,
+    *,
+    replicas: int = 1,
+    http: str | None = None,
+    max_batch_size: int = 32,
+    batch_wait: float = 0.0,
+    max_waiting: int = 1024,
+    seed: int = 0,
+    threads: int = 1,
+) -> Served:
+    """Serve a policy from replica actors behind one handle.
+
+        with serve("runs/cartpole", replicas=2, http="127.0.0.1:8000") as served:
+            action = served.act(observation)
+
+    Args:
+        policy: a `Policy`, an algorithm, or the folder of a run (its last weights are served).
+        replicas: number of actors; each loads the policy, and is restarted when it dies.
+        http: "HOST:PORT" (or "PORT", on this machine alone) for ``POST /act`` and ``GET /health``; None: no HTTP.
+            There is no authentication: an address other than this machine's own is open to whoever can reach it.
+        max_batch_size: most observations in one forward pass; every pass is padded to this size.
+        batch_wait: seconds that a batch waits for more requests before it is full. 0 is right for small networks:
+            requests join while the replicas are busy anyway.
+        max_waiting: most observations that wait; then `act` blocks, and HTTP answers 503.
+        seed: for actions that are drawn.
+        threads: threads of torch in each replica.
+
+    Returns:
+        The handle, once all replicas are ready.
+
+    Raises:
+        InputError: no such folder, no policy in it, a damaged one, a bad address, or a number that cannot be.
+    """
+    for name, value, lowest in (
+        ("replicas", replicas, 1),
+        ("max_batch_size", max_batch_size, 1),
+        ("max_waiting", max_waiting, 1),
+        ("threads", threads, 1),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise InputError(f"{name} is {value!r}, but must be a whole number of at least {lowest}")
+    if not 0 <= batch_wait <= 60:
+        raise InputError(f"batch_wait is {batch_wait!r}, but must be 0 to 60 seconds")
+    source = PolicySource(policy)
+    preload("torch")
+    served = Served(
+        source,
+        replicas=replicas,
+        max_batch_size=max_batch_size,
+        batch_wait=batch_wait,
+        max_waiting=max_waiting,
+        seed=seed,
+        threads=threads,
+    )
+    if http is not None:
+        try:
+            served.listen(http)
+        except BaseException:
+            served.close()
+            raise
+    return served
