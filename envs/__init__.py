@@ -1,0 +1,43 @@
+"""Environments: registration, simulation groups, the contract check.
+
+Environments are gymnasium's; there is no environment interface of Shoal's own. An environment is named by an `EnvSpec`,
+stepped in an `EnvGroup`, and every random number it sees comes from `seeding`.
+"""
+
+from .check import check
+from .errors import EnvContractError, RecoveryWarning, ReplayMismatchError
+from .group import EnvGroup
+from .group_state import GroupState
+from .group_step import Episode, GroupStep
+from .registration import make, register, registered, resolve, spec_from_json
+from .seeding import derive_seed, episode_seed, stream
+from .spaces import check_supported, describe, space_from_json, space_to_json, to_env_actions
+from .spec import EnvSpec
+from .vectorization import VECTORIZATIONS, check_vectorization
+
+__all__ = [
+    "VECTORIZATIONS",
+    "EnvContractError",
+    "EnvGroup",
+    "EnvSpec",
+    "Episode",
+    "GroupState",
+    "GroupStep",
+    "RecoveryWarning",
+    "ReplayMismatchError",
+    "check",
+    "check_supported",
+    "check_vectorization",
+    "derive_seed",
+    "describe",
+    "episode_seed",
+    "make",
+    "register",
+    "registered",
+    "resolve",
+    "space_from_json",
+    "space_to_json",
+    "spec_from_json",
+    "stream",
+    "to_env_actions",
+]

@@ -1,0 +1,25 @@
+"""What can go wrong with an environment.
+
+    InputError                     (shoal.runtime) a setting that cannot work
+    └── EnvContractError           the environment breaks gymnasium's contract; the message names field, value and bound
+    RuntimeError
+    └── ReplayMismatchError        an environment that was deterministic came out different when it was replayed
+    UserWarning
+    └── RecoveryWarning            after a lost worker or a resume, episodes will not continue exactly
+
+An exception raised by the environment's own code keeps its type; a note (PEP 678) says where it happened.
+"""
+
+from ..runtime import InputError
+
+
+class EnvContractError(InputError):
+    """The environment breaks the contract between environment and framework; the message says where and how."""
+
+
+class ReplayMismatchError(RuntimeError):
+    """An episode replayed from its seed and actions did not lead to the recorded observation."""
+
+
+class RecoveryWarning(UserWarning):
+    """The environment cannot be put back exactly where it was, so a recovery loses its episode in progress."""

@@ -1,0 +1,49 @@
+"""What one step of a simulation group gives."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A finished episode.
+
+    Attributes:
+        environment: logical index of the environment in the run.
+        index: how many episodes that environment finished before.
+        return_: sum of rewards, undiscounted.
+        length: number of steps.
+        seed: what the reset that began it got.
+        end_step: steps the environment had taken in the run when it ended; (end_step, environment) orders the episodes
+            of groups that are stepped equally far.
+    """
+
+    environment: int
+    index: int
+    return_: float
+    length: int
+    seed: int
+    end_step: int
+
+
+@dataclass(slots=True)
+class GroupStep:
+    """What one step of a group gives; also, with arrays of the caller's, where to write it (`EnvGroup.step`, out).
+
+    Attributes:
+        observations: [size, …] where the next action is to be chosen: after the autoreset where an episode ended.
+        rewards: float32 [size].
+        terminations: bool [size], the task ended; as the environment gave it, also where truncated too.
+        truncations: bool [size], the episode was cut off.
+        final_observations: [size, …] what the step itself led to: the last observation where an episode ended,
+            elsewhere the same as `observations`.
+        episodes: those that ended with this step, by environment.
+    """
+
+    observations: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
+    final_observations: np.ndarray
+    episodes: list[Episode] = field(default_factory=list)

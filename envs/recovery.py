@@ -1,0 +1,285 @@
+"""How an environment is put back to where it was: by its own state, by a pickle, or by replaying its episode.
+
+Which of them is exact is found out by trying, once per group, on throw-away copies: the original and the copy that was
+put back must have the same future. That rejects pickles that start anew (gymnasium's EzPickle), generators outside the
+environment, and what an environment carries from one episode into the next.
+"""
+
+import contextlib
+import copy
+import io
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import gymnasium
+import numpy as np
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+
+from .group_state import Recovery
+from .pickling import unpicklable_member
+from .seeding import derive_seed
+from .spec import EnvSpec
+from .trees import can_be_arrays
+
+# Steps played before and after the moment that is put back.
+_PROBE_STEPS = 8
+
+# Wrappers with no state but what `restore_own_state` sets; around any other, an own state would miss the wrapper's.
+_TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
+
+Trace = list[tuple[bytes, ...]]
+
+
+@dataclass(frozen=True)
+class RecoveryChoice:
+    """What works for an environment.
+
+    Attributes:
+        recovery: the way to take.
+        replayable: whether seed and actions lead back to the same place.
+        by_value: whether the pickle has to hold code, as for classes defined in a script or notebook.
+        needs_actions: whether a checkpoint of it must hold the actions of the episodes in progress.
+        problems: why each way that was tried before is not exact.
+    """
+
+    recovery: Recovery
+    replayable: bool
+    by_value: bool = False
+    needs_actions: bool = True
+    problems: tuple[str, ...] = ()
+
+
+def choose_recovery(spec: EnvSpec, run_seed: int, environment: int) -> RecoveryChoice:
+    """Try on throw-away copies which ways lead back exactly; the first that does is taken.
+
+    Args:
+        spec: what the copies are made from.
+        run_seed: seed of the run, from which the trial's actions are drawn.
+        environment: logical index of an environment; as `run_seed`.
+    """
+    original, fresh = spec.make(), spec.make()
+    try:
+        trial = _Trial(original, derive_seed(run_seed, "recovery trial", environment))
+        return trial.choose(fresh)
+    finally:
+        original.close()
+        fresh.close()
+
+
+class _Trial:
+    """One environment in the middle of an episode, and the ways back to there."""
+
+    def __init__(self, original: gymnasium.Env, seed: int) -> None:
+        actions = sample_actions(original.action_space, 3 * _PROBE_STEPS, seed)
+        self._seeds = [(seed + offset) % 2**31 for offset in range(5 * _PROBE_STEPS)]
+        self._seed = self._seeds[-1]
+        self._before, self._future = actions[_PROBE_STEPS : 2 * _PROBE_STEPS], actions[2 * _PROBE_STEPS :]
+        self.original = original
+        # An earlier episode first: what the environment carries out of it, a replay does not know.
+        original.reset(seed=self._seeds[-2])
+        play(original, actions[:_PROBE_STEPS], self._seeds)
+        self._past = self._begin(original)
+
+    def _begin(self, env: gymnasium.Env) -> Trace:
+        """Play the episode up to the moment that is put back, which must not be the end of it."""
+        while True:
+            observation, _ = env.reset(seed=self._seed)
+            trace = [_bits(observation)]
+            for count, action in enumerate(self._before):
+                observation, reward, terminated, truncated, _ = env.step(copy.copy(action))
+                trace.append(_bits(observation, reward))
+                if terminated or truncated:
+                    self._before = self._before[:count]
+                    break
+            else:
+                return trace
+
+    def choose(self, fresh: gymnasium.Env) -> RecoveryChoice:
+        own = save_own_state(self.original) if own_state_level(self.original) is not None else None
+        pickled, by_value = self._pickle()
+        problems: list[str] = []
+        future = play(self.original, self._future, self._seeds)
+
+        replayed = self._begin(fresh) == self._past and play(fresh, self._future, self._seeds) == future
+        if own is not None:
+            restore_own_state(fresh, own, self._seeds[-3], len(self._before))
+            if play(fresh, self._future, self._seeds) == future:
+                return RecoveryChoice("own_state", replayed, needs_actions=not can_be_arrays(own))
+            problems.append("after set_state(get_state()) it goes on differently")
+        if pickled is not None:
+            if self._pickle_is_exact(pickled, future):
+                return RecoveryChoice("snapshot", replayed, by_value, problems=tuple(problems))
+            problems.append("its pickle goes on differently")
+        else:
+            where = unpicklable_member(self.original, type(self.original.unwrapped).__name__)
+            problems.append(f"{where or 'it'} cannot be pickled")
+        if replayed:
+            return RecoveryChoice("replay", True, problems=tuple(problems))
+        problems.append("the same seed and actions lead elsewhere")
+        return RecoveryChoice("restart", False, problems=tuple(problems))
+
+    def _pickle(self) -> tuple[bytes | None, bool]:
+        by_value = False
+        # A user's __getstate__ may raise anything; whatever it is, there is no pickle of that kind.
+        with contextlib.suppress(Exception):
+            return snapshot([self.original], by_value), by_value
+        by_value = True
+        with contextlib.suppress(Exception):
+            return snapshot([self.original], by_value), by_value
+        return None, by_value
+
+    def _pickle_is_exact(self, pickled: bytes, future: Trace) -> bool:
+        try:
+            (again,) = load_snapshot(pickled, [self.original])
+            try:
+                return play(again, self._future, self._seeds) == future
+            finally:
+                again.close()
+        except Exception:  # a half-pickled environment may fail anywhere; then its pickle is not exact
+            return False
+
+
+def play(env: gymnasium.Env, actions: Sequence[Any], seeds: Sequence[int]) -> Trace:
+    """Step an environment, resetting it with the next seed where an episode ends; return all that came out, as bits."""
+    trace, ends = [], 0
+    for action in actions:
+        observation, reward, terminated, truncated, _ = env.step(copy.copy(action))
+        trace.append((*_bits(observation, reward), bytes([bool(terminated), bool(truncated)])))
+        if terminated or truncated:
+            trace.append(_bits(env.reset(seed=seeds[ends])[0]))
+            ends += 1
+    return trace
+
+
+def _bits(*values: Any) -> tuple[bytes, ...]:
+    return tuple(np.asarray(value).tobytes() for value in values)
+
+
+def sample_actions(space: gymnasium.Space, count: int, seed: int) -> list[Any]:
+    """Return random actions; the environment's own space keeps its generator."""
+    space = copy.deepcopy(space)
+    space.seed(seed % 2**31)
+    return [space.sample() for _ in range(count)]
+
+
+# An environment's own state -----------------------------------------------------------------------------------------
+
+
+def own_state_level(env: gymnasium.Env) -> Any:
+    """Return the environment or wrapper whose `get_state()` and `set_state(state)` stand for the whole, or None."""
+    level: Any = env
+    while True:
+        if callable(getattr(type(level), "get_state", None)) and callable(getattr(type(level), "set_state", None)):
+            return level
+        if type(level) not in _TRANSPARENT:
+            return None
+        level = level.env
+
+
+def save_own_state(env: gymnasium.Env) -> tuple[Any, Any]:
+    """Return a copy of the environment's own state, and its generator's, which a `get_state` tends to forget."""
+    generator = getattr(env.unwrapped, "_np_random", None)
+    state = copy.deepcopy(own_state_level(env).get_state())
+    return state, None if generator is None else generator.bit_generator.state
+
+
+def restore_own_state(env: gymnasium.Env, saved: tuple[Any, Any], seed: int, length: int) -> None:
+    """Put an environment back to where `save_own_state` was called.
+
+    Args:
+        env: a copy of the environment, in whatever state.
+        saved: what `save_own_state` returned.
+        seed: the episode's.
+        length: steps taken in the episode.
+    """
+    state, generator = saved
+    env.reset(seed=seed)
+    own_state_level(env).set_state(copy.deepcopy(state))
+    if generator is not None:
+        env.unwrapped.np_random.bit_generator.state = generator
+    level = env
+    while isinstance(level, gymnasium.Wrapper):
+        if isinstance(level, TimeLimit):
+            level._elapsed_steps = length  # it has no public way to go on in the middle of an episode
+        level = level.env
+
+
+# Pickles ------------------------------------------------------------------------------------------------------------
+
+
+def snapshot(envs: list[gymnasium.Env], by_value: bool) -> bytes:
+    """Return one pickle of a group's environments with their wrappers.
+
+    Args:
+        envs: the environments.
+        by_value: whether code must go into the pickle. The environments' own classes never do: the group that loads
+            it has them, and to pickle a class takes ten times as long as its instance.
+    """
+    if not by_value:
+        return pickle.dumps(envs, 5)
+    file = io.BytesIO()
+    _PicklerByValue(file, _classes(envs)).dump(envs)
+    return file.getvalue()
+
+
+def load_snapshot(data: bytes, envs: list[gymnasium.Env]) -> list[gymnasium.Env]:
+    """Return the environments of a snapshot; `envs` are the loading group's own, of the same classes."""
+    unpickler = _Unpickler(io.BytesIO(data))
+    unpickler.classes = list(_classes(envs))
+    return unpickler.load()
+
+
+def _classes(envs: list[gymnasium.Env]) -> dict[type, int]:
+    classes: dict[type, int] = {}
+    for env in envs:
+        level = env
+        while True:
+            classes.setdefault(type(level), len(classes))
+            if not isinstance(level, gymnasium.Wrapper):
+                break
+            level = level.env
+    return classes
+
+
+class _PicklerByValue(cloudpickle.Pickler):
+    def __init__(self, file: io.BytesIO, classes: dict[type, int]) -> None:
+        super().__init__(file, protocol=5)
+        self._classes = classes
+
+    def persistent_id(self, obj: Any) -> int | None:
+        return self._classes.get(obj) if isinstance(obj, type) else None
+
+
+class _Unpickler(pickle.Unpickler):
+    classes: list[type]
+
+    def persistent_load(self, pid: Any) -> type:
+        return self.classes[pid]
+
+
+# Replay -------------------------------------------------------------------------------------------------------------
+
+
+def replay(env: gymnasium.Env, seed: int, actions: Sequence[Any]) -> tuple[Any, float, int | None]:
+    """Repeat an episode.
+
+    Args:
+        env: a copy of the environment, in whatever state.
+        seed: the episode's.
+        actions: what was done since the reset, as `env.step` takes it.
+
+    Returns:
+        the last observation, the sum of rewards, and the step (from 1) after which the episode ended too early, or
+        None.
+    """
+    observation, _ = env.reset(seed=seed)
+    total = 0.0
+    for count, action in enumerate(actions, 1):
+        observation, reward, terminated, truncated, _ = env.step(action)
+        total += float(reward)
+        if terminated or truncated:
+            return observation, total, count
+    return observation, total, None

@@ -1,0 +1,102 @@
+"""What is said beside an exception that an environment raised: which copy, when, and a script that repeats it.
+
+An episode is a function of its seed and actions, so that script needs neither the training nor the workers.
+"""
+
+import base64
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
+
+from .spec import EnvSpec, entry_name
+
+# Actions are listed as numbers up to this many characters, compressed beyond.
+_LISTED = 1500
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in a run an environment is.
+
+    Attributes:
+        environment: logical index in the run.
+        episode: how many episodes the environment began before this one.
+        seed: what `reset` got; None before the first one.
+        actions: [steps, …] what `step` got since then, the last one included.
+        complete: whether `actions` reaches back to the reset.
+    """
+
+    environment: int
+    episode: int = 0
+    seed: int | None = None
+    actions: np.ndarray | None = None
+    complete: bool = True
+
+
+def add_note(error: BaseException, spec: EnvSpec, moment: Moment, doing: str, steps: int = 0) -> None:
+    """Add to an environment's exception where it happened and how to repeat it.
+
+    Args:
+        error: raised by the user's code; keeps its type and traceback.
+        spec: what the environment is made from.
+        moment: where it was.
+        doing: "step", "reset" or "__init__".
+        steps: which step of the episode, from 1.
+    """
+    when = f" at step {steps} of episode {moment.episode}" if doing == "step" else ""
+    if doing == "reset":
+        when = f" at the start of episode {moment.episode}"
+    seed = "" if moment.seed is None else f" (reset seed {moment.seed})"
+    note = f"in {doing} of environment {spec.id!r}, index {moment.environment}{when}{seed}."
+    if moment.complete:
+        script = "".join(f"    {line}\n" for line in reproducer(spec, moment).splitlines())
+        note += f" To repeat it alone:\n\n{script}"
+    error.add_note(note)
+
+
+def reproducer(spec: EnvSpec, moment: Moment) -> str:
+    """Return a Python script that makes the environment and repeats its episode so far."""
+    lines = []
+    if moment.actions is not None:
+        lines += _imports_of_actions(moment.actions)
+    lines += ["from shoal import envs"]
+    lines += _making(spec)
+    if moment.seed is not None:
+        lines.append(f"env.reset(seed={moment.seed})")
+    if moment.actions is not None:
+        lines += [f"actions = {_literal(moment.actions)}", "for action in actions:", "    env.step(action)"]
+    return "\n".join(lines) + "\n"
+
+
+def _making(spec: EnvSpec) -> list[str]:
+    kwargs = "".join(f", {name}={value!r}" for name, value in spec.kwargs.items())
+    limit = "" if spec.max_episode_steps is None else f", max_episode_steps={spec.max_episode_steps}"
+    if isinstance(spec.entry, str):
+        return [f"env = envs.make({spec.entry!r}{kwargs}{limit})"]
+    if isinstance(spec.entry, GymnasiumSpec):
+        return [f"# first import what registers {spec.entry.id}", f"env = envs.make({spec.entry.id!r}{kwargs}{limit})"]
+    module, name = getattr(spec.entry, "__module__", "__main__"), entry_name(spec.entry)
+    if module == "__main__" or "<" in name:
+        return [f"# first define {name} as in your program", f"env = envs.make({name}{kwargs}{limit})"]
+    return [f"from {module} import {name.partition('.')[0]}", f"env = envs.make({name}{kwargs}{limit})"]
+
+
+def _imports_of_actions(actions: np.ndarray) -> list[str]:
+    if _can_be_listed(actions):
+        return ["import numpy as np"]
+    return ["import base64, zlib", "import numpy as np"]
+
+
+def _can_be_listed(actions: np.ndarray) -> bool:
+    return bool(np.isfinite(actions).all()) and len(str(actions.tolist())) <= _LISTED
+
+
+def _literal(actions: np.ndarray) -> str:
+    listed, dtype = str(actions.tolist()), actions.dtype.name
+    if _can_be_listed(actions):
+        return f"np.array({listed}, dtype=np.{dtype})"
+    packed = base64.b85encode(zlib.compress(np.ascontiguousarray(actions).tobytes())).decode()
+    shape = actions.shape
+    return f"np.frombuffer(zlib.decompress(base64.b85decode({packed!r})), np.{dtype}).reshape({shape})"

@@ -1,0 +1,141 @@
+"""What an environment is made from: a picklable description that each worker makes its own copies of."""
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
+from gymnasium.wrappers import TimeLimit
+
+from ..runtime import InputError, nearest
+from .errors import EnvContractError
+
+#: A gymnasium id, a gymnasium spec (for ids that other packages or the user's program registered), a class or factory.
+Entry = str | GymnasiumSpec | Callable[..., gymnasium.Env]
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """One kind of environment; `make` returns a new copy of it.
+
+    Attributes:
+        id: the name in messages, configuration and results.
+        entry: a gymnasium id, a gymnasium spec, or a class or function that returns an environment.
+        kwargs: arguments of the class or factory.
+        max_episode_steps: an episode is truncated after so many steps; None: the environment ends its episodes itself.
+        reward_threshold: the mean return from which on the task counts as solved, if there is one.
+    """
+
+    id: str
+    entry: Entry
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
+    reward_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id or any(c.isspace() for c in self.id):
+            raise InputError(f"an environment's id must be a text without spaces, such as 'MyEnv-v0', not {self.id!r}")
+        limit = self.max_episode_steps
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise InputError(f"{self.id}: max_episode_steps must be an integer ≥ 1 or None, not {limit!r}")
+
+    def make(self) -> gymnasium.Env:
+        """Return a new copy, without gymnasium's passive checker (`check` does more, once).
+
+        Raises:
+            InputError: an argument that the environment does not take or lacks, or a package that is not installed.
+            EnvContractError: the factory returned something else than a gymnasium environment.
+        """
+        if isinstance(self.entry, str | GymnasiumSpec):
+            return self._make_by_gymnasium(self.entry)
+        self._check_arguments(self.entry, self.kwargs)
+        env = self.entry(**self.kwargs)
+        if not isinstance(env, gymnasium.Env):
+            raise EnvContractError(
+                f"{self.id}: {entry_name(self.entry)} returned {env!r:.80} of type {type(env).__name__}, which is not "
+                "a gymnasium.Env: let the class derive from gymnasium.Env"
+            )
+        return env if self.max_episode_steps is None else TimeLimit(env, self.max_episode_steps)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a description that JSON can hold; `spec_from_json` makes a spec of it again where that is possible.
+
+        A class or factory is described by its module and name, never by its code; arguments that JSON cannot hold are
+        left out, and noted under "missing".
+        """
+        kwargs, missing = {}, []
+        for name, value in self.kwargs.items():
+            if _survives_json(value):
+                kwargs[name] = value
+            else:
+                missing.append(name)
+        return {
+            "id": self.id,
+            "entry": self._entry_to_json(),
+            "kwargs": kwargs,
+            "missing": missing,
+            "max_episode_steps": self.max_episode_steps,
+            "reward_threshold": self.reward_threshold,
+        }
+
+    def _entry_to_json(self) -> dict[str, str]:
+        if isinstance(self.entry, str):
+            return {"gymnasium": self.entry}
+        if isinstance(self.entry, GymnasiumSpec):
+            module = self.entry.entry_point
+            name = module if isinstance(module, str) else getattr(module, "__module__", "")
+            return {"gymnasium": self.entry.id, "module": name.partition(":")[0].partition(".")[0]}
+        return {"python": f"{getattr(self.entry, '__module__', '')}:{entry_name(self.entry)}"}
+
+    def _make_by_gymnasium(self, entry: str | GymnasiumSpec) -> gymnasium.Env:
+        try:
+            spec = gymnasium.spec(entry) if isinstance(entry, str) else entry
+            creator = _creator(spec)
+            if creator is not None:
+                self._check_arguments(creator, {**spec.kwargs, **self.kwargs})
+            return gymnasium.make(
+                spec, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
+            )
+        except gymnasium.error.Error as error:
+            raise InputError(f"environment {self.id!r} cannot be made: {error}") from error
+
+    def _check_arguments(self, creator: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+        try:
+            signature = inspect.signature(creator)
+        except (TypeError, ValueError):  # written in C: it has no signature to check against
+            return
+        try:
+            signature.bind(**kwargs)
+        except TypeError as error:
+            known = [name for name in signature.parameters if name != "self"]
+            for name in kwargs:
+                if name not in known:
+                    hint = nearest(name, known) if known else "It takes none."
+                    raise InputError(f"environment {self.id!r} takes no argument {name!r}. {hint}") from None
+            raise InputError(
+                f"environment {self.id!r}: {error}; give it to register(…), make(…) or --env-kwargs"
+            ) from None
+
+
+def entry_name(entry: Any) -> str:
+    """Return what a class, factory or partial is called in its program."""
+    entry = getattr(entry, "func", entry)
+    return getattr(entry, "__qualname__", type(entry).__qualname__)
+
+
+def _creator(spec: GymnasiumSpec) -> Callable[..., Any] | None:
+    if not isinstance(spec.entry_point, str):
+        return spec.entry_point
+    module, _, name = spec.entry_point.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _survives_json(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
