@@ -62,8 +62,9 @@ def draw_learning_curve(
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     every = max(1, len(returns) // _MOST_DOTS)
-    axes.plot(steps[::every], returns[::every], ".", color="#4c78a8", alpha=0.22, markersize=3.5, markeredgewidth=0)
-    axes.plot([], [], "o", color="#4c78a8", alpha=0.4, markersize=4, markeredgewidth=0, label="one episode")
+    faint = min(0.5, max(0.12, 500 / len(returns)))  # the more dots, the fainter each
+    axes.plot(steps[::every], returns[::every], "o", color="#4c78a8", alpha=faint, markersize=3, markeredgewidth=0)
+    axes.plot([], [], "o", color="#4c78a8", alpha=0.6, markersize=4, markeredgewidth=0, label="one episode")
     axes.plot(steps, means, color="#1f3b66", linewidth=2.2, label=f"mean of the last {_WINDOW} episodes")
     if threshold is not None:
         label = f"{threshold_name}: {threshold:g}"

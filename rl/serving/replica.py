@@ -59,5 +59,5 @@ class PolicyReplica:
         limit_torch_threads(self._threads)
         rows = len(observations)
         self._batch[:rows] = observations
-        actions = self._policy.act(self._batch, deterministic=deterministic, stream=self._stream)
+        actions = self._policy.act(self._batch, deterministic=deterministic, noise_stream=self._stream)
         return np.ascontiguousarray(actions[:rows]), self._policy.version

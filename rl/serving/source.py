@@ -7,9 +7,8 @@ from typing import Any, Protocol
 
 from gymnasium import Space
 
-from ...envs import space_from_json
 from ...runtime import InputError
-from ..checkpoint import find_policy, policy_metadata
+from ..checkpoint import find_checkpoint, read_policy
 
 
 class Savable(Protocol):
@@ -53,8 +52,7 @@ class PolicySource:
             )
 
     def _read(self, folder: Path) -> None:
-        metadata = policy_metadata(folder)
-        self.observation_space = space_from_json(metadata["observation_space"])
-        self.action_space = space_from_json(metadata["action_space"])
-        where = find_policy(folder)
-        self.files = {name: (where / name).read_bytes() for name in ("policy.json", "policy.safetensors")}
+        checkpoint = find_checkpoint(folder)
+        saved = read_policy(checkpoint)  # here, so that a damaged one is reported before anything is started
+        self.observation_space, self.action_space = saved.observation_space, saved.action_space
+        self.files = {name: (checkpoint / name).read_bytes() for name in ("policy.json", "policy.safetensors")}

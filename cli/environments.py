@@ -1,0 +1,40 @@
+"""Environments named on the command line: a registered id, or `module:Name` from the current folder."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from ..envs import register
+from ..runtime import InputError, nearest
+
+
+def known_environment(name: str) -> str:
+    """Return `name`, after making it known if it is of the form `module:Name`.
+
+    The module is looked for in the current folder, too. `Name` may be a class or factory in it, which is registered
+    under the whole name, or an id that importing the module registers with gymnasium.
+
+    Raises:
+        InputError: there is no such module, or no such name in it.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        return name
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name.split(".")[0] and error.name != module_name:
+            raise  # the module is there, and lacks something that it imports
+        raise InputError(f"environment {name!r}: there is no module {module_name!r} in {here} or on sys.path") from None
+    entry = getattr(module, attribute, None)
+    if callable(entry):
+        register(name, entry)
+        return name
+    if entry is None and "gymnasium" in sys.modules and attribute in sys.modules["gymnasium"].registry:
+        return name
+    public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    raise InputError(f"environment {name!r}: module {module_name!r} has no class or function {attribute!r}. "
+                     f"{nearest(attribute, public)}")

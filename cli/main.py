@@ -1,0 +1,80 @@
+"""The command `shoal`.
+
+    shoal train ALGORITHM ENV [flags]     shoal evaluate RUN [flags]     shoal serve RUN [flags]
+
+Exit codes: 0 success · 2 bad input, told in one message · 130 stopped by Ctrl-C or SIGTERM · 1 anything else.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module, metadata
+
+from ..runtime import InputError, nearest
+from .failures import print_failure
+
+_COMMANDS = {
+    "train": "train a policy and write a run folder",
+    "evaluate": "run episodes with a trained policy and print its mean return",
+    "serve": "serve a trained policy over HTTP",
+}
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {text}" for name, text in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: shoal COMMAND [arguments]",
+            "",
+            "Reinforcement learning on its own distributed runtime: simulate, train and serve in one program.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "shoal COMMAND --help tells the flags of a command; shoal --version the version.",
+            "",
+            "example:",
+            "  shoal train ppo CartPole-v1 --workers 2 --total-timesteps 300000 --stop-return 475 --run-dir runs/cartpole",
+            "  shoal evaluate runs/cartpole",
+            "  shoal serve runs/cartpole --replicas 2",
+        ]
+    )
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"shoal {metadata.version('shoal')}")
+        return 0
+    command = arguments[0]
+    if command not in _COMMANDS:
+        raise InputError(f"unknown command {command!r}. {nearest(command, _COMMANDS)} See `shoal --help`")
+    # By name, so that one command does not load what only another one needs.
+    run: Callable[[Sequence[str]], int] = import_module(f".{command}", __package__).run
+    return run(arguments[1:])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: what follows `shoal`; default: those of this process.
+    """
+    try:
+        return _dispatch(sys.argv[1:] if arguments is None else arguments)
+    except SystemExit as end:  # --help has printed what it had to
+        return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:  # the last resort: told, and turned into an exit code
+        print_failure(error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

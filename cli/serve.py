@@ -1,0 +1,66 @@
+"""`shoal serve`: a trained policy over HTTP, until Ctrl-C or SIGTERM."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .. import runtime
+from ..rl import serve
+from ..runtime import InputError
+from .flags import parse
+from .output import note
+from .signals import stop_as_event
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeFlags:
+    """What to serve, where, and with how many processes."""
+
+    run: str | None = field(default=None, metadata={"positional": True, "metavar": "RUN"})
+    """Run folder (its last weights), checkpoint folder or saved policy."""
+    http: str = field(default="127.0.0.1:8000", metadata={"metavar": "HOST:PORT"})
+    """Where to listen; port 0 takes any free one. There is no authentication: an address other than this machine's own
+    is open to whoever can reach it."""
+    replicas: int = 1
+    """Processes that hold the policy and answer."""
+    max_batch_size: int = 32
+    """Most observations in one forward pass."""
+    batch_wait: float = 0.0
+    """Seconds that a batch waits for more requests; 0 suits small networks."""
+    max_waiting: int = 1024
+    """Most observations that wait; beyond, requests are answered with 503."""
+    threads: int = 1
+    """Threads of torch in each replica."""
+    seed: int = 0
+    """Actions that are drawn (requests with "deterministic": false) derive from it."""
+    engine: str | None = field(default=None, metadata={"choices": ("native", "serial")})
+    """Where replicas run: native (processes of this machine) or serial (all in this process, for debugging).
+    Default: native on Linux."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `shoal serve` and return the exit code."""
+    about = "Serve a trained policy over HTTP: POST /act and GET /health. Ctrl-C or SIGTERM ends it."
+    flags: ServeFlags = parse("shoal serve", about, {"serving": ServeFlags}, arguments).build(ServeFlags)
+    if flags.run is None:
+        raise InputError("no run is given. Write for example: shoal serve runs/cartpole --replicas 2")
+    runtime.init(engine=flags.engine, preload=("torch",))
+    with (
+        stop_as_event() as stopped,
+        serve(
+            flags.run,
+            replicas=flags.replicas,
+            http=flags.http,
+            max_batch_size=flags.max_batch_size,
+            batch_wait=flags.batch_wait,
+            max_waiting=flags.max_waiting,
+            threads=flags.threads,
+            seed=flags.seed,
+        ) as served,
+    ):
+        zero = json.dumps(served.observation_space.sample().tolist())
+        note(f"serving {flags.run} with {flags.replicas} replica(s) at {served.http_address}   (Ctrl-C ends it)")
+        note(f"try: curl {served.http_address}/act -d '{{\\"observation\\": {zero}}}'")
+        stopped.wait()
+        note("stopping")
+    return 0

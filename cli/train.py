@@ -1,0 +1,199 @@
+"""`shoal train`: flags → algorithm → run folder."""
+
+import contextlib
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .. import runtime
+from ..algorithms import ALGORITHMS
+from ..envs import check, resolve
+from ..rl import Algorithm, ProgressDisplay, RunFolder, RunSettings, TrainingResult
+from ..rl import check_vacant, default_run_dir, load_algorithm_name, read_config
+from ..runtime import InputError, nearest
+from .environments import known_environment
+from .flags import Parsed, parse
+from .output import note, result_output
+from .signals import STOPPED, stop_as_interrupt
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFlags:
+    """What the command knows beside the run's and the algorithm's settings."""
+
+    env: str | None = field(default=None, metadata={"positional": True, "metavar": "ENV"})
+    """Environment: an id registered with gymnasium, or module:Class from the current folder."""
+    total_timesteps: int | None = None
+    """Environment steps to train for, over all environments (resumed parts included)."""
+    stop_return: float | None = None
+    """Stop as soon as the mean return of the last 100 episodes reaches this (sum of rewards). Default: train to the end."""
+    run_dir: str | None = field(default=None, metadata={"metavar": "FOLDER"})
+    """Run folder to write. Default: runs/ALGORITHM-ENV-N."""
+    overwrite: bool = field(default=False, metadata={"switch": True})
+    """Replace the run that is in the run folder."""
+    resume: str | None = field(default=None, metadata={"metavar": "RUN"})
+    """Continue the run in this folder from its last checkpoint, bit for bit as if it had not been stopped."""
+    preset: str = field(default="auto", metadata={"metavar": "NAME"})
+    """Tuned settings for an environment: auto (those for ENV, if there are any), none, or the id whose preset to use.
+    Flags override a preset."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment's constructor."""
+    engine: str | None = field(default=None, metadata={"choices": ("native", "serial")})
+    """Where workers run: native (processes of this machine) or serial (all in this process, for debugging).
+    Default: native on Linux."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between two checkpoints; one is always saved at the end, and when the training is stopped."""
+    json: bool = field(default=False, metadata={"switch": True})
+    """Print the result as one line of JSON on standard output; everything else goes to standard error."""
+
+
+#: Settings that a resumed run may change: they have no influence on its results.
+_FREE = {"workers", "device"}
+
+
+def _algorithm_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the algorithm's name and the other arguments; with --resume alone, the name is the run's."""
+    rest = list(arguments)
+    if rest and not rest[0].startswith("-"):
+        if rest[0] not in ALGORITHMS:
+            raise InputError(f"unknown algorithm {rest[0]!r}. {nearest(rest[0], ALGORITHMS)}")
+        return rest[0], rest[1:]
+    for token, following in zip(rest, [*rest[1:], ""], strict=True):
+        if token == "--resume" or token.startswith("--resume="):
+            return load_algorithm_name(token.removeprefix("--resume").removeprefix("=") or following), rest
+    return None, rest
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `shoal train` and return the exit code."""
+    name, rest = _algorithm_name(arguments)
+    if name is None:
+        known = ", ".join(ALGORITHMS)
+        about = f"Train a policy. Algorithms: {known}; `shoal train ALGORITHM --help` shows the settings of one, too."
+        parse("shoal train ALGORITHM", about, {"training": TrainFlags, "run": RunSettings}, rest)
+        raise InputError(f"no algorithm is given; there are: {known}. Write for example: shoal train ppo CartPole-v1")
+    algorithm_class = ALGORITHMS[name]
+    groups = {"training": TrainFlags, "run": RunSettings, name: algorithm_class.config_class}
+    parsed = parse(f"shoal train {name}", f"Train a policy with {name.upper()} and write a run folder.", groups, rest)
+    flags: TrainFlags = parsed.build(TrainFlags)
+    _check_numbers(flags)
+    with result_output(flags.json) as print_result, stop_as_interrupt(), contextlib.ExitStack() as stack:
+        plan = _plan_resumed if flags.resume is not None else _plan_new
+        return plan(algorithm_class, parsed, flags, stack).run(print_result)
+
+
+def _check_numbers(flags: TrainFlags) -> None:
+    if flags.total_timesteps is not None and flags.total_timesteps < 1:
+        raise InputError(f"--total-timesteps is {flags.total_timesteps}, but must be at least 1")
+    if flags.checkpoint_seconds < 0:
+        raise InputError(f"--checkpoint-seconds is {flags.checkpoint_seconds:g}, but must be at least 0")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A training that is ready to begin."""
+
+    algorithm: Algorithm
+    folder: RunFolder
+    total_timesteps: int
+    stop_return: float | None
+
+    def run(self, print_result: Callable[[Mapping[str, Any], str], None]) -> int:
+        """Train; return the exit code."""
+        note(f"run folder: {self.folder.path}")
+        try:
+            with self.folder, ProgressDisplay() as display:
+                result = self.algorithm.train(
+                    self.total_timesteps - self.algorithm.timesteps,
+                    stop_return=self.stop_return,
+                    callbacks=[display, self.folder],
+                )
+        except KeyboardInterrupt:
+            self._stopped()
+            return STOPPED
+        print_result(result.to_json(), _summary(result, self.folder.path))
+        return 0
+
+    def _stopped(self) -> None:
+        checkpoint = self.folder.save(self.algorithm)
+        resume = shlex.join(["shoal", "train", "--resume", str(self.folder.path)])
+        note(f"stopped after {self.algorithm.timesteps:,} steps; checkpoint: {checkpoint}\ncontinue with: {resume}")
+
+
+def _summary(result: TrainingResult, folder: Path) -> str:
+    return f"weights_sha256 {result.weights_sha256}\ncurve: {folder / 'learning_curve.png'}"
+
+
+def _start_runtime(flags: TrainFlags) -> None:
+    # As early as can be: the fork server loads torch while this process checks the environment and makes the folder.
+    runtime.init(engine=flags.engine, preload=("torch", "gymnasium"))
+
+
+def _plan_new(
+    algorithm_class: type[Algorithm], parsed: Parsed, flags: TrainFlags, stack: contextlib.ExitStack
+) -> _Plan:
+    if flags.env is None:
+        raise InputError("no environment is given. Write for example: shoal train ppo CartPole-v1")
+    if flags.total_timesteps is None:
+        raise InputError("--total-timesteps is missing: how many environment steps to train for, for example 100000")
+    run_dir = Path(flags.run_dir) if flags.run_dir else default_run_dir(algorithm_class.name, flags.env)
+    check_vacant(run_dir, overwrite=flags.overwrite)
+    _start_runtime(flags)
+    env = known_environment(flags.env)
+    check(env, **flags.env_kwargs)
+    settings = parsed.only_given(RunSettings) | parsed.only_given(algorithm_class.config_class)
+    algorithm = stack.enter_context(
+        algorithm_class(env, engine=flags.engine, env_kwargs=flags.env_kwargs, preset=flags.preset, **settings)
+    )
+    if algorithm.preset:
+        chosen = ", ".join(f"{name}={value}" for name, value in algorithm.preset.items())
+        note(f"preset for {algorithm.env_id}: {chosen}   (--preset none switches it off)")
+    folder = RunFolder(
+        run_dir,
+        overwrite=flags.overwrite,
+        stop_return=flags.stop_return,
+        reward_threshold=resolve(env, flags.env_kwargs).reward_threshold,
+        checkpoint_seconds=flags.checkpoint_seconds,
+    )
+    return _Plan(algorithm, folder, flags.total_timesteps, flags.stop_return)
+
+
+def _plan_resumed(
+    algorithm_class: type[Algorithm], parsed: Parsed, flags: TrainFlags, stack: contextlib.ExitStack
+) -> _Plan:
+    assert flags.resume is not None
+    run_dir = Path(flags.resume)
+    config = read_config(run_dir)
+    _check_unchanged(algorithm_class, parsed, flags, config)
+    total = flags.total_timesteps or int(config["total_timesteps"])
+    stop_return = flags.stop_return if "stop_return" in parsed.given else config.get("stop_return")
+    _start_runtime(flags)
+    known_environment(config["env"])
+    changed = {name: parsed.values[name] for name in _FREE if name in parsed.given}
+    algorithm = stack.enter_context(algorithm_class.load(run_dir, engine=flags.engine, **changed))
+    if algorithm.timesteps >= total:
+        raise InputError(
+            f"run {str(run_dir)!r} has done {algorithm.timesteps} of {total} steps: there is nothing left to do. "
+            f"Give a larger --total-timesteps to train on"
+        )
+    note(f"resumed at {algorithm.timesteps:,} steps")
+    folder = RunFolder(
+        run_dir, resume=True, stop_return=stop_return, checkpoint_seconds=flags.checkpoint_seconds
+    )
+    return _Plan(algorithm, folder, total, stop_return)
+
+
+def _check_unchanged(
+    algorithm_class: type[Algorithm], parsed: Parsed, flags: TrainFlags, config: Mapping[str, Any]
+) -> None:
+    fixed = {item.name for cls in (RunSettings, algorithm_class.config_class) for item in fields(cls)} - _FREE
+    fixed |= {"run_dir", "overwrite", "preset", "env_kwargs"}
+    for name in sorted(parsed.given & fixed):
+        flag = "--" + name.replace("_", "-")
+        raise InputError(f"{flag} cannot be given with --resume: a run goes on with the settings that it began with")
+    if config["algorithm"] != algorithm_class.name:
+        raise InputError(f"run {flags.resume!r} is of {config['algorithm']!r}, not of {algorithm_class.name!r}")
+    if flags.env is not None and flags.env != config["env"]:
+        raise InputError(f"run {flags.resume!r} is of environment {config['env']!r}, not of {flags.env!r}")

@@ -1,0 +1,255 @@
+"""The run folder: what it holds, when, and what it refuses."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shoal.envs import Episode
+from shoal.rl.callbacks import IterationReport, TrainingResult
+from shoal.rl.learning_curve import draw_learning_curve, episode_curve
+from shoal.rl.metrics import read_metrics
+from shoal.rl.run_folder import RunFolder, check_vacant, default_run_dir, read_config
+from shoal.runtime import InputError
+
+
+class FakeTraining:
+    """A training that saves an empty file as its checkpoint."""
+
+    name, env_id, seed, workers, preset = "ppo", "CartPole-v1", 3, 2, {}
+
+    def __init__(self) -> None:
+        self.timesteps = self.iteration = 0
+
+    def settings(self):
+        return {"algorithm": self.name, "env": self.env_id, "seed": self.seed}
+
+    def save(self, folder):
+        path = Path(folder) / "checkpoints" / f"{self.timesteps:012d}"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def report(iteration, returns=(), **metrics):
+    episodes = [
+        Episode(environment=i, index=0, return_=value, length=int(value), seed=0, end_step=1)
+        for i, value in enumerate(returns)
+    ]
+    return IterationReport(
+        iteration=iteration,
+        timesteps=100 * iteration,
+        total_timesteps=1000,
+        metrics={"time/fps": 10.0, **metrics},
+        episodes=episodes,
+        episode_return_mean=float(np.mean(returns)) if returns else None,
+        elapsed_seconds=0.5 * iteration,
+    )
+
+
+def result():
+    return TrainingResult(
+        algorithm="ppo", env="CartPole-v1", seed=3, workers=2, timesteps=200, iterations=2, episode_return_mean=2.0,
+        solved=False, solved_timesteps=None, interrupted=False, wall_seconds=1.0, total_seconds=2.0, weights_sha256="ab",
+    )  # fmt: skip
+
+
+def events(folder):
+    """Read a folder's TensorBoard events back with TensorBoard's own reader: (step, tag, value) of each scalar."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    found = []
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        for raw in RawEventFileLoader(str(file)).Load():
+            event = Event.FromString(raw)
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    return found
+
+
+def train(folder, iterations=(report(1, [1.0, 3.0]), report(2, [2.0]))):
+    training = FakeTraining()
+    folder.on_training_start(training, 1000)
+    for one in iterations:
+        training.iteration, training.timesteps = one.iteration, one.timesteps
+        folder.on_iteration_end(training, one)
+    return training
+
+
+def test_a_whole_run(tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "a", stop_return=475.0)
+    assert not folder.path.exists(), "nothing is written before the training starts"
+    training = train(folder)
+    assert not (folder.path / "result.json").exists()
+    folder.on_training_end(training, result())
+
+    config = json.loads((folder.path / "config.json").read_text())
+    assert config["env"] == "CartPole-v1"
+    assert config["stop_return"] == 475.0
+    assert config["total_timesteps"] == 1000
+    assert config["machine"]["libraries"]["numpy"] == np.__version__
+    assert config["machine"]["cores"] >= 1
+
+    lines = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["timesteps"] for line in lines] == [100, 200]
+    assert lines[0]["episode_returns"] == [1.0, 3.0]
+    assert lines[0]["episode_return_mean"] == 2.0
+    assert lines[1]["time/fps"] == 10.0
+
+    assert events(folder.path) == [(100, "time/fps", 10.0), (200, "time/fps", 10.0)]
+    assert (folder.path / "learning_curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert (folder.path / "checkpoints" / "000000000200").is_dir()
+    written = json.loads((folder.path / "result.json").read_text())
+    assert written["solved"] is False
+    assert written["weights_sha256"] == "ab"
+    assert not list(folder.path.rglob("*.tmp"))
+
+
+def test_metrics_are_on_disk_after_each_iteration(tmp_path):
+    folder = RunFolder(tmp_path / "a")
+    train(folder, [report(1)])
+    assert len(list(read_metrics(folder.path / "metrics.jsonl"))) == 1
+    folder.close()
+
+
+def test_not_a_number_becomes_null(tmp_path):
+    with RunFolder(tmp_path / "a") as folder:
+        train(folder, [report(1, **{"train/loss": float("nan")})])
+        assert next(read_metrics(folder.path / "metrics.jsonl"))["train/loss"] is None
+
+
+def test_an_interrupted_run_has_a_curve_and_no_result(tmp_path):
+    def interrupted():
+        with RunFolder(tmp_path / "a") as folder:
+            train(folder)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "a" / "learning_curve.png").exists()
+    assert events(tmp_path / "a")
+    assert not (tmp_path / "a" / "result.json").exists()
+
+
+def test_an_older_run_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"exists already .*--resume .*--overwrite"):
+        RunFolder(tmp_path)
+
+
+def test_overwrite_removes_what_a_run_wrote_and_nothing_else(tmp_path):
+    for name in ("config.json", "result.json", "events.out.tfevents.1", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "checkpoints" / "000000000900").mkdir(parents=True)
+    folder = RunFolder(tmp_path, overwrite=True)
+    assert (tmp_path / "result.json").exists(), "nothing is replaced before the training starts"
+    train(folder)
+    assert not (tmp_path / "result.json").exists()
+    assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "events.out.tfevents.1").exists()
+    assert (tmp_path / "notes.txt").read_text() == "old"
+    folder.close()
+
+
+def test_foreign_files_are_never_overwritten(tmp_path):
+    (tmp_path / "thesis.tex").write_text("…")
+    with pytest.raises(InputError, match="holds files, but no run"):
+        check_vacant(tmp_path, overwrite=True)
+
+
+def test_an_empty_folder_and_a_file(tmp_path):
+    assert check_vacant(tmp_path) == tmp_path
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        check_vacant(tmp_path / "file")
+
+
+def test_resume_keeps_what_the_checkpoint_knows(tmp_path):
+    first = RunFolder(tmp_path / "a")
+    train(first, [report(1, [1.0]), report(2, [2.0]), report(3, [3.0])])
+    first.close()
+    with (tmp_path / "a" / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 4, "times')  # killed while it wrote
+
+    again = RunFolder(tmp_path / "a", resume=True)
+    training = FakeTraining()
+    training.iteration, training.timesteps = 2, 200
+    again.on_training_start(training, 1000)
+    again.on_iteration_end(training, report(3, [30.0]))
+    again.close()
+    lines = list(read_metrics(tmp_path / "a" / "metrics.jsonl"))
+    assert [line["iteration"] for line in lines] == [1, 2, 3]
+    assert lines[2]["episode_returns"] == [30.0]
+
+
+def test_checkpoints_by_age(tmp_path):
+    folder = RunFolder(tmp_path / "a", checkpoint_seconds=0.0)
+    train(folder, [report(1), report(2)])
+    assert [path.name for path in sorted((tmp_path / "a" / "checkpoints").iterdir())] == ["000000000100", "000000000200"]
+    folder.close()
+
+
+def test_default_run_dir(tmp_path):
+    assert default_run_dir("ppo", "CartPole-v1", tmp_path) == tmp_path / "ppo-CartPole-v1-1"
+    for name in ("ppo-CartPole-v1-1", "ppo-CartPole-v1-12", "ppo-CartPole-v1-old"):
+        (tmp_path / name).mkdir()
+    assert default_run_dir("ppo", "CartPole-v1", tmp_path) == tmp_path / "ppo-CartPole-v1-13"
+    assert default_run_dir("ppo", "my_envs:ALE/Pong", tmp_path).name == "ppo-my_envs-ALE-Pong-1"
+
+
+def test_read_config(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        read_config(tmp_path / "none")
+    with pytest.raises(InputError, match=r"holds no config\.json"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text('{"env": ')
+    with pytest.raises(InputError, match="is damaged"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="holds a list"):
+        read_config(tmp_path)
+
+
+def test_the_curve_by_hand(tmp_path):
+    records = [
+        {"timesteps": 100, "episode_returns": [1.0, 3.0]},
+        {"timesteps": 200, "episode_returns": []},
+        {"timesteps": 300, "episode_returns": [5.0]},
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    steps, returns, means = episode_curve(path)
+    assert steps.tolist() == [50.0, 100.0, 300.0]
+    assert returns.tolist() == [1.0, 3.0, 5.0]
+    assert means.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_the_mean_forgets_after_a_hundred_episodes(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"timesteps": 1000, "episode_returns": [500.0] + [0.0] * 100}) + "\n")
+    means = episode_curve(path)[2]
+    assert means[99] == 5.0
+    assert means[100] == 0.0
+
+
+def test_no_episode_no_picture(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert not draw_learning_curve(tmp_path / "metrics.jsonl", tmp_path / "curve.png", title="")
+    assert not (tmp_path / "curve.png").exists()
+
+
+def test_torch_and_tensorflow_stay_out():
+    import subprocess
+
+    code = (
+        "import sys, pathlib, tempfile\n"
+        "from shoal.rl.run_folder import RunFolder\nfrom shoal.rl.progress import ProgressDisplay\n"
+        "from shoal.rl.metrics import TensorBoardFile\n"
+        "assert 'matplotlib' not in sys.modules and 'tensorboard' not in sys.modules\n"
+        "TensorBoardFile(pathlib.Path(tempfile.mkdtemp())).flush()\n"
+        "assert 'tensorboard' in sys.modules\n"
+        "print([name for name in ('torch', 'tensorflow') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
