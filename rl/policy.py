@@ -98,12 +98,16 @@ class Policy:
     def explore(self, observations: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One forward pass for a rollout: actions as the distribution gives them, head outputs [B, K] and values [B].
 
-        `noise` is a row [B, K] of `draw_noise`. `log_probs` later makes log-probabilities from the outputs of a whole rollout at once.
+        `noise` [B, K] comes from `draw_noise`. `log_probs` later makes log-probabilities from the outputs of a whole rollout at once.
         """
         with torch.inference_mode():
             outputs, values = self._network(self.encode(observations))
             actions = self.distribution(outputs).sample(torch.from_numpy(noise).to(self.device))
             return actions.cpu().numpy(), outputs.cpu().numpy(), values.cpu().numpy()
+
+    def draw_noise(self, noise_stream: np.random.Generator, rows: tuple[int, ...]) -> np.ndarray:
+        """float32 noise [*rows, K] for `explore`, from `noise_stream`."""
+        return draw_noise(self.action_space, noise_stream, rows)
 
     def log_probs(self, outputs: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """log π(actions) [B] from head outputs [B, K] as `explore` returned them."""

@@ -69,7 +69,7 @@ def _check_field(item: Field[Any], value: Any) -> None:
         bounds.check(item.name, value)
     if choices and value not in choices:
         raise InputError(f"{item.name} is {value!r}, but must be one of {', '.join(map(repr, choices))}. {nearest(str(value), choices)}")
-    if item.default in (True, False) and not isinstance(value, bool):
+    if isinstance(item.default, bool) and not isinstance(value, bool):
         raise InputError(f"{item.name} is {value!r}, but must be True or False")
 
 

@@ -1,0 +1,178 @@
+"""Proximal policy optimization: Schulman et al., 2017, arXiv 1707.06347, algorithm 1 with the clipped surrogate of equation 7.
+
+    for iteration = 1, 2, …
+        for each simulation group: run policy π_old for T timesteps                          (rollout workers)
+            and compute advantages Â_1 … Â_T                                                 (learner, with generalized advantages)
+        optimize surrogate L wrt θ, with K epochs and minibatch size M ≤ N·T; θ_old ← θ      (learner)
+
+Names, defaults and details of the loss are Stable-Baselines3's. This file imports no torch: the loss is written in the tensors' own methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..rl import (
+    Algorithm,
+    IterationOutcome,
+    Learner,
+    Rate,
+    Trajectory,
+    TrainingState,
+    explained_variance,
+    generalized_advantages,
+    number,
+    rate_at,
+    validate,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..rl import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Hyperparameters of PPO, with Stable-Baselines3's names and defaults. Raises InputError on values that cannot work."""
+
+    learning_rate: Rate = number(3e-4, rate=True, above=0)
+    """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
+    n_steps: int = number(2048, whole=True, at_least=1)
+    """Steps per environment and rollout (T in the paper)."""
+    batch_size: int = number(64, whole=True, at_least=1)
+    """Rows per minibatch (M); at most n_envs · n_steps."""
+    n_epochs: int = number(10, whole=True, at_least=1)
+    """Passes over each rollout (K)."""
+    gamma: float = number(0.99, at_least=0, at_most=1)
+    """Discount per step."""
+    gae_lambda: float = number(0.95, at_least=0, at_most=1)
+    """λ of generalized advantages: 0 trusts the value function, 1 the returns."""
+    clip_range: Rate = number(0.2, rate=True, above=0)
+    """How far the probability ratio may go from 1 before its gradient is cut (ε)."""
+    clip_range_vf: Rate | None = number(None, rate=True, above=0)
+    """How far a value may go from its old one before its gradient is cut; none: no limit."""
+    normalize_advantage: bool = True
+    """Whether the advantages of a minibatch are shifted and scaled to mean 0 and standard deviation 1."""
+    ent_coef: float = number(0.0)
+    """Weight of the entropy bonus (c₂)."""
+    vf_coef: float = number(0.5, at_least=0)
+    """Weight of the value loss (c₁)."""
+    max_grad_norm: float | None = number(0.5, above=0)
+    """The gradient's norm is clipped to this."""
+    target_kl: float | None = number(None, above=0)
+    """The update of a rollout ends once the policy is 1.5 times this far from the old one (approximate KL, nats); none: no limit."""
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+def ppo_loss(
+    policy: Policy, minibatch: dict[str, Tensor], config: PPOConfig, clip_range: float, clip_range_vf: float | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss to minimize (equation 9 with the sign turned) and metrics, both of one minibatch.
+
+    `minibatch` holds `rows` [M, …], `actions` [M, …], and [M] float32 `log_probs`, `values`, `advantages`, `returns` of π_old.
+    """
+    values, log_probs, entropies = policy.evaluate_actions(minibatch["rows"], minibatch["actions"])
+    advantages = minibatch["advantages"]
+    if config.normalize_advantage and len(advantages) > 1:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+    log_ratio = log_probs - minibatch["log_probs"]
+    ratio = log_ratio.exp()
+    clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
+    policy_loss = -(advantages * ratio).minimum(advantages * clipped_ratio).mean()
+
+    if clip_range_vf is not None:
+        old_values = minibatch["values"]
+        values = old_values + (values - old_values).clamp(-clip_range_vf, clip_range_vf)
+    value_loss = (minibatch["returns"] - values).square().mean()
+
+    entropy_loss = -entropies.mean()
+    loss = policy_loss + config.vf_coef * value_loss
+    if config.ent_coef:
+        loss = loss + config.ent_coef * entropy_loss
+
+    detached_ratio, detached_log_ratio = ratio.detach(), log_ratio.detach()
+    return loss, {
+        "train/loss": loss.detach(),
+        "train/policy_gradient_loss": policy_loss.detach(),
+        "train/value_loss": value_loss.detach(),
+        "train/entropy_loss": entropy_loss.detach(),
+        "train/approx_kl": (detached_ratio - 1 - detached_log_ratio).mean(),
+        "train/clip_fraction": (detached_ratio != clipped_ratio.detach()).float().mean(),
+    }
+
+
+def advantages_and_returns(trajectory: Trajectory, config: PPOConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Generalized advantages and λ-returns of a trajectory, both [T, N] float32."""
+    ends = trajectory.terminations | trajectory.truncations
+    advantages = generalized_advantages(
+        r_t=trajectory.rewards,
+        discount_t=np.where(trajectory.terminations, np.float32(0), np.float32(config.gamma)),
+        continues_t=(~ends).astype(np.float32),
+        v_tm1=trajectory.values,
+        v_t=trajectory.next_values,
+        lambda_=config.gae_lambda,
+    )
+    return advantages, advantages + trajectory.values
+
+
+def ppo_update(learner: Learner, trajectory: Trajectory, config: PPOConfig, remaining_progress: float) -> dict[str, float]:
+    """Optimize the surrogate on one iteration's trajectory; returns metrics under Stable-Baselines3's tags."""
+    learning_rate = rate_at(config.learning_rate, remaining_progress)
+    clip_range = rate_at(config.clip_range, remaining_progress)
+    clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, remaining_progress)
+    advantages, returns = advantages_and_returns(trajectory, config)
+    arrays = {"actions": trajectory.flat("actions"), "log_probs": trajectory.flat("log_probs"), "values": trajectory.flat("values")}
+    batch = learner.tensors({**arrays, "advantages": advantages.ravel(), "returns": returns.ravel()})
+    batch["rows"] = learner.policy.encode(trajectory.flat("observations"))
+
+    history: list[dict[str, Tensor]] = []
+    for epoch in range(config.n_epochs):
+        epoch_start, far = len(history), False
+        for minibatch in learner.minibatches(batch, config.batch_size, epoch):
+            loss, metrics = ppo_loss(learner.policy, minibatch, config, clip_range, clip_range_vf)
+            history.append(metrics)
+            far = config.target_kl is not None and float(metrics["train/approx_kl"]) > 1.5 * config.target_kl
+            if far:
+                break
+            learner.optimizer.minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
+        learner.epochs += 1
+        if far:
+            break
+
+    means = {name: float(np.mean([float(metrics[name]) for metrics in history])) for name in history[0]}
+    means["train/loss"] = float(history[-1]["train/loss"])
+    means["train/approx_kl"] = float(np.mean([float(metrics["train/approx_kl"]) for metrics in history[epoch_start:]]))
+    clip_vf = {} if clip_range_vf is None else {"train/clip_range_vf": clip_range_vf}
+    return means | clip_vf | {
+        "train/clip_range": clip_range,
+        "train/explained_variance": explained_variance(trajectory.flat("values"), returns.ravel()),
+        "train/learning_rate": learning_rate,
+        "train/n_updates": learner.epochs,
+    }
+
+
+class PPO(Algorithm[PPOConfig]):
+    """PPO on rollout workers and one learner. Arguments as in `Algorithm`, hyperparameters as in `PPOConfig`."""
+
+    name = "ppo"
+    config_class = PPOConfig
+    update = staticmethod(ppo_update)
+    presets_path = Path(__file__).parent / "presets" / "ppo.toml"
+
+    def check(self) -> None:
+        """Raise InputError if a minibatch is larger than a rollout."""
+        rows = self.run.n_envs * self.config.n_steps
+        self.require(self.config.batch_size <= rows, "batch_size", self.config.batch_size, f"at most n_envs · n_steps = {rows}")
+
+    def training_step(self, state: TrainingState, remaining_progress: float) -> IterationOutcome:
+        """One iteration of algorithm 1: all groups run π_old for n_steps, then the learner optimizes the surrogate."""
+        rollouts = self.collect(state)
+        return self.learn(state, rollouts, remaining_progress)
