@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The command line: `shoal train | evaluate | serve`."""

@@ -36,5 +36,7 @@ def known_environment(name: str) -> str:
     if entry is None and "gymnasium" in sys.modules and attribute in sys.modules["gymnasium"].registry:
         return name
     public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    raise InputError(f"environment {name!r}: module {module_name!r} has no class or function {attribute!r}. "
-                     f"{nearest(attribute, public)}")
+    raise InputError(
+        f"environment {name!r}: module {module_name!r} has no class or function {attribute!r}. "
+        f"{nearest(attribute, public)}"
+    )

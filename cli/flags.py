@@ -6,7 +6,9 @@ what the user left open. Whatever is wrong becomes an `InputError` of one senten
 
 import ast
 import contextlib
+import copy
 import dataclasses
+import functools
 import inspect
 import io
 import json
@@ -120,7 +122,8 @@ def _flag(item: dataclasses.Field[Any], annotation: Any, text: str) -> tuple[Any
         one_way = (tyro.conf.FlagCreatePairsOff,) if item.metadata.get("switch") else ()
         return Annotated[bool, marker, *one_way], bool(default)
     if choices:
-        return Annotated[typing.Literal[tuple(choices)], marker], default
+        one_of: Any = typing.Literal.__getitem__(tuple(choices))
+        return Annotated[one_of, marker], default
     if kind == "choice":
         return Annotated[annotation, marker], default
     parse, metavar = _PARSERS[kind]
@@ -176,10 +179,10 @@ def parse(prog: str, description: str, groups: Mapping[str, type], arguments: Se
         for item in dataclasses.fields(cls):
             kind, default = _flag(item, hints[item.name], helps.get(item.name, ""))
             fields[item.name] = item
-            made.append((item.name, kind, dataclasses.field(default_factory=lambda value=default: value)))
-        part = dataclasses.make_dataclass(title, made)
-        parts.append((title, tyro.conf.OmitArgPrefixes[part], dataclasses.field(default_factory=part)))  # type: ignore[valid-type]
-    everything = dataclasses.make_dataclass("flags", parts)
+            made.append((item.name, kind, dataclasses.field(default_factory=functools.partial(copy.copy, default))))
+        part: Any = dataclasses.make_dataclass(title, made)
+        parts.append((title, tyro.conf.OmitArgPrefixes[part], dataclasses.field(default_factory=part)))
+    everything: Any = dataclasses.make_dataclass("flags", parts)
     with _failures_as_input_errors(prog):
         parsed, unknown = tyro.cli(
             everything, prog=prog, description=description, args=list(arguments), return_unknown_args=True
@@ -220,5 +223,7 @@ def _failures_as_input_errors(prog: str) -> Iterator[None]:
             sentence.append(line.strip())
         text = " ".join(sentence).removeprefix("Error parsing ") or message.getvalue().strip()
         text = re.sub(r"^Missing value for argument '(.*)'\..*", r"\1 wants a value", text)
-        text = re.sub(r"^invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)", r"\2: \1 is not one of \3", text)
+        text = re.sub(
+            r"^invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)", r"\2: \1 is not one of \3", text
+        )
         raise InputError(f"{text.rstrip('.')}. See `{prog} --help`") from None

@@ -33,7 +33,7 @@ def _help() -> str:
             "shoal COMMAND --help tells the flags of a command; shoal --version the version.",
             "",
             "example:",
-            "  shoal train ppo CartPole-v1 --workers 2 --total-timesteps 300000 --stop-return 475 --run-dir runs/cartpole",
+            "  shoal train ppo CartPole-v1 --total-timesteps 300000 --stop-return 475 --run-dir runs/cartpole",
             "  shoal evaluate runs/cartpole",
             "  shoal serve runs/cartpole --replicas 2",
         ]

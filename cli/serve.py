@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .. import runtime
 from ..rl import serve
 from ..runtime import InputError
@@ -58,9 +60,9 @@ def run(arguments: Sequence[str]) -> int:
             seed=flags.seed,
         ) as served,
     ):
-        zero = json.dumps(served.observation_space.sample().tolist())
+        body = json.dumps({"observation": np.zeros_like(served.observation_space.sample()).tolist()})
         note(f"serving {flags.run} with {flags.replicas} replica(s) at {served.http_address}   (Ctrl-C ends it)")
-        note(f"try: curl {served.http_address}/act -d '{{\\"observation\\": {zero}}}'")
+        note(f"try: curl {served.http_address}/act -d '{body}'")
         stopped.wait()
         note("stopping")
     return 0

@@ -9,9 +9,17 @@ from typing import Any
 
 from .. import runtime
 from ..algorithms import ALGORITHMS
-from ..envs import check, resolve
-from ..rl import Algorithm, ProgressDisplay, RunFolder, RunSettings, TrainingResult
-from ..rl import check_vacant, default_run_dir, load_algorithm_name, read_config
+from ..rl import (
+    Algorithm,
+    ProgressDisplay,
+    RunFolder,
+    RunSettings,
+    TrainingResult,
+    check_vacant,
+    default_run_dir,
+    load_algorithm_name,
+    read_config,
+)
 from ..runtime import InputError, nearest
 from .environments import known_environment
 from .flags import Parsed, parse
@@ -28,7 +36,8 @@ class TrainFlags:
     total_timesteps: int | None = None
     """Environment steps to train for, over all environments (resumed parts included)."""
     stop_return: float | None = None
-    """Stop as soon as the mean return of the last 100 episodes reaches this (sum of rewards). Default: train to the end."""
+    """Stop as soon as the mean return (sum of rewards) of the last 100 episodes reaches this. Default: train to the
+    end."""
     run_dir: str | None = field(default=None, metadata={"metavar": "FOLDER"})
     """Run folder to write. Default: runs/ALGORITHM-ENV-N."""
     overwrite: bool = field(default=False, metadata={"switch": True})
@@ -60,9 +69,10 @@ def _algorithm_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
         if rest[0] not in ALGORITHMS:
             raise InputError(f"unknown algorithm {rest[0]!r}. {nearest(rest[0], ALGORITHMS)}")
         return rest[0], rest[1:]
-    for token, following in zip(rest, [*rest[1:], ""], strict=True):
-        if token == "--resume" or token.startswith("--resume="):
-            return load_algorithm_name(token.removeprefix("--resume").removeprefix("=") or following), rest
+    for word, following in zip(rest, [*rest[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag == "--resume":
+            return load_algorithm_name(value if equals else following), rest
     return None, rest
 
 
@@ -126,9 +136,10 @@ def _summary(result: TrainingResult, folder: Path) -> str:
     return f"weights_sha256 {result.weights_sha256}\ncurve: {folder / 'learning_curve.png'}"
 
 
-def _start_runtime(flags: TrainFlags) -> None:
-    # As early as can be: the fork server loads torch while this process checks the environment and makes the folder.
+def _start_runtime(flags: TrainFlags, stack: contextlib.ExitStack) -> None:
+    # As early as can be: the fork server loads torch while this process checks the environment and the settings.
     runtime.init(engine=flags.engine, preload=("torch", "gymnasium"))
+    stack.callback(runtime.shutdown)
 
 
 def _plan_new(
@@ -140,9 +151,8 @@ def _plan_new(
         raise InputError("--total-timesteps is missing: how many environment steps to train for, for example 100000")
     run_dir = Path(flags.run_dir) if flags.run_dir else default_run_dir(algorithm_class.name, flags.env)
     check_vacant(run_dir, overwrite=flags.overwrite)
-    _start_runtime(flags)
+    _start_runtime(flags, stack)
     env = known_environment(flags.env)
-    check(env, **flags.env_kwargs)
     settings = parsed.only_given(RunSettings) | parsed.only_given(algorithm_class.config_class)
     algorithm = stack.enter_context(
         algorithm_class(env, engine=flags.engine, env_kwargs=flags.env_kwargs, preset=flags.preset, **settings)
@@ -154,7 +164,7 @@ def _plan_new(
         run_dir,
         overwrite=flags.overwrite,
         stop_return=flags.stop_return,
-        reward_threshold=resolve(env, flags.env_kwargs).reward_threshold,
+        reward_threshold=algorithm.spec.reward_threshold,
         checkpoint_seconds=flags.checkpoint_seconds,
     )
     return _Plan(algorithm, folder, flags.total_timesteps, flags.stop_return)
@@ -169,7 +179,7 @@ def _plan_resumed(
     _check_unchanged(algorithm_class, parsed, flags, config)
     total = flags.total_timesteps or int(config["total_timesteps"])
     stop_return = flags.stop_return if "stop_return" in parsed.given else config.get("stop_return")
-    _start_runtime(flags)
+    _start_runtime(flags, stack)
     known_environment(config["env"])
     changed = {name: parsed.values[name] for name in _FREE if name in parsed.given}
     algorithm = stack.enter_context(algorithm_class.load(run_dir, engine=flags.engine, **changed))
@@ -180,7 +190,11 @@ def _plan_resumed(
         )
     note(f"resumed at {algorithm.timesteps:,} steps")
     folder = RunFolder(
-        run_dir, resume=True, stop_return=stop_return, checkpoint_seconds=flags.checkpoint_seconds
+        run_dir,
+        resume=True,
+        stop_return=stop_return,
+        reward_threshold=algorithm.spec.reward_threshold,
+        checkpoint_seconds=flags.checkpoint_seconds,
     )
     return _Plan(algorithm, folder, total, stop_return)
 

@@ -10,8 +10,10 @@ from typing import Any
 LIBRARIES = ("shoal", "torch", "numpy", "gymnasium", "pettingzoo", "cloudpickle", "msgspec", "safetensors")
 
 #: Instruction sets that decide which kernels numpy, MKL and oneDNN choose; results differ in bits between them.
-_DECISIVE_FLAGS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni")
-_DECISIVE_FLAGS += ("avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "sve", "sve2", "bf16")
+_DECISIVE_FLAGS = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16"),
+    *("amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "sve", "sve2", "bf16"),
+)
 
 
 def library_versions() -> dict[str, str | None]:

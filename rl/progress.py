@@ -66,8 +66,12 @@ class ProgressDisplay(Callback):
         speed = (report.timesteps - self._first_timesteps) / max(report.elapsed_seconds, 1e-9)
         mean = "–" if report.episode_return_mean is None else f"{report.episode_return_mean:.1f}"
         if self._bar is not None:
-            shown = {"speed": f"{speed:,.0f} steps/s", "episode_return": f"return {mean}"}
-            self._bar.update(self._task, completed=report.timesteps, **shown)
+            self._bar.update(
+                self._task,
+                completed=report.timesteps,
+                speed=f"{speed:,.0f} steps/s",
+                episode_return=f"return {mean}",
+            )
         elif not self._live and time.monotonic() - self._line_at >= _LINE_INTERVAL:
             self._line_at = time.monotonic()
             left = max(report.total_timesteps - report.timesteps, 0) / max(speed, 1e-9)

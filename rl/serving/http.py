@@ -12,6 +12,7 @@ into the one queue in which they share batches with everybody else's, without an
 
 import asyncio
 import ipaddress
+import logging
 import socket
 import threading
 from concurrent.futures import Future
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+logger = logging.getLogger("shoal")
 _LONGEST_BODY = 32 * 1024 * 1024
 _FIELDS = ("observation", "deterministic")
 
@@ -75,6 +77,8 @@ class HttpServer:
 
         host, port = parse_address(address)
         self._socket = _bind(host, port)
+        if not is_loopback(host):
+            logger.warning("serving at %s:%d without authentication, for whoever can reach that address", host, port)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(make_app(served), log_config=None, access_log=False, lifespan="off", loop="asyncio")

@@ -27,7 +27,8 @@ def as_batch(space: Space, data: Any) -> tuple[np.ndarray, bool]:
         raise ValueError(f"observation holds {_kind(array)}; want numbers, shape {shape}, dtype {dtype}")
     single = array.shape == shape
     if not single and (array.shape[1:] != shape or array.ndim != len(shape) + 1):
-        raise ValueError(f"observation has shape {array.shape}; want {shape}, or (batch, *{shape}) for a batch of them")
+        batch = ", ".join(["batch", *map(str, shape)]) + ("" if shape else ",")
+        raise ValueError(f"observation has shape {array.shape}; want {shape}, or ({batch}) for a batch of them")
     if single:
         array = array[np.newaxis]
     if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -51,7 +51,8 @@ def report(iteration, returns=(), **metrics):
 def result():
     return TrainingResult(
         algorithm="ppo", env="CartPole-v1", seed=3, workers=2, timesteps=200, iterations=2, episode_return_mean=2.0,
-        solved=False, solved_timesteps=None, interrupted=False, wall_seconds=1.0, total_seconds=2.0, weights_sha256="ab",
+        solved=False, solved_timesteps=None, interrupted=False, wall_seconds=1.0, total_seconds=2.0,
+        weights_sha256="ab",
     )  # fmt: skip
 
 
@@ -68,7 +69,8 @@ def events(folder):
     return found
 
 
-def train(folder, iterations=(report(1, [1.0, 3.0]), report(2, [2.0]))):
+def train(folder, iterations=None):
+    iterations = iterations or [report(1, [1.0, 3.0]), report(2, [2.0])]
     training = FakeTraining()
     folder.on_training_start(training, 1000)
     for one in iterations:
@@ -186,7 +188,8 @@ def test_resume_keeps_what_the_checkpoint_knows(tmp_path):
 def test_checkpoints_by_age(tmp_path):
     folder = RunFolder(tmp_path / "a", checkpoint_seconds=0.0)
     train(folder, [report(1), report(2)])
-    assert [path.name for path in sorted((tmp_path / "a" / "checkpoints").iterdir())] == ["000000000100", "000000000200"]
+    saved = sorted(path.name for path in (tmp_path / "a" / "checkpoints").iterdir())
+    assert saved == ["000000000100", "000000000200"]
     folder.close()
 
 

@@ -1,0 +1,190 @@
+"""A served policy: same actions as the policy, batches, many threads, failing replicas."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from shoal import runtime
+from shoal.rl import Policy, ServerClosedError, serve
+from shoal.rl.serving import served as served_module
+from shoal.runtime import InputError
+
+BOX = spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+
+@pytest.fixture(params=["serial", pytest.param("native", marks=pytest.mark.slow)])
+def engine(request):
+    runtime.shutdown()
+    runtime.init(engine=request.param)
+    yield request.param
+    runtime.shutdown()
+
+
+def policy(action_space=None, seed=1):
+    made = Policy(BOX, action_space or spaces.Discrete(3), seed=seed)
+    weights = made.get_weights()
+    made.set_weights(weights + np.random.default_rng(seed).normal(0, 0.3, weights.shape).astype(np.float32), 7)
+    return made
+
+
+def observations(rows, seed=0):
+    return np.random.default_rng(seed).normal(size=(rows, 4)).astype(np.float32)
+
+
+def test_the_same_actions_as_the_policy(engine):
+    trained, batch = policy(), observations(100)
+    with serve(trained, max_batch_size=8, replicas=2) as served:
+        assert served.act(batch).tolist() == trained.act(batch, deterministic=True).tolist()
+        assert served.act(batch[0]) == trained.act(batch[0], deterministic=True)
+        assert served.act(batch[0].tolist()) == served.act(batch[0])
+        assert served.answer(batch[0]).version == 7
+
+
+def test_an_answer_does_not_depend_on_who_else_asked(engine):
+    batch = observations(32)
+    with serve(policy(spaces.Box(-100.0, 100.0, (3,), np.float32)), max_batch_size=32) as served:
+        together = served.act(batch)
+        alone = np.stack([served.act(row) for row in batch])
+    assert alone.tobytes() == together.tobytes()
+    assert len({row.tobytes() for row in alone}) == 32
+
+
+def test_from_many_threads(engine):
+    trained, batch = policy(), observations(64)
+    wanted = trained.act(batch, deterministic=True)
+    got = np.full((8, 64), -1)
+
+    def ask(caller, served):
+        for row in range(64):
+            got[caller, row] = served.act(batch[row])
+
+    with serve(trained, replicas=2, max_batch_size=4, max_waiting=4) as served:
+        callers = [threading.Thread(target=ask, args=(caller, served)) for caller in range(8)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        health = served.health()
+    assert (got == wanted).all()
+    assert health["requests"] == 8 * 64
+    assert health["batches"] <= 8 * 64
+    assert health["status"] == "ok"
+
+
+def test_drawn_actions_repeat_with_the_seed_and_differ_between_replicas(engine):
+    batch = np.zeros((64, 4), np.float32)
+    draws = []
+    for seed in (0, 0, 1):
+        with serve(policy(), seed=seed, max_batch_size=64) as served:
+            draws.append(served.act(batch, deterministic=False).tolist())
+    assert draws[0] == draws[1]
+    assert draws[0] != draws[2]
+    assert len(set(draws[0])) > 1
+
+
+def test_a_wrong_shape_harms_nobody(engine):
+    with serve(policy()) as served:
+        with pytest.raises(ValueError, match=r"has shape \(3,\); want \(4,\)"):
+            served.act([0, 0, 0])
+        with pytest.raises(ValueError, match="empty batch"):
+            served.act(np.zeros((0, 4)))
+        assert served.act([0, 0, 0, 0]) in (0, 1, 2)
+
+
+def kill_replica(served, engine, index=0):
+    replica = served._replicas[index]
+    if engine == "native":
+        os.kill(runtime.get(replica.describe.remote())["pid"], signal.SIGKILL)
+    else:
+        runtime.kill(replica)
+
+
+def test_a_replica_that_dies_comes_back(engine):
+    trained, batch = policy(), observations(50)
+    with serve(trained, max_batch_size=4) as served:
+        before = served.act(batch)
+        kill_replica(served, engine)
+        assert served.act(batch).tolist() == before.tolist()
+        health = served.health()
+    assert health["status"] == "ok"
+    assert health["restarts"] >= 1
+
+
+def test_the_others_go_on_when_a_replica_is_lost_for_good(engine, monkeypatch):
+    with serve(policy(), replicas=2) as served:
+        monkeypatch.setattr(served, "_start_replica", lambda index: served._replicas[index])
+        runtime.kill(served._replicas[0])
+        for row in observations(50):
+            served.act(row)
+        served.act(observations(500))
+        assert served.health()["status"] in ("ok", "degraded")
+
+
+def test_without_a_replica_the_request_fails_and_says_why(engine, monkeypatch):
+    with serve(policy()) as served:
+        monkeypatch.setattr(served, "_start_replica", lambda index: served._replicas[index])
+        runtime.kill(served._replicas[0])
+        with pytest.raises(ServerClosedError, match="replica 0 of the served policy is gone"):
+            served.act([0, 0, 0, 0])
+        assert served.health()["status"] == "down"
+
+
+def test_a_batch_that_fails_is_tried_request_by_request(monkeypatch):
+    runtime.shutdown()
+    runtime.init(engine="serial")
+
+    class Choosy(served_module.PolicyReplica):
+        """A replica that cannot stand the number 13."""
+
+        def act(self, observations, *, deterministic):
+            if (observations == 13).any():
+                raise ArithmeticError("13")
+            return super().act(observations, deterministic=deterministic)
+
+    monkeypatch.setattr(served_module, "PolicyReplica", Choosy)
+    with serve(policy(), batch_wait=60.0, max_batch_size=3) as served:
+        futures = [served.submit([value, 0, 0, 0]) for value in (1, 13, 2)]  # full: they travel together
+        assert futures[0].result(10).version == 7
+        with pytest.raises(ArithmeticError, match="13"):
+            futures[1].result(10)
+        assert futures[2].result(10).version == 7
+    runtime.shutdown()
+
+
+def test_closing(engine):
+    served = serve(policy())
+    served.close()
+    served.close()
+    with pytest.raises(ServerClosedError, match="is closed"):
+        served.act([0, 0, 0, 0])
+
+
+def test_sources(tmp_path, engine):
+    trained = policy()
+    trained.save(tmp_path)
+    for source in (tmp_path, str(tmp_path)):
+        with serve(source) as served:
+            assert served.answer([0, 0, 0, 0]).version == 7
+    with pytest.raises(InputError, match="does not exist"):
+        serve(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="is empty"):
+        serve(tmp_path / "empty")
+    weights = tmp_path / "policy.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match="damaged or cut"):
+        serve(tmp_path)
+    with pytest.raises(InputError, match="takes a Policy, an algorithm or the folder of a run, not a int"):
+        serve(3)
+
+
+@pytest.mark.parametrize(
+    "options", [{"replicas": 0}, {"max_batch_size": -1}, {"replicas": True}, {"batch_wait": -1.0}, {"threads": 1.5}]
+)
+def test_bad_numbers(options):
+    with pytest.raises(InputError, match=rf"{next(iter(options))} is .*, but must be"):
+        serve("anywhere", **options)
