@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import gymnasium
@@ -14,7 +15,7 @@ from .errors import EnvContractError
 from .recovery import sample_actions
 from .registration import resolve
 from .reproducer import Moment, add_note
-from .spaces import check_supported, describe
+from .spaces import Role, check_supported, describe
 from .spec import EnvSpec
 
 # Random steps taken; enough to see ends of short episodes and values that drift out of bounds early.
@@ -73,14 +74,15 @@ class _Check:
             self._compare(first, self._play(actions))
 
     def _check_spaces(self) -> None:
-        for role in ("observation", "action"):
+        roles: tuple[Role, Role] = ("observation", "action")
+        for role in roles:
             space = getattr(self.env, f"{role}_space", None)
             if space is None:
                 self._fail(
                     f"it sets no {role}_space: set self.{role}_space in __init__, such as gymnasium.spaces.Box(…)"
                 )
             try:
-                check_supported(space, role)  # type: ignore[arg-type]  # a loop over the two roles
+                check_supported(space, role)
             except InputError as error:
                 raise type(error)(f"environment {self.spec.id!r}: {error}") from None
             if isinstance(space, Box):
@@ -98,7 +100,7 @@ class _Check:
             difference = _difference(first, again)
             if difference:
                 self._fail(
-                    f"reset(seed={self.seed}) is not deterministic: observation{difference}. Call "
+                    f"reset(seed={_SEEDS[0]}) is not deterministic: observation{difference}. Call "
                     "super().reset(seed=seed) in reset() and draw all random numbers from self.np_random"
                 )
 
@@ -118,7 +120,7 @@ class _Check:
         out = []
         kept, source = self._reset(), "reset()"
         for action in actions:
-            result = self._check_not_reused(kept, copy.deepcopy(kept), source, lambda a=action: self._step(a), "step()")
+            result = self._check_not_reused(kept, copy.deepcopy(kept), source, partial(self._step, action), "step()")
             kept, reward, terminated, truncated, _ = result
             out.append((copy.deepcopy(kept), float(reward), bool(terminated), bool(truncated)))
             source = "step()"

@@ -78,7 +78,7 @@ def observation_problem(observation: Any, space: Space, source: str) -> str | No
             f"{source} returned an observation of shape {observation.shape}; observation_space {describe(space)} wants "
             f"{space.shape}"
         )
-    if not np.can_cast(observation.dtype, space.dtype):
+    if not np.can_cast(observation.dtype, np.dtype(space.dtype)):
         return (
             f"{source} returned an observation of dtype {observation.dtype}; observation_space {describe(space)} wants "
             f"{space.dtype}: observation.astype(np.{np.dtype(space.dtype).name})"

@@ -9,6 +9,7 @@ Environment i of the run always sits in the same row of the same group, and ever
 ``reset(seed=episode_seed(run seed, environment, episode))``: what happens in a group depends on nothing outside of it.
 """
 
+import math
 import warnings
 from types import TracebackType
 from typing import Any, NoReturn
@@ -18,7 +19,7 @@ import numpy as np
 
 from ..runtime import InputError
 from .action_log import ActionLog
-from .contract import reset_problem, step_problem
+from .contract import reset_problem, reward_problem, step_problem
 from .errors import EnvContractError, RecoveryWarning, ReplayMismatchError
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
@@ -163,6 +164,8 @@ class EnvGroup:
         except Exception as error:
             self._explain_failure(index, result, error)
             raise
+        if not math.isfinite(rewards.dot(rewards)):
+            self._check_rewards(rewards)
         self._returns += rewards
         out.rewards[...] = rewards
         out.observations[...] = finals
@@ -321,10 +324,9 @@ class EnvGroup:
         return choice
 
     def _warn_of_lost_episodes(self) -> None:
-        last = self.first_index + self.size - 1
         warnings.warn(
-            f"environment {self.spec.id!r}, indices {self.first_index}…{last}: new episodes begin, since those in "
-            "progress could not be put back exactly; results may differ from an unbroken run's",
+            f"environment {self.spec.id!r}, indices {self.first_index}…{self.first_index + self.size - 1}: new episodes "
+            "begin, since those in progress could not be put back exactly; results may differ from an unbroken run's",
             RecoveryWarning,
             stacklevel=3,
         )
@@ -348,7 +350,7 @@ class EnvGroup:
     def _common_spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
         roles: tuple[Role, Role] = ("observation", "action")
         for role in roles:
-            spaces = [getattr(env, f"{role}_space", None) for env in self._envs]
+            spaces: list[Any] = [getattr(env, f"{role}_space", None) for env in self._envs]
             for index, space in enumerate(spaces):
                 check_supported(space, role)
                 if space != spaces[0]:
@@ -375,6 +377,16 @@ class EnvGroup:
             problem = step_problem(result, self.observation_space)
             if problem is not None:
                 self._fail_contract(index, problem)
+
+    def _check_rewards(self, rewards: np.ndarray) -> None:
+        """Refuse rewards that would spoil all weights (numpy also takes None for NaN)."""
+        for index, reward in enumerate(rewards.tolist()):
+            if not math.isfinite(reward):
+                self._started = False
+                length = self._steps - self._begins[index]
+                self._fail_contract(
+                    index, f"{reward_problem(reward)} (step {length} of episode {self._episodes[index]})"
+                )
 
     def _fail_contract(self, index: int, problem: str | None) -> NoReturn:
         where = f"environment {self.spec.id!r}, index {self.first_index + index}"

@@ -200,7 +200,7 @@ def restore_own_state(env: gymnasium.Env, saved: tuple[Any, Any], seed: int, len
     own_state_level(env).set_state(copy.deepcopy(state))
     if generator is not None:
         env.unwrapped.np_random.bit_generator.state = generator
-    level = env
+    level: Any = env
     while isinstance(level, gymnasium.Wrapper):
         if isinstance(level, TimeLimit):
             level._elapsed_steps = length  # it has no public way to go on in the middle of an episode
@@ -263,13 +263,13 @@ class _Unpickler(pickle.Unpickler):
 # Replay -------------------------------------------------------------------------------------------------------------
 
 
-def replay(env: gymnasium.Env, seed: int, actions: Sequence[Any]) -> tuple[Any, float, int | None]:
+def replay(env: gymnasium.Env, seed: int, actions: np.ndarray) -> tuple[Any, float, int | None]:
     """Repeat an episode.
 
     Args:
         env: a copy of the environment, in whatever state.
         seed: the episode's.
-        actions: what was done since the reset, as `env.step` takes it.
+        actions: [steps, …] what was done since the reset, in the action space's dtype.
 
     Returns:
         the last observation, the sum of rewards, and the step (from 1) after which the episode ended too early, or
