@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 from .algorithm import Algorithm
 from .callbacks import Callback, IterationReport, Training, TrainingResult
 from .checkpoint import load_algorithm_name, policy_metadata
+from .evaluation import Evaluation, evaluate
 from .lazy import TORCH_EXPORTS, load
 from .learner import Learner, TrainingDivergedError
+from .progress import ProgressDisplay
 from .returns import discounted_returns, explained_variance, generalized_advantages
+from .run_folder import RunFolder, check_vacant, default_run_dir, read_config
 from .schedules import Rate, rate_at
+from .serving import Answer, Served, ServerBusyError, ServerClosedError, serve
 from .settings import RunSettings, choice, number, validate
 from .training_state import IterationOutcome, TrainingState
 from .trajectory import Trajectory
@@ -25,31 +29,43 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Algorithm",
+    "Answer",
     "Bernoulli",
     "Callback",
     "Categorical",
     "DiagonalGaussian",
+    "Evaluation",
     "FlatAdam",
     "IterationOutcome",
     "IterationReport",
     "Learner",
     "MultiCategorical",
     "Policy",
+    "ProgressDisplay",
     "Rate",
+    "RunFolder",
     "RunSettings",
+    "Served",
+    "ServerBusyError",
+    "ServerClosedError",
     "Training",
     "TrainingDivergedError",
     "TrainingResult",
     "TrainingState",
     "Trajectory",
+    "check_vacant",
     "choice",
+    "default_run_dir",
     "discounted_returns",
+    "evaluate",
     "explained_variance",
     "generalized_advantages",
     "load_algorithm_name",
     "number",
     "policy_metadata",
     "rate_at",
+    "read_config",
+    "serve",
     "validate",
 ]
 

@@ -88,6 +88,12 @@ def is_initialized() -> bool:
     return running_engine() is not None
 
 
+def engine_name() -> str | None:
+    """Return the name of the engine that runs ("native", "serial"), or None if the runtime isn't running."""
+    engine = running_engine()
+    return None if engine is None else engine.name
+
+
 def remote(*target: Any, **options: Any) -> Any:
     """Make a function a task or a class an actor: ``@remote`` or ``@remote(num_cpus=2, …)``.
 

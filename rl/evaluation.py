@@ -1,0 +1,106 @@
+"""Evaluation: how well a policy does, over a number of episodes that is fixed for each environment beforehand.
+
+Taking the first n episodes that end, of many environments, would favour short episodes. So each of the environments plays its share, and what it
+plays beyond that doesn't count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..envs import EnvGroup, derive_seed, resolve, spec_from_json
+from ..runtime import InputError
+from .checkpoint import policy_metadata
+from .lazy import load
+from .threads import limit_threads
+
+MAX_ENVIRONMENTS = 32
+
+
+class Actor(Protocol):
+    """What can be evaluated: a `Policy`, a served policy, or anything of this shape."""
+
+    def act(self, observations: Any, *, deterministic: bool = False) -> Any:
+        """Actions [B, …] for observations [B, …]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation measured."""
+
+    episodes: int
+    """Number of episodes."""
+    episode_return_mean: float
+    """Mean undiscounted return."""
+    episode_return_std: float
+    """Standard deviation of the returns (of the population: divided by the number of episodes)."""
+    episode_length_mean: float
+    """Mean number of steps."""
+    returns: tuple[float, ...]
+    """Return of each episode, ordered by environment, then by time."""
+    lengths: tuple[int, ...]
+    """Steps of each episode, in the same order."""
+
+    def to_json(self) -> dict[str, float]:
+        """The summary, without the single episodes."""
+        names = ("episodes", "episode_return_mean", "episode_return_std", "episode_length_mean")
+        return {name: getattr(self, name) for name in names}
+
+
+def evaluate(
+    policy: Actor | str | Path,
+    env: Any = None,
+    *,
+    episodes: int = 20,
+    seed: int = 0,
+    deterministic: bool = True,
+    env_kwargs: dict[str, Any] | None = None,
+    threads: int = 1,
+) -> Evaluation:
+    """Play `episodes` episodes and return their statistics.
+
+    Args:
+        policy: something with `act`, or the folder of a run, checkpoint or policy (this imports torch).
+        env: id, class or factory, as in `envs.resolve`; may be left out for a folder: then it's the environment of the training.
+        episodes: how many in total, spread over at most 32 environments that are stepped together.
+        seed: decides every reset, apart from any seed used in training.
+        deterministic: take the most probable actions.
+        env_kwargs: arguments of the environment.
+        threads: threads for numerical libraries, while a folder's policy acts.
+
+    Raises InputError for bad arguments, and ValueError if the policy does not fit the environment.
+    """
+    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
+        raise InputError(f"episodes is {episodes!r}, but must be a whole number of at least 1")
+    description: dict[str, Any] | None = None
+    if isinstance(policy, str | Path):
+        description = policy_metadata(policy).get("env")
+        limit_threads(threads)
+        policy = load("Policy").load(policy)
+    if env is None and description is None:
+        raise InputError("evaluate needs an environment: pass env=…, since the policy does not name one")
+    spec = spec_from_json(description or {}) if env is None else resolve(env, env_kwargs)
+    size = min(episodes, MAX_ENVIRONMENTS)
+    shares = [episodes // size + (index < episodes % size) for index in range(size)]
+    finished: list[list[Any]] = [[] for _ in range(size)]
+    with EnvGroup(spec, size=size, first_index=0, run_seed=derive_seed(seed, "evaluation")) as group:
+        observations = group.reset()
+        while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
+            step = group.step(np.asarray(policy.act(observations, deterministic=deterministic)))
+            observations = step.observations
+            for episode in step.episodes:
+                finished[episode.environment].append(episode)
+    played = [episode for done, share in zip(finished, shares, strict=True) for episode in done[:share]]
+    returns, lengths = tuple(float(e.return_) for e in played), tuple(int(e.length) for e in played)
+    return Evaluation(
+        episodes=episodes,
+        episode_return_mean=float(np.mean(returns)),
+        episode_return_std=float(np.std(returns)),
+        episode_length_mean=float(np.mean(lengths)),
+        returns=returns,
+        lengths=lengths,
+    )
