@@ -4,7 +4,8 @@
     ├── TaskError                  the remote traceback of a task; the cause of the user's own exception that `get` raises
     ├── WorkerCrashedError         the process that ran a task died (signal, exit code, last words)
     ├── ActorError
-    │   └── ActorDiedError         the actor will not come back: killed, crashed, constructor failed, out of scope
+    │   ├── ActorDiedError         the actor will not come back: killed, crashed, constructor failed, out of scope
+    │   └── ActorUnavailableError  the actor crashed during the call and is being restarted
     ├── ObjectLostError            a value can no longer be had
     │   └── OwnerDiedError         … because the process that owned it is gone
     ├── ObjectStoreFullError       no room in shared memory
@@ -56,6 +57,10 @@ class ActorError(ShoalError):
 
 class ActorDiedError(ActorError):
     """The actor is dead and will not come back; the message says why."""
+
+
+class ActorUnavailableError(ActorError):
+    """The actor crashed while it ran the call; it is being restarted, and later calls reach it."""
 
 
 class ObjectLostError(ShoalError):

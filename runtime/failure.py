@@ -50,6 +50,11 @@ def pack_exception(error: BaseException, task: str, where: str) -> bytes:
     return pickle.dumps((stream, text, task, where), 5)
 
 
+def pack_error(error: BaseException, cause: bytes | None = None) -> bytes:
+    """Serialise one of the runtime's own errors; `cause` is a packed exception that becomes its cause."""
+    return pickle.dumps((pickle.dumps(error, 5), None, cause, ""), 5)
+
+
 def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
     # A user's __init__ may want other arguments than it passed on to `args`, or have effects, so it isn't called;
     # the nearest built-in one is, since OSError or UnicodeError keep their fields outside __dict__.
@@ -70,6 +75,10 @@ def unpack_exception(payload: bytes) -> BaseException:
     cannot be had in this process, the `TaskError` itself is returned.
     """
     stream, text, task, where = pickle.loads(payload)
+    if text is None:
+        own: BaseException = pickle.loads(stream)
+        own.__cause__ = None if task is None else unpack_exception(task)
+        return own
     cause = TaskError(task, text, where)
     if not stream:
         return cause

@@ -112,7 +112,7 @@ class SerialEngine:
 
     def _seal(self, view: memoryview) -> Any:
         """Return a read-only buffer with these contents: the array itself if it came from `empty`, else a copy."""
-        array = self._unsealed.pop(_address(view), None) if self._unsealed else None
+        array = self._unsealed.pop(serialization.address_of(view), None) if self._unsealed else None
         if array is None or array.nbytes != view.nbytes:
             return bytes(view)
         array.flags.writeable = False
@@ -300,12 +300,6 @@ class SerialEngine:
 
     def abandon(self) -> None:
         """Do nothing: a forked child's copy is its own."""
-
-
-def _address(view: memoryview) -> int:
-    import numpy as np
-
-    return np.frombuffer(view, np.uint8).__array_interface__["data"][0] if view.nbytes else 0
 
 
 def split_returns(name: str, result: Any, num_returns: int) -> list[Any]:

@@ -79,6 +79,13 @@ def loads(stream: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:
     return pickle.loads(stream, buffers=buffers)
 
 
+def address_of(view: memoryview) -> int:
+    """Return where a buffer lies in this process's memory; 0 if it is empty."""
+    import numpy as np  # whoever asks has numpy loaded: the buffer is an array's
+
+    return np.frombuffer(view, np.uint8).__array_interface__["data"][0] if view.nbytes else 0
+
+
 class Slot:
     """Stands in a call's arguments where a reference stood that is replaced by its value before the call."""
 

@@ -1,5 +1,5 @@
 """The native engine: the paper's architecture on one machine, in processes of its own."""
 
-from ..serial import SerialEngine as NativeEngine
+from .engine import NativeEngine
 
 __all__ = ["NativeEngine"]

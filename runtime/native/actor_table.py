@@ -1,0 +1,181 @@
+"""The life of every actor of a node: a state machine without I/O, events in, commands out.
+
+pending ──granted──▶ starting ──constructed──▶ alive ──crashed, restarts left──▶ restarting ──granted──▶ starting
+   │                    │                        │
+   └────────────────────┴── killed, released, owner died, no restarts left, constructor failed ──▶ dead
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .messages import ActorKey, ProcessId
+
+
+@dataclass
+class Actor:
+    """One actor. `state` is one of pending, starting, alive, restarting, dead."""
+
+    key: ActorKey
+    owner: ProcessId
+    class_name: str
+    demand: dict[str, float]
+    max_restarts: int
+    state: str = "pending"
+    process: ProcessId | None = None
+    restarts: int = 0
+    reason: str = ""
+    failure: bytes | None = None
+    ending: str | None = None  # why its process is being ended, if we end it
+    watchers: set[ProcessId] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class AskResources:
+    """Have the scheduler grant what the actor needs."""
+
+    actor: Actor
+
+
+@dataclass(frozen=True)
+class ReleaseResources:
+    """The actor holds its resources no more."""
+
+    actor: Actor
+
+
+@dataclass(frozen=True)
+class EndProcess:
+    """End the actor's process: kill it, or let what it runs finish first."""
+
+    process: ProcessId
+    gracefully: bool
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Tell the watchers how the actor is."""
+
+    actor: Actor
+
+
+Command = AskResources | ReleaseResources | EndProcess | Tell
+
+
+class ActorTable:
+    """All actors; the names of the living ones."""
+
+    def __init__(self) -> None:
+        self.actors: dict[ActorKey, Actor] = {}
+        self._names: dict[str, tuple[ActorKey, ProcessId, bytes]] = {}
+        self._by_process: dict[ProcessId, Actor] = {}
+
+    # Names ------------------------------------------------------------------------------------------------------
+
+    def reserve(self, name: str, key: ActorKey, owner: ProcessId, handle: bytes) -> bool:
+        """Event: an actor wants a name. False if another has it."""
+        if name in self._names:
+            return False
+        self._names[name] = (key, owner, handle)
+        return True
+
+    def find(self, name: str) -> bytes | None:
+        """Return what makes a handle of the actor with that name."""
+        found = self._names.get(name)
+        return None if found is None else found[2]
+
+    # Events -----------------------------------------------------------------------------------------------------
+
+    def create(self, actor: Actor) -> list[Command]:
+        """Event: a process creates an actor."""
+        actor.watchers.add(actor.owner)
+        self.actors[actor.key] = actor
+        return [AskResources(actor)]
+
+    def granted(self, key: ActorKey, process: ProcessId) -> None:
+        """Event: it has its resources, and a process is made for it."""
+        actor = self.actors[key]
+        actor.state, actor.process = "starting", process
+        self._by_process[process] = actor
+
+    def constructed(self, process: ProcessId, failure: bytes | None) -> list[Command]:
+        """Event: its constructor has returned, or failed."""
+        actor = self._by_process.get(process)
+        if actor is None or actor.state != "starting":
+            return []
+        if failure is None:
+            actor.state = "alive"
+            return [Tell(actor)]
+        return [*self._die(actor, "its constructor failed", failure), EndProcess(process, gracefully=True)]
+
+    def process_died(self, process: ProcessId, reason: str) -> list[Command]:
+        """Event: a process is gone: an actor's, or the owner's of actors."""
+        commands: list[Command] = []
+        actor = self._by_process.pop(process, None)
+        if actor is not None and actor.state != "dead":
+            actor.process = None
+            commands.append(ReleaseResources(actor))
+            if actor.ending is not None:
+                commands += self._die(actor, actor.ending)
+                del self.actors[actor.key]
+            elif actor.max_restarts == -1 or actor.restarts < actor.max_restarts:
+                actor.restarts += 1
+                actor.state, actor.reason = "restarting", reason
+                commands += [Tell(actor), AskResources(actor)]
+            else:
+                commands += self._die(actor, reason)
+        elif actor is not None:
+            commands.append(ReleaseResources(actor))
+        for owned in list(self.actors.values()):
+            owned.watchers.discard(process)
+            if owned.owner == process:
+                commands += self.end(owned.key, f"the process that created it is gone: {reason}", forget=True)
+        self._names = {name: entry for name, entry in self._names.items() if entry[1] != process}
+        return commands
+
+    def kill(self, key: ActorKey, no_restart: bool) -> list[Command]:
+        """Event: `kill` was called."""
+        actor = self.actors.get(key)
+        if actor is None or actor.state == "dead":
+            return []
+        if no_restart:
+            return self.end(key, "it was killed by kill()")
+        return [] if actor.process is None else [EndProcess(actor.process, gracefully=False)]
+
+    def released(self, key: ActorKey) -> list[Command]:
+        """Event: its last handle is gone."""
+        actor = self.actors.get(key)
+        if actor is not None and actor.state == "alive" and actor.process is not None and actor.ending is None:
+            actor.ending = "its last handle is gone"
+            self._forget_name(key)
+            return [EndProcess(actor.process, gracefully=True)]
+        return self.end(key, "its last handle is gone", forget=True)
+
+    def end(self, key: ActorKey, reason: str, forget: bool = False) -> list[Command]:
+        """Event: the actor must end now. `forget`: nobody can ask for it any more."""
+        actor = self.actors.get(key)
+        if actor is None:
+            return []
+        commands: list[Command] = []
+        if actor.state != "dead":
+            if actor.process is not None:
+                commands.append(EndProcess(actor.process, gracefully=False))
+            commands += self._die(actor, reason)
+        if forget:
+            del self.actors[key]
+        return commands
+
+    def _die(self, actor: Actor, reason: str, failure: bytes | None = None) -> list[Command]:
+        actor.state, actor.reason, actor.failure = "dead", reason, failure
+        self._forget_name(actor.key)
+        return [Tell(actor)]
+
+    def _forget_name(self, key: ActorKey) -> None:
+        self._names = {name: entry for name, entry in self._names.items() if entry[0] != key}
+
+    def watch(self, key: ActorKey, watcher: ProcessId) -> Actor | None:
+        """Event: a process wants to know how an actor is. None if it is forgotten, that is, dead."""
+        actor = self.actors.get(key)
+        if actor is not None:
+            actor.watchers.add(watcher)
+        return actor

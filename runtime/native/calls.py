@@ -1,0 +1,56 @@
+"""A call that was made and has not ended: what tasks and calls of actors' methods have in common."""
+
+from __future__ import annotations
+
+from ..refs import ObjectRef
+from .messages import ObjectId, Value
+from .objects import spans_of
+
+
+class Pending:
+    """One call, from `.remote()` to its reply.
+
+    Attributes:
+        task: its id, that of its first return value.
+        name: function or ``Class.method``, for messages.
+        returns: ids of its return values.
+        arguments: the serialised arguments.
+        slots: references among the arguments, replaced by their values before the call is sent.
+        keeps: references that must live until the reply: slots, those inside arguments, the actor's lifetime.
+        missing: how many slots have no value yet.
+        retries: how many times it may be sent again after a crash; -1: without limit.
+    """
+
+    __slots__ = ("arguments", "function", "keeps", "missing", "name", "retries", "returns", "slots", "task")
+
+    def __init__(
+        self,
+        name: str,
+        function: bytes,
+        returns: list[ObjectId],
+        arguments: Value,
+        slots: list[ObjectRef],
+        keeps: list[ObjectRef],
+        retries: int,
+    ) -> None:
+        self.task = returns[0]
+        self.name = name
+        self.function = function
+        self.returns = returns
+        self.arguments = arguments
+        self.slots = slots
+        self.keeps = keeps
+        self.missing = 0
+        self.retries = retries
+
+    def use_retry(self) -> bool:
+        """Return whether it may be sent again after a crash, and count that."""
+        if self.retries == 0:
+            return False
+        if self.retries > 0:
+            self.retries -= 1
+        return True
+
+    def blocks(self) -> Value | None:
+        """Return its arguments if they lie in shared memory, to be freed when it has ended."""
+        return self.arguments if spans_of(self.arguments) else None

@@ -1,0 +1,199 @@
+"""A unix socket that carries messages: framing, buffered sending from any thread, descriptors passed beside messages."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from .messages import _Message, decode, encode
+
+Message = _Message
+_CHUNK = 1 << 18
+_SEND_AT = 1 << 16
+
+
+def address(session: str, process: bytes | None) -> str:
+    """Return the socket name of a process (None: the node). Abstract names: no file is left behind by any death."""
+    return f"\0shoal-{session}-{process.hex() if process is not None else 'node'}"
+
+
+def listen(session: str, process: bytes | None) -> socket.socket:
+    """Return a listening socket that others of this session find by the process's id."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(address(session, process))
+    sock.listen(1024)
+    sock.setblocking(False)
+    return sock
+
+
+def accept(listener: socket.socket) -> socket.socket | None:
+    """Return the next caller's socket; None if there is none, or it belongs to another user of this machine."""
+    try:
+        sock, _ = listener.accept()
+    except BlockingIOError:
+        return None
+    # Abstract sockets have no file permissions, so ask the kernel who calls.
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    if struct.unpack("3i", credentials)[1] != os.getuid():
+        sock.close()
+        return None
+    return sock
+
+
+class Connection:
+    """Messages over one socket.
+
+    `send` may be called from any thread; `receive` only by the one thread that reads at the moment. What cannot be
+    written at once waits in the outbox; `on_blocked` is told, so that someone calls `flush` when there is room.
+    """
+
+    __slots__ = (
+        "_inbox",
+        "_lock",
+        "_outbox",
+        "_outbox_size",
+        "closed",
+        "fds",
+        "functions",
+        "on_blocked",
+        "peer",
+        "sock",
+    )
+
+    def __init__(self, sock: socket.socket, on_blocked: Callable[[Connection], None] | None = None) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.peer: bytes | None = None
+        self.on_blocked = on_blocked
+        self.closed = False
+        self.fds: deque[int] = deque()
+        self.functions: set[bytes] = set()
+        self._inbox = bytearray()
+        self._outbox: deque[tuple[bytearray | memoryview, tuple[int, ...]]] = deque()
+        self._outbox_size = 0
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self.sock.fileno()
+
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Send now as much as the socket takes; never blocks. A message to a dead process is lost silently."""
+        with self._lock:
+            self._outbox.append((encode(message), fds))
+            self._flush()
+
+    def post(self, message: Message) -> bool:
+        """Queue a message for the next flush; return whether one is needed soon."""
+        frame = encode(message)
+        with self._lock:
+            self._outbox.append((frame, ()))
+            self._outbox_size += len(frame)
+            if self._outbox_size > _SEND_AT:
+                self._flush()
+                return bool(self._outbox)
+        return True
+
+    def flush(self) -> None:
+        """Write what waits, as far as the socket takes it."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        outbox = self._outbox
+        self._outbox_size = 0
+        try:
+            while outbox and not self.closed:
+                frame, fds = outbox[0]
+                if fds:
+                    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+                    sent = self.sock.sendmsg([frame], control)
+                elif len(outbox) > 1 and len(frame) < _SEND_AT:
+                    frame = self._join()
+                    sent = self.sock.send(frame)
+                else:
+                    sent = self.sock.send(frame)
+                outbox.popleft()
+                if sent < len(frame):
+                    outbox.appendleft((memoryview(frame)[sent:], ()))
+        except BlockingIOError:
+            if self.on_blocked is not None:
+                self.on_blocked(self)
+        except OSError:  # the peer is dead; whoever reads notices the end and says so
+            outbox.clear()
+
+    def _join(self) -> bytearray:
+        """Make one frame of the small ones at the head of the outbox: one system call for many messages."""
+        outbox = self._outbox
+        joined = bytearray()
+        while outbox and not outbox[0][1] and len(joined) < _SEND_AT:
+            joined += outbox.popleft()[0]
+        outbox.appendleft((joined, ()))
+        return joined
+
+    @property
+    def blocked(self) -> bool:
+        """Whether something waits to be written."""
+        return bool(self._outbox)
+
+    def receive(self) -> list[Message] | None:
+        """Return the messages that have arrived; None at the end of the connection."""
+        messages: list[Message] = []
+        while True:
+            try:
+                chunk = self.sock.recv(_CHUNK)
+            except BlockingIOError:
+                return messages
+            except OSError:
+                chunk = b""
+            if not chunk:
+                return messages or None
+            self._parse(chunk, messages)
+            if len(chunk) < _CHUNK:
+                return messages
+
+    def receive_with_fds(self) -> list[Message] | None:
+        """As `receive`, and append descriptors that came along to `fds`."""
+        try:
+            chunk, fds, _, _ = socket.recv_fds(self.sock, _CHUNK, 16)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        self.fds.extend(fds)
+        if not chunk:
+            return None
+        messages: list[Message] = []
+        self._parse(chunk, messages)
+        return messages
+
+    def _parse(self, chunk: bytes, messages: list[Message]) -> None:
+        inbox = self._inbox
+        data: bytes | bytearray = chunk
+        if inbox:
+            inbox += chunk
+            data = inbox
+        start, end = 0, len(data)
+        with memoryview(data) as view:
+            while end - start >= 4:
+                size = int.from_bytes(view[start : start + 4], "little")
+                if end - start - 4 < size:
+                    break
+                messages.append(decode(view[start + 4 : start + 4 + size]))
+                start += 4 + size
+        if data is inbox:
+            del inbox[:start]
+        elif start < end:
+            inbox += chunk[start:]
+
+    def close(self) -> None:
+        """Close the socket; what waits to be sent is lost."""
+        with self._lock:
+            self.closed = True
+            self._outbox.clear()
+            self.sock.close()

@@ -1,0 +1,141 @@
+"""The fork server: one quiet process that has imported what workers need and forks them from itself.
+
+A worker takes milliseconds instead of the seconds that importing torch takes. For that it must stay single-threaded
+and must never start gRPC or CUDA: neither survives a fork. It reaps its children and reports each death at once. It
+dies with the node, and its children die with it (PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+import types
+from typing import Any
+
+import setproctitle
+
+from . import messages as m
+from .connection import Connection
+from .worker import run_worker
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that forked it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)  # it died before we asked
+
+
+def start_fork_server(theirs: socket.socket, ours: socket.socket, settings: dict[str, Any]) -> None:
+    """Fork the fork server; in the child, serve and never return."""
+    parent = os.getpid()
+    if os.fork():
+        return
+    code = 1
+    try:
+        die_with_parent(parent)
+        ours.close()
+        _serve(theirs, settings)
+        code = 0
+    except BaseException:  # the process must end here, and not go on as a second node
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve(sock: socket.socket, settings: dict[str, Any]) -> None:
+    setproctitle.setproctitle("shoal: fork server")
+    sys.path[:] = settings["sys_path"]
+    # cloudpickle looks for the driver's functions in __main__; what it finds must not be the node's own.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    node = Connection(sock)
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    _import(settings["preload"])
+    while True:
+        ready, _, _ = select.select([sock, wake_read], [], [])
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+            _reap(node)
+        if sock in ready:
+            messages = node.receive_with_fds()
+            if messages is None:
+                return
+            for message in messages:
+                if isinstance(message, m.Preload):
+                    _import(message.modules)
+                elif isinstance(message, m.Fork):
+                    _fork(node, message, settings["session"], (wake_read, wake_write))
+
+
+def _import(modules: list[str]) -> None:
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # workers that need it will raise it to their callers
+            print(f"shoal: cannot preload {module!r}: {error!r}", file=sys.stderr)
+    # What is loaded now stays: the children's garbage collectors need not walk, and thereby copy, these pages.
+    gc.collect()
+    gc.freeze()
+
+
+def _reap(node: Connection) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        node.send(m.Exited(pid, status))
+
+
+def _fork(node: Connection, message: m.Fork, session: str, wake: tuple[int, int]) -> None:
+    output, errors = node.fds.popleft(), node.fds.popleft()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.close(output)
+        os.close(errors)
+        node.send(m.Forked(message.process, pid))
+        return
+    code = 1
+    try:
+        die_with_parent(parent)
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        node.close()
+        for fd in wake:
+            os.close(fd)
+        os.dup2(output, 1)
+        os.dup2(errors, 2)
+        os.close(output)
+        os.close(errors)
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  # lives as long as the process
+        sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
+        setproctitle.setproctitle(f"shoal: {message.title}")
+        run_worker(session, message.process)
+        code = 0
+    except SystemExit as request:
+        code = int(request.code or 0)
+    except BaseException:  # the worker must end here, and not go on as a second fork server
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

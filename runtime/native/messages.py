@@ -1,0 +1,373 @@
+"""The protocol: everything that processes of the native engine say to each other.
+
+A message is one msgpack array, tagged with its class, behind its length as four bytes. Processes are named by eight
+bytes (node and number), objects and tasks by sixteen (owning process and number); a task has the id of the first
+object that it returns. Three kinds of conversation:
+
+    process ↔ process   run this, here is the result, what is the value of, I (no longer) hold your object
+    process ↔ node      leases of workers, actors, names, shared memory, who died and why
+    node ↔ fork server  make a process, this one ended
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+import msgspec
+
+ProcessId = bytes
+ObjectId = bytes
+ActorKey = bytes
+
+
+class _Message(msgspec.Struct, array_like=True, tag=True, gc=False):
+    """Base of all messages."""
+
+
+class Span(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A block of shared memory: `size` bytes at `offset` of the maker's arena, which the node holds as file `arena`."""
+
+    maker: ProcessId
+    arena: int
+    offset: int
+    size: int
+    generation: int
+
+
+class Value(msgspec.Struct, array_like=True, gc=False):
+    """A serialised value: pickle, out-of-band buffers, ids of the references inside; or a failure's exception."""
+
+    stream: bytes | Span
+    buffers: list[bytes | Span] = []
+    refs: list[ObjectId] = []
+    failed: bool = False
+
+
+# Process ↔ process ------------------------------------------------------------------------------------------------
+
+
+class Hello(_Message):
+    """First on a new connection: who calls."""
+
+    process: ProcessId
+
+
+class Function(_Message):
+    """The code behind a function id; sent once per connection, before its first use."""
+
+    id: bytes
+    payload: bytes
+
+
+class Push(_Message):
+    """Run a task on the worker that the sender has leased. `slots` are the values of arguments that were references."""
+
+    task: ObjectId
+    function: bytes
+    name: str
+    arguments: Value
+    slots: list[Value]
+    num_returns: int
+
+
+class Construct(_Message):
+    """From an actor's owner to a fresh worker: you are this actor."""
+
+    actor: ActorKey
+    function: bytes
+    name: str
+    arguments: Value
+    slots: list[Value]
+
+
+class Call(_Message):
+    """Call a method of the actor that lives here."""
+
+    task: ObjectId
+    method: str
+    arguments: Value
+    slots: list[Value]
+    num_returns: int
+
+
+class Reply(_Message):
+    """A task has ended: its values, and the seconds that it took."""
+
+    task: ObjectId
+    values: list[Value]
+    seconds: float
+
+
+class Bounced(_Message):
+    """Tasks that were not started, since the task before them waits for others; run them elsewhere."""
+
+    tasks: list[ObjectId]
+
+
+class Request(_Message):
+    """To an object's owner: send its value when there is one."""
+
+    object: ObjectId
+
+
+class Ready(_Message):
+    """From an object's owner: the value."""
+
+    object: ObjectId
+    value: Value
+
+
+class Lend(_Message):
+    """To an object's owner: I passed a reference on to that process."""
+
+    object: ObjectId
+    to: ProcessId
+
+
+class Release(_Message):
+    """To an object's owner: of the references that I was given, so many are gone, and I hold none any more."""
+
+    object: ObjectId
+    count: int
+
+
+class Free(_Message):
+    """From an object's owner to the block's maker, or to the node if that one is dead: the blocks are not needed."""
+
+    spans: list[Span]
+
+
+# Process ↔ node ---------------------------------------------------------------------------------------------------
+
+
+class Register(_Message):
+    """First to the node. `process`: the id that a worker was forked with, None for a driver, which is given one."""
+
+    process: ProcessId | None
+    pid: int
+    log_to_driver: bool = False
+
+
+class Registered(_Message):
+    """The node's answer; the descriptor of the board of holders travels with it."""
+
+    process: ProcessId
+    index: int
+    node_pid: int
+    resources: dict[str, float]
+
+
+class NewArena(_Message):
+    """The descriptor of my arena travels with this."""
+
+
+class ArenaHeld(_Message):
+    """The node holds it under this number."""
+
+    arena: int
+
+
+class WantLeases(_Message):
+    """I could use so many more workers with these resources; replaces what I said before about `key`."""
+
+    key: int
+    demand: dict[str, float]
+    count: int
+
+
+class Leased(_Message):
+    """You may push tasks of kind `key` to that worker."""
+
+    key: int
+    worker: ProcessId
+
+
+class ReturnLease(_Message):
+    """I don't need that worker any more."""
+
+    worker: ProcessId
+
+
+class Blocked(_Message):
+    """My task waits for others; its CPUs may be used meanwhile."""
+
+
+class Unblocked(_Message):
+    """My task goes on."""
+
+
+class ReserveName(_Message):
+    """Let that actor have this name. `handle` is what a handle of it needs to know, opaque to the node."""
+
+    actor: ActorKey
+    name: str
+    handle: bytes
+
+
+class NameReserved(_Message):
+    """The answer; False: a living actor has that name."""
+
+    accepted: bool
+
+
+class CreateActor(_Message):
+    """Start an actor that the sender owns."""
+
+    actor: ActorKey
+    class_name: str
+    demand: dict[str, float]
+    max_restarts: int
+
+
+class StartActor(_Message):
+    """To the owner of an actor: this fresh worker is to become it; send it what it needs."""
+
+    actor: ActorKey
+    process: ProcessId
+
+
+class WatchActor(_Message):
+    """Tell me the state of that actor, now and whenever it changes."""
+
+    actor: ActorKey
+
+
+class ActorState(_Message):
+    """How an actor is: "pending", "alive" (in `process`), "restarting" or "dead" (`reason`, `failure`)."""
+
+    actor: ActorKey
+    state: str
+    process: ProcessId | None = None
+    reason: str = ""
+    failure: bytes | None = None
+
+
+class Constructed(_Message):
+    """The constructor has returned, or failed with this exception."""
+
+    actor: ActorKey
+    failure: bytes | None
+
+
+class KillActor(_Message):
+    """End that actor at once."""
+
+    actor: ActorKey
+    no_restart: bool
+
+
+class ActorReleased(_Message):
+    """The last handle of that actor is gone."""
+
+    actor: ActorKey
+
+
+class FindActor(_Message):
+    """Which living actor has that name?"""
+
+    name: str
+
+
+class ActorFound(_Message):
+    """The answer to the last FindActor: what makes a handle, or None."""
+
+    handle: bytes | None
+
+
+class Publish(_Message):
+    """Keep a value under a name."""
+
+    key: str
+    payload: bytes
+
+
+class Lookup(_Message):
+    """What is kept under that name?"""
+
+    key: str
+
+
+class Found(_Message):
+    """The answer to the last Lookup."""
+
+    payload: bytes | None
+
+
+class AskResources(_Message):
+    """What is free?"""
+
+
+class Resources(_Message):
+    """What is free, now."""
+
+    available: dict[str, float]
+
+
+class Preload(_Message):
+    """Import these modules in the fork server."""
+
+    modules: list[str]
+
+
+class ProcessDied(_Message):
+    """A process of this node is gone; `reason` is a sentence with its signal or exit code and last words."""
+
+    process: ProcessId
+    reason: str
+
+
+class Output(_Message):
+    """Lines that a worker printed."""
+
+    who: str
+    text: str
+    error: bool
+
+
+class Exit(_Message):
+    """To a worker: end when what you run has ended."""
+
+
+class Shutdown(_Message):
+    """From the driver: end everything."""
+
+
+# Node ↔ fork server -----------------------------------------------------------------------------------------------
+
+
+class Fork(_Message):
+    """Make a worker; the write ends of its standard output and error travel with this."""
+
+    process: ProcessId
+    title: str
+
+
+class Forked(_Message):
+    """It runs under this pid."""
+
+    process: ProcessId
+    pid: int
+
+
+class Exited(_Message):
+    """A child has ended, with this status as `os.waitpid` gives it."""
+
+    pid: int
+    status: int
+
+
+_decoder: msgspec.msgpack.Decoder[_Message] = msgspec.msgpack.Decoder(Union[tuple(_Message.__subclasses__())])
+_encode_into = msgspec.msgpack.Encoder().encode_into
+
+
+def encode(message: _Message) -> bytearray:
+    """Return the message as a frame, its length before it."""
+    frame = bytearray(4)
+    _encode_into(message, frame, 4)
+    frame[:4] = (len(frame) - 4).to_bytes(4, "little")
+    return frame
+
+
+def decode(payload: bytes | memoryview) -> _Message:
+    """Return the message in a frame's payload."""
+    return _decoder.decode(payload)

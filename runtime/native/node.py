@@ -1,0 +1,449 @@
+"""The node's daemon: one per machine. It makes workers, lends them out, keeps actors and names, reports deaths.
+
+    driver ─┬─ workers (tasks, actors)         directly, not through here
+            └─ node ─── fork server ─── workers
+                 │
+                 Scheduler (resources)   ActorTable (actors, names)   arenas' descriptors   published values
+
+One thread, one loop. The decisions are made by the two state machines; this file does what they say. It ends with
+its last driver, however that one ended, and everything that it started ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import messages as m
+from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, ReleaseResources, Tell
+from .arena import Board, new_board, sealed_blocks
+from .connection import Connection, accept, listen
+from .forkserver import start_fork_server
+from .pool import Lease, Pipe, Process, describe_death
+from .scheduler import GrantActor, GrantLease, Scheduler
+
+# A worker that can't even start is our problem or the machine's: give up instead of forking for ever.
+_MOST_FAILED_STARTS = 5
+_LAST_OUTPUT_SECONDS = 0.5
+
+
+class Node:
+    """All state of the daemon, and what it does about each message."""
+
+    def __init__(self, session: str, resources: dict[str, float], fork_server: Connection) -> None:
+        self._resources = resources
+        cpus = max(1, int(resources.get("CPU", 1)))
+        self._scheduler = Scheduler(resources, idle_slots=4 * cpus)
+        self._most_idle = cpus
+        self._actors = ActorTable()
+        self._processes: dict[bytes, Process] = {}
+        self._by_pid: dict[int, Process] = {}
+        self._idle: list[Process] = []
+        self._published: dict[str, bytes] = {}
+        self._dead_arenas: dict[int, dict[int, bytes]] = {}
+        self._failed_starts = 0
+        self._prefix = os.urandom(4)
+        self._numbers = 0
+        self._free_indexes = list(range(1023, -1, -1))
+        self._board_fd = new_board()
+        self._board = Board(self._board_fd, 0)
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._listener = listen(session, None)
+        self._watch(self._listener.fileno(), self._accept)
+        self._fork_server = fork_server
+        self._watch(fork_server.fileno(), self._read_fork_server)
+        self.running = True
+        self._handlers: dict[type, Callable[[Process, Any], None]] = {
+            m.NewArena: self._on_new_arena,
+            m.Free: lambda process, message: self._free(message.spans),
+            m.WantLeases: self._on_want_leases,
+            m.ReturnLease: self._on_return_lease,
+            m.Blocked: lambda process, message: self._set_blocked(process, True),
+            m.Unblocked: lambda process, message: self._set_blocked(process, False),
+            m.ReserveName: self._on_reserve_name,
+            m.CreateActor: self._on_create_actor,
+            m.Constructed: lambda process, message: self._do(self._actors.constructed(process.id, message.failure)),
+            m.WatchActor: self._on_watch_actor,
+            m.KillActor: lambda process, message: self._do(self._actors.kill(message.actor, message.no_restart)),
+            m.ActorReleased: lambda process, message: self._do(self._actors.released(message.actor)),
+            m.FindActor: lambda process, message: self._tell(process, m.ActorFound(self._actors.find(message.name))),
+            m.Publish: lambda process, message: self._published.update({message.key: message.payload}),
+            m.Lookup: lambda process, message: self._tell(process, m.Found(self._published.get(message.key))),
+            m.AskResources: lambda process, message: self._tell(process, m.Resources(self._scheduler.available())),
+            m.Preload: self._on_preload,
+            m.Shutdown: lambda process, message: self._stop(),
+        }
+
+    # Loop and connections ---------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until the last driver is gone."""
+        while self.running:
+            for fd, _ in self._epoll.poll():
+                reader = self._readers.get(fd)
+                if reader is not None:
+                    reader()
+        self._end_all()
+
+    def _watch(self, fd: int, reader: Callable[[], None]) -> None:
+        self._readers[fd] = reader
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        if self._readers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def _accept(self) -> None:
+        sock = accept(self._listener)
+        if sock is not None:
+            connection = Connection(sock, self._wait_for_room)
+            self._watch(connection.fileno(), lambda: self._read(connection))
+
+    def _wait_for_room(self, connection: Connection) -> None:
+        self._epoll.modify(connection.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def _read(self, connection: Connection) -> None:
+        if connection.blocked:
+            connection.flush()
+            if not connection.blocked:
+                self._epoll.modify(connection.fileno(), select.EPOLLIN)
+        messages = connection.receive_with_fds()
+        if messages is None:
+            self._on_hang_up(connection)
+            return
+        for message in messages:
+            if isinstance(message, m.Register):
+                self._on_register(connection, message)
+            else:
+                process = self._processes.get(connection.peer or b"")
+                if process is not None:
+                    self._handlers[type(message)](process, message)
+
+    def _tell(self, process: Process, message: m._Message) -> None:
+        if process.connection is not None:
+            process.connection.send(message)
+
+    def _on_hang_up(self, connection: Connection) -> None:
+        self._unwatch(connection.fileno())
+        connection.close()
+        process = self._processes.get(connection.peer or b"")
+        if process is None:
+            return
+        process.connection = None
+        if process.driver:
+            self._on_death(process, f"driver process {process.pid} has ended")
+            if not any(other.driver for other in self._processes.values()):
+                self._stop()
+        elif not process.ended:
+            # A worker without a connection is no use; its death, reported by the fork server, does the rest.
+            process.signal(signal.SIGKILL)
+
+    def _new_process(self, title: str) -> Process:
+        self._numbers += 1
+        process = Process(self._prefix + self._numbers.to_bytes(4, "big"), self._free_indexes.pop(), title)
+        self._processes[process.id] = process
+        self._board.open_line(process.index)
+        return process
+
+    def _on_register(self, connection: Connection, message: m.Register) -> None:
+        if message.process is None:
+            process = self._new_process("driver")
+            process.driver, process.pid, process.log_to_driver = True, message.pid, message.log_to_driver
+        else:
+            process = self._processes[message.process]
+            process.pid, process.registered = message.pid, True
+        connection.peer, process.connection = process.id, connection
+        welcome = m.Registered(process.id, process.index, os.getpid(), self._resources)
+        connection.send(welcome, (self._board_fd,))
+        if process.lease is not None:
+            self._failed_starts = 0
+            self._begin_lease(process, process.lease)
+        elif process.actor is not None:
+            self._failed_starts = 0
+            owner = (
+                self._processes.get(self._actors.actors[process.actor].owner)
+                if process.actor in self._actors.actors
+                else None
+            )
+            if owner is not None:
+                self._tell(owner, m.StartActor(process.actor, process.id))
+
+    # Workers ----------------------------------------------------------------------------------------------------
+
+    def _fork(self, title: str) -> Process:
+        process = self._new_process(title)
+        ends = []
+        for error in (False, True):
+            read, write = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(read, False)
+            pipe = Pipe(read, error)
+            process.pipes.append(pipe)
+            self._watch(read, lambda pipe=pipe: self._read_pipe(process, pipe))  # type: ignore[misc]
+            ends.append(write)
+        self._fork_server.send(m.Fork(process.id, title), tuple(ends))
+        for write in ends:
+            os.close(write)
+        return process
+
+    def _read_fork_server(self) -> None:
+        messages = self._fork_server.receive()
+        if messages is None:
+            print("shoal: the fork server has died; without it no worker can be made", file=sys.stderr)
+            self._stop()
+            return
+        for message in messages:
+            if isinstance(message, m.Forked):
+                process = self._processes[message.process]
+                process.pid = message.pid
+                self._by_pid[message.pid] = process
+                if process.ended:
+                    process.signal(signal.SIGKILL)
+            elif isinstance(message, m.Exited):
+                self._on_exit(self._by_pid.pop(message.pid), message.status)
+
+    def _read_pipe(self, process: Process, pipe: Pipe) -> None:
+        text = process.read_output(pipe)
+        if text is None:
+            self._unwatch(pipe.fd)
+            os.close(pipe.fd)
+            process.pipes.remove(pipe)
+        elif text:
+            who = f"{process.title} pid={process.pid}"
+            for driver in self._processes.values():
+                if driver.log_to_driver:
+                    self._tell(driver, m.Output(who, text, pipe.error))
+
+    def _on_exit(self, process: Process, status: int) -> None:
+        for pipe in list(process.pipes):
+            self._read_pipe(process, pipe)
+        if process.connection is not None:
+            connection = process.connection
+            for message in connection.receive_with_fds() or []:
+                if type(message) is m.Constructed:
+                    self._handlers[m.Constructed](process, message)
+            self._unwatch(connection.fileno())
+            connection.close()
+        elif not process.ended and not process.registered:
+            self._failed_starts += 1
+            if self._failed_starts >= _MOST_FAILED_STARTS:
+                print(f"shoal: workers cannot start: {describe_death(process, status)}", file=sys.stderr)
+                self._stop()
+        process.signal(signal.SIGKILL)  # what it has started itself must not outlive it
+        self._on_death(process, describe_death(process, status))
+
+    def _on_death(self, process: Process, reason: str) -> None:
+        del self._processes[process.id]
+        if process in self._idle:
+            self._idle.remove(process)
+        if process.lease is not None:
+            self._scheduler.give_back(process.held())
+            self._scheduler.end_lease(process.lease.demand)
+        self._scheduler.forget(process.id)
+        self._board.clear_line(process.index)
+        self._free_indexes.append(process.index)
+        self._bury_arenas(process)
+        for other in self._processes.values():
+            self._tell(other, m.ProcessDied(process.id, reason))
+            if other.lease is not None and other.lease.asker == process.id and not other.ended:
+                # What it runs, nobody waits for any more.
+                other.ended = True
+                other.signal(signal.SIGKILL)
+        self._do(self._actors.process_died(process.id, reason))
+
+    # Leases -----------------------------------------------------------------------------------------------------
+
+    def _on_want_leases(self, process: Process, message: m.WantLeases) -> None:
+        self._scheduler.want(process.id, message.key, message.demand, message.count)
+        self._grant()
+
+    def _grant(self) -> None:
+        if not self.running:
+            return
+        for grant in self._scheduler.grant():
+            if isinstance(grant, GrantActor):
+                actor = self._actors.actors[grant.actor]
+                worker = self._fork(actor.class_name)
+                worker.actor = grant.actor
+                self._actors.granted(grant.actor, worker.id)
+            else:
+                self._lend(grant)
+
+    def _lend(self, grant: GrantLease) -> None:
+        lease = Lease(grant.asker, grant.key, grant.demand)
+        if self._idle:
+            worker = self._idle.pop()
+            worker.lease = lease
+            self._begin_lease(worker, lease)
+        else:
+            worker = self._fork("worker")
+            worker.lease = lease
+
+    def _begin_lease(self, worker: Process, lease: Lease) -> None:
+        asker = self._processes.get(lease.asker)
+        if asker is None:
+            self._end_lease(worker)
+        else:
+            self._tell(asker, m.Leased(lease.key, worker.id))
+
+    def _on_return_lease(self, process: Process, message: m.ReturnLease) -> None:
+        worker = self._processes.get(message.worker)
+        if worker is not None and worker.lease is not None and worker.lease.asker == process.id:
+            self._end_lease(worker)
+
+    def _end_lease(self, worker: Process) -> None:
+        assert worker.lease is not None
+        self._scheduler.give_back(worker.held())
+        self._scheduler.end_lease(worker.lease.demand)
+        worker.lease, worker.blocked = None, False
+        if len(self._idle) < self._most_idle:
+            self._idle.append(worker)
+        else:
+            worker.ended = True
+            self._tell(worker, m.Exit())
+        self._grant()
+
+    def _set_blocked(self, process: Process, blocked: bool) -> None:
+        if process.lease is None or process.blocked == blocked:
+            return
+        cpus = {"CPU": process.lease.demand.get("CPU", 0.0)}
+        process.blocked = blocked
+        if blocked:
+            self._scheduler.give_back(cpus)
+            self._grant()
+        else:
+            self._scheduler.take(cpus)
+
+    def _on_preload(self, process: Process, message: m.Preload) -> None:
+        self._fork_server.send(message)
+        for worker in self._idle:  # they were forked without these modules
+            worker.ended = True
+            self._tell(worker, m.Exit())
+        self._idle.clear()
+
+    # Actors -----------------------------------------------------------------------------------------------------
+
+    def _on_reserve_name(self, process: Process, message: m.ReserveName) -> None:
+        accepted = self._actors.reserve(message.name, message.actor, process.id, message.handle)
+        self._tell(process, m.NameReserved(accepted))
+
+    def _on_create_actor(self, process: Process, message: m.CreateActor) -> None:
+        actor = Actor(message.actor, process.id, message.class_name, message.demand, message.max_restarts)
+        self._do(self._actors.create(actor))
+
+    def _on_watch_actor(self, process: Process, message: m.WatchActor) -> None:
+        actor = self._actors.watch(message.actor, process.id)
+        if actor is None:
+            self._tell(process, m.ActorState(message.actor, "dead", None, "its last handle is gone"))
+        elif actor.state in ("alive", "dead"):
+            self._tell(process, _state_of(actor))
+
+    def _do(self, commands: list[Command]) -> None:
+        """Do what the table of actors asks for."""
+        for command in commands:
+            if isinstance(command, Tell):
+                if command.actor.state == "dead":
+                    self._scheduler.forget_actor(command.actor.key)
+                for watcher in command.actor.watchers:
+                    process = self._processes.get(watcher)
+                    if process is not None:
+                        self._tell(process, _state_of(command.actor))
+            elif isinstance(command, AskResources):
+                self._scheduler.want_actor(command.actor.owner, command.actor.key, command.actor.demand)
+            elif isinstance(command, ReleaseResources):
+                self._scheduler.give_back(command.actor.demand)
+            elif isinstance(command, EndProcess):
+                self._end_process(command)
+        self._grant()
+
+    def _end_process(self, command: EndProcess) -> None:
+        process = self._processes.get(command.process)
+        if process is not None:
+            process.ended = True
+            if command.gracefully:
+                self._tell(process, m.Exit())
+            else:
+                process.signal(signal.SIGKILL)
+
+    # Shared memory ----------------------------------------------------------------------------------------------
+
+    def _on_new_arena(self, process: Process, message: m.NewArena) -> None:
+        assert process.connection is not None
+        fd = process.connection.fds.popleft()
+        process.arenas.append(fd)
+        self._tell(process, m.ArenaHeld(fd))
+
+    def _bury_arenas(self, process: Process) -> None:
+        """Keep a dead maker's arenas as long as living owners have blocks in them."""
+        for blocks in self._dead_arenas.values():
+            for offset in [offset for offset, owner in blocks.items() if owner == process.id]:
+                del blocks[offset]
+        for fd in process.arenas:
+            self._dead_arenas[fd] = {at: owner for at, owner in sealed_blocks(fd).items() if owner in self._processes}
+        self._close_empty_arenas()
+
+    def _free(self, spans: list[m.Span]) -> None:
+        for span in spans:
+            self._dead_arenas.get(span.arena, {}).pop(span.offset, None)
+        self._close_empty_arenas()
+
+    def _close_empty_arenas(self) -> None:
+        for fd in [fd for fd, blocks in self._dead_arenas.items() if not blocks]:
+            del self._dead_arenas[fd]
+            os.close(fd)
+
+    # The end ----------------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        self.running = False
+
+    def _end_all(self) -> None:
+        """Kill the workers, pass on what they printed last, and leave."""
+        for process in self._processes.values():
+            if not process.driver:
+                process.ended = True
+                process.signal(signal.SIGKILL)
+        deadline = time.monotonic() + _LAST_OUTPUT_SECONDS
+        while any(process.pipes for process in self._processes.values()) and time.monotonic() < deadline:
+            for fd, _ in self._epoll.poll(0.05):
+                reader = self._readers.get(fd)
+                if reader is not None:
+                    reader()
+        for process in self._processes.values():
+            if process.connection is not None:
+                process.connection.sock.setblocking(True)
+                with contextlib.suppress(OSError):
+                    process.connection.sock.settimeout(1)
+                process.connection.flush()
+
+
+def _state_of(actor: Actor) -> m.ActorState:
+    process = actor.process if actor.state == "alive" else None
+    return m.ActorState(actor.key, actor.state, process, actor.reason, actor.failure)
+
+
+def main() -> None:
+    """Entry point: settings arrive as one line of JSON on standard input, "ready" leaves on standard output."""
+    settings = json.loads(sys.stdin.readline())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ours, theirs = socket.socketpair()
+    start_fork_server(theirs, ours, settings)
+    theirs.close()
+    node = Node(settings["session"], settings["resources"], Connection(ours))
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    os.close(sys.stdout.fileno())
+    node.run()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

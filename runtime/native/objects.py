@@ -1,0 +1,208 @@
+"""Which objects this process knows, who holds them, and when they may go: a state machine without I/O.
+
+The process that makes a call owns the objects that it returns. The owner counts, for every object, its own references
+and those of each borrower. Whoever sends a reference to a process says so to the owner (*lend*) before it sends it;
+a process that has dropped all its references to an object says how many it had been given (*release*). Counts are
+kept per borrower and signed: a release may overtake the loan that it answers, and the sum still comes out right,
+since the lender's own count stays up until its release, which follows its loan on the same connection.
+
+Methods are events; what they ask the outside to do is appended to `commands`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .messages import ObjectId, ProcessId, Span, Value
+
+
+@dataclass(frozen=True)
+class FreeBlocks:
+    """Tell the makers that these blocks are not needed any more."""
+
+    spans: list[Span]
+
+
+@dataclass(frozen=True)
+class SendRelease:
+    """Tell the owner that this process has dropped what it was given."""
+
+    object: ObjectId
+    count: int
+
+
+@dataclass(frozen=True)
+class SendLend:
+    """Tell the owner that a reference was passed on."""
+
+    object: ObjectId
+    to: ProcessId
+
+
+@dataclass(frozen=True)
+class Gone:
+    """An object of this process's own has no holder left."""
+
+    object: ObjectId
+
+
+Command = FreeBlocks | SendRelease | SendLend | Gone
+
+
+class Record:
+    """What is known of one object.
+
+    Attributes:
+        value: its value, once it is there.
+        inner: references that the value contains; they live as long as it does.
+        local: references to it in this process.
+        borrowers: for the owner: references held by others, signed.
+        received: for a borrower: how many references it was given.
+        waiters: what to call, once, when the value arrives.
+        asked: for a borrower: whether the owner was asked for the value.
+    """
+
+    __slots__ = ("asked", "borrowers", "inner", "local", "received", "value", "waiters")
+
+    def __init__(self) -> None:
+        self.value: Value | None = None
+        self.inner: Any = None
+        self.local = 0
+        self.received = 0
+        self.asked = False
+        self.borrowers: dict[ProcessId, int] | None = None
+        self.waiters: list[Callable[[], None]] | None = None
+
+
+def owner_of(object_id: ObjectId) -> ProcessId:
+    """Return the process that owns an object."""
+    return object_id[:8]
+
+
+def spans_of(value: Value) -> list[Span]:
+    """Return the blocks of shared memory that a value lies in."""
+    spans = [buffer for buffer in value.buffers if type(buffer) is Span]
+    if type(value.stream) is Span:
+        spans.append(value.stream)
+    return spans
+
+
+class ObjectTable:
+    """All records of one process."""
+
+    def __init__(self, me: ProcessId) -> None:
+        self.me = me
+        self.records: dict[ObjectId, Record] = {}
+        self.commands: deque[Command] = deque()
+        self._dead: set[ProcessId] = set()
+
+    def create(self, object_id: ObjectId) -> Record:
+        """Begin an object of this process's own, with one local reference."""
+        record = self.records[object_id] = Record()
+        record.local = 1
+        return record
+
+    def hold(self, object_id: ObjectId, given: int = 0) -> Record | None:
+        """Count one more local reference; `given`: references that came with a message.
+
+        Returns:
+            the record; None if the object is this process's own and gone already.
+        """
+        record = self.records.get(object_id)
+        if record is None:
+            if owner_of(object_id) == self.me:
+                return None
+            record = self.records[object_id] = Record()
+        record.local += 1
+        record.received += given
+        return record
+
+    def drop(self, object_id: ObjectId) -> None:
+        """Count one local reference less."""
+        record = self.records.get(object_id)
+        if record is not None:
+            record.local -= 1
+            self._settle(object_id, record)
+
+    def lend(self, object_id: ObjectId, to: ProcessId) -> None:
+        """Note that a reference is about to be sent to a process."""
+        owner = owner_of(object_id)
+        if owner == self.me:
+            self.lent(object_id, to)
+        elif (
+            to != owner
+        ):  # to the owner itself a reference needs no loan: it goes before our release, on one connection
+            self.commands.append(SendLend(object_id, to))
+
+    def lent(self, object_id: ObjectId, to: ProcessId) -> None:
+        """Event: this process, or a borrower, has lent an object of ours."""
+        record = self.records.get(object_id)
+        if record is not None and to not in self._dead and to != self.me:
+            self._count(object_id, record, to, 1)
+
+    def released(self, object_id: ObjectId, by: ProcessId, count: int) -> None:
+        """Event: a borrower has dropped what it was given."""
+        record = self.records.get(object_id)
+        if record is not None and by not in self._dead:
+            self._count(object_id, record, by, -count)
+
+    def _count(self, object_id: ObjectId, record: Record, who: ProcessId, change: int) -> None:
+        if record.borrowers is None:
+            record.borrowers = {}
+        count = record.borrowers.get(who, 0) + change
+        if count:
+            record.borrowers[who] = count
+        else:
+            record.borrowers.pop(who, None)
+            self._settle(object_id, record)
+
+    def _settle(self, object_id: ObjectId, record: Record) -> None:
+        """Forget the object if nobody holds it."""
+        if record.local > 0 or record.borrowers:
+            return
+        del self.records[object_id]
+        record.inner = None
+        if owner_of(object_id) == self.me:
+            self.commands.append(Gone(object_id))
+            if record.value is not None:
+                self.discard(record.value)
+        else:
+            self.commands.append(SendRelease(object_id, record.received))
+
+    def discard(self, value: Value) -> None:
+        """Give back the memory of a value that nobody wants."""
+        spans = spans_of(value)
+        if spans:
+            self.commands.append(FreeBlocks(spans))
+
+    def fulfil(self, object_id: ObjectId, value: Value, inner: Any = None) -> bool:
+        """Event: the value is there. Calls the waiters; False if nobody holds the object any more."""
+        record = self.records.get(object_id)
+        if record is None:
+            if owner_of(object_id) == self.me:
+                self.discard(value)
+            return False
+        record.value, record.inner = value, inner
+        waiters, record.waiters = record.waiters, None
+        for waiter in waiters or ():
+            waiter()
+        return True
+
+    def process_died(self, process: ProcessId) -> list[ObjectId]:
+        """Event: a process is gone, and with it all that it held.
+
+        Returns:
+            the objects that it owned and whose value is not here.
+        """
+        self._dead.add(process)
+        orphans = []
+        for object_id, record in list(self.records.items()):
+            if owner_of(object_id) == process:
+                if record.value is None:
+                    orphans.append(object_id)
+            elif record.borrowers and record.borrowers.pop(process, None) is not None:
+                self._settle(object_id, record)
+        return orphans

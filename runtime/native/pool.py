@@ -1,0 +1,101 @@
+"""What the node knows of each process: pid, what it is for, what it prints, and why it died."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from dataclasses import dataclass, field
+
+from .connection import Connection
+
+_TAIL_LINES = 20
+
+
+@dataclass
+class Lease:
+    """A worker is lent to a process for tasks of kind `key`."""
+
+    asker: bytes
+    key: int
+    demand: dict[str, float]
+
+
+@dataclass
+class Pipe:
+    """The read end of a worker's output."""
+
+    fd: int
+    error: bool
+    rest: bytes = b""
+
+
+@dataclass
+class Process:
+    """A driver or worker of this node.
+
+    Attributes:
+        registered: for a worker: it has come up.
+        lease: for a worker: whom it works for; None while it idles.
+        actor: for a worker: the actor that it is.
+        blocked: its task waits for others, so its CPUs are free meanwhile.
+        ended: we have told it to end, or killed it.
+        tail: the last lines that it printed.
+    """
+
+    id: bytes
+    index: int
+    title: str
+    pid: int = 0
+    connection: Connection | None = None
+    driver: bool = False
+    log_to_driver: bool = False
+    registered: bool = False
+    lease: Lease | None = None
+    actor: bytes | None = None
+    blocked: bool = False
+    ended: bool = False
+    arenas: list[int] = field(default_factory=list)
+    pipes: list[Pipe] = field(default_factory=list)
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+
+    def held(self) -> dict[str, float]:
+        """Return the resources that its lease holds at the moment."""
+        if self.lease is None:
+            return {}
+        return {name: amount for name, amount in self.lease.demand.items() if not (self.blocked and name == "CPU")}
+
+    def read_output(self, pipe: Pipe) -> str | None:
+        """Return whole lines that it printed; None at the end of the pipe."""
+        try:
+            data = os.read(pipe.fd, 1 << 16)
+        except BlockingIOError:
+            return ""
+        lines, newline, rest = (pipe.rest + data).rpartition(b"\n")
+        pipe.rest = rest if data else b""
+        text = (lines + newline if data else pipe.rest + lines + newline + rest).decode(errors="replace")
+        self.tail.extend(text.splitlines())
+        return text if data or text else None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, and to whatever it has started."""
+        if self.pid:
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                return
+
+
+def describe_death(process: Process, status: int) -> str:
+    """Return a sentence that says how a worker died, with its last words."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        how = f"was killed by signal {number} ({signal.Signals(number).name})"
+        if number == signal.SIGKILL and not process.ended:
+            how += ": by hand, or by the kernel for want of memory (see dmesg)"
+        elif number == signal.SIGSEGV:
+            how += ": a crash in native code"
+    else:
+        how = f"ended with exit code {os.WEXITSTATUS(status)}"
+    last = "".join(f"\n    {line}" for line in process.tail)
+    return f"process {process.pid} ({process.title}) {how}" + (f"; its last lines:{last}" if last else "")

@@ -1,0 +1,289 @@
+"""Tasks of this process: queued by their demand, pushed to leased workers, retried when a worker dies.
+
+The node grants leases of workers; the tasks themselves go straight from here to the worker. A worker gets a second
+task before it has ended the first only where tasks are known to be short: an idle CPU elsewhere must not wait for a
+queue here, and a task of a millisecond must not wait for a round trip.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from ..engine import Arguments, Function
+from ..exceptions import WorkerCrashedError
+from ..failure import pack_error
+from ..options import TaskOptions
+from ..refs import ObjectRef
+from ..resources import check_feasible
+from ..serialization import take_out_refs
+from . import messages as m
+from .calls import Pending
+from .client import Client
+from .connection import Connection
+
+# A lease without work is kept this long, seconds: a loop of `get(f.remote())` must not ask the node each time.
+_LINGER = 0.02
+# Work to have in a worker's queue, seconds, and the most tasks that may make it up.
+_AHEAD = 0.002
+_MOST_AHEAD = 64
+# No process asks for more workers at once; the node grants far fewer.
+_MOST_WANTED = 64
+
+
+class _Lease:
+    """A worker of ours for the moment. `inflight` is in the order in which it runs the tasks."""
+
+    __slots__ = ("connection", "idle_since", "inflight", "stuck", "worker")
+
+    def __init__(self, worker: bytes, connection: Connection) -> None:
+        self.worker = worker
+        self.connection = connection
+        self.inflight: dict[bytes, Pending] = {}
+        self.stuck = False  # its task waits for others: it takes no more
+        self.idle_since = time.monotonic()
+
+
+class _Kind:
+    """Tasks that ask for the same resources, and the leases that fit them."""
+
+    def __init__(self, key: int, demand: dict[str, float]) -> None:
+        self.key = key
+        self.demand = demand
+        self.queue: deque[Pending] = deque()
+        self.leases: dict[bytes, _Lease] = {}
+        self.wanted = 0
+
+
+class TaskCalls:
+    """All tasks that this process has submitted and that have not ended."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._kinds: dict[tuple, _Kind] = {}
+        self._by_key: list[_Kind] = []
+        self._running: dict[bytes, tuple[_Kind, _Lease]] = {}
+        self._payloads: dict[bytes, bytes] = {}
+        self._seconds: dict[bytes, float] = {}
+        self._ticking = False
+        client.handlers[m.Leased] = self._on_leased
+        client.handlers[m.Bounced] = self._on_bounced
+        client.on_death.append(self._on_death)
+
+    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
+        """Queue a task; return references to what it will return."""
+        client = self._client
+        demand = options.demand()
+        if demand.keys() != {"CPU"} or demand["CPU"] != 1:
+            check_feasible(f"task {function.name}", demand, client.resources)
+        args, kwargs, slots = take_out_refs(*arguments)
+        packed, inner = client.store.pack_arguments(args, kwargs)
+        with client.lock:
+            client.check()
+            client.settle_drops()
+            ids = client.new_ids(max(options.num_returns, 1))
+            refs = [client.new_ref(object_id) for object_id in ids] if options.num_returns else []
+            keeps = [*slots, *inner, *function.captured] if slots or inner or function.captured else []
+            pending = Pending(function.name, function.id, ids, packed, slots, keeps, options.max_retries)
+            self._payloads.setdefault(function.id, function.payload)
+            kind = self._kind(demand)
+            if not slots or not await_slots(client, pending, lambda: self._enqueue(kind, pending)):
+                self._enqueue(kind, pending)
+        return refs
+
+    def _kind(self, demand: dict[str, float]) -> _Kind:
+        key = tuple(sorted(demand.items()))
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = _Kind(len(self._by_key), demand)
+            self._by_key.append(kind)
+        return kind
+
+    def _enqueue(self, kind: _Kind, pending: Pending) -> None:
+        failure = failed_slot(self._client, pending)
+        if failure is not None:
+            finish(self._client, pending, [failure] * len(pending.returns))
+            return
+        kind.queue.append(pending)
+        self._pump(kind)
+
+    def _pump(self, kind: _Kind) -> None:
+        """Push what can be pushed, then say how many workers more could be used."""
+        queue = kind.queue
+        while queue:
+            lease = self._best_lease(kind, self._depth(queue[0].function))
+            if lease is None:
+                break
+            self._push(kind, lease, queue.popleft())
+        wanted = min(len(queue), _MOST_WANTED)
+        if wanted > kind.wanted or (wanted == 0 and kind.wanted > 0):
+            kind.wanted = wanted
+            self._client.node.send(m.WantLeases(kind.key, kind.demand, wanted))
+
+    def _depth(self, function: bytes) -> int:
+        seconds = self._seconds.get(function)
+        return 1 if seconds is None else max(1, min(_MOST_AHEAD, int(_AHEAD / max(seconds, 1e-6))))
+
+    @staticmethod
+    def _best_lease(kind: _Kind, depth: int) -> _Lease | None:
+        best = None
+        for lease in kind.leases.values():
+            if (
+                not lease.stuck
+                and len(lease.inflight) < depth
+                and (best is None or len(lease.inflight) < len(best.inflight))
+            ):
+                best = lease
+        return best
+
+    def _push(self, kind: _Kind, lease: _Lease, pending: Pending) -> None:
+        client, connection = self._client, lease.connection
+        if pending.function not in connection.functions:
+            connection.functions.add(pending.function)
+            connection.post(m.Function(pending.function, self._payloads[pending.function]))
+        message = m.Push(
+            pending.task,
+            pending.function,
+            pending.name,
+            pending.arguments,
+            slot_values(client, pending, lease.worker),
+            len(pending.returns),
+        )
+        if connection.post(message):
+            # While the worker is busy there is no hurry: its next reply, at the latest, has this flushed.
+            client.reactor.flush_soon(connection) if lease.inflight else connection.flush()
+        lease.inflight[pending.task] = pending
+        self._running[pending.task] = (kind, lease)
+
+    # Events -----------------------------------------------------------------------------------------------------
+
+    def _on_leased(self, node: Connection, message: m.Leased) -> None:
+        client = self._client
+        kind = self._by_key[message.key]
+        kind.wanted = max(0, kind.wanted - 1)
+        connection = client.peer(message.worker)
+        if connection is None:
+            return  # it has died already; the node knows
+        kind.leases[message.worker] = _Lease(message.worker, connection)
+        self._pump(kind)
+        self._tick_soon()
+
+    def on_reply(self, message: m.Reply) -> bool:
+        """Event: a task has ended. False if it is not one of ours."""
+        found = self._running.pop(message.task, None)
+        if found is None:
+            return False
+        kind, lease = found
+        pending = lease.inflight.pop(message.task)
+        lease.stuck = False
+        seconds = self._seconds.get(pending.function, message.seconds)
+        self._seconds[pending.function] = seconds + 0.3 * (message.seconds - seconds)
+        finish(self._client, pending, message.values)
+        if kind.queue:
+            self._pump(kind)
+        if not lease.inflight:
+            lease.idle_since = time.monotonic()
+            self._tick_soon()
+        return True
+
+    def _on_bounced(self, worker: Connection, message: m.Bounced) -> None:
+        kinds = set()
+        for task in reversed(message.tasks):
+            found = self._running.pop(task, None)
+            if found is not None:
+                kind, lease = found
+                lease.stuck = True
+                kind.queue.appendleft(lease.inflight.pop(task))
+                kinds.add(kind)
+        for kind in kinds:
+            self._pump(kind)
+
+    def _on_death(self, process: bytes, reason: str) -> None:
+        for kind in self._by_key:
+            lease = kind.leases.pop(process, None)
+            if lease is not None:
+                self._rescue(kind, list(lease.inflight.values()), reason)
+
+    def _rescue(self, kind: _Kind, tasks: list[Pending], reason: str) -> None:
+        """Queue again what a dead worker had; only the first task was running and can be to blame."""
+        for pending in tasks:
+            del self._running[pending.task]
+        if tasks and not tasks[0].use_retry():
+            guilty = tasks.pop(0)
+            error = WorkerCrashedError(
+                f"task {guilty.name} has no retries left: {reason}. "
+                "Raise max_retries if the crash is not the task's own fault"
+            )
+            finish(self._client, guilty, [m.Value(pack_error(error), failed=True)] * len(guilty.returns))
+        kind.queue.extendleft(reversed(tasks))
+        self._pump(kind)
+
+    # Giving leases back -----------------------------------------------------------------------------------------
+
+    def _tick_soon(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self._client.reactor.call_later(_LINGER, self._tick)
+
+    def _tick(self) -> None:
+        with self._client.lock:
+            self._ticking = False
+            now = time.monotonic()
+            idle = False
+            for kind in self._by_key:
+                for lease in list(kind.leases.values()):
+                    if lease.inflight:
+                        continue
+                    if now - lease.idle_since >= _LINGER:
+                        del kind.leases[lease.worker]
+                        self._client.node.send(m.ReturnLease(lease.worker))
+                    else:
+                        idle = True
+            if idle:
+                self._tick_soon()
+
+
+def await_slots(client: Client, pending: Pending, then: Callable[[], None]) -> bool:
+    """Call `then` once all arguments that were references have values; False if they have them now."""
+
+    def arrived() -> None:
+        pending.missing -= 1
+        if pending.missing == 0:
+            then()
+
+    # Counted one up, so that nothing happens before all have been looked at.
+    pending.missing = 1
+    for ref in pending.slots:
+        pending.missing += 1
+        if client.record_of(ref, arrived).value is not None:
+            pending.missing -= 1
+    pending.missing -= 1
+    return pending.missing > 0
+
+
+def failed_slot(client: Client, pending: Pending) -> m.Value | None:
+    """Return the first argument that is a failure: the call fails with it."""
+    values: Iterable[m.Value | None] = (client.objects.records[ref.id].value for ref in pending.slots)
+    return next((value for value in values if value is not None and value.failed), None)
+
+
+def slot_values(client: Client, pending: Pending, to: bytes) -> list[m.Value]:
+    """Return the values that replace references, lent to the process that the call is about to be sent to."""
+    values = []
+    for ref in pending.slots:
+        value = client.objects.records[ref.id].value
+        assert value is not None
+        client.lend_all(value, to)
+        values.append(value)
+    client.lend_all(pending.arguments, to)
+    return values
+
+
+def finish(client: Client, pending: Pending, values: list[m.Value]) -> None:
+    """A call has ended: store what it returned, let go of what it kept."""
+    for object_id, value in zip(pending.returns, values, strict=False):
+        client.fulfil(object_id, value)
+    if pending.blocks() is not None:
+        client.objects.discard(pending.arguments)
+    pending.keeps = pending.slots = []

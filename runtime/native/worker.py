@@ -1,0 +1,236 @@
+"""A worker's main loop: the main thread reads, runs what it read, and replies.
+
+A plain worker runs tasks of whoever has leased it. When its task waits for others (`get`, `wait`), it gives its CPU
+back, and the tasks that were queued behind that one go back to their callers: they might be what it waits for. An
+actor's process constructs the actor first and then runs its methods, one at a time, in the order of arrival.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .. import context
+from ..exceptions import InternalError
+from ..failure import pack_exception
+from ..refs import ObjectRef
+from ..remote import load_function
+from ..serial import split_returns
+from ..serialization import fill_slots
+from . import messages as m
+from .connection import Connection
+from .engine import NativeEngine
+from .reactor import Waiter
+
+
+class _Item:
+    """A task, call or constructor that has arrived; `refs` were lent to us with it."""
+
+    __slots__ = ("caller", "message", "refs")
+
+    def __init__(self, caller: bytes, message: Any, refs: list[ObjectRef]) -> None:
+        self.caller, self.message, self.refs = caller, message, refs
+
+
+class Worker:
+    """The state of one worker process."""
+
+    def __init__(self, session: str, process: bytes) -> None:
+        self._engine = NativeEngine.join(session, process)
+        self._client = client = self._engine.client
+        self._items: deque[_Item] = deque()
+        self._functions: dict[bytes, bytes] = {}
+        self._loaded: dict[bytes, Callable] = {}
+        self._actor: Any = None
+        self._class_name: str | None = None
+        self._running = False
+        self._waits = False
+        self._exiting = False
+        self._arrival: Waiter | None = None
+        client.handlers |= {
+            m.Function: self._on_function,
+            m.Push: self._on_push,
+            m.Call: self._on_item,
+            m.Construct: self._on_item,
+            m.Exit: self._on_exit,
+        }
+        client.before_block, client.after_block = self._before_block, self._after_block
+
+    # Arrivals; in whichever thread reads ------------------------------------------------------------------------
+
+    def _on_function(self, caller: Connection, message: m.Function) -> None:
+        self._functions[message.id] = message.payload
+
+    def _on_push(self, caller: Connection, message: m.Push) -> None:
+        if self._waits:
+            self._bounce([(caller.peer or b"", message)])
+            for value in (message.arguments, *message.slots):
+                self._client.adopt_all(value)  # lent to us all the same: taken, and dropped at once
+        else:
+            self._on_item(caller, message)
+
+    def _on_item(self, caller: Connection, message: Any) -> None:
+        given = (message.arguments, *message.slots)
+        refs = [ref for value in given for ref in self._client.adopt_all(value) or ()]
+        self._items.append(_Item(caller.peer or b"", message, refs))
+        self._wake()
+
+    def _on_exit(self, node: Connection, message: m.Exit) -> None:
+        self._exiting = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrival is not None:
+            self._arrival.finish()
+
+    # Waiting inside a task --------------------------------------------------------------------------------------
+
+    def _is_task_waiting(self) -> bool:
+        return self._running and threading.current_thread() is threading.main_thread()
+
+    def _before_block(self) -> None:
+        if not self._is_task_waiting():
+            return
+        with self._client.lock:
+            self._waits = self._class_name is None
+            if self._waits:
+                self._bounce([(item.caller, item.message) for item in self._items])
+                self._items.clear()
+            self._client.node.send(m.Blocked())
+
+    def _after_block(self) -> None:
+        if self._is_task_waiting():
+            self._waits = False
+            self._client.node.send(m.Unblocked())
+
+    def _bounce(self, items: list[tuple[bytes, m.Push]]) -> None:
+        tasks: dict[bytes, list[bytes]] = {}
+        for caller, message in items:
+            tasks.setdefault(caller, []).append(message.task)
+        for caller, theirs in tasks.items():
+            peer = self._client.peer(caller)
+            if peer is not None:
+                peer.send(m.Bounced(theirs))
+
+    # Running ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run what arrives until told to exit."""
+        items = self._items
+        while True:
+            while items:
+                self._run(items.popleft())
+            if self._exiting:
+                return
+            waiter = Waiter()
+            self._arrival = waiter
+            if not items and not self._exiting:
+                self._client.reactor.wait(waiter)
+            self._arrival = None
+            if self._client.broken is not None:
+                return
+
+    def _run(self, item: _Item) -> None:
+        message = item.message
+        if isinstance(message, m.Construct):
+            self._construct(message)
+            return
+        started = time.perf_counter()
+        self._running = True
+        try:
+            if isinstance(message, m.Push):
+                name = message.name
+                result = self._invoke(self._load(message.function), message)
+            else:
+                name = f"{self._class_name}.{message.method}"
+                result = self._invoke(getattr(self._actor, message.method), message)
+            returned = [result] if message.num_returns == 1 else split_returns(name, result, message.num_returns)
+            values = [self._pack(value, item.caller) for value in returned]
+            del result, returned
+        except Exception as error:  # a task's exception is a value
+            failure = m.Value(pack_exception(error, name, self._engine.where()), failed=True)
+            values = [failure] * message.num_returns
+        finally:
+            self._running = False
+        item.refs = []
+        self._reply(item.caller, m.Reply(message.task, values, time.perf_counter() - started))
+
+    def _load(self, function_id: bytes) -> Callable:
+        function = self._loaded.get(function_id)
+        if function is None:
+            payload = self._functions.get(function_id)
+            if payload is None:
+                raise InternalError(f"the code of function {function_id.hex()} was never sent")
+            function = self._loaded[function_id] = load_function(payload)
+        return function
+
+    def _invoke(self, function: Callable, message: Any) -> Any:
+        store = self._client.store
+        args, kwargs = store.load(message.arguments)
+        if message.slots:
+            args, kwargs = fill_slots(args, kwargs, [store.load(value) for value in message.slots])
+        return function(*args, **kwargs)
+
+    def _pack(self, value: Any, caller: bytes) -> m.Value:
+        packed, inner = self._client.store.pack(value, caller)
+        if inner:
+            with self._client.lock:
+                self._client.lend_all(packed, caller)
+        return packed
+
+    def _reply(self, caller: bytes, reply: m.Reply) -> None:
+        client = self._client
+        with client.lock:
+            peer = client.peer(caller)
+            if peer is None:
+                for value in reply.values:
+                    client.objects.discard(value)
+                client.act()
+            elif peer.post(reply):
+                # With more to run, the reply goes out with the next ones, or when the background thread comes by.
+                client.reactor.flush_soon(peer) if self._items else peer.flush()
+
+    def _construct(self, message: m.Construct) -> None:
+        self._class_name = message.name
+        self._running = True
+        failure = None
+        try:
+            self._actor = self._invoke(self._load(message.function), message)
+        except Exception as error:  # a constructor's exception is the reason of the actor's death
+            failure = pack_exception(error, f"{message.name}.__init__", self._engine.where())
+        finally:
+            self._running = False
+        self._client.node.send(m.Constructed(message.actor, failure))
+
+    def close(self) -> None:
+        """Let the actor and the interpreter clean up."""
+        self._actor = None
+        gc.collect()
+        for peer in list(self._client._peers.values()):
+            peer.flush()
+        atexit._run_exitfuncs()
+
+
+def run_worker(session: str, process: bytes) -> None:
+    """Be a worker until told to exit; in a fresh child of the fork server."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the driver's business
+    worker = Worker(session, process)
+    context.set_engine(worker._engine)
+    code = 0
+    try:
+        worker.run()
+        worker.close()
+    except SystemExit as request:
+        code = request.code if isinstance(request.code, int) else int(request.code is not None)
+    if code:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        raise SystemExit(code)
