@@ -20,10 +20,11 @@ import numpy as np
 from ..runtime import InputError
 from .action_log import ActionLog
 from .contract import reset_problem, reward_problem, step_problem
-from .errors import EnvContractError, RecoveryWarning, ReplayMismatchError
+from .errors import EnvContractError, RecoveryWarning
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
 from .recovery import (
+    ADVICE,
     RecoveryChoice,
     choose_recovery,
     load_snapshot,
@@ -40,8 +41,6 @@ from .vectorization import check_vectorization
 
 # Actions kept for the script that repeats a crash, where recovery doesn't need them.
 _KEPT_FOR_MESSAGES = 10_000
-
-_ADVICE = "Let the environment draw all its random numbers from self.np_random, or give it get_state() and set_state()"
 
 # Stands for the result of a call that has not returned.
 _PENDING: Any = object()
@@ -282,30 +281,11 @@ class EnvGroup:
             for env in before:
                 env.close()
         elif state.recovery == "replay":
-            for index, length in enumerate(state.lengths.tolist()):
-                self._replay(index, length)
+            for index, env in enumerate(self._envs):
+                replay(env, self.spec.id, self._moment(index), self.observations[index], float(self._returns[index]))
         else:
             self._warn_of_lost_episodes()
             self.reset()
-
-    def _replay(self, index: int, length: int) -> None:
-        actions = self._log.last(length)[:, index].astype(self._actions_dtype)
-        observation, total, ended = replay(self._envs[index], self._seeds[index], actions)
-        recorded, wanted = self.observations[index], float(self._returns[index])
-        same = np.asarray(observation, self._dtype).tobytes() == recorded.tobytes() and total == wanted
-        if ended is None and same:
-            return
-        if ended is not None:
-            what = f"the episode ended at step {ended} of {length}"
-        elif total != wanted:
-            what = f"the rewards sum to {total!r}, recorded is {wanted!r}"
-        else:
-            what = f"the observation is {observation!s:.200}, recorded is {recorded!s:.200}"
-        raise ReplayMismatchError(
-            f"environment {self.spec.id!r}, index {self.first_index + index}, could not be put back: episode "
-            f"{self._episodes[index]} (reset seed {self._seeds[index]}) was replayed for {length} steps, but {what}. "
-            f"{_ADVICE}"
-        )
 
     def _choose_recovery(self) -> RecoveryChoice:
         try:
@@ -317,7 +297,7 @@ class EnvGroup:
             warnings.warn(
                 f"environment {self.spec.id!r} cannot be put back where it was: {'; '.join(choice.problems)}. If a "
                 "worker is lost, or the run is resumed, its episodes in progress are dropped and results may differ. "
-                f"{_ADVICE}",
+                f"{ADVICE}",
                 RecoveryWarning,
                 stacklevel=3,
             )
@@ -325,8 +305,9 @@ class EnvGroup:
 
     def _warn_of_lost_episodes(self) -> None:
         warnings.warn(
-            f"environment {self.spec.id!r}, indices {self.first_index}…{self.first_index + self.size - 1}: new episodes "
-            "begin, since those in progress could not be put back exactly; results may differ from an unbroken run's",
+            f"environment {self.spec.id!r}, indices {self.first_index}…{self.first_index + self.size - 1}: new "
+            "episodes begin, since those in progress could not be put back exactly; results may differ from an unbroken "
+            "run's",
             RecoveryWarning,
             stacklevel=3,
         )

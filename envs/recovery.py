@@ -18,11 +18,15 @@ import gymnasium
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
+from .errors import ReplayMismatchError
 from .group_state import Recovery
 from .pickling import unpicklable_member
+from .reproducer import Moment
 from .seeding import derive_seed
 from .spec import EnvSpec
 from .trees import can_be_arrays
+
+ADVICE = "Let the environment draw all its random numbers from self.np_random, or give it get_state() and set_state()"
 
 # Steps played before and after the moment that is put back.
 _PROBE_STEPS = 8
@@ -203,7 +207,7 @@ def restore_own_state(env: gymnasium.Env, saved: tuple[Any, Any], seed: int, len
     level: Any = env
     while isinstance(level, gymnasium.Wrapper):
         if isinstance(level, TimeLimit):
-            level._elapsed_steps = length  # it has no public way to go on in the middle of an episode
+            vars(level)["_elapsed_steps"] = length  # it has no public way to go on in the middle of an episode
         level = level.env
 
 
@@ -263,23 +267,36 @@ class _Unpickler(pickle.Unpickler):
 # Replay -------------------------------------------------------------------------------------------------------------
 
 
-def replay(env: gymnasium.Env, seed: int, actions: np.ndarray) -> tuple[Any, float, int | None]:
-    """Repeat an episode.
+def replay(env: gymnasium.Env, environment_id: str, moment: Moment, observation: np.ndarray, total: float) -> None:
+    """Repeat an episode, and see that it leads to where it led the first time.
 
     Args:
         env: a copy of the environment, in whatever state.
-        seed: the episode's.
-        actions: [steps, …] what was done since the reset, in the action space's dtype.
+        environment_id: for the message.
+        moment: where it was; with all actions since the reset.
+        observation: the last one then.
+        total: sum of rewards then.
 
-    Returns:
-        the last observation, the sum of rewards, and the step (from 1) after which the episode ended too early, or
-        None.
+    Raises:
+        ReplayMismatchError: it leads elsewhere; names both values.
     """
-    observation, _ = env.reset(seed=seed)
-    total = 0.0
+    found, _ = env.reset(seed=moment.seed)
+    actions = () if moment.actions is None else moment.actions
+    summed, length = 0.0, len(actions)
+    problem = None
     for count, action in enumerate(actions, 1):
-        observation, reward, terminated, truncated, _ = env.step(action)
-        total += float(reward)
+        found, reward, terminated, truncated, _ = env.step(action)
+        summed += float(reward)
         if terminated or truncated:
-            return observation, total, count
-    return observation, total, None
+            problem = f"the episode ended at step {count} of {length}"
+            break
+    if problem is None and summed != total:
+        problem = f"the rewards sum to {summed!r}, recorded is {total!r}"
+    if problem is None and np.asarray(found, observation.dtype).tobytes() != observation.tobytes():
+        problem = f"the observation is {found!s:.200}, recorded is {observation!s:.200}"
+    if problem is not None:
+        where = f"environment {environment_id!r}, index {moment.environment}"
+        raise ReplayMismatchError(
+            f"{where}, could not be put back: episode {moment.episode} (reset seed {moment.seed}) was replayed for "
+            f"{length} steps, but {problem}. {ADVICE}"
+        )
