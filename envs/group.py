@@ -266,7 +266,7 @@ class EnvGroup:
         if not self._envs:
             raise InputError(f"this group of {self.spec.id!r} is closed")
         state.check_fits(self.spec.id, self.run_seed, self.first_index, self.size)
-        self._steps, self._started = state.steps, True
+        self._steps, self._started = state.steps, False
         self._episodes, self._seeds = state.episodes.tolist(), state.seeds.tolist()
         self._begins = [state.steps - length for length in state.lengths.tolist()]
         self._returns = np.array(state.returns)
@@ -286,6 +286,7 @@ class EnvGroup:
         else:
             self._warn_of_lost_episodes()
             self.reset()
+        self._started = True
 
     def _choose_recovery(self) -> RecoveryChoice:
         try:
@@ -306,8 +307,7 @@ class EnvGroup:
     def _warn_of_lost_episodes(self) -> None:
         warnings.warn(
             f"environment {self.spec.id!r}, indices {self.first_index}…{self.first_index + self.size - 1}: new "
-            "episodes begin, since those in progress could not be put back exactly; results may differ from an unbroken "
-            "run's",
+            "episodes begin, since those in progress could not be put back exactly; results may differ",
             RecoveryWarning,
             stacklevel=3,
         )
@@ -363,13 +363,13 @@ class EnvGroup:
         """Refuse rewards that would spoil all weights (numpy also takes None for NaN)."""
         for index, reward in enumerate(rewards.tolist()):
             if not math.isfinite(reward):
-                self._started = False
                 length = self._steps - self._begins[index]
                 self._fail_contract(
                     index, f"{reward_problem(reward)} (step {length} of episode {self._episodes[index]})"
                 )
 
     def _fail_contract(self, index: int, problem: str | None) -> NoReturn:
+        self._started = False
         where = f"environment {self.spec.id!r}, index {self.first_index + index}"
         raise EnvContractError(f"{where}: {problem or 'the observation does not fit its space'}") from None
 

@@ -61,7 +61,8 @@ class GroupState:
         """
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         description: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
-        description["recovery"] = "replay" if self.replayable else "restart"
+        has_all_actions = len(self.actions) == self.lengths.max()
+        description["recovery"] = "replay" if self.replayable and has_all_actions else "restart"
         if self.recovery == "own_state":
             own: dict[str, np.ndarray] = {}
             try:

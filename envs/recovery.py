@@ -64,13 +64,13 @@ def choose_recovery(spec: EnvSpec, run_seed: int, environment: int) -> RecoveryC
         run_seed: seed of the run, from which the trial's actions are drawn.
         environment: logical index of an environment; as `run_seed`.
     """
-    original, fresh = spec.make(), spec.make()
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            original, fresh = (stack.enter_context(contextlib.closing(spec.make())) for _ in range(2))
+        except Exception as error:  # an environment may be the only one of its kind, as a robot or a licence is
+            return RecoveryChoice("restart", False, problems=(f"no further copy of it can be made ({error!r})",))
         trial = _Trial(original, derive_seed(run_seed, "recovery trial", environment))
         return trial.choose(fresh)
-    finally:
-        original.close()
-        fresh.close()
 
 
 class _Trial:

@@ -355,6 +355,50 @@ def test_damaged_checkpoint():
         GroupState.from_arrays(arrays, description)
 
 
+def test_only_copy_of_its_kind():
+    made = []
+
+    def factory():
+        made.append(0)
+        if len(made) > 1:
+            raise OSError("port is in use")
+        return Counter()
+
+    group = group_of(factory, size=1)
+    group.reset()
+    with pytest.warns(RecoveryWarning, match=r"no further copy of it can be made \(OSError\('port is in use'\)\)"):
+        assert group.state().recovery == "restart"
+
+
+def test_own_state_that_becomes_opaque_after_actions_were_dropped(monkeypatch):
+    monkeypatch.setattr("shoal.envs.group._KEPT_FOR_MESSAGES", 20)
+
+    class Becomes(OpaqueState):
+        def get_state(self):
+            return (self.steps, self.total, object() if self.steps > 250 else None)
+
+        def set_state(self, state):
+            self.steps, self.total, _ = state
+
+    group = group_of(Becomes, length=1000)
+    group.reset()
+    group.state()
+    run(group, actions_of(group, 300))
+    state = group.state()
+    assert (state.recovery, state.replayable, through_checkpoint(state).recovery) == ("own_state", True, "restart")
+
+
+def test_failed_restore_leaves_no_half_restored_group():
+    group = group_of(LateChaos)
+    group.reset()
+    run(group, actions_of(group, 25))
+    other = group_of(LateChaos)
+    with pytest.raises(ReplayMismatchError):
+        other.restore(group.state())
+    with pytest.raises(InputError, match=r"call reset\(\)"):
+        other.step(np.zeros(2))
+
+
 def test_trial_that_fails_says_so():
     class Fails(Counter):
         def step(self, action):
