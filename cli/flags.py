@@ -11,9 +11,9 @@ import dataclasses
 import functools
 import inspect
 import io
+import itertools
 import json
 import math
-import re
 import textwrap
 import types
 import typing
@@ -24,6 +24,14 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from ..runtime import InputError, nearest
+
+#: Types made while the program runs, which a type checker need not understand.
+_annotated: Any = Annotated
+_conf: Any = tyro.conf
+
+
+class _BadValueError(Exception):
+    """A flag's value cannot be. No ValueError: tyro would frame those with a box and the flag's whole help."""
 
 
 def _number(text: str) -> float:
@@ -60,6 +68,12 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
+def _one_of(choices: Sequence[str], text: str) -> str:
+    if text not in choices:
+        raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
+    return text
+
+
 _PARSERS: dict[str, tuple[Any, str]] = {
     "int": (_whole, "INT"),
     "float": (_number, "FLOAT"),
@@ -77,8 +91,6 @@ def _kind(annotation: Any) -> str:
     if float in members and str in members:
         return "rate"
     origin = typing.get_origin(members[0]) or members[0]
-    if origin is typing.Literal:
-        return "choice"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "object"
     return origin.__name__ if origin in (int, float, bool, str) else "str"
@@ -114,29 +126,35 @@ def _shown(value: Any) -> str:
 def _flag(item: dataclasses.Field[Any], annotation: Any, text: str) -> tuple[Any, Any]:
     """Return the type with which tyro parses a field, and its default: None where a flag can be left open."""
     kind, default = _kind(annotation), _default(item)
-    choices = item.metadata.get("choices")
     positional = bool(item.metadata.get("positional"))
     hint = "" if positional else _shown(default)
     marker = tyro.conf.arg(help=text, help_behavior_hint=hint)
     if kind == "bool":
         one_way = (tyro.conf.FlagCreatePairsOff,) if item.metadata.get("switch") else ()
-        return Annotated[bool, marker, *one_way], bool(default)
-    if choices:
-        one_of: Any = typing.Literal.__getitem__(tuple(choices))
-        return Annotated[one_of, marker], default
-    if kind == "choice":
-        return Annotated[annotation, marker], default
+        return _annotated[bool, marker, *one_way], bool(default)
     parse, metavar = _PARSERS[kind]
+    if "choices" in item.metadata:
+        parse, metavar = (
+            functools.partial(_one_of, item.metadata["choices"]),
+            f"{{{','.join(item.metadata['choices'])}}}",
+        )
     optional = type(None) in typing.get_args(annotation) and kind in ("int", "float", "rate")
+
+    def read(texts: list[str]) -> Any:
+        try:
+            return None if optional and texts[0].lower() == "none" else parse(texts[0])
+        except ValueError as error:
+            raise _BadValueError(f"--{item.name.replace('_', '-')}: {error}") from None
+
     spec = PrimitiveConstructorSpec(
         nargs=1,
         metavar=item.metadata.get("metavar", metavar),
-        instance_from_str=lambda texts: None if optional and texts[0].lower() == "none" else parse(texts[0]),
+        instance_from_str=read,
         is_instance=lambda _: True,
         str_from_instance=lambda value: [str(value)],
     )
     made: Any = Annotated[object, spec, marker]
-    return (tyro.conf.Positional[made] if positional else made), default
+    return (_conf.Positional[made] if positional else made), default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +199,9 @@ def parse(prog: str, description: str, groups: Mapping[str, type], arguments: Se
             fields[item.name] = item
             made.append((item.name, kind, dataclasses.field(default_factory=functools.partial(copy.copy, default))))
         part: Any = dataclasses.make_dataclass(title, made)
-        parts.append((title, tyro.conf.OmitArgPrefixes[part], dataclasses.field(default_factory=part)))
+        parts.append((title, _conf.OmitArgPrefixes[part], dataclasses.field(default_factory=part)))
     everything: Any = dataclasses.make_dataclass("flags", parts)
+    _check_values_follow(arguments, fields, prog)
     with _failures_as_input_errors(prog):
         parsed, unknown = tyro.cli(
             everything, prog=prog, description=description, args=list(arguments), return_unknown_args=True
@@ -205,25 +224,27 @@ def _unknown(token: str, fields: Mapping[str, Any], prog: str) -> str:
     return f"unknown flag {token!r}. {hint if hint.startswith('Did') else ''} See `{prog} --help`".replace("  ", " ")
 
 
+def _check_values_follow(arguments: Sequence[str], fields: Mapping[str, dataclasses.Field[Any]], prog: str) -> None:
+    """Raise InputError if a flag that wants a value is followed by nothing, or by another flag."""
+    for token, following in itertools.zip_longest(arguments, arguments[1:]):
+        item = fields.get(_names(token)) if token.startswith("--") else None
+        if item is None or "=" in token or isinstance(_default(item), bool):
+            continue
+        if following is None or (following.startswith("--") and _names(following) in fields):
+            raise InputError(f"{token} wants a value. See `{prog} --help`")
+
+
 @contextlib.contextmanager
 def _failures_as_input_errors(prog: str) -> Iterator[None]:
-    """Turn tyro's boxed error message into the sentence that it holds."""
+    """Turn a bad value, and whatever else tyro refuses, into an InputError."""
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
             yield
+    except _BadValueError as error:
+        raise InputError(f"{error}. See `{prog} --help`") from None
     except SystemExit as end:
         if not end.code:
             raise
-        boxed = [re.sub(r"^│ ?| *│$", "", line) for line in message.getvalue().splitlines() if line.startswith("│")]
-        sentence = []
-        for line in boxed:
-            if set(line) <= {"─", " "}:
-                break
-            sentence.append(line.strip())
-        text = " ".join(sentence).removeprefix("Error parsing ") or message.getvalue().strip()
-        text = re.sub(r"^Missing value for argument '(.*)'\..*", r"\1 wants a value", text)
-        text = re.sub(
-            r"^invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)", r"\2: \1 is not one of \3", text
-        )
-        raise InputError(f"{text.rstrip('.')}. See `{prog} --help`") from None
+        lines = [line.strip(" │|+-─╭╮╰╯") for line in message.getvalue().splitlines()]
+        raise InputError(f"{'; '.join(line for line in lines if line)}. See `{prog} --help`") from None

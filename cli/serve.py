@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .. import runtime
 from ..rl import serve
 from ..runtime import InputError
 from .flags import parse
 from .output import note
+from .session import running_runtime
 from .signals import stop_as_event
 
 
@@ -46,9 +46,9 @@ def run(arguments: Sequence[str]) -> int:
     flags: ServeFlags = parse("shoal serve", about, {"serving": ServeFlags}, arguments).build(ServeFlags)
     if flags.run is None:
         raise InputError("no run is given. Write for example: shoal serve runs/cartpole --replicas 2")
-    runtime.init(engine=flags.engine, preload=("torch",))
     with (
         stop_as_event() as stopped,
+        running_runtime(flags.engine),
         serve(
             flags.run,
             replicas=flags.replicas,

@@ -1,13 +1,13 @@
 """`shoal train`: flags → algorithm → run folder."""
 
 import contextlib
+import itertools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .. import runtime
 from ..algorithms import ALGORITHMS
 from ..rl import (
     Algorithm,
@@ -24,6 +24,7 @@ from ..runtime import InputError, nearest
 from .environments import known_environment
 from .flags import Parsed, parse
 from .output import note, result_output
+from .session import running_runtime
 from .signals import STOPPED, stop_as_interrupt
 
 
@@ -69,7 +70,7 @@ def _algorithm_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
         if rest[0] not in ALGORITHMS:
             raise InputError(f"unknown algorithm {rest[0]!r}. {nearest(rest[0], ALGORITHMS)}")
         return rest[0], rest[1:]
-    for word, following in zip(rest, [*rest[1:], ""], strict=True):
+    for word, following in itertools.zip_longest(rest, rest[1:], fillvalue=""):
         flag, equals, value = word.partition("=")
         if flag == "--resume":
             return load_algorithm_name(value if equals else following), rest
@@ -136,12 +137,6 @@ def _summary(result: TrainingResult, folder: Path) -> str:
     return f"weights_sha256 {result.weights_sha256}\ncurve: {folder / 'learning_curve.png'}"
 
 
-def _start_runtime(flags: TrainFlags, stack: contextlib.ExitStack) -> None:
-    # As early as can be: the fork server loads torch while this process checks the environment and the settings.
-    runtime.init(engine=flags.engine, preload=("torch", "gymnasium"))
-    stack.callback(runtime.shutdown)
-
-
 def _plan_new(
     algorithm_class: type[Algorithm], parsed: Parsed, flags: TrainFlags, stack: contextlib.ExitStack
 ) -> _Plan:
@@ -151,7 +146,8 @@ def _plan_new(
         raise InputError("--total-timesteps is missing: how many environment steps to train for, for example 100000")
     run_dir = Path(flags.run_dir) if flags.run_dir else default_run_dir(algorithm_class.name, flags.env)
     check_vacant(run_dir, overwrite=flags.overwrite)
-    _start_runtime(flags, stack)
+    # As early as can be: workers' modules load while this process checks the environment and the settings.
+    stack.enter_context(running_runtime(flags.engine))
     env = known_environment(flags.env)
     settings = parsed.only_given(RunSettings) | parsed.only_given(algorithm_class.config_class)
     algorithm = stack.enter_context(
@@ -179,7 +175,7 @@ def _plan_resumed(
     _check_unchanged(algorithm_class, parsed, flags, config)
     total = flags.total_timesteps or int(config["total_timesteps"])
     stop_return = flags.stop_return if "stop_return" in parsed.given else config.get("stop_return")
-    _start_runtime(flags, stack)
+    stack.enter_context(running_runtime(flags.engine))
     known_environment(config["env"])
     changed = {name: parsed.values[name] for name in _FREE if name in parsed.given}
     algorithm = stack.enter_context(algorithm_class.load(run_dir, engine=flags.engine, **changed))

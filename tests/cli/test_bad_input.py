@@ -1,0 +1,174 @@
+"""Bad input: exit code 2, one short message that names the thing, no traceback."""
+
+import json
+import shutil
+
+import pytest
+
+from shoal import runtime
+from shoal.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    runtime.shutdown()
+    monkeypatch.chdir(tmp_path)
+    yield
+    runtime.shutdown()
+
+
+TRAIN = ["train", "ppo", "CartPole-v1", "--engine", "serial", "--total-timesteps", "100"]
+
+
+def refused(arguments, capsys):
+    """Run the command, expect exit code 2, and return the message."""
+    code = main(arguments)
+    output = capsys.readouterr()
+    assert (code, output.out) == (2, ""), output.err
+    assert output.err.startswith("error: "), output.err
+    assert "Traceback" not in output.err
+    assert len(output.err.splitlines()) == 1, output.err
+    assert len(output.err) < 400, output.err
+    return output.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
+        (["train"], "no algorithm is given; there are: ppo"),
+        (["train", "pop", "CartPole-v1"], "unknown algorithm 'pop'. Did you mean 'ppo'?"),
+        (["train", "ppo", "--total-timesteps", "100"], "no environment is given"),
+        (["train", "ppo", "CartPole-v1"], "--total-timesteps is missing"),
+        ([*TRAIN, "--gama", "0.9"], "unknown flag '--gama'. Did you mean '--gamma'"),
+        ([*TRAIN, "--n_stepz", "9"], "unknown flag '--n_stepz'. Did you mean '--n-steps'"),
+        ([*TRAIN, "more"], "unexpected argument 'more'"),
+        ([*TRAIN, "--workers"], "--workers wants a value"),
+        ([*TRAIN, "--workers", "two"], "--workers: 'two' is not a whole number"),
+        ([*TRAIN, "--gamma", "high"], "--gamma: 'high' is not a number"),
+        ([*TRAIN, "--gamma", "nan"], "--gamma: 'nan' is not a finite number"),
+        ([*TRAIN, "--vectorization", "async"], "--vectorization: 'async' is not one of"),
+        ([*TRAIN, "--env-kwargs", "gravity=1"], "--env-kwargs: 'gravity=1' is no JSON"),
+        ([*TRAIN, "--env-kwargs", "[1]"], "--env-kwargs: '[1]' is no JSON object"),
+        ([*TRAIN, "--gamma", "1.5"], "gamma is 1.5, but must be"),
+        ([*TRAIN, "--learning-rate", "fast"], "'fast'"),
+        ([*TRAIN, "--workers", "0"], "workers is 0, but must be"),
+        ([*TRAIN, "--total-timesteps", "-5"], "--total-timesteps is -5, but must be at least 1"),
+        ([*TRAIN, "--total-timesteps", "0"], "--total-timesteps is 0"),
+        ([*TRAIN, "--checkpoint-seconds", "-1"], "--checkpoint-seconds is -1"),
+        ([*TRAIN, "--n-envs", "10", "--group-size", "4"], "n_envs is 10, which is not a multiple of group_size 4"),
+        ([*TRAIN, "--batch-size", "100000"], "batch_size is 100000"),
+        ([*TRAIN, "--preset", "CartPole"], "preset"),
+        ([*TRAIN, "--policy-kwargs", '{"net_arc": [4]}'], "policy_kwargs has no entry 'net_arc'. Did you mean 'net_a"),
+        ([*TRAIN, "--resume", "runs/none"], "runs/none"),
+        (["evaluate"], "no run is given"),
+        (["evaluate", "runs/none"], "there is no run or policy at 'runs/none'"),
+        (["evaluate", "runs/none", "--episodes", "0"], "--episodes is 0"),
+        (["evaluate", "runs/none", "--seed", "-1"], "--seed is -1"),
+        (["serve"], "no run is given"),
+        (["serve", "runs/none", "--engine", "serial"], "there is no run or policy at 'runs/none'"),
+        (["serve", "runs/none", "--engine", "serial", "--replicas", "0"], "replicas is 0"),
+    ],
+)  # fmt: skip
+def test_flags(arguments, message, capsys):
+    assert message in refused(arguments, capsys)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("CartPole-v9", "CartPole-v1"),
+        ("CatPole-v1", "CartPole-v1"),
+        ("no_such_module:Env", "there is no module 'no_such_module'"),
+        ("cli_envs:Tine", "has no class or function 'Tine'. Did you mean 'Tiny'?"),
+        ("cli_envs:not_callable", "has no class or function 'not_callable'"),
+        ("cli_envs:Lying", "observation"),
+    ],
+)
+def test_environments(env, message, capsys):
+    assert message in refused(["train", "ppo", env, "--engine", "serial", "--total-timesteps", "100"], capsys)
+
+
+def test_an_unpicklable_environment(capsys, tmp_path):
+    (tmp_path / "locked_envs.py").write_text(
+        "import threading\nfrom cli_envs import Tiny\nlock = threading.Lock()\n"
+        "make = lambda: (lock, Tiny())[1]\nmake.__module__ = '__main__'\n"
+    )
+    assert "lock" in refused(
+        ["train", "ppo", "locked_envs:make", "--engine", "serial", "--total-timesteps", "9"], capsys
+    )
+
+
+def test_nothing_is_written(capsys, tmp_path):
+    refused([*TRAIN, "--gamma", "1.5"], capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_folder_that_exists(capsys, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text("{}")
+    message = refused([*TRAIN, "--run-dir", "old"], capsys)
+    assert "'old' exists already" in message
+    assert "--resume old" in message
+    assert "--overwrite" in message
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory):
+    runtime.shutdown()
+    folder = tmp_path_factory.mktemp("module") / "run"
+    small = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1"]
+    assert main([*TRAIN, *small, "--run-dir", str(folder)]) == 0
+    runtime.shutdown()
+    return folder
+
+
+def test_folders_that_are_no_runs(a_run, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(a_run, tmp_path / "cut")
+    weights = next((tmp_path / "cut" / "checkpoints").glob("*/policy.safetensors"))
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    for command in ("evaluate RUN", "serve RUN --engine serial", "train --engine serial --resume RUN"):
+        for folder, message in (("missing", "does not exist"), ("empty", "is empty"), ("cut", "damaged or cut off")):
+            if (command[0], folder) != ("t", "cut"):  # that one needs more steps: see the next test
+                assert message in refused(command.replace("RUN", folder).split(), capsys)
+
+
+def test_a_cut_training_state(a_run, capsys, tmp_path):
+    shutil.copytree(a_run, tmp_path / "cut")
+    for name in ("training.json", "training.safetensors", "policy.safetensors"):
+        file = next((tmp_path / "cut" / "checkpoints").glob(f"*/{name}"))
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        message = refused(["train", "--resume", "cut", "--engine", "serial", "--total-timesteps", "999"], capsys)
+        assert "damaged or cut off" in message
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "has done 128 of 100 steps: there is nothing left to do"),
+        (["--total-timesteps", "128"], "has done 128 of 128 steps"),
+        (["--total-timesteps", "500", "--gamma", "0.9"], "--gamma cannot be given with --resume"),
+        (["--total-timesteps", "500", "--seed", "1"], "--seed cannot be given with --resume"),
+        (["--total-timesteps", "500", "--run-dir", "b"], "--run-dir cannot be given with --resume"),
+    ],
+)
+def test_what_a_resumed_run_cannot_change(a_run, arguments, message, capsys):
+    assert message in refused(["train", "--resume", str(a_run), "--engine", "serial", *arguments], capsys)
+
+
+def test_the_wrong_run_to_resume(a_run, capsys):
+    command = ["train", "ppo", "Acrobot-v1", "--resume", str(a_run), "--engine", "serial"]
+    assert "is of environment 'CartPole-v1', not of 'Acrobot-v1'" in refused(command, capsys)
+
+
+def test_a_damaged_config(a_run, capsys, tmp_path):
+    shutil.copytree(a_run, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text('{"env": "Cart')
+    assert "is damaged" in refused(["train", "--resume", "run", "--engine", "serial"], capsys)
+
+
+def test_the_run_is_as_it_was(a_run):
+    assert json.loads((a_run / "result.json").read_text())["timesteps"] == 128

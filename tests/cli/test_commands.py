@@ -1,0 +1,245 @@
+"""What the commands do when all is well, and when something else goes wrong."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from shoal import runtime
+from shoal.cli.main import main
+
+SMALL = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1", "--preset", "none"]
+
+
+@pytest.fixture(params=["serial", pytest.param("native", marks=pytest.mark.slow)])
+def engine(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    runtime.shutdown()
+    monkeypatch.chdir(tmp_path)
+    yield
+    runtime.shutdown()
+
+
+def train(env, *flags, engine="serial", steps=256):
+    runtime.shutdown()
+    return main(["train", "ppo", env, "--engine", engine, "--total-timesteps", str(steps), *SMALL, *flags])
+
+
+def shoal(*arguments, **options):
+    """Start the command as a process of its own."""
+    command = [sys.executable, "-m", "shoal.cli.main", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_train_prints_one_line_of_json(engine, capsys):
+    assert train("CartPole-v1", "--run-dir", "run", "--json", "--workers", "2", engine=engine) == 0
+    output = capsys.readouterr()
+    result = json.loads(output.out)
+    assert output.out.count("\n") == 1
+    assert result == json.loads(Path("run/result.json").read_text())
+    wanted = "algorithm env seed workers timesteps episode_return_mean solved wall_seconds total_seconds weights_sha256"
+    assert set(wanted.split()) <= set(result)
+    assert (result["env"], result["workers"], result["timesteps"]) == ("CartPole-v1", 2, 256)
+    assert "run folder: run" in output.err
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["run"]["n_envs"] == 2
+    assert config["hyperparameters"]["n_steps"] == 64
+    assert config["preset"] == {}
+
+
+def test_the_default_run_folder_is_new_and_told(capsys):
+    for number in (1, 2):
+        assert train("CartPole-v1") == 0
+        assert f"run folder: runs/ppo-CartPole-v1-{number}" in capsys.readouterr().err
+        assert Path(f"runs/ppo-CartPole-v1-{number}/result.json").exists()
+
+
+def test_a_preset_is_told_and_overridden_by_flags(capsys):
+    command = ["train", "ppo", "CartPole-v1", "--engine", "serial", "--total-timesteps", "10", "--n-steps", "32"]
+    assert main([*command, "--run-dir", "run"]) == 0
+    told = capsys.readouterr().err
+    assert "preset for CartPole-v1: n_envs=16" in told
+    assert "n_steps" not in told
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["hyperparameters"]["n_steps"] == 32
+    assert config["run"]["n_envs"] == 16
+
+
+def test_overwrite(capsys):
+    assert train("CartPole-v1", "--run-dir", "run") == 0
+    assert train("CartPole-v1", "--run-dir", "run") == 2
+    assert train("CartPole-v1", "--run-dir", "run", "--overwrite", "--seed", "5") == 0
+    assert json.loads(Path("run/result.json").read_text())["seed"] == 5
+
+
+def test_resume_is_as_if_it_had_not_stopped(engine, capsys):
+    assert train("CartPole-v1", "--run-dir", "whole", steps=512, engine=engine) == 0
+    assert train("CartPole-v1", "--run-dir", "parts", steps=256, engine=engine) == 0
+    runtime.shutdown()
+    resume = ["train", "--resume", "parts", "--engine", engine, "--total-timesteps", "512", "--workers", "2"]
+    assert main(resume) == 0
+    whole, parts = (json.loads(Path(name, "result.json").read_text()) for name in ("whole", "parts"))
+    assert parts["timesteps"] == 512
+    assert parts["weights_sha256"] == whole["weights_sha256"]
+    lines = Path("parts/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["timesteps"] for line in lines] == [128, 256, 384, 512]
+
+
+def test_an_environment_of_the_current_folder(engine, tmp_path, capsys):
+    source = (Path(__file__).parent / "cli_envs.py").read_text()
+    (tmp_path / "own_envs.py").write_text(source)
+    code = train("own_envs:Tiny", "--env-kwargs", '{"length": 3}', "--run-dir", "run", "--workers", "2", engine=engine)
+    assert code == 0, capsys.readouterr().err
+    assert json.loads(Path("run/metrics.jsonl").read_text().splitlines()[0])["episode_lengths"][0] == 3
+    assert main(["evaluate", "run", "--episodes", "2", "--json"]) == 0
+    runtime.shutdown()
+    assert main(["train", "--resume", "run", "--engine", engine, "--total-timesteps", "512"]) == 0
+
+
+def test_with_json_what_an_environment_prints_goes_to_standard_error(engine, capfd):
+    assert train("cli_envs:Talking", "--run-dir", "run", "--json", steps=128, engine=engine) == 0
+    runtime.shutdown()
+    output = capfd.readouterr()
+    assert json.loads(output.out)["env"] == "cli_envs:Talking"
+    assert "hello from the environment" in output.err
+
+
+def test_an_exception_in_the_environment(engine, capsys):
+    assert train("cli_envs:Failing", "--run-dir", "run", engine=engine, steps=5000) == 1
+    message = capsys.readouterr().err
+    assert "OutOfFuelError: the tank is empty" in message
+    assert "cli_envs.py" in message
+    assert 'raise OutOfFuelError("the tank is empty")' in message
+    assert "cli/main.py" not in message
+    assert not Path("run/result.json").exists()
+
+
+def test_evaluate(capsys):
+    assert train("CartPole-v1", "--run-dir", "run") == 0
+    capsys.readouterr()
+    answers = []
+    for flags in ([], [], ["--seed", "1"], ["--stochastic"]):
+        assert main(["evaluate", "run", "--episodes", "3", "--json", *flags]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    assert answers[0]["episodes"] == 3
+    assert answers[0]["episode_return_mean"] >= 8
+    assert answers[0]["episode_return_std"] >= 0
+    assert answers[0] == answers[1]
+    assert main(["evaluate", "run", "--episodes", "2"]) == 0
+    assert "CartPole-v1: mean return" in capsys.readouterr().out
+
+
+def read_until(stream, text):
+    """Read lines until one holds `text`; return them all."""
+    lines = []
+    for line in stream:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_a_training(number, engine):
+    flags = ["--engine", engine, "--total-timesteps", "100000000", "--run-dir", "run"]
+    process = shoal("train", "ppo", "CartPole-v1", *flags)
+    read_until(process.stderr, "steps/s")
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "continue with: shoal train --resume run" in errors
+    assert output == ""
+    assert not Path("run/result.json").exists()
+    assert list(Path("run/checkpoints").glob("[0-9]*"))
+    saved = int(next(Path("run/checkpoints").iterdir()).name)
+
+    runtime.shutdown()
+    assert main(["train", "--resume", "run", "--engine", engine, "--total-timesteps", str(saved + 1)]) == 0
+    assert json.loads(Path("run/result.json").read_text())["timesteps"] > saved
+
+
+def test_a_second_stop_quits_at_once():
+    process = shoal("train", "ppo", "CartPole-v1", "--engine", "serial", "--total-timesteps", "100000000")
+    with process:
+        read_until(process.stderr, "steps/s")
+        for _ in range(20):
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_until_it_is_stopped(number, engine, capsys):
+    assert train("CartPole-v1", "--run-dir", "run") == 0
+    process = shoal("serve", "run", "--engine", engine, "--replicas", "2", "--http", "127.0.0.1:0")
+    line = read_until(process.stderr, "http://")[-1]
+    url = next(word for word in line.split() if word.startswith("http://"))
+    body = json.dumps({"observation": [0, 0, 0, 0]}).encode()
+    with urllib.request.urlopen(f"{url}/act", body) as reply:
+        answer = json.load(reply)
+    assert answer["action"] in (0, 1)
+    assert answer["version"] == 2
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (["--help"], ["shoal COMMAND", "train", "evaluate", "serve"]),
+        (["train", "--help"], ["shoal train ALGORITHM", "Algorithms: ppo", "--workers", "--resume"]),
+        (
+            ["train", "ppo", "--help"],
+            ["--n-steps", "--learning-rate", "--gae-lambda", "--workers", "--json", "Discount"],
+        ),
+        (["evaluate", "--help"], ["--episodes"]),
+        (["serve", "--help"], ["--replicas", "--http", "authentication"]),
+        (["--version"], ["shoal 0."]),
+    ],
+)
+def test_help(arguments, texts, capsys):
+    assert main(arguments) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in texts:
+        assert text in shown
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "ppo", "--help"]])
+def test_help_loads_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom shoal.cli.main import main\n"
+        f"main({arguments!r})\n"
+        "print([name for name in ('torch', 'matplotlib', 'tensorboard', 'uvicorn') if name in sys.modules])"
+    )
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert time.perf_counter() - began < 10, "it takes half a second; ten are a hang"
+
+
+def test_every_setting_is_a_flag_with_help():
+    from shoal.algorithms import ALGORITHMS
+    from shoal.cli.flags import field_help
+    from shoal.cli.train import TrainFlags
+    from shoal.rl import RunSettings
+
+    for cls in (TrainFlags, RunSettings, *(algorithm.config_class for algorithm in ALGORITHMS.values())):
+        helps = field_help(cls)
+        assert set(helps) >= set(cls.__dataclass_fields__), cls
+        assert all(text.endswith(".") for text in helps.values()), cls
+
+
+def test_no_arguments(capsys):
+    assert main([]) == 2
+    assert "usage" in capsys.readouterr().out
