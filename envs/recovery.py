@@ -31,6 +31,10 @@ ADVICE = "Let the environment draw all its random numbers from self.np_random, o
 # Steps played before and after the moment that is put back.
 _PROBE_STEPS = 8
 
+# A larger pickle, in bytes, would cost more with every rollout than a replay costs with every lost worker: Taxi's
+# (with its table of all transitions) takes 500 µs per environment.
+_LARGEST_PICKLE = 8 * 1024
+
 # Wrappers with no state but what `restore_own_state` sets; around any other, an own state would miss the wrapper's.
 _TRANSPARENT = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
 
@@ -102,21 +106,23 @@ class _Trial:
                 return trace
 
     def choose(self, fresh: gymnasium.Env) -> RecoveryChoice:
-        own = save_own_state(self.original) if own_state_level(self.original) is not None else None
+        own, problems = self._own_state()
         pickled, by_value = self._pickle()
-        problems: list[str] = []
         future = play(self.original, self._future, self._seeds)
 
         replayed = self._begin(fresh) == self._past and play(fresh, self._future, self._seeds) == future
         if own is not None:
-            restore_own_state(fresh, own, self._seeds[-3], len(self._before))
-            if play(fresh, self._future, self._seeds) == future:
+            problem = self._problem_of_own_state(own, fresh, future)
+            if problem is None:
                 return RecoveryChoice("own_state", replayed, needs_actions=not can_be_arrays(own))
-            problems.append("after set_state(get_state()) it goes on differently")
+            problems.append(problem)
         if pickled is not None:
-            if self._pickle_is_exact(pickled, future):
+            if replayed and len(pickled) > _LARGEST_PICKLE:
+                problems.append(f"its pickle takes {len(pickled)} bytes")
+            elif self._pickle_is_exact(pickled, future):
                 return RecoveryChoice("snapshot", replayed, by_value, problems=tuple(problems))
-            problems.append("its pickle goes on differently")
+            else:
+                problems.append("its pickle goes on differently")
         else:
             where = unpicklable_member(self.original, type(self.original.unwrapped).__name__)
             problems.append(f"{where or 'it'} cannot be pickled")
@@ -124,6 +130,22 @@ class _Trial:
             return RecoveryChoice("replay", True, problems=tuple(problems))
         problems.append("the same seed and actions lead elsewhere")
         return RecoveryChoice("restart", False, problems=tuple(problems))
+
+    def _own_state(self) -> tuple[Any, list[str]]:
+        if own_state_level(self.original) is None:
+            return None, []
+        try:
+            return save_own_state(self.original), []
+        except Exception as error:  # another library's get_state may want arguments; then it isn't for us
+            return None, [f"get_state() raised {error!r}"]
+
+    def _problem_of_own_state(self, own: Any, fresh: gymnasium.Env, future: Trace) -> str | None:
+        try:
+            restore_own_state(fresh, own, self._seeds[-3], len(self._before))
+            same = play(fresh, self._future, self._seeds) == future
+        except Exception as error:  # as above
+            return f"set_state(get_state()) raised {error!r}"
+        return None if same else "after set_state(get_state()) it goes on differently"
 
     def _pickle(self) -> tuple[bytes | None, bool]:
         by_value = False

@@ -66,6 +66,14 @@ class Remembering(Counter):
         return np.array([self.steps, self.episodes], np.float32)
 
 
+class Large(Counter):
+    """Carries a table that is dear to pickle."""
+
+    def __init__(self):
+        super().__init__(length=9, noisy=True)
+        self.table = np.zeros(10_000)
+
+
 def script_class():
     """A class as a script or notebook has it: found nowhere by its name."""
     names = {"__name__": "__main__", "Counter": Counter}
@@ -81,6 +89,7 @@ CASES = [
     ("own state", OwnState, {}, "own_state", False),
     ("cannot be pickled", Locked, {}, "replay", True),
     ("pickle begins anew", Restarting, {}, "replay", True),
+    ("large", Large, {}, "replay", True),
     ("remembers", Remembering, {}, "snapshot", False),
     ("one step", Counter, {"noisy": True, "length": 1}, "snapshot", True),
 ]
@@ -271,6 +280,41 @@ class Forgetful(Counter):
 
     def set_state(self, state):
         self.steps = state
+
+
+class OtherMeaning(Counter):
+    """Has methods of these names for something else, and no other way back."""
+
+    def __init__(self, needs_player=True):
+        super().__init__()
+        self.lock = threading.Lock()
+        self.drawn = np.random.default_rng().normal()
+        self.needs_player = needs_player
+
+    def _observe(self):
+        return np.array([self.steps, self.drawn], np.float32)
+
+    def get_state(self, player=None):
+        if self.needs_player and player is None:
+            raise TypeError("whose?")
+        return 3
+
+    def set_state(self, state):
+        raise KeyError(state)
+
+
+@pytest.mark.parametrize(
+    ("needs_player", "text"),
+    [
+        (True, r"get_state\(\) raised TypeError\('whose\?'\)"),
+        (False, r"set_state\(get_state\(\)\) raised KeyError\(3\)"),
+    ],
+)
+def test_methods_of_the_same_name_with_another_meaning(needs_player, text):
+    group = group_of(OtherMeaning, needs_player=needs_player)
+    group.reset()
+    with pytest.warns(RecoveryWarning, match=text):
+        assert group.state().recovery == "restart"
 
 
 def test_own_state_that_is_not_exact_is_not_used():
