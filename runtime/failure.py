@@ -42,12 +42,19 @@ def pack_exception(error: BaseException, task: str, where: str) -> bytes:
     state = {k: v for k, v in vars(error).items() if k != "__notes__"} if hasattr(error, "__dict__") else {}
     notes = list(getattr(error, "__notes__", ()))
     try:
-        stream, buffers, refs = serialization.dumps((type(error), error.args, state, notes))
+        stream, buffers, refs = serialization.dumps((type(error), _constructor_arguments(error), state, notes))
         if buffers or refs:
             raise TypeError("exceptions travel as one small pickle")
     except TypeError:
         stream = b""
     return pickle.dumps((stream, text, task, where), 5)
+
+
+def _constructor_arguments(error: BaseException) -> tuple[Any, ...]:
+    """Return what the built-in part of the exception was made from: `args`, and more for OSError with a file name."""
+    if type(type(error).__reduce__).__name__ == "method_descriptor":
+        return error.__reduce__()[1]  # type: ignore[return-value]
+    return error.args
 
 
 def pack_error(error: BaseException, cause: bytes | None = None) -> bytes:

@@ -7,6 +7,7 @@ engines, so arguments are copies, results are read-only, and what could not be s
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -74,7 +75,7 @@ class SerialEngine:
         self._lifetimes: dict[bytes, bytes] = {}
         self._names: dict[str, bytes] = {}
         self._published: dict[str, bytes] = {}
-        self._unsealed: dict[int, np.ndarray] = {}
+        self._unsealed: dict[int, weakref.ref[np.ndarray]] = {}
         self._dropped: deque[bytes] = deque()
         self._ids = itertools.count(1)
 
@@ -106,15 +107,17 @@ class SerialEngine:
                 if actor_id is not None:
                     self._bury(self._actors[actor_id], "its last handle is gone")
 
-    def _pack(self, value: Any) -> _Value:
+    def _pack(self, value: Any, seal: bool = True) -> _Value:
         stream, buffers, inner = serialization.dumps(value)
-        return _Value(stream, [self._seal(memoryview(buffer.raw())) for buffer in buffers], inner)
+        return _Value(stream, [self._keep(memoryview(buffer.raw()), seal) for buffer in buffers], inner)
 
-    def _seal(self, view: memoryview) -> Any:
+    def _keep(self, view: memoryview, seal: bool) -> Any:
         """Return a read-only buffer with these contents: the array itself if it came from `empty`, else a copy."""
-        array = self._unsealed.pop(serialization.address_of(view), None) if self._unsealed else None
+        found = self._unsealed.get(serialization.address_of(view)) if seal and self._unsealed else None
+        array = None if found is None else found()
         if array is None or array.nbytes != view.nbytes:
             return bytes(view)
+        del self._unsealed[serialization.address_of(view)]
         array.flags.writeable = False
         return memoryview(array.reshape(-1).view("uint8"))
 
@@ -149,13 +152,14 @@ class SerialEngine:
         return future
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-        """Return an array that `_seal` will recognise."""
+        """Return an array that `_keep` will recognise."""
         import numpy as np
 
         array = np.empty(shape, dtype)
         if array.nbytes and not array.dtype.hasobject:
-            self._unsealed[array.__array_interface__["data"][0]] = array
-        return array.view()
+            address = array.__array_interface__["data"][0]
+            self._unsealed[address] = weakref.ref(array, lambda _: self._unsealed.pop(address, None))
+        return array
 
     # Tasks ------------------------------------------------------------------------------------------------------
 
@@ -167,7 +171,7 @@ class SerialEngine:
 
     def _pack_arguments(self, arguments: Arguments) -> tuple[_Value, list[ObjectRef]]:
         args, kwargs, refs = serialization.take_out_refs(*arguments)
-        return self._pack((args, kwargs)), refs
+        return self._pack((args, kwargs), seal=False), refs
 
     def _arguments(self, packed: _Value, refs: list[ObjectRef]) -> Arguments:
         args, kwargs = self._load(packed)

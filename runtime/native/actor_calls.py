@@ -152,6 +152,8 @@ class ActorCalls:
     def find(self, name: str) -> ActorId | None:
         """Return the living actor of that name."""
         client = self._client
+        with client.lock:
+            client.settle_drops()
         found = client.ask_node(m.FindActor(name)).handle
         if found is None:
             return None
@@ -241,6 +243,8 @@ class ActorCalls:
                 for task in link.inflight:
                     del self._running[task]
                 link.inflight, link.process, link.connection = {}, None, None
+                if link.state == "dead":
+                    self._settle_interrupted(link)
 
     def _on_state(self, message: m.ActorState) -> None:
         link = self._links.get(message.actor)

@@ -97,6 +97,11 @@ class Board:
                 break  # lines are given out in order, and this one never was
         return held
 
+    def close(self) -> None:
+        """Unmap the board."""
+        self._cells.release()
+        self._memory.close()
+
     def open_line(self, index: int) -> None:
         """Begin a process's line; for the node."""
         self._cells[index * _REGION // 8] = 1
@@ -236,6 +241,15 @@ def sealed_blocks(fd: int) -> dict[int, bytes]:
     return blocks
 
 
+class _LastView(weakref.ref):
+    """Tells the end of the last view of a block. Kept by identity: what it refers to is not hashable."""
+
+    __slots__ = ("gone", "key")
+
+    key: tuple[int, int]
+    gone: Callable[[], None] | None
+
+
 @dataclass
 class _Hold:
     slot: int
@@ -250,8 +264,8 @@ class Views:
         self._board = board
         self._arenas: dict[tuple[bytes, int], mmap.mmap] = {}
         self._holds: dict[tuple[int, int], _Hold] = {}
-        self._exporters: dict[weakref.ref, tuple[tuple[int, int], Callable[[], None] | None]] = {}
-        self._ended: deque[weakref.ref] = deque()
+        self._exporters: dict[int, _LastView] = {}
+        self._ended: deque[_LastView] = deque()
         self._lock = threading.Lock()
 
     def add_own(self, process: bytes, arena: Arena) -> None:
@@ -292,7 +306,9 @@ class Views:
             # numpy keeps the innermost exporter of a buffer alive, not the memoryview or array it was made from, so
             # the end of the last view is seen only on an exporter of our own.
             exporter = (ctypes.c_char * span.size).from_buffer(memory, span.offset + HEADER)
-            self._exporters[weakref.ref(exporter, self._ended.append)] = (key, gone)
+            last = _LastView(exporter, self._ended.append)  # type: ignore[arg-type]  # a ref is its own callback's argument
+            last.key, last.gone = key, gone
+            self._exporters[id(last)] = last
             return exporter
 
     def drain(self) -> None:
@@ -304,14 +320,15 @@ class Views:
         callbacks = []
         with self._lock:
             while self._ended:
-                key, gone = self._exporters.pop(self._ended.popleft())
-                hold = self._holds[key]
+                last = self._ended.popleft()
+                del self._exporters[id(last)]
+                hold = self._holds[last.key]
                 hold.count -= 1
                 if hold.count == 0:
-                    del self._holds[key]
+                    del self._holds[last.key]
                     self._board.remove(hold.slot)
-                if gone is not None:
-                    callbacks.append(gone)
+                if last.gone is not None:
+                    callbacks.append(last.gone)
         for gone in callbacks:
             gone()
 
@@ -322,6 +339,12 @@ class Views:
         finally:
             os.close(fd)
         return self._arenas.setdefault((span.maker, span.arena), memory)
+
+    def close(self) -> None:
+        """Drop all mappings; views that are still alive keep theirs, and leave no trace on the board."""
+        self._arenas.clear()
+        self._exporters.clear()
+        self._ended.clear()
 
     def forget(self, process: bytes) -> None:
         """Drop the mappings of a dead process's arena; views of it stay valid."""

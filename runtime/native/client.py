@@ -436,7 +436,11 @@ class Client:
         """Handle what the node said last; for a driver whose node has ended."""
         self.broken = self.broken or "the runtime was shut down"
         waiter = Waiter()
-        self._answers.append((waiter, []))
+        with self.lock:
+            if not self.node.closed:
+                self._answers.append((waiter, []))
+            else:
+                waiter.finish()
         self.reactor.wait(waiter, time.monotonic() + 1)
 
     def close(self) -> None:
@@ -447,6 +451,7 @@ class Client:
             for connection in [self.node, *self._peers.values()]:
                 connection.close()
             self._listener.close()
+            self.store.close()
 
 
 def _peer(connection: Connection) -> bytes:

@@ -35,11 +35,12 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)  # it died before we asked
 
 
-def start_fork_server(theirs: socket.socket, ours: socket.socket, settings: dict[str, Any]) -> None:
-    """Fork the fork server; in the child, serve and never return."""
+def start_fork_server(theirs: socket.socket, ours: socket.socket, settings: dict[str, Any]) -> int:
+    """Fork the fork server and return its pid; in the child, serve and never return."""
     parent = os.getpid()
-    if os.fork():
-        return
+    pid = os.fork()
+    if pid:
+        return pid
     code = 1
     try:
         die_with_parent(parent)

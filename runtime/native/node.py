@@ -11,7 +11,6 @@ its last driver, however that one ended, and everything that it started ends wit
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -38,7 +37,7 @@ _LAST_OUTPUT_SECONDS = 0.5
 class Node:
     """All state of the daemon, and what it does about each message."""
 
-    def __init__(self, session: str, resources: dict[str, float], fork_server: Connection) -> None:
+    def __init__(self, session: str, resources: dict[str, float], fork_server: Connection, fork_server_pid: int) -> None:
         self._resources = resources
         cpus = max(1, int(resources.get("CPU", 1)))
         self._scheduler = Scheduler(resources, idle_slots=4 * cpus)
@@ -60,6 +59,7 @@ class Node:
         self._listener = listen(session, None)
         self._watch(self._listener.fileno(), self._accept)
         self._fork_server = fork_server
+        self._fork_server_pid = fork_server_pid
         self._watch(fork_server.fileno(), self._read_fork_server)
         self.running = True
         self._handlers: dict[type, Callable[[Process, Any], None]] = {
@@ -407,6 +407,7 @@ class Node:
 
     def _end_all(self) -> None:
         """Kill the workers, pass on what they printed last, and leave."""
+        os.kill(self._fork_server_pid, signal.SIGKILL)  # first, so that no worker is just being made
         for process in self._processes.values():
             if not process.driver:
                 process.ended = True
@@ -419,9 +420,7 @@ class Node:
                     reader()
         for process in self._processes.values():
             if process.connection is not None:
-                process.connection.sock.setblocking(True)
-                with contextlib.suppress(OSError):
-                    process.connection.sock.settimeout(1)
+                process.connection.sock.settimeout(1)  # the last lines may wait for room
                 process.connection.flush()
 
 
@@ -435,9 +434,9 @@ def main() -> None:
     settings = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ours, theirs = socket.socketpair()
-    start_fork_server(theirs, ours, settings)
+    pid = start_fork_server(theirs, ours, settings)
     theirs.close()
-    node = Node(settings["session"], settings["resources"], Connection(ours))
+    node = Node(settings["session"], settings["resources"], Connection(ours), pid)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     os.close(sys.stdout.fileno())

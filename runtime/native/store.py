@@ -151,6 +151,12 @@ class Store:
         """Take back blocks of this process's own arena."""
         self.arena.free(spans)
 
+    def close(self) -> None:
+        """Let go of all shared memory; arrays that are still alive keep theirs."""
+        self._views.close()
+        self._arena = None
+        self._board.close()
+
     def process_died(self, process: bytes) -> None:
         """Forget a dead process's arena, and take back the blocks that were made for it."""
         self._views.forget(process)

@@ -1,0 +1,65 @@
+"""What all tests share: an engine to run on, and a check that nothing is left behind."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from shoal import runtime
+
+DEADLINE = 10.0
+
+
+def wait_until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
+    """Return as soon as `condition` holds; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        os.sched_yield()
+
+
+def shoal_processes() -> list[psutil.Process]:
+    """Return the processes that this one, or a node that it started, has made."""
+    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def _descriptors() -> set[str]:
+    kinds = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+        if target.startswith(("socket:", "anon_inode:[event", "/memfd:")):
+            kinds.add(f"{fd} {target}")
+    return kinds
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a process, a socket or shared memory behind."""
+    before = _descriptors()
+    yield
+    runtime.shutdown()
+    left = [f"{process.pid} {process.cmdline()}" for process in shoal_processes()]
+    assert not left, f"processes left behind: {left}"
+    leaked = _descriptors() - before
+    assert not leaked, f"descriptors left open: {leaked}"
+
+
+@pytest.fixture(params=["serial", "native"])
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test on every engine, with two CPUs."""
+    runtime.init(engine=request.param, num_cpus=2)
+    yield request.param
+    runtime.shutdown()
+
+
+@pytest.fixture
+def native() -> Iterator[None]:
+    """Run the test on the native engine, with two CPUs."""
+    runtime.init(engine="native", num_cpus=2)
+    yield
+    runtime.shutdown()
