@@ -1,0 +1,120 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from shoal.envs import stream
+from shoal.rl import Policy
+from shoal.runtime import InputError
+
+OBSERVATIONS = {
+    "box": spaces.Box(-1, 1, (4,)),
+    "matrix": spaces.Box(-1, 1, (2, 3), dtype=np.float64),
+    "image": spaces.Box(0, 255, (2, 2, 1), dtype=np.uint8),
+    "discrete": spaces.Discrete(3, start=5),
+    "multi_discrete": spaces.MultiDiscrete([2, 3]),
+    "multi_binary": spaces.MultiBinary(3),
+}
+ACTIONS = {
+    "discrete": spaces.Discrete(3, start=-1),
+    "multi_discrete": spaces.MultiDiscrete([2, 3]),
+    "multi_binary": spaces.MultiBinary(3),
+    "box": spaces.Box(-0.01, 0.01, (2,)),
+}
+
+
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_acts_for_one_observation_and_for_a_batch(observation, action):
+    policy = Policy(OBSERVATIONS[observation], ACTIONS[action], seed=1)
+    samples = [policy.observation_space.sample() for _ in range(5)]
+    batch = policy.act(np.stack(samples), deterministic=True)
+    assert len(batch) == 5
+    for sample, chosen in zip(samples, batch, strict=True):
+        assert policy.action_space.contains(chosen)
+        np.testing.assert_allclose(policy.act(sample, deterministic=True), chosen, atol=1e-6)
+    assert policy.action_space.contains(policy.act(samples[0]))
+
+
+def test_rows_are_one_hot_and_images_are_scaled():
+    rows = Policy(OBSERVATIONS["discrete"], ACTIONS["box"]).encode(np.array([5, 7]))
+    assert rows.tolist() == [[1, 0, 0], [0, 0, 1]]
+    rows = Policy(OBSERVATIONS["multi_discrete"], ACTIONS["box"]).encode(np.array([[1, 2]]))
+    assert rows.tolist() == [[0, 1, 0, 0, 1]]
+    rows = Policy(OBSERVATIONS["image"], ACTIONS["box"]).encode(np.full((1, 2, 2, 1), 51, dtype=np.uint8))
+    np.testing.assert_allclose(rows, [[0.2] * 4])
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 5, 4), ()])
+def test_a_wrong_shape_is_named_with_the_wanted_one(shape):
+    policy = Policy(OBSERVATIONS["box"], ACTIONS["box"])
+    with pytest.raises(ValueError, match=r"shape \(.*\).*shape \(4,\) or a batch of shape \(B, 4\)") as caught:
+        policy.act(np.zeros(shape))
+    assert str(shape) in str(caught.value)
+
+
+def test_parameters_are_views_into_one_flat_array():
+    policy = Policy(OBSERVATIONS["box"], ACTIONS["discrete"])
+    observation = np.ones(4, dtype=np.float32)
+    before = policy.values(observation[np.newaxis])
+    policy.flat_parameters.zero_()
+    assert policy.values(observation[np.newaxis]).tolist() == [0.0]
+    assert before != 0
+
+
+def test_gradients_arrive_in_one_flat_array():
+    policy = Policy(OBSERVATIONS["box"], ACTIONS["box"])
+    values, log_probs, entropies = policy.evaluate_actions(policy.encode(np.ones((3, 4))), torch.zeros(3, 2))
+    (values.sum() + log_probs.sum() + entropies.sum()).backward()
+    gradients = policy.layout.views(policy.flat_gradients.numpy())
+    assert all(gradients[name].any() for name in ("encoder.pi.0.weight", "encoder.vf.1.bias", "head.log_std"))
+
+
+def test_exploring_and_learning_agree_on_log_probabilities():
+    policy = Policy(OBSERVATIONS["box"], ACTIONS["multi_discrete"], seed=2)
+    observations = stream(0, "observations").normal(size=(6, 4)).astype(np.float32)
+    actions, outputs, values = policy.explore(observations, policy.draw_noise(stream(0, "noise"), (6,)))
+    learned_values, log_probs, _ = policy.evaluate_actions(policy.encode(observations), torch.from_numpy(actions))
+    np.testing.assert_allclose(policy.log_probs(outputs, actions), log_probs.detach(), rtol=1e-5)
+    np.testing.assert_allclose(values, learned_values.detach(), rtol=1e-5)
+
+
+def test_random_actions_come_from_the_given_stream():
+    policy = Policy(OBSERVATIONS["box"], ACTIONS["box"])
+    observations = np.zeros((4, 4), dtype=np.float32)
+    first, again, other = (policy.act(observations, noise_stream=stream(seed, "act")) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_weights_go_out_and_in():
+    policy, other = (Policy(OBSERVATIONS["box"], ACTIONS["box"], seed=seed) for seed in (1, 2))
+    assert policy.weights_sha256() != other.weights_sha256()
+    other.set_weights(policy.get_weights(), version=7)
+    assert policy.weights_sha256() == other.weights_sha256()
+    assert other.version == 7
+    with pytest.raises(ValueError, match=r"\(3,\).*parameters"):
+        policy.set_weights(np.zeros(3, dtype=np.float32), version=8)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_save_and_load_give_the_same_policy(tmp_path, action):
+    policy_kwargs = {"net_arch": {"pi": [8], "vf": [4, 4]}, "activation": "relu"}
+    policy = Policy(OBSERVATIONS["matrix"], ACTIONS[action], policy_kwargs=policy_kwargs, seed=4)
+    policy.version = 12
+    policy.save(tmp_path / "policy")
+    loaded = Policy.load(tmp_path / "policy")
+    assert loaded.weights_sha256() == policy.weights_sha256()
+    assert loaded.version == 12
+    assert loaded.action_space == policy.action_space
+    assert loaded.observation_space == policy.observation_space
+    observations = np.ones((3, 2, 3))
+    assert np.array_equal(loaded.act(observations, deterministic=True), policy.act(observations, deterministic=True))
+    json.loads((tmp_path / "policy" / "policy.json").read_text())
+
+
+def test_spaces_that_are_not_supported_are_refused():
+    with pytest.raises(InputError, match="Dict"):
+        Policy(spaces.Dict({"a": spaces.Discrete(2)}), ACTIONS["box"])
