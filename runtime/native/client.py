@@ -79,9 +79,12 @@ class Client:
             self.handlers[answer] = self._on_answer
         self.on_death: list[Callable[[bytes, str], None]] = []
         self._listener = listener or listen(session, self.me)
-        self.reactor.watch(self._listener.fileno(), self._accept)
         self.reactor.before_poll = self._tidy
         self.node = Connection(sock, self.reactor.want_write)
+
+    def start(self) -> None:
+        """Begin to read, now that whoever builds on this has added its handlers."""
+        self.reactor.watch(self._listener.fileno(), self._accept)
         self._watch(self.node)
 
     # Connections ------------------------------------------------------------------------------------------------

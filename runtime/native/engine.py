@@ -51,10 +51,11 @@ class NativeEngine:
         self._node: subprocess.Popen | None = _start_node(settings)
         self._join(Client(session, None, log_to_driver=log_to_driver))
         self.client.handlers[m.Output] = _show
+        self.client.start()
 
     @classmethod
     def join(cls, session: str, process: bytes) -> NativeEngine:
-        """Return the engine of a worker."""
+        """Return the engine of a worker, whose client is still to be started."""
         engine = cls.__new__(cls)
         engine._node = None
         engine._join(Client(session, process))

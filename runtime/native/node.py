@@ -37,7 +37,9 @@ _LAST_OUTPUT_SECONDS = 0.5
 class Node:
     """All state of the daemon, and what it does about each message."""
 
-    def __init__(self, session: str, resources: dict[str, float], fork_server: Connection, fork_server_pid: int) -> None:
+    def __init__(
+        self, session: str, resources: dict[str, float], fork_server: Connection, fork_server_pid: int
+    ) -> None:
         self._resources = resources
         cpus = max(1, int(resources.get("CPU", 1)))
         self._scheduler = Scheduler(resources, idle_slots=4 * cpus)
@@ -407,6 +409,7 @@ class Node:
 
     def _end_all(self) -> None:
         """Kill the workers, pass on what they printed last, and leave."""
+        self._unwatch(self._fork_server.fileno())
         os.kill(self._fork_server_pid, signal.SIGKILL)  # first, so that no worker is just being made
         for process in self._processes.values():
             if not process.driver:

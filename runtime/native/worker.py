@@ -63,6 +63,7 @@ class Worker:
             m.Exit: self._on_exit,
         }
         client.before_block, client.after_block = self._before_block, self._after_block
+        client.start()
 
     # Arrivals; in whichever thread reads ------------------------------------------------------------------------
 

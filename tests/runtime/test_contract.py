@@ -242,7 +242,18 @@ def test_get_refuses_what_is_no_ref(engine, bad):
 
 @pytest.mark.parametrize(
     "value",
-    [None, 1, 2.5, "text", b"bytes", (1, [2, {"three": {4}}]), {"k": np.arange(3)}, np.float32(2), range(5), "x" * 300_000],
+    [
+        None,
+        1,
+        2.5,
+        "text",
+        b"bytes",
+        (1, [2, {"three": {4}}]),
+        {"k": np.arange(3)},
+        np.float32(2),
+        range(5),
+        "x" * 300_000,
+    ],
     ids=lambda value: str(value)[:20],
 )
 def test_values_survive_put_and_get(engine, value):

@@ -314,7 +314,12 @@ def test_calls_made_before_the_last_handle_is_dropped_are_run():
 
 def _run(source, **kwargs):
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, timeout=60, check=False, **kwargs
+        [sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **kwargs,
     )
 
 
@@ -368,7 +373,7 @@ def test_works_inside_a_running_event_loop():
 def test_process_titles_are_readable():
     keeper = Keeper.remote()
     process = psutil.Process(runtime.get(keeper.pid.remote()))
-    assert process.cmdline() == ["shoal: Keeper"]
+    assert process.cmdline()[0] == "shoal: Keeper"
 
 
 def test_first_use_starts_the_runtime():
