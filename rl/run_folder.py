@@ -89,9 +89,10 @@ def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
     if not known:
         raise InputError(f"'{folder}' holds files, but no run. Choose another --run-dir: they will not be deleted")
     if not overwrite:
+        resume = f"continue it with --resume {folder}, " if (folder / "checkpoints").exists() else ""
         raise InputError(
-            f"run folder '{folder}' exists already (it holds {', '.join(known)}). Continue it with --resume {folder}, "
-            "replace it with --overwrite, or choose another --run-dir"
+            f"run folder '{folder}' exists already (it holds {', '.join(known)}): {resume}replace it with --overwrite, "
+            "or choose another --run-dir"
         )
     return folder
 

@@ -19,14 +19,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...runtime import ActorDiedError, ActorHandle, InputError, WorkerCrashedError, get, kill, preload, remote
+from ...runtime import ActorHandle, InputError, exceptions, get, is_initialized, kill, preload, remote
 from .http import HttpServer
 from .observations import as_batch
-from .queueing import MOST_ATTEMPTS, Request, RequestQueue
+from .queueing import MOST_ATTEMPTS, Request, RequestQueue, ServerClosedError
 from .replica import PolicyReplica
 from .source import PolicySource, Savable
 
-_REPLICA_LOST = (ActorDiedError, WorkerCrashedError)
+_REPLICA_LOST = (exceptions.ActorError, exceptions.WorkerCrashedError)
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,8 @@ class Served:
             if len(batch) > 1:
                 observations = np.concatenate([request.observations for request in batch])
             try:
+                if not is_initialized():  # the call would start a runtime anew
+                    raise ServerClosedError("the runtime was shut down. Serve the policy again")
                 call = self._replicas[index].act.remote(observations, deterministic=batch[0].deterministic)
                 actions, version = get(call)
             except Exception as error:  # whatever it is, it belongs to those who asked; this thread must live on
@@ -250,7 +252,7 @@ class Served:
         for thread in self._threads:
             thread.join()
         self._queue.close("the served policy is closed", drop=True)
-        for replica in self._replicas:
+        for replica in self._replicas if is_initialized() else []:
             kill(replica)
         self._replicas.clear()
         self._alive.clear()

@@ -5,16 +5,12 @@ import shutil
 
 import pytest
 
-from shoal import runtime
 from shoal.cli.main import main
 
 
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
-    runtime.shutdown()
     monkeypatch.chdir(tmp_path)
-    yield
-    runtime.shutdown()
 
 
 TRAIN = ["train", "ppo", "CartPole-v1", "--engine", "serial", "--total-timesteps", "100"]
@@ -105,7 +101,7 @@ def test_nothing_is_written(capsys, tmp_path):
 
 
 def test_a_run_folder_that_exists(capsys, tmp_path):
-    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "checkpoints").mkdir(parents=True)
     (tmp_path / "old" / "config.json").write_text("{}")
     message = refused([*TRAIN, "--run-dir", "old"], capsys)
     assert "'old' exists already" in message
@@ -115,11 +111,9 @@ def test_a_run_folder_that_exists(capsys, tmp_path):
 
 @pytest.fixture(scope="module")
 def a_run(tmp_path_factory):
-    runtime.shutdown()
     folder = tmp_path_factory.mktemp("module") / "run"
     small = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1"]
     assert main([*TRAIN, *small, "--run-dir", str(folder)]) == 0
-    runtime.shutdown()
     return folder
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from shoal import runtime
 from shoal.cli.main import main
 
 SMALL = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1", "--preset", "none"]
@@ -23,14 +22,10 @@ def engine(request):
 
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
-    runtime.shutdown()
     monkeypatch.chdir(tmp_path)
-    yield
-    runtime.shutdown()
 
 
 def train(env, *flags, engine="serial", steps=256):
-    runtime.shutdown()
     return main(["train", "ppo", env, "--engine", engine, "--total-timesteps", str(steps), *SMALL, *flags])
 
 
@@ -84,7 +79,6 @@ def test_overwrite(capsys):
 def test_resume_is_as_if_it_had_not_stopped(engine, capsys):
     assert train("CartPole-v1", "--run-dir", "whole", steps=512, engine=engine) == 0
     assert train("CartPole-v1", "--run-dir", "parts", steps=256, engine=engine) == 0
-    runtime.shutdown()
     resume = ["train", "--resume", "parts", "--engine", engine, "--total-timesteps", "512", "--workers", "2"]
     assert main(resume) == 0
     whole, parts = (json.loads(Path(name, "result.json").read_text()) for name in ("whole", "parts"))
@@ -101,13 +95,11 @@ def test_an_environment_of_the_current_folder(engine, tmp_path, capsys):
     assert code == 0, capsys.readouterr().err
     assert json.loads(Path("run/metrics.jsonl").read_text().splitlines()[0])["episode_lengths"][0] == 3
     assert main(["evaluate", "run", "--episodes", "2", "--json"]) == 0
-    runtime.shutdown()
     assert main(["train", "--resume", "run", "--engine", engine, "--total-timesteps", "512"]) == 0
 
 
 def test_with_json_what_an_environment_prints_goes_to_standard_error(engine, capfd):
     assert train("cli_envs:Talking", "--run-dir", "run", "--json", steps=128, engine=engine) == 0
-    runtime.shutdown()
     output = capfd.readouterr()
     assert json.loads(output.out)["env"] == "cli_envs:Talking"
     assert "hello from the environment" in output.err
@@ -163,7 +155,6 @@ def test_stopping_a_training(number, engine):
     assert list(Path("run/checkpoints").glob("[0-9]*"))
     saved = int(next(Path("run/checkpoints").iterdir()).name)
 
-    runtime.shutdown()
     assert main(["train", "--resume", "run", "--engine", engine, "--total-timesteps", str(saved + 1)]) == 0
     assert json.loads(Path("run/result.json").read_text())["timesteps"] > saved
 

@@ -34,12 +34,10 @@ def test_it_is_short_and_says_how_it_is_run(name):
 @pytest.mark.parametrize("name", RUNS)
 def test_it_runs(name, tmp_path, monkeypatch, capsys):
     arguments, wanted = RUNS[name]
-    runtime.shutdown()
     runtime.init(engine="serial")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
-    runtime.shutdown()
     output = capsys.readouterr().out
     for text in wanted:
         assert text in output

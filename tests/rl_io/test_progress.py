@@ -4,7 +4,7 @@ import io
 
 import pytest
 from rich.console import Console
-from test_run_folder import FakeTraining, report, result
+from run_fakes import FakeTraining, report, result
 
 from shoal.rl import progress
 from shoal.rl.progress import ProgressDisplay

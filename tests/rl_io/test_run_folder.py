@@ -2,58 +2,15 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from run_fakes import FakeTraining, report, result
 
-from shoal.envs import Episode
-from shoal.rl.callbacks import IterationReport, TrainingResult
 from shoal.rl.learning_curve import draw_learning_curve, episode_curve
 from shoal.rl.metrics import read_metrics
 from shoal.rl.run_folder import RunFolder, check_vacant, default_run_dir, read_config
 from shoal.runtime import InputError
-
-
-class FakeTraining:
-    """A training that saves an empty file as its checkpoint."""
-
-    name, env_id, seed, workers, preset = "ppo", "CartPole-v1", 3, 2, {}
-
-    def __init__(self) -> None:
-        self.timesteps = self.iteration = 0
-
-    def settings(self):
-        return {"algorithm": self.name, "env": self.env_id, "seed": self.seed}
-
-    def save(self, folder):
-        path = Path(folder) / "checkpoints" / f"{self.timesteps:012d}"
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-
-def report(iteration, returns=(), **metrics):
-    episodes = [
-        Episode(environment=i, index=0, return_=value, length=int(value), seed=0, end_step=1)
-        for i, value in enumerate(returns)
-    ]
-    return IterationReport(
-        iteration=iteration,
-        timesteps=100 * iteration,
-        total_timesteps=1000,
-        metrics={"time/fps": 10.0, **metrics},
-        episodes=episodes,
-        episode_return_mean=float(np.mean(returns)) if returns else None,
-        elapsed_seconds=0.5 * iteration,
-    )
-
-
-def result():
-    return TrainingResult(
-        algorithm="ppo", env="CartPole-v1", seed=3, workers=2, timesteps=200, iterations=2, episode_return_mean=2.0,
-        solved=False, solved_timesteps=None, interrupted=False, wall_seconds=1.0, total_seconds=2.0,
-        weights_sha256="ab",
-    )  # fmt: skip
 
 
 def events(folder):
@@ -136,6 +93,9 @@ def test_an_interrupted_run_has_a_curve_and_no_result(tmp_path):
 
 def test_an_older_run_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"holds config.json\): replace it with --overwrite"):
+        RunFolder(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InputError, match=r"exists already .*--resume .*--overwrite"):
         RunFolder(tmp_path)
 

@@ -1,5 +1,6 @@
 """A served policy over HTTP."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -12,27 +13,36 @@ from gymnasium import spaces
 
 from shoal import runtime
 from shoal.rl import Answer, Policy, ServerBusyError, ServerClosedError, serve
-from shoal.rl.serving.http import HttpServer, is_loopback, parse_address
+from shoal.rl.serving.http import HttpServer, is_loopback, make_app, parse_address
 from shoal.runtime import InputError
 
 
-@pytest.fixture(scope="module")
-def url():
-    runtime.shutdown()
+@pytest.fixture
+def served():
     runtime.init(engine="serial")
     policy = Policy(spaces.Box(-1.0, 1.0, (4,), np.float32), spaces.Discrete(3), seed=1)
-    with serve(policy, http="127.0.0.1:0", max_batch_size=8) as served:
-        yield served.http_address
-    runtime.shutdown()
+    with serve(policy, max_batch_size=8) as made:
+        yield made
 
 
-def test_one_observation_and_a_batch(url):
-    one = httpx.post(f"{url}/act", json={"observation": [0, 0, 0, 0]})
+def ask(served, method, path, **options):
+    """Send one request to the application, without a server."""
+
+    async def send():
+        transport = httpx.ASGITransport(app=make_app(served), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shoal") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(send())
+
+
+def test_one_observation_and_a_batch(served):
+    one = ask(served, "POST", "/act", json={"observation": [0, 0, 0, 0]})
     assert one.status_code == 200
     assert one.headers["content-type"] == "application/json"
     assert one.json()["action"] in (0, 1, 2)
     assert one.json()["version"] == 0
-    batch = httpx.post(f"{url}/act", json={"observation": [[0, 0, 0, 0]] * 3, "deterministic": True})
+    batch = ask(served, "POST", "/act", json={"observation": [[0, 0, 0, 0]] * 3, "deterministic": True})
     assert batch.json()["action"] == [one.json()["action"]] * 3
 
 
@@ -53,36 +63,47 @@ def test_one_observation_and_a_batch(url):
         ('{"observation": []}', "has shape (0,); want (4,)"),
     ],
 )
-def test_what_cannot_be_an_observation(url, body, message):
-    reply = httpx.post(f"{url}/act", content=body)
+def test_what_cannot_be_an_observation(served, body, message):
+    reply = ask(served, "POST", "/act", content=body)
     assert reply.status_code == 422
     assert message in reply.json()["error"]
-    assert httpx.post(f"{url}/act", json={"observation": [0, 0, 0, 0]}).status_code == 200, "the server goes on"
+    assert ask(served, "POST", "/act", json={"observation": [0, 0, 0, 0]}).status_code == 200, "the server goes on"
 
 
-def test_health(url):
-    health = httpx.get(f"{url}/health")
+def test_health(served):
+    health = ask(served, "GET", "/health")
     assert health.status_code == 200
     assert health.json()["status"] == "ok"
     assert health.json()["replicas"] == 1
 
 
-def test_what_is_not_there(url):
-    missing = httpx.get(f"{url}/acts")
+def test_what_is_not_there():
+    missing = ask(Stub(), "GET", "/acts")
     assert missing.status_code == 404
     assert missing.json() == {"error": "Not Found: there are POST /act and GET /health"}
-    assert httpx.get(f"{url}/act").status_code == 405
+    assert ask(Stub(), "GET", "/act").status_code == 405
 
 
-def test_a_body_without_end(url, monkeypatch):
+def test_a_body_without_end(monkeypatch):
     monkeypatch.setattr("shoal.rl.serving.http._LONGEST_BODY", 100)
-    reply = httpx.post(f"{url}/act", content=b" " * 101)
+    reply = ask(Stub(), "POST", "/act", content=b" " * 101)
     assert reply.status_code == 413
     assert "longer than 100 bytes" in reply.json()["error"]
 
 
-def test_an_address_in_use(url):
-    port = url.rsplit(":", 1)[1]
+def test_a_real_server(served):
+    url = served.listen("127.0.0.1:0")
+    assert served.http_address == url
+    with httpx.Client(base_url=url) as client:
+        assert client.post("/act", json={"observation": [0, 0, 0, 0]}).json()["version"] == 0
+        assert client.post("/act", json={"observation": [0]}).status_code == 422
+        assert client.get("/health").json()["requests"] == 1
+    with pytest.raises(InputError, match="served over HTTP already"):
+        served.listen("127.0.0.1:0")
+
+
+def test_an_address_in_use(listen):
+    port = listen(Stub()).rsplit(":", 1)[1]
     with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1:{port}: Address already in use"):
         HttpServer(Stub(), f"127.0.0.1:{port}")
 
@@ -118,21 +139,21 @@ def listen():
         server.close()
 
 
-def test_a_full_queue_is_503(listen):
-    reply = httpx.post(f"{listen(Stub(ServerBusyError('9 wait')))}/act", json={"observation": 0})
+def test_a_full_queue_is_503():
+    reply = ask(Stub(ServerBusyError("9 wait")), "POST", "/act", json={"observation": 0})
     assert reply.status_code == 503
     assert reply.headers["retry-after"] == "1"
     assert reply.json() == {"error": "9 wait"}
 
 
-def test_no_replica_is_503(listen):
-    url = listen(Stub(ServerClosedError("none is left"), status="down"))
-    assert httpx.post(f"{url}/act", json={"observation": 0}).status_code == 503
-    assert httpx.get(f"{url}/health").status_code == 503
+def test_no_replica_is_503():
+    stub = Stub(ServerClosedError("none is left"), status="down")
+    assert ask(stub, "POST", "/act", json={"observation": 0}).status_code == 503
+    assert ask(stub, "GET", "/health").status_code == 503
 
 
-def test_our_own_bug_is_500_and_says_what(listen):
-    reply = httpx.post(f"{listen(Stub(KeyError('key')))}/act", json={"observation": 0})
+def test_our_own_bug_is_500_and_says_what():
+    reply = ask(Stub(KeyError("key")), "POST", "/act", json={"observation": 0})
     assert reply.status_code == 500
     assert reply.json() == {"error": "KeyError: 'key'"}
 

@@ -18,10 +18,14 @@ BOX = spaces.Box(-1.0, 1.0, (4,), np.float32)
 
 @pytest.fixture(params=["serial", pytest.param("native", marks=pytest.mark.slow)])
 def engine(request):
-    runtime.shutdown()
     runtime.init(engine=request.param)
-    yield request.param
-    runtime.shutdown()
+    return request.param
+
+
+@pytest.fixture(params=["serial", "native"])
+def each_engine(request):
+    runtime.init(engine=request.param)
+    return request.param
 
 
 def policy(action_space=None, seed=1):
@@ -53,7 +57,7 @@ def test_an_answer_does_not_depend_on_who_else_asked(engine):
     assert len({row.tobytes() for row in alone}) == 32
 
 
-def test_from_many_threads(engine):
+def test_from_many_threads(each_engine):
     trained, batch = policy(), observations(64)
     wanted = trained.act(batch, deterministic=True)
     got = np.full((8, 64), -1)
@@ -103,11 +107,11 @@ def kill_replica(served, engine, index=0):
         runtime.kill(replica)
 
 
-def test_a_replica_that_dies_comes_back(engine):
+def test_a_replica_that_dies_comes_back(each_engine):
     trained, batch = policy(), observations(50)
     with serve(trained, max_batch_size=4) as served:
         before = served.act(batch)
-        kill_replica(served, engine)
+        kill_replica(served, each_engine)
         assert served.act(batch).tolist() == before.tolist()
         health = served.health()
     assert health["status"] == "ok"
@@ -134,7 +138,6 @@ def test_without_a_replica_the_request_fails_and_says_why(engine, monkeypatch):
 
 
 def test_a_batch_that_fails_is_tried_request_by_request(monkeypatch):
-    runtime.shutdown()
     runtime.init(engine="serial")
 
     class Choosy(served_module.PolicyReplica):
@@ -152,7 +155,6 @@ def test_a_batch_that_fails_is_tried_request_by_request(monkeypatch):
         with pytest.raises(ArithmeticError, match="13"):
             futures[1].result(10)
         assert futures[2].result(10).version == 7
-    runtime.shutdown()
 
 
 def test_closing(engine):
@@ -161,6 +163,16 @@ def test_closing(engine):
     served.close()
     with pytest.raises(ServerClosedError, match="is closed"):
         served.act([0, 0, 0, 0])
+
+
+def test_after_the_runtime_was_shut_down():
+    runtime.init(engine="serial")
+    with serve(policy()) as served:
+        runtime.shutdown()
+        with pytest.raises(ServerClosedError, match="the runtime was shut down"):
+            served.act([0, 0, 0, 0])
+        assert not runtime.is_initialized()
+    assert not runtime.is_initialized()
 
 
 def test_sources(tmp_path, engine):
