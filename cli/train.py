@@ -146,9 +146,9 @@ def _plan_new(
         raise InputError("--total-timesteps is missing: how many environment steps to train for, for example 100000")
     run_dir = Path(flags.run_dir) if flags.run_dir else default_run_dir(algorithm_class.name, flags.env)
     check_vacant(run_dir, overwrite=flags.overwrite)
+    env = known_environment(flags.env)  # before the runtime: workers look for modules where this process did by then
     # As early as can be: workers' modules load while this process checks the environment and the settings.
     stack.enter_context(running_runtime(flags.engine))
-    env = known_environment(flags.env)
     settings = parsed.only_given(RunSettings) | parsed.only_given(algorithm_class.config_class)
     algorithm = stack.enter_context(
         algorithm_class(env, engine=flags.engine, env_kwargs=flags.env_kwargs, preset=flags.preset, **settings)
@@ -175,8 +175,8 @@ def _plan_resumed(
     _check_unchanged(algorithm_class, parsed, flags, config)
     total = flags.total_timesteps or int(config["total_timesteps"])
     stop_return = flags.stop_return if "stop_return" in parsed.given else config.get("stop_return")
-    stack.enter_context(running_runtime(flags.engine))
     known_environment(config["env"])
+    stack.enter_context(running_runtime(flags.engine))
     changed = {name: parsed.values[name] for name in _FREE if name in parsed.given}
     algorithm = stack.enter_context(algorithm_class.load(run_dir, engine=flags.engine, **changed))
     if algorithm.timesteps >= total:

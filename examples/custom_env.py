@@ -1,5 +1,6 @@
 """Train on an environment of your own: write a gymnasium class, register it, train.
 
+Run it with:
     python examples/custom_env.py
 """
 

@@ -1,5 +1,6 @@
 """Tasks, actors and objects: the runtime under everything else, in one minute.
 
+Run it with:
     python examples/hello_runtime.py
 """
 

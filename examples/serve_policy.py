@@ -1,5 +1,6 @@
 """Serve a trained policy: in this program, to an evaluation, and over HTTP.
 
+Run it with:
     python examples/serve_policy.py --run runs/cartpole      (without --run, it trains a little first)
 """
 
