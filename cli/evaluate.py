@@ -1,9 +1,10 @@
 """`shoal evaluate`: episodes with a trained policy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..envs import describe, make, space_from_json
 from ..rl import evaluate, policy_metadata
 from ..runtime import InputError
 from .environments import known_environment
@@ -42,10 +43,12 @@ def run(arguments: Sequence[str]) -> int:
     if flags.seed < 0:
         raise InputError(f"--seed is {flags.seed}, but must be at least 0")
     with result_output(flags.json) as print_result:
-        trained_in = policy_metadata(flags.run)["env"]
-        env = flags.env or (trained_in["id"] if trained_in else None)
+        policy = policy_metadata(flags.run)
+        env = flags.env or (policy["env"]["id"] if policy["env"] else None)
         if env is not None:
             known_environment(env)
+        if flags.env is not None:
+            _check_fits(flags.env, flags.env_kwargs or {}, policy)
         result = evaluate(
             flags.run,
             flags.env,
@@ -58,3 +61,16 @@ def run(arguments: Sequence[str]) -> int:
         text = f"{env}: mean return {mean:.2f} ± {deviation:.2f} (standard deviation) over {result.episodes} episodes"
         print_result(result.to_json(), text)
     return 0
+
+
+def _check_fits(name: str, env_kwargs: Mapping[str, Any], policy: Mapping[str, Any]) -> None:
+    """Raise InputError unless the environment has the spaces of the policy."""
+    env = make(name, **env_kwargs)
+    env.close()
+    for role in ("observation_space", "action_space"):
+        wanted, seen = space_from_json(policy[role]), getattr(env, role)
+        if (type(wanted), wanted.shape) != (type(seen), seen.shape):
+            raise InputError(
+                f"environment {name!r} has the {role.replace('_', ' ')} {describe(seen)}, but the policy was trained "
+                f"with {describe(wanted)}: it cannot act there"
+            )

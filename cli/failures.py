@@ -1,23 +1,42 @@
-"""How a failure that is not the user's input is told: whose exception, where, and the user's own frames first."""
+"""How a failure that is not the user's input is told: the exception first, then the user's own frames."""
 
 import sys
 import traceback
+from pathlib import Path
 
 from ..runtime import TaskError
+
+_LAYERS = ("cli", "algorithms", "rl", "envs", "runtime")
+_OWN_FOLDERS = tuple(
+    f"{file.parents[1] / layer}/" for file in (Path(__file__), Path(__file__).resolve()) for layer in _LAYERS
+)
+
+
+def _user_frames(text: str) -> str:
+    """Return a traceback's text without this package's frames; the whole text if there are no others."""
+    kept, ours, others = [], False, False
+    for line in text.splitlines():
+        if line.startswith('  File "'):
+            ours = line.removeprefix('  File "').startswith(_OWN_FOLDERS)
+            others = others or not ours
+        elif not line.startswith("    "):
+            ours = False
+        if not ours:
+            kept.append(line)
+    return "\n".join(kept) if others else text
 
 
 def describe_failure(error: BaseException) -> str:
     """Return the text for an exception.
 
-    One that comes from a task or an actor shows the traceback of the process where it was raised, which holds the
-    user's frames alone; the driver's frames, which only waited for it, are left out. Any other shows its own.
+    One that comes from a task or an actor shows the traceback of the process where it was raised, the user's frames
+    alone; those of the driver, which only waited for it, are left out. Any other exception shows its own traceback.
     """
-    cause = error.__cause__
-    if isinstance(error, TaskError):
-        return f"error: {error.task} failed ({error.where})\n\n{error.traceback.rstrip()}"
-    if isinstance(cause, TaskError):
-        return f"error: {cause.task} failed ({cause.where})\n\n{cause.traceback.rstrip()}"
-    return "error: " + "".join(traceback.format_exception(error)).rstrip()
+    cause = error if isinstance(error, TaskError) else error.__cause__
+    if not isinstance(cause, TaskError):
+        return "error: " + "".join(traceback.format_exception(error)).rstrip()
+    what = f"{cause.task} failed" if cause is error else "".join(traceback.format_exception_only(error)).split("\n")[0]
+    return f"error: {what}   (in {cause.task}, {cause.where})\n\n{_user_frames(cause.traceback).rstrip()}"
 
 
 def print_failure(error: BaseException) -> None:

@@ -1,8 +1,4 @@
-"""Tasks, actors and objects: the runtime under everything else, in one minute.
-
-Run it with:
-    python examples/hello_runtime.py
-"""
+"""Tasks, actors and objects: the runtime under everything else. Run it with: python examples/hello_runtime.py"""
 
 import numpy as np
 

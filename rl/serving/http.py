@@ -102,8 +102,9 @@ def _bind(host: str, port: int) -> socket.socket:
         # Listening already: who connects before the thread has started waits, and is not turned away.
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
+        reason = str(error.strerror or error).split(" (while", 1)[0]
         raise InputError(
-            f"cannot listen at {host}:{port}: {error.strerror or error}. Choose another address (port 0: any free port)"
+            f"cannot listen at {host}:{port}: {reason}. Choose another address (port 0: any free port)"
         ) from None
 
 

@@ -164,5 +164,11 @@ def test_a_damaged_config(a_run, capsys, tmp_path):
     assert "is damaged" in refused(["train", "--resume", "run", "--engine", "serial"], capsys)
 
 
+def test_an_environment_that_does_not_fit(a_run, capsys):
+    message = refused(["evaluate", str(a_run), "--env", "Pendulum-v1"], capsys)
+    assert "'Pendulum-v1' has the observation space" in message
+    assert "it cannot act there" in message
+
+
 def test_the_run_is_as_it_was(a_run):
     assert json.loads((a_run / "result.json").read_text())["timesteps"] == 128
