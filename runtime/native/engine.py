@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -150,15 +151,12 @@ def _start_node(settings: dict[str, Any]) -> subprocess.Popen:
         start_new_session=True,  # the terminal's Ctrl-C is for the driver alone
     )
     assert node.stdin is not None and node.stdout is not None
-    try:
-        node.stdin.write(json.dumps(settings).encode() + b"\n")
-        node.stdin.close()
-    except BrokenPipeError:
-        pass
-    if node.stdout.readline() != b"ready\n":
-        raise NodeDiedError(f"the node's daemon did not start (exit code {node.wait()}); its own message is above")
-    node.stdout.close()
-    return node
+    with node.stdout, contextlib.suppress(BrokenPipeError):  # if it is dead already, the missing answer tells
+        with node.stdin:
+            node.stdin.write(json.dumps(settings).encode() + b"\n")
+        if node.stdout.readline() == b"ready\n":
+            return node
+    raise NodeDiedError(f"the node's daemon did not start (exit code {node.wait()}); its own message is above")
 
 
 def _show(node: Connection, message: m.Output) -> None:

@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import setproctitle
+
 from . import messages as m
 from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, ReleaseResources, Tell
 from .arena import Board, new_board, sealed_blocks
@@ -436,6 +438,7 @@ def main() -> None:
     """Entry point: settings arrive as one line of JSON on standard input, "ready" leaves on standard output."""
     settings = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    setproctitle.setproctitle("shoal: node")
     ours, theirs = socket.socketpair()
     pid = start_fork_server(theirs, ours, settings)
     theirs.close()

@@ -1,0 +1,40 @@
+# Everything runs from .venv, which the first target that needs it sets up from constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test slow check format bench clean setup
+
+train: setup         ## PPO on CartPole-v1 until it is solved, into runs/cartpole
+	$(BIN)/shoal train ppo CartPole-v1 --workers 2 --seed 0 --total-timesteps 300000 --stop-return 475 \
+		--run-dir runs/cartpole --overwrite
+
+test: setup          ## the tests, without the long ones
+	$(BIN)/python -m pytest
+
+slow: setup          ## the long tests: whole learning runs, stress, packaging
+	$(BIN)/python -m pytest -m slow
+
+check: setup         ## what must hold before a commit: format, lint, types, architecture, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: setup        ## rewrite the source in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup         ## the numbers in the README, measured again
+	$(BIN)/python benchmarks/runtime_latency.py
+	$(BIN)/python benchmarks/ppo_cartpole.py
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Shoal needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+clean:               ## remove what the targets above have made, but for runs/
+	rm -rf .venv build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

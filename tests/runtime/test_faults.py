@@ -1,0 +1,289 @@
+"""Faults: processes that die, and what is left behind; by killing real ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+from conftest import shoal_processes, wait_until
+
+from shoal import runtime
+
+
+@runtime.remote
+def die_once(marker, value):
+    """Kill this process the first time; the marker file remembers it."""
+    if not os.path.exists(marker):
+        with open(marker, "w"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+@runtime.remote
+class Fragile:
+    def __init__(self, start=0):
+        self.value = start
+
+    def increase(self):
+        self.value += 1
+        return self.value
+
+    def die(self, code=None):
+        if code is None:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        print("these are my last words", flush=True)
+        os._exit(code)
+
+    def die_once(self, marker):
+        if not os.path.exists(marker):
+            with open(marker, "w"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return "survived"
+
+    def pid(self):
+        return os.getpid()
+
+
+# Workers --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_whose_worker_dies_is_retried(native, tmp_path):
+    assert runtime.get(die_once.remote(str(tmp_path / "marker"), 5), timeout=30) == 5
+
+
+def test_tasks_queued_behind_the_one_that_dies_are_not_blamed(native, tmp_path):
+    refs = [die_once.options(max_retries=1).remote(str(tmp_path / "marker"), i) for i in range(50)]
+    assert runtime.get(refs, timeout=30) == list(range(50))
+
+
+def test_without_retries_the_crash_is_reported_with_its_signal(native, tmp_path):
+    ref = die_once.options(max_retries=0).remote(str(tmp_path / "marker"), 1)
+    with pytest.raises(runtime.WorkerCrashedError, match=r"die_once has no retries left: process \d+ .*signal 9 \(SIGKILL\)"):
+        runtime.get(ref, timeout=30)
+
+
+def test_a_workers_exit_code_and_last_words_are_reported(native):
+    @runtime.remote(max_retries=0)
+    def leave():
+        print("goodbye then", flush=True)
+        sys.exit(7)
+
+    with pytest.raises(runtime.WorkerCrashedError, match=r"exit code 7.*\n.*goodbye then"):
+        runtime.get(leave.remote(), timeout=30)
+
+
+# Actors ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_crashed_actor_reports_signal_and_cause(native):
+    fragile = Fragile.remote()
+    with pytest.raises(runtime.ActorDiedError, match=r"Fragile.die.*is dead: process \d+ \(Fragile\) .*signal 11 \(SIGSEGV\)"):
+        runtime.get(fragile.die.remote(), timeout=30)
+    with pytest.raises(runtime.ActorDiedError, match="SIGSEGV"):
+        runtime.get(fragile.increase.remote(), timeout=30)
+
+
+def test_an_actors_last_words_are_in_the_error(native):
+    with pytest.raises(runtime.ActorDiedError, match=r"exit code 3.*\n.*these are my last words"):
+        runtime.get(Fragile.remote().die.remote(3), timeout=30)
+
+
+def test_an_actor_with_restarts_comes_back_from_its_constructor(native):
+    fragile = Fragile.options(max_restarts=1).remote(10)
+    assert runtime.get(fragile.increase.remote()) == 11
+    with pytest.raises(runtime.exceptions.ActorUnavailableError, match="is being restarted.*Set max_task_retries"):
+        runtime.get(fragile.die.remote(), timeout=30)
+    assert runtime.get(fragile.increase.remote(), timeout=30) == 11
+    with pytest.raises(runtime.ActorDiedError):
+        runtime.get(fragile.die.remote(), timeout=30)
+
+
+def test_calls_in_flight_are_made_again_in_order(native, tmp_path):
+    fragile = Fragile.options(max_restarts=-1, max_task_retries=-1).remote()
+    refs = [fragile.die_once.remote(str(tmp_path / "marker")), *[fragile.increase.remote() for _ in range(20)]]
+    assert runtime.get(refs, timeout=30) == ["survived", *range(1, 21)]
+
+
+def test_an_actor_killed_from_outside_comes_back(native):
+    fragile = Fragile.options(max_restarts=-1, max_task_retries=-1).remote()
+    for _ in range(3):
+        pid = runtime.get(fragile.pid.remote(), timeout=30)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: not psutil.pid_exists(pid))
+    assert runtime.get(fragile.increase.remote(), timeout=30) == 1
+
+
+def test_objects_of_a_dead_owner_are_lost_with_the_reason(native):
+    @runtime.remote
+    class Owner:
+        def make(self):
+            return [runtime.put(1)]
+
+        def pid(self):
+            return os.getpid()
+
+    owner = Owner.remote()
+    [inner] = runtime.get(owner.make.remote())
+    runtime.kill(owner)
+    with pytest.raises(runtime.OwnerDiedError, match="the process that owned it is gone"):
+        runtime.get(inner, timeout=30)
+
+
+def test_actors_end_with_their_creator(native):
+    @runtime.remote
+    class Parent:
+        def __init__(self):
+            self.child = Fragile.remote()
+
+        def child_pid(self):
+            return runtime.get(self.child.pid.remote())
+
+    parent = Parent.remote()
+    pid = runtime.get(parent.child_pid.remote())
+    runtime.kill(parent)
+    wait_until(lambda: not psutil.pid_exists(pid))
+
+
+def test_what_a_worker_has_started_dies_with_it(native):
+    @runtime.remote
+    class Starter:
+        def start(self):
+            return subprocess.Popen(["sleep", "1000"]).pid
+
+    starter = Starter.remote()
+    process = psutil.Process(runtime.get(starter.start.remote()))
+    runtime.kill(starter)
+    wait_until(lambda: _all_gone([process]))
+
+
+# The node and the fork server -----------------------------------------------------------------------------------------
+
+
+def _named(title):
+    return next(process for process in shoal_processes() if title in " ".join(process.cmdline()))
+
+
+def test_death_of_the_node_fails_what_waits_and_takes_all_with_it(native):
+    fragile = Fragile.remote()
+    runtime.get(fragile.pid.remote())
+    processes = shoal_processes()
+    ref = fragile.increase.remote()
+    runtime.get(ref)
+    _named("shoal: node").kill()
+    wait_until(lambda: not any(process.is_running() and process.status() != "zombie" for process in processes))
+    with pytest.raises(runtime.exceptions.NodeDiedError, match="Start the runtime again"):
+        runtime.get(fragile.increase.remote(), timeout=30)
+    runtime.shutdown()
+    runtime.init(engine="native", num_cpus=1)
+    assert runtime.get(Fragile.remote().increase.remote()) == 1
+
+
+# The driver -----------------------------------------------------------------------------------------------------------
+
+DRIVER = """
+import os, sys, time
+from shoal import runtime
+import numpy as np
+
+@runtime.remote
+class Busy:
+    def pid(self):
+        return os.getpid()
+    def work(self):
+        while True:
+            pass
+
+@runtime.remote
+def spin():
+    while True:
+        pass
+
+actors = [Busy.remote() for _ in range(2)]
+big = runtime.put(np.zeros(2_000_000))
+runtime.get([actor.pid.remote() for actor in actors])
+refs = [actor.work.remote() for actor in actors] + [spin.remote()]
+print("ready", flush=True)
+runtime.get(refs)
+"""
+
+
+def _start_driver(source=DRIVER):
+    driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(source)], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "ready\n"
+    family = psutil.Process(driver.pid).children(recursive=True)
+    assert len(family) >= 4
+    return driver, family
+
+
+def _all_gone(family):
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+
+
+def _sockets():
+    with open("/proc/net/unix") as sockets:
+        return [line for line in sockets if "@shoal-" in line]
+
+
+def test_kill_9_of_the_driver_leaves_nothing_behind():
+    before = _sockets()
+    driver, family = _start_driver()
+    driver.kill()
+    driver.wait()
+    started = time.monotonic()
+    wait_until(lambda: _all_gone(family), 5)
+    wait_until(lambda: len(_sockets()) <= len(before), 5 - (time.monotonic() - started))
+    driver.stdout.close()
+
+
+def test_ctrl_c_interrupts_get_and_leaves_nothing_behind():
+    driver, family = _start_driver()
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(10) == -signal.SIGINT
+    wait_until(lambda: _all_gone(family), 5)
+    driver.stdout.close()
+
+
+def test_after_ctrl_c_the_runtime_still_works():
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent("""
+            import os, signal, threading
+            from shoal import runtime
+
+            @runtime.remote
+            class Actor:
+                def block(self):
+                    threading.Event().wait(3600)
+                def f(self):
+                    return 5
+
+            runtime.get(Actor.remote().f.remote())
+            stuck = Actor.remote()
+            ref = stuck.block.remote()
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                runtime.get(ref)
+            except KeyboardInterrupt:
+                runtime.kill(stuck)
+                print(runtime.get(Actor.remote().f.remote()))
+        """)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.stdout == "5\n", done.stderr
+
+
+def test_an_uncaught_exception_in_the_driver_leaves_nothing_behind():
+    driver, family = _start_driver(DRIVER.replace("runtime.get(refs)", "raise SystemExit(3)"))
+    assert driver.wait(10) == 3
+    wait_until(lambda: _all_gone(family), 5)
+    driver.stdout.close()
+
+
+def test_a_node_that_cannot_start_shows_why(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(runtime.exceptions.NodeDiedError, match="did not start"):
+        runtime.init(engine="native")
