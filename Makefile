@@ -24,9 +24,14 @@ format: setup        ## rewrite the source in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup         ## the numbers in the README, measured again
-	$(BIN)/python benchmarks/runtime_latency.py
-	$(BIN)/python benchmarks/ppo_cartpole.py
+bench: setup .venv-peers/installed         ## the numbers in the README, measured again
+	$(BIN)/python benchmarks/runtime_latency.py --peer-python .venv-peers/bin/python
+	$(BIN)/python benchmarks/ppo_cartpole.py --peer-python .venv-peers/bin/python
+
+.venv-peers/installed: benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
+	@touch $@
 
 setup: .venv/installed
 
@@ -37,4 +42,4 @@ setup: .venv/installed
 	@touch $@
 
 clean:               ## remove what the targets above have made, but for runs/
-	rm -rf .venv build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
