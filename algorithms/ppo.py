@@ -1,11 +1,14 @@
-"""Proximal policy optimization: Schulman et al., 2017, arXiv 1707.06347, algorithm 1 with the clipped surrogate of equation 7.
+"""Proximal policy optimization: Schulman et al., 2017, arXiv 1707.06347, algorithm 1 with the clipped surrogate of
+equation 7.
 
     for iteration = 1, 2, …
         for each simulation group: run policy π_old for T timesteps                          (rollout workers)
-            and compute advantages Â_1 … Â_T                                                 (learner, with generalized advantages)
+            and compute advantages Â_1 … Â_T                                                 (learner, with generalized
+            advantages)
         optimize surrogate L wrt θ, with K epochs and minibatch size M ≤ N·T; θ_old ← θ      (learner)
 
-Names, defaults and details of the loss are Stable-Baselines3's. This file imports no torch: the loss is written in the tensors' own methods.
+Names, defaults and details of the loss are Stable-Baselines3's. This file imports no torch: the loss is written in the
+tensors' own methods.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from ..rl import (
     IterationOutcome,
     Learner,
     Rate,
-    Trajectory,
     TrainingState,
+    Trajectory,
     explained_variance,
     generalized_advantages,
     number,
@@ -38,9 +41,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """Hyperparameters of PPO, with Stable-Baselines3's names and defaults. Raises InputError on values that cannot work."""
+    """Hyperparameters of PPO, with Stable-Baselines3's names and defaults. Raises InputError on values that cannot
+    work."""
 
-    learning_rate: Rate = number(3e-4, rate=True, above=0)
+    learning_rate: Rate = number(3e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
     """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
     n_steps: int = number(2048, whole=True, at_least=1)
     """Steps per environment and rollout (T in the paper)."""
@@ -52,9 +56,9 @@ class PPOConfig:
     """Discount per step."""
     gae_lambda: float = number(0.95, at_least=0, at_most=1)
     """λ of generalized advantages: 0 trusts the value function, 1 the returns."""
-    clip_range: Rate = number(0.2, rate=True, above=0)
+    clip_range: Rate = number(0.2, rate=True, above=0)  # noqa: RUF009
     """How far the probability ratio may go from 1 before its gradient is cut (ε)."""
-    clip_range_vf: Rate | None = number(None, rate=True, above=0)
+    clip_range_vf: Rate | None = number(None, rate=True, above=0, optional=True)  # noqa: RUF009
     """How far a value may go from its old one before its gradient is cut; none: no limit."""
     normalize_advantage: bool = True
     """Whether the advantages of a minibatch are shifted and scaled to mean 0 and standard deviation 1."""
@@ -62,10 +66,11 @@ class PPOConfig:
     """Weight of the entropy bonus (c₂)."""
     vf_coef: float = number(0.5, at_least=0)
     """Weight of the value loss (c₁)."""
-    max_grad_norm: float | None = number(0.5, above=0)
+    max_grad_norm: float | None = number(0.5, above=0, optional=True)
     """The gradient's norm is clipped to this."""
-    target_kl: float | None = number(None, above=0)
-    """The update of a rollout ends once the policy is 1.5 times this far from the old one (approximate KL, nats); none: no limit."""
+    target_kl: float | None = number(None, above=0, optional=True)
+    """The update of a rollout ends once the policy is 1.5 times this far from the old one (approximate KL, nats); none:
+    no limit."""
 
     def __post_init__(self) -> None:
         validate(self)
@@ -76,7 +81,8 @@ def ppo_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss to minimize (equation 9 with the sign turned) and metrics, both of one minibatch.
 
-    `minibatch` holds `rows` [M, …], `actions` [M, …], and [M] float32 `log_probs`, `values`, `advantages`, `returns` of π_old.
+    `minibatch` holds `rows` [M, …], `actions` [M, …], and [M] float32 `log_probs`, `values`, `advantages`, `returns` of
+    π_old.
     """
     values, log_probs, entropies = policy.evaluate_actions(minibatch["rows"], minibatch["actions"])
     advantages = minibatch["advantages"]
@@ -123,13 +129,19 @@ def advantages_and_returns(trajectory: Trajectory, config: PPOConfig) -> tuple[n
     return advantages, advantages + trajectory.values
 
 
-def ppo_update(learner: Learner, trajectory: Trajectory, config: PPOConfig, remaining_progress: float) -> dict[str, float]:
+def ppo_update(
+    learner: Learner, trajectory: Trajectory, config: PPOConfig, remaining_progress: float
+) -> dict[str, float]:
     """Optimize the surrogate on one iteration's trajectory; returns metrics under Stable-Baselines3's tags."""
     learning_rate = rate_at(config.learning_rate, remaining_progress)
     clip_range = rate_at(config.clip_range, remaining_progress)
     clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, remaining_progress)
     advantages, returns = advantages_and_returns(trajectory, config)
-    arrays = {"actions": trajectory.flat("actions"), "log_probs": trajectory.flat("log_probs"), "values": trajectory.flat("values")}
+    arrays = {
+        "actions": trajectory.flat("actions"),
+        "log_probs": trajectory.flat("log_probs"),
+        "values": trajectory.flat("values"),
+    }
     batch = learner.tensors({**arrays, "advantages": advantages.ravel(), "returns": returns.ravel()})
     batch["rows"] = learner.policy.encode(trajectory.flat("observations"))
 
@@ -151,12 +163,16 @@ def ppo_update(learner: Learner, trajectory: Trajectory, config: PPOConfig, rema
     means["train/loss"] = float(history[-1]["train/loss"])
     means["train/approx_kl"] = float(np.mean([float(metrics["train/approx_kl"]) for metrics in history[epoch_start:]]))
     clip_vf = {} if clip_range_vf is None else {"train/clip_range_vf": clip_range_vf}
-    return means | clip_vf | {
-        "train/clip_range": clip_range,
-        "train/explained_variance": explained_variance(trajectory.flat("values"), returns.ravel()),
-        "train/learning_rate": learning_rate,
-        "train/n_updates": learner.epochs,
-    }
+    return (
+        means
+        | clip_vf
+        | {
+            "train/clip_range": clip_range,
+            "train/explained_variance": explained_variance(trajectory.flat("values"), returns.ravel()),
+            "train/learning_rate": learning_rate,
+            "train/n_updates": learner.epochs,
+        }
+    )
 
 
 class PPO(Algorithm[PPOConfig]):
@@ -170,7 +186,9 @@ class PPO(Algorithm[PPOConfig]):
     def check(self) -> None:
         """Raise InputError if a minibatch is larger than a rollout."""
         rows = self.run.n_envs * self.config.n_steps
-        self.require(self.config.batch_size <= rows, "batch_size", self.config.batch_size, f"at most n_envs · n_steps = {rows}")
+        self.require(
+            self.config.batch_size <= rows, "batch_size", self.config.batch_size, f"at most n_envs · n_steps = {rows}"
+        )
 
     def training_step(self, state: TrainingState, remaining_progress: float) -> IterationOutcome:
         """One iteration of algorithm 1: all groups run π_old for n_steps, then the learner optimizes the surrogate."""

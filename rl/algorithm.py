@@ -27,7 +27,7 @@ from .architecture import Architecture, parameter_layout
 from .callbacks import Callback, IterationReport, TrainingResult
 from .checkpoint import new_checkpoint, read_policy, read_training, write_policy, write_training
 from .lazy import load
-from .learner import Learner, Update
+from .learner import Learner
 from .rollout import RolloutStats, RolloutWorker
 from .settings import RunSettings, split_settings
 from .training_state import IterationOutcome, TrainingState, extend_window, state_from_arrays, state_to_arrays
@@ -69,18 +69,22 @@ class Algorithm(ABC, Generic[Config]):
 
     Args:
         env: id of a registered or gymnasium environment, or a class or factory.
-        workers, n_envs, group_size, seed, device, threads, vectorization, policy_kwargs: see `RunSettings`; None takes the preset's value or the default.
+        workers, n_envs, group_size, seed, device, threads, vectorization, policy_kwargs: see `RunSettings`; None takes
+        the preset's value or the default.
         engine: starts the runtime with this engine, if it isn't running; None leaves the choice to the runtime.
-        preset: "auto" applies the settings tuned for this environment, if there are any; "none" does not; or the id whose settings to take.
+        preset: "auto" applies the settings tuned for this environment, if there are any; "none" does not; or the id
+        whose settings to take.
         env_kwargs: arguments of the environment.
         **hyperparameters: fields of `config_class`; they win over the preset.
 
-    Raises InputError on an unknown name (with the nearest ones) and on values that cannot work, before anything is started.
+    Raises InputError on an unknown name (with the nearest ones) and on values that cannot work, before anything is
+    started.
     """
 
     name: ClassVar[str]
     config_class: ClassVar[type]
-    update: ClassVar[Update]
+    update: ClassVar[Any]
+    """What the learner does with the trajectories: an `Update`, as a staticmethod of a module-level function."""
     presets_path: ClassVar[Path | None] = None
 
     def __init__(
@@ -117,7 +121,7 @@ class Algorithm(ABC, Generic[Config]):
         self.observation_space, self.action_space = _read_spaces(self.spec)
         self._layout = parameter_layout(self.observation_space, self.action_space, self._architecture)
         self.rollout_workers: list[Any] = []
-        self._learner: Any = None
+        self.learner: Any = None
         self._state: TrainingState | None = None
         self._saved_state: tuple[dict[str, Any], dict[str, Any], Any] | None = None
         self._policy: Policy | None = None
@@ -125,12 +129,15 @@ class Algorithm(ABC, Generic[Config]):
         if not runtime.is_initialized():
             runtime.init(engine=engine)
         elif engine is not None and engine != runtime.engine_name():
-            raise InputError(f"engine is {engine!r}, but the runtime runs on {runtime.engine_name()!r} already. Call runtime.shutdown() first")
+            raise InputError(
+                f"engine is {engine!r}, but the runtime runs on {runtime.engine_name()!r} already. "
+                "Call runtime.shutdown() first"
+            )
         runtime.preload("torch", "gymnasium")
 
     # ---- what an algorithm defines
 
-    def check(self) -> None:  # noqa: B027 — an algorithm need not add checks
+    def check(self) -> None:
         """Check settings against each other; raise InputError. Called before anything is started."""
 
     @abstractmethod
@@ -146,7 +153,8 @@ class Algorithm(ABC, Generic[Config]):
             raise InputError(f"{name} is {value!r}, but must be {allowed}")
 
     def collect(self, state: TrainingState) -> Rollouts:
-        """Start a rollout of every simulation group under the weights of `state`; group g is simulated by worker g % workers."""
+        """Start a rollout of every simulation group under the weights of `state`; group g is simulated by worker g %
+        workers."""
         collected = [
             self.rollout_workers[group % len(self.rollout_workers)].collect.remote(
                 group, [state.groups[group]], state.weights, state.iteration
@@ -157,13 +165,17 @@ class Algorithm(ABC, Generic[Config]):
         return Rollouts(trajectories, groups, stats)
 
     def learn(self, state: TrainingState, rollouts: Rollouts, remaining_progress: float) -> IterationOutcome:
-        """Let the learner update on the rollouts, in group order; waits for its metrics, and raises what a rollout or the update raised."""
-        weights, optimizer, metrics = self._learner.update.remote(
+        """Let the learner update on the rollouts, in group order; waits for its metrics, and raises what a rollout or
+        the update raised."""
+        weights, optimizer, metrics = self.learner.update.remote(
             rollouts.trajectories, [state.weights, state.optimizer], state.iteration, remaining_progress
         )
-        stats: list[RolloutStats] = get(rollouts.stats)  # first: an exception in an environment is the cause of all others
+        stats: list[RolloutStats] = get(
+            rollouts.stats
+        )  # first: an exception in an environment is the cause of all others
         episodes = sorted(
-            (episode for group in stats for episode in group.episodes), key=lambda episode: (episode.end_step, episode.environment)
+            (episode for group in stats for episode in group.episodes),
+            key=lambda episode: (episode.end_step, episode.environment),
         )
         rows = self.run.n_envs * self.config.n_steps  # type: ignore[attr-defined]
         following = TrainingState(
@@ -188,8 +200,9 @@ class Algorithm(ABC, Generic[Config]):
     ) -> TrainingResult:
         """Train for `total_timesteps` more environment steps (rounded up to whole iterations); a second call continues.
 
-        Schedules run over all steps, those of earlier calls and of the resumed run included. Ends early once the mean return of the last 100 episodes is at
-        least `stop_return`, or when a callback returns False. An exception, or Ctrl-C, leaves the algorithm as of the last finished iteration.
+        Schedules run over all steps, those of earlier calls and of the resumed run included. Ends early once the mean
+        return of the last 100 episodes is at least `stop_return`, or when a callback returns False. An exception, or
+        Ctrl-C, leaves the algorithm as of the last finished iteration.
         """
         self._check_train(total_timesteps, stop_return)
         state = self._start()
@@ -254,7 +267,8 @@ class Algorithm(ABC, Generic[Config]):
         return self._policy
 
     def save(self, folder: str | Path) -> Path:
-        """Write a checkpoint of the last finished iteration into `folder`/checkpoints, of which the newest 3 are kept; returns its folder."""
+        """Write a checkpoint of the last finished iteration into `folder`/checkpoints, of which the newest 3 are kept;
+        returns its folder."""
         state = self._start()
         document, arrays = state_to_arrays(state)
         document |= self.settings()
@@ -281,31 +295,40 @@ class Algorithm(ABC, Generic[Config]):
         device: str | None = None,
         **hyperparameters: Any,
     ) -> Any:
-        """Continue from a run folder's newest checkpoint, or from one checkpoint folder: bit-identically, if nothing is changed.
+        """Continue from a run folder's newest checkpoint, or from one checkpoint folder: bit-identically, if nothing is
+        changed.
 
-        `env` is needed if the environment cannot be made from its description (a class of your program); `workers`, `engine`, `device` and
-        hyperparameters replace the saved ones. Raises InputError if there is no checkpoint, or it is damaged or another algorithm's.
+        `env` is needed if the environment cannot be made from its description (a class of your program); `workers`,
+        `engine`, `device` and hyperparameters replace the saved ones. Raises InputError if there is no checkpoint, or
+        it is damaged or another algorithm's.
         """
         document, arrays = read_training(folder)
         if document["algorithm"] != cls.name:
-            raise InputError(f"the checkpoint at {str(folder)!r} is of algorithm {document['algorithm']!r}, not {cls.name!r}")
+            raise InputError(
+                f"the checkpoint at {str(folder)!r} is of algorithm {document['algorithm']!r}, not {cls.name!r}"
+            )
         config = document["hyperparameters"] | hyperparameters
         functions = [name for name, value in config.items() if isinstance(value, dict) and "function" in value]
         if functions:
-            raise InputError(f"{functions[0]} was a function, which a checkpoint does not hold: pass {functions[0]}=… to load")
+            raise InputError(
+                f"{functions[0]} was a function, which a checkpoint does not hold: pass {functions[0]}=… to load"
+            )
         run = document["run"] | {k: v for k, v in {"workers": workers, "device": device}.items() if v is not None}
-        spec = spec_from_json(document["environment"]) if env is None else resolve(env, document["environment"]["kwargs"])
+        spec = (
+            spec_from_json(document["environment"]) if env is None else resolve(env, document["environment"]["kwargs"])
+        )
         loaded = cls(spec, engine=engine, preset="none", **run, **config)
         loaded.preset = document["preset"]
         loaded._saved_state = document, arrays, read_policy(folder).weights
         return loaded
 
     def settings(self) -> dict[str, Any]:
-        """All resolved settings, JSON-able: `algorithm`, `env`, `environment`, `engine`, `device`, `run`, `hyperparameters`, and what the
-        `preset` chose of them. Starts the actors, since only the learner knows its device."""
+        """All resolved settings, JSON-able: `algorithm`, `env`, `environment`, `engine`, `device`, `run`,
+        `hyperparameters`, and what the `preset` chose of them. Starts the actors, since only the learner knows its
+        device."""
         self._start()
         if self._device is None:
-            self._device = get(self._learner.device.remote())
+            self._device = get(self.learner.device.remote())
         return {
             "algorithm": self.name,
             "env": self.spec.id,
@@ -319,8 +342,8 @@ class Algorithm(ABC, Generic[Config]):
 
     def close(self) -> None:
         """End this training's actors. The runtime goes on."""
-        actors = [*self.rollout_workers, *([self._learner] if self._learner else [])]
-        self.rollout_workers, self._learner, self._state = [], None, None
+        actors = [*self.rollout_workers, *([self.learner] if self.learner else [])]
+        self.rollout_workers, self.learner, self._state = [], None, None
         if runtime.is_initialized():
             for actor in actors:
                 runtime.kill(actor)
@@ -340,7 +363,9 @@ class Algorithm(ABC, Generic[Config]):
             table = tomllib.loads(self.presets_path.read_text(encoding="utf-8"))
         if preset == "auto":
             return table.get(self.spec.id, {})
-        self.require(preset in table, "preset", preset, f"'auto', 'none' or one of the table's. {nearest(preset, table)}")
+        self.require(
+            preset in table, "preset", preset, f"'auto', 'none' or one of the table's. {nearest(preset, table)}"
+        )
         return table[preset]
 
     def _progress(self) -> tuple[int, int]:
@@ -361,14 +386,18 @@ class Algorithm(ABC, Generic[Config]):
         recoverable = {"max_restarts": -1, "max_task_retries": -1}
         gpus = 1 if run.device != "cpu" and runtime.cluster_resources().get("GPU", 0) >= 1 else 0
         learner_class = runtime.remote(Learner).options(num_gpus=gpus, **recoverable)
-        self._learner = learner_class.remote(type(self).update, self.config, run, self.observation_space, self.action_space)
+        self.learner = learner_class.remote(
+            type(self).update, self.config, run, self.observation_space, self.action_space
+        )
         worker_class = runtime.remote(RolloutWorker).options(**recoverable)
         n_steps = self.config.n_steps  # type: ignore[attr-defined]
-        self.rollout_workers = [worker_class.remote(self.spec, run, n_steps) for _ in range(min(run.workers, run.groups))]
+        self.rollout_workers = [
+            worker_class.remote(self.spec, run, n_steps) for _ in range(min(run.workers, run.groups))
+        ]
         if self._saved_state is not None:
             self._state = state_from_arrays(*self._saved_state)
         else:
-            weights, optimizer = self._learner.initial_state.remote()
+            weights, optimizer = self.learner.initial_state.remote()
             groups = (None,) * run.groups
             self._state = TrainingState(
                 iteration=0, timesteps=0, weights=weights, optimizer=optimizer, groups=groups, recent=()
@@ -402,7 +431,12 @@ class Algorithm(ABC, Generic[Config]):
         )
 
     def _result(
-        self, state: TrainingState, threshold: float | None, solved_timesteps: int | None, interrupted: bool, wall_seconds: float
+        self,
+        state: TrainingState,
+        threshold: float | None,
+        solved_timesteps: int | None,
+        interrupted: bool,
+        wall_seconds: float,
     ) -> TrainingResult:
         return TrainingResult(
             algorithm=self.name,

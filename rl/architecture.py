@@ -1,8 +1,10 @@
-"""The shape of a policy's network and its initial parameters; numpy only, so that the driver can check settings and lay out weights.
+"""The shape of a policy's network and its initial parameters; numpy only, so that the driver can check settings and lay
+out weights.
 
-A network has three slots: encoder → memory → head. The encoder is two multilayer perceptrons side by side, one for the policy (`pi`) and one for
-the value (`vf`); the memory slot is empty; the head is linear. A parameter's name says its slot: `encoder.pi.0.weight`, `head.vf.bias`.
-Weights are stored as [inputs, outputs], so that a layer is x @ weight + bias.
+A network has three slots: encoder → memory → head. The encoder is two multilayer perceptrons side by side, one for the
+policy (`pi`) and one for the value (`vf`); the memory slot is empty; the head is linear. A parameter's name says its
+slot: `encoder.pi.0.weight`, `head.vf.bias`. Weights are stored as [inputs, outputs], so that a layer is x @ weight +
+bias.
 """
 
 from __future__ import annotations
@@ -48,12 +50,18 @@ class Architecture:
         pi, vf = _branches(given.get("net_arch", (64, 64)))
         activation = given.get("activation", "tanh")
         if activation not in ACTIVATIONS:
-            raise InputError(f"policy_kwargs['activation'] is {activation!r}, but must be one of {', '.join(map(repr, ACTIVATIONS))}")
+            raise InputError(
+                f"policy_kwargs['activation'] is {activation!r}, but must be one of {', '.join(map(repr, ACTIVATIONS))}"
+            )
         ortho_init = given.get("ortho_init", True)
         if not isinstance(ortho_init, bool):
             raise InputError(f"policy_kwargs['ortho_init'] is {ortho_init!r}, but must be True or False")
         log_std_init = given.get("log_std_init", 0.0)
-        if isinstance(log_std_init, bool) or not isinstance(log_std_init, int | float) or not math.isfinite(log_std_init):
+        if (
+            isinstance(log_std_init, bool)
+            or not isinstance(log_std_init, int | float)
+            or not math.isfinite(log_std_init)
+        ):
             raise InputError(f"policy_kwargs['log_std_init'] is {log_std_init!r}, but must be a number")
         return Architecture(pi, vf, activation, ortho_init, float(log_std_init))
 
@@ -62,21 +70,30 @@ def _branches(net_arch: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Hidden widths of policy and value from a list (both the same) or a dict with `pi` and `vf`."""
     if isinstance(net_arch, Mapping):
         if set(net_arch) != {"pi", "vf"}:
-            raise InputError(f"policy_kwargs['net_arch'] has the keys {sorted(map(str, net_arch))}, but must have exactly 'pi' and 'vf'")
+            raise InputError(
+                f"policy_kwargs['net_arch'] has the keys {sorted(map(str, net_arch))}, "
+                "but must have exactly 'pi' and 'vf'"
+            )
         return _widths(net_arch["pi"]), _widths(net_arch["vf"])
     return _widths(net_arch), _widths(net_arch)
 
 
 def _widths(layers: Any) -> tuple[int, ...]:
     is_list = isinstance(layers, Sequence) and not isinstance(layers, str)
-    if not is_list or not all(isinstance(width, int) and not isinstance(width, bool) and width >= 1 for width in layers):
-        raise InputError(f"policy_kwargs['net_arch'] holds {layers!r}, but must be a list of layer widths of at least 1, such as [64, 64]")
+    if not is_list or not all(
+        isinstance(width, int) and not isinstance(width, bool) and width >= 1 for width in layers
+    ):
+        raise InputError(
+            f"policy_kwargs['net_arch'] holds {layers!r}, but must be a list of layer widths of at least 1, "
+            "such as [64, 64]"
+        )
     return tuple(layers)
 
 
 def row_size(space: spaces.Space) -> int:
-    """Numbers in the row that stands for one element of `space`: a Box flattened, a Discrete one-hot, a MultiDiscrete as one-hots side by
-    side, a MultiBinary as zeros and ones. Also the number of outputs that describe a distribution over `space`."""
+    """Numbers in the row that stands for one element of `space`: a Box flattened, a Discrete one-hot, a MultiDiscrete
+    as one-hots side by side, a MultiBinary as zeros and ones. Also the number of outputs that describe a distribution
+    over `space`."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
     if isinstance(space, spaces.MultiDiscrete):
@@ -85,7 +102,8 @@ def row_size(space: spaces.Space) -> int:
 
 
 class ParameterLayout:
-    """Where each named parameter lies in the one flat array; parameters lie there in the order of `shapes`, without gaps."""
+    """Where each named parameter lies in the one flat array; parameters lie there in the order of `shapes`, without
+    gaps."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.shapes = dict(shapes)
@@ -98,13 +116,18 @@ class ParameterLayout:
     def views(self, flat: Any) -> dict[str, Any]:
         """Each parameter as a view into `flat`, which is a numpy array or a torch tensor of shape [size]."""
         if tuple(flat.shape) != (self.size,):
-            raise ValueError(f"the flat weights have shape {tuple(flat.shape)}, but this network has {self.size} parameters: ({self.size},)")
+            raise ValueError(
+                f"the flat weights have shape {tuple(flat.shape)}, but this network has {self.size} parameters: "
+                f"({self.size},)"
+            )
         return {
-            name: flat[self.offsets[name] : self.offsets[name] + math.prod(shape)].reshape(shape) for name, shape in self.shapes.items()
+            name: flat[self.offsets[name] : self.offsets[name] + math.prod(shape)].reshape(shape)
+            for name, shape in self.shapes.items()
         }
 
     def flatten(self, named: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The flat float32 array that holds the parameters `named`. Raises ValueError naming what is missing, unknown or misshapen."""
+        """The flat float32 array that holds the parameters `named`. Raises ValueError naming what is missing, unknown
+        or misshapen."""
         shapes = {name: tuple(array.shape) for name, array in named.items()}
         wrong = sorted(name for name in shapes.keys() | self.shapes.keys() if shapes.get(name) != self.shapes.get(name))
         if wrong:
@@ -121,7 +144,9 @@ class ParameterLayout:
         return digest.hexdigest()
 
 
-def parameter_layout(observation_space: spaces.Space, action_space: spaces.Space, architecture: Architecture) -> ParameterLayout:
+def parameter_layout(
+    observation_space: spaces.Space, action_space: spaces.Space, architecture: Architecture
+) -> ParameterLayout:
     """The parameters of a network between these spaces."""
     shapes: dict[str, tuple[int, ...]] = {}
     for branch, widths, outputs in (("pi", architecture.pi, row_size(action_space)), ("vf", architecture.vf, 1)):
@@ -155,7 +180,8 @@ def initial_weights(layout: ParameterLayout, architecture: Architecture, seed: i
 
 
 def _orthogonal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """A matrix with orthonormal rows or columns (the fewer), uniformly distributed: QR of a normal one, signs from R's diagonal."""
+    """A matrix with orthonormal rows or columns (the fewer), uniformly distributed: QR of a normal one, signs from R's
+    diagonal."""
     rows, columns = shape
     q, r = np.linalg.qr(generator.standard_normal((max(rows, columns), min(rows, columns))))
     q = q * np.sign(np.diag(r))

@@ -1,7 +1,8 @@
 """What a training tells the outside: a report per iteration, a result at the end, and the callbacks that receive them.
 
-Everything that watches a training (run folder, progress display, TensorBoard, a user's own early stopping) is a `Callback`.
-Callbacks run in the driver, between iterations, and see numbers only: no trajectory and no torch tensor reaches them.
+Everything that watches a training (run folder, progress display, TensorBoard, a user's own early stopping) is a
+`Callback`. Callbacks run in the driver, between iterations, and see numbers only: no trajectory and no torch tensor
+reaches them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class IterationReport:
     total_timesteps: int
     """Environment steps at which this training ends."""
     metrics: Mapping[str, float]
-    """Values under Stable-Baselines3's tags (`rollout/ep_rew_mean`, `time/fps`, `train/loss`, …). A value that does not exist
-    yet (no episode has finished) is absent."""
+    """Values under Stable-Baselines3's tags (`rollout/ep_rew_mean`, `time/fps`, `train/loss`, …). A value that does not
+    exist yet (no episode has finished) is absent."""
     episodes: Sequence[Episode] = field(repr=False)
     """Episodes that finished in this iteration, ordered by end step, then by environment index."""
     episode_return_mean: float | None
@@ -54,8 +55,8 @@ class TrainingResult:
     episode_return_mean: float | None
     """Mean return of the last 100 finished episodes (of all, if fewer); None if no episode finished."""
     solved: bool | None
-    """Whether the mean return of the last 100 finished episodes (at least 100) had reached `stop_return`, or else the environment's
-    `reward_threshold`, at the end of an iteration of this call; None if there is neither."""
+    """Whether the mean return of the last 100 finished episodes (at least 100) had reached `stop_return`, or else the
+    environment's `reward_threshold`, at the end of an iteration of this call; None if there is neither."""
     solved_timesteps: int | None
     """Environment steps at the end of the first iteration that reached it; None if none did."""
     interrupted: bool
@@ -104,10 +105,12 @@ class Training(Protocol):
         """Settings that the preset chose (those which the user gave are not in it); empty without a preset."""
 
     def settings(self) -> dict[str, Any]:
-        """All resolved settings, JSON-able: environment, run settings, hyperparameters, device, threads, versions, CPU."""
+        """All resolved settings, JSON-able: environment, run settings, hyperparameters, device, threads, versions,
+        CPU."""
 
     def save(self, folder: str | Path) -> Path:
-        """Write a checkpoint of the last finished iteration into `folder`/checkpoints; returns the checkpoint's folder."""
+        """Write a checkpoint of the last finished iteration into `folder`/checkpoints; returns the checkpoint's
+        folder."""
 
 
 class Callback:

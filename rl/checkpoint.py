@@ -6,8 +6,8 @@
         training.json                algorithm, all settings, counters, recent episodes, group states' JSON part
         training.safetensors         optimizer moments, group states' arrays
 
-A folder with only the two policy files is a policy on its own (`Policy.save`). A checkpoint is written to a temporary folder next to
-its place and renamed, so that it is there as a whole or not at all.
+A folder with only the two policy files is a policy on its own (`Policy.save`). A checkpoint is written to a temporary
+folder next to its place and renamed, so that it is there as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -50,13 +50,15 @@ class SavedPolicy:
 
 
 def policy_metadata(folder: str | Path) -> dict[str, Any]:
-    """policy.json of a run, checkpoint or policy folder: `observation_space` and `action_space` (see `envs.space_from_json`), `policy_kwargs`,
-    `env` (see `EnvSpec.from_json`; None if unknown), `version`, `weights_sha256`. Raises InputError if it is missing or damaged."""
+    """policy.json of a run, checkpoint or policy folder: `observation_space` and `action_space` (see
+    `envs.space_from_json`), `policy_kwargs`, `env` (see `EnvSpec.from_json`; None if unknown), `version`,
+    `weights_sha256`. Raises InputError if it is missing or damaged."""
     return _read_json(find_checkpoint(folder) / "policy.json")
 
 
 def load_algorithm_name(folder: str | Path) -> str:
-    """Name of the algorithm that wrote the run or checkpoint at `folder`, for example "ppo"; InputError if there is none."""
+    """Name of the algorithm that wrote the run or checkpoint at `folder`, for example "ppo"; InputError if there is
+    none."""
     return str(read_training(folder)[0]["algorithm"])
 
 
@@ -74,7 +76,9 @@ def find_checkpoint(folder: str | Path) -> Path:
         return path
     saved = list_checkpoints(path)
     if not saved:
-        found = "is empty" if not any(path.iterdir()) else f"has neither a policy.json nor a checkpoint in {CHECKPOINTS}/"
+        found = (
+            "is empty" if not any(path.iterdir()) else f"has neither a policy.json nor a checkpoint in {CHECKPOINTS}/"
+        )
         raise InputError(f"there is no run or policy at {str(path)!r}: the folder {found}")
     return saved[-1]
 
@@ -95,7 +99,8 @@ def write_policy(folder: Path, metadata: Mapping[str, Any], layout: ParameterLay
 
 
 def read_policy(folder: str | Path) -> SavedPolicy:
-    """Read a policy from a run, checkpoint or policy folder; InputError if it is missing, damaged, or its weights differ from their hash."""
+    """Read a policy from a run, checkpoint or policy folder; InputError if it is missing, damaged, or its weights
+    differ from their hash."""
     path = find_checkpoint(folder)
     metadata = _read_json(path / "policy.json")
     try:
@@ -104,7 +109,9 @@ def read_policy(folder: str | Path) -> SavedPolicy:
         architecture = Architecture.from_policy_kwargs(metadata["policy_kwargs"])
         expected = metadata["weights_sha256"]
     except KeyError as error:
-        raise InputError(f"{str(path / 'policy.json')!r} lacks the entry {error}: it is damaged or from another program") from error
+        raise InputError(
+            f"{str(path / 'policy.json')!r} lacks the entry {error}: it is damaged or from another program"
+        ) from error
     layout = parameter_layout(observation_space, action_space, architecture)
     try:
         weights = layout.flatten(_read_tensors(path / "policy.safetensors"))
@@ -113,7 +120,9 @@ def read_policy(folder: str | Path) -> SavedPolicy:
             raise
         raise InputError(f"{str(path / 'policy.safetensors')!r} does not fit policy.json: {error}") from error
     if layout.sha256(weights) != expected:
-        raise InputError(f"{str(path / 'policy.safetensors')!r} is damaged: its SHA-256 differs from policy.json. {_advice(path)}")
+        raise InputError(
+            f"{str(path / 'policy.safetensors')!r} is damaged: its SHA-256 differs from policy.json. {_advice(path)}"
+        )
     return SavedPolicy(metadata, observation_space, action_space, layout, weights)
 
 
@@ -124,10 +133,13 @@ def write_training(folder: Path, document: Mapping[str, Any], arrays: Mapping[st
 
 
 def read_training(folder: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """training.json and training.safetensors of a run or checkpoint folder; InputError if they are missing or damaged."""
+    """training.json and training.safetensors of a run or checkpoint folder; InputError if they are missing or
+    damaged."""
     path = find_checkpoint(folder)
     if not (path / "training.json").exists():
-        raise InputError(f"{str(path)!r} holds a policy, but no training.json: it can be evaluated and served, not trained on")
+        raise InputError(
+            f"{str(path)!r} holds a policy, but no training.json: it can be evaluated and served, not trained on"
+        )
     return _read_json(path / "training.json"), _read_tensors(path / "training.safetensors")
 
 
@@ -180,7 +192,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text())
     except FileNotFoundError:
-        raise InputError(f"the checkpoint {str(path.parent)!r} lacks the file {path.name}. {_advice(path.parent)}") from None
+        raise InputError(
+            f"the checkpoint {str(path.parent)!r} lacks the file {path.name}. {_advice(path.parent)}"
+        ) from None
     except ValueError as error:
         raise InputError(f"{str(path)!r} is damaged or cut off: {error}. {_advice(path.parent)}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -193,7 +207,9 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return dict(load_file(path))
     except FileNotFoundError:
-        raise InputError(f"the checkpoint {str(path.parent)!r} lacks the file {path.name}. {_advice(path.parent)}") from None
+        raise InputError(
+            f"the checkpoint {str(path.parent)!r} lacks the file {path.name}. {_advice(path.parent)}"
+        ) from None
     except SafetensorError as error:
         raise InputError(f"{str(path)!r} is damaged or cut off: {error}. {_advice(path.parent)}") from None
 

@@ -1,7 +1,7 @@
 """Action distributions as pure functions of the head's outputs and of given noise.
 
-No distribution draws a random number: `noise` makes numbers of a numpy stream, and `sample` turns outputs and noise into actions. So the same
-stream gives the same actions on any device, in any process.
+No distribution draws a random number: `noise` makes numbers of a numpy stream, and `sample` turns outputs and noise
+into actions. So the same stream gives the same actions on any device, in any process.
 
 Each takes the head's outputs `logits` or `mean` of shape [B, K]; `log_prob` and `entropy` return [B].
 """
@@ -38,7 +38,8 @@ class Distribution(Protocol):
 
 
 class Categorical:
-    """One choice of K: actions [B] int64. log π(a) = logits_a − log Σ exp logits; sampled by Gumbel-max: argmax(logits + Gumbel noise)."""
+    """One choice of K: actions [B] int64. log π(a) = logits_a − log Σ exp logits; sampled by Gumbel-max: argmax(logits
+    + Gumbel noise)."""
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
@@ -134,7 +135,8 @@ class DiagonalGaussian:
 
 
 def make_distribution(space: spaces.Space, outputs: Tensor, log_std: Tensor | None) -> Distribution:
-    """The distribution over `space` that the head's `outputs` [B, row_size(space)] describe; `log_std` for a Box only."""
+    """The distribution over `space` that the head's `outputs` [B, row_size(space)] describe; `log_std` for a Box
+    only."""
     if isinstance(space, spaces.Discrete):
         return Categorical(outputs)
     if isinstance(space, spaces.MultiDiscrete):
@@ -146,7 +148,8 @@ def make_distribution(space: spaces.Space, outputs: Tensor, log_std: Tensor | No
 
 
 def draw_noise(space: spaces.Space, stream: np.random.Generator, rows: tuple[int, ...]) -> np.ndarray:
-    """float32 noise [*rows, row_size(space)] from `stream`, of the kind that the distribution over `space` samples with."""
+    """float32 noise [*rows, row_size(space)] from `stream`, of the kind that the distribution over `space` samples
+    with."""
     shape = (*rows, row_size(space))
     if isinstance(space, spaces.Box):
         return stream.standard_normal(shape, dtype=np.float32)

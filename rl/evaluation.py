@@ -1,7 +1,7 @@
 """Evaluation: how well a policy does, over a number of episodes that is fixed for each environment beforehand.
 
-Taking the first n episodes that end, of many environments, would favour short episodes. So each of the environments plays its share, and what it
-plays beyond that doesn't count.
+Taking the first n episodes that end, of many environments, would favour short episodes. So each of the environments
+plays its share, and what it plays beyond that doesn't count.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def evaluate(
 
     Args:
         policy: something with `act`, or the folder of a run, checkpoint or policy (this imports torch).
-        env: id, class or factory, as in `envs.resolve`; may be left out for a folder: then it's the environment of the training.
+        env: id, class or factory, as in `envs.resolve`; may be left out for a folder: then it's the environment of the
+        training.
         episodes: how many in total, spread over at most 32 environments that are stepped together.
         seed: decides every reset, apart from any seed used in training.
         deterministic: take the most probable actions.
@@ -80,7 +81,9 @@ def evaluate(
     if isinstance(policy, str | Path):
         description = policy_metadata(policy).get("env")
         limit_threads(threads)
-        policy = load("Policy").load(policy)
+        actor: Actor = load("Policy").load(policy)
+    else:
+        actor = policy
     if env is None and description is None:
         raise InputError("evaluate needs an environment: pass env=…, since the policy does not name one")
     spec = spec_from_json(description or {}) if env is None else resolve(env, env_kwargs)
@@ -90,7 +93,7 @@ def evaluate(
     with EnvGroup(spec, size=size, first_index=0, run_seed=derive_seed(seed, "evaluation")) as group:
         observations = group.reset()
         while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
-            step = group.step(np.asarray(policy.act(observations, deterministic=deterministic)))
+            step = group.step(np.asarray(actor.act(observations, deterministic=deterministic)))
             observations = step.observations
             for episode in step.episodes:
                 finished[episode.environment].append(episode)

@@ -1,8 +1,9 @@
 """The one place that loads the modules which import torch.
 
-The driver schedules work and must start fast, so it never imports torch: that costs 2–3 s and 200 MB. But it must name the actor classes
-`RolloutWorker` and `Learner`, whose work needs the policy, which needs torch. So the modules of these classes are free of torch, and get what
-needs torch from here, inside the actor's process. The package's own lazy exports (`shoal.rl.Policy`) come from here too.
+The driver schedules work and must start fast, so it never imports torch: that costs 2–3 s and 200 MB. But it must name
+the actor classes `RolloutWorker` and `Learner`, whose work needs the policy, which needs torch. So the modules of these
+classes are free of torch, and get what needs torch from here, inside the actor's process. The package's own lazy
+exports (`shoal.rl.Policy`) come from here too.
 """
 
 from __future__ import annotations

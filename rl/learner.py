@@ -2,8 +2,9 @@
 
     update([trajectories], [weights, optimizer state], …) → (next weights, next optimizer state, metrics)
 
-Learning is functional too: the arguments decide the result, the live policy and optimizer are a cache. A learner that was killed is restarted,
-gets the call again and continues with the same bits; and the driver always holds a complete, consistent state of the last iteration.
+Learning is functional too: the arguments decide the result, the live policy and optimizer are a cache. A learner that
+was killed is restarted, gets the call again and continues with the same bits; and the driver always holds a complete,
+consistent state of the last iteration.
 
 This module doesn't import torch (see `lazy`): the driver imports it to name the class.
 """
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from .policy import Policy
 
 Update = Callable[["Learner", Trajectory, Any, float], dict[str, float]]
-"""What an algorithm does with the trajectories of one iteration: (learner, trajectory, config, remaining progress) → metrics."""
+"""What an algorithm does with the trajectories of one iteration: (learner, trajectory, config, remaining progress) →
+metrics."""
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -40,13 +42,20 @@ class TrainingDivergedError(ArithmeticError):
 
 
 class Learner:
-    """Actor class. `update` is the algorithm's, a module-level function; `config` is its hyperparameters, `settings` the run's.
+    """Actor class. `update` is the algorithm's, a module-level function; `config` is its hyperparameters, `settings`
+    the run's.
 
-    The algorithm's `update` finds here: `policy`, `optimizer`, `epochs` (finished passes over rollouts) and `minibatches`.
+    The algorithm's `update` finds here: `policy`, `optimizer`, `epochs` (finished passes over rollouts) and
+    `minibatches`.
     """
 
     def __init__(
-        self, update: Update, config: Any, settings: RunSettings, observation_space: spaces.Space, action_space: spaces.Space
+        self,
+        update: Update,
+        config: Any,
+        settings: RunSettings,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
     ) -> None:
         limit_threads(settings.threads)
         self._update, self._config, self._settings = update, config, settings
@@ -76,8 +85,9 @@ class Learner:
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, float]]:
         """Learn from the trajectories of all groups, in group order, collected in iteration `iteration`.
 
-        `state` holds references to the weights and optimizer state at the start of that iteration; they are fetched only if this learner doesn't
-        hold them live. Returns the next weights, the next optimizer state, and metrics under Stable-Baselines3's tags.
+        `state` holds references to the weights and optimizer state at the start of that iteration; they are fetched
+        only if this learner doesn't hold them live. Returns the next weights, the next optimizer state, and metrics
+        under Stable-Baselines3's tags.
         """
         limit_torch_threads(self._settings.threads)
         if self._iteration != iteration:
@@ -103,7 +113,11 @@ class Learner:
         self.policy.version = iteration + 1
         metrics["time/update_seconds"] = time.perf_counter() - started
         metrics["time/learner_wait_seconds"] = started - waiting
-        return weights, self._optimizer_state(), {name: value for name, value in metrics.items() if math.isfinite(value)}
+        return (
+            weights,
+            self._optimizer_state(),
+            {name: value for name, value in metrics.items() if math.isfinite(value)},
+        )
 
     def _optimizer_state(self) -> dict[str, Any]:
         return {"moments": self.optimizer.get_moments(), "steps": self.optimizer.steps, "epochs": self.epochs}
@@ -117,7 +131,8 @@ class Learner:
     def minibatches(self, batch: Mapping[str, Tensor], size: int, epoch: int) -> Iterator[dict[str, Tensor]]:
         """The rows of `batch` in random order, `size` at a time (the last may be smaller).
 
-        The order comes from the stream (seed, "minibatches", iteration, epoch). One gather per field and epoch; minibatches are slices of it.
+        The order comes from the stream (seed, "minibatches", iteration, epoch). One gather per field and epoch;
+        minibatches are slices of it.
         """
         rows = len(next(iter(batch.values())))
         order = stream(self._settings.seed, "minibatches", self.policy.version, epoch).permutation(rows)
@@ -128,7 +143,8 @@ class Learner:
 
 
 def _resolve_device(device: str) -> str:
-    """The device to compute on: "auto" is CUDA if there is a GPU. Raises InputError if a device is unknown or missing."""
+    """The device to compute on: "auto" is CUDA if there is a GPU. Raises InputError if a device is unknown or
+    missing."""
     import torch
 
     if device == "auto":
@@ -136,5 +152,7 @@ def _resolve_device(device: str) -> str:
     try:
         torch.zeros(1, device=torch.device(device))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device is {device!r}, which cannot be used here: {str(error).splitlines()[0]}. Use 'auto' or 'cpu'") from None
+        raise InputError(
+            f"device is {device!r}, which cannot be used here: {str(error).splitlines()[0]}. Use 'auto' or 'cpu'"
+        ) from None
     return device

@@ -1,8 +1,10 @@
 """The network of a policy, computed from views into one flat array of parameters: encoder → memory → head.
 
-    rows [B, row_size] ─encoder─▶ (pi latent, vf latent) ─memory (none yet)─▶ ─head─▶ outputs [B, output_size], values [B]
+    rows [B, row_size] ─encoder─▶ (pi latent, vf latent) ─memory (none yet)─▶ ─head─▶ outputs [B, output_size], values
+    [B]
 
-Policy and value share no layer, as in Stable-Baselines3's `MlpPolicy`. Evaluating both as one batched product was measured and is not faster.
+Policy and value share no layer, as in Stable-Baselines3's `MlpPolicy`. Evaluating both as one batched product was
+measured and is not faster.
 """
 
 from __future__ import annotations

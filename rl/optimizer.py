@@ -1,4 +1,5 @@
-"""Adam on one flat array: gradient norm, clipping and step are a handful of operations, whatever the number of layers."""
+"""Adam on one flat array: gradient norm, clipping and step are a handful of operations, whatever the number of
+layers."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ class FlatAdam:
 
         m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²,   θ ← θ − lr · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 
-    `parameters` and `gradients` are flat tensors of one shape; the leaves of the network are views into `parameters`, their `.grad` into `gradients`.
+    `parameters` and `gradients` are flat tensors of one shape; the leaves of the network are views into `parameters`,
+    their `.grad` into `gradients`.
     """
 
     def __init__(
@@ -27,7 +29,8 @@ class FlatAdam:
         self.steps = 0
 
     def minimize(self, loss: Tensor, *, learning_rate: float, max_grad_norm: float | None) -> None:
-        """One step against the gradient of `loss`; the gradient's norm over all parameters is clipped to `max_grad_norm` (None: not)."""
+        """One step against the gradient of `loss`; the gradient's norm over all parameters is clipped to
+        `max_grad_norm` (None: not)."""
         self._gradients.zero_()
         loss.backward()
         with torch.no_grad():

@@ -1,7 +1,8 @@
 """The policy: from observations to actions, for rollouts, evaluation, serving and learning alike.
 
-All parameters are views into one flat float32 tensor, all gradients into another, so that optimizer step, gradient norm, broadcast and checkpoint
-each act on one array. Random choices come from noise that is given or drawn from a numpy stream, never from torch's generator.
+All parameters are views into one flat float32 tensor, all gradients into another, so that optimizer step, gradient
+norm, broadcast and checkpoint each act on one array. Random choices come from noise that is given or drawn from a numpy
+stream, never from torch's generator.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from .networks import Network
 class Policy:
     """A stochastic policy with a value function, between two gymnasium spaces.
 
-    `policy_kwargs` as in `Architecture`; `seed` decides the initial weights and the actions that `act` draws; `device` is where it computes.
+    `policy_kwargs` as in `Architecture`; `seed` decides the initial weights and the actions that `act` draws; `device`
+    is where it computes.
     Raises InputError for spaces or `policy_kwargs` that are not supported.
     """
 
@@ -52,7 +54,8 @@ class Policy:
         self._stream = stream(seed, "act")
 
     def _leaves(self) -> dict[str, Tensor]:
-        """The parameters as autograd leaves: each a view into the flat tensor, its gradient a view into the flat gradient."""
+        """The parameters as autograd leaves: each a view into the flat tensor, its gradient a view into the flat
+        gradient."""
         gradients = self.layout.views(self.flat_gradients)
         leaves = {}
         for name, view in self.layout.views(self.flat_parameters).items():
@@ -70,19 +73,14 @@ class Policy:
     def act(
         self, observations: Any, *, deterministic: bool = False, noise_stream: np.random.Generator | None = None
     ) -> np.ndarray:
-        """Actions for `env.step`: for one observation of shape `space.shape` one action, for a batch [B, …] a batch [B, …].
+        """Actions for `env.step`: for one observation of shape `space.shape` one action, for a batch [B, …] a batch [B,
+        …].
 
-        `deterministic` takes the most probable action; else `noise_stream` (default: a stream of the policy's own) decides.
+        `deterministic` takes the most probable action; else `noise_stream` (default: a stream of the policy's own)
+        decides.
         Raises ValueError naming both shapes if the observations have another shape.
         """
-        given = np.asarray(observations)
-        shape = tuple(self.observation_space.shape or ())
-        if given.shape != shape and given.shape[1:] != shape or given.ndim > len(shape) + 1 or given.dtype.kind not in "buif":
-            raise ValueError(
-                f"the observations have shape {given.shape} and dtype {given.dtype}, but the policy wants one observation of shape {shape} "
-                f"or a batch of shape {('B', *shape)} ({describe(self.observation_space)})".replace("'B'", "B")
-            )
-        single = given.shape == shape
+        given, single = self._check_shape(observations)
         rows = given[np.newaxis] if single else given
         with torch.inference_mode():
             outputs, _ = self._network(self.encode(rows))
@@ -92,18 +90,35 @@ class Policy:
             else:
                 noise = draw_noise(self.action_space, noise_stream or self._stream, (len(rows),))
                 chosen = distribution.sample(torch.from_numpy(noise).to(self.device))
-        actions = to_env_actions(self.action_space, chosen.cpu().numpy())
+        actions = self.environment_actions(chosen.cpu().numpy())
         return actions[0] if single else actions
+
+    def _check_shape(self, observations: Any) -> tuple[np.ndarray, bool]:
+        """The observations as an array, and whether they are a single one; ValueError if neither one nor a batch."""
+        given, shape = np.asarray(observations), tuple(self.observation_space.shape or ())
+        single, batch = given.shape == shape, given.ndim == len(shape) + 1 and given.shape[1:] == shape
+        if not (single or batch) or given.dtype.kind not in "buif":
+            wanted = f"one observation of shape {shape} or a batch of shape {('B', *shape)}".replace("'B'", "B")
+            raise ValueError(
+                f"the observations have shape {given.shape} and dtype {given.dtype}, but the policy wants {wanted} "
+                f"({describe(self.observation_space)})"
+            )
+        return given, single
 
     def explore(self, observations: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One forward pass for a rollout: actions as the distribution gives them, head outputs [B, K] and values [B].
 
-        `noise` [B, K] comes from `draw_noise`. `log_probs` later makes log-probabilities from the outputs of a whole rollout at once.
+        `noise` [B, K] comes from `draw_noise`. `log_probs` later makes log-probabilities from the outputs of a whole
+        rollout at once.
         """
         with torch.inference_mode():
             outputs, values = self._network(self.encode(observations))
             actions = self.distribution(outputs).sample(torch.from_numpy(noise).to(self.device))
             return actions.cpu().numpy(), outputs.cpu().numpy(), values.cpu().numpy()
+
+    def environment_actions(self, actions: np.ndarray) -> np.ndarray:
+        """What `env.step` takes, [B, *space.shape], for actions [B, …] as the distribution gives them."""
+        return to_env_actions(self.action_space, actions.reshape(len(actions), *(self.action_space.shape or ())))
 
     def draw_noise(self, noise_stream: np.random.Generator, rows: tuple[int, ...]) -> np.ndarray:
         """float32 noise [*rows, K] for `explore`, from `noise_stream`."""
@@ -123,7 +138,8 @@ class Policy:
     # ---- learning
 
     def evaluate_actions(self, rows: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values [B], log-probabilities [B] and entropies [B] of `actions` in encoded observations `rows`, with gradients."""
+        """Values [B], log-probabilities [B] and entropies [B] of `actions` in encoded observations `rows`, with
+        gradients."""
         outputs, values = self._network(rows)
         distribution = self.distribution(outputs)
         return values, distribution.log_prob(actions), distribution.entropy()
@@ -185,9 +201,12 @@ class Policy:
 
     @staticmethod
     def load(folder: str | Path, *, device: str = "cpu") -> Policy:
-        """Read a policy from a policy folder, a checkpoint, or a run (its newest checkpoint); InputError if there is none or it is damaged."""
+        """Read a policy from a policy folder, a checkpoint, or a run (its newest checkpoint); InputError if there is
+        none or it is damaged."""
         saved = read_policy(folder)
-        policy = Policy(saved.observation_space, saved.action_space, policy_kwargs=saved.metadata["policy_kwargs"], device=device)
+        policy = Policy(
+            saved.observation_space, saved.action_space, policy_kwargs=saved.metadata["policy_kwargs"], device=device
+        )
         policy.set_weights(saved.weights, int(saved.metadata["version"]))
         policy.env = saved.metadata.get("env")
         return policy

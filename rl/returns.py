@@ -1,8 +1,9 @@
 """Returns and advantages as pure functions of time-major arrays [T, …].
 
-Time is in the names: `r_t` is the reward of step t, `discount_t` the discount that applies after step t (γ, or 0 where the episode
-terminated), `v_tm1` the value of the state before step t, `v_t` the value of the state after it. At a truncated step, `v_t` is the value of
-the episode's true last observation, and `continues_t` is 0: the return bootstraps there, and nothing flows back over the end of the episode.
+Time is in the names: `r_t` is the reward of step t, `discount_t` the discount that applies after step t (γ, or 0 where
+the episode terminated), `v_tm1` the value of the state before step t, `v_t` the value of the state after it. At a
+truncated step, `v_t` is the value of the episode's true last observation, and `continues_t` is 0: the return bootstraps
+there, and nothing flows back over the end of the episode.
 """
 
 from __future__ import annotations
@@ -11,15 +12,23 @@ import numpy as np
 
 
 def generalized_advantages(
-    r_t: np.ndarray, discount_t: np.ndarray, continues_t: np.ndarray, v_tm1: np.ndarray, v_t: np.ndarray, lambda_: float
+    *,
+    r_t: np.ndarray,
+    discount_t: np.ndarray,
+    continues_t: np.ndarray,
+    v_tm1: np.ndarray,
+    v_t: np.ndarray,
+    lambda_: float,
 ) -> np.ndarray:
     """Generalized advantage estimation (Schulman et al., 2016, arXiv 1506.02438, equation 16).
 
         δ_t = r_t + discount_t · v_t − v_tm1
         A_t = δ_t + discount_t · λ · continues_t · A_{t+1},   A_T = 0
 
-    All arrays are [T, …] of one shape and floating; `continues_t` is 1 where step t+1 belongs to the same episode as step t, else 0.
-    Returns A in the dtype of `r_t`. The λ-returns, targets for the value, are A + v_tm1. Raises ValueError if the shapes differ.
+    All arrays are [T, …] of one shape and floating; `continues_t` is 1 where step t+1 belongs to the same episode as
+    step t, else 0.
+    Returns A in the dtype of `r_t`. The λ-returns, targets for the value, are A + v_tm1. Raises ValueError if the
+    shapes differ.
     """
     _check_shapes(r_t=r_t, discount_t=discount_t, continues_t=continues_t, v_tm1=v_tm1, v_t=v_t)
     advantages = r_t + discount_t * v_t - v_tm1
@@ -29,10 +38,13 @@ def generalized_advantages(
     return advantages
 
 
-def discounted_returns(r_t: np.ndarray, discount_t: np.ndarray, continues_t: np.ndarray, v_t: np.ndarray) -> np.ndarray:
+def discounted_returns(
+    *, r_t: np.ndarray, discount_t: np.ndarray, continues_t: np.ndarray, v_t: np.ndarray
+) -> np.ndarray:
     """Returns to the end of the episode, or to the end of the rollout, where they bootstrap.
 
-        G_t = r_t + discount_t · (continues_t · G_{t+1} + (1 − continues_t) · v_t),   G_{T-1} = r_{T-1} + discount_{T-1} · v_{T-1}
+        G_t = r_t + discount_t · (continues_t · G_{t+1} + (1 − continues_t) · v_t),   G_{T-1} = r_{T-1} + discount_{T-1}
+        · v_{T-1}
 
     Shapes, and ValueError, as in `generalized_advantages`.
     """

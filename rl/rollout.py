@@ -1,11 +1,14 @@
-"""The rollout worker: an actor that steps simulation groups with the current weights and writes trajectories into the object store.
+"""The rollout worker: an actor that steps simulation groups with the current weights and writes trajectories into the
+object store.
 
     collect(group, [state], weights, …) → (trajectory, next state, stats)
 
-Collecting is functional: everything that decides the result is in the arguments, and the worker only caches the live environments. So a call can
-be repeated anywhere, also on a worker that was just restarted: it rebuilds the group from its state, and returns the same bytes.
+Collecting is functional: everything that decides the result is in the arguments, and the worker only caches the live
+environments. So a call can be repeated anywhere, also on a worker that was just restarted: it rebuilds the group from
+its state, and returns the same bytes.
 
-This module doesn't import torch (see `lazy`): the driver imports it to name the class. The policy is loaded in the worker's process.
+This module doesn't import torch (see `lazy`): the driver imports it to name the class. The policy is loaded in the
+worker's process.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from gymnasium import spaces
 
-from ..envs import EnvGroup, EnvSpec, Episode, GroupState, GroupStep, stream, to_env_actions
+from ..envs import EnvGroup, EnvSpec, Episode, GroupState, GroupStep, stream
 from ..runtime import ObjectRef, get, method
 from .architecture import row_size
 from .lazy import load
@@ -70,8 +73,9 @@ class RolloutWorker:
     ) -> tuple[Trajectory, GroupState, RolloutStats]:
         """Step all environments of simulation group `group` n_steps times, from where iteration `iteration` begins.
 
-        `state` boxes a reference to the group's state at the start of that iteration ([None] at the very beginning): it is fetched only if this
-        worker doesn't hold the live group. `weights` are flat; they are `iteration` updates old, which is their version.
+        `state` boxes a reference to the group's state at the start of that iteration ([None] at the very beginning): it
+        is fetched only if this worker doesn't hold the live group. `weights` are flat; they are `iteration` updates
+        old, which is their version.
         """
         limit_torch_threads(self._settings.threads)
         started = time.perf_counter()
@@ -97,7 +101,11 @@ class RolloutWorker:
     def _make_group(self, group: int, state: ObjectRef | None) -> EnvGroup:
         settings, size = self._settings, self._settings.environments_per_group
         environments = EnvGroup(
-            self._spec, size=size, first_index=group * size, run_seed=settings.seed, vectorization=settings.vectorization
+            self._spec,
+            size=size,
+            first_index=group * size,
+            run_seed=settings.seed,
+            vectorization=settings.vectorization,
         )
         if state is None:
             environments.reset()
@@ -114,8 +122,11 @@ class RolloutWorker:
         return self._policy
 
 
-def _roll_out(policy: Policy, environments: EnvGroup, noise: np.ndarray) -> tuple[Trajectory, list[Episode], float, float]:
-    """One trajectory of `len(noise)` steps; also the episodes that ended, and seconds spent on inference and in the environments."""
+def _roll_out(
+    policy: Policy, environments: EnvGroup, noise: np.ndarray
+) -> tuple[Trajectory, list[Episode], float, float]:
+    """One trajectory of `len(noise)` steps; also the episodes that ended, and seconds spent on inference and in the
+    environments."""
     steps, size, outputs_size = noise.shape
     observation_space, action_space = environments.observation_space, environments.action_space
     trajectory = _allocate(steps, size, observation_space, action_space)
@@ -127,7 +138,7 @@ def _roll_out(policy: Policy, environments: EnvGroup, noise: np.ndarray) -> tupl
         begin = time.perf_counter()
         trajectory.observations[t] = observations
         trajectory.actions[t], outputs[t], trajectory.values[t] = policy.explore(observations, noise[t])
-        actions = to_env_actions(action_space, trajectory.actions[t])
+        actions = policy.environment_actions(trajectory.actions[t])
         acted = time.perf_counter()
         step = environments.step(actions)
         _record(trajectory, t, step)
@@ -136,7 +147,9 @@ def _roll_out(policy: Policy, environments: EnvGroup, noise: np.ndarray) -> tupl
         inference += acted - begin
         stepping += time.perf_counter() - acted
     begin = time.perf_counter()
-    trajectory.log_probs[:] = policy.log_probs(outputs.reshape(steps * size, -1), trajectory.flat("actions")).reshape(steps, size)
+    trajectory.log_probs[:] = policy.log_probs(outputs.reshape(steps * size, -1), trajectory.flat("actions")).reshape(
+        steps, size
+    )
     _bootstrap(policy, trajectory)
     return trajectory, episodes, inference + time.perf_counter() - begin, stepping
 
@@ -163,9 +176,11 @@ def _record(trajectory: Trajectory, t: int, step: GroupStep) -> None:
 
 
 def _bootstrap(policy: Policy, trajectory: Trajectory) -> None:
-    """Fill `next_values`: V of the true next observation, by forward passes of the group's fixed shape; 0 where the episode terminated.
+    """Fill `next_values`: V of the true next observation, by forward passes of the group's fixed shape; 0 where the
+    episode terminated.
 
-    Within an episode that is the next step's value. After a truncation and at the last step it is the value of the final observation.
+    Within an episode that is the next step's value. After a truncation and at the last step it is the value of the
+    final observation.
     """
     steps = len(trajectory.values)
     trajectory.next_values[:-1] = trajectory.values[1:]

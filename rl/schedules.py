@@ -1,7 +1,7 @@
 """Hyperparameters that change during training: a float, `"lin_0.001"`, or a function of the remaining progress.
 
-Remaining progress goes from 1 (start) towards 0 (end): 1 - timesteps / total_timesteps, taken at the start of an iteration. So the
-last update still has a step size above 0.
+Remaining progress goes from 1 (start) towards 0 (end): 1 - timesteps / total_timesteps, taken at the start of an
+iteration. So the last update still has a step size above 0.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from collections.abc import Callable
 from ..runtime import InputError
 
 Rate = float | str | Callable[[float], float]
-"""A constant, `"lin_VALUE"` (falls linearly from VALUE to 0), or a function from remaining progress in [0, 1] to the value."""
+"""A constant, `"lin_VALUE"` (falls linearly from VALUE to 0), or a function from remaining progress in [0, 1] to the
+value."""
 
 LINEAR = "lin_"
 
 
 def rate_start(name: str, rate: Rate) -> float | None:
-    """The value that `rate` starts from; None for a function. `name` is for the message of the InputError that a bad rate raises."""
+    """The value that `rate` starts from; None for a function. `name` is for the message of the InputError that a bad
+    rate raises."""
     if callable(rate):
         return None
     text = rate.removeprefix(LINEAR) if isinstance(rate, str) else rate
@@ -25,7 +27,8 @@ def rate_start(name: str, rate: Rate) -> float | None:
         return float(text)
     except (TypeError, ValueError):
         raise InputError(
-            f"{name} is {rate!r}, but must be a number, 'lin_NUMBER' (falls linearly to 0) or a function of the remaining progress"
+            f"{name} is {rate!r}, but must be a number, 'lin_NUMBER' (falls linearly to 0) or a function of the "
+            "remaining progress"
         ) from None
 
 

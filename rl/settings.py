@@ -1,14 +1,14 @@
 """Settings: numbers with bounds, the run settings that all algorithms share, and how user, preset and defaults combine.
 
-A config is a frozen dataclass; a field made with `number(...)` or `rate(...)` carries its bounds, `validate` checks them all and names the
-setting, the value seen and the values allowed. The string under each field is its help text.
+A config is a frozen dataclass; a field made with `number(...)` or `rate(...)` carries its bounds, `validate` checks
+them all and names the setting, the value seen and the values allowed. The string under each field is its help text.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from ..runtime import InputError, nearest
@@ -23,6 +23,8 @@ class Bounds:
     """Whether only integers are allowed."""
     rate: bool = False
     """Whether schedules are allowed; the limits hold for the value they start from."""
+    optional: bool = False
+    """Whether None is allowed."""
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
@@ -32,23 +34,26 @@ class Bounds:
         limits = {"of at least": self.at_least, "above": self.above, "of at most": self.at_most}
         words = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
         kind = "a whole number" if self.whole else "a number"
-        return f"{kind} {words}".replace(" and of ", " and ").rstrip() + (" (or a schedule such as 'lin_0.001')" if self.rate else "")
+        also = (" (or a schedule such as 'lin_0.001')" if self.rate else "") + (" or none" if self.optional else "")
+        return f"{kind} {words}".replace(" and of ", " and ").rstrip() + also
 
     def check(self, name: str, value: Any) -> None:
         """Raise InputError if setting `name` may not be `value`."""
-        number = rate_start(name, value) if self.rate else value
-        if self.rate and number is None:
+        if (self.rate and callable(value)) or (self.optional and value is None):
             return
-        is_number = isinstance(number, int | float) and not isinstance(value, bool)
-        ok = is_number and math.isfinite(number) and (not self.whole or isinstance(number, int))
-        ok = ok and (self.at_least is None or number >= self.at_least)
-        ok = ok and (self.above is None or number > self.above) and (self.at_most is None or number <= self.at_most)
-        if not ok:
+        number = rate_start(name, value) if self.rate else value
+        if not self._holds(number) or isinstance(value, bool):
             raise InputError(f"{name} is {value!r}, but must be {self.describe()}")
+
+    def _holds(self, number: Any) -> bool:
+        if not isinstance(number, int if self.whole else int | float) or not math.isfinite(number):
+            return False
+        low = (self.at_least is None or number >= self.at_least) and (self.above is None or number > self.above)
+        return low and (self.at_most is None or number <= self.at_most)
 
 
 def number(default: Any, **bounds: Any) -> Any:
-    """A dataclass field with `Bounds(**bounds)`. A default of None allows None too."""
+    """A dataclass field with `Bounds(**bounds)`."""
     return field(default=default, metadata={"bounds": Bounds(**bounds)})
 
 
@@ -58,17 +63,21 @@ def choice(default: str, *choices: str) -> Any:
 
 
 def validate(config: Any) -> None:
-    """Check every field of the dataclass instance `config` against its bounds or choices; InputError names the first that fails."""
+    """Check every field of the dataclass instance `config` against its bounds or choices; InputError names the first
+    that fails."""
     for item in fields(config):
         _check_field(item, getattr(config, item.name))
 
 
 def _check_field(item: Field[Any], value: Any) -> None:
     bounds, choices = item.metadata.get("bounds"), item.metadata.get("choices")
-    if bounds and not (value is None and item.default is None):
+    if bounds:
         bounds.check(item.name, value)
     if choices and value not in choices:
-        raise InputError(f"{item.name} is {value!r}, but must be one of {', '.join(map(repr, choices))}. {nearest(str(value), choices)}")
+        raise InputError(
+            f"{item.name} is {value!r}, but must be one of {', '.join(map(repr, choices))}. "
+            f"{nearest(str(value), choices)}"
+        )
     if isinstance(item.default, bool) and not isinstance(value, bool):
         raise InputError(f"{item.name} is {value!r}, but must be True or False")
 
@@ -76,8 +85,9 @@ def _check_field(item: Field[Any], value: Any) -> None:
 def default_group_size(n_envs: int) -> int:
     """Environments per simulation group when the user names none: a function of `n_envs` alone.
 
-    The largest divisor of `n_envs` up to half of it, but not above 8 (above an eighth of it, from 64 environments on): at least two groups,
-    so that two workers share the work; and not many more, since inference of few rows costs as much as of many.
+    The largest divisor of `n_envs` up to half of it, but not above 8 (above an eighth of it, from 64 environments on):
+    at least two groups, so that two workers share the work; and not many more, since inference of few rows costs as
+    much as of many.
     """
     limit = max(1, min(n_envs // 2, max(8, n_envs // 8)))
     return next(size for size in range(limit, 0, -1) if n_envs % size == 0)
@@ -85,15 +95,16 @@ def default_group_size(n_envs: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What all algorithms share: how much simulation, where, and from which seed. Raises InputError on values that cannot work."""
+    """What all algorithms share: how much simulation, where, and from which seed. Raises InputError on values that
+    cannot work."""
 
     workers: int = number(1, whole=True, at_least=1)
     """Rollout workers (processes) that step environments; has no influence on the result."""
     n_envs: int = number(8, whole=True, at_least=1)
     """Environments in total, over all workers."""
-    group_size: int | None = number(None, whole=True, at_least=1)
-    """Environments per simulation group, the unit of work: one worker steps them together, and one forward pass acts for them.
-    Must divide n_envs. Default: about half of n_envs, at most 8 (or an eighth of n_envs, if that is more)."""
+    group_size: int | None = number(None, whole=True, at_least=1, optional=True)
+    """Environments per simulation group, the unit of work: one worker steps them together, and one forward pass acts
+    for them. Must divide n_envs. Default: about half of n_envs, at most 8 (or an eighth of n_envs, if that is more)."""
     seed: int = number(0, whole=True, at_least=0)
     """Every random number of the run derives from it."""
     device: str = "auto"
@@ -101,7 +112,8 @@ class RunSettings:
     threads: int = number(1, whole=True, at_least=1)
     """Threads per process for numerical libraries; is part of what decides the result's bits."""
     vectorization: str = choice("sync", "sync", "entry_point", "envpool")
-    """How a group's environments are stepped: sync (copies in one process), entry_point (gymnasium's vector version), envpool."""
+    """How a group's environments are stepped: sync (copies in one process), entry_point (gymnasium's vector version),
+    envpool."""
     policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Network: net_arch (list, or dict with pi and vf), activation (tanh or relu), ortho_init, log_std_init."""
 
@@ -112,7 +124,7 @@ class RunSettings:
         if self.n_envs % self.environments_per_group:
             raise InputError(
                 f"n_envs is {self.n_envs}, which is not a multiple of group_size {self.group_size}. "
-                f"Choose a group_size that divides it, or leave group_size to its default ({default_group_size(self.n_envs)})"
+                f"Choose a group_size that divides it, or leave it to its default ({default_group_size(self.n_envs)})"
             )
 
     @property
@@ -130,25 +142,17 @@ class RunSettings:
 def split_settings(given: Mapping[str, Any], config_classes: Iterable[type], what: str) -> list[dict[str, Any]]:
     """Distribute settings over dataclasses by field name; an unknown name raises InputError with the nearest ones.
 
-    Settings that are None where the field's default is not None count as not given. `what` names the taker in the message.
+    `what` names their taker in the message.
     """
-    known = [{item.name: item for item in fields(config_class)} for config_class in config_classes]
+    known = [[item.name for item in fields(config_class)] for config_class in config_classes]
     parts: list[dict[str, Any]] = [{} for _ in known]
     for name, value in given.items():
         for part, names in zip(parts, known, strict=True):
             if name in names:
-                if value is not None or names[name].default is None:
-                    part[name] = value
+                part[name] = value
                 break
         else:
-            raise InputError(f"{what} has no setting {name!r}. {nearest(name, [key for names in known for key in names])}")
+            raise InputError(
+                f"{what} has no setting {name!r}. {nearest(name, [name for names in known for name in names])}"
+            )
     return parts
-
-
-def defaults(config_class: type) -> dict[str, Any]:
-    """The default of each field of a dataclass."""
-    made: dict[str, Any] = {}
-    for item in fields(config_class):
-        factory: Callable[[], Any] | Any = item.default_factory
-        made[item.name] = item.default if factory is MISSING else factory()
-    return made

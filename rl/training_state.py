@@ -1,6 +1,7 @@
 """The state of a training between two iterations: references and counters, nothing else; and its form in a checkpoint.
 
-It is replaced as a whole after each iteration. Whatever interrupts one (Ctrl-C, an exception in an environment), the state is that of the last finished
+It is replaced as a whole after each iteration. Whatever interrupts one (Ctrl-C, an exception in an environment), the
+state is that of the last finished
 iteration: it can be saved, and training can go on from it.
 """
 
@@ -92,7 +93,9 @@ def state_to_arrays(state: TrainingState) -> tuple[dict[str, Any], dict[str, np.
     return document, arrays
 
 
-def state_from_arrays(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], weights: np.ndarray) -> TrainingState:
+def state_from_arrays(
+    document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], weights: np.ndarray
+) -> TrainingState:
     """The state that `state_to_arrays` described, with its arrays put into the object store."""
     groups: list[ObjectRef | None] = []
     for index, description in enumerate(document["groups"]):

@@ -1,7 +1,8 @@
 """What one simulation group experienced in one rollout: time-major arrays with a fixed vocabulary.
 
-A rollout worker writes a trajectory once, into memory of the object store; the learner reads it there. T is the number of steps, N the number
-of environments of the group (`group_size`), and row i of every array belongs to environment i of the group.
+A rollout worker writes a trajectory once, into memory of the object store; the learner reads it there. T is the number
+of steps, N the number of environments of the group (`group_size`), and row i of every array belongs to environment i of
+the group.
 """
 
 from __future__ import annotations
@@ -21,22 +22,25 @@ class Trajectory:
     observations: np.ndarray
     """[T, N, *observation_shape], the space's dtype: what the policy saw before step t."""
     actions: np.ndarray
-    """[T, N, …]: actions as the policy's distribution gave them (before clipping to a Box's bounds or adding a Discrete's start)."""
+    """[T, N, …]: actions as the policy's distribution gave them (before clipping to a Box's bounds or adding a
+    Discrete's start)."""
     rewards: np.ndarray
     """[T, N] float32."""
     terminations: np.ndarray
-    """[T, N] bool: the episode ended in a terminal state; no value follows. A step that both terminates and truncates counts as this."""
+    """[T, N] bool: the episode ended in a terminal state; no value follows. A step that both terminates and truncates
+    counts as this."""
     truncations: np.ndarray
     """[T, N] bool: the episode was cut off, for example by a time limit; its value goes on."""
     final_observations: np.ndarray
-    """[T, N, *observation_shape]: the observation after step t, the true last one where an episode ended (never that of the reset)."""
+    """[T, N, *observation_shape]: the observation after step t, the true last one where an episode ended (never that of
+    the reset)."""
     log_probs: np.ndarray
     """[T, N] float32: log π(action | observation) under the weights that acted."""
     values: np.ndarray
     """[T, N] float32: V(observations)."""
     next_values: np.ndarray
-    """[T, N] float32: V of the observation after step t: bootstrap value of `final_observations` where an episode was truncated and at the
-    last step, 0 where it terminated, `values[t + 1]` elsewhere."""
+    """[T, N] float32: V of the observation after step t: bootstrap value of `final_observations` where an episode was
+    truncated and at the last step, 0 where it terminated, `values[t + 1]` elsewhere."""
     valid: np.ndarray
     """[T, N] bool: whether the row is an experience (all are, with same-step autoreset)."""
 
@@ -55,7 +59,8 @@ class Trajectory:
         action_shape: tuple[int, ...],
         action_dtype: np.dtype,
     ) -> Trajectory:
-        """A writable trajectory in the object store's memory; returning it from an actor's method seals it there, without a copy."""
+        """A writable trajectory in the object store's memory; returning it from an actor's method seals it there,
+        without a copy."""
         rows = (steps, environments)
         return Trajectory(
             observations=empty((*rows, *observation_shape), observation_dtype),
@@ -72,7 +77,8 @@ class Trajectory:
 
     @staticmethod
     def concatenate(trajectories: Sequence[Trajectory]) -> Trajectory:
-        """Several groups side by side, in the order given: [T, N₁ + N₂ + …, …]. Raises ValueError, naming the field and the shapes, if they do not fit."""
+        """Several groups side by side, in the order given: [T, N₁ + N₂ + …, …]. Raises ValueError, naming the field and
+        the shapes, if they do not fit."""
         joined = {}
         for item in fields(Trajectory):
             arrays = [getattr(trajectory, item.name) for trajectory in trajectories]
@@ -80,7 +86,9 @@ class Trajectory:
                 joined[item.name] = np.concatenate(arrays, axis=1)
             except ValueError as error:
                 shapes = [array.shape for array in arrays]
-                raise ValueError(f"the trajectories' field {item.name!r} has shapes {shapes}, which do not fit together") from error
+                raise ValueError(
+                    f"the trajectories' field {item.name!r} has shapes {shapes}, which do not fit together"
+                ) from error
         return Trajectory(**joined)
 
     def flat(self, name: str) -> np.ndarray:

@@ -6,7 +6,8 @@ from shoal.runtime import InputError
 
 
 @pytest.mark.parametrize(
-    ("n_envs", "size"), [(1, 1), (2, 1), (4, 2), (6, 3), (7, 1), (8, 4), (16, 8), (32, 8), (64, 8), (100, 10), (256, 32)]
+    ("n_envs", "size"),
+    [(1, 1), (2, 1), (4, 2), (6, 3), (7, 1), (8, 4), (16, 8), (32, 8), (64, 8), (100, 10), (256, 32)],
 )
 def test_default_group_size_depends_on_the_number_of_environments_alone(n_envs, size):
     assert default_group_size(n_envs) == size
@@ -41,5 +42,7 @@ def test_unknown_settings_get_the_nearest_names():
         split_settings({"n_env": 3}, [RunSettings], "PPO")
 
 
-def test_none_counts_as_not_given_where_none_is_no_value():
-    assert split_settings({"n_envs": None, "group_size": None}, [RunSettings], "PPO") == [{"group_size": None}]
+def test_none_is_a_value_where_it_is_allowed():
+    assert RunSettings(n_envs=8, group_size=None).group_size == 4
+    with pytest.raises(InputError, match="n_envs is None"):
+        RunSettings(n_envs=None)

@@ -1,0 +1,290 @@
+import functools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from learning_envs import Breaks, BrokenError, Echo, Walk
+
+from shoal import runtime
+from shoal.algorithms import PPO
+from shoal.rl import Callback, Policy
+from shoal.runtime import InputError
+
+SMALL = {"n_envs": 4, "n_steps": 16, "batch_size": 16, "n_epochs": 2, "policy_kwargs": {"net_arch": [8]}}
+
+
+@pytest.fixture
+def serial():
+    runtime.init(engine="serial")
+
+
+class Notes(Callback):
+    """Keeps what it is told; stops after `iterations`."""
+
+    def __init__(self, iterations=None):
+        self.reports, self.results, self.totals, self.iterations = [], [], [], iterations
+
+    def on_training_start(self, training, total_timesteps):
+        self.totals.append(total_timesteps)
+
+    def on_iteration_end(self, training, report):
+        self.reports.append(report)
+        return len(self.reports) != self.iterations
+
+    def on_training_end(self, training, result):
+        self.results.append(result)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(3),
+        spaces.Discrete(3, start=2),
+        spaces.MultiDiscrete([2, 3]),
+        spaces.MultiBinary(3),
+        spaces.Box(-1, 1, (2,)),
+        spaces.Box(-1, 1, (1, 2)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {},
+        {"clip_range_vf": 0.2, "ent_coef": 0.01, "normalize_advantage": False},
+        {"target_kl": 0.001, "learning_rate": "lin_0.01", "max_grad_norm": None},
+        {"batch_size": 60, "n_epochs": 1, "clip_range": lambda remaining: 0.1 + 0.1 * remaining},
+    ],
+    ids=["defaults", "value clip", "target kl", "odd batch"],
+)
+def test_64_steps_over_every_switch(serial, space, switches):
+    with PPO(functools.partial(Walk, space), **SMALL | switches) as ppo:
+        before = ppo.policy.get_weights()
+        notes = Notes()
+        result = ppo.train(64, callbacks=[notes])
+        after = ppo.policy.get_weights()
+    assert result.timesteps == 64
+    assert result.iterations == 1
+    assert np.isfinite(after).all()
+    assert (before != after).mean() > 0.5
+    metrics = notes.reports[0].metrics
+    assert ("train/std" in metrics) == isinstance(space, spaces.Box)
+    assert ("train/clip_range_vf" in metrics) == ("clip_range_vf" in switches)
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_metrics_carry_the_tags_of_stable_baselines3(serial):
+    notes = Notes()
+    with PPO(Walk, **SMALL) as ppo:
+        ppo.train(128, callbacks=[notes])
+    names = """rollout/ep_rew_mean rollout/ep_len_mean time/fps time/iterations time/time_elapsed time/total_timesteps
+        train/loss train/policy_gradient_loss train/value_loss train/entropy_loss train/approx_kl train/clip_fraction
+        train/clip_range train/explained_variance train/learning_rate train/n_updates"""
+    assert set(names.split()) <= set(notes.reports[0].metrics)
+    assert [report.metrics["train/n_updates"] for report in notes.reports] == [2, 4]
+    assert [report.metrics["time/total_timesteps"] for report in notes.reports] == [64, 128]
+
+
+def test_target_kl_ends_an_update_early(serial):
+    updates = {}
+    for target_kl in (None, 1e-9):
+        notes = Notes()
+        with PPO(Walk, **SMALL | {"learning_rate": 0.1, "n_epochs": 5, "target_kl": target_kl}) as ppo:
+            ppo.train(64, callbacks=[notes])
+        updates[target_kl] = notes.reports[0].metrics["train/n_updates"]
+    assert updates == {None: 5, 1e-9: 1}
+
+
+def test_learns_a_task_with_a_known_best_return(serial):
+    settings = {"n_envs": 8, "n_steps": 32, "batch_size": 64, "n_epochs": 8, "learning_rate": 0.003, "gamma": 0.5}
+    with PPO(Echo, seed=1, **settings) as ppo:
+        result = ppo.train(15_000, stop_return=7.5)
+        symbols = np.arange(4)
+        assert ppo.policy.act(symbols, deterministic=True).tolist() == [0, 1, 2, 3]
+    assert result.solved
+    assert result.episode_return_mean >= 7.5
+    assert result.solved_timesteps == result.timesteps < 15_000
+
+
+def test_reports_and_results_say_what_happened(serial):
+    notes = Notes()
+    with PPO(functools.partial(Walk, limit=5, noise=0.0), seed=3, **SMALL) as ppo:
+        result = ppo.train(130, callbacks=[notes])
+        assert result.weights_sha256 == ppo.policy.weights_sha256()
+        assert (ppo.timesteps, ppo.iteration) == (192, 3)
+    assert notes.totals == [130]
+    assert notes.results == [result]
+    assert (result.timesteps, result.iterations, result.seed, result.algorithm) == (192, 3, 3, "ppo")
+    assert result.solved is None
+    assert not result.interrupted
+    assert result.episode_return_mean == 5.0
+    assert 0 < result.wall_seconds < result.total_seconds
+    ends = [(episode.end_step, episode.environment) for report in notes.reports for episode in report.episodes]
+    assert ends == sorted(ends)
+    assert len(ends) == 4 * (48 // 5)
+
+
+def test_solved_needs_a_hundred_episodes(serial):
+    settings = SMALL | {"n_steps": 50}
+    with PPO(functools.partial(Walk, limit=5, noise=0.0), **settings) as ppo:
+        assert ppo.train(400, stop_return=4.0).solved is False  # 80 episodes
+        result = ppo.train(4000, stop_return=4.0)
+    assert result.solved
+    assert result.solved_timesteps == result.timesteps == 600
+
+
+def test_a_callback_can_stop_and_training_goes_on_later(serial):
+    with PPO(Walk, **SMALL) as ppo:
+        result = ppo.train(640, callbacks=[Notes(iterations=2)])
+        assert result.interrupted
+        assert result.timesteps == 128
+        continued = ppo.train(64)
+    assert continued.timesteps == 192
+    with PPO(Walk, **SMALL) as whole:
+        assert whole.train(192).weights_sha256 == continued.weights_sha256
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(2), spaces.Box(-1, 1, (2,))], ids=["categorical", "gaussian"])
+def test_resume_continues_bit_identically(serial, tmp_path, space):
+    env = functools.partial(Walk, space)
+    settings = SMALL | {"seed": 11}
+    with PPO(env, **settings) as whole:
+        notes = Notes()
+        expected = whole.train(512, callbacks=[notes])
+    with PPO(env, **settings) as first:
+        first.train(256)
+        first.save(tmp_path / "run")
+    with PPO.load(tmp_path / "run", env=env, workers=2) as second:
+        assert (second.timesteps, second.iteration) == (256, 4)
+        resumed_notes = Notes()
+        resumed = second.train(256, callbacks=[resumed_notes])
+    assert resumed.weights_sha256 == expected.weights_sha256
+    assert resumed.timesteps == expected.timesteps
+    assert resumed.episode_return_mean == expected.episode_return_mean
+    for before, after in zip(notes.reports[4:], resumed_notes.reports, strict=True):
+        assert before.episodes == after.episodes
+        assert before.metrics["train/loss"] == after.metrics["train/loss"]
+
+
+def test_schedules_continue_after_a_resume(serial, tmp_path):
+    settings = SMALL | {"learning_rate": "lin_0.01"}
+    with PPO(Walk, **settings) as whole:
+        expected = whole.train(256)
+        assert expected.timesteps == 256
+    with PPO(Walk, **settings) as first:
+        first.train(256, callbacks=[Notes(iterations=2)])
+        first.save(tmp_path / "run")
+    with PPO.load(tmp_path / "run", env=Walk) as second:
+        assert second.train(256 - second.timesteps).weights_sha256 == expected.weights_sha256
+
+
+def test_saved_before_training_and_loaded_with_changes(serial, tmp_path):
+    with PPO("CartPole-v1", preset="none", **SMALL) as ppo:
+        ppo.save(tmp_path / "run")
+        fresh = ppo.policy.weights_sha256()
+    with PPO.load(tmp_path / "run", learning_rate=0.5) as loaded:
+        assert loaded.config.learning_rate == 0.5
+        assert loaded.config.n_steps == 16
+        assert loaded.env_id == "CartPole-v1"
+        assert loaded.policy.weights_sha256() == fresh
+    assert Policy.load(tmp_path / "run").weights_sha256() == fresh
+
+
+def test_a_schedule_that_was_a_function_must_be_given_again(serial, tmp_path):
+    with PPO("CartPole-v1", preset="none", **SMALL, learning_rate=lambda remaining: 0.1 * remaining) as ppo:
+        ppo.save(tmp_path / "run")
+    with pytest.raises(InputError, match="learning_rate was a function"):
+        PPO.load(tmp_path / "run")
+    PPO.load(tmp_path / "run", learning_rate=0.1).close()
+
+
+def test_an_exception_in_an_environment_reaches_the_user_as_it_is(serial, tmp_path):
+    with PPO(Breaks, **SMALL) as ppo:
+        with pytest.raises(BrokenError, match="the simulator is broken") as caught:
+            ppo.train(4096)
+        note = "\n".join(caught.value.__notes__)
+        assert "Breaks" in note
+        assert "seed" in note
+        assert ppo.iteration == 12  # the 200th step is in the 13th rollout of 16
+        ppo.save(tmp_path / "run")
+    assert Policy.load(tmp_path / "run").version == 12
+
+
+def test_ctrl_c_leaves_the_last_finished_iteration(serial, tmp_path):
+    class CtrlC(Callback):
+        def on_iteration_end(self, training, report):
+            if report.iteration == 2:
+                raise KeyboardInterrupt
+
+    with PPO(Walk, **SMALL) as ppo:
+        with pytest.raises(KeyboardInterrupt):
+            ppo.train(640, callbacks=[CtrlC()])
+        assert ppo.iteration == 2
+        ppo.save(tmp_path / "run")
+        expected = ppo.train(128)
+    with PPO.load(tmp_path / "run", env=Walk) as resumed:
+        assert resumed.train(128).weights_sha256 == expected.weights_sha256
+
+
+def test_presets_are_found_overridden_and_switched_off():
+    runtime.init(engine="serial")
+    tuned = PPO("CartPole-v1")
+    assert tuned.preset["gamma"] == tuned.config.gamma == 0.98
+    changed = PPO("CartPole-v1", gamma=0.9)
+    assert changed.config.gamma == 0.9
+    assert "gamma" not in changed.preset
+    assert changed.config.n_steps == tuned.config.n_steps
+    plain = PPO("CartPole-v1", preset="none")
+    assert (plain.preset, plain.config.gamma, plain.config.n_steps) == ({}, 0.99, 2048)
+    assert PPO("Acrobot-v1", preset="CartPole-v1").config.gamma == 0.98
+    assert PPO("Acrobot-v1").preset == {}
+
+
+@pytest.mark.parametrize(
+    ("env", "arguments", "message"),
+    [
+        ("CartPole-v1", {"gama": 0.9}, "PPO has no setting 'gama'.*'gamma'"),
+        ("CartPole-v1", {"gamma": 1.5}, "gamma is 1.5"),
+        ("CartPole-v1", {"workers": 0}, "workers is 0"),
+        (
+            "CartPole-v1",
+            {"n_envs": 4, "n_steps": 8, "batch_size": 64},
+            r"batch_size is 64, but must be at most n_envs · n_steps = 32",
+        ),
+        ("CartPole-v1", {"n_envs": 6, "group_size": 4}, "not a multiple"),
+        ("CartPole-v1", {"policy_kwargs": {"net_arch": "big"}}, "net_arch"),
+        ("CartPole-v1", {"preset": "Cartpole-v1"}, "preset is 'Cartpole-v1'.*'CartPole-v1'"),
+        ("CartPole-v2", {}, "CartPole-v2"),
+        ("CartPole-v1", {"engine": "serail"}, "serail"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_starts(env, arguments, message):
+    with pytest.raises(InputError, match=message):
+        PPO(env, **arguments)
+    assert not runtime.is_initialized()
+
+
+@pytest.mark.parametrize(("steps", "stop_return"), [(0, None), (-5, None), (1.5, None), (100, "high")])
+def test_bad_arguments_of_train_are_refused(serial, steps, stop_return):
+    with PPO(Walk, **SMALL) as ppo, pytest.raises(InputError, match=r"(total_timesteps|stop_return) is"):
+        ppo.train(steps, stop_return=stop_return)
+
+
+def test_another_engine_than_the_running_one_is_refused(serial):
+    with pytest.raises(InputError, match="engine is 'native', but the runtime runs on 'serial'"):
+        PPO(Walk, engine="native", **SMALL)
+
+
+def test_the_driver_does_not_import_torch():
+    program = """
+import sys
+import shoal.rl, shoal.algorithms
+from shoal.algorithms import PPO
+ppo = PPO("CartPole-v1", engine="serial")
+assert "torch" not in sys.modules
+assert "matplotlib" not in sys.modules
+assert "tensorboard" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

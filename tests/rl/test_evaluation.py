@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from learning_envs import Countdown, Echo
+
+from shoal.envs import EnvGroup, derive_seed, resolve
+from shoal.rl import Policy, evaluate
+from shoal.runtime import InputError
+
+
+class Repeats:
+    """Plays `Echo` perfectly, and notes the rows it was asked for."""
+
+    def __init__(self):
+        self.rows = set()
+
+    def act(self, observations, *, deterministic=False):
+        assert deterministic
+        self.rows.add(len(observations))
+        return np.asarray(observations)
+
+
+def test_a_perfect_policy_gets_the_best_return():
+    policy = Repeats()
+    evaluation = evaluate(policy, Echo, episodes=20)
+    assert evaluation.to_json() == {
+        "episodes": 20,
+        "episode_return_mean": 8.0,
+        "episode_return_std": 0.0,
+        "episode_length_mean": 8.0,
+    }
+    assert policy.rows == {20}
+
+
+@pytest.mark.parametrize("episodes", [1, 5, 40])
+def test_each_environment_plays_its_share_whatever_ends_first(episodes):
+    class Any:
+        def act(self, observations, *, deterministic=False):
+            return np.zeros(len(observations), dtype=np.int64)
+
+    evaluation = evaluate(Any(), Countdown, episodes=episodes, seed=3)
+    size = min(episodes, 32)
+    expected = []
+    with EnvGroup(resolve(Countdown), size=size, first_index=0, run_seed=derive_seed(3, "evaluation")) as group:
+        group.reset()
+        finished = [[] for _ in range(size)]
+        for _ in range(20):
+            for episode in group.step(np.zeros(size, dtype=np.int64)).episodes:
+                finished[episode.environment].append(episode.return_)
+    for index, returns in enumerate(finished):
+        expected += returns[: 2 if index < episodes - 32 else 1]
+    assert evaluation.returns == tuple(expected)
+    assert evaluation.episode_return_mean == pytest.approx(np.mean(expected))
+    assert evaluation.episode_return_std == pytest.approx(np.std(expected))
+
+
+def test_the_seed_decides(tmp_path):
+    env = resolve(Echo)
+    with env.make() as made:
+        policy = Policy(made.observation_space, made.action_space, policy_kwargs={"log_std_init": 0})
+    first, again, other = (evaluate(policy, Echo, episodes=8, seed=seed).returns for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    policy.save(tmp_path / "policy")
+    assert evaluate(tmp_path / "policy", Echo, episodes=8, seed=1).returns == first
+
+
+def test_bad_arguments_are_named(tmp_path):
+    with pytest.raises(InputError, match="episodes is 0"):
+        evaluate(Repeats(), Echo, episodes=0)
+    with pytest.raises(InputError, match="needs an environment"):
+        evaluate(Repeats())
+    with pytest.raises(InputError, match="does not exist"):
+        evaluate(tmp_path / "nothing")
