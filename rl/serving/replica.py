@@ -16,8 +16,10 @@ from ..threads import limit_threads, limit_torch_threads
 class PolicyReplica:
     """Actor class; it imports torch, so it is constructed in a process of its own.
 
-    Every forward pass has exactly `max_batch_size` rows: a row's bits depend on the size of the batch, not on the other
-    rows' content, so an answer doesn't depend on who else asked at the same moment.
+    Every forward pass has exactly `max_batch_size` rows: a row's bits depend on the size of the batch (measured: 1 row
+    against 8 differ in the last digits), not on the other rows' content, so an answer doesn't depend on who else asked
+    at the same moment. The price, measured for one row padded to 32: 55 µs instead of 27 with two layers of 64 units,
+    235 instead of 40 with two of 256; a call of the actor costs about 150 beside that.
     """
 
     def __init__(self, files: Mapping[str, bytes], *, index: int, max_batch_size: int, seed: int, threads: int) -> None:

@@ -108,6 +108,12 @@ def test_an_address_in_use(listen):
         HttpServer(Stub(), f"127.0.0.1:{port}")
 
 
+def test_answers_are_sent_without_delay():
+    server = HttpServer(Stub(), "127.0.0.1:0")
+    assert server._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    server.close()
+
+
 class Stub:
     """A served policy whose next answer a test decides."""
 
