@@ -11,6 +11,7 @@ batch at a time, and the next free one takes the next batch. A front end of anot
 
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,6 +267,14 @@ class Served:
         self.close()
 
 
+def _check_settings(counts: Mapping[str, Any], batch_wait: float) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}, but must be a whole number of at least 1")
+    if not 0 <= batch_wait <= 60:
+        raise InputError(f"batch_wait is {batch_wait!r}, but must be 0 to 60 seconds")
+
+
 def serve(
     policy: Savable | str | Path,
     *,
@@ -300,16 +309,8 @@ def serve(
     Raises:
         InputError: no such folder, no policy in it, a damaged one, a bad address, or a number that cannot be.
     """
-    for name, value, lowest in (
-        ("replicas", replicas, 1),
-        ("max_batch_size", max_batch_size, 1),
-        ("max_waiting", max_waiting, 1),
-        ("threads", threads, 1),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise InputError(f"{name} is {value!r}, but must be a whole number of at least {lowest}")
-    if not 0 <= batch_wait <= 60:
-        raise InputError(f"batch_wait is {batch_wait!r}, but must be 0 to 60 seconds")
+    counts = {"replicas": replicas, "max_batch_size": max_batch_size, "max_waiting": max_waiting, "threads": threads}
+    _check_settings(counts, batch_wait)
     source = PolicySource(policy)
     preload("torch")
     served = Served(
