@@ -192,5 +192,5 @@ class PPO(Algorithm[PPOConfig]):
 
     def training_step(self, state: TrainingState, remaining_progress: float) -> IterationOutcome:
         """One iteration of algorithm 1: all groups run π_old for n_steps, then the learner optimizes the surrogate."""
-        rollouts = self.collect(state)
-        return self.learn(state, rollouts, remaining_progress)
+        rollouts = self.actors.collect(state)
+        return self.actors.learn(state, rollouts, remaining_progress)

@@ -9,12 +9,10 @@ An algorithm adds its config, its update (run by the learner) and its training s
 
 from __future__ import annotations
 
-import logging
 import time
-import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -22,31 +20,20 @@ import psutil
 
 from .. import runtime
 from ..envs import EnvSpec, check, resolve, space_to_json, spec_from_json
-from ..runtime import InputError, ObjectRef, get, nearest
+from ..runtime import InputError, get
 from .architecture import Architecture, parameter_layout
 from .callbacks import Callback, IterationReport, TrainingResult
 from .checkpoint import new_checkpoint, read_policy, read_training, write_policy, write_training
 from .lazy import load
-from .learner import Learner
-from .rollout import RolloutStats, RolloutWorker
-from .settings import RunSettings, split_settings
-from .training_state import IterationOutcome, TrainingState, extend_window, state_from_arrays, state_to_arrays
+from .settings import RunSettings, find_preset, split_settings
+from .training_actors import TrainingActors
+from .training_state import IterationOutcome, TrainingState, state_from_arrays, state_to_arrays
 
 if TYPE_CHECKING:
     from .policy import Policy
 
-logger = logging.getLogger("shoal")
 Config = TypeVar("Config")
 KEPT_CHECKPOINTS = 3
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """References to what all groups collected in one iteration, in group order."""
-
-    trajectories: list[ObjectRef]
-    groups: list[ObjectRef]
-    stats: list[ObjectRef]
 
 
 def _read_spaces(spec: EnvSpec) -> tuple[Any, Any]:
@@ -111,7 +98,7 @@ class Algorithm(ABC, Generic[Config]):
         given = {name: value for name, value in run.items() if value is not None} | hyperparameters
         split_settings(given, (RunSettings, self.config_class), f"{type(self).__name__}")
         self.spec: EnvSpec = resolve(env, env_kwargs)
-        chosen = {} if preset == "none" else self._find_preset(preset)
+        chosen = {} if preset == "none" else find_preset(self.presets_path, preset, self.spec.id)
         self.preset: dict[str, Any] = {name: value for name, value in chosen.items() if name not in given}
         parts = split_settings(self.preset | given, (RunSettings, self.config_class), f"the preset of {self.name}")
         self.run = RunSettings(**parts[0])
@@ -120,8 +107,7 @@ class Algorithm(ABC, Generic[Config]):
         self._architecture = Architecture.from_policy_kwargs(self.run.policy_kwargs)
         self.observation_space, self.action_space = _read_spaces(self.spec)
         self._layout = parameter_layout(self.observation_space, self.action_space, self._architecture)
-        self.rollout_workers: list[Any] = []
-        self.learner: Any = None
+        self._actors: TrainingActors | None = None
         self._state: TrainingState | None = None
         self._saved_state: tuple[dict[str, Any], dict[str, Any], Any] | None = None
         self._policy: Policy | None = None
@@ -146,52 +132,25 @@ class Algorithm(ABC, Generic[Config]):
 
     # ---- what it may use
 
-    @staticmethod
-    def require(condition: bool, name: str, value: Any, allowed: str) -> None:
+    def require(self, condition: bool, name: str, value: Any, allowed: str) -> None:
         """Raise InputError naming the setting, its value and what is allowed, unless `condition`."""
         if not condition:
-            raise InputError(f"{name} is {value!r}, but must be {allowed}")
+            source = f". It comes from the preset: choose {name}, or preset='none'" if name in self.preset else ""
+            raise InputError(f"{name} is {value!r}, but must be {allowed}{source}")
 
-    def collect(self, state: TrainingState) -> Rollouts:
-        """Start a rollout of every simulation group under the weights of `state`; group g is simulated by worker g %
-        workers."""
-        collected = [
-            self.rollout_workers[group % len(self.rollout_workers)].collect.remote(
-                group, [state.groups[group]], state.weights, state.iteration
+    @property
+    def actors(self) -> TrainingActors:
+        """Rollout workers and learner; started at first use."""
+        if self._actors is None:
+            self._actors = TrainingActors(
+                spec=self.spec,
+                run=self.run,
+                config=self.config,
+                update=type(self).update,
+                observation_space=self.observation_space,
+                action_space=self.action_space,
             )
-            for group in range(self.run.groups)
-        ]
-        trajectories, groups, stats = (list(refs) for refs in zip(*collected, strict=True))
-        return Rollouts(trajectories, groups, stats)
-
-    def learn(self, state: TrainingState, rollouts: Rollouts, remaining_progress: float) -> IterationOutcome:
-        """Let the learner update on the rollouts, in group order; waits for its metrics, and raises what a rollout or
-        the update raised."""
-        weights, optimizer, metrics = self.learner.update.remote(
-            rollouts.trajectories, [state.weights, state.optimizer], state.iteration, remaining_progress
-        )
-        stats: list[RolloutStats] = get(
-            rollouts.stats
-        )  # first: an exception in an environment is the cause of all others
-        episodes = sorted(
-            (episode for group in stats for episode in group.episodes),
-            key=lambda episode: (episode.end_step, episode.environment),
-        )
-        rows = self.run.n_envs * self.config.n_steps  # type: ignore[attr-defined]
-        following = TrainingState(
-            iteration=state.iteration + 1,
-            timesteps=state.timesteps + rows,
-            weights=weights,
-            optimizer=optimizer,
-            groups=tuple(rollouts.groups),
-            recent=extend_window(state.recent, episodes),
-        )
-        times = {
-            "time/environment_seconds": sum(group.environment_seconds for group in stats),
-            "time/inference_seconds": sum(group.inference_seconds for group in stats),
-            "time/restore_seconds": sum(group.restore_seconds for group in stats),
-        }
-        return IterationOutcome(state=following, episodes=episodes, metrics=get(metrics) | times)
+        return self._actors
 
     # ---- what a user calls
 
@@ -328,7 +287,7 @@ class Algorithm(ABC, Generic[Config]):
         device."""
         self._start()
         if self._device is None:
-            self._device = get(self.learner.device.remote())
+            self._device = self.actors.device()
         return {
             "algorithm": self.name,
             "env": self.spec.id,
@@ -342,11 +301,9 @@ class Algorithm(ABC, Generic[Config]):
 
     def close(self) -> None:
         """End this training's actors. The runtime goes on."""
-        actors = [*self.rollout_workers, *([self.learner] if self.learner else [])]
-        self.rollout_workers, self.learner, self._state = [], None, None
-        if runtime.is_initialized():
-            for actor in actors:
-                runtime.kill(actor)
+        actors, self._actors = self._actors, None
+        if actors is not None:
+            actors.close()
 
     def __enter__(self) -> Any:
         return self
@@ -356,18 +313,6 @@ class Algorithm(ABC, Generic[Config]):
 
     # ---- inside
 
-    def _find_preset(self, preset: str) -> dict[str, Any]:
-        """The settings that the table of presets holds for this environment, or for the id `preset`."""
-        table: dict[str, dict[str, Any]] = {}
-        if self.presets_path is not None:
-            table = tomllib.loads(self.presets_path.read_text(encoding="utf-8"))
-        if preset == "auto":
-            return table.get(self.spec.id, {})
-        self.require(
-            preset in table, "preset", preset, f"'auto', 'none' or one of the table's. {nearest(preset, table)}"
-        )
-        return table[preset]
-
     def _progress(self) -> tuple[int, int]:
         """Environment steps and iterations done, without starting anything."""
         if self._state is not None:
@@ -376,32 +321,11 @@ class Algorithm(ABC, Generic[Config]):
         return document.get("timesteps", 0), document.get("iteration", 0)
 
     def _start(self) -> TrainingState:
-        """Start the actors if they are not running, and return the state to go on from."""
-        if self._state is not None:
-            return self._state
-        run = self.run
-        if run.workers > run.groups:
-            idle = run.workers - run.groups
-            logger.warning("%d of %d workers stay idle: there are %d simulation groups", idle, run.workers, run.groups)
-        recoverable = {"max_restarts": -1, "max_task_retries": -1}
-        gpus = 1 if run.device != "cpu" and runtime.cluster_resources().get("GPU", 0) >= 1 else 0
-        learner_class = runtime.remote(Learner).options(num_gpus=gpus, **recoverable)
-        self.learner = learner_class.remote(
-            type(self).update, self.config, run, self.observation_space, self.action_space
-        )
-        worker_class = runtime.remote(RolloutWorker).options(**recoverable)
-        n_steps = self.config.n_steps  # type: ignore[attr-defined]
-        self.rollout_workers = [
-            worker_class.remote(self.spec, run, n_steps) for _ in range(min(run.workers, run.groups))
-        ]
-        if self._saved_state is not None:
-            self._state = state_from_arrays(*self._saved_state)
-        else:
-            weights, optimizer = self.learner.initial_state.remote()
-            groups = (None,) * run.groups
-            self._state = TrainingState(
-                iteration=0, timesteps=0, weights=weights, optimizer=optimizer, groups=groups, recent=()
-            )
+        """The state to go on from; starts the actors at first use."""
+        if self._state is None:
+            actors = self.actors
+            loaded = self._saved_state
+            self._state = actors.initial_state() if loaded is None else state_from_arrays(*loaded)
         return self._state
 
     def _check_train(self, total_timesteps: int, stop_return: float | None) -> None:

@@ -7,8 +7,10 @@ them all and names the setting, the value seen and the values allowed. The strin
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from ..runtime import InputError, nearest
@@ -156,3 +158,19 @@ def split_settings(given: Mapping[str, Any], config_classes: Iterable[type], wha
                 f"{what} has no setting {name!r}. {nearest(name, [name for names in known for name in names])}"
             )
     return parts
+
+
+def find_preset(table_path: Path | None, preset: str, env_id: str) -> dict[str, Any]:
+    """The settings that the table of presets holds for an environment.
+
+    `preset` "auto" looks `env_id` up and finds nothing if it isn't there; another one is the id of an entry, InputError
+    with the nearest ones if there is none. `table_path` is a TOML file: [environment id], then settings.
+    """
+    table = {} if table_path is None else tomllib.loads(table_path.read_text(encoding="utf-8"))
+    if preset == "auto":
+        return dict(table.get(env_id, {}))
+    if preset not in table:
+        raise InputError(
+            f"preset is {preset!r}, but must be 'auto', 'none' or an entry of the table. {nearest(preset, table)}"
+        )
+    return dict(table[preset])

@@ -253,6 +253,7 @@ def test_presets_are_found_overridden_and_switched_off():
             {"n_envs": 4, "n_steps": 8, "batch_size": 64},
             r"batch_size is 64, but must be at most n_envs · n_steps = 32",
         ),
+        ("CartPole-v1", {"n_envs": 1}, "batch_size is .* comes from the preset: choose batch_size, or preset='none'"),
         ("CartPole-v1", {"n_envs": 6, "group_size": 4}, "not a multiple"),
         ("CartPole-v1", {"policy_kwargs": {"net_arch": "big"}}, "net_arch"),
         ("CartPole-v1", {"preset": "Cartpole-v1"}, "preset is 'Cartpole-v1'.*'CartPole-v1'"),

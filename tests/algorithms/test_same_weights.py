@@ -54,8 +54,8 @@ def test_any_number_of_workers_on_any_engine(engine, expected):
 
 
 def test_actors_killed_between_iterations(engine, expected):
-    assert train(2, callbacks=[Kill(lambda training: training.rollout_workers[0])]) == expected
-    assert train(2, callbacks=[Kill(lambda training: training.learner)]) == expected
+    assert train(2, callbacks=[Kill(lambda training: training.actors.rollout_workers[0])]) == expected
+    assert train(2, callbacks=[Kill(lambda training: training.actors.learner)]) == expected
 
 
 def test_a_worker_that_dies_in_the_middle_of_a_rollout(native, tmp_path):
