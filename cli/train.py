@@ -20,7 +20,7 @@ from ..rl import (
     load_algorithm_name,
     read_config,
 )
-from ..runtime import InputError, nearest
+from ..runtime import InputError, ShoalError, nearest
 from .environments import known_environment
 from .flags import Parsed, parse
 from .output import note, result_output
@@ -59,7 +59,8 @@ class TrainFlags:
     """Print the result as one line of JSON on standard output; everything else goes to standard error."""
 
 
-#: Settings that a resumed run may change: they have no influence on its results.
+#: Settings that a resumed run may change: the number of workers has no influence on its results, and the device that
+#: it began on may not be there any more.
 _FREE = {"workers", "device"}
 
 
@@ -114,23 +115,32 @@ class _Plan:
     def run(self, print_result: Callable[[Mapping[str, Any], str], None]) -> int:
         """Train; return the exit code."""
         note(f"run folder: {self.folder.path}")
-        try:
-            with self.folder, ProgressDisplay() as display:
+        began_at = self.algorithm.timesteps
+        with self.folder, ProgressDisplay() as display:
+            try:
                 result = self.algorithm.train(
-                    self.total_timesteps - self.algorithm.timesteps,
-                    stop_return=self.stop_return,
-                    callbacks=[display, self.folder],
+                    self.total_timesteps - began_at, stop_return=self.stop_return, callbacks=[display, self.folder]
                 )
-        except KeyboardInterrupt:
-            self._stopped()
-            return STOPPED
+            except KeyboardInterrupt:
+                display.close()
+                self._save("stopped", began_at)
+                return STOPPED
+            except Exception:
+                display.close()
+                with contextlib.suppress(ShoalError):  # the runtime may be what failed; what is told is the first error
+                    self._save("failed", began_at)
+                raise
         print_result(result.to_json(), _summary(result, self.folder.path))
         return 0
 
-    def _stopped(self) -> None:
+    def _save(self, what: str, began_at: int) -> None:
+        """Save a checkpoint of the last finished iteration, if one was finished, and tell how to go on."""
+        if self.algorithm.timesteps == began_at:
+            note(f"{what} before an iteration was finished: there is nothing new to save")
+            return
         checkpoint = self.folder.save(self.algorithm)
         resume = shlex.join(["shoal", "train", "--resume", str(self.folder.path)])
-        note(f"stopped after {self.algorithm.timesteps:,} steps; checkpoint: {checkpoint}\ncontinue with: {resume}")
+        note(f"{what} after {self.algorithm.timesteps:,} steps; checkpoint: {checkpoint}\ncontinue with: {resume}")
 
 
 def _summary(result: TrainingResult, folder: Path) -> str:

@@ -75,7 +75,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
-    """Return `path` if a new run may be written there: nothing, or an empty folder; with `overwrite` also an older run.
+    """Return `path` if a new run may be written there.
+
+    That is where nothing is, or an empty folder, or a run that ended before its first iteration did; with `overwrite`
+    also any older run.
 
     Raises:
         InputError: something is there that may not be replaced.
@@ -88,7 +91,9 @@ def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
     known = [name for name in (*_FILES, "checkpoints") if (folder / name).exists()]
     if not known:
         raise InputError(f"'{folder}' holds files, but no run. Choose another --run-dir: they will not be deleted")
-    if not overwrite:
+    metrics = folder / "metrics.jsonl"
+    begun = set(known) - {"config.json", "metrics.jsonl"} or (metrics.exists() and metrics.stat().st_size)
+    if begun and not overwrite:
         resume = f"continue it with --resume {folder}, " if (folder / "checkpoints").exists() else ""
         raise InputError(
             f"run folder '{folder}' exists already (it holds {', '.join(known)}): {resume}replace it with --overwrite, "

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shoal.cli.main import main
+from shoal.rl import Algorithm
 
 SMALL = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1", "--preset", "none"]
 
@@ -114,7 +115,20 @@ def test_an_exception_in_the_environment(engine, capsys):
     assert "cli_envs.py" in message
     assert 'raise OutOfFuelError("the tank is empty")' in message
     assert "cli/main.py" not in message
+    assert "continue with: shoal train --resume run" in message
     assert not Path("run/result.json").exists()
+    saved = int(max(path.name for path in Path("run/checkpoints").iterdir()))
+    assert saved >= 128
+
+
+def test_stopping_before_the_first_iteration(monkeypatch, capsys):
+    def interrupted(self, *_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Algorithm, "train", interrupted)
+    assert train("CartPole-v1", "--run-dir", "run") == 130
+    assert "nothing new to save" in capsys.readouterr().err
+    assert not Path("run").exists()
 
 
 def test_evaluate(capsys):

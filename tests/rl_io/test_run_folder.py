@@ -93,7 +93,11 @@ def test_an_interrupted_run_has_a_curve_and_no_result(tmp_path):
 
 def test_an_older_run_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"holds config.json\): replace it with --overwrite"):
+    assert check_vacant(tmp_path) == tmp_path, "it ended before its first iteration did"
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert check_vacant(tmp_path) == tmp_path
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match=r"holds config.json, metrics.jsonl\): replace it with --overwrite"):
         RunFolder(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InputError, match=r"exists already .*--resume .*--overwrite"):
