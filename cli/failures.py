@@ -4,7 +4,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from ..runtime import TaskError
+from ..runtime import ActorDiedError, TaskError
 
 _LAYERS = ("cli", "algorithms", "rl", "envs", "runtime")
 _OWN_FOLDERS = tuple(
@@ -24,6 +24,12 @@ def _user_frames(text: str) -> str:
         if not ours:
             kept.append(line)
     return "\n".join(kept) if others else text
+
+
+def root_failure(error: BaseException) -> BaseException:
+    """Return what a constructor raised, where the error is that an actor died of it; else the error itself."""
+    died_of = error.__cause__ if isinstance(error, ActorDiedError) else None
+    return error if died_of is None or isinstance(died_of, TaskError) else died_of
 
 
 def describe_failure(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 
 from ..runtime import InputError, nearest
-from .failures import print_failure
+from .failures import print_failure, root_failure
 
 _COMMANDS = {
     "train": "train a policy and write a run folder",
@@ -68,11 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except Exception as error:  # the last resort: told, and turned into an exit code
-        print_failure(error)
+        failure = root_failure(error)
+        if isinstance(failure, InputError):
+            print(f"error: {failure}", file=sys.stderr)
+            return 2
+        print_failure(failure)
         return 1
 
 

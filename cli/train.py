@@ -127,8 +127,9 @@ class _Plan:
                 return STOPPED
             except Exception:
                 display.close()
-                with contextlib.suppress(ShoalError):  # the runtime may be what failed; what is told is the first error
-                    self._save("failed", began_at)
+                if self.algorithm.timesteps > began_at:
+                    with contextlib.suppress(ShoalError):  # if the runtime is what failed, the first error is told
+                        self._save("failed", began_at)
                 raise
         print_result(result.to_json(), _summary(result, self.folder.path))
         return 0

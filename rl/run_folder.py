@@ -151,13 +151,14 @@ class RunFolder(Callback):
 
     def on_training_start(self, training: Training, total_timesteps: int) -> None:
         """Make the folder (an older run's files go now) and write `config.json`."""
+        settings = training.settings()  # it can fail, so it comes before anything is replaced
         if not self._resume:
             self._remove_older_run()
         (self.path / "result.json").unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         self._title = f"{training.name.upper()} on {training.env_id}, seed {training.seed}"
         config = {
-            **training.settings(),
+            **settings,
             "total_timesteps": total_timesteps,
             "stop_return": self._stop_return,
             "machine": describe_machine(),

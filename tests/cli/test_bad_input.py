@@ -95,6 +95,13 @@ def test_an_unpicklable_environment(capsys, tmp_path):
     )
 
 
+def test_what_only_a_worker_finds_out(capsys):
+    assert main([*TRAIN, "--device", "abacus"]) == 2
+    message = capsys.readouterr().err
+    assert "error: device is 'abacus'" in message
+    assert "Traceback" not in message
+
+
 def test_nothing_is_written(capsys, tmp_path):
     refused([*TRAIN, "--gamma", "1.5"], capsys)
     assert not list(tmp_path.iterdir())

@@ -156,7 +156,7 @@ def read_until(stream, text):
     raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopping_a_training(number, engine):
     flags = ["--engine", engine, "--total-timesteps", "100000000", "--run-dir", "run"]
     process = shoal("train", "ppo", "CartPole-v1", *flags)
@@ -184,7 +184,7 @@ def test_a_second_stop_quits_at_once():
         assert process.wait(60) == 130
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_serve_until_it_is_stopped(number, engine, capsys):
     assert train("CartPole-v1", "--run-dir", "run") == 0
     process = shoal("serve", "run", "--engine", engine, "--replicas", "2", "--http", "127.0.0.1:0")
