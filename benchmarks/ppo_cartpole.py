@@ -59,15 +59,29 @@ def main() -> None:
     ours, theirs = [], []
     for seed in range(flags.seeds):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "shoal.cli.main", "train", "ppo", "CartPole-v1", "--workers", str(flags.workers)]
+            command = [
+                sys.executable,
+                "-m",
+                "shoal.cli.main",
+                "train",
+                "ppo",
+                "CartPole-v1",
+                "--workers",
+                str(flags.workers),
+            ]
             command += ["--seed", str(seed), "--total-timesteps", "300000", "--stop-return", "475", "--json"]
             seconds, result = run([*command, "--run-dir", f"{folder}/run"])
         ours.append(seconds)
-        print(f"seed {seed}  shoal {seconds:6.1f} s  {result['timesteps']:>7,} steps  solved {result['solved']}", end="")
+        print(
+            f"seed {seed}  shoal {seconds:6.1f} s  {result['timesteps']:>7,} steps  solved {result['solved']}", end=""
+        )
         if flags.peer_python:
             seconds, result = run([flags.peer_python, __file__, "--peer", str(seed)])
             theirs.append(seconds)
-            print(f"   stable-baselines3 {seconds:6.1f} s  {result['timesteps']:>7,} steps  solved {result['solved']}", end="")
+            print(
+                f"   stable-baselines3 {seconds:6.1f} s  {result['timesteps']:>7,} steps  solved {result['solved']}",
+                end="",
+            )
         print()
     print(f"median: shoal {statistics.median(ours):.1f} s", end="")
     if theirs:

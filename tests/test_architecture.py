@@ -164,7 +164,9 @@ def test_public_names_are_documented(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_one_word_one_meaning(path):
-    found = [f"{n}: {line.strip()}" for n, line in enumerate(path.read_text().splitlines(), 1) if BANNED_WORDS.search(line)]
+    found = [
+        f"{n}: {line.strip()}" for n, line in enumerate(path.read_text().splitlines(), 1) if BANNED_WORDS.search(line)
+    ]
     assert not found, f"{name(path)} uses a word that this project has another one for: {found}"
 
 

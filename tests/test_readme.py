@@ -18,12 +18,16 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 SNIPPETS = [text for kind, text in BLOCKS if kind == "python"]
-COMMANDS = [shlex.split(line, comments=True) for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line]
+COMMANDS = [
+    shlex.split(line, comments=True) for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line
+]
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def run(command, folder, timeout=300):
-    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -38,7 +42,9 @@ def command(*beginning):
 def trained(tmp_path_factory):
     """The folder where `make train`'s training command was run."""
     folder = tmp_path_factory.mktemp("readme")
-    recipe = re.search(r"^\t\$\(BIN\)/(shoal train .*?[^\\])$", (ROOT / "Makefile").read_text(), flags=re.DOTALL | re.MULTILINE)
+    recipe = re.search(
+        r"^\t\$\(BIN\)/(shoal train .*?[^\\])$", (ROOT / "Makefile").read_text(), flags=re.DOTALL | re.MULTILINE
+    )
     assert recipe is not None
     run(shlex.split(recipe[1].replace("\\\n", "")), folder)
     return folder

@@ -62,7 +62,9 @@ def test_tasks_queued_behind_the_one_that_dies_are_not_blamed(native, tmp_path):
 
 def test_without_retries_the_crash_is_reported_with_its_signal(native, tmp_path):
     ref = die_once.options(max_retries=0).remote(str(tmp_path / "marker"), 1)
-    with pytest.raises(runtime.WorkerCrashedError, match=r"die_once has no retries left: process \d+ .*signal 9 \(SIGKILL\)"):
+    with pytest.raises(
+        runtime.WorkerCrashedError, match=r"die_once has no retries left: process \d+ .*signal 9 \(SIGKILL\)"
+    ):
         runtime.get(ref, timeout=30)
 
 
@@ -81,7 +83,9 @@ def test_a_workers_exit_code_and_last_words_are_reported(native):
 
 def test_a_crashed_actor_reports_signal_and_cause(native):
     fragile = Fragile.remote()
-    with pytest.raises(runtime.ActorDiedError, match=r"Fragile.die.*is dead: process \d+ \(Fragile\) .*signal 11 \(SIGSEGV\)"):
+    with pytest.raises(
+        runtime.ActorDiedError, match=r"Fragile.die.*is dead: process \d+ \(Fragile\) .*signal 11 \(SIGSEGV\)"
+    ):
         runtime.get(fragile.die.remote(), timeout=30)
     with pytest.raises(runtime.ActorDiedError, match="SIGSEGV"):
         runtime.get(fragile.increase.remote(), timeout=30)
@@ -95,7 +99,7 @@ def test_an_actors_last_words_are_in_the_error(native):
 def test_an_actor_with_restarts_comes_back_from_its_constructor(native):
     fragile = Fragile.options(max_restarts=1).remote(10)
     assert runtime.get(fragile.increase.remote()) == 11
-    with pytest.raises(runtime.exceptions.ActorUnavailableError, match="is being restarted.*Set max_task_retries"):
+    with pytest.raises(runtime.exceptions.ActorUnavailableError, match=r"is being restarted.*Set max_task_retries"):
         runtime.get(fragile.die.remote(), timeout=30)
     assert runtime.get(fragile.increase.remote(), timeout=30) == 11
     with pytest.raises(runtime.ActorDiedError):
