@@ -27,6 +27,8 @@ from .output import note, result_output
 from .session import running_runtime
 from .signals import STOPPED, stop_as_interrupt
 
+_DEFAULT_TIMESTEPS = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFlags:
@@ -35,7 +37,7 @@ class TrainFlags:
     env: str | None = field(default=None, metadata={"positional": True, "metavar": "ENV"})
     """Environment: an id registered with gymnasium, or module:Class from the current folder."""
     total_timesteps: int | None = None
-    """Environment steps to train for, over all environments (resumed parts included)."""
+    """Environment steps to train for, over all environments (resumed parts included). Default: 1,000,000."""
     stop_return: float | None = None
     """Stop as soon as the mean return (sum of rewards) of the last 100 episodes reaches this. Default: train to the
     end."""
@@ -153,8 +155,6 @@ def _plan_new(
 ) -> _Plan:
     if flags.env is None:
         raise InputError("no environment is given. Write for example: shoal train ppo CartPole-v1")
-    if flags.total_timesteps is None:
-        raise InputError("--total-timesteps is missing: how many environment steps to train for, for example 100000")
     run_dir = Path(flags.run_dir) if flags.run_dir else default_run_dir(algorithm_class.name, flags.env)
     check_vacant(run_dir, overwrite=flags.overwrite)
     env = known_environment(flags.env)  # before the runtime: workers look for modules where this process did by then
@@ -174,7 +174,8 @@ def _plan_new(
         reward_threshold=algorithm.spec.reward_threshold,
         checkpoint_seconds=flags.checkpoint_seconds,
     )
-    return _Plan(algorithm, folder, flags.total_timesteps, flags.stop_return)
+    total = _DEFAULT_TIMESTEPS if flags.total_timesteps is None else flags.total_timesteps
+    return _Plan(algorithm, folder, total, flags.stop_return)
 
 
 def _plan_resumed(

@@ -35,7 +35,7 @@ def refused(arguments, capsys):
         (["train"], "no algorithm is given; there are: ppo"),
         (["train", "pop", "CartPole-v1"], "unknown algorithm 'pop'. Did you mean 'ppo'?"),
         (["train", "ppo", "--total-timesteps", "100"], "no environment is given"),
-        (["train", "ppo", "CartPole-v1"], "--total-timesteps is missing"),
+        (["train", "ppo", "CartPole-v1", "--engine", "serial", "--gamma", "1.5"], "gamma is 1.5"),
         ([*TRAIN, "--gama", "0.9"], "unknown flag '--gama'. Did you mean '--gamma'"),
         ([*TRAIN, "--n_stepz", "9"], "unknown flag '--n_stepz'. Did you mean '--n-steps'"),
         ([*TRAIN, "more"], "unexpected argument 'more'"),
