@@ -89,7 +89,11 @@ class RolloutWorker:
         policy.set_weights(weights, version=iteration)
         size = self._settings.environments_per_group
         noise = policy.draw_noise(stream(self._settings.seed, "actions", group, iteration), (self._n_steps, size))
-        trajectory, episodes, inference_seconds, environment_seconds = _roll_out(policy, live.environments, noise)
+        try:
+            trajectory, episodes, inference_seconds, environment_seconds = _roll_out(policy, live.environments, noise)
+        except BaseException:  # the user's own error, or Ctrl-C: it goes on to them, the half-stepped group must not
+            live.environments.close()
+            raise
         live.iteration = iteration + 1
         self._live[group] = live
         return (

@@ -9,7 +9,7 @@ from learning_envs import Breaks, BrokenError, Echo, Walk
 
 from shoal import runtime
 from shoal.algorithms import PPO
-from shoal.rl import Callback, Policy
+from shoal.rl import Callback, Policy, evaluate
 from shoal.runtime import InputError
 
 SMALL = {"n_envs": 4, "n_steps": 16, "batch_size": 16, "n_epochs": 2, "policy_kwargs": {"net_arch": [8]}}
@@ -289,3 +289,26 @@ assert "matplotlib" not in sys.modules
 assert "tensorboard" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_exception_in_an_environment_of_a_worker_process(native):
+    with PPO(Breaks, workers=2, **SMALL) as ppo, pytest.raises(BrokenError, match="the simulator is broken") as caught:
+        ppo.train(4096)
+    assert "Breaks" in "\n".join(caught.value.__notes__)
+    assert "learning_envs.py" in str(caught.value.__cause__)
+
+
+def test_idle_workers_are_told_once(serial, caplog):
+    with PPO(Walk, workers=5, **SMALL) as ppo:
+        ppo.train(64)
+        ppo.train(64)
+    assert [record.message for record in caplog.records] == ["3 of 5 workers stay idle: there are 2 simulation groups"]
+
+
+def test_evaluating_a_run_folder_takes_its_environment(serial, tmp_path):
+    with PPO("CartPole-v1", preset="none", **SMALL) as ppo:
+        ppo.train(64)
+        ppo.save(tmp_path / "run")
+        expected = evaluate(ppo.policy, "CartPole-v1", episodes=3)
+    assert evaluate(tmp_path / "run", episodes=3) == expected
+    assert expected.episodes == len(expected.returns) == 3

@@ -63,7 +63,7 @@ def test_a_preset_is_told_and_overridden_by_flags(capsys):
     command = ["train", "ppo", "CartPole-v1", "--engine", "serial", "--total-timesteps", "10", "--n-steps", "32"]
     assert main([*command, "--run-dir", "run"]) == 0
     told = capsys.readouterr().err
-    assert "preset for CartPole-v1: n_envs=16" in told
+    assert "preset for CartPole-v1: n_envs=32" in told
     assert "n_steps" not in told
     config = json.loads(Path("run/config.json").read_text())
     assert config["hyperparameters"]["n_steps"] == 32
