@@ -67,7 +67,7 @@ def test_a_preset_is_told_and_overridden_by_flags(capsys):
     assert "n_steps" not in told
     config = json.loads(Path("run/config.json").read_text())
     assert config["hyperparameters"]["n_steps"] == 32
-    assert config["run"]["n_envs"] == 16
+    assert config["run"]["n_envs"] == 32
 
 
 def test_overwrite(capsys):
