@@ -261,6 +261,7 @@ class Algorithm(ABC, Generic[Config]):
         `engine`, `device` and hyperparameters replace the saved ones. Raises InputError if there is no checkpoint, or
         it is damaged or another algorithm's.
         """
+        split_settings(hyperparameters, [cls.config_class], f"{cls.__name__}.load")
         document, arrays = read_training(folder)
         if document["algorithm"] != cls.name:
             raise InputError(

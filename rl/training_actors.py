@@ -14,11 +14,14 @@ from gymnasium import spaces
 
 from .. import runtime
 from ..envs import EnvSpec
-from ..runtime import ObjectRef, get
+from ..runtime import ObjectRef, exceptions, get
 from .learner import Learner
 from .rollout import RolloutStats, RolloutWorker
 from .settings import RunSettings
 from .training_state import IterationOutcome, TrainingState, extend_window
+
+RETRIES = 10
+"""How often a call is repeated whose process died: an environment that always crashes must not be tried for ever."""
 
 logger = logging.getLogger("shoal")
 
@@ -45,11 +48,11 @@ class TrainingActors:
         observation_space: spaces.Space,
         action_space: spaces.Space,
     ) -> None:
-        self._run, self._n_steps = run, config.n_steps
+        self._env_id, self._run, self._n_steps = spec.id, run, config.n_steps
         if run.workers > run.groups:
             idle = run.workers - run.groups
             logger.warning("%d of %d workers stay idle: there are %d simulation groups", idle, run.workers, run.groups)
-        recoverable = {"max_restarts": -1, "max_task_retries": -1}
+        recoverable = {"max_restarts": -1, "max_task_retries": RETRIES}
         gpus = 1 if run.device != "cpu" and runtime.cluster_resources().get("GPU", 0) >= 1 else 0
         learner_class = runtime.remote(Learner).options(num_gpus=gpus, **recoverable)
         worker_class = runtime.remote(RolloutWorker).options(**recoverable)
@@ -86,7 +89,7 @@ class TrainingActors:
         weights, optimizer, metrics = self.learner.update.remote(
             rollouts.trajectories, [state.weights, state.optimizer], state.iteration, remaining_progress
         )
-        stats: list[RolloutStats] = get(rollouts.stats)  # first: an environment's exception is the cause of all others
+        stats = self._stats(rollouts)  # first: an environment's exception is the cause of all others
         episodes = sorted(
             (episode for group in stats for episode in group.episodes),
             key=lambda episode: (episode.end_step, episode.environment),
@@ -105,6 +108,16 @@ class TrainingActors:
             "time/restore_seconds": sum(group.restore_seconds for group in stats),
         }
         return IterationOutcome(state=following, episodes=episodes, metrics=get(metrics) | times)
+
+    def _stats(self, rollouts: Rollouts) -> list[RolloutStats]:
+        try:
+            return get(rollouts.stats)
+        except exceptions.ActorUnavailableError as error:
+            error.add_note(
+                f"A rollout worker died {RETRIES + 1} times in the same rollout of environment {self._env_id!r}: "
+                "the environment, or a library that it uses, seems to end its process. engine='serial' shows where"
+            )
+            raise
 
     def close(self) -> None:
         """End the actors."""

@@ -107,3 +107,17 @@ class DiesOnce(Walk):
             self._marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(action)
+
+
+class Crashes(Walk):
+    """Ends the process that it runs in, at its 150th step (the contract check in the driver takes 128)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._total = 0
+
+    def step(self, action):
+        self._total += 1
+        if self._total == 150:
+            os._exit(7)
+        return super().step(action)

@@ -5,12 +5,13 @@ import sys
 import numpy as np
 import pytest
 from gymnasium import spaces
-from learning_envs import Breaks, BrokenError, Echo, Walk
+from learning_envs import Breaks, BrokenError, Crashes, Echo, Walk
 
 from shoal import runtime
 from shoal.algorithms import PPO
 from shoal.rl import Callback, Policy, evaluate
 from shoal.runtime import InputError
+from shoal.runtime.exceptions import ActorUnavailableError
 
 SMALL = {"n_envs": 4, "n_steps": 16, "batch_size": 16, "n_epochs": 2, "policy_kwargs": {"net_arch": [8]}}
 
@@ -198,6 +199,8 @@ def test_a_schedule_that_was_a_function_must_be_given_again(serial, tmp_path):
     with pytest.raises(InputError, match="learning_rate was a function"):
         PPO.load(tmp_path / "run")
     PPO.load(tmp_path / "run", learning_rate=0.1).close()
+    with pytest.raises(InputError, match=r"PPO.load has no setting 'seed'"):
+        PPO.load(tmp_path / "run", learning_rate=0.1, seed=3)
 
 
 def test_an_exception_in_an_environment_reaches_the_user_as_it_is(serial, tmp_path):
@@ -296,6 +299,16 @@ def test_an_exception_in_an_environment_of_a_worker_process(native):
         ppo.train(4096)
     assert "Breaks" in "\n".join(caught.value.__notes__)
     assert "learning_envs.py" in str(caught.value.__cause__)
+
+
+def test_an_environment_that_always_ends_its_process(native):
+    settings = SMALL | {"n_steps": 256}
+    with (
+        PPO(Crashes, workers=1, **settings) as ppo,
+        pytest.raises(ActorUnavailableError, match="exit code 7") as caught,
+    ):
+        ppo.train(1024)
+    assert "died 11 times in the same rollout of environment 'Crashes'" in "".join(caught.value.__notes__)
 
 
 def test_idle_workers_are_told_once(serial, caplog):
