@@ -179,7 +179,7 @@ class Algorithm(ABC, Generic[Config]):
             elapsed = time.perf_counter() - began
             report = self._report(outcome, target, elapsed, fps=(state.timesteps - first) / elapsed)
             answers = [callback.on_iteration_end(self, report) for callback in callbacks]
-            interrupted = any(answer is False for answer in answers)
+            interrupted = any(answer is False for answer in answers) and state.timesteps < target
             if state.has_reached(stop_return):
                 break
         result = self._result(state, threshold, solved_timesteps, interrupted, time.perf_counter() - began)

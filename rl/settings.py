@@ -13,6 +13,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..envs import check_vectorization
 from ..runtime import InputError, nearest
 from .schedules import rate_start
 
@@ -121,6 +122,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         validate(self)
+        check_vectorization(self.vectorization)
         if self.group_size is None:
             object.__setattr__(self, "group_size", default_group_size(self.n_envs))
         if self.n_envs % self.environments_per_group:

@@ -29,6 +29,7 @@ def test_environments_that_do_not_fill_groups_are_refused():
         ("n_envs", -8, "n_envs is -8"),
         ("seed", -1, "seed is -1, but must be a whole number of at least 0"),
         ("threads", 0, "threads is 0"),
+        ("vectorization", "envpool", "'envpool' is not available in this version"),
         ("vectorization", "asynk", "vectorization is 'asynk', but must be one of 'sync'"),
     ],
 )
