@@ -15,6 +15,7 @@ from .lazy import TORCH_EXPORTS, load
 from .learner import Learner, TrainingDivergedError
 from .progress import ProgressDisplay
 from .returns import discounted_returns, explained_variance, generalized_advantages
+from .rollout import RolloutWorker
 from .run_folder import RunFolder, check_vacant, default_run_dir, read_config
 from .schedules import Rate, rate_at
 from .serving import Answer, Served, ServerBusyError, ServerClosedError, serve
@@ -43,6 +44,7 @@ __all__ = [
     "Policy",
     "ProgressDisplay",
     "Rate",
+    "RolloutWorker",
     "RunFolder",
     "RunSettings",
     "Served",

@@ -1,0 +1,69 @@
+"""Whole learning runs on the native engine: minutes."""
+
+import random
+import threading
+
+import psutil
+import pytest
+
+from shoal.algorithms import PPO
+from shoal.rl import evaluate
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cartpole_is_solved(native, seed):
+    with PPO("CartPole-v1", workers=2, seed=seed) as ppo:
+        result = ppo.train(300_000, stop_return=475)
+        assert result.solved
+        assert result.timesteps < 150_000
+        assert evaluate(ppo.policy, "CartPole-v1", episodes=20).episode_return_mean >= 475
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_pendulum_swings_up(native, seed):
+    with PPO("Pendulum-v1", workers=2, seed=seed) as ppo:
+        result = ppo.train(200_000)
+        assert result.timesteps == 200_000
+        assert result.episode_return_mean > -250
+
+
+class Chaos(threading.Thread):
+    """Kills a rollout worker or the learner, as a seeded generator chooses, every 0.15 to 0.35 s."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.random, self.ended, self.killed = random.Random(seed), threading.Event(), 0
+
+    def run(self):
+        while not self.ended.wait(self.random.uniform(0.15, 0.35)):
+            children = psutil.Process().children(recursive=True)
+            actors = [child for child in children if is_actor(child)]
+            if actors:
+                self.random.choice(actors).kill()
+                self.killed += 1
+
+
+def is_actor(process):
+    try:
+        title = " ".join(process.cmdline())
+    except psutil.Error:  # it ended meanwhile
+        return False
+    return "RolloutWorker" in title or "Learner" in title
+
+
+def test_random_kills_do_not_change_the_weights(native):
+    with PPO("CartPole-v1", workers=2) as ppo:
+        calm = ppo.train(40_000)
+    chaos = Chaos(seed=1)
+    chaos.start()
+    try:
+        with PPO("CartPole-v1", workers=3) as ppo:
+            shaken = ppo.train(40_000)
+    finally:
+        chaos.ended.set()
+        chaos.join()
+    assert chaos.killed >= 5
+    assert shaken.weights_sha256 == calm.weights_sha256
+    assert shaken.episode_return_mean == calm.episode_return_mean
