@@ -31,7 +31,9 @@ from .messages import Span
 HEADER = 64
 _ALIGN = 64
 _HEADER = struct.Struct("<QQ8sQ")  # state, size, owner, generation
-FREE, WRITING, SEALED = 0, 1, 2
+_STATE = struct.Struct("<Q")
+UNTOUCHED, FREE = 0, 1
+UNSEALED, SEALED = 2, 3  # unsealed: being written, or given back while a reader may still view it
 
 _PROCESSES = 1024
 _SLOTS = 4096
@@ -123,14 +125,14 @@ class Arena:
         self.memory = _map(fd)
         self._process = process
         self._board = board
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._frontier = 0
         self._generation = 0
         self._sizes: list[tuple[int, int]] = []  # (size, offset) of free blocks, sorted
         self._ends: dict[int, int] = {}  # end → offset of free blocks
         self._starts: dict[int, int] = {}  # offset → size of free blocks
-        self._live: dict[int, tuple[int, bytes]] = {}  # offset → size with header, owner
-        self._freed: list[int] = []
+        self._live: dict[int, tuple[int, bytes, int]] = {}  # offset → size with header, owner, generation
+        self._freed: set[int] = set()  # offsets of live blocks that were given back and may still be viewed
 
     def allocate(self, size: int, owner: bytes) -> Span:
         """Return a new block of `size` bytes, to be written and then sealed.
@@ -144,8 +146,8 @@ class Arena:
                 self._reclaim()
             offset = self._take(total)
             self._generation += 1
-            self._live[offset] = (total, owner)
-            _HEADER.pack_into(self.memory, offset, WRITING, size, owner, self._generation)
+            self._live[offset] = (total, owner, self._generation)
+            _HEADER.pack_into(self.memory, offset, UNSEALED, size, owner, self._generation)
             return Span(self._process, self.number, offset, size, self._generation)
 
     def _take(self, total: int) -> int:
@@ -156,15 +158,17 @@ class Arena:
             if size > total:
                 self._insert(offset + total, size - total)
             return offset
-        if self._frontier + total > len(self.memory):
+        last = self._ends.get(self._frontier, self._frontier)  # a free block before fresh memory grows into it
+        if last + total > len(self.memory):
             raise ObjectStoreFullError(
                 f"no room for {total:,} bytes: this process's part of the object store holds {len(self._live)} blocks "
                 f"in {self._frontier:,} of {len(self.memory):,} bytes. Drop references (del ref) and the arrays that "
                 "view their values, or make smaller objects"
             )
-        offset = self._frontier
-        self._frontier += total
-        return offset
+        if last < self._frontier:
+            self._remove_free(last, self._starts.pop(last))
+        self._frontier = last + total
+        return last
 
     def _insert(self, offset: int, size: int) -> None:
         after = self._starts.pop(offset + size, None)
@@ -190,7 +194,7 @@ class Arena:
     def seal(self, span: Span, owner: bytes) -> None:
         """Mark a block as written and owned by `owner`: it survives its maker."""
         with self._lock:
-            self._live[span.offset] = (self._live[span.offset][0], owner)
+            self._live[span.offset] = (self._live[span.offset][0], owner, span.generation)
         _HEADER.pack_into(self.memory, span.offset, SEALED, span.size, owner, span.generation)
 
     def free(self, spans: list[Span]) -> None:
@@ -198,26 +202,31 @@ class Arena:
         with self._lock:
             for span in spans:
                 block = self._live.get(span.offset)
-                if block is None:
+                if block is None or block[2] != span.generation or span.offset in self._freed:
                     raise InternalError(f"block {span} is freed twice")
-                self._freed.append(span.offset)
+                self._give_up(span.offset)
 
     def free_owner(self, owner: bytes) -> None:
         """Take back all blocks of an owner that has died."""
         with self._lock:
-            freed = set(self._freed)
-            self._freed += [at for at, (_, whose) in self._live.items() if whose == owner and at not in freed]
+            for offset, (_, whose, _) in self._live.items():
+                if whose == owner:
+                    self._give_up(offset)
+
+    def _give_up(self, offset: int) -> None:
+        self._freed.add(offset)
+        # The node, which walks the arena if we die before the block is used again, must not keep it for its owner.
+        _STATE.pack_into(self.memory, offset, UNSEALED)
 
     def _reclaim(self) -> None:
         held = self._board.held()
-        still = []
-        for offset in self._freed:
-            if (self.number, offset) in held:
-                still.append(offset)
-                continue
-            size, _ = self._live.pop(offset)
-            self._insert(offset, size)
-        self._freed = still
+        for offset in [offset for offset in self._freed if (self.number, offset) not in held]:
+            self._freed.remove(offset)
+            self._insert(offset, self._live.pop(offset)[0])
+
+    def busy(self) -> bool:
+        """Return whether this thread is in the middle of a change."""
+        return self._lock._is_owned()  # type: ignore[attr-defined]
 
     def usage(self) -> tuple[int, int]:
         """Return (blocks alive, bytes ever touched)."""
@@ -233,8 +242,8 @@ def sealed_blocks(fd: int) -> dict[int, bytes]:
         offset = 0
         while offset + HEADER <= len(memory):
             state, size, owner, _ = _HEADER.unpack_from(memory, offset)
-            if state == FREE and size == 0:
-                break  # never touched from here on
+            if state == UNTOUCHED:
+                break
             if state == SEALED:
                 blocks[offset] = owner
             offset += -(-(size + HEADER) // _ALIGN) * _ALIGN
@@ -266,7 +275,7 @@ class Views:
         self._holds: dict[tuple[int, int], _Hold] = {}
         self._exporters: dict[int, _LastView] = {}
         self._ended: deque[_LastView] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def add_own(self, process: bytes, arena: Arena) -> None:
         """Use the mapping of this process's own arena."""
@@ -279,13 +288,20 @@ class Views:
             InternalError: the block was reused, which a held reference should have prevented.
         """
         memory = self._arenas.get((span.maker, span.arena)) or self._open(span)
+        exporter = self.export(memory, span)
+        view: memoryview | bytes
+        if exporter is None:  # thousands of live views: a copy needs no place on the board
+            start = span.offset + HEADER
+            view = bytes(memoryview(memory)[start : start + span.size])
+        else:
+            view = memoryview(exporter).cast("B").toreadonly()
+        # Looked at only now: from here on the board, or the copy, keeps the block as it is.
         state, size, _, generation = _HEADER.unpack_from(memory, span.offset)
         if state != SEALED or generation != span.generation or size != span.size:
+            del view, exporter
+            self.drain()
             raise InternalError(f"block {span} is gone (state {state}, size {size}, generation {generation})")
-        exporter = self.export(memory, span)
-        if exporter is None:  # thousands of live views: a copy needs no place on the board
-            return bytes(memoryview(memory)[span.offset + HEADER : span.offset + HEADER + size])
-        return memoryview(exporter).cast("B").toreadonly()
+        return view
 
     def export(self, memory: mmap.mmap, span: Span, gone: Callable[[], None] | None = None) -> Any | None:
         """Return a writable buffer over a block, on the board until the last view of it is gone; then call `gone`.
@@ -331,6 +347,10 @@ class Views:
                     callbacks.append(last.gone)
         for gone in callbacks:
             gone()
+
+    def busy(self) -> bool:
+        """Return whether this thread is in the middle of a change."""
+        return self._lock._is_owned()  # type: ignore[attr-defined]
 
     def _open(self, span: Span) -> mmap.mmap:
         fd = os.open(f"/proc/{self._node_pid}/fd/{span.arena}", os.O_RDWR | os.O_CLOEXEC)
