@@ -22,7 +22,10 @@ def wait_until(condition: Callable[[], object], seconds: float = DEADLINE) -> No
 
 def shoal_processes() -> list[psutil.Process]:
     """Return the processes that this one, or a node that it started, has made."""
-    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    try:
+        return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    except (psutil.Error, FileNotFoundError):  # one ended while we looked
+        return shoal_processes()
 
 
 def _descriptors() -> set[str]:

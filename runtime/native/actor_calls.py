@@ -55,6 +55,7 @@ class _Link:
         "failure",
         "inflight",
         "interrupted",
+        "key",
         "name",
         "process",
         "queue",
@@ -62,7 +63,8 @@ class _Link:
         "state",
     )
 
-    def __init__(self, name: str, constructor: _Constructor | None = None) -> None:
+    def __init__(self, key: bytes, name: str, constructor: _Constructor | None = None) -> None:
+        self.key = key
         self.name = name
         self.constructor = constructor
         self.state = "pending"
@@ -107,32 +109,40 @@ class ActorCalls:
             client.settle_drops()
             lifetime = client.new_ref(client.new_ids(1)[0])
         actor = ActorId(key, lifetime, cls.name, num_returns, options.max_task_retries)
-        if options.name is not None:
-            self._reserve(options.name, actor)
-        pending = Pending(cls.name, cls.id, [lifetime.id], packed, slots, [*slots, *inner, *cls.captured], 0)
+        if options.name is not None and not self._reserve(options.name, actor):
+            with client.lock:
+                client.objects.discard(packed)
+                client.act()
+            raise InputError(
+                f"an actor named {options.name!r} is alive. Use get_actor({options.name!r}) or another name"
+            )
+        pending = Pending(cls.name, cls, [lifetime.id], packed, slots, [*slots, *inner, *cls.captured], 0)
         with client.lock:
-            link = self._links[key] = _Link(cls.name, _Constructor(cls, options, pending))
-            client.on_gone[lifetime.id] = lambda: self._released(key, link)
-            create = m.CreateActor(key, cls.name, demand, options.max_restarts)
-            if not slots or not await_slots(client, pending, lambda: self._create(link, create)):
-                self._create(link, create)
+            link = self._links[key] = _Link(key, cls.name, _Constructor(cls, options, pending))
+            client.on_gone[lifetime.id] = lambda: self._released(link)
+            if slots:
+                # Declared at once: its handle may reach others, who ask the node for it, before the arguments are there.
+                client.node.send(m.CreateActor(key, cls.name, demand, options.max_restarts, ready=False))
+            start = m.CreateActor(key, cls.name, demand, options.max_restarts, ready=True)
+            if not slots or not await_slots(client, pending, lambda: self._start(link, start)):
+                self._start(link, start)
         return actor
 
-    def _reserve(self, name: str, actor: ActorId) -> None:
+    def _reserve(self, name: str, actor: ActorId) -> bool:
         handle = _Handle(actor.id, actor.lifetime.id, actor.class_name, actor.num_returns, actor.max_task_retries)
-        question = m.ReserveName(actor.id, name, msgspec.msgpack.encode(handle))
-        if not self._client.ask_node(question).accepted:
-            raise InputError(f"an actor named {name!r} is alive. Use get_actor({name!r}) or another name")
+        return self._client.ask_node(m.ReserveName(actor.id, name, msgspec.msgpack.encode(handle))).accepted
 
-    def _create(self, link: _Link, message: m.CreateActor) -> None:
-        assert link.constructor is not None
+    def _start(self, link: _Link, message: m.CreateActor) -> None:
+        if link.constructor is None:
+            return  # killed or released while its arguments were awaited
         failure = failed_slot(self._client, link.constructor.arguments)
         if failure is None:
             self._client.node.send(message)
-        else:
-            assert isinstance(failure.stream, bytes)
-            reason = "an argument of its constructor failed"
-            self._on_state(m.ActorState(message.actor, "dead", None, reason, failure.stream))
+            return
+        assert isinstance(failure.stream, bytes)
+        reason = "an argument of its constructor failed"
+        self._client.node.send(m.ActorFailed(link.key, reason, failure.stream))
+        self._on_state(m.ActorState(link.key, "dead", None, reason, failure.stream))
 
     def _on_start(self, node: Connection, message: m.StartActor) -> None:
         link = self._links.get(message.actor)
@@ -144,10 +154,16 @@ class ActorCalls:
         connection.send(m.Function(cls.id, cls.payload))
         connection.send(m.Construct(message.actor, cls.id, cls.name, pending.arguments, slots))
 
-    def _released(self, key: bytes, link: _Link) -> None:
-        self._client.node.send(m.ActorReleased(key))
-        if link.state == "dead":
-            self._links.pop(key, None)
+    def _released(self, link: _Link) -> None:
+        # Whatever waits for the actor holds a reference to its lifetime, so nothing does.
+        self._client.node.send(m.ActorReleased(link.key))
+        del self._links[link.key]
+        self._forget_constructor(link)
+
+    def _forget_constructor(self, link: _Link) -> None:
+        if link.constructor is not None:
+            pending, link.constructor = link.constructor.arguments, None
+            finish(self._client, pending, [m.Value(b"")])
 
     def find(self, name: str) -> ActorId | None:
         """Return the living actor of that name."""
@@ -179,7 +195,7 @@ class ActorCalls:
             ids = client.new_ids(num_returns or 1)
             refs = [client.new_ref(object_id) for object_id in ids] if num_returns else []
             keeps = [actor.lifetime, *slots, *inner]
-            pending = Pending(method, b"", ids, packed, slots, keeps, actor.max_task_retries)
+            pending = Pending(method, None, ids, packed, slots, keeps, actor.max_task_retries)
             link = self._links.get(actor.id) or self._watch(actor)
             link.queue.append(pending)
             if slots:
@@ -189,8 +205,10 @@ class ActorCalls:
 
     def _watch(self, actor: ActorId) -> _Link:
         self._client.check()
-        link = self._links[actor.id] = _Link(actor.class_name)
-        self._client.node.send(m.WatchActor(actor.id))
+        actor_id = actor.id  # the actor itself holds its lifetime
+        link = self._links[actor_id] = _Link(actor_id, actor.class_name)
+        self._client.on_gone[actor.lifetime.id] = lambda: self._links.pop(actor_id, None)
+        self._client.node.send(m.WatchActor(actor_id))
         return link
 
     def _pump(self, link: _Link) -> None:
@@ -225,15 +243,20 @@ class ActorCalls:
         with self._client.lock:
             self._client.check()
             self._client.node.send(m.KillActor(actor.id, no_restart))
+            link = self._links.get(actor.id)
+            if link is not None:
+                link.connection = None  # what we call from now on must not reach it while it is being killed
+                if no_restart:
+                    self._on_state(m.ActorState(actor.id, "dead", None, "it was killed by kill()"))
 
     # Events -----------------------------------------------------------------------------------------------------
 
-    def on_reply(self, message: m.Reply) -> bool:
+    def on_reply(self, peer: Connection, message: m.Reply) -> bool:
         """Event: a call has ended. False if it is not one of ours."""
         link = self._running.pop(message.task, None)
         if link is None:
             return False
-        finish(self._client, link.inflight.pop(message.task), message.values)
+        finish(self._client, link.inflight.pop(message.task), message.values, peer.peer)
         return True
 
     def _on_death(self, process: bytes, reason: str) -> None:
@@ -248,16 +271,15 @@ class ActorCalls:
 
     def _on_state(self, message: m.ActorState) -> None:
         link = self._links.get(message.actor)
-        if link is None:
+        if link is None or link.state == "dead":
             return
         link.state, link.reason, link.failure = message.state, message.reason, message.failure
         self._settle_interrupted(link)
         if message.process is not None:
             link.process = message.process
             link.connection = self._client.peer(message.process)
-        if link.state == "dead" and link.constructor is not None:
-            pending, link.constructor = link.constructor.arguments, None
-            finish(self._client, pending, [m.Value(b"")])
+        if link.state == "dead":
+            self._forget_constructor(link)
         self._pump(link)
 
     def _settle_interrupted(self, link: _Link) -> None:
@@ -279,8 +301,7 @@ class ActorCalls:
         link.queue.extendleft(reversed(again))
 
     def _fail_dead(self, link: _Link, pending: Pending) -> None:
-        key = next((key for key, known in self._links.items() if known is link), b"")
-        actor = ActorId(key, None, link.name)  # type: ignore[arg-type]
+        actor = ActorId(link.key, None, link.name)  # type: ignore[arg-type]
         error = died(f"{link.name}.{pending.name}", actor, link.reason, None)
         value = m.Value(pack_error(error, link.failure), failed=True)
         finish(self._client, pending, [value] * len(pending.returns))

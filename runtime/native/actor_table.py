@@ -1,5 +1,8 @@
 """The life of every actor of a node: a state machine without I/O, events in, commands out.
 
+An actor is pending from the moment its owner declares it, since handles of it may be about already; it asks for
+resources only once the arguments of its constructor are there.
+
 pending ──granted──▶ starting ──constructed──▶ alive ──crashed, restarts left──▶ restarting ──granted──▶ starting
    │                    │                        │
    └────────────────────┴── killed, released, owner died, no restarts left, constructor failed ──▶ dead
@@ -86,11 +89,18 @@ class ActorTable:
 
     # Events -----------------------------------------------------------------------------------------------------
 
-    def create(self, actor: Actor) -> list[Command]:
-        """Event: a process creates an actor."""
-        actor.watchers.add(actor.owner)
-        self.actors[actor.key] = actor
-        return [AskResources(actor)]
+    def create(self, actor: Actor, ready: bool) -> list[Command]:
+        """Event: a process declares an actor, or says that its arguments are there (`ready`), or both at once."""
+        known = self.actors.setdefault(actor.key, actor)
+        known.watchers.add(known.owner)
+        return [AskResources(known)] if ready and known.state == "pending" else []
+
+    def failed(self, key: ActorKey, owner: ProcessId, reason: str, failure: bytes | None) -> list[Command]:
+        """Event: its owner cannot even start it, since an argument of its constructor failed."""
+        actor = self.actors.get(key)
+        if actor is None or actor.owner != owner or actor.state != "pending":
+            return []
+        return self._die(actor, reason, failure)
 
     def granted(self, key: ActorKey, process: ProcessId) -> None:
         """Event: it has its resources, and a process is made for it."""
@@ -155,6 +165,7 @@ class ActorTable:
         """Event: the actor must end now. `forget`: nobody can ask for it any more."""
         actor = self.actors.get(key)
         if actor is None:
+            self._forget_name(key)  # reserved, but its owner went no further
             return []
         commands: list[Command] = []
         if actor.state != "dead":

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..engine import Function
 from ..refs import ObjectRef
 from .messages import ObjectId, Value
 from .objects import spans_of
+
+
+_MOST_FUNCTIONS = 256
+
+
+def remember(table: dict[bytes, Any], function_id: bytes, what: Any) -> None:
+    """Add to a table of functions, which forgets the oldest if it is full.
+
+    A program that makes functions in a loop must not fill the memory of all its processes. Both ends of a connection
+    do the same in the same order, so the sender knows without asking which functions the receiver has.
+    """
+    if len(table) >= _MOST_FUNCTIONS:
+        del table[next(iter(table))]
+    table[function_id] = what
 
 
 class Pending:
@@ -13,6 +30,7 @@ class Pending:
     Attributes:
         task: its id, that of its first return value.
         name: function or ``Class.method``, for messages.
+        function: what a task runs; None for a call of a method.
         returns: ids of its return values.
         arguments: the serialised arguments.
         slots: references among the arguments, replaced by their values before the call is sent.
@@ -26,7 +44,7 @@ class Pending:
     def __init__(
         self,
         name: str,
-        function: bytes,
+        function: Function | None,
         returns: list[ObjectId],
         arguments: Value,
         slots: list[ObjectRef],

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from select import EPOLLOUT
 from typing import Any
 
 from ..exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, OwnerDiedError
@@ -57,7 +58,7 @@ class Client:
         self.store = Store(self.me, Board(board_fd, welcome.index), welcome.node_pid, self._hand_over)
         os.close(board_fd)
         self.dropped: deque[bytes] = deque()
-        self.on_gone: dict[bytes, Callable[[], None]] = {}
+        self.on_gone: dict[bytes, Callable[[], object]] = {}  # once no reference to the object is left here
         self.broken: str | None = None
         self.before_block: Callable[[], None] = lambda: None
         self.after_block: Callable[[], None] = lambda: None
@@ -93,15 +94,14 @@ class Client:
         self.reactor.watch(connection.fileno(), lambda mask: self._read(connection, mask))
 
     def _read(self, connection: Connection, mask: int) -> None:
-        if mask & 4 and connection.blocked:  # EPOLLOUT
+        if mask & EPOLLOUT and connection.blocked:
             connection.flush()
-            self.reactor.flushed(connection)
-        messages = connection.receive()
-        if messages is None:
-            self._close(connection)
-            return
         handlers = self.handlers
         with self.lock:
+            messages = connection.receive()
+            if messages is None:
+                self._close(connection)
+                return
             for message in messages:
                 handlers[type(message)](connection, message)
             if self.objects.commands:
@@ -171,9 +171,9 @@ class Client:
         for listener in self.on_death:
             listener(process, message.reason)
 
-    def death_of(self, process: bytes) -> str | None:
-        """Return why a process died, or None if it is not known to be dead."""
-        return self._dead.get(process)
+    def busy(self) -> bool:
+        """Return whether this thread is in the middle of changing state: it must not be interrupted here."""
+        return self.lock._is_owned() or self.reactor.busy() or self.store.busy()  # type: ignore[attr-defined]
 
     # Asking the node --------------------------------------------------------------------------------------------
 
@@ -219,19 +219,19 @@ class Client:
         self.objects.create(object_id)
         return ObjectRef(object_id, self._drop)
 
-    def adopt(self, object_id: bytes, given: int = 0) -> ObjectRef:
-        """Return one more reference; `given`: it was lent to us by a message."""
+    def adopt(self, object_id: bytes, given: int = 0, by: bytes | None = None) -> ObjectRef:
+        """Return one more reference; `given`: it was lent to us with a message, sent `by` a process."""
         with self.lock:
-            if self.objects.hold(object_id, given) is None:
+            if self.objects.hold(object_id, given, by) is None:
                 self.objects.create(object_id)
                 self.fail(
                     object_id, ObjectLostError(f"object {short(object_id)} was freed: its last reference was gone")
                 )
         return ObjectRef(object_id, self._drop)
 
-    def adopt_all(self, value: m.Value) -> list[ObjectRef] | None:
-        """Return references for those that came inside a value."""
-        return [self.adopt(object_id, given=1) for object_id in value.refs] if value.refs else None
+    def adopt_all(self, value: m.Value, by: bytes | None) -> list[ObjectRef] | None:
+        """Return references for those that came inside a value, sent `by` a process."""
+        return [self.adopt(object_id, given=1, by=by) for object_id in value.refs] if value.refs else None
 
     def lend_all(self, value: m.Value, to: bytes) -> None:
         """Announce that a value with its references is about to be sent to a process; then send the announcements."""
@@ -265,19 +265,19 @@ class Client:
             command = commands.popleft()
             if isinstance(command, FreeBlocks):
                 self._free_blocks(command.spans)
-            elif isinstance(command, Gone):
-                action = self.on_gone.pop(command.object, None)
-                if action is not None:
-                    action()
+                continue
+            if isinstance(command, Gone | SendRelease) and command.object in self.on_gone:
+                self.on_gone.pop(command.object)()
+            if isinstance(command, Gone):
+                continue
+            peer = self.peer(owner_of(command.object))
+            if peer is None:
+                continue
+            if isinstance(command, SendRelease):
+                peer.post(m.Release(command.object, command.count))
+                self.reactor.flush_soon(peer)
             else:
-                peer = self.peer(owner_of(command.object))
-                if peer is None:
-                    continue
-                if isinstance(command, SendRelease):
-                    peer.post(m.Release(command.object, command.count))
-                    self.reactor.flush_soon(peer)
-                elif isinstance(command, SendLend):
-                    peer.send(m.Lend(command.object, command.to))
+                peer.send(m.Lend(command.object, command.to))
 
     def _free_blocks(self, spans: list[m.Span]) -> None:
         by_maker: dict[bytes, list[m.Span]] = {}
@@ -296,9 +296,9 @@ class Client:
 
     # Values -----------------------------------------------------------------------------------------------------
 
-    def fulfil(self, object_id: bytes, value: m.Value) -> None:
-        """An object's value is there; answer those who asked for it."""
-        self.objects.fulfil(object_id, value, self.adopt_all(value))
+    def fulfil(self, object_id: bytes, value: m.Value, by: bytes | None = None) -> None:
+        """An object's value is there, sent `by` a process; answer those who asked for it."""
+        self.objects.fulfil(object_id, value, self.adopt_all(value, by))
         for asker in self._requests.pop(object_id, ()):
             self._send_value(asker, object_id, value)
 
@@ -324,7 +324,7 @@ class Client:
             self._send_value(asker, message.object, record.value)
 
     def _on_ready(self, connection: Connection, message: m.Ready) -> None:
-        self.fulfil(message.object, message.value)
+        self.fulfil(message.object, message.value, connection.peer)
 
     def record_of(self, ref: ObjectRef, notify: Callable[[], None]) -> Record:
         """Return a reference's record; have `notify` called once its value is there, if it isn't yet."""
@@ -346,6 +346,9 @@ class Client:
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value that this process owns."""
+        if self.dropped:
+            with self.lock:
+                self.settle_drops()  # first, so that the new value may take the place of one that is not needed
         packed, inner = self.store.pack(value, self.me)
         with self.lock:
             self.settle_drops()

@@ -9,6 +9,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from .messages import _Message, decode, encode
 
@@ -49,15 +50,24 @@ class Connection:
     """Messages over one socket.
 
     `send` may be called from any thread; `receive` only by the one thread that reads at the moment. What cannot be
-    written at once waits in the outbox; `on_blocked` is told, so that someone calls `flush` when there is room.
+    written at once waits in the outbox; `on_blocked(self, True)` has someone call `flush` when there is room, and
+    `on_blocked(self, False)` follows once the outbox is empty.
+
+    Attributes:
+        peer: the process at the other end, once it is known.
+        fds: descriptors that came with messages, in order.
+        functions: ids of functions that the other end has; see `calls.remember`.
+        code: the code of functions that it has sent.
     """
 
     __slots__ = (
+        "_armed",
         "_inbox",
         "_lock",
         "_outbox",
         "_outbox_size",
         "closed",
+        "code",
         "fds",
         "functions",
         "on_blocked",
@@ -65,17 +75,19 @@ class Connection:
         "sock",
     )
 
-    def __init__(self, sock: socket.socket, on_blocked: Callable[[Connection], None] | None = None) -> None:
+    def __init__(self, sock: socket.socket, on_blocked: Callable[[Connection, bool], None] | None = None) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.peer: bytes | None = None
         self.on_blocked = on_blocked
         self.closed = False
         self.fds: deque[int] = deque()
-        self.functions: set[bytes] = set()
+        self.functions: dict[bytes, Any] = {}
+        self.code: dict[bytes, Any] = {}
         self._inbox = bytearray()
         self._outbox: deque[tuple[bytearray | memoryview, tuple[int, ...]]] = deque()
         self._outbox_size = 0
+        self._armed = False
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
@@ -83,7 +95,12 @@ class Connection:
         return self.sock.fileno()
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        """Send now as much as the socket takes; never blocks. A message to a dead process is lost silently."""
+        """Send now as much as the socket takes; never blocks. A message to a dead process is lost silently.
+
+        Args:
+            message: the message.
+            fds: descriptors to pass beside it; they are this connection's from here on, which closes them.
+        """
         with self._lock:
             self._outbox.append((encode(message), fds))
             self._flush()
@@ -119,13 +136,28 @@ class Connection:
                 else:
                     sent = self.sock.send(frame)
                 outbox.popleft()
+                _close_all(fds)
                 if sent < len(frame):
                     outbox.appendleft((memoryview(frame)[sent:], ()))
         except BlockingIOError:
-            if self.on_blocked is not None:
-                self.on_blocked(self)
+            self._arm(True)
+            return
         except OSError:  # the peer is dead; whoever reads notices the end and says so
-            outbox.clear()
+            self._discard()
+        if self.closed:
+            self._discard()
+        self._arm(False)
+
+    def _arm(self, wanted: bool) -> None:
+        # Under the lock, and only on a change: two threads that flush must not undo each other's wish.
+        if wanted != self._armed and self.on_blocked is not None:
+            self._armed = wanted
+            self.on_blocked(self, wanted)
+
+    def _discard(self) -> None:
+        for _, fds in self._outbox:
+            _close_all(fds)
+        self._outbox.clear()
 
     def _join(self) -> bytearray:
         """Make one frame of the small ones at the head of the outbox: one system call for many messages."""
@@ -195,5 +227,12 @@ class Connection:
         """Close the socket; what waits to be sent is lost."""
         with self._lock:
             self.closed = True
-            self._outbox.clear()
+            self._discard()
             self.sock.close()
+        while self.fds:
+            os.close(self.fds.popleft())
+
+
+def _close_all(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)

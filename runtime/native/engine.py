@@ -16,6 +16,7 @@ from . import messages as m
 from .actor_calls import ActorCalls
 from .client import Client
 from .connection import Connection
+from .interrupts import InterruptGuard
 from .task_calls import TaskCalls
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class NativeEngine:
         self._node: subprocess.Popen | None = _start_node(settings)
         self._join(Client(session, None, log_to_driver=log_to_driver))
         self.client.handlers[m.Output] = _show
+        self._guard = InterruptGuard(self.client.busy)
         self.client.start()
 
     @classmethod
@@ -79,9 +81,9 @@ class NativeEngine:
         self.kill = self._actors.kill
 
     def _on_reply(self, peer: Connection, message: m.Reply) -> None:
-        if not self._tasks.on_reply(message) and not self._actors.on_reply(message):
+        if not self._tasks.on_reply(peer, message) and not self._actors.on_reply(peer, message):
             for value in message.values:  # it was given up meanwhile
-                self.client.adopt_all(value)
+                self.client.adopt_all(value, peer.peer)
                 self.client.objects.discard(value)
 
     def where(self) -> str:
@@ -130,6 +132,7 @@ class NativeEngine:
             self._node.wait()
         self.client.drain_node()
         self.client.close()
+        self._guard.remove()
 
     def abandon(self) -> None:
         """Forget the node, which belongs to the parent of this forked child."""

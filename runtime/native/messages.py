@@ -211,12 +211,21 @@ class NameReserved(_Message):
 
 
 class CreateActor(_Message):
-    """Start an actor that the sender owns."""
+    """The sender owns this actor. `ready`: start it; without, its constructor's arguments are still awaited."""
 
     actor: ActorKey
     class_name: str
     demand: dict[str, float]
     max_restarts: int
+    ready: bool
+
+
+class ActorFailed(_Message):
+    """From its owner: that actor cannot be started, for this reason and exception."""
+
+    actor: ActorKey
+    reason: str
+    failure: bytes | None
 
 
 class StartActor(_Message):

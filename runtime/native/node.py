@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import setproctitle
@@ -34,6 +35,16 @@ from .scheduler import GrantActor, GrantLease, Scheduler
 # A worker that can't even start is our problem or the machine's: give up instead of forking for ever.
 _MOST_FAILED_STARTS = 5
 _LAST_OUTPUT_SECONDS = 0.5
+# What is asked, or is about something that another process may have announced just before it told the asker: these are
+# looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing.
+_QUESTIONS = (
+    m.NewArena,
+    m.ReserveName,
+    m.FindActor,
+    m.Lookup,
+    m.AskResources,
+    m.WatchActor,
+)
 
 
 class Node:
@@ -63,9 +74,11 @@ class Node:
         self._listener = listen(session, None)
         self._watch(self._listener.fileno(), self._accept)
         self._fork_server = fork_server
+        fork_server.on_blocked = self._wait_for_room
         self._fork_server_pid = fork_server_pid
         self._watch(fork_server.fileno(), self._read_fork_server)
         self.running = True
+        self._questions: list[Callable[[], None]] = []
         self._handlers: dict[type, Callable[[Process, Any], None]] = {
             m.NewArena: self._on_new_arena,
             m.Free: lambda process, message: self._free(message.spans),
@@ -75,9 +88,12 @@ class Node:
             m.Unblocked: lambda process, message: self._set_blocked(process, False),
             m.ReserveName: self._on_reserve_name,
             m.CreateActor: self._on_create_actor,
+            m.ActorFailed: lambda process, message: self._do(
+                self._actors.failed(message.actor, process.id, message.reason, message.failure)
+            ),
             m.Constructed: lambda process, message: self._do(self._actors.constructed(process.id, message.failure)),
             m.WatchActor: self._on_watch_actor,
-            m.KillActor: lambda process, message: self._do(self._actors.kill(message.actor, message.no_restart)),
+            m.KillActor: self._on_kill_actor,
             m.ActorReleased: lambda process, message: self._do(self._actors.released(message.actor)),
             m.FindActor: lambda process, message: self._tell(process, m.ActorFound(self._actors.find(message.name))),
             m.Publish: lambda process, message: self._published.update({message.key: message.payload}),
@@ -92,10 +108,13 @@ class Node:
     def run(self) -> None:
         """Serve until the last driver is gone."""
         while self.running:
-            for fd, _ in self._epoll.poll():
+            questions, self._questions = self._questions, []
+            for fd, _ in self._epoll.poll(0 if questions else None):
                 reader = self._readers.get(fd)
                 if reader is not None:
                     reader()
+            for answer in questions:
+                answer()
         self._end_all()
 
     def _watch(self, fd: int, reader: Callable[[], None]) -> None:
@@ -112,14 +131,13 @@ class Node:
             connection = Connection(sock, self._wait_for_room)
             self._watch(connection.fileno(), lambda: self._read(connection))
 
-    def _wait_for_room(self, connection: Connection) -> None:
-        self._epoll.modify(connection.fileno(), select.EPOLLIN | select.EPOLLOUT)
+    def _wait_for_room(self, connection: Connection, wanted: bool) -> None:
+        if connection.fileno() in self._readers:
+            self._epoll.modify(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
 
     def _read(self, connection: Connection) -> None:
         if connection.blocked:
             connection.flush()
-            if not connection.blocked:
-                self._epoll.modify(connection.fileno(), select.EPOLLIN)
         messages = connection.receive_with_fds()
         if messages is None:
             self._on_hang_up(connection)
@@ -129,8 +147,13 @@ class Node:
                 self._on_register(connection, message)
             else:
                 process = self._processes.get(connection.peer or b"")
-                if process is not None:
-                    self._handlers[type(message)](process, message)
+                if process is None:
+                    continue
+                action = partial(self._handlers[type(message)], process, message)
+                if type(message) in _QUESTIONS:
+                    self._questions.append(action)
+                else:
+                    action()
 
     def _tell(self, process: Process, message: m._Message) -> None:
         if process.connection is not None:
@@ -163,11 +186,16 @@ class Node:
             process = self._new_process("driver")
             process.driver, process.pid, process.log_to_driver = True, message.pid, message.log_to_driver
         else:
-            process = self._processes[message.process]
+            known = self._processes.get(message.process)
+            if known is None:  # it was killed so soon that its death was reported before this was read
+                self._unwatch(connection.fileno())
+                connection.close()
+                return
+            process = known
             process.pid, process.registered = message.pid, True
         connection.peer, process.connection = process.id, connection
         welcome = m.Registered(process.id, process.index, os.getpid(), self._resources)
-        connection.send(welcome, (self._board_fd,))
+        connection.send(welcome, (os.dup(self._board_fd),))
         if process.lease is not None:
             self._failed_starts = 0
             self._begin_lease(process, process.lease)
@@ -194,11 +222,11 @@ class Node:
             self._watch(read, lambda pipe=pipe: self._read_pipe(process, pipe))  # type: ignore[misc]
             ends.append(write)
         self._fork_server.send(m.Fork(process.id, title), tuple(ends))
-        for write in ends:
-            os.close(write)
         return process
 
     def _read_fork_server(self) -> None:
+        if self._fork_server.blocked:
+            self._fork_server.flush()
         messages = self._fork_server.receive()
         if messages is None:
             print("shoal: the fork server has died; without it no worker can be made", file=sys.stderr)
@@ -231,9 +259,9 @@ class Node:
             self._read_pipe(process, pipe)
         if process.connection is not None:
             connection = process.connection
-            for message in connection.receive_with_fds() or []:
-                if type(message) is m.Constructed:
-                    self._handlers[m.Constructed](process, message)
+            while messages := connection.receive_with_fds():  # what it said last counts
+                for message in messages:
+                    self._handlers[type(message)](process, message)
             self._unwatch(connection.fileno())
             connection.close()
         elif not process.ended and not process.registered:
@@ -251,6 +279,9 @@ class Node:
         if process.lease is not None:
             self._scheduler.give_back(process.held())
             self._scheduler.end_lease(process.lease.demand)
+            if not process.registered and process.lease.asker in self._processes:
+                # Its asker was never told of it, and waits for it.
+                self._scheduler.want_again(process.lease.asker, process.lease.key, process.lease.demand)
         self._scheduler.forget(process.id)
         self._board.clear_line(process.index)
         self._free_indexes.append(process.index)
@@ -341,7 +372,7 @@ class Node:
 
     def _on_create_actor(self, process: Process, message: m.CreateActor) -> None:
         actor = Actor(message.actor, process.id, message.class_name, message.demand, message.max_restarts)
-        self._do(self._actors.create(actor))
+        self._do(self._actors.create(actor, message.ready))
 
     def _on_watch_actor(self, process: Process, message: m.WatchActor) -> None:
         actor = self._actors.watch(message.actor, process.id)
@@ -349,6 +380,13 @@ class Node:
             self._tell(process, m.ActorState(message.actor, "dead", None, "its last handle is gone"))
         elif actor.state in ("alive", "dead"):
             self._tell(process, _state_of(actor))
+
+    def _on_kill_actor(self, process: Process, message: m.KillActor) -> None:
+        def kill() -> None:
+            self._do(self._actors.kill(message.actor, message.no_restart))
+
+        # Unknown: its owner's announcement is not read yet, or it is gone.
+        kill() if message.actor in self._actors.actors else self._questions.append(kill)
 
     def _do(self, commands: list[Command]) -> None:
         """Do what the table of actors asks for."""

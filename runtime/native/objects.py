@@ -105,8 +105,8 @@ class ObjectTable:
         record.local = 1
         return record
 
-    def hold(self, object_id: ObjectId, given: int = 0) -> Record | None:
-        """Count one more local reference; `given`: references that came with a message.
+    def hold(self, object_id: ObjectId, given: int = 0, by: ProcessId | None = None) -> Record | None:
+        """Count one more local reference; `given`: references that came with a message, sent `by` a process.
 
         Returns:
             the record; None if the object is this process's own and gone already.
@@ -118,6 +118,8 @@ class ObjectTable:
             record = self.records[object_id] = Record()
         record.local += 1
         record.received += given
+        if given and by == self.me == owner_of(object_id):
+            self._count(object_id, record, by, -given)
         return record
 
     def drop(self, object_id: ObjectId) -> None:
@@ -131,16 +133,15 @@ class ObjectTable:
         """Note that a reference is about to be sent to a process."""
         owner = owner_of(object_id)
         if owner == self.me:
-            self.lent(object_id, to)
-        elif (
-            to != owner
-        ):  # to the owner itself a reference needs no loan: it goes before our release, on one connection
+            self.lent(object_id, to)  # also to ourselves: an actor may call itself, and nothing else keeps a message
+        elif to != owner:
+            # To the owner itself a reference needs no loan: it goes before our release, on one connection.
             self.commands.append(SendLend(object_id, to))
 
     def lent(self, object_id: ObjectId, to: ProcessId) -> None:
         """Event: this process, or a borrower, has lent an object of ours."""
         record = self.records.get(object_id)
-        if record is not None and to not in self._dead and to != self.me:
+        if record is not None and to not in self._dead:
             self._count(object_id, record, to, 1)
 
     def released(self, object_id: ObjectId, by: ProcessId, count: int) -> None:
@@ -195,13 +196,13 @@ class ObjectTable:
         """Event: a process is gone, and with it all that it held.
 
         Returns:
-            the objects that it owned and whose value is not here.
+            the objects that it owned and whose value is not here, or lies in blocks, which their makers take back.
         """
         self._dead.add(process)
         orphans = []
         for object_id, record in list(self.records.items()):
             if owner_of(object_id) == process:
-                if record.value is None:
+                if record.value is None or spans_of(record.value):
                     orphans.append(object_id)
             elif record.borrowers and record.borrowers.pop(process, None) is not None:
                 self._settle(object_id, record)

@@ -65,11 +65,14 @@ class Reactor:
     def __init__(self, name: str) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
-        self._lead = threading.Lock()
+        self._lead = threading.RLock()  # not a plain lock: `busy` asks whether this thread has it
         self._followers: deque[Waiter] = deque()
         self._leads = 0
         self._yield = False
         self._background_polls = False
+        self._in_poll = False
+        self._nudged = False
+        self._look_again = False
         self._closed = False
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_ids = itertools.count()
@@ -92,19 +95,16 @@ class Reactor:
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def want_write(self, connection: Connection) -> None:
-        """Have the connection's outbox flushed when its socket has room."""
-        if connection.fileno() in self._handlers:
-            self._epoll.modify(connection.fileno(), select.EPOLLIN | select.EPOLLOUT)
-
-    def flushed(self, connection: Connection) -> None:
-        """Call after a flush that EPOLLOUT asked for."""
-        if not connection.blocked:
-            self._epoll.modify(connection.fileno(), select.EPOLLIN)
+    def want_write(self, connection: Connection, wanted: bool) -> None:
+        """Have the connection flushed when its socket has room, or not any more."""
+        # A connection that is being closed, or isn't watched yet, has nothing to be written.
+        with contextlib.suppress(OSError, ValueError):
+            self._epoll.modify(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
 
     def flush_soon(self, connection: Connection) -> None:
-        """Flush before the next poll."""
+        """Flush before the next poll, or now if some thread sleeps in one."""
         self._dirty.add(connection)
+        self.nudge()
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
         """Call `action` in whichever thread leads by then."""
@@ -120,23 +120,28 @@ class Reactor:
                 return False
             if self._lead.acquire(False):
                 self._lead_for(waiter, deadline)
-                continue
-            self._followers.append(waiter)
+            else:
+                self._follow(waiter, deadline)
+        return True
+
+    def _follow(self, waiter: Waiter, deadline: float | None) -> None:
+        """Sleep until the waiter is ready, the leader's place is free or the time is over."""
+        self._followers.append(waiter)
+        try:
             if self._background_polls:
                 self._yield = True
                 self._wake_poll()
-            # The leader may have left between the two lines above; then nobody would wake us.
+            # The leader may have left before it could see us; then nobody would wake us.
             if self._lead.acquire(False):
-                self._forget(waiter)
-                self._lead_for(waiter, deadline)
-                continue
-            waiter.sleep(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            self._forget(waiter)
-        return True
-
-    def _forget(self, waiter: Waiter) -> None:
-        with contextlib.suppress(ValueError):  # whoever offered it the lead has taken it out
-            self._followers.remove(waiter)
+                self._lead.release()
+            else:
+                waiter.sleep(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        finally:
+            try:
+                self._followers.remove(waiter)
+            except ValueError:  # we were offered the lead: if we don't need it any more, somebody else may
+                if waiter.ready or self._closed or (deadline is not None and time.monotonic() >= deadline):
+                    self._offer_lead()
 
     def _lead_for(self, waiter: Waiter, deadline: float | None) -> None:
         self._leads += 1
@@ -154,11 +159,16 @@ class Reactor:
 
     def _offer_lead(self) -> None:
         with contextlib.suppress(IndexError):  # nobody waits
-            self._followers.popleft().wake()
+            while True:
+                follower = self._followers.popleft()
+                follower.wake()
+                if not follower.ready:
+                    return
 
     # Polling ----------------------------------------------------------------------------------------------------
 
     def _poll(self, timeout: float | None) -> None:
+        self._look_again = False
         self.before_poll()
         while self._dirty:
             self._dirty.pop().flush()
@@ -169,13 +179,17 @@ class Reactor:
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
 
-    def _poll_once(self, timeout: float | None) -> int:
-        events = self._epoll.poll(timeout)
+    def _poll_once(self, timeout: float | None) -> None:
+        self._in_poll = True
+        try:
+            # Who had something for us before the line above could not know that we were about to sleep.
+            events = self._epoll.poll(0.0 if self._look_again else timeout)
+        finally:
+            self._in_poll = False
         for fd, mask in events:
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler(mask)
-        return len(events)
 
     def _background(self) -> None:
         while not self._closed:
@@ -185,7 +199,9 @@ class Reactor:
                 continue
             if not self._lead.acquire(False):
                 with self._lead:  # sleep here, at no cost, while a thread leads for long; then give it a moment again
-                    continue
+                    pass
+                self._offer_lead()  # a thread that found the lead taken just now follows us
+                continue
             self._background_polls = True
             try:
                 while not self._yield and not self._closed and not self._followers:
@@ -198,16 +214,23 @@ class Reactor:
             self._offer_lead()
 
     def nudge(self) -> None:
-        """Have the background thread look again if it sleeps in a poll; cheap otherwise."""
-        if self._background_polls:
+        """Have whoever sleeps in a poll look again; cheap if nobody does."""
+        self._look_again = True  # first: whoever is about to sleep looks at it last
+        if self._in_poll and not self._nudged:
             self._wake_poll()
 
     def _wake_poll(self) -> None:
+        self._nudged = True
         with contextlib.suppress(OSError):  # closing, or the counter is full: it is awake already
             os.eventfd_write(self._waker, 1)
 
     def _drain_waker(self, mask: int) -> None:
+        self._nudged = False
         os.eventfd_read(self._waker)
+
+    def busy(self) -> bool:
+        """Return whether this thread is in the middle of reading for all: it must not be interrupted here."""
+        return self._lead._is_owned() and not self._in_poll  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Stop reading."""
@@ -215,5 +238,10 @@ class Reactor:
         self._wake_poll()
         if threading.current_thread() is not self._thread:
             self._thread.join(1)
+        # Another thread may be polling: it must have seen that this is over before its descriptors are gone.
+        led = self._lead.acquire(timeout=1)
         self._epoll.close()
+        if led:
+            self._lead.release()
+            self._offer_lead()
         os.close(self._waker)

@@ -67,6 +67,11 @@ class Scheduler:
             self._waiting.append(_Request(asker, key, demand, count))
         self._sweep()
 
+    def want_again(self, asker: ProcessId, key: int, demand: Demand) -> None:
+        """Event: a granted worker never came up; the wish for it stands."""
+        count = next((r.count for r in self._waiting if r.asker == asker and r.key == key), 0)
+        self.want(asker, key, demand, count + 1)
+
     def want_actor(self, asker: ProcessId, actor: ActorKey, demand: Demand) -> None:
         """Event: an actor is to be started."""
         self._waiting.append(_Request(asker, actor, demand, 1))

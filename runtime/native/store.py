@@ -52,7 +52,7 @@ class Store:
                     fd = os.memfd_create("shoal-arena")
                     try:
                         os.ftruncate(fd, arena_capacity())
-                        arena = Arena(self._process, self._hand_over(fd), fd, self._board)
+                        arena = Arena(self._process, self._hand_over(os.dup(fd)), fd, self._board)
                     finally:
                         os.close(fd)
                     self._views.add_own(self._process, arena)
@@ -142,6 +142,10 @@ class Store:
         address = array.__array_interface__["data"][0]
         self._unsealed[address] = (span, weakref.ref(array))
         return array
+
+    def busy(self) -> bool:
+        """Return whether this thread is in the middle of changing a table."""
+        return self._views.busy() or (self._arena is not None and self._arena.busy())
 
     def drain(self) -> None:
         """Let go of blocks whose last view has ended."""

@@ -19,7 +19,7 @@ from ..refs import ObjectRef
 from ..resources import check_feasible
 from ..serialization import take_out_refs
 from . import messages as m
-from .calls import Pending
+from .calls import Pending, remember
 from .client import Client
 from .connection import Connection
 
@@ -64,7 +64,6 @@ class TaskCalls:
         self._kinds: dict[tuple, _Kind] = {}
         self._by_key: list[_Kind] = []
         self._running: dict[bytes, tuple[_Kind, _Lease]] = {}
-        self._payloads: dict[bytes, bytes] = {}
         self._seconds: dict[bytes, float] = {}
         self._ticking = False
         client.handlers[m.Leased] = self._on_leased
@@ -85,8 +84,7 @@ class TaskCalls:
             ids = client.new_ids(max(options.num_returns, 1))
             refs = [client.new_ref(object_id) for object_id in ids] if options.num_returns else []
             keeps = [*slots, *inner, *function.captured] if slots or inner or function.captured else []
-            pending = Pending(function.name, function.id, ids, packed, slots, keeps, options.max_retries)
-            self._payloads.setdefault(function.id, function.payload)
+            pending = Pending(function.name, function, ids, packed, slots, keeps, options.max_retries)
             kind = self._kind(demand)
             if not slots or not await_slots(client, pending, lambda: self._enqueue(kind, pending)):
                 self._enqueue(kind, pending)
@@ -112,7 +110,7 @@ class TaskCalls:
         """Push what can be pushed, then say how many workers more could be used."""
         queue = kind.queue
         while queue:
-            lease = self._best_lease(kind, self._depth(queue[0].function))
+            lease = self._best_lease(kind, self._depth(queue[0]))
             if lease is None:
                 break
             self._push(kind, lease, queue.popleft())
@@ -121,8 +119,9 @@ class TaskCalls:
             kind.wanted = wanted
             self._client.node.send(m.WantLeases(kind.key, kind.demand, wanted))
 
-    def _depth(self, function: bytes) -> int:
-        seconds = self._seconds.get(function)
+    def _depth(self, pending: Pending) -> int:
+        assert pending.function is not None
+        seconds = self._seconds.get(pending.function.id)
         return 1 if seconds is None else max(1, min(_MOST_AHEAD, int(_AHEAD / max(seconds, 1e-6))))
 
     @staticmethod
@@ -138,13 +137,14 @@ class TaskCalls:
         return best
 
     def _push(self, kind: _Kind, lease: _Lease, pending: Pending) -> None:
-        client, connection = self._client, lease.connection
-        if pending.function not in connection.functions:
-            connection.functions.add(pending.function)
-            connection.post(m.Function(pending.function, self._payloads[pending.function]))
+        client, connection, function = self._client, lease.connection, pending.function
+        assert function is not None
+        if function.id not in connection.functions:
+            remember(connection.functions, function.id, True)
+            connection.post(m.Function(function.id, function.payload))
         message = m.Push(
             pending.task,
-            pending.function,
+            function.id,
             pending.name,
             pending.arguments,
             slot_values(client, pending, lease.worker),
@@ -163,13 +163,12 @@ class TaskCalls:
         kind = self._by_key[message.key]
         kind.wanted = max(0, kind.wanted - 1)
         connection = client.peer(message.worker)
-        if connection is None:
-            return  # it has died already; the node knows
-        kind.leases[message.worker] = _Lease(message.worker, connection)
+        if connection is not None:  # else it has died already
+            kind.leases[message.worker] = _Lease(message.worker, connection)
+            self._tick_soon()
         self._pump(kind)
-        self._tick_soon()
 
-    def on_reply(self, message: m.Reply) -> bool:
+    def on_reply(self, peer: Connection, message: m.Reply) -> bool:
         """Event: a task has ended. False if it is not one of ours."""
         found = self._running.pop(message.task, None)
         if found is None:
@@ -177,15 +176,22 @@ class TaskCalls:
         kind, lease = found
         pending = lease.inflight.pop(message.task)
         lease.stuck = False
-        seconds = self._seconds.get(pending.function, message.seconds)
-        self._seconds[pending.function] = seconds + 0.3 * (message.seconds - seconds)
-        finish(self._client, pending, message.values)
+        self._note_time(pending, message.seconds)
+        finish(self._client, pending, message.values, peer.peer)
         if kind.queue:
             self._pump(kind)
         if not lease.inflight:
             lease.idle_since = time.monotonic()
             self._tick_soon()
         return True
+
+    def _note_time(self, pending: Pending, seconds: float) -> None:
+        assert pending.function is not None
+        known = self._seconds.get(pending.function.id)
+        if known is None:
+            remember(self._seconds, pending.function.id, seconds)
+        else:
+            self._seconds[pending.function.id] = known + 0.3 * (seconds - known)
 
     def _on_bounced(self, worker: Connection, message: m.Bounced) -> None:
         kinds = set()
@@ -280,10 +286,10 @@ def slot_values(client: Client, pending: Pending, to: bytes) -> list[m.Value]:
     return values
 
 
-def finish(client: Client, pending: Pending, values: list[m.Value]) -> None:
-    """A call has ended: store what it returned, let go of what it kept."""
+def finish(client: Client, pending: Pending, values: list[m.Value], by: bytes | None = None) -> None:
+    """A call has ended: store what it returned, sent `by` a process; let go of what it kept."""
     for object_id, value in zip(pending.returns, values, strict=False):
-        client.fulfil(object_id, value)
+        client.fulfil(object_id, value, by)
     if pending.blocks() is not None:
         client.objects.discard(pending.arguments)
     pending.keeps = pending.slots = []

@@ -19,25 +19,40 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import context
-from ..exceptions import InternalError
 from ..failure import pack_exception
 from ..refs import ObjectRef
 from ..remote import load_function
 from ..serial import split_returns
 from ..serialization import fill_slots
 from . import messages as m
+from .calls import remember
 from .connection import Connection
 from .engine import NativeEngine
 from .reactor import Waiter
 
 
+class _Code:
+    """A function or class that a caller has sent; rebuilt when it is first used."""
+
+    __slots__ = ("_loaded", "_payload")
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._loaded: Callable | None = None
+
+    def load(self) -> Callable:
+        if self._loaded is None:
+            self._loaded, self._payload = load_function(self._payload), b""
+        return self._loaded
+
+
 class _Item:
-    """A task, call or constructor that has arrived; `refs` were lent to us with it."""
+    """A task, call or constructor that has arrived; `refs` were lent to us with it. `code`: what a task runs."""
 
-    __slots__ = ("caller", "message", "refs")
+    __slots__ = ("caller", "code", "message", "refs")
 
-    def __init__(self, caller: bytes, message: Any, refs: list[ObjectRef]) -> None:
-        self.caller, self.message, self.refs = caller, message, refs
+    def __init__(self, caller: bytes, message: Any, refs: list[ObjectRef], code: _Code | None) -> None:
+        self.caller, self.message, self.refs, self.code = caller, message, refs, code
 
 
 class Worker:
@@ -47,8 +62,6 @@ class Worker:
         self._engine = NativeEngine.join(session, process)
         self._client = client = self._engine.client
         self._items: deque[_Item] = deque()
-        self._functions: dict[bytes, bytes] = {}
-        self._loaded: dict[bytes, Callable] = {}
         self._actor: Any = None
         self._class_name: str | None = None
         self._running = False
@@ -68,20 +81,21 @@ class Worker:
     # Arrivals; in whichever thread reads ------------------------------------------------------------------------
 
     def _on_function(self, caller: Connection, message: m.Function) -> None:
-        self._functions[message.id] = message.payload
+        remember(caller.code, message.id, _Code(message.payload))
 
     def _on_push(self, caller: Connection, message: m.Push) -> None:
         if self._waits:
             self._bounce([(caller.peer or b"", message)])
             for value in (message.arguments, *message.slots):
-                self._client.adopt_all(value)  # lent to us all the same: taken, and dropped at once
+                self._client.adopt_all(value, caller.peer)  # lent to us all the same: taken, and dropped at once
         else:
             self._on_item(caller, message)
 
     def _on_item(self, caller: Connection, message: Any) -> None:
         given = (message.arguments, *message.slots)
-        refs = [ref for value in given for ref in self._client.adopt_all(value) or ()]
-        self._items.append(_Item(caller.peer or b"", message, refs))
+        refs = [ref for value in given for ref in self._client.adopt_all(value, caller.peer) or ()]
+        code = None if type(message) is m.Call else caller.code[message.function]
+        self._items.append(_Item(caller.peer or b"", message, refs, code))
         self._wake()
 
     def _on_exit(self, node: Connection, message: m.Exit) -> None:
@@ -142,14 +156,15 @@ class Worker:
     def _run(self, item: _Item) -> None:
         message = item.message
         if isinstance(message, m.Construct):
-            self._construct(message)
+            self._construct(message, item.code)
             return
         started = time.perf_counter()
         self._running = True
         try:
             if isinstance(message, m.Push):
                 name = message.name
-                result = self._invoke(self._load(message.function), message)
+                assert item.code is not None
+                result = self._invoke(item.code.load(), message)
             else:
                 name = f"{self._class_name}.{message.method}"
                 result = self._invoke(getattr(self._actor, message.method), message)
@@ -163,15 +178,6 @@ class Worker:
             self._running = False
         item.refs = []
         self._reply(item.caller, m.Reply(message.task, values, time.perf_counter() - started))
-
-    def _load(self, function_id: bytes) -> Callable:
-        function = self._loaded.get(function_id)
-        if function is None:
-            payload = self._functions.get(function_id)
-            if payload is None:
-                raise InternalError(f"the code of function {function_id.hex()} was never sent")
-            function = self._loaded[function_id] = load_function(payload)
-        return function
 
     def _invoke(self, function: Callable, message: Any) -> Any:
         store = self._client.store
@@ -199,12 +205,13 @@ class Worker:
                 # With more to run, the reply goes out with the next ones, or when the background thread comes by.
                 client.reactor.flush_soon(peer) if self._items else peer.flush()
 
-    def _construct(self, message: m.Construct) -> None:
+    def _construct(self, message: m.Construct, code: _Code | None) -> None:
+        assert code is not None
         self._class_name = message.name
         self._running = True
         failure = None
         try:
-            self._actor = self._invoke(self._load(message.function), message)
+            self._actor = self._invoke(code.load(), message)
         except Exception as error:  # a constructor's exception is the reason of the actor's death
             failure = pack_exception(error, f"{message.name}.__init__", self._engine.where())
         finally:

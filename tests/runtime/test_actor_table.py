@@ -1,0 +1,210 @@
+"""The node's table of actors: every way from pending to dead."""
+
+import pytest
+
+from shoal.runtime.native.actor_table import Actor, ActorTable, AskResources, EndProcess, ReleaseResources, Tell
+
+OWNER, FIRST, SECOND = b"owner", b"process1", b"process2"
+KEY = b"actor"
+
+
+def new_actor(max_restarts=0):
+    return Actor(KEY, OWNER, "Counter", {"CPU": 1.0}, max_restarts)
+
+
+@pytest.fixture
+def table():
+    return ActorTable()
+
+
+def start(table, max_restarts=0, state="alive"):
+    """Bring an actor to a state; return it."""
+    actor = new_actor(max_restarts)
+    table.create(actor, ready=state != "declared")
+    if state in ("starting", "alive"):
+        table.granted(KEY, FIRST)
+    if state == "alive":
+        assert table.constructed(FIRST, None) == [Tell(actor)]
+    return actor
+
+
+def test_an_actor_asks_for_resources_starts_and_lives(table):
+    actor = new_actor()
+    assert table.create(actor, ready=True) == [AskResources(actor)]
+    assert actor.state == "pending"
+    table.granted(KEY, FIRST)
+    assert actor.state == "starting"
+    assert table.constructed(FIRST, None) == [Tell(actor)]
+    assert (actor.state, actor.process, actor.watchers) == ("alive", FIRST, {OWNER})
+
+
+def test_a_declared_actor_can_be_watched_and_asks_for_resources_when_its_arguments_are_there(table):
+    actor = new_actor()
+    assert table.create(actor, ready=False) == []
+    assert table.watch(KEY, b"other") is actor
+    assert table.create(new_actor(), ready=True) == [AskResources(actor)]
+
+
+@pytest.mark.parametrize("state", ["declared", "pending"])
+def test_killed_before_it_has_a_process_it_never_starts(table, state):
+    actor = start(table, state=state)
+    assert table.kill(KEY, no_restart=True) == [Tell(actor)]
+    assert (actor.state, actor.reason) == ("dead", "it was killed by kill()")
+    assert table.create(new_actor(), ready=True) == []
+
+
+def test_a_declared_actor_whose_argument_fails_is_dead_with_that_reason(table):
+    actor = start(table, state="declared")
+    assert table.failed(KEY, OWNER, "an argument failed", b"why") == [Tell(actor)]
+    assert (actor.state, actor.reason, actor.failure) == ("dead", "an argument failed", b"why")
+
+
+def test_only_its_owner_can_say_that_an_actor_failed(table):
+    actor = start(table)
+    assert table.failed(KEY, b"other", "no", None) == []
+    assert actor.state == "alive"
+
+
+def test_a_failing_constructor_makes_it_dead_and_the_process_may_leave(table):
+    actor = start(table, state="starting")
+    assert table.constructed(FIRST, b"trouble") == [Tell(actor), EndProcess(FIRST, gracefully=True)]
+    assert (actor.state, actor.failure) == ("dead", b"trouble")
+    assert table.process_died(FIRST, "exit") == [ReleaseResources(actor)]
+
+
+def test_a_crash_without_restarts_is_its_death(table):
+    actor = start(table)
+    assert table.process_died(FIRST, "signal 9") == [ReleaseResources(actor), Tell(actor)]
+    assert (actor.state, actor.reason, actor.process) == ("dead", "signal 9", None)
+    assert table.kill(KEY, no_restart=True) == []
+
+
+def test_restarts_are_counted(table):
+    actor = start(table, max_restarts=1)
+    assert table.process_died(FIRST, "boom") == [ReleaseResources(actor), Tell(actor), AskResources(actor)]
+    assert (actor.state, actor.reason) == ("restarting", "boom")
+    table.granted(KEY, SECOND)
+    table.constructed(SECOND, None)
+    assert table.process_died(SECOND, "again") == [ReleaseResources(actor), Tell(actor)]
+    assert actor.state == "dead"
+
+
+def test_without_limit_it_comes_back_each_time(table):
+    actor = start(table, max_restarts=-1)
+    for number in range(20):
+        process = b"p%d" % number if number else FIRST
+        assert AskResources(actor) in table.process_died(process, "boom")
+        table.granted(KEY, b"p%d" % (number + 1))
+        table.constructed(b"p%d" % (number + 1), None)
+    assert actor.state == "alive"
+
+
+def test_a_crash_while_starting_counts_as_a_crash(table):
+    actor = start(table, max_restarts=1, state="starting")
+    assert AskResources(actor) in table.process_died(FIRST, "boom")
+    assert actor.state == "restarting"
+
+
+def test_kill_ends_the_process_and_the_resources_are_free_only_when_it_is_gone(table):
+    actor = start(table, max_restarts=-1)
+    assert table.kill(KEY, no_restart=True) == [EndProcess(FIRST, gracefully=False), Tell(actor)]
+    assert table.process_died(FIRST, "signal 9") == [ReleaseResources(actor)]
+    assert actor.state == "dead"
+
+
+def test_kill_with_restart_lets_it_come_back(table):
+    actor = start(table, max_restarts=1)
+    assert table.kill(KEY, no_restart=False) == [EndProcess(FIRST, gracefully=False)]
+    assert AskResources(actor) in table.process_died(FIRST, "signal 9")
+
+
+def test_killed_while_restarting(table):
+    actor = start(table, max_restarts=-1)
+    table.process_died(FIRST, "boom")
+    assert table.kill(KEY, no_restart=True) == [Tell(actor)]
+    assert actor.state == "dead"
+
+
+def test_released_while_alive_it_finishes_what_it_runs(table):
+    actor = start(table, max_restarts=-1)
+    assert table.released(KEY) == [EndProcess(FIRST, gracefully=True)]
+    assert table.process_died(FIRST, "exit 0") == [ReleaseResources(actor), Tell(actor)]
+    assert actor.reason == "its last handle is gone"
+    assert not table.actors
+
+
+@pytest.mark.parametrize("state", ["declared", "pending", "starting"])
+def test_released_before_it_lives_it_is_forgotten(table, state):
+    actor = start(table, state=state)
+    commands = table.released(KEY)
+    assert Tell(actor) in commands
+    assert (EndProcess(FIRST, gracefully=False) in commands) == (state == "starting")
+    assert not table.actors
+    if state == "starting":
+        assert table.process_died(FIRST, "signal 9") == [ReleaseResources(actor)]
+
+
+def test_released_after_its_death_it_is_forgotten(table):
+    start(table)
+    table.process_died(FIRST, "boom")
+    assert table.released(KEY) == []
+    assert not table.actors
+    assert table.watch(KEY, OWNER) is None
+    assert table.released(KEY) == []
+
+
+@pytest.mark.parametrize("state", ["declared", "pending", "starting", "alive"])
+def test_it_ends_with_its_owner(table, state):
+    actor = start(table, state=state)
+    commands = table.process_died(OWNER, "signal 9")
+    assert (EndProcess(FIRST, gracefully=False) in commands) == (state in ("starting", "alive"))
+    assert "the process that created it is gone: signal 9" in actor.reason
+    assert not table.actors
+
+
+def test_a_dead_watcher_is_forgotten(table):
+    actor = start(table)
+    table.watch(KEY, b"other")
+    table.process_died(b"other", "exit")
+    assert actor.watchers == {OWNER}
+
+
+def test_late_news_of_a_constructor_changes_nothing(table):
+    actor = start(table, state="starting")
+    table.kill(KEY, no_restart=True)
+    assert table.constructed(FIRST, None) == []
+    assert table.constructed(b"unknown", None) == []
+    assert actor.state == "dead"
+
+
+def test_a_name_belongs_to_one_living_actor(table):
+    assert table.reserve("the one", KEY, OWNER, b"handle")
+    assert not table.reserve("the one", b"another", OWNER, b"handle2")
+    assert table.find("the one") == b"handle"
+    start(table)
+    table.process_died(FIRST, "boom")
+    assert table.find("the one") is None
+    assert table.reserve("the one", b"another", OWNER, b"handle2")
+
+
+def test_a_released_actors_name_is_free_at_once(table):
+    table.reserve("the one", KEY, OWNER, b"handle")
+    start(table)
+    table.released(KEY)
+    assert table.find("the one") is None
+
+
+def test_a_name_that_was_reserved_for_nothing_goes_with_the_release_or_the_owner(table):
+    table.reserve("one", KEY, OWNER, b"handle")
+    table.released(KEY)
+    assert table.find("one") is None
+    table.reserve("two", KEY, OWNER, b"handle")
+    table.process_died(OWNER, "exit")
+    assert table.find("two") is None
+
+
+def test_a_restarting_actor_keeps_its_name(table):
+    table.reserve("the one", KEY, OWNER, b"handle")
+    start(table, max_restarts=1)
+    table.process_died(FIRST, "boom")
+    assert table.find("the one") == b"handle"

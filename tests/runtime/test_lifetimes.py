@@ -1,0 +1,297 @@
+"""Beginnings and ends on the native engine: actors that wait for arguments, tables that must not grow, late news."""
+
+import gc
+import os
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+from conftest import shoal_processes, wait_until
+
+from shoal import runtime
+from shoal.runtime.context import current_engine
+
+pytestmark = pytest.mark.usefixtures("native")
+
+
+@runtime.remote
+class Gate:
+    def __init__(self):
+        self.opened = False
+
+    def open(self):
+        self.opened = True
+
+    def is_open(self):
+        return self.opened
+
+
+@runtime.remote
+def pass_gate(gate, value):
+    while not runtime.get(gate.is_open.remote()):
+        os.sched_yield()
+    return value
+
+
+@runtime.remote
+class Holder:
+    def __init__(self, value=None):
+        self.value = value
+
+    def get(self):
+        return self.value
+
+    def wait_for(self, gate):
+        while not runtime.get(gate.is_open.remote()):
+            os.sched_yield()
+
+    def new_ref(self):
+        self.value = "called"
+        return [runtime.put("inner")]
+
+    def call_itself(self, me):
+        self.later = me.new_ref.remote()
+
+    def read_later(self):
+        return runtime.get(runtime.get(self.later)[0])
+
+
+@runtime.remote
+def fail():
+    raise KeyError("argument")
+
+
+@runtime.remote
+def ask(box):
+    return runtime.get(box[0].get.remote())
+
+
+@runtime.remote
+def nothing():
+    return None
+
+
+def actor_processes():
+    return named_processes("Holder")
+
+
+def named_processes(name):
+    try:
+        return [process for process in shoal_processes() if name in " ".join(process.cmdline())]
+    except (psutil.Error, FileNotFoundError):  # one ended while we looked
+        return named_processes(name)
+
+
+def tables():
+    """Return the sizes of the driver's tables."""
+    client = current_engine().client
+    gc.collect()
+    with client.lock:
+        client.settle_drops()
+        calls = (current_engine()._tasks, current_engine()._actors)
+        return {
+            "records": len(client.objects.records),
+            "links": len(calls[1]._links),
+            "running": len(calls[0]._running) + len(calls[1]._running),
+            "on_gone": len(client.on_gone),
+            "requests": len(client._requests),
+            "blocks": client.store._arena.usage()[0] if client.store._arena else 0,
+        }
+
+
+# Actors whose arguments are not there yet -----------------------------------------------------------------------------
+
+
+def test_a_handle_may_be_used_elsewhere_before_the_actors_arguments_are_there():
+    gate = Gate.remote()
+    holder = Holder.remote(pass_gate.options(num_cpus=0).remote(gate, 5))
+    asked = ask.remote([holder])
+    runtime.wait([asked], timeout=0.1)
+    gate.open.remote()
+    assert runtime.get(asked, timeout=20) == 5
+
+
+def test_an_actor_killed_while_it_waits_for_its_arguments_never_starts():
+    gate = Gate.remote()
+    argument = pass_gate.remote(gate, 5)
+    holder = Holder.remote(argument)
+    runtime.kill(holder)
+    gate.open.remote()
+    runtime.get(argument)
+    with pytest.raises(runtime.ActorDiedError, match="it was killed by kill"):
+        runtime.get(holder.get.remote(), timeout=20)
+    assert not actor_processes()
+
+
+def test_an_actor_dropped_while_it_waits_for_its_arguments_never_starts():
+    gate = Gate.remote()
+    argument = pass_gate.remote(gate, 5)
+    Holder.options(num_cpus=1).remote(argument)
+    gate.open.remote()
+    assert runtime.get(argument) == 5
+    wait_until(lambda: runtime.available_resources()["CPU"] == 2)
+    assert not actor_processes()
+
+
+def test_an_actor_whose_argument_fails_is_dead_everywhere_and_gives_its_name_back():
+    holder = Holder.options(name="holder").remote(fail.remote())
+    with pytest.raises(runtime.ActorDiedError, match="an argument of its constructor failed"):
+        runtime.get(holder.get.remote(), timeout=20)
+    with pytest.raises(runtime.ActorDiedError, match="an argument of its constructor failed"):
+        runtime.get(ask.remote([holder]), timeout=20)
+    Holder.options(name="holder").remote()
+
+
+def test_a_name_that_is_taken_leaves_no_arguments_behind():
+    keep = Holder.options(name="holder").remote()
+    runtime.get(keep.get.remote())
+    before = tables()["blocks"]
+    with pytest.raises(runtime.InputError, match="is alive"):
+        Holder.options(name="holder").remote(np.zeros(100_000))
+    assert tables()["blocks"] == before
+
+
+# References -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_actor_may_call_itself_and_get_references_back():
+    holder = Holder.remote()
+    runtime.get(holder.call_itself.remote(holder))
+    wait_until(lambda: runtime.get(holder.get.remote()) == "called")
+    assert runtime.get(holder.read_later.remote(), timeout=20) == "inner"
+
+
+def test_a_large_value_of_a_dead_owner_is_lost_and_says_so():
+    @runtime.remote
+    class Owner:
+        def put(self):
+            return [runtime.put(np.ones(100_000))]
+
+    owner = Owner.remote()
+    [ref] = runtime.get(owner.put.remote())
+    array = runtime.get(ref)
+    runtime.kill(owner)
+    wait_until(lambda: not named_processes("Owner"))
+    runtime.get(nothing.remote())  # what the node said about the death has arrived too
+    with pytest.raises(runtime.OwnerDiedError):
+        runtime.get(ref)
+    assert (array == 1).all()
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def test_tables_do_not_grow_with_calls_and_actors():
+    def use():
+        holders = [Holder.remote(runtime.put(i)) for i in range(3)]
+        runtime.get([holder.get.remote() for holder in holders] + [nothing.remote() for _ in range(20)])
+        runtime.get([ask.remote([holder]) for holder in holders])
+
+    before = tables()
+    for _ in range(3):
+        use()
+        wait_until(lambda: tables() == before)
+    wait_until(lambda: not actor_processes())
+
+
+def test_a_borrower_forgets_actors_whose_handles_it_dropped():
+    @runtime.remote
+    class Borrower:
+        def use(self, box):
+            return runtime.get(box[0].get.remote())
+
+        def links(self):
+            return tables()["links"]
+
+    borrower = Borrower.remote()
+    for i in range(5):
+        assert runtime.get(borrower.use.remote([Holder.remote(i)])) == i
+    wait_until(lambda: runtime.get(borrower.links.remote()) == 0)
+
+
+def test_what_was_published_before_a_call_is_known_to_it():
+    @runtime.remote
+    class Reader:
+        def read(self, key):
+            return runtime.lookup(key)
+
+    readers = [Reader.remote() for _ in range(3)]
+    runtime.get([reader.read.remote("0") for reader in readers])
+    for i in range(200):
+        runtime.publish("key", i)
+        assert runtime.get([reader.read.remote("key") for reader in readers]) == [i] * 3
+
+
+def test_functions_are_forgotten_in_the_end():
+    engine = current_engine()
+    for i in range(300):
+
+        def closure(i=i):
+            return i
+
+        assert runtime.get(runtime.remote(closure).remote()) == i
+    assert len(engine._tasks._seconds) <= 256
+    assert all(len(peer.functions) <= 256 for peer in engine.client._peers.values())
+
+
+def test_blocks_freed_by_their_owner_do_not_outlive_their_maker():
+    @runtime.remote
+    class Maker:
+        def make(self):
+            return np.ones(200_000)
+
+    node = current_engine()._node.pid
+
+    def arenas():
+        found = []
+        for fd in os.listdir(f"/proc/{node}/fd"):
+            try:
+                found.append(os.readlink(f"/proc/{node}/fd/{fd}"))
+            except OSError:
+                continue
+        return sum("shoal-arena" in target for target in found)
+
+    maker = Maker.remote()
+    ref = maker.make.remote()
+    runtime.get(ref)
+    assert arenas() == 1
+    del ref
+    gc.collect()
+    tables()
+    runtime.get(maker.make.remote())  # the maker has read by now that the first is free
+    tables()
+    runtime.get(nothing.remote())
+    runtime.kill(maker)
+    wait_until(lambda: arenas() == 0)
+
+
+# Timing ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_does_not_wait_for_the_next_call_to_end():
+    @runtime.remote
+    class Slow:
+        def spin(self, seconds):
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                os.sched_yield()
+
+    slow = Slow.remote()
+    runtime.get(slow.spin.remote(0))
+    first, second = slow.spin.remote(0.05), slow.spin.remote(1)
+    assert runtime.wait([first, second], timeout=0.8) == ([first], [second])
+
+
+def test_a_dropped_handle_ends_its_actor_though_another_thread_waits():
+    gate = Gate.remote()
+    waiting = threading.Thread(target=lambda: runtime.get(pass_gate.options(num_cpus=0).remote(gate, 1)))
+    holder = Holder.options(num_cpus=2).remote()
+    runtime.get(holder.get.remote())
+    waiting.start()
+    del holder
+    wait_until(lambda: not actor_processes())
+    gate.open.remote()
+    waiting.join(10)
+    assert not waiting.is_alive()
