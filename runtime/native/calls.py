@@ -10,18 +10,18 @@ from .messages import ObjectId, Value
 from .objects import spans_of
 
 
-_MOST_FUNCTIONS = 256
+_MOST_REMEMBERED = 256
 
 
-def remember(table: dict[bytes, Any], function_id: bytes, what: Any) -> None:
-    """Add to a table of functions, which forgets the oldest if it is full.
+def remember(table: dict[bytes, Any], key: bytes, what: Any) -> None:
+    """Add to a table that forgets the oldest entry when it is full.
 
     A program that makes functions in a loop must not fill the memory of all its processes. Both ends of a connection
-    do the same in the same order, so the sender knows without asking which functions the receiver has.
+    note its functions in the same order, so the sender knows without asking which ones the receiver still has.
     """
-    if len(table) >= _MOST_FUNCTIONS:
+    if len(table) >= _MOST_REMEMBERED:
         del table[next(iter(table))]
-    table[function_id] = what
+    table[key] = what
 
 
 class Pending:

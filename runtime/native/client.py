@@ -26,8 +26,9 @@ from ..failure import pack_error
 from ..refs import ObjectRef, short
 from . import messages as m
 from .arena import Board
+from .calls import remember
 from .connection import Connection, accept, address, listen
-from .objects import FreeBlocks, Gone, ObjectTable, Record, SendLend, SendRelease, owner_of
+from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_of
 from .reactor import Reactor, Waiter
 from .store import Store
 
@@ -64,7 +65,9 @@ class Client:
         self.after_block: Callable[[], None] = lambda: None
         self._numbers = 0
         self._peers: dict[bytes, Connection] = {}
-        self._dead: dict[bytes, str] = {}
+        # The node's too; two processes that call each other at the same moment have two.
+        self._connections: set[Connection] = set()
+        self._reasons: dict[bytes, str] = {}  # why processes died, the latest ones
         self._answers: deque[tuple[Waiter, list[Message]]] = deque()
         self._requests: dict[bytes, list[bytes]] = {}
         self.handlers: dict[type, Callable[[Connection, Any], None]] = {
@@ -85,12 +88,13 @@ class Client:
 
     def start(self) -> None:
         """Begin to read, now that whoever builds on this has added its handlers."""
-        self.reactor.watch(self._listener.fileno(), self._accept)
+        self.reactor.watch(self._listener.fileno(), lambda mask: self._accept())
         self._watch(self.node)
 
     # Connections ------------------------------------------------------------------------------------------------
 
     def _watch(self, connection: Connection) -> None:
+        self._connections.add(connection)
         self.reactor.watch(connection.fileno(), lambda mask: self._read(connection, mask))
 
     def _read(self, connection: Connection, mask: int) -> None:
@@ -107,10 +111,11 @@ class Client:
             if self.objects.commands:
                 self.act()
 
-    def _accept(self, mask: int) -> None:
+    def _accept(self) -> bool:
         sock = accept(self._listener)
         if sock is not None:
             self._watch(Connection(sock, self.reactor.want_write))
+        return sock is not None
 
     def _on_hello(self, connection: Connection, message: m.Hello) -> None:
         connection.peer = message.process
@@ -120,7 +125,7 @@ class Client:
     def peer(self, process: bytes) -> Connection | None:
         """Return the connection over which this process sends to another; None if that one is dead."""
         connection = self._peers.get(process)
-        if connection is None and process not in self._dead:
+        if connection is None and process not in self.objects.dead:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 sock.connect(address(self.session, process))
@@ -137,6 +142,7 @@ class Client:
     def _close(self, connection: Connection) -> None:
         self.reactor.unwatch(connection.fileno())
         connection.close()
+        self._connections.discard(connection)
         if connection is self.node:
             self._on_node_lost()
         elif connection.peer is not None and self._peers.get(connection.peer) is connection:
@@ -152,18 +158,23 @@ class Client:
             for waiter, _ in self._answers:
                 waiter.finish()
 
+    def _hear_out(self, process: bytes) -> None:
+        """Handle what a dead process said last: its replies count, and so do its loans of our objects."""
+        while self._accept():  # it may even have called us just before
+            pass
+        for connection in list(self._connections):
+            if connection is self.node or connection.peer not in (None, process):
+                continue
+            while messages := connection.receive():
+                for message in messages:
+                    self.handlers[type(message)](connection, message)
+            if connection.peer == process:
+                self._close(connection)
+
     def _on_process_died(self, node: Connection, message: m.ProcessDied) -> None:
         process = message.process
-        connection = self._peers.get(process)
-        if connection is not None:
-            # Its last replies may still lie in the socket; they count.
-            while (last := connection.receive()) is not None:
-                for item in last:
-                    self.handlers[type(item)](connection, item)
-                if not last:
-                    break
-            self._close(connection)
-        self._dead[process] = message.reason
+        self._hear_out(process)
+        remember(self._reasons, process, message.reason)
         reason = f"the process that owned it is gone: {message.reason}"
         for object_id in self.objects.process_died(process):
             self.fail(object_id, OwnerDiedError(f"object {short(object_id)} is lost: {reason}"))
@@ -335,8 +346,8 @@ class Client:
             peer = self.peer(owner)
             if peer is not None:
                 peer.send(m.Request(ref.id))
-            elif owner in self._dead:
-                reason = f"the process that owned it is gone: {self._dead[owner]}"
+            elif owner in self.objects.dead:
+                reason = f"the process that owned it is gone: {self._reasons.get(owner, 'it died long ago')}"
                 self.fail(ref.id, OwnerDiedError(f"object {short(ref.id)} is lost: {reason}"))
         if record.value is None:
             if record.waiters is None:
@@ -454,7 +465,7 @@ class Client:
         self.reactor.close()
         with self.lock:
             self.broken = self.broken or "the runtime was shut down"
-            for connection in [self.node, *self._peers.values()]:
+            for connection in self._connections:
                 connection.close()
             self._listener.close()
             self.store.close()

@@ -91,13 +91,17 @@ def spans_of(value: Value) -> list[Span]:
 
 
 class ObjectTable:
-    """All records of one process."""
+    """All records of one process.
+
+    Attributes:
+        dead: processes that are gone; kept for ever, since what others say of them may come late.
+    """
 
     def __init__(self, me: ProcessId) -> None:
         self.me = me
         self.records: dict[ObjectId, Record] = {}
         self.commands: deque[Command] = deque()
-        self._dead: set[ProcessId] = set()
+        self.dead: set[ProcessId] = set()
 
     def create(self, object_id: ObjectId) -> Record:
         """Begin an object of this process's own, with one local reference."""
@@ -141,13 +145,13 @@ class ObjectTable:
     def lent(self, object_id: ObjectId, to: ProcessId) -> None:
         """Event: this process, or a borrower, has lent an object of ours."""
         record = self.records.get(object_id)
-        if record is not None and to not in self._dead:
+        if record is not None and to not in self.dead:
             self._count(object_id, record, to, 1)
 
     def released(self, object_id: ObjectId, by: ProcessId, count: int) -> None:
         """Event: a borrower has dropped what it was given."""
         record = self.records.get(object_id)
-        if record is not None and by not in self._dead:
+        if record is not None and by not in self.dead:
             self._count(object_id, record, by, -count)
 
     def _count(self, object_id: ObjectId, record: Record, who: ProcessId, change: int) -> None:
@@ -198,7 +202,7 @@ class ObjectTable:
         Returns:
             the objects that it owned and whose value is not here, or lies in blocks, which their makers take back.
         """
-        self._dead.add(process)
+        self.dead.add(process)
         orphans = []
         for object_id, record in list(self.records.items()):
             if owner_of(object_id) == process:

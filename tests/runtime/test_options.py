@@ -1,0 +1,54 @@
+"""Options of tasks and actors: defaults, checks, messages."""
+
+import pytest
+
+from shoal.runtime import InputError
+from shoal.runtime.options import ActorOptions, TaskOptions
+
+
+def test_defaults_are_rays():
+    task, actor = TaskOptions.of(), ActorOptions.of()
+    assert (task.demand(), task.num_returns, task.max_retries) == ({"CPU": 1.0}, 1, 3)
+    assert (actor.demand(), actor.max_restarts, actor.max_task_retries) == ({}, 0, 0)
+
+
+def test_demand_names_what_is_asked_for_without_zeros():
+    options = TaskOptions.of(num_cpus=0, num_gpus=0.5, resources={"rocket": 2, "none": 0})
+    assert options.demand() == {"GPU": 0.5, "rocket": 2.0}
+
+
+def test_but_changes_a_copy():
+    options = ActorOptions.of(max_restarts=2)
+    changed = options.but(max_task_retries=-1, name="x")
+    assert (options.max_task_retries, options.name) == (0, None)
+    assert (changed.max_restarts, changed.max_task_retries, changed.name) == (2, -1, "x")
+
+
+def test_none_means_the_default():
+    assert TaskOptions.of(num_cpus=None).num_cpus == 1
+    assert TaskOptions.of(max_retries=0).but(max_retries=None).max_retries == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (TaskOptions, {"num_return": 1}, r"unknown option 'num_return'. Did you mean 'num_returns'\?"),
+        (TaskOptions, {"max_restarts": 1}, "unknown option 'max_restarts'"),
+        (ActorOptions, {"num_returns": 1}, "unknown option 'num_returns'"),
+        (TaskOptions, {"num_cpus": True}, "num_cpus=True: want a number"),
+        (TaskOptions, {"num_cpus": float("nan")}, "num_cpus=nan: want a number"),
+        (TaskOptions, {"num_gpus": float("inf")}, "num_gpus=inf: want a number"),
+        (TaskOptions, {"num_cpus": "2"}, "num_cpus='2': want a number"),
+        (TaskOptions, {"resources": {"x": -1}}, r"resources\['x'\]=-1: want a number that is not negative"),
+        (TaskOptions, {"resources": {"GPU": 1}}, "use num_gpus= for it"),
+        (TaskOptions, {"num_returns": -1}, "num_returns=-1: want an integer of at least 0$"),
+        (TaskOptions, {"num_returns": True}, "num_returns=True: want an integer"),
+        (ActorOptions, {"max_restarts": -2}, r"at least -1 \(-1 means: without limit\)"),
+        (ActorOptions, {"name": ""}, "name='': want a string that is not empty"),
+        (ActorOptions, {"name": 3}, "name=3: want a string"),
+        (ActorOptions, {"max_task_retries": 1}, "has no effect with max_restarts=0"),
+    ],
+)
+def test_bad_options_say_what_is_wanted(kind, given, message):
+    with pytest.raises(InputError, match=message):
+        kind.of(**given)
