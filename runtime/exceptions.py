@@ -1,7 +1,7 @@
 """What can go wrong, as a tree.
 
     ShoalError                     every error of the runtime
-    ├── TaskError                  the remote traceback of a task; the cause of the user's own exception that `get` raises
+    ├── TaskError                  the remote traceback of a task; the cause of the exception that `get` raises
     ├── WorkerCrashedError         the process that ran a task died (signal, exit code, last words)
     ├── ActorError
     │   ├── ActorDiedError         the actor will not come back: killed, crashed, constructor failed, out of scope

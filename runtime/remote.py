@@ -73,6 +73,7 @@ class RemoteFunction:
         return changed
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse a call without ``.remote``, with a TypeError that says so."""
         name = _name(self._target)
         raise TypeError(f"remote function {name!r} is not called directly: use {name}.remote(…)")
 
@@ -109,6 +110,7 @@ class ActorClass(Generic[T]):
         return changed
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse a call without ``.remote``, with a TypeError that says so."""
         name = self._target.__name__
         raise TypeError(f"actor class {name!r} is not instantiated directly: use {name}.remote(…)")
 
@@ -195,6 +197,7 @@ class ActorMethod:
         return ActorMethod(self._handle, self._name, num_returns)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse a call without ``.remote``, with a TypeError that says so."""
         raise TypeError(f"method {self._name!r} of an actor is not called directly: use .{self._name}.remote(…)")
 
 

@@ -119,7 +119,7 @@ class SerialEngine:
             return bytes(view)
         del self._unsealed[serialization.address_of(view)]
         array.flags.writeable = False
-        return memoryview(array.reshape(-1).view("uint8"))
+        return memoryview(array.reshape(-1).view("uint8"))  # type: ignore[arg-type]  # numpy 1 does not say so
 
     def _load(self, value: _Value) -> Any:
         if value.failure is not None:
@@ -239,7 +239,7 @@ class SerialEngine:
         if record.running is not None:
             raise DeadlockError(
                 f"{name} is called while {record.running} of the same actor runs. The serial engine runs a call at "
-                "once, and an actor runs one call at a time: use engine='native' if the two need not wait for each other"
+                "once, and an actor one call at a time: use engine='native' if the two need not wait for each other"
             )
         packed, refs = self._pack_arguments(arguments)
         record.running = name

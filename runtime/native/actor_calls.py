@@ -121,7 +121,7 @@ class ActorCalls:
             link = self._links[key] = _Link(key, cls.name, _Constructor(cls, options, pending))
             client.on_gone[lifetime.id] = lambda: self._released(link)
             if slots:
-                # Declared at once: its handle may reach others, who ask the node for it, before the arguments are there.
+                # Declared at once: others may get its handle, and ask the node for it, before the arguments are there.
                 client.node.send(m.CreateActor(key, cls.name, demand, options.max_restarts, ready=False))
             start = m.CreateActor(key, cls.name, demand, options.max_restarts, ready=True)
             if not slots or not await_slots(client, pending, lambda: self._start(link, start)):

@@ -87,7 +87,7 @@ class Board:
 
     def held(self) -> set[tuple[int, int]]:
         """Return (arena, offset) of all blocks that any process views."""
-        held = set()
+        held: set[tuple[int, int]] = set()
         cells = self._cells
         for index in range(_PROCESSES):
             line = index * _REGION // 8
@@ -282,7 +282,7 @@ class Views:
         self._arenas[process, arena.number] = arena.memory
 
     def view(self, span: Span) -> memoryview | bytes:
-        """Return a read-only view of a sealed block; the block stays as it is while the view, or any array on it, lives.
+        """Return a read-only view of a sealed block, which stays as it is while the view, or any array on it, lives.
 
         Raises:
             InternalError: the block was reused, which a held reference should have prevented.
@@ -322,7 +322,7 @@ class Views:
             # numpy keeps the innermost exporter of a buffer alive, not the memoryview or array it was made from, so
             # the end of the last view is seen only on an exporter of our own.
             exporter = (ctypes.c_char * span.size).from_buffer(memory, span.offset + HEADER)
-            last = _LastView(exporter, self._ended.append)  # type: ignore[arg-type]  # a ref is its own callback's argument
+            last = _LastView(exporter, self._ended.append)  # a ref is its own callback's argument
             last.key, last.gone = key, gone
             self._exporters[id(last)] = last
             return exporter

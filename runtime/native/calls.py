@@ -9,7 +9,6 @@ from ..refs import ObjectRef
 from .messages import ObjectId, Value
 from .objects import spans_of
 
-
 _MOST_REMEMBERED = 256
 
 
@@ -41,7 +40,7 @@ class Pending:
 
     __slots__ = ("arguments", "function", "keeps", "missing", "name", "retries", "returns", "slots", "task")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # made for each call: names cost time
         self,
         name: str,
         function: Function | None,

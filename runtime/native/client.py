@@ -47,7 +47,7 @@ class Client:
     def __init__(self, session: str, process: bytes | None, *, log_to_driver: bool = False) -> None:
         self.session = session
         self.lock = threading.RLock()
-        # A worker must be there to be called before the node knows that it is up; nobody knows a driver before it calls.
+        # A worker must be there to be called before the node knows that it is up; nobody knows a driver by then.
         listener = None if process is None else listen(session, process)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.connect(address(session, None))
@@ -194,7 +194,8 @@ class Client:
         Raises:
             NodeDiedError: the node is gone.
         """
-        waiter, box = Waiter(), []
+        waiter = Waiter()
+        box: list[Message] = []
         with self.lock:
             self.check()
             self._answers.append((waiter, box))
@@ -376,9 +377,9 @@ class Client:
                 self.store.load(record.value)
         if late:
             raise GetTimeoutError(
-                f"get: {len(late)} of {len(refs)} objects were not ready after {timeout} s, the first one is {late[0]!r}"
+                f"get: {len(late)} of {len(refs)} objects were not ready after {timeout} s, the first is {late[0]!r}"
             )
-        return [self.store.load(record.value) for record in records]
+        return [self.store.load(record.value) for record in records if record.value is not None]
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None

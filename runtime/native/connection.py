@@ -1,4 +1,4 @@
-"""A unix socket that carries messages: framing, buffered sending from any thread, descriptors passed beside messages."""
+"""A unix socket that carries messages: framing, buffered sending from any thread, descriptors beside messages."""
 
 from __future__ import annotations
 

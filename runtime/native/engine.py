@@ -153,7 +153,8 @@ def _start_node(settings: dict[str, Any]) -> subprocess.Popen:
         env=environment,
         start_new_session=True,  # the terminal's Ctrl-C is for the driver alone
     )
-    assert node.stdin is not None and node.stdout is not None
+    assert node.stdin is not None
+    assert node.stdout is not None
     with node.stdout, contextlib.suppress(BrokenPipeError):  # if it is dead already, the missing answer tells
         with node.stdin:
             node.stdin.write(json.dumps(settings).encode() + b"\n")

@@ -68,11 +68,11 @@ def _serve(sock: socket.socket, settings: dict[str, Any]) -> None:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     _import(settings["preload"])
     while True:
-        ready, _, _ = select.select([sock, wake_read], [], [])
+        ready, _, _ = select.select([sock.fileno(), wake_read], [], [])
         if wake_read in ready:
             os.read(wake_read, 4096)
             _reap(node)
-        if sock in ready:
+        if sock.fileno() in ready:
             messages = node.receive_with_fds()
             if messages is None:
                 return

@@ -365,7 +365,7 @@ class Exited(_Message):
     status: int
 
 
-_decoder: msgspec.msgpack.Decoder[_Message] = msgspec.msgpack.Decoder(Union[tuple(_Message.__subclasses__())])
+_decoder: msgspec.msgpack.Decoder[_Message] = msgspec.msgpack.Decoder(Union[tuple(_Message.__subclasses__())])  # noqa: UP007  # made of a list
 _encode_into = msgspec.msgpack.Encoder().encode_into
 
 

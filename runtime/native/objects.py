@@ -196,6 +196,10 @@ class ObjectTable:
             waiter()
         return True
 
+    def owns_any(self) -> bool:
+        """Return whether an object of this process's own has a holder."""
+        return any(owner_of(object_id) == self.me for object_id in self.records)
+
     def process_died(self, process: ProcessId) -> list[ObjectId]:
         """Event: a process is gone, and with it all that it held.
 

@@ -24,7 +24,7 @@ from .connection import Connection
 
 _GRACE = 0.002
 
-Handler = Callable[[int], None]
+Handler = Callable[[int], object]
 
 
 class Waiter:

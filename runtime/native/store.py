@@ -103,7 +103,7 @@ class Store:
     def _copy(self, view: memoryview, owner: bytes) -> Span:
         span = self.arena.allocate(view.nbytes, owner)
         start = span.offset + HEADER
-        self.arena.memory[start : start + view.nbytes] = view  # type: ignore[assignment]
+        self.arena.memory[start : start + view.nbytes] = view
         self.arena.seal(span, owner)
         return span
 

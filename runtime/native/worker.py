@@ -30,6 +30,9 @@ from .connection import Connection
 from .engine import NativeEngine
 from .reactor import Waiter
 
+# How often, in seconds, a worker that is not wanted any more looks whether what it owns still is.
+_LOOK_AGAIN = 0.5
+
 
 class _Code:
     """A function or class that a caller has sent; rebuilt when it is first used."""
@@ -143,15 +146,23 @@ class Worker:
         while True:
             while items:
                 self._run(items.popleft())
-            if self._exiting:
+            if self._exiting and not self._is_needed():
                 return
             waiter = Waiter()
             self._arrival = waiter
-            if not items and not self._exiting:
-                self._client.reactor.wait(waiter)
+            if not items:
+                self._client.reactor.wait(waiter, time.monotonic() + _LOOK_AGAIN if self._exiting else None)
             self._arrival = None
             if self._client.broken is not None:
                 return
+
+    def _is_needed(self) -> bool:
+        """Return whether others hold objects that tasks have made here: they would be lost with us, their owner."""
+        if self._class_name is not None:
+            return False  # what an actor owns ends with it
+        with self._client.lock:
+            self._client.settle_drops()
+            return self._client.objects.owns_any()
 
     def _run(self, item: _Item) -> None:
         message = item.message

@@ -163,6 +163,26 @@ def test_an_actor_may_call_itself_and_get_references_back():
     assert runtime.get(holder.read_later.remote(), timeout=20) == "inner"
 
 
+def test_workers_that_are_not_needed_any_more_stay_while_others_hold_what_they_own():
+    @runtime.remote
+    def make(gate, i):
+        while not runtime.get(gate.is_open.remote()):
+            os.sched_yield()
+        return [runtime.put(i)]
+
+    gate = Gate.remote()
+    makers = [make.remote(gate, i) for i in range(6)]  # all wait at the same time, so there are more workers than CPUs
+    runtime.wait(makers, timeout=0.5)
+    gate.open.remote()
+    boxes = runtime.get(makers, timeout=20)
+    del makers
+    wait_until(lambda: runtime.available_resources()["CPU"] == 2)
+    assert [runtime.get(box[0], timeout=20) for box in boxes] == list(range(6))
+    del boxes
+    tables()
+    wait_until(lambda: len(named_processes("worker")) <= 2)
+
+
 def test_a_large_value_of_a_dead_owner_is_lost_and_says_so():
     @runtime.remote
     class Owner:

@@ -1,4 +1,4 @@
-"""What only the native engine can do: processes that run at the same time, share memory, wait for each other and print."""
+"""What only the native engine can do: processes that run at once, share memory, wait for each other and print."""
 
 import os
 import subprocess

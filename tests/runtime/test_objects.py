@@ -140,6 +140,13 @@ def test_references_inside_a_value_live_as_long_as_it(table):
     assert Inner.gone
 
 
+def test_it_owns_only_its_own(table):
+    table.hold(THEIRS, given=1)
+    assert not table.owns_any()
+    table.create(MINE)
+    assert table.owns_any()
+
+
 def test_spans_and_owners_are_read_off():
     assert owner_of(THEIRS) == OTHER
     assert spans_of(Value(b"", [b"", BLOCK])) == [BLOCK]

@@ -5,6 +5,8 @@ import gc
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -178,7 +180,8 @@ class Killer(threading.Thread):
     def run(self):
         while not self.stopped.wait(self.choose.uniform(0, 2 * self.pause)):
             with contextlib.suppress(psutil.Error, ProcessLookupError, FileNotFoundError):
-                workers = [p for p in shoal_processes() if "worker" in p.cmdline()[0] or "Echo" in p.cmdline()[0]]
+                titles = {process: " ".join(process.cmdline()) for process in shoal_processes()}
+                workers = [process for process, title in titles.items() if "worker" in title or "Echo" in title]
                 if workers:
                     os.kill(self.choose.choice(workers).pid, signal.SIGKILL)
                     self.killed += 1
@@ -252,6 +255,63 @@ def test_calls_of_one_caller_arrive_in_order_though_the_actor_is_killed():
         assert runtime.get(refs, timeout=30) == list(range(200)), f"round {round_}"
         seen = runtime.get(log.all.remote(), timeout=30)
         assert seen == sorted(seen)
+
+
+INTERRUPTED = """
+import os, random, signal, threading, time
+from shoal import runtime
+
+@runtime.remote
+class Echo:
+    def echo(self, x):
+        return x
+
+@runtime.remote
+def square(x):
+    return x * x
+
+runtime.init(num_cpus=2)
+echo = Echo.remote()
+runtime.get(echo.echo.remote(0))
+stopped = threading.Event()
+caught = 0
+
+def interrupt():
+    choose = random.Random(1)
+    while not stopped.wait(choose.uniform(0, 0.004)):
+        os.kill(os.getpid(), signal.SIGINT)
+
+thread = threading.Thread(target=interrupt)
+end = time.monotonic() + 1.5
+i = 0
+started = False
+while True:
+    try:
+        if not started:
+            started = True
+            thread.start()
+        while time.monotonic() < end:
+            i += 1
+            assert runtime.get([echo.echo.remote(i), square.remote(i)], timeout=20) == [i, i * i]
+            runtime.put(bytes(200_000))
+        stopped.set()
+        thread.join()
+        time.sleep(0.01)
+        break
+    except KeyboardInterrupt:
+        caught += 1
+assert runtime.get([echo.echo.remote(i) for i in range(100)], timeout=20) == list(range(100))
+assert runtime.get([square.remote(i) for i in range(100)], timeout=20) == [i * i for i in range(100)]
+assert caught > 50, caught
+runtime.shutdown()
+print("fine", caught, i)
+"""
+
+
+def test_a_storm_of_ctrl_c_loses_nothing():
+    runtime.shutdown()
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.startswith("fine"), done.stdout + done.stderr
 
 
 @pytest.mark.slow
