@@ -1,24 +1,19 @@
-"""The core of every driver and worker: connections, objects, get, put and wait.
+"""The core of every driver and worker: objects, get, put and wait.
 
-    user threads ──▶ Client ── TaskCalls ── ActorCalls        this process's calls
-                       │  ObjectTable (who holds what)  Store (shared memory)
-                       │  Reactor (who reads)
-                       ├── node           leases, actors, names, deaths
-                       └── peers          other processes: calls, replies, values, loans
-
-All state is guarded by one lock, held for short stretches and never while waiting or running user code.
+user threads ──▶ Client ── TaskCalls ── ActorCalls        this process's calls
+                   │  ObjectTable (who holds what)  Store (shared memory)
+                   │  Reactor (who reads)
+                   ├── node           leases, actors, names, deaths
+                   └── peers          other processes: calls, replies, values, loans
 """
 
 from __future__ import annotations
 
 import os
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from select import EPOLLOUT
 from typing import Any
 
 from ..exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, OwnerDiedError
@@ -26,197 +21,69 @@ from ..failure import pack_error
 from ..refs import ObjectRef, short
 from . import messages as m
 from .arena import Board
-from .calls import remember
-from .connection import Connection, accept, address, listen
+from .connection import Connection
+from .links import Links
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_of
-from .reactor import Reactor, Waiter
+from .reactor import Waiter
 from .store import Store
 
-Message = m._Message
 
+class Client(Links):
+    """One process's objects, over its links; arguments as for `Links`.
 
-class Client:
-    """One process's view of the runtime.
-
-    Args:
-        session: name of the runtime's run, part of all socket names.
-        process: the id that the node forked this worker with; None: a driver, which gets one.
-        log_to_driver: receive what workers print.
+    Attributes:
+        on_gone: what to do once no reference to an object is left in this process.
+        before_block, after_block: called around every wait that blocks.
     """
 
     def __init__(self, session: str, process: bytes | None, *, log_to_driver: bool = False) -> None:
-        self.session = session
-        self.lock = threading.RLock()
-        # A worker must be there to be called before the node knows that it is up; nobody knows a driver by then.
-        listener = None if process is None else listen(session, process)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.connect(address(session, None))
-        welcome, board_fd = _register(sock, m.Register(process, os.getpid(), log_to_driver))
-        self.me = welcome.process
-        self.resources = welcome.resources
-        self.objects = ObjectTable(self.me)
-        self.reactor = Reactor("shoal-reader")
-        self.store = Store(self.me, Board(board_fd, welcome.index), welcome.node_pid, self._hand_over)
-        os.close(board_fd)
+        super().__init__(session, process, log_to_driver=log_to_driver)
+        self.resources = self.welcome.resources
+        self.objects = ObjectTable(self.me, self.dead)
+        board = Board(self.board_fd, self.welcome.index)
+        os.close(self.board_fd)
+        self.store = Store(self.me, board, self.welcome.node_pid, self._hand_over)
         self.dropped: deque[bytes] = deque()
-        self.on_gone: dict[bytes, Callable[[], object]] = {}  # once no reference to the object is left here
-        self.broken: str | None = None
+        self.on_gone: dict[bytes, Callable[[], object]] = {}
         self.before_block: Callable[[], None] = lambda: None
         self.after_block: Callable[[], None] = lambda: None
         self._numbers = 0
-        self._peers: dict[bytes, Connection] = {}
-        # The node's too; two processes that call each other at the same moment have two.
-        self._connections: set[Connection] = set()
-        self._reasons: dict[bytes, str] = {}  # why processes died, the latest ones
-        self._answers: deque[tuple[Waiter, list[Message]]] = deque()
         self._requests: dict[bytes, list[bytes]] = {}
-        self.handlers: dict[type, Callable[[Connection, Any], None]] = {
-            m.Hello: self._on_hello,
+        self.handlers |= {
             m.Request: self._on_request,
             m.Ready: self._on_ready,
             m.Lend: lambda peer, message: self.objects.lent(message.object, message.to),
             m.Release: lambda peer, message: self.objects.released(message.object, _peer(peer), message.count),
             m.Free: lambda peer, message: self.store.free(message.spans),
-            m.ProcessDied: self._on_process_died,
         }
-        for answer in (m.ArenaHeld, m.NameReserved, m.ActorFound, m.Found, m.Resources):
-            self.handlers[answer] = self._on_answer
-        self.on_death: list[Callable[[bytes, str], None]] = []
-        self._listener = listener or listen(session, self.me)
+        self.on_death.append(self._lose)
         self.reactor.before_poll = self._tidy
-        self.node = Connection(sock, self.reactor.want_write)
-
-    def start(self) -> None:
-        """Begin to read, now that whoever builds on this has added its handlers."""
-        self.reactor.watch(self._listener.fileno(), lambda mask: self._accept())
-        self._watch(self.node)
-
-    # Connections ------------------------------------------------------------------------------------------------
-
-    def _watch(self, connection: Connection) -> None:
-        self._connections.add(connection)
-        self.reactor.watch(connection.fileno(), lambda mask: self._read(connection, mask))
-
-    def _read(self, connection: Connection, mask: int) -> None:
-        if mask & EPOLLOUT and connection.blocked:
-            connection.flush()
-        handlers = self.handlers
-        with self.lock:
-            messages = connection.receive()
-            if messages is None:
-                self._close(connection)
-                return
-            for message in messages:
-                handlers[type(message)](connection, message)
-            if self.objects.commands:
-                self.act()
-
-    def _accept(self) -> bool:
-        sock = accept(self._listener)
-        if sock is not None:
-            self._watch(Connection(sock, self.reactor.want_write))
-        return sock is not None
-
-    def _on_hello(self, connection: Connection, message: m.Hello) -> None:
-        connection.peer = message.process
-        # All we send to a process goes over one connection, the first: the counting of references relies on its order.
-        self._peers.setdefault(message.process, connection)
-
-    def peer(self, process: bytes) -> Connection | None:
-        """Return the connection over which this process sends to another; None if that one is dead."""
-        connection = self._peers.get(process)
-        if connection is None and process not in self.objects.dead:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.connect(address(self.session, process))
-            except OSError:
-                sock.close()
-                return None
-            connection = Connection(sock, self.reactor.want_write)
-            connection.peer = process
-            self._peers[process] = connection
-            self._watch(connection)
-            connection.send(m.Hello(self.me))
-        return connection
-
-    def _close(self, connection: Connection) -> None:
-        self.reactor.unwatch(connection.fileno())
-        connection.close()
-        self._connections.discard(connection)
-        if connection is self.node:
-            self._on_node_lost()
-        elif connection.peer is not None and self._peers.get(connection.peer) is connection:
-            del self._peers[connection.peer]
-
-    def _on_node_lost(self) -> None:
-        with self.lock:
-            self.broken = "the daemon of this node has died (look for its last message above). Start the runtime again"
-            failure = m.Value(pack_error(NodeDiedError(self.broken)), failed=True)
-            for object_id, record in list(self.objects.records.items()):
-                if record.value is None:
-                    self.objects.fulfil(object_id, failure)
-            for waiter, _ in self._answers:
-                waiter.finish()
-
-    def _hear_out(self, process: bytes) -> None:
-        """Handle what a dead process said last: its replies count, and so do its loans of our objects."""
-        while self._accept():  # it may even have called us just before
-            pass
-        for connection in list(self._connections):
-            if connection is self.node or connection.peer not in (None, process):
-                continue
-            while messages := connection.receive():
-                for message in messages:
-                    self.handlers[type(message)](connection, message)
-            if connection.peer == process:
-                self._close(connection)
-
-    def _on_process_died(self, node: Connection, message: m.ProcessDied) -> None:
-        process = message.process
-        self._hear_out(process)
-        remember(self._reasons, process, message.reason)
-        reason = f"the process that owned it is gone: {message.reason}"
-        for object_id in self.objects.process_died(process):
-            self.fail(object_id, OwnerDiedError(f"object {short(object_id)} is lost: {reason}"))
-        self.store.process_died(process)
-        for listener in self.on_death:
-            listener(process, message.reason)
-
-    def busy(self) -> bool:
-        """Return whether this thread is in the middle of changing state: it must not be interrupted here."""
-        return self.lock._is_owned() or self.reactor.busy() or self.store.busy()  # type: ignore[attr-defined]
-
-    # Asking the node --------------------------------------------------------------------------------------------
-
-    def ask_node(self, message: Message, fds: tuple[int, ...] = ()) -> Any:
-        """Send a question to the node and wait for its answer; it answers in order.
-
-        Raises:
-            NodeDiedError: the node is gone.
-        """
-        waiter = Waiter()
-        box: list[Message] = []
-        with self.lock:
-            self.check()
-            self._answers.append((waiter, box))
-            self.node.send(message, fds)
-        self.reactor.wait(waiter)
-        if not box:
-            raise NodeDiedError(self.broken or "the runtime was shut down meanwhile")
-        return box[0]
-
-    def _on_answer(self, node: Connection, message: Message) -> None:
-        waiter, box = self._answers.popleft()
-        box.append(message)
-        waiter.finish()
 
     def _hand_over(self, fd: int) -> int:
         return self.ask_node(m.NewArena(), (fd,)).arena
 
-    def check(self) -> None:
-        """Raise NodeDiedError if the node is gone."""
-        if self.broken is not None:
-            raise NodeDiedError(self.broken)
+    def _lose(self, process: bytes, reason: str) -> None:
+        """Fail what a dead process owned, and forget what it held."""
+        for object_id in self.objects.process_died(process):
+            self._fail_orphan(object_id, reason)
+        self.store.process_died(process)
+
+    def _fail_orphan(self, object_id: bytes, reason: str) -> None:
+        self.fail(
+            object_id,
+            OwnerDiedError(f"object {short(object_id)} is lost: the process that owned it is gone: {reason}"),
+        )
+
+    def node_lost(self) -> None:
+        """Fail all objects that have no value yet."""
+        failure = m.Value(pack_error(NodeDiedError(self.broken)), failed=True)
+        for object_id, record in list(self.objects.records.items()):
+            if record.value is None:
+                self.objects.fulfil(object_id, failure)
+
+    def busy(self) -> bool:
+        """Return whether this thread is in the middle of changing state: it must not be interrupted here."""
+        return self.lock._is_owned() or self.reactor.busy() or self.store.busy()  # type: ignore[attr-defined]
 
     # References -------------------------------------------------------------------------------------------------
 
@@ -347,9 +214,8 @@ class Client:
             peer = self.peer(owner)
             if peer is not None:
                 peer.send(m.Request(ref.id))
-            elif owner in self.objects.dead:
-                reason = f"the process that owned it is gone: {self._reasons.get(owner, 'it died long ago')}"
-                self.fail(ref.id, OwnerDiedError(f"object {short(ref.id)} is lost: {reason}"))
+            elif (reason := self.death_of(owner)) is not None:
+                self._fail_orphan(ref.id, reason)
         if record.value is None:
             if record.waiters is None:
                 record.waiters = []
@@ -450,38 +316,12 @@ class Client:
                 done()
         return future
 
-    def drain_node(self) -> None:
-        """Handle what the node said last; for a driver whose node has ended."""
-        self.broken = self.broken or "the runtime was shut down"
-        waiter = Waiter()
-        with self.lock:
-            if not self.node.closed:
-                self._answers.append((waiter, []))
-            else:
-                waiter.finish()
-        self.reactor.wait(waiter, time.monotonic() + 1)
-
     def close(self) -> None:
-        """Close all connections of this process."""
-        self.reactor.close()
-        with self.lock:
-            self.broken = self.broken or "the runtime was shut down"
-            for connection in self._connections:
-                connection.close()
-            self._listener.close()
-            self.store.close()
+        """Close all connections, and let go of shared memory."""
+        super().close()
+        self.store.close()
 
 
 def _peer(connection: Connection) -> bytes:
     assert connection.peer is not None, "the first message on a connection is Hello"
     return connection.peer
-
-
-def _register(sock: socket.socket, message: m.Register) -> tuple[m.Registered, int]:
-    """Introduce this process to the node; return its answer and the descriptor of the board."""
-    sock.sendall(m.encode(message))
-    # Exactly one message is read: what the node sends after it is for the reader.
-    header, fds, _, _ = socket.recv_fds(sock, 4, 1)
-    answer = m.decode(sock.recv(int.from_bytes(header, "little"), socket.MSG_WAITALL))
-    assert isinstance(answer, m.Registered)
-    return answer, fds[0]

@@ -97,11 +97,11 @@ class ObjectTable:
         dead: processes that are gone; kept for ever, since what others say of them may come late.
     """
 
-    def __init__(self, me: ProcessId) -> None:
+    def __init__(self, me: ProcessId, dead: set[ProcessId] | None = None) -> None:
         self.me = me
         self.records: dict[ObjectId, Record] = {}
         self.commands: deque[Command] = deque()
-        self.dead: set[ProcessId] = set()
+        self.dead: set[ProcessId] = set() if dead is None else dead
 
     def create(self, object_id: ObjectId) -> Record:
         """Begin an object of this process's own, with one local reference."""

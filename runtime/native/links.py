@@ -1,0 +1,226 @@
+"""Connections of a driver or worker: to the node and to other processes; who is dead, and what the node was asked."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from select import EPOLLOUT
+from typing import Any
+
+from ..exceptions import NodeDiedError
+from . import messages as m
+from .calls import remember
+from .connection import Connection, accept, address, listen
+from .reactor import Reactor, Waiter
+
+Message = m._Message
+_ANSWERS = (m.ArenaHeld, m.NameReserved, m.ActorFound, m.Found, m.Resources)
+
+
+class Links(ABC):
+    """All connections of one process, and the reading of them.
+
+    Args:
+        session: name of the runtime's run, part of all socket names.
+        process: the id that the node forked this worker with; None: a driver, which gets one.
+        log_to_driver: receive what workers print.
+
+    Attributes:
+        me: this process's id.
+        welcome: what the node said when this process registered.
+        board_fd: descriptor of the board of holders, for the caller to use and close.
+        lock: guards all state of the process; held for short stretches, never while waiting or running user code.
+        handlers: what to do with each kind of message, under the lock.
+        on_death: what to call with the id of a process that has died, and the reason.
+        broken: why nothing works any more, if so.
+    """
+
+    def __init__(self, session: str, process: bytes | None, *, log_to_driver: bool = False) -> None:
+        self.session = session
+        self.lock = threading.RLock()
+        # A worker must be there to be called before the node knows that it is up; nobody knows a driver by then.
+        listener = None if process is None else listen(session, process)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(address(session, None))
+        self.welcome, self.board_fd = _register(sock, m.Register(process, os.getpid(), log_to_driver))
+        self.me = self.welcome.process
+        self.dead: set[bytes] = set()
+        self.broken: str | None = None
+        self.on_death: list[Callable[[bytes, str], None]] = []
+        self.handlers: dict[type, Callable[[Connection, Any], None]] = {
+            m.Hello: self._on_hello,
+            m.ProcessDied: self._on_process_died,
+        }
+        self.handlers |= dict.fromkeys(_ANSWERS, self._on_answer)
+        self._peers: dict[bytes, Connection] = {}
+        # The node's too; two processes that call each other at the same moment have two.
+        self._connections: set[Connection] = set()
+        self._reasons: dict[bytes, str] = {}  # why processes died, the latest ones
+        self._answers: deque[tuple[Waiter, list[Message]]] = deque()
+        self._listener = listener or listen(session, self.me)
+        self.reactor = Reactor("shoal-reader")
+        self.node = Connection(sock, self.reactor.want_write)
+
+    def start(self) -> None:
+        """Begin to read, now that whoever builds on this has added its handlers."""
+        self.reactor.watch(self._listener.fileno(), lambda mask: self._accept())
+        self._watch(self.node)
+
+    @abstractmethod
+    def act(self) -> None:
+        """Do what has become due; called under the lock after messages were handled."""
+
+    @abstractmethod
+    def node_lost(self) -> None:
+        """Fail all that waits; called under the lock when the node is gone."""
+
+    # Connections ------------------------------------------------------------------------------------------------
+
+    def _watch(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        self.reactor.watch(connection.fileno(), lambda mask: self._read(connection, mask))
+
+    def _read(self, connection: Connection, mask: int) -> None:
+        if mask & EPOLLOUT and connection.blocked:
+            connection.flush()
+        handlers = self.handlers
+        with self.lock:
+            messages = connection.receive()
+            if messages is None:
+                self._close(connection)
+                return
+            for message in messages:
+                handlers[type(message)](connection, message)
+            self.act()
+
+    def _accept(self) -> bool:
+        sock = accept(self._listener)
+        if sock is not None:
+            self._watch(Connection(sock, self.reactor.want_write))
+        return sock is not None
+
+    def _on_hello(self, connection: Connection, message: m.Hello) -> None:
+        connection.peer = message.process
+        # All we send to a process goes over one connection, the first: the counting of references relies on its order.
+        self._peers.setdefault(message.process, connection)
+
+    def peer(self, process: bytes) -> Connection | None:
+        """Return the connection over which this process sends to another; None if that one is dead."""
+        connection = self._peers.get(process)
+        if connection is None and process not in self.dead:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.connect(address(self.session, process))
+            except OSError:
+                sock.close()
+                return None
+            connection = Connection(sock, self.reactor.want_write)
+            connection.peer = process
+            self._peers[process] = connection
+            self._watch(connection)
+            connection.send(m.Hello(self.me))
+        return connection
+
+    def _close(self, connection: Connection) -> None:
+        self.reactor.unwatch(connection.fileno())
+        connection.close()
+        self._connections.discard(connection)
+        if connection is self.node:
+            self._on_node_lost()
+        elif connection.peer is not None and self._peers.get(connection.peer) is connection:
+            del self._peers[connection.peer]
+
+    def _on_node_lost(self) -> None:
+        with self.lock:
+            self.broken = "the daemon of this node has died (look for its last message above). Start the runtime again"
+            self.node_lost()
+            for waiter, _ in self._answers:
+                waiter.finish()
+
+    def _hear_out(self, process: bytes) -> None:
+        """Handle what a dead process said last: its replies count, and so do its loans of our objects."""
+        while self._accept():  # it may even have called us just before
+            pass
+        for connection in list(self._connections):
+            if connection is self.node or connection.peer not in (None, process):
+                continue
+            while messages := connection.receive():
+                for message in messages:
+                    self.handlers[type(message)](connection, message)
+            if connection.peer == process:
+                self._close(connection)
+
+    def _on_process_died(self, node: Connection, message: m.ProcessDied) -> None:
+        self._hear_out(message.process)
+        self.dead.add(message.process)
+        remember(self._reasons, message.process, message.reason)
+        for listener in self.on_death:
+            listener(message.process, message.reason)
+
+    def death_of(self, process: bytes) -> str | None:
+        """Return why a process died; None if it is not known to be dead."""
+        return self._reasons.get(process, "it died long ago") if process in self.dead else None
+
+    # Asking the node --------------------------------------------------------------------------------------------
+
+    def ask_node(self, message: Message, fds: tuple[int, ...] = ()) -> Any:
+        """Send a question to the node and wait for its answer; it answers in order.
+
+        Raises:
+            NodeDiedError: the node is gone.
+        """
+        waiter = Waiter()
+        box: list[Message] = []
+        with self.lock:
+            self.check()
+            self._answers.append((waiter, box))
+            self.node.send(message, fds)
+        self.reactor.wait(waiter)
+        if not box:
+            raise NodeDiedError(self.broken or "the runtime was shut down meanwhile")
+        return box[0]
+
+    def _on_answer(self, node: Connection, message: Message) -> None:
+        waiter, box = self._answers.popleft()
+        box.append(message)
+        waiter.finish()
+
+    def check(self) -> None:
+        """Raise NodeDiedError if the node is gone."""
+        if self.broken is not None:
+            raise NodeDiedError(self.broken)
+
+    def drain_node(self) -> None:
+        """Handle what the node said last; for a driver whose node has ended."""
+        self.broken = self.broken or "the runtime was shut down"
+        waiter = Waiter()
+        with self.lock:
+            if not self.node.closed:
+                self._answers.append((waiter, []))
+            else:
+                waiter.finish()
+        self.reactor.wait(waiter, time.monotonic() + 1)
+
+    def close(self) -> None:
+        """Close all connections of this process."""
+        self.reactor.close()
+        with self.lock:
+            self.broken = self.broken or "the runtime was shut down"
+            for connection in self._connections:
+                connection.close()
+            self._listener.close()
+
+
+def _register(sock: socket.socket, message: m.Register) -> tuple[m.Registered, int]:
+    """Introduce this process to the node; return its answer and the descriptor of the board."""
+    sock.sendall(m.encode(message))
+    # Exactly one message is read: what the node sends after it is for the reader.
+    header, fds, _, _ = socket.recv_fds(sock, 4, 1)
+    answer = m.decode(sock.recv(int.from_bytes(header, "little"), socket.MSG_WAITALL))
+    assert isinstance(answer, m.Registered)
+    return answer, fds[0]
