@@ -35,10 +35,10 @@ _STATE = struct.Struct("<Q")
 UNTOUCHED, FREE = 0, 1
 UNSEALED, SEALED = 2, 3  # unsealed: being written, or given back while a reader may still view it
 
-_PROCESSES = 1024
+MOST_PROCESSES = 1024
 _SLOTS = 4096
 _REGION = 64 + _SLOTS * 16
-BOARD_BYTES = _PROCESSES * _REGION
+BOARD_BYTES = MOST_PROCESSES * _REGION
 
 
 def _map(fd: int) -> mmap.mmap:
@@ -89,7 +89,7 @@ class Board:
         """Return (arena, offset) of all blocks that any process views."""
         held: set[tuple[int, int]] = set()
         cells = self._cells
-        for index in range(_PROCESSES):
+        for index in range(MOST_PROCESSES):
             line = index * _REGION // 8
             used = cells[line + 1]
             if used:

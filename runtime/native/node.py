@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import sys
@@ -26,14 +25,14 @@ import setproctitle
 
 from . import messages as m
 from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, ReleaseResources, Tell
-from .arena import Board, new_board, sealed_blocks
 from .connection import Connection, accept, listen
+from .dead_arenas import DeadArenas
 from .forkserver import start_fork_server
-from .pool import Lease, Pipe, Process, describe_death
+from .loop import Loop
+from .pool import Lease, Process
 from .scheduler import GrantActor, GrantLease, Scheduler
+from .workers import Workers
 
-# A worker that can't even start is our problem or the machine's: give up instead of forking for ever.
-_MOST_FAILED_STARTS = 5
 _LAST_OUTPUT_SECONDS = 0.5
 # What is asked, or is about something that another process may have announced just before it told the asker: these are
 # looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing.
@@ -58,30 +57,19 @@ class Node:
         self._scheduler = Scheduler(resources, idle_slots=4 * cpus)
         self._most_idle = cpus
         self._actors = ActorTable()
-        self._processes: dict[bytes, Process] = {}
-        self._by_pid: dict[int, Process] = {}
         self._idle: list[Process] = []
         self._published: dict[str, bytes] = {}
-        self._dead_arenas: dict[int, dict[int, bytes]] = {}
-        self._failed_starts = 0
-        self._prefix = os.urandom(4)
-        self._numbers = 0
-        self._free_indexes = list(range(1023, -1, -1))
-        self._board_fd = new_board()
-        self._board = Board(self._board_fd, 0)
-        self._epoll = select.epoll()
-        self._readers: dict[int, Callable[[], None]] = {}
+        self._dead_arenas = DeadArenas()
+        self._loop = Loop()
         self._listener = listen(session, None)
-        self._watch(self._listener.fileno(), self._accept)
-        self._fork_server = fork_server
-        fork_server.on_blocked = self._wait_for_room
-        self._fork_server_pid = fork_server_pid
-        self._watch(fork_server.fileno(), self._read_fork_server)
+        self._loop.watch(self._listener.fileno(), self._accept)
+        self._workers = Workers(self._loop, fork_server, fork_server_pid, self._on_exit, self._stop)
+        self._processes = self._workers.processes
         self.running = True
         self._questions: list[Callable[[], None]] = []
         self._handlers: dict[type, Callable[[Process, Any], None]] = {
             m.NewArena: self._on_new_arena,
-            m.Free: lambda process, message: self._free(message.spans),
+            m.Free: lambda process, message: self._dead_arenas.free(message.spans),
             m.WantLeases: self._on_want_leases,
             m.ReturnLease: self._on_return_lease,
             m.Blocked: lambda process, message: self._set_blocked(process, True),
@@ -109,31 +97,16 @@ class Node:
         """Serve until the last driver is gone."""
         while self.running:
             questions, self._questions = self._questions, []
-            for fd, _ in self._epoll.poll(0 if questions else None):
-                reader = self._readers.get(fd)
-                if reader is not None:
-                    reader()
+            self._loop.poll(0 if questions else None)
             for answer in questions:
                 answer()
         self._end_all()
 
-    def _watch(self, fd: int, reader: Callable[[], None]) -> None:
-        self._readers[fd] = reader
-        self._epoll.register(fd, select.EPOLLIN)
-
-    def _unwatch(self, fd: int) -> None:
-        if self._readers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-
     def _accept(self) -> None:
         sock = accept(self._listener)
         if sock is not None:
-            connection = Connection(sock, self._wait_for_room)
-            self._watch(connection.fileno(), lambda: self._read(connection))
-
-    def _wait_for_room(self, connection: Connection, wanted: bool) -> None:
-        if connection.fileno() in self._readers:
-            self._epoll.modify(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+            connection = Connection(sock, self._loop.wait_for_room)
+            self._loop.watch(connection.fileno(), lambda: self._read(connection))
 
     def _read(self, connection: Connection) -> None:
         if connection.blocked:
@@ -160,7 +133,7 @@ class Node:
             process.connection.send(message)
 
     def _on_hang_up(self, connection: Connection) -> None:
-        self._unwatch(connection.fileno())
+        self._loop.unwatch(connection.fileno())
         connection.close()
         process = self._processes.get(connection.peer or b"")
         if process is None:
@@ -174,106 +147,42 @@ class Node:
             # A worker without a connection is no use; its death, reported by the fork server, does the rest.
             process.signal(signal.SIGKILL)
 
-    def _new_process(self, title: str) -> Process:
-        self._numbers += 1
-        process = Process(self._prefix + self._numbers.to_bytes(4, "big"), self._free_indexes.pop(), title)
-        self._processes[process.id] = process
-        self._board.open_line(process.index)
-        return process
-
     def _on_register(self, connection: Connection, message: m.Register) -> None:
         if message.process is None:
-            process = self._new_process("driver")
+            process = self._workers.new("driver")
             process.driver, process.pid, process.log_to_driver = True, message.pid, message.log_to_driver
         else:
             known = self._processes.get(message.process)
             if known is None:  # it was killed so soon that its death was reported before this was read
-                self._unwatch(connection.fileno())
+                self._loop.unwatch(connection.fileno())
                 connection.close()
                 return
             process = known
-            process.pid, process.registered = message.pid, True
+            self._workers.came_up(process, message.pid)
         connection.peer, process.connection = process.id, connection
         welcome = m.Registered(process.id, process.index, os.getpid(), self._resources)
-        connection.send(welcome, (os.dup(self._board_fd),))
+        connection.send(welcome, (os.dup(self._workers.board_fd),))
         if process.lease is not None:
-            self._failed_starts = 0
             self._begin_lease(process, process.lease)
-        elif process.actor is not None:
-            self._failed_starts = 0
-            owner = (
-                self._processes.get(self._actors.actors[process.actor].owner)
-                if process.actor in self._actors.actors
-                else None
-            )
+        elif process.actor in self._actors.actors:
+            owner = self._processes.get(self._actors.actors[process.actor].owner)
             if owner is not None:
                 self._tell(owner, m.StartActor(process.actor, process.id))
 
     # Workers ----------------------------------------------------------------------------------------------------
 
-    def _fork(self, title: str) -> Process:
-        process = self._new_process(title)
-        ends = []
-        for error in (False, True):
-            read, write = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(read, False)
-            pipe = Pipe(read, error)
-            process.pipes.append(pipe)
-            self._watch(read, lambda pipe=pipe: self._read_pipe(process, pipe))  # type: ignore[misc]
-            ends.append(write)
-        self._fork_server.send(m.Fork(process.id, title), tuple(ends))
-        return process
-
-    def _read_fork_server(self) -> None:
-        if self._fork_server.blocked:
-            self._fork_server.flush()
-        messages = self._fork_server.receive()
-        if messages is None:
-            print("shoal: the fork server has died; without it no worker can be made", file=sys.stderr)
-            self._stop()
-            return
-        for message in messages:
-            if isinstance(message, m.Forked):
-                process = self._processes[message.process]
-                process.pid = message.pid
-                self._by_pid[message.pid] = process
-                if process.ended:
-                    process.signal(signal.SIGKILL)
-            elif isinstance(message, m.Exited):
-                self._on_exit(self._by_pid.pop(message.pid), message.status)
-
-    def _read_pipe(self, process: Process, pipe: Pipe) -> None:
-        text = process.read_output(pipe)
-        if text is None:
-            self._unwatch(pipe.fd)
-            os.close(pipe.fd)
-            process.pipes.remove(pipe)
-        elif text:
-            who = f"{process.title} pid={process.pid}"
-            for driver in self._processes.values():
-                if driver.log_to_driver:
-                    self._tell(driver, m.Output(who, text, pipe.error))
-
-    def _on_exit(self, process: Process, status: int) -> None:
-        for pipe in list(process.pipes):
-            self._read_pipe(process, pipe)
-        if process.connection is not None:
-            connection = process.connection
+    def _on_exit(self, process: Process, reason: str) -> None:
+        connection = process.connection
+        if connection is not None:
             while messages := connection.receive_with_fds():  # what it said last counts
                 for message in messages:
                     self._handlers[type(message)](process, message)
-            self._unwatch(connection.fileno())
+            self._loop.unwatch(connection.fileno())
             connection.close()
-        elif not process.ended and not process.registered:
-            self._failed_starts += 1
-            if self._failed_starts >= _MOST_FAILED_STARTS:
-                print(f"shoal: workers cannot start: {describe_death(process, status)}", file=sys.stderr)
-                self._stop()
-        process.signal(signal.SIGKILL)  # what it has started itself must not outlive it
-        self._on_death(process, describe_death(process, status))
+        self._on_death(process, reason)
 
     def _on_death(self, process: Process, reason: str) -> None:
-        del self._processes[process.id]
+        self._workers.forget(process)
         if process in self._idle:
             self._idle.remove(process)
         if process.lease is not None:
@@ -283,9 +192,7 @@ class Node:
                 # Its asker was never told of it, and waits for it.
                 self._scheduler.want_again(process.lease.asker, process.lease.key, process.lease.demand)
         self._scheduler.forget(process.id)
-        self._board.clear_line(process.index)
-        self._free_indexes.append(process.index)
-        self._bury_arenas(process)
+        self._dead_arenas.process_died(process.id, process.arenas, self._processes.keys())
         for other in self._processes.values():
             self._tell(other, m.ProcessDied(process.id, reason))
             if other.lease is not None and other.lease.asker == process.id and not other.ended:
@@ -303,10 +210,10 @@ class Node:
     def _grant(self) -> None:
         if not self.running:
             return
-        for grant in self._scheduler.grant():
+        for grant in self._scheduler.grant(most=self._workers.room):
             if isinstance(grant, GrantActor):
                 actor = self._actors.actors[grant.actor]
-                worker = self._fork(actor.class_name)
+                worker = self._workers.fork(actor.class_name)
                 worker.actor = grant.actor
                 self._actors.granted(grant.actor, worker.id)
             else:
@@ -319,7 +226,7 @@ class Node:
             worker.lease = lease
             self._begin_lease(worker, lease)
         else:
-            worker = self._fork("worker")
+            worker = self._workers.fork("worker")
             worker.lease = lease
 
     def _begin_lease(self, worker: Process, lease: Lease) -> None:
@@ -358,7 +265,7 @@ class Node:
             self._scheduler.take(cpus)
 
     def _on_preload(self, process: Process, message: m.Preload) -> None:
-        self._fork_server.send(message)
+        self._workers.preload(message)
         for worker in self._idle:  # they were forked without these modules
             worker.ended = True
             self._tell(worker, m.Exit())
@@ -423,25 +330,6 @@ class Node:
         process.arenas.append(fd)
         self._tell(process, m.ArenaHeld(fd))
 
-    def _bury_arenas(self, process: Process) -> None:
-        """Keep a dead maker's arenas as long as living owners have blocks in them."""
-        for blocks in self._dead_arenas.values():
-            for offset in [offset for offset, owner in blocks.items() if owner == process.id]:
-                del blocks[offset]
-        for fd in process.arenas:
-            self._dead_arenas[fd] = {at: owner for at, owner in sealed_blocks(fd).items() if owner in self._processes}
-        self._close_empty_arenas()
-
-    def _free(self, spans: list[m.Span]) -> None:
-        for span in spans:
-            self._dead_arenas.get(span.arena, {}).pop(span.offset, None)
-        self._close_empty_arenas()
-
-    def _close_empty_arenas(self) -> None:
-        for fd in [fd for fd, blocks in self._dead_arenas.items() if not blocks]:
-            del self._dead_arenas[fd]
-            os.close(fd)
-
     # The end ----------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
@@ -449,18 +337,10 @@ class Node:
 
     def _end_all(self) -> None:
         """Kill the workers, pass on what they printed last, and leave."""
-        self._unwatch(self._fork_server.fileno())
-        os.kill(self._fork_server_pid, signal.SIGKILL)  # first, so that no worker is just being made
-        for process in self._processes.values():
-            if not process.driver:
-                process.ended = True
-                process.signal(signal.SIGKILL)
+        self._workers.kill_all()
         deadline = time.monotonic() + _LAST_OUTPUT_SECONDS
         while any(process.pipes for process in self._processes.values()) and time.monotonic() < deadline:
-            for fd, _ in self._epoll.poll(0.05):
-                reader = self._readers.get(fd)
-                if reader is not None:
-                    reader()
+            self._loop.poll(0.05)
         for process in self._processes.values():
             if process.connection is not None:
                 process.connection.sock.settimeout(1)  # the last lines may wait for room

@@ -6,6 +6,7 @@ Requests wait in the order in which their askers came; a request that does not f
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -84,14 +85,14 @@ class Scheduler:
         """Event: an actor is not to be started after all."""
         self._waiting = deque(request for request in self._waiting if request.key != actor)
 
-    def grant(self) -> list[GrantLease | GrantActor]:
-        """Return what can be granted now; its resources count as used from here on."""
+    def grant(self, most: int = sys.maxsize) -> list[GrantLease | GrantActor]:
+        """Return what can be granted now, at most so many; its resources count as used from here on."""
         grants: list[GrantLease | GrantActor] = []
         progress = True
         while progress:
             progress = False
             for request in list(self._waiting):
-                if request.count > 0 and self._fits(request):
+                if request.count > 0 and len(grants) < most and self._fits(request):
                     request.count -= 1
                     self.take(request.demand)
                     if isinstance(request.key, bytes):
