@@ -31,7 +31,7 @@ def init(
     num_cpus: float | None = None,
     num_gpus: float | None = None,
     resources: dict[str, float] | None = None,
-    preload: Sequence[str] = (),
+    preload: Sequence[str] | None = None,
     log_to_driver: bool = True,
     ignore_reinit_error: bool = False,
 ) -> None:
@@ -43,7 +43,8 @@ def init(
         num_cpus: CPUs that tasks may use at the same time; default: the cores this process may run on.
         num_gpus: GPUs; default: those that CUDA_VISIBLE_DEVICES or the NVIDIA driver shows.
         resources: further resources by name, in amounts of your choosing.
-        preload: modules that workers have imported already when they start.
+        preload: modules that workers have imported already when they start; default: those of numpy, gymnasium and torch
+            that this process has imported. Workers are made once they are loaded, `init` doesn't wait for that.
         log_to_driver: show what workers print.
         ignore_reinit_error: do nothing, instead of raising, if the runtime is running.
 
@@ -66,7 +67,7 @@ def init(
         if value is not None:
             check_amount(key, value)
     started = _ENGINES[name](
-        num_cpus=num_cpus, num_gpus=num_gpus, resources=amounts, preload=tuple(preload), log_to_driver=log_to_driver
+        num_cpus=num_cpus, num_gpus=num_gpus, resources=amounts, preload=preload, log_to_driver=log_to_driver
     )
     context.set_engine(started)
     for key, payload in context.published.items():

@@ -66,7 +66,7 @@ class SerialEngine:
         num_cpus: float | None = None,
         num_gpus: float | None = None,
         resources: dict[str, float] | None = None,
-        preload: Sequence[str] = (),
+        preload: Sequence[str] | None = None,
         log_to_driver: bool = True,
     ) -> None:
         self._total = machine_resources(num_cpus, num_gpus, resources or {})

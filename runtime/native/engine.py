@@ -39,7 +39,7 @@ class NativeEngine:
         num_cpus: float | None = None,
         num_gpus: float | None = None,
         resources: dict[str, float] | None = None,
-        preload: Sequence[str] = (),
+        preload: Sequence[str] | None = None,
         log_to_driver: bool = True,
     ) -> None:
         session = os.urandom(6).hex()
@@ -47,7 +47,7 @@ class NativeEngine:
         settings = {
             "session": session,
             "resources": machine_resources(num_cpus, num_gpus, resources or {}),
-            "preload": list(dict.fromkeys([*loaded, *preload])),
+            "preload": loaded if preload is None else list(preload),
             "sys_path": [os.path.abspath(entry) for entry in sys.path],
         }
         self._node: subprocess.Popen | None = _start_node(settings)
