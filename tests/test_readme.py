@@ -65,11 +65,13 @@ def test_runtime_snippet(tmp_path):
     assert "[0, 1, 5, 14]" in run([sys.executable, "snippet.py"], tmp_path)
 
 
+@pytest.mark.slow
 def test_learning_snippet(tmp_path):
     (tmp_path / "snippet.py").write_text(SNIPPETS[1])
     assert "solved=True" in run([sys.executable, "snippet.py"], tmp_path)
 
 
+@pytest.mark.slow
 def test_training_writes_what_the_readme_promises(trained):
     run_folder = trained / "runs" / "cartpole"
     assert json.loads((run_folder / "result.json").read_text())["solved"] is True
@@ -78,11 +80,13 @@ def test_training_writes_what_the_readme_promises(trained):
     assert list(run_folder.glob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_evaluate_command(trained):
     output = run([*command("shoal", "evaluate"), "--json"], trained)
     assert json.loads(output)["episode_return_mean"] >= 475
 
 
+@pytest.mark.slow
 def test_serve_command_and_curl(trained):
     words = command("shoal", "serve")
     address = words[words.index("--http") + 1]

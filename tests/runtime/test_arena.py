@@ -51,7 +51,7 @@ class Memory:
 def memory():
     memory = Memory()
     yield memory
-    gc.collect()
+    gc.collect(1)  # the young ones: what a test has just dropped
     memory.close()
 
 
@@ -117,7 +117,7 @@ def test_a_viewed_block_is_not_used_again_until_the_last_view_is_gone(memory):
     part = array[10:20]
     memory.arena.free([span])
     del array
-    gc.collect()
+    gc.collect(1)  # the young ones: what a test has just dropped
     memory.views.drain()
     assert memory.make(1000, fill=9).offset != span.offset
     assert (part == 7).all()

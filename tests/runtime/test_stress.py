@@ -20,8 +20,8 @@ from shoal.runtime.context import current_engine
 
 pytestmark = pytest.mark.usefixtures("native")
 
-SHORT = 2.0
-LONG = 300.0
+SHORT = 1.0
+LONG = 90.0
 FEWEST_KILLS = 3
 
 
