@@ -43,8 +43,8 @@ def init(
         num_cpus: CPUs that tasks may use at the same time; default: the cores this process may run on.
         num_gpus: GPUs; default: those that CUDA_VISIBLE_DEVICES or the NVIDIA driver shows.
         resources: further resources by name, in amounts of your choosing.
-        preload: modules that workers have imported already when they start; default: those of numpy, gymnasium and torch
-            that this process has imported. Workers are made once they are loaded, `init` doesn't wait for that.
+        preload: modules that workers have imported already when they start; default: those of numpy, gymnasium and
+            torch that this process has imported. Workers are made once they are loaded; `init` doesn't wait for that.
         log_to_driver: show what workers print.
         ignore_reinit_error: do nothing, instead of raising, if the runtime is running.
 

@@ -158,12 +158,14 @@ class Reactor:
             self._offer_lead()
 
     def _offer_lead(self) -> None:
-        with contextlib.suppress(IndexError):  # nobody waits
-            while True:
+        while self._followers:
+            try:
                 follower = self._followers.popleft()
-                follower.wake()
-                if not follower.ready:
-                    return
+            except IndexError:  # another thread was quicker
+                return
+            follower.wake()
+            if not follower.ready:
+                return
 
     # Polling ----------------------------------------------------------------------------------------------------
 
