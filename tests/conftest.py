@@ -1,5 +1,6 @@
 """What all tests share: an engine to run on, and a check that nothing is left behind."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -42,9 +43,9 @@ def _descriptors() -> set[str]:
     return kinds
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves a process, a socket or shared memory behind."""
+@contextlib.contextmanager
+def leaving_nothing_behind() -> Iterator[None]:
+    """Fail if a process, a socket or shared memory is left once the runtime has been shut down."""
     before = _descriptors()
     yield
     runtime.shutdown()
@@ -52,6 +53,13 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not left, f"processes left behind: {left}"
     leaked = _descriptors() - before
     assert not leaked, f"descriptors left open: {leaked}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Check every test for leaks; a module whose tests share a runtime overrides this and checks once."""
+    with leaving_nothing_behind():
+        yield
 
 
 @pytest.fixture(params=["serial", "native"])

@@ -301,6 +301,7 @@ def test_an_exception_in_an_environment_of_a_worker_process(native):
     assert "learning_envs.py" in str(caught.value.__cause__)
 
 
+@pytest.mark.slow
 def test_an_environment_that_always_ends_its_process(native):
     settings = SMALL | {"n_steps": 256}
     with (

@@ -2,8 +2,27 @@
 
 import numpy as np
 import pytest
+from conftest import WORKERS_NEED, leaving_nothing_behind, wait_until
 
 from shoal import runtime
+
+
+@pytest.fixture
+def nothing_left_behind():
+    """Checked once for all, below: these tests share a runtime, which they must leave as they found it."""
+
+
+@pytest.fixture(scope="module", params=["serial", "native"])
+def shared_engine(request):
+    with leaving_nothing_behind():
+        yield request.param
+
+
+@pytest.fixture
+def engine(shared_engine):
+    if not runtime.is_initialized():
+        runtime.init(engine=shared_engine, num_cpus=2, preload=WORKERS_NEED)
+    return shared_engine
 
 
 @runtime.remote
@@ -520,6 +539,7 @@ def test_init_twice_is_refused(engine):
 
 
 def test_unknown_engine_names_the_nearest():
+    runtime.shutdown()
     with pytest.raises(runtime.InputError, match="Did you mean 'serial'"):
         runtime.init(engine="serail")
 
@@ -531,6 +551,7 @@ def test_shutdown_and_start_again(engine):
     assert not runtime.is_initialized()
     runtime.init(engine=engine)
     assert runtime.get(square.remote(4)) == 16
+    runtime.shutdown()
 
 
 def test_published_values_are_known_everywhere(engine):
@@ -546,4 +567,4 @@ def test_published_values_are_known_everywhere(engine):
 
 def test_resources(engine):
     assert runtime.cluster_resources()["CPU"] == 2
-    assert runtime.available_resources()["CPU"] == 2
+    wait_until(lambda: runtime.available_resources()["CPU"] == 2)

@@ -218,12 +218,12 @@ def work_while_workers_die(seed, seconds):
     return killer.killed
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_threads_that_use_everything_leave_nothing_behind(seed):
     use_and_check(seed, threads=3, seconds=SHORT)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_results_are_right_while_workers_are_killed(seed):
     assert work_while_workers_die(seed, SHORT) >= FEWEST_KILLS
     wait_until(lambda: not any(left_over().values()))
