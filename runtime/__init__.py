@@ -30,6 +30,7 @@ from .api import (
 )
 from .exceptions import (
     ActorDiedError,
+    ActorUnavailableError,
     GetTimeoutError,
     InfeasibleError,
     InputError,
@@ -47,6 +48,7 @@ __all__ = [
     "ActorClass",
     "ActorDiedError",
     "ActorHandle",
+    "ActorUnavailableError",
     "GetTimeoutError",
     "InfeasibleError",
     "InputError",

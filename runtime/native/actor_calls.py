@@ -294,7 +294,7 @@ class ActorCalls:
                 call = f"{link.name}.{pending.name}"
                 error = ActorUnavailableError(
                     f"{call}: the actor crashed before it answered and is being restarted: {link.reason}. "
-                    "Set max_task_retries to have such calls made again by themselves"
+                    "Raise max_task_retries to have such calls made again by themselves"
                 )
                 finish(self._client, pending, [m.Value(pack_error(error), failed=True)] * len(pending.returns))
         link.interrupted = []

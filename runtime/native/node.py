@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -360,6 +361,9 @@ def main() -> None:
     ours, theirs = socket.socketpair()
     pid = start_fork_server(theirs, ours, settings)
     theirs.close()
+    # Three descriptors for each worker; the usual limit of 1024 would end at three hundred of them.
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     node = Node(settings["session"], settings["resources"], Connection(ours), pid)
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -9,30 +9,12 @@ import numpy as np
 import psutil
 import pytest
 from conftest import shoal_processes, wait_until
+from gates import Gate, pass_gate
 
 from shoal import runtime
 from shoal.runtime.context import current_engine
 
 pytestmark = pytest.mark.usefixtures("native")
-
-
-@runtime.remote
-class Gate:
-    def __init__(self):
-        self.opened = False
-
-    def open(self):
-        self.opened = True
-
-    def is_open(self):
-        return self.opened
-
-
-@runtime.remote
-def pass_gate(gate, value):
-    while not runtime.get(gate.is_open.remote()):
-        os.sched_yield()
-    return value
 
 
 @runtime.remote
@@ -109,7 +91,7 @@ def test_a_handle_may_be_used_elsewhere_before_the_actors_arguments_are_there():
     holder = Holder.remote(pass_gate.options(num_cpus=0).remote(gate, 5))
     asked = ask.remote([holder])
     runtime.wait([asked], timeout=0.1)
-    gate.open.remote()
+    gate.release.remote()
     assert runtime.get(asked, timeout=20) == 5
 
 
@@ -118,7 +100,7 @@ def test_an_actor_killed_while_it_waits_for_its_arguments_never_starts():
     argument = pass_gate.remote(gate, 5)
     holder = Holder.remote(argument)
     runtime.kill(holder)
-    gate.open.remote()
+    gate.release.remote()
     runtime.get(argument)
     with pytest.raises(runtime.ActorDiedError, match="it was killed by kill"):
         runtime.get(holder.get.remote(), timeout=20)
@@ -129,7 +111,7 @@ def test_an_actor_dropped_while_it_waits_for_its_arguments_never_starts():
     gate = Gate.remote()
     argument = pass_gate.remote(gate, 5)
     Holder.options(num_cpus=1).remote(argument)
-    gate.open.remote()
+    gate.release.remote()
     assert runtime.get(argument) == 5
     wait_until(lambda: runtime.available_resources()["CPU"] == 2)
     assert not actor_processes()
@@ -173,7 +155,7 @@ def test_workers_that_are_not_needed_any_more_stay_while_others_hold_what_they_o
     gate = Gate.remote()
     makers = [make.remote(gate, i) for i in range(6)]  # all wait at the same time, so there are more workers than CPUs
     runtime.wait(makers, timeout=0.5)
-    gate.open.remote()
+    gate.release.remote()
     boxes = runtime.get(makers, timeout=20)
     del makers
     wait_until(lambda: runtime.available_resources()["CPU"] == 2)
@@ -312,6 +294,6 @@ def test_a_dropped_handle_ends_its_actor_though_another_thread_waits():
     waiting.start()
     del holder
     wait_until(lambda: not actor_processes())
-    gate.open.remote()
+    gate.release.remote()
     waiting.join(10)
     assert not waiting.is_alive()

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 from conftest import shoal_processes, wait_until
+from gates import Gate, pass_gate
 
 from shoal import runtime
 from shoal.runtime.context import current_engine
@@ -20,27 +21,6 @@ pytestmark = pytest.mark.usefixtures("native")
 @runtime.remote
 def pid():
     return os.getpid()
-
-
-@runtime.remote
-class Gate:
-    """Lets tests decide when a task goes on."""
-
-    def __init__(self):
-        self.open = False
-
-    def release(self):
-        self.open = True
-
-    def is_open(self):
-        return self.open
-
-
-@runtime.remote
-def pass_gate(gate, value):
-    while not runtime.get(gate.is_open.remote()):
-        os.sched_yield()
-    return value
 
 
 @runtime.remote

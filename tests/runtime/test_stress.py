@@ -291,7 +291,7 @@ while True:
         if not started:
             started = True
             thread.start()
-        while time.monotonic() < end:
+        while time.monotonic() < end or caught < 20:
             i += 1
             assert runtime.get([echo.echo.remote(i), square.remote(i)], timeout=20) == [i, i * i]
             runtime.put(bytes(200_000))
@@ -303,7 +303,7 @@ while True:
         caught += 1
 assert runtime.get([echo.echo.remote(i) for i in range(100)], timeout=20) == list(range(100))
 assert runtime.get([square.remote(i) for i in range(100)], timeout=20) == [i * i for i in range(100)]
-assert caught > 50, caught
+assert caught >= 20, caught
 runtime.shutdown()
 print("fine", caught, i)
 """
