@@ -132,7 +132,9 @@ def test_objects_of_a_dead_owner_are_lost_with_the_reason(native):
 
     owner = Owner.remote()
     [inner] = runtime.get(owner.make.remote())
+    process = psutil.Process(runtime.get(owner.pid.remote()))
     runtime.kill(owner)
+    wait_until(lambda: _all_gone([process]))  # until then it may still answer
     with pytest.raises(runtime.OwnerDiedError, match="the process that owned it is gone"):
         runtime.get(inner, timeout=30)
 
