@@ -213,15 +213,22 @@ big = runtime.put(np.zeros(2_000_000))
 runtime.get([actor.pid.remote() for actor in actors])
 refs = [actor.work.remote() for actor in actors] + [spin.remote()]
 print("ready", flush=True)
+sys.stdin.readline()
 runtime.get(refs)
 """
 
 
 def _start_driver(source=DRIVER):
-    driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(source)], stdout=subprocess.PIPE, text=True)
+    """Start a driver; return it and the processes that it has made, which it was made to wait for."""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdin is not None
     assert driver.stdout is not None
-    assert driver.stdout.readline() == "ready\n"
-    family = psutil.Process(driver.pid).children(recursive=True)
+    with driver.stdout, driver.stdin:
+        assert driver.stdout.readline() == "ready\n"
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.stdin.write("go on\n")
     assert len(family) >= 4
     return driver, family
 
@@ -243,7 +250,6 @@ def test_kill_9_of_the_driver_leaves_nothing_behind():
     started = time.monotonic()
     wait_until(lambda: _all_gone(family), 5)
     wait_until(lambda: len(_sockets()) <= len(before), 5 - (time.monotonic() - started))
-    driver.stdout.close()
 
 
 def test_ctrl_c_interrupts_get_and_leaves_nothing_behind():
@@ -251,7 +257,6 @@ def test_ctrl_c_interrupts_get_and_leaves_nothing_behind():
     driver.send_signal(signal.SIGINT)
     assert driver.wait(10) == -signal.SIGINT
     wait_until(lambda: _all_gone(family), 5)
-    driver.stdout.close()
 
 
 def test_after_ctrl_c_the_runtime_still_works():
@@ -286,7 +291,6 @@ def test_an_uncaught_exception_in_the_driver_leaves_nothing_behind():
     driver, family = _start_driver(DRIVER.replace("runtime.get(refs)", "raise SystemExit(3)"))
     assert driver.wait(10) == 3
     wait_until(lambda: _all_gone(family), 5)
-    driver.stdout.close()
 
 
 def test_a_node_that_cannot_start_shows_why(monkeypatch):
