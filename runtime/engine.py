@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -105,6 +105,3 @@ class Engine(Protocol):
 
     def abandon(self) -> None:
         """Forget everything without touching it: this process is a forked child and owns none of it."""
-
-
-Starter = Callable[..., Engine]

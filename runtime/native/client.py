@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from ..exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, OwnerDiedError
@@ -264,19 +265,16 @@ class Client(Links):
         """Block until `count` of the values are there, the time is over, or one is a failure if that stops it."""
         waiter = Waiter(count)
 
-        def notify() -> None:
-            failed = stop_at_failure and any(record.value is not None and record.value.failed for record in records)
+        def arrived(record: Record) -> None:
+            failed = stop_at_failure and record.value is not None and record.value.failed
             waiter.finish() if failed else waiter.notify()
 
-        records: list[Record] = []
-        single = waiter.notify if len(refs) == 1 or not stop_at_failure else notify
         with self.lock:
-            for ref in refs:
-                records.append(self.record_of(ref, single))
-            there = sum(record.value is not None for record in records)
-            if there:
-                notify_failed = stop_at_failure and any(r.value is not None and r.value.failed for r in records)
-                waiter.finish() if notify_failed else waiter.notify(there)
+            records = [self.objects.records[ref.id] for ref in refs]
+            callbacks = [partial(arrived, record) for record in records]
+            for ref, record, callback in zip(refs, records, callbacks, strict=True):
+                if self.record_of(ref, callback).value is not None:
+                    arrived(record)
             if not waiter.ready:
                 self.check()
         if not waiter.ready and timeout != 0:
@@ -285,9 +283,9 @@ class Client(Links):
             self._block(waiter, time.monotonic() + 0.0005)  # what has arrived already counts
         if not waiter.ready:
             with self.lock:
-                for record in records:
-                    if record.waiters and single in record.waiters:
-                        record.waiters.remove(single)
+                for record, callback in zip(records, callbacks, strict=True):
+                    if record.waiters and callback in record.waiters:
+                        record.waiters.remove(callback)
         return records
 
     def _block(self, waiter: Waiter, deadline: float | None) -> None:
