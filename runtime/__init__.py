@@ -11,23 +11,18 @@ runtime.get([square.remote(i) for i in range(4)])       # [0, 1, 4, 9]
 
 from . import exceptions
 from .api import (
-    available_resources,
-    cluster_resources,
-    empty,
     engine_name,
     get,
     get_actor,
     init,
     is_initialized,
     kill,
-    lookup,
-    preload,
-    publish,
     put,
     remote,
     shutdown,
     wait,
 )
+from .cluster_api import available_resources, cluster_resources, empty, lookup, preload, publish
 from .exceptions import (
     ActorDiedError,
     ActorUnavailableError,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import atexit
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
-
-import cloudpickle
+from typing import Any
 
 from . import context
 from .context import current_engine, running_engine
@@ -17,10 +15,6 @@ from .options import check_amount
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
 from .serial import SerialEngine
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import DTypeLike
 
 _ENGINES: dict[str, Callable[..., Any]] = {"native": NativeEngine, "serial": SerialEngine}
 
@@ -190,51 +184,6 @@ def get_actor(name: str) -> ActorHandle:
     if actor is None:
         raise InputError(f"get_actor({name!r}): no living actor has that name. Create it with .options(name={name!r})")
     return ActorHandle(actor)
-
-
-def empty(shape: int | Sequence[int], dtype: DTypeLike = "float64") -> np.ndarray:
-    """Return a writable array that lies in the object store already.
-
-    `put` it, or return it from a task or an actor's method (also inside a dict, list or dataclass): that seals it in
-    place, without a copy. It is read-only from then on, for the one who made it too.
-    """
-    return current_engine().empty((shape,) if isinstance(shape, int) else tuple(shape), dtype)
-
-
-def publish(key: str, value: Any) -> None:
-    """Make a small value known under a name to every process of the runtime; a later one replaces it.
-
-    Before `init` it is kept and published when the runtime starts.
-    """
-    payload = cloudpickle.dumps(value)
-    context.published[key] = payload
-    engine = running_engine()
-    if engine is not None:
-        engine.publish(key, payload)
-
-
-def lookup(key: str) -> Any:
-    """Return the value published under a name, or None."""
-    payload = context.published.get(key)
-    engine = running_engine()
-    if payload is None and engine is not None:
-        payload = engine.lookup(key)
-    return None if payload is None else cloudpickle.loads(payload)
-
-
-def preload(*modules: str) -> None:
-    """Have workers made from now on start with these modules imported; returns at once."""
-    current_engine().preload(modules)
-
-
-def cluster_resources() -> dict[str, float]:
-    """Return the resources of all nodes together, by name."""
-    return current_engine().cluster_resources()
-
-
-def available_resources() -> dict[str, float]:
-    """Return the resources that are not in use now, by name."""
-    return current_engine().available_resources()
 
 
 context.set_default_starter(init)

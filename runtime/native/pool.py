@@ -77,6 +77,11 @@ class Process:
         self.tail.extend(text.splitlines())
         return text if data or text else None
 
+    def kill(self) -> None:
+        """End it at once; its death will be reported."""
+        self.ended = True
+        self.signal(signal.SIGKILL)
+
     def signal(self, number: int) -> None:
         """Send a signal to the process, and to whatever it has started."""
         if self.pid:

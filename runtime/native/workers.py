@@ -143,5 +143,4 @@ class Workers:
         os.kill(self._fork_server_pid, signal.SIGKILL)  # first, so that no worker is just being made
         for process in self.processes.values():
             if not process.driver:
-                process.ended = True
-                process.signal(signal.SIGKILL)
+                process.kill()

@@ -1,0 +1,152 @@
+"""A node's workers on loan: who gets one for tasks or as an actor, and which idle ones are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import messages as m
+from .pool import Lease, Process
+from .scheduler import Demand, GrantActor, Scheduler
+from .workers import Workers
+
+Tell = Callable[[m.ProcessId, m._Message], None]
+
+
+class Leasing:
+    """Does what the scheduler decides.
+
+    Args:
+        scheduler: the node's resources.
+        workers: its processes.
+        tell: sends a message to a process.
+        actor_class: the name of an actor's class; called when its process is made.
+        actor_granted: told that a process is made for an actor.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        workers: Workers,
+        tell: Tell,
+        actor_class: Callable[[m.ActorKey], str],
+        actor_granted: Callable[[m.ActorKey, m.ProcessId], None],
+    ) -> None:
+        self._scheduler, self._workers, self._tell = scheduler, workers, tell
+        self._actor_class, self._actor_granted = actor_class, actor_granted
+        self._most_idle = max(1, int(scheduler.total.get("CPU", 1)))
+        self._idle: list[Process] = []
+        self._stopped = False
+        self.handlers: dict[type, Callable[[Process, m._Message], None]] = {
+            m.WantLeases: self._on_want_leases,
+            m.ReturnLease: self._on_return_lease,
+            m.Blocked: lambda process, message: self._set_blocked(process, True),
+            m.Unblocked: lambda process, message: self._set_blocked(process, False),
+            m.AskResources: lambda process, message: tell(process.id, m.Resources(scheduler.available())),
+        }
+
+    def stop(self) -> None:
+        """Make no more processes: the node ends."""
+        self._stopped = True
+
+    def grant(self) -> None:
+        """Give out what has become free."""
+        if self._stopped:
+            return
+        for grant in self._scheduler.grant(most=self._workers.room):
+            if isinstance(grant, GrantActor):
+                worker = self._workers.fork(self._actor_class(grant.actor))
+                worker.actor = grant.actor
+                self._actor_granted(grant.actor, worker.id)
+            else:
+                self._lend(Lease(grant.asker, grant.key, grant.demand))
+
+    # Tasks ------------------------------------------------------------------------------------------------------
+
+    def _on_want_leases(self, process: Process, message: m.WantLeases) -> None:
+        self._scheduler.want(process.id, message.key, message.demand, message.count)
+        self.grant()
+
+    def _lend(self, lease: Lease) -> None:
+        if self._idle:
+            worker = self._idle.pop()
+            worker.lease = lease
+            self.begin(worker)
+        else:
+            worker = self._workers.fork("worker")
+            worker.lease = lease
+
+    def begin(self, worker: Process) -> None:
+        """A leased worker is up: tell its asker."""
+        assert worker.lease is not None
+        if worker.lease.asker in self._workers.processes:
+            self._tell(worker.lease.asker, m.Leased(worker.lease.key, worker.id))
+        else:
+            self._end(worker)
+
+    def _on_return_lease(self, process: Process, message: m.ReturnLease) -> None:
+        worker = self._workers.processes.get(message.worker)
+        if worker is not None and worker.lease is not None and worker.lease.asker == process.id:
+            self._end(worker)
+
+    def _end(self, worker: Process) -> None:
+        self._give_back(worker)
+        worker.lease, worker.blocked = None, False
+        if len(self._idle) < self._most_idle:
+            self._idle.append(worker)
+        else:
+            self._dismiss(worker)
+        self.grant()
+
+    def _give_back(self, worker: Process) -> None:
+        assert worker.lease is not None
+        self._scheduler.give_back(worker.held())
+        self._scheduler.end_lease(worker.lease.demand)
+
+    def _dismiss(self, worker: Process) -> None:
+        worker.ended = True
+        self._tell(worker.id, m.Exit())
+
+    def dismiss_idle(self) -> None:
+        """Let idle workers go: new ones will be better."""
+        for worker in self._idle:
+            self._dismiss(worker)
+        self._idle.clear()
+
+    def _set_blocked(self, process: Process, blocked: bool) -> None:
+        if process.lease is None or process.blocked == blocked:
+            return
+        cpus = {"CPU": process.lease.demand.get("CPU", 0.0)}
+        process.blocked = blocked
+        if blocked:
+            self._scheduler.give_back(cpus)
+            self.grant()
+        else:
+            self._scheduler.take(cpus)
+
+    def process_died(self, process: Process) -> None:
+        """A process is gone: what it held is free, and what it asked for nobody wants."""
+        if process in self._idle:
+            self._idle.remove(process)
+        if process.lease is not None:
+            self._give_back(process)
+            if not process.registered and process.lease.asker in self._workers.processes:
+                # Its asker was never told of it, and waits for it.
+                self._scheduler.want_again(process.lease.asker, process.lease.key, process.lease.demand)
+        self._scheduler.forget(process.id)
+        for worker in self._workers.processes.values():
+            if worker.lease is not None and worker.lease.asker == process.id:
+                worker.kill()  # what it runs, nobody waits for any more
+
+    # Actors -----------------------------------------------------------------------------------------------------
+
+    def want_actor(self, owner: m.ProcessId, actor: m.ActorKey, demand: Demand) -> None:
+        """An actor is to be started as soon as it can have its resources; see `grant`."""
+        self._scheduler.want_actor(owner, actor, demand)
+
+    def forget_actor(self, actor: m.ActorKey) -> None:
+        """An actor is not to be started after all."""
+        self._scheduler.forget_actor(actor)
+
+    def release_actor(self, demand: Demand) -> None:
+        """An actor holds its resources no more."""
+        self._scheduler.give_back(demand)
