@@ -15,47 +15,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from .. import context
-from ..failure import pack_exception
-from ..refs import ObjectRef
-from ..remote import load_function
-from ..serial import split_returns
-from ..serialization import fill_slots
 from . import messages as m
 from .calls import remember
 from .connection import Connection
 from .engine import NativeEngine
+from .executor import Code, Executor, Item
 from .reactor import Waiter
 
 # How often, in seconds, a worker that is not wanted any more looks whether what it owns still is.
 _LOOK_AGAIN = 0.5
-
-
-class _Code:
-    """A function or class that a caller has sent; rebuilt when it is first used."""
-
-    __slots__ = ("_loaded", "_payload")
-
-    def __init__(self, payload: bytes) -> None:
-        self._payload = payload
-        self._loaded: Callable | None = None
-
-    def load(self) -> Callable:
-        if self._loaded is None:
-            self._loaded, self._payload = load_function(self._payload), b""
-        return self._loaded
-
-
-class _Item:
-    """A task, call or constructor that has arrived; `refs` were lent to us with it. `code`: what a task runs."""
-
-    __slots__ = ("caller", "code", "message", "refs")
-
-    def __init__(self, caller: bytes, message: Any, refs: list[ObjectRef], code: _Code | None) -> None:
-        self.caller, self.message, self.refs, self.code = caller, message, refs, code
 
 
 class Worker:
@@ -64,9 +35,9 @@ class Worker:
     def __init__(self, session: str, process: bytes) -> None:
         self._engine = NativeEngine.join(session, process)
         self._client = client = self._engine.client
-        self._items: deque[_Item] = deque()
-        self._actor: Any = None
-        self._class_name: str | None = None
+        self._executor = Executor(self._engine)
+        self._executor.flush = self._send_reply
+        self._items: deque[Item] = deque()
         self._running = False
         self._waits = False
         self._exiting = False
@@ -84,7 +55,7 @@ class Worker:
     # Arrivals; in whichever thread reads ------------------------------------------------------------------------
 
     def _on_function(self, caller: Connection, message: m.Function) -> None:
-        remember(caller.code, message.id, _Code(message.payload))
+        remember(caller.code, message.id, Code(message.payload))
 
     def _on_push(self, caller: Connection, message: m.Push) -> None:
         if self._waits:
@@ -98,7 +69,7 @@ class Worker:
         given = (message.arguments, *message.slots)
         refs = [ref for value in given for ref in self._client.adopt_all(value, caller.peer) or ()]
         code = None if type(message) is m.Call else caller.code[message.function]
-        self._items.append(_Item(caller.peer or b"", message, refs, code))
+        self._items.append(Item(caller.peer or b"", message, refs, code))
         self._wake()
 
     def _on_exit(self, node: Connection, message: m.Exit) -> None:
@@ -118,7 +89,7 @@ class Worker:
         if not self._is_task_waiting():
             return
         with self._client.lock:
-            self._waits = self._class_name is None
+            self._waits = self._executor.class_name is None
             if self._waits:
                 self._bounce([(item.caller, item.message) for item in self._items])
                 self._items.clear()
@@ -158,80 +129,29 @@ class Worker:
 
     def _is_needed(self) -> bool:
         """Return whether others hold objects that tasks have made here: they would be lost with us, their owner."""
-        if self._class_name is not None:
+        if self._executor.class_name is not None:
             return False  # what an actor owns ends with it
         with self._client.lock:
             self._client.settle_drops()
             return self._client.objects.owns_any()
 
-    def _run(self, item: _Item) -> None:
-        message = item.message
-        if isinstance(message, m.Construct):
-            self._construct(message, item.code)
-            return
-        started = time.perf_counter()
+    def _run(self, item: Item) -> None:
         self._running = True
         try:
-            if isinstance(message, m.Push):
-                name = message.name
-                assert item.code is not None
-                result = self._invoke(item.code.load(), message)
+            if isinstance(item.message, m.Construct):
+                self._executor.construct(item)
             else:
-                name = f"{self._class_name}.{message.method}"
-                result = self._invoke(getattr(self._actor, message.method), message)
-            returned = [result] if message.num_returns == 1 else split_returns(name, result, message.num_returns)
-            values = [self._pack(value, item.caller) for value in returned]
-            del result, returned
-        except Exception as error:  # a task's exception is a value
-            failure = m.Value(pack_exception(error, name, self._engine.where()), failed=True)
-            values = [failure] * message.num_returns
+                self._executor.run(item)
         finally:
             self._running = False
-        item.refs = []
-        self._reply(item.caller, m.Reply(message.task, values, time.perf_counter() - started))
 
-    def _invoke(self, function: Callable, message: Any) -> Any:
-        store = self._client.store
-        args, kwargs = store.load(message.arguments)
-        if message.slots:
-            args, kwargs = fill_slots(args, kwargs, [store.load(value) for value in message.slots])
-        return function(*args, **kwargs)
-
-    def _pack(self, value: Any, caller: bytes) -> m.Value:
-        packed, inner = self._client.store.pack(value, caller)
-        if inner:
-            with self._client.lock:
-                self._client.lend_all(packed, caller)
-        return packed
-
-    def _reply(self, caller: bytes, reply: m.Reply) -> None:
-        client = self._client
-        with client.lock:
-            peer = client.peer(caller)
-            if peer is None:
-                for value in reply.values:
-                    client.objects.discard(value)
-                client.act()
-            elif peer.post(reply):
-                # With more to run, the reply goes out with the next ones, or when the background thread comes by.
-                client.reactor.flush_soon(peer) if self._items else peer.flush()
-
-    def _construct(self, message: m.Construct, code: _Code | None) -> None:
-        assert code is not None
-        self._class_name = message.name
-        self._running = True
-        failure = None
-        try:
-            self._actor = self._invoke(code.load(), message)
-        except Exception as error:  # a constructor's exception is the reason of the actor's death
-            failure = pack_exception(error, f"{message.name}.__init__", self._engine.where())
-        finally:
-            self._running = False
-        self._client.node.send(m.Constructed(message.actor, failure))
+    def _send_reply(self, peer: Connection) -> None:
+        # With more to run, the reply goes out with the next ones, or when the background thread comes by.
+        self._client.reactor.flush_soon(peer) if self._items else peer.flush()
 
     def close(self) -> None:
         """Let the actor and the interpreter clean up."""
-        self._actor = None
+        self._executor.actor = None
         gc.collect()
         for peer in list(self._client._peers.values()):
             peer.flush()

@@ -1,0 +1,143 @@
+"""How one item is run: begun, its result turned into values, its failure packed, the reply sent.
+
+Everything that happens to a task, a call or a constructor between its arrival and its reply is here, in whichever
+thread it happens; which thread that is, and when, is decided by who calls `run`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..failure import pack_exception
+from ..refs import ObjectRef
+from ..remote import load_function
+from ..serial import split_returns
+from ..serialization import fill_slots
+from . import messages as m
+from .connection import Connection
+from .engine import NativeEngine
+
+
+class Code:
+    """A function or class that a caller has sent; rebuilt when it is first used."""
+
+    __slots__ = ("_loaded", "_payload")
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._loaded: Callable | None = None
+
+    def load(self) -> Callable:
+        """Return the function or class."""
+        if self._loaded is None:
+            self._loaded, self._payload = load_function(self._payload), b""
+        return self._loaded
+
+
+class Item:
+    """A task, call or constructor that has arrived.
+
+    Attributes:
+        caller: the process that waits for the reply.
+        message: the Push, Call or Construct.
+        refs: references that were lent to us with it; they live until it has ended.
+        code: what a task or constructor runs; None for a call.
+        name: function or ``Class.method``, for messages.
+        started: when it began, in seconds of `time.perf_counter`.
+    """
+
+    __slots__ = ("caller", "code", "message", "name", "refs", "started")
+
+    def __init__(self, caller: bytes, message: Any, refs: list[ObjectRef], code: Code | None) -> None:
+        self.caller, self.message, self.refs, self.code = caller, message, refs, code
+        self.name = ""
+        self.started = 0.0
+
+
+class Executor:
+    """Runs items; holds the actor that they are called on.
+
+    Attributes:
+        actor: the instance, once it is constructed; None in a worker that runs tasks.
+        class_name: what the actor is; None in a worker that runs tasks.
+        flush: has a reply sent that was queued on a connection; now, or soon together with others.
+    """
+
+    def __init__(self, engine: NativeEngine) -> None:
+        self._engine, self._client = engine, engine.client
+        self.actor: Any = None
+        self.class_name: str | None = None
+        self.flush: Callable[[Connection], None] = Connection.flush
+
+    def run(self, item: Item) -> None:
+        """Run a task or call in this thread, and reply."""
+        try:
+            values = self._succeed(item, self._begin(item))
+        except Exception as error:  # a task's exception is a value
+            values = self._fail(item, error)
+        self._end(item, values)
+
+    def construct(self, item: Item) -> None:
+        """Make the actor, and tell the node."""
+        message = item.message
+        assert item.code is not None
+        self.class_name = message.name
+        failure = None
+        try:
+            self.actor = self._apply(item.code.load(), message)
+        except Exception as error:  # a constructor's exception is the reason of the actor's death
+            failure = pack_exception(error, f"{message.name}.__init__", self._engine.where())
+        self._client.node.send(m.Constructed(message.actor, failure))
+
+    # Steps of a run ---------------------------------------------------------------------------------------------
+
+    def _begin(self, item: Item) -> Any:
+        """Call the function or method; return its result."""
+        message = item.message
+        item.started = time.perf_counter()
+        if item.code is not None:
+            item.name = message.name
+            return self._apply(item.code.load(), message)
+        item.name = f"{self.class_name}.{message.method}"
+        return self._apply(getattr(self.actor, message.method), message)
+
+    def _apply(self, function: Callable, message: Any) -> Any:
+        store = self._client.store
+        args, kwargs = store.load(message.arguments)
+        if message.slots:
+            args, kwargs = fill_slots(args, kwargs, [store.load(value) for value in message.slots])
+        return function(*args, **kwargs)
+
+    def _succeed(self, item: Item, result: Any) -> list[m.Value]:
+        """Return the values to reply with; raises what a wrong or unpicklable result raises."""
+        count = item.message.num_returns
+        returned = [result] if count == 1 else split_returns(item.name, result, count)
+        return [self._pack(value, item.caller) for value in returned]
+
+    def _pack(self, value: Any, caller: bytes) -> m.Value:
+        packed, inner = self._client.store.pack(value, caller)
+        if inner:
+            with self._client.lock:
+                self._client.lend_all(packed, caller)
+        return packed
+
+    def _fail(self, item: Item, error: BaseException) -> list[m.Value]:
+        """Return the values that stand for an exception."""
+        failure = m.Value(pack_exception(error, item.name, self._engine.where()), failed=True)
+        return [failure] * item.message.num_returns
+
+    def _end(self, item: Item, values: list[m.Value]) -> None:
+        """Send the reply."""
+        item.refs = []
+        client = self._client
+        reply = m.Reply(item.message.task, values, time.perf_counter() - item.started)
+        with client.lock:
+            peer = client.peer(item.caller)
+            if peer is None:
+                for value in values:
+                    client.objects.discard(value)
+                client.act()
+            elif peer.post(reply):
+                self.flush(peer)
