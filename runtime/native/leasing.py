@@ -36,7 +36,7 @@ class Leasing:
         self._most_idle = max(1, int(scheduler.total.get("CPU", 1)))
         self._idle: list[Process] = []
         self._stopped = False
-        self.handlers: dict[type, Callable[[Process, m._Message], None]] = {
+        self.handlers: dict[type, Callable[..., None]] = {
             m.WantLeases: self._on_want_leases,
             m.ReturnLease: self._on_return_lease,
             m.Blocked: lambda process, message: self._set_blocked(process, True),
