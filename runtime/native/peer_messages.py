@@ -1,0 +1,96 @@
+"""Process ↔ process: run this, here is the result, what is the value of, I (no longer) hold your object."""
+
+from __future__ import annotations
+
+from .wire import ActorKey, ObjectId, ProcessId, Span, Value, _Message
+
+
+class Hello(_Message):
+    """First on a new connection: who calls."""
+
+    process: ProcessId
+
+
+class Function(_Message):
+    """The code behind a function id; sent once per connection, before its first use."""
+
+    id: bytes
+    payload: bytes
+
+
+class Push(_Message):
+    """Run a task on the worker that the sender has leased. `slots` are the values of arguments that were references."""
+
+    task: ObjectId
+    function: bytes
+    name: str
+    arguments: Value
+    slots: list[Value]
+    num_returns: int
+
+
+class Construct(_Message):
+    """From an actor's owner to a fresh worker: you are this actor."""
+
+    actor: ActorKey
+    function: bytes
+    name: str
+    arguments: Value
+    slots: list[Value]
+
+
+class Call(_Message):
+    """Call a method of the actor that lives here."""
+
+    task: ObjectId
+    method: str
+    arguments: Value
+    slots: list[Value]
+    num_returns: int
+
+
+class Reply(_Message):
+    """A task has ended: its values, and the seconds that it took."""
+
+    task: ObjectId
+    values: list[Value]
+    seconds: float
+
+
+class Bounced(_Message):
+    """Tasks that were not started, since the task before them waits for others; run them elsewhere."""
+
+    tasks: list[ObjectId]
+
+
+class Request(_Message):
+    """To an object's owner: send its value when there is one."""
+
+    object: ObjectId
+
+
+class Ready(_Message):
+    """From an object's owner: the value."""
+
+    object: ObjectId
+    value: Value
+
+
+class Lend(_Message):
+    """To an object's owner: I passed a reference on to that process."""
+
+    object: ObjectId
+    to: ProcessId
+
+
+class Release(_Message):
+    """To an object's owner: of the references that I was given, so many are gone, and I hold none any more."""
+
+    object: ObjectId
+    count: int
+
+
+class Free(_Message):
+    """From an object's owner to the block's maker, or to the node if that one is dead: the blocks are not needed."""
+
+    spans: list[Span]

@@ -1,0 +1,32 @@
+"""What all messages are made of: ids, values, blocks of shared memory; see `messages` for the protocol."""
+
+from __future__ import annotations
+
+import msgspec
+
+ProcessId = bytes
+ObjectId = bytes
+ActorKey = bytes
+
+
+class _Message(msgspec.Struct, array_like=True, tag=True, gc=False):
+    """Base of all messages."""
+
+
+class Span(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A block of shared memory: `size` bytes at `offset` of the maker's arena, which the node holds as file `arena`."""
+
+    maker: ProcessId
+    arena: int
+    offset: int
+    size: int
+    generation: int
+
+
+class Value(msgspec.Struct, array_like=True, gc=False):
+    """A serialised value: pickle, out-of-band buffers, ids of the references inside; or a failure's exception."""
+
+    stream: bytes | Span
+    buffers: list[bytes | Span] = []
+    refs: list[ObjectId] = []
+    failed: bool = False
