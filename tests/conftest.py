@@ -76,3 +76,18 @@ def native() -> Iterator[None]:
     runtime.init(engine="native", num_cpus=2, preload=WORKERS_NEED)
     yield
     runtime.shutdown()
+
+
+@pytest.fixture(scope="module", params=["serial", "native"])
+def shared_engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The engines on which a contract suite runs, one after the other; checked for leaks once, at the module's end."""
+    with leaving_nothing_behind():
+        yield request.param
+
+
+@pytest.fixture
+def engine_of_module(shared_engine: str) -> str:
+    """A running engine with two CPUs; the tests of a module share it, and must leave it as they found it."""
+    if not runtime.is_initialized():
+        runtime.init(engine=shared_engine, num_cpus=2, preload=WORKERS_NEED)
+    return shared_engine

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import WORKERS_NEED, leaving_nothing_behind, wait_until
+from conftest import WORKERS_NEED, wait_until
 
 from shoal import runtime
 
@@ -12,17 +12,9 @@ def nothing_left_behind():
     """Checked once for all, below: these tests share a runtime, which they must leave as they found it."""
 
 
-@pytest.fixture(scope="module", params=["serial", "native"])
-def shared_engine(request):
-    with leaving_nothing_behind():
-        yield request.param
-
-
 @pytest.fixture
-def engine(shared_engine):
-    if not runtime.is_initialized():
-        runtime.init(engine=shared_engine, num_cpus=2, preload=WORKERS_NEED)
-    return shared_engine
+def engine(engine_of_module):
+    return engine_of_module
 
 
 @runtime.remote
