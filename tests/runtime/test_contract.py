@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import WORKERS_NEED, wait_until
+from conftest import wait_until
 
 from shoal import runtime
 
