@@ -41,13 +41,6 @@ class AskResources:
 
 
 @dataclass(frozen=True)
-class ReleaseResources:
-    """The actor holds its resources no more."""
-
-    actor: Actor
-
-
-@dataclass(frozen=True)
 class EndProcess:
     """End the actor's process: kill it, or let what it runs finish first."""
 
@@ -62,7 +55,7 @@ class Tell:
     actor: Actor
 
 
-Command = AskResources | ReleaseResources | EndProcess | Tell
+Command = AskResources | EndProcess | Tell
 
 
 class ActorTable:
@@ -102,11 +95,14 @@ class ActorTable:
             return []
         return self._die(actor, reason, failure)
 
-    def granted(self, key: ActorKey, process: ProcessId) -> None:
-        """Event: it has its resources, and a process is made for it."""
-        actor = self.actors[key]
+    def granted(self, key: ActorKey, process: ProcessId) -> bool:
+        """Event: it has its resources, and a process is made for it. False if it does not want one any more."""
+        actor = self.actors.get(key)
+        if actor is None or actor.state not in ("pending", "restarting"):
+            return False
         actor.state, actor.process = "starting", process
         self._by_process[process] = actor
+        return True
 
     def constructed(self, process: ProcessId, failure: bytes | None) -> list[Command]:
         """Event: its constructor has returned, or failed."""
@@ -124,7 +120,6 @@ class ActorTable:
         actor = self._by_process.pop(process, None)
         if actor is not None and actor.state != "dead":
             actor.process = None
-            commands.append(ReleaseResources(actor))
             if actor.ending is not None:
                 commands += self._die(actor, actor.ending)
                 del self.actors[actor.key]
@@ -134,8 +129,6 @@ class ActorTable:
                 commands += [Tell(actor), AskResources(actor)]
             else:
                 commands += self._die(actor, reason)
-        elif actor is not None:
-            commands.append(ReleaseResources(actor))
         for owned in list(self.actors.values()):
             owned.watchers.discard(process)
             if owned.owner == process:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import messages as m
-from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, ReleaseResources, Tell
+from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
 from .leasing import Leasing
-from .pool import Process
 
 
 class Control:
@@ -33,52 +32,49 @@ class Control:
             m.ReserveName: self._on_reserve_name,
             m.CreateActor: self._on_create_actor,
             m.ActorFailed: lambda process, message: self._do(
-                self._actors.failed(message.actor, process.id, message.reason, message.failure)
+                self._actors.failed(message.actor, process, message.reason, message.failure)
             ),
-            m.Constructed: lambda process, message: self._do(self._actors.constructed(process.id, message.failure)),
+            m.ActorGranted: self._on_actor_granted,
+            m.ActorUp: self._on_actor_up,
+            m.Constructed: lambda process, message: self._do(self._actors.constructed(process, message.failure)),
             m.WatchActor: self._on_watch_actor,
             m.KillActor: self._on_kill_actor,
             m.ActorReleased: lambda process, message: self._do(self._actors.released(message.actor)),
-            m.FindActor: lambda process, message: tell(process.id, m.ActorFound(self._actors.find(message.name))),
+            m.FindActor: lambda process, message: tell(process, m.ActorFound(self._actors.find(message.name))),
             m.Publish: lambda process, message: self._published.update({message.key: message.payload}),
-            m.Lookup: lambda process, message: tell(process.id, m.Found(self._published.get(message.key))),
+            m.Lookup: lambda process, message: tell(process, m.Found(self._published.get(message.key))),
         }
 
     # Events -----------------------------------------------------------------------------------------------------
-
-    def class_of(self, actor: m.ActorKey) -> str:
-        """Return the name of an actor's class."""
-        return self._actors.actors[actor].class_name
-
-    def granted(self, actor: m.ActorKey, process: m.ProcessId) -> None:
-        """An actor has its resources, and a process is made for it."""
-        self._actors.granted(actor, process)
-
-    def came_up(self, actor: m.ActorKey, process: m.ProcessId) -> None:
-        """The process for an actor is up: its owner has what it needs."""
-        if actor in self._actors.actors:
-            self._tell(self._actors.actors[actor].owner, m.StartActor(actor, process))
 
     def process_died(self, process: m.ProcessId, reason: str) -> None:
         """A process is gone: an actor's, or an owner's."""
         self._do(self._actors.process_died(process, reason))
 
-    def _on_reserve_name(self, process: Process, message: m.ReserveName) -> None:
-        accepted = self._actors.reserve(message.name, message.actor, process.id, message.handle)
-        self._tell(process.id, m.NameReserved(accepted))
+    def _on_actor_granted(self, process: m.ProcessId, message: m.ActorGranted) -> None:
+        if not self._actors.granted(message.actor, process):
+            self._end_process(process, False)  # it has ended before its process was made
 
-    def _on_create_actor(self, process: Process, message: m.CreateActor) -> None:
-        actor = Actor(message.actor, process.id, message.class_name, message.demand, message.max_restarts)
+    def _on_actor_up(self, process: m.ProcessId, message: m.ActorUp) -> None:
+        if message.actor in self._actors.actors:  # its owner has what it needs
+            self._tell(self._actors.actors[message.actor].owner, m.StartActor(message.actor, process))
+
+    def _on_reserve_name(self, process: m.ProcessId, message: m.ReserveName) -> None:
+        accepted = self._actors.reserve(message.name, message.actor, process, message.handle)
+        self._tell(process, m.NameReserved(accepted))
+
+    def _on_create_actor(self, process: m.ProcessId, message: m.CreateActor) -> None:
+        actor = Actor(message.actor, process, message.class_name, message.demand, message.max_restarts)
         self._do(self._actors.create(actor, message.ready))
 
-    def _on_watch_actor(self, process: Process, message: m.WatchActor) -> None:
-        actor = self._actors.watch(message.actor, process.id)
+    def _on_watch_actor(self, process: m.ProcessId, message: m.WatchActor) -> None:
+        actor = self._actors.watch(message.actor, process)
         if actor is None:
-            self._tell(process.id, m.ActorState(message.actor, "dead", None, "its last handle is gone"))
+            self._tell(process, m.ActorState(message.actor, "dead", None, "its last handle is gone"))
         elif actor.state in ("alive", "dead"):
-            self._tell(process.id, _state_of(actor))
+            self._tell(process, _state_of(actor))
 
-    def _on_kill_actor(self, process: Process, message: m.KillActor) -> None:
+    def _on_kill_actor(self, process: m.ProcessId, message: m.KillActor) -> None:
         def kill() -> None:
             self._do(self._actors.kill(message.actor, message.no_restart))
 
@@ -95,9 +91,8 @@ class Control:
                 for watcher in command.actor.watchers:
                     self._tell(watcher, _state_of(command.actor))
             elif isinstance(command, AskResources):
-                self.leasing.want_actor(command.actor.owner, command.actor.key, command.actor.demand)
-            elif isinstance(command, ReleaseResources):
-                self.leasing.release_actor(command.actor.demand)
+                actor = command.actor
+                self.leasing.want_actor(m.ActorWanted(actor.key, actor.owner, actor.class_name, actor.demand))
             elif isinstance(command, EndProcess):
                 self._end_process(command.process, command.gracefully)
         self.leasing.grant()

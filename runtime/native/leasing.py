@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from . import messages as m
 from .pool import Lease, Process
-from .scheduler import Demand, GrantActor, Scheduler
+from .scheduler import GrantActor, Scheduler
 from .workers import Workers
 
 Tell = Callable[[m.ProcessId, m._Message], None]
@@ -19,8 +19,7 @@ class Leasing:
         scheduler: the node's resources.
         workers: its processes.
         tell: sends a message to a process.
-        actor_class: the name of an actor's class; called when its process is made.
-        actor_granted: told that a process is made for an actor.
+        announce: has what happened to an actor's process handled as if that process had said it.
     """
 
     def __init__(
@@ -28,11 +27,11 @@ class Leasing:
         scheduler: Scheduler,
         workers: Workers,
         tell: Tell,
-        actor_class: Callable[[m.ActorKey], str],
-        actor_granted: Callable[[m.ActorKey, m.ProcessId], None],
+        announce: Tell,
     ) -> None:
         self._scheduler, self._workers, self._tell = scheduler, workers, tell
-        self._actor_class, self._actor_granted = actor_class, actor_granted
+        self._announce = announce
+        self._actors: dict[m.ActorKey, m.ActorWanted] = {}
         self._most_idle = max(1, int(scheduler.total.get("CPU", 1)))
         self._idle: list[Process] = []
         self._stopped = False
@@ -41,7 +40,7 @@ class Leasing:
             m.ReturnLease: self._on_return_lease,
             m.Blocked: lambda process, message: self._set_blocked(process, True),
             m.Unblocked: lambda process, message: self._set_blocked(process, False),
-            m.AskResources: lambda process, message: tell(process.id, m.Resources(scheduler.available())),
+            m.AskResources: lambda process, message: tell(process, m.Resources(scheduler.available())),
         }
 
     def stop(self) -> None:
@@ -54,16 +53,17 @@ class Leasing:
             return
         for grant in self._scheduler.grant(most=self._workers.room):
             if isinstance(grant, GrantActor):
-                worker = self._workers.fork(self._actor_class(grant.actor))
-                worker.actor = grant.actor
-                self._actor_granted(grant.actor, worker.id)
+                wanted = self._actors.pop(grant.actor)
+                worker = self._workers.fork(wanted.class_name)
+                worker.actor = wanted
+                self._announce(worker.id, m.ActorGranted(grant.actor))
             else:
                 self._lend(Lease(grant.asker, grant.key, grant.demand))
 
     # Tasks ------------------------------------------------------------------------------------------------------
 
-    def _on_want_leases(self, process: Process, message: m.WantLeases) -> None:
-        self._scheduler.want(process.id, message.key, message.demand, message.count)
+    def _on_want_leases(self, process: m.ProcessId, message: m.WantLeases) -> None:
+        self._scheduler.want(process, message.key, message.demand, message.count)
         self.grant()
 
     def _lend(self, lease: Lease) -> None:
@@ -76,16 +76,19 @@ class Leasing:
             worker.lease = lease
 
     def begin(self, worker: Process) -> None:
-        """A leased worker is up: tell its asker."""
-        assert worker.lease is not None
-        if worker.lease.asker in self._workers.processes:
+        """A worker is up: tell whom it is for."""
+        if worker.actor is not None:
+            self._announce(worker.id, m.ActorUp(worker.actor.actor))
+        elif worker.lease is None:
+            return
+        elif worker.lease.asker in self._workers.processes:
             self._tell(worker.lease.asker, m.Leased(worker.lease.key, worker.id))
         else:
             self._end(worker)
 
-    def _on_return_lease(self, process: Process, message: m.ReturnLease) -> None:
+    def _on_return_lease(self, process: m.ProcessId, message: m.ReturnLease) -> None:
         worker = self._workers.processes.get(message.worker)
-        if worker is not None and worker.lease is not None and worker.lease.asker == process.id:
+        if worker is not None and worker.lease is not None and worker.lease.asker == process:
             self._end(worker)
 
     def _end(self, worker: Process) -> None:
@@ -112,7 +115,8 @@ class Leasing:
             self._dismiss(worker)
         self._idle.clear()
 
-    def _set_blocked(self, process: Process, blocked: bool) -> None:
+    def _set_blocked(self, process_id: m.ProcessId, blocked: bool) -> None:
+        process = self._workers.processes[process_id]
         if process.lease is None or process.blocked == blocked:
             return
         cpus = {"CPU": process.lease.demand.get("CPU", 0.0)}
@@ -127,6 +131,8 @@ class Leasing:
         """A process is gone: what it held is free, and what it asked for nobody wants."""
         if process in self._idle:
             self._idle.remove(process)
+        if process.actor is not None:
+            self._scheduler.give_back(process.actor.demand)
         if process.lease is not None:
             self._give_back(process)
             if not process.registered and process.lease.asker in self._workers.processes:
@@ -139,14 +145,12 @@ class Leasing:
 
     # Actors -----------------------------------------------------------------------------------------------------
 
-    def want_actor(self, owner: m.ProcessId, actor: m.ActorKey, demand: Demand) -> None:
+    def want_actor(self, wanted: m.ActorWanted) -> None:
         """An actor is to be started as soon as it can have its resources; see `grant`."""
-        self._scheduler.want_actor(owner, actor, demand)
+        self._actors[wanted.actor] = wanted
+        self._scheduler.want_actor(wanted.owner, wanted.actor, wanted.demand)
 
     def forget_actor(self, actor: m.ActorKey) -> None:
         """An actor is not to be started after all."""
+        self._actors.pop(actor, None)
         self._scheduler.forget_actor(actor)
-
-    def release_actor(self, demand: Demand) -> None:
-        """An actor holds its resources no more."""
-        self._scheduler.give_back(demand)

@@ -110,6 +110,27 @@ class ActorFailed(_Message):
     failure: bytes | None
 
 
+class ActorWanted(_Message):
+    """Between nodes: make a process for that actor as soon as it can have its resources."""
+
+    actor: ActorKey
+    owner: ProcessId
+    class_name: str
+    demand: dict[str, float]
+
+
+class ActorGranted(_Message):
+    """Of an actor's process, said by its node: it is being made."""
+
+    actor: ActorKey
+
+
+class ActorUp(_Message):
+    """Of an actor's process, said by its node: it is up."""
+
+    actor: ActorKey
+
+
 class StartActor(_Message):
     """To the owner of an actor: this fresh worker is to become it; send it what it needs."""
 

@@ -65,9 +65,9 @@ class Node:
         self._questions: list[Callable[[], None]] = []
         self._control = control = Control(self._tell, self._end_process, self._questions_later)
         scheduler = Scheduler(resources, idle_slots=4 * max(1, int(resources.get("CPU", 1))))
-        self._leasing = Leasing(scheduler, self._workers, self._tell, control.class_of, control.granted)
+        self._leasing = Leasing(scheduler, self._workers, self._tell, self._handle)
         control.leasing = self._leasing
-        self._handlers: dict[type, Callable[[Process, Any], None]] = {
+        self._handlers: dict[type, Callable[[m.ProcessId, Any], None]] = {
             **self._leasing.handlers,
             **control.handlers,
             m.NewArena: self._on_new_arena,
@@ -110,11 +110,15 @@ class Node:
                 process = self._processes.get(connection.peer or b"")
                 if process is None:
                     continue
-                action = partial(self._handlers[type(message)], process, message)
+                action = partial(self._handle, process.id, message)
                 if type(message) in _QUESTIONS:
                     self._questions.append(action)
                 else:
                     action()
+
+    def _handle(self, process: m.ProcessId, message: m._Message) -> None:
+        """Do what a process asks for, or what follows from what it says."""
+        self._handlers[type(message)](process, message)
 
     def _tell(self, process_id: m.ProcessId, message: m._Message) -> None:
         """Send a message to a process of this node, if it lives."""
@@ -152,10 +156,7 @@ class Node:
         connection.peer, process.connection = process.id, connection
         welcome = m.Registered(process.id, process.index, os.getpid(), self._resources)
         connection.send(welcome, (os.dup(self._workers.board_fd),))
-        if process.lease is not None:
-            self._leasing.begin(process)
-        elif process.actor is not None:
-            self._control.came_up(process.actor, process.id)
+        self._leasing.begin(process)
 
     # Workers ----------------------------------------------------------------------------------------------------
 
@@ -164,7 +165,7 @@ class Node:
         if connection is not None:
             while messages := connection.receive_with_fds():  # what it said last counts
                 for message in messages:
-                    self._handlers[type(message)](process, message)
+                    self._handle(process.id, message)
             self._loop.unwatch(connection.fileno())
             connection.close()
         self._on_death(process, reason)
@@ -187,13 +188,14 @@ class Node:
         else:
             process.kill()
 
-    def _on_preload(self, process: Process, message: m.Preload) -> None:
+    def _on_preload(self, process: m.ProcessId, message: m.Preload) -> None:
         self._workers.preload(message)
         self._leasing.dismiss_idle()  # they were forked without these modules
 
     # Shared memory ----------------------------------------------------------------------------------------------
 
-    def _on_new_arena(self, process: Process, message: m.NewArena) -> None:
+    def _on_new_arena(self, process_id: m.ProcessId, message: m.NewArena) -> None:
+        process = self._processes[process_id]
         assert process.connection is not None
         fd = process.connection.fds.popleft()
         process.arenas.append(fd)

@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from .connection import Connection
+from .messages import ActorWanted
 
 _TAIL_LINES = 20
 
@@ -37,7 +38,7 @@ class Process:
     Attributes:
         registered: for a worker: it has come up.
         lease: for a worker: whom it works for; None while it idles.
-        actor: for a worker: the actor that it is.
+        actor: for a worker: the actor that it is made for.
         blocked: its task waits for others, so its CPUs are free meanwhile.
         ended: we have told it to end, or killed it.
         tail: the last lines that it printed.
@@ -52,7 +53,7 @@ class Process:
     log_to_driver: bool = False
     registered: bool = False
     lease: Lease | None = None
-    actor: bytes | None = None
+    actor: ActorWanted | None = None
     blocked: bool = False
     ended: bool = False
     arenas: list[int] = field(default_factory=list)

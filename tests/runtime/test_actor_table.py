@@ -2,7 +2,7 @@
 
 import pytest
 
-from shoal.runtime.native.actor_table import Actor, ActorTable, AskResources, EndProcess, ReleaseResources, Tell
+from shoal.runtime.native.actor_table import Actor, ActorTable, AskResources, EndProcess, Tell
 
 OWNER, FIRST, SECOND = b"owner", b"process1", b"process2"
 KEY = b"actor"
@@ -69,23 +69,23 @@ def test_a_failing_constructor_makes_it_dead_and_the_process_may_leave(table):
     actor = start(table, state="starting")
     assert table.constructed(FIRST, b"trouble") == [Tell(actor), EndProcess(FIRST, gracefully=True)]
     assert (actor.state, actor.failure) == ("dead", b"trouble")
-    assert table.process_died(FIRST, "exit") == [ReleaseResources(actor)]
+    assert table.process_died(FIRST, "exit") == []
 
 
 def test_a_crash_without_restarts_is_its_death(table):
     actor = start(table)
-    assert table.process_died(FIRST, "signal 9") == [ReleaseResources(actor), Tell(actor)]
+    assert table.process_died(FIRST, "signal 9") == [Tell(actor)]
     assert (actor.state, actor.reason, actor.process) == ("dead", "signal 9", None)
     assert table.kill(KEY, no_restart=True) == []
 
 
 def test_restarts_are_counted(table):
     actor = start(table, max_restarts=1)
-    assert table.process_died(FIRST, "boom") == [ReleaseResources(actor), Tell(actor), AskResources(actor)]
+    assert table.process_died(FIRST, "boom") == [Tell(actor), AskResources(actor)]
     assert (actor.state, actor.reason) == ("restarting", "boom")
     table.granted(KEY, SECOND)
     table.constructed(SECOND, None)
-    assert table.process_died(SECOND, "again") == [ReleaseResources(actor), Tell(actor)]
+    assert table.process_died(SECOND, "again") == [Tell(actor)]
     assert actor.state == "dead"
 
 
@@ -108,7 +108,7 @@ def test_a_crash_while_starting_counts_as_a_crash(table):
 def test_kill_ends_the_process_and_the_resources_are_free_only_when_it_is_gone(table):
     actor = start(table, max_restarts=-1)
     assert table.kill(KEY, no_restart=True) == [EndProcess(FIRST, gracefully=False), Tell(actor)]
-    assert table.process_died(FIRST, "signal 9") == [ReleaseResources(actor)]
+    assert table.process_died(FIRST, "signal 9") == []
     assert actor.state == "dead"
 
 
@@ -128,7 +128,7 @@ def test_killed_while_restarting(table):
 def test_released_while_alive_it_finishes_what_it_runs(table):
     actor = start(table, max_restarts=-1)
     assert table.released(KEY) == [EndProcess(FIRST, gracefully=True)]
-    assert table.process_died(FIRST, "exit 0") == [ReleaseResources(actor), Tell(actor)]
+    assert table.process_died(FIRST, "exit 0") == [Tell(actor)]
     assert actor.reason == "its last handle is gone"
     assert not table.actors
 
@@ -141,7 +141,7 @@ def test_released_before_it_lives_it_is_forgotten(table, state):
     assert (EndProcess(FIRST, gracefully=False) in commands) == (state == "starting")
     assert not table.actors
     if state == "starting":
-        assert table.process_died(FIRST, "signal 9") == [ReleaseResources(actor)]
+        assert table.process_died(FIRST, "signal 9") == []
 
 
 def test_released_after_its_death_it_is_forgotten(table):
