@@ -7,7 +7,9 @@ the node starts for the actor, the first and those after a crash.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
+from collections.abc import Iterator
 
 import msgspec
 
@@ -16,10 +18,12 @@ from ..exceptions import ActorUnavailableError, InputError
 from ..failure import pack_error
 from ..options import ActorOptions
 from ..refs import ObjectRef
+from ..reports import TaskReport
 from ..resources import check_feasible
 from ..serial import died
 from ..serialization import take_out_refs
 from . import messages as m
+from .call_reports import call_groups, call_rows
 from .calls import Pending
 from .client import Client
 from .connection import Connection
@@ -46,7 +50,7 @@ class _Constructor:
         self.cls, self.options, self.arguments = cls, options, arguments
 
 
-class _Link:
+class Link:
     """This process's line to one actor."""
 
     __slots__ = (
@@ -82,8 +86,8 @@ class ActorCalls:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._links: dict[bytes, _Link] = {}
-        self._running: dict[bytes, _Link] = {}
+        self._links: dict[bytes, Link] = {}
+        self._running: dict[bytes, Link] = {}
         client.handlers[m.StartActor] = self._on_start
         client.handlers[m.ActorState] = lambda node, message: self._on_state(message)
         client.on_death.append(self._on_death)
@@ -118,7 +122,7 @@ class ActorCalls:
             )
         pending = Pending(cls.name, cls, [lifetime.id], packed, slots, [*slots, *inner, *cls.captured], 0)
         with client.lock:
-            link = self._links[key] = _Link(key, cls.name, _Constructor(cls, options, pending))
+            link = self._links[key] = Link(key, cls.name, _Constructor(cls, options, pending))
             client.on_gone[lifetime.id] = lambda: self._released(link)
             if slots:
                 # Declared at once: others may get its handle, and ask the node for it, before the arguments are there.
@@ -132,7 +136,7 @@ class ActorCalls:
         handle = _Handle(actor.id, actor.lifetime.id, actor.class_name, actor.num_returns, actor.max_task_retries)
         return self._client.ask_node(m.ReserveName(actor.id, name, msgspec.msgpack.encode(handle))).accepted
 
-    def _start(self, link: _Link, message: m.CreateActor) -> None:
+    def _start(self, link: Link, message: m.CreateActor) -> None:
         if link.constructor is None:
             return  # killed or released while its arguments were awaited
         failure = failed_slot(self._client, link.constructor.arguments)
@@ -154,13 +158,13 @@ class ActorCalls:
         connection.send(m.Function(cls.id, cls.payload))
         connection.send(m.Construct(message.actor, cls.id, cls.name, pending.arguments, slots))
 
-    def _released(self, link: _Link) -> None:
+    def _released(self, link: Link) -> None:
         # Whatever waits for the actor holds a reference to its lifetime, so nothing does.
         self._client.node.send(m.ActorReleased(link.key))
         del self._links[link.key]
         self._forget_constructor(link)
 
-    def _forget_constructor(self, link: _Link) -> None:
+    def _forget_constructor(self, link: Link) -> None:
         if link.constructor is not None:
             pending, link.constructor = link.constructor.arguments, None
             finish(self._client, pending, [m.Value(b"")])
@@ -203,15 +207,15 @@ class ActorCalls:
             self._pump(link)
         return refs
 
-    def _watch(self, actor: ActorId) -> _Link:
+    def _watch(self, actor: ActorId) -> Link:
         self._client.check()
         actor_id = actor.id  # the actor itself holds its lifetime
-        link = self._links[actor_id] = _Link(actor_id, actor.class_name)
+        link = self._links[actor_id] = Link(actor_id, actor.class_name)
         self._client.on_gone[actor.lifetime.id] = lambda: self._links.pop(actor_id, None)
         self._client.node.send(m.WatchActor(actor_id))
         return link
 
-    def _pump(self, link: _Link) -> None:
+    def _pump(self, link: Link) -> None:
         queue = link.queue
         if link.state == "dead":
             while queue:
@@ -225,7 +229,7 @@ class ActorCalls:
             else:
                 finish(self._client, pending, [failure] * len(pending.returns))
 
-    def _send(self, link: _Link, connection: Connection, pending: Pending) -> None:
+    def _send(self, link: Link, connection: Connection, pending: Pending) -> None:
         client = self._client
         assert link.process is not None
         slots: list[m.Value] = []
@@ -235,6 +239,7 @@ class ActorCalls:
         if connection.post(message):
             # While the actor is busy there is no hurry: its next reply, at the latest, has this flushed.
             client.reactor.flush_soon(connection) if link.inflight else connection.flush()
+        pending.sent = time.monotonic()
         link.inflight[pending.task] = pending
         self._running[pending.task] = link
 
@@ -248,6 +253,14 @@ class ActorCalls:
                 link.connection = None  # what we call from now on must not reach it while it is being killed
                 if no_restart:
                     self._on_state(m.ActorState(actor.id, "dead", None, "it was killed by kill()"))
+
+    def report(self) -> Iterator[TaskReport]:
+        """Yield a row for each call that has not ended, and for each actor that has not started."""
+        return call_rows(self._client, self._links.values())
+
+    def report_groups(self) -> Iterator[TaskReport]:
+        """Yield the same, counted by actor, method and state."""
+        return call_groups(self._links.values())
 
     # Events -----------------------------------------------------------------------------------------------------
 
@@ -282,7 +295,7 @@ class ActorCalls:
             self._forget_constructor(link)
         self._pump(link)
 
-    def _settle_interrupted(self, link: _Link) -> None:
+    def _settle_interrupted(self, link: Link) -> None:
         """Decide about the calls that were under way when the actor's process died."""
         again = []
         for pending in link.interrupted:
@@ -300,7 +313,7 @@ class ActorCalls:
         link.interrupted = []
         link.queue.extendleft(reversed(again))
 
-    def _fail_dead(self, link: _Link, pending: Pending) -> None:
+    def _fail_dead(self, link: Link, pending: Pending) -> None:
         actor = ActorId(link.key, None, link.name)  # type: ignore[arg-type]
         error = died(f"{link.name}.{pending.name}", actor, link.reason, None)
         value = m.Value(pack_error(error, link.failure), failed=True)

@@ -80,6 +80,10 @@ class ActorTable:
         found = self._names.get(name)
         return None if found is None else found[2]
 
+    def names(self) -> dict[ActorKey, str]:
+        """Return the names of actors, by key."""
+        return {entry[0]: name for name, entry in self._names.items()}
+
     # Events -----------------------------------------------------------------------------------------------------
 
     def create(self, actor: Actor, ready: bool) -> list[Command]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ..engine import Function
@@ -36,9 +37,22 @@ class Pending:
         keeps: references that must live until the reply: slots, those inside arguments, the actor's lifetime.
         missing: how many slots have no value yet.
         retries: how many times it may be sent again after a crash; -1: without limit.
+        submitted, sent: when `.remote()` was called and when it last went to a process (0: not yet), monotonic seconds.
     """
 
-    __slots__ = ("arguments", "function", "keeps", "missing", "name", "retries", "returns", "slots", "task")
+    __slots__ = (
+        "arguments",
+        "function",
+        "keeps",
+        "missing",
+        "name",
+        "retries",
+        "returns",
+        "sent",
+        "slots",
+        "submitted",
+        "task",
+    )
 
     def __init__(  # noqa: PLR0917  # made for each call: names cost time
         self,
@@ -59,6 +73,8 @@ class Pending:
         self.keeps = keeps
         self.missing = 0
         self.retries = retries
+        self.submitted = time.monotonic()
+        self.sent = 0.0
 
     def use_retry(self) -> bool:
         """Return whether it may be sent again after a crash, and count that."""

@@ -10,6 +10,7 @@ user threads ──▶ Client ── TaskCalls ── ActorCalls        this pro
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 from ..exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, OwnerDiedError
 from ..failure import pack_error
 from ..refs import ObjectRef, short
+from ..reports import EVENTS_KEPT, Event
 from . import messages as m
 from .arena import Board
 from .connection import Connection
@@ -28,6 +30,9 @@ from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_o
 from .reactor import Waiter
 from .store import Store
 
+#: Environment variable: "1" has every process note where its objects are made.
+RECORD_CALL_SITES = "SHOAL_RECORD_CALL_SITES"
+
 
 class Client(Links):
     """One process's objects, over its links; arguments as for `Links`.
@@ -35,6 +40,11 @@ class Client(Links):
     Attributes:
         on_gone: what to do once no reference to an object is left in this process.
         before_block, after_block: called around every wait that blocks.
+        waits: threads that wait: name, since when (monotonic seconds), objects, how many of them are wanted.
+        executing: tasks and calls that run here now: name, since when.
+        events: what has happened; see `reports.Event`.
+        sites: where objects of this process were made, if that is recorded.
+        on_node_lost: what to call when the node is gone.
     """
 
     def __init__(self, session: str, process: bytes | None, *, log_to_driver: bool = False) -> None:
@@ -48,6 +58,11 @@ class Client(Links):
         self.on_gone: dict[bytes, Callable[[], object]] = {}
         self.before_block: Callable[[], None] = lambda: None
         self.after_block: Callable[[], None] = lambda: None
+        self.waits: dict[Waiter, tuple[str, float, list[bytes], int]] = {}
+        self.executing: dict[bytes, tuple[str, float]] = {}
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.sites: dict[bytes, str] | None = {} if os.environ.get(RECORD_CALL_SITES) == "1" else None
+        self.on_node_lost: list[Callable[[], None]] = []
         self._numbers = 0
         self._requests: dict[bytes, list[bytes]] = {}
         self.handlers |= {
@@ -81,6 +96,8 @@ class Client(Links):
         for object_id, record in list(self.objects.records.items()):
             if record.value is None:
                 self.objects.fulfil(object_id, failure)
+        for action in self.on_node_lost:
+            action()
 
     def busy(self) -> bool:
         """Return whether this thread is in the middle of changing state: it must not be interrupted here."""
@@ -278,7 +295,7 @@ class Client(Links):
             if not waiter.ready:
                 self.check()
         if not waiter.ready and timeout != 0:
-            self._block(waiter, None if timeout is None else time.monotonic() + timeout)
+            self._block_known(waiter, timeout, refs, count)
         elif timeout == 0:
             self._block(waiter, time.monotonic() + 0.0005)  # what has arrived already counts
         if not waiter.ready:
@@ -287,6 +304,15 @@ class Client(Links):
                     if record.waiters and callback in record.waiters:
                         record.waiters.remove(callback)
         return records
+
+    def _block_known(self, waiter: Waiter, timeout: float | None, refs: Sequence[ObjectRef], count: int) -> None:
+        """Block, and let others see that."""
+        now = time.monotonic()
+        self.waits[waiter] = (threading.current_thread().name, now, [ref.id for ref in refs], count)
+        try:
+            self._block(waiter, None if timeout is None else now + timeout)
+        finally:
+            del self.waits[waiter]
 
     def _block(self, waiter: Waiter, deadline: float | None) -> None:
         if waiter.ready:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..reports import ActorReport
 from . import messages as m
 from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
 from .leasing import Leasing
@@ -44,6 +45,25 @@ class Control:
             m.Publish: lambda process, message: self._published.update({message.key: message.payload}),
             m.Lookup: lambda process, message: tell(process, m.Found(self._published.get(message.key))),
         }
+
+    def describe(self) -> list[ActorReport]:
+        """Return all actors that are not forgotten."""
+        names = self._actors.names()
+        return [
+            ActorReport(
+                actor.key,
+                actor.class_name,
+                names.get(actor.key, ""),
+                actor.owner,
+                actor.state,
+                actor.process or b"",
+                actor.restarts,
+                actor.max_restarts,
+                actor.demand,
+                actor.reason,
+            )
+            for actor in self._actors.actors.values()
+        ]
 
     # Events -----------------------------------------------------------------------------------------------------
 

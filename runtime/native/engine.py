@@ -8,15 +8,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import NodeDiedError
+from ..reports import NodeReport
 from ..resources import machine_resources
 from . import messages as m
 from .actor_calls import ActorCalls
 from .client import Client
 from .connection import Connection
 from .interrupts import InterruptGuard
+from .reporting import Reporting
 from .task_calls import TaskCalls
 
 if TYPE_CHECKING:
@@ -68,6 +71,11 @@ class NativeEngine:
         self.client = client
         self._tasks = TaskCalls(client)
         self._actors = ActorCalls(client)
+        self._reporting = Reporting(
+            client,
+            lambda: chain(self._tasks.report(), self._actors.report()),
+            lambda: chain(self._tasks.report_groups(), self._actors.report_groups()),
+        )
         client.handlers[m.Reply] = self._on_reply
         self.adopt = client.adopt
         self.get = client.get
@@ -117,6 +125,10 @@ class NativeEngine:
     def available_resources(self) -> dict[str, float]:
         """Ask the node what is free."""
         return self.client.ask_node(m.AskResources()).available
+
+    def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
+        """Ask the node how everything is."""
+        return self._reporting.ask(sections, limit)
 
     def shutdown(self) -> None:
         """End the node and with it everything else; in a worker: nothing, it is not the worker's to end."""

@@ -77,6 +77,8 @@ class Executor:
             values = self._succeed(item, self._begin(item))
         except Exception as error:  # a task's exception is a value
             values = self._fail(item, error)
+        finally:
+            self._client.executing.pop(item.message.task, None)
         self._end(item, values)
 
     def construct(self, item: Item) -> None:
@@ -99,8 +101,10 @@ class Executor:
         item.started = time.perf_counter()
         if item.code is not None:
             item.name = message.name
+            self._client.executing[message.task] = (item.name, item.started)
             return self._apply(item.code.load(), message)
         item.name = f"{self.class_name}.{message.method}"
+        self._client.executing[message.task] = (item.name, item.started)
         return self._apply(getattr(self.actor, message.method), message)
 
     def _apply(self, function: Callable, message: Any) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..reports import RequestReport
 from . import messages as m
 from .pool import Lease, Process
-from .scheduler import GrantActor, Scheduler
+from .scheduler import Demand, GrantActor, Scheduler
 from .workers import Workers
 
 Tell = Callable[[m.ProcessId, m._Message], None]
@@ -154,3 +155,13 @@ class Leasing:
         """An actor is not to be started after all."""
         self._actors.pop(actor, None)
         self._scheduler.forget_actor(actor)
+
+    def describe(self) -> tuple[Demand, Demand, list[RequestReport]]:
+        """Return what the node has, what of it is in use, and who waits for it, in the order of the queue."""
+        total, available = self._scheduler.total, self._scheduler.available()
+        used = {name: amount - available[name] for name, amount in total.items()}
+        requests = [
+            RequestReport(request.asker, request.actor or b"", request.demand, request.count)
+            for request in self._scheduler.waiting()
+        ]
+        return total, used, requests

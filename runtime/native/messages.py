@@ -17,6 +17,7 @@ import msgspec
 
 # One name for the whole protocol: the others say `m.Push`, wherever it is written.
 from .peer_messages import *  # noqa: F403
+from .state_messages import *  # noqa: F403
 from .wire import ActorKey, ObjectId, ProcessId, Span, Value, _Message  # noqa: F401
 
 # Process ↔ node ---------------------------------------------------------------------------------------------------

@@ -22,8 +22,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
 import setproctitle
 
+from ..reports import NodeReport
 from . import messages as m
 from .connection import Connection, accept, listen
 from .control import Control
@@ -31,6 +33,7 @@ from .dead_arenas import DeadArenas
 from .forkserver import start_fork_server
 from .leasing import Leasing
 from .loop import Loop
+from .node_reports import NodeReports, describe_worker
 from .pool import Process
 from .scheduler import Scheduler
 from .workers import Workers
@@ -67,10 +70,14 @@ class Node:
         scheduler = Scheduler(resources, idle_slots=4 * max(1, int(resources.get("CPU", 1))))
         self._leasing = Leasing(scheduler, self._workers, self._tell, self._handle)
         control.leasing = self._leasing
+        self._session, self._started, self._deaths = session, time.monotonic(), 0
+        self._reports = NodeReports(self._loop, self._processes, self._describe)
         self._handlers: dict[type, Callable[[m.ProcessId, Any], None]] = {
             **self._leasing.handlers,
             **control.handlers,
             m.NewArena: self._on_new_arena,
+            m.AskState: lambda process, message: self._answer_state(self._processes[process].connection, message),
+            m.StateReport: self._reports.on_report,
             m.Free: lambda process, message: self._dead_arenas.free(message.spans),
             m.Preload: self._on_preload,
             m.Shutdown: lambda process, message: self._stop(),
@@ -99,7 +106,12 @@ class Node:
     def _read(self, connection: Connection) -> None:
         if connection.blocked:
             connection.flush()
-        messages = connection.receive_with_fds()
+        try:
+            messages = connection.receive_with_fds()
+        except msgspec.MsgspecError:
+            if connection.peer is not None:
+                raise
+            messages = None  # an observer of another version must not end the node
         if messages is None:
             self._on_hang_up(connection)
             return
@@ -109,6 +121,8 @@ class Node:
             else:
                 process = self._processes.get(connection.peer or b"")
                 if process is None:
+                    if isinstance(message, m.AskState):  # an observer, which is none of our processes
+                        self._answer_state(connection, message)
                     continue
                 action = partial(self._handle, process.id, message)
                 if type(message) in _QUESTIONS:
@@ -171,12 +185,14 @@ class Node:
         self._on_death(process, reason)
 
     def _on_death(self, process: Process, reason: str) -> None:
+        self._deaths += not process.driver and not process.ended
         self._workers.forget(process)
         self._leasing.process_died(process)
         self._dead_arenas.process_died(process.id, process.arenas, self._processes.keys())
         for other in self._processes:
             self._tell(other, m.ProcessDied(process.id, reason))
         self._control.process_died(process.id, reason)
+        self._reports.process_died(process.id)
 
     def _end_process(self, process_id: m.ProcessId, gracefully: bool) -> None:
         process = self._processes.get(process_id)
@@ -200,6 +216,28 @@ class Node:
         fd = process.connection.fds.popleft()
         process.arenas.append(fd)
         self._tell(process.id, m.ArenaHeld(fd))
+
+    # Introspection ----------------------------------------------------------------------------------------------
+
+    def _answer_state(self, connection: Connection | None, message: m.AskState) -> None:
+        if connection is not None:
+            self._reports.answer(connection, message)
+
+    def _describe(self) -> NodeReport:
+        total, used, requests = self._leasing.describe()
+        return NodeReport(
+            self._workers.prefix,
+            self._session,
+            os.getpid(),
+            socket.gethostname(),
+            self._started,
+            total,
+            used,
+            worker_deaths=self._deaths,
+            workers=[describe_worker(process) for process in self._processes.values()],
+            actors=self._control.describe(),
+            requests=requests,
+        )
 
     # The end ----------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,16 @@ class GrantActor:
     actor: ActorKey
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A request that waits: of a process for `count` workers, or for the start of `actor`."""
+
+    asker: ProcessId
+    actor: ActorKey | None
+    demand: Demand
+    count: int
+
+
 @dataclass
 class _Request:
     asker: ProcessId
@@ -57,6 +67,10 @@ class Scheduler:
     def available(self) -> Demand:
         """Return what is free; never below zero, though a task that wakes up may overdraw."""
         return {name: max(0.0, amount - self._used.get(name, 0.0)) for name, amount in self.total.items()}
+
+    def waiting(self) -> list[Waiting]:
+        """Return the requests that cannot be granted now, in the order of the queue."""
+        return [Waiting(r.asker, r.key if isinstance(r.key, bytes) else None, r.demand, r.count) for r in self._waiting]
 
     def want(self, asker: ProcessId, key: int, demand: Demand, count: int) -> None:
         """Event: a process could use `count` more workers for its kind `key`; replaces what it said before."""

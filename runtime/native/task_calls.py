@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from ..engine import Arguments, Function
 from ..exceptions import WorkerCrashedError
 from ..failure import pack_error
 from ..options import TaskOptions
 from ..refs import ObjectRef
+from ..reports import TaskReport
 from ..resources import check_feasible
 from ..serialization import take_out_refs
 from . import messages as m
+from .call_reports import task_groups, task_rows
 from .calls import Pending, remember
 from .client import Client
 from .connection import Connection
@@ -45,7 +47,7 @@ class _Lease:
         self.idle_since = time.monotonic()
 
 
-class _Kind:
+class Kind:
     """Tasks that ask for the same resources, and the leases that fit them."""
 
     def __init__(self, key: int, demand: dict[str, float]) -> None:
@@ -61,9 +63,10 @@ class TaskCalls:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._kinds: dict[tuple, _Kind] = {}
-        self._by_key: list[_Kind] = []
-        self._running: dict[bytes, tuple[_Kind, _Lease]] = {}
+        self._kinds: dict[tuple, Kind] = {}
+        self._by_key: list[Kind] = []
+        self._awaiting: dict[bytes, tuple[Kind, Pending]] = {}
+        self._running: dict[bytes, tuple[Kind, _Lease]] = {}
         self._seconds: dict[bytes, float] = {}
         self._ticking = False
         client.handlers[m.Leased] = self._on_leased
@@ -86,19 +89,33 @@ class TaskCalls:
             keeps = [*slots, *inner, *function.captured] if slots or inner or function.captured else []
             pending = Pending(function.name, function, ids, packed, slots, keeps, options.max_retries)
             kind = self._kind(demand)
-            if not slots or not await_slots(client, pending, lambda: self._enqueue(kind, pending)):
+            if slots and await_slots(client, pending, lambda: self._arguments_came(pending)):
+                self._awaiting[pending.task] = (kind, pending)
+            else:
                 self._enqueue(kind, pending)
         return refs
 
-    def _kind(self, demand: dict[str, float]) -> _Kind:
+    def report(self) -> Iterator[TaskReport]:
+        """Yield a row for each task that has not ended."""
+        return task_rows(self._client, self._by_key, self._awaiting.values())
+
+    def report_groups(self) -> Iterator[TaskReport]:
+        """Yield the same, counted by name and state."""
+        return task_groups(self._by_key, self._awaiting.values())
+
+    def _kind(self, demand: dict[str, float]) -> Kind:
         key = tuple(sorted(demand.items()))
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = _Kind(len(self._by_key), demand)
+            kind = self._kinds[key] = Kind(len(self._by_key), demand)
             self._by_key.append(kind)
         return kind
 
-    def _enqueue(self, kind: _Kind, pending: Pending) -> None:
+    def _arguments_came(self, pending: Pending) -> None:
+        kind, _ = self._awaiting.pop(pending.task)
+        self._enqueue(kind, pending)
+
+    def _enqueue(self, kind: Kind, pending: Pending) -> None:
         failure = failed_slot(self._client, pending)
         if failure is not None:
             finish(self._client, pending, [failure] * len(pending.returns))
@@ -106,7 +123,7 @@ class TaskCalls:
         kind.queue.append(pending)
         self._pump(kind)
 
-    def _pump(self, kind: _Kind) -> None:
+    def _pump(self, kind: Kind) -> None:
         """Push what can be pushed, then say how many workers more could be used."""
         queue = kind.queue
         while queue:
@@ -125,7 +142,7 @@ class TaskCalls:
         return 1 if seconds is None else max(1, min(_MOST_AHEAD, int(_AHEAD / max(seconds, 1e-6))))
 
     @staticmethod
-    def _best_lease(kind: _Kind, depth: int) -> _Lease | None:
+    def _best_lease(kind: Kind, depth: int) -> _Lease | None:
         best = None
         for lease in kind.leases.values():
             if (
@@ -136,7 +153,7 @@ class TaskCalls:
                 best = lease
         return best
 
-    def _push(self, kind: _Kind, lease: _Lease, pending: Pending) -> None:
+    def _push(self, kind: Kind, lease: _Lease, pending: Pending) -> None:
         client, connection, function = self._client, lease.connection, pending.function
         assert function is not None
         if function.id not in connection.functions:
@@ -153,6 +170,7 @@ class TaskCalls:
         if connection.post(message):
             # While the worker is busy there is no hurry: its next reply, at the latest, has this flushed.
             client.reactor.flush_soon(connection) if lease.inflight else connection.flush()
+        pending.sent = time.monotonic()
         lease.inflight[pending.task] = pending
         self._running[pending.task] = (kind, lease)
 
@@ -211,7 +229,7 @@ class TaskCalls:
             if lease is not None:
                 self._rescue(kind, list(lease.inflight.values()), reason)
 
-    def _rescue(self, kind: _Kind, tasks: list[Pending], reason: str) -> None:
+    def _rescue(self, kind: Kind, tasks: list[Pending], reason: str) -> None:
         """Queue again what a dead worker had; only the first task was running and can be to blame."""
         for pending in tasks:
             del self._running[pending.task]

@@ -29,6 +29,7 @@ class Workers:
 
     Attributes:
         processes: those that live, by id.
+        prefix: the node's part of its processes' ids.
         board_fd: descriptor of the board of holders.
     """
 
@@ -47,7 +48,7 @@ class Workers:
         self._on_exit, self._stop = on_exit, stop
         self._by_pid: dict[int, Process] = {}
         self._free_lines = list(range(MOST_PROCESSES - 1, -1, -1))
-        self._prefix = os.urandom(4)
+        self.prefix = os.urandom(4)
         self._numbers = 0
         self._failed_starts = 0
         fork_server.on_blocked = loop.wait_for_room
@@ -61,7 +62,7 @@ class Workers:
     def new(self, title: str) -> Process:
         """Return the record of a new process."""
         self._numbers += 1
-        process = Process(self._prefix + self._numbers.to_bytes(4, "big"), self._free_lines.pop(), title)
+        process = Process(self.prefix + self._numbers.to_bytes(4, "big"), self._free_lines.pop(), title)
         self.processes[process.id] = process
         self._board.open_line(process.index)
         return process

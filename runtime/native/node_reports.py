@@ -1,0 +1,122 @@
+"""The node's side of introspection: it asks its processes, waits for their answers a moment, and adds what it knows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ..reports import NodeReport, WorkerReport
+from . import messages as m
+from .connection import Connection
+from .loop import Loop
+from .pool import Process
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+Collected = Callable[[list[bytes], list[m.ProcessId]], None]
+
+
+@dataclass
+class _Question:
+    awaited: set[m.ProcessId]
+    then: Collected
+    reports: list[bytes] = field(default_factory=list)
+
+
+class NodeReports:
+    """Collects the reports of all processes of the node.
+
+    Args:
+        loop: for the time limit.
+        processes: those that live.
+        describe: returns the node's own report.
+    """
+
+    def __init__(self, loop: Loop, processes: dict[bytes, Process], describe: Callable[[], NodeReport]) -> None:
+        self._loop, self._processes, self._describe = loop, processes, describe
+        self._questions: dict[int, _Question] = {}
+        self._numbers = 0
+
+    def answer(self, connection: Connection, message: m.AskState) -> None:
+        """Send the state to whoever asked, a process of ours or not."""
+
+        def send(reports: list[bytes], silent: list[m.ProcessId]) -> None:
+            connection.send(m.State(message.question, msgspec.msgpack.encode(self._describe()), reports, silent))
+
+        self.collect(message.sections, message.limit, message.seconds, send)
+
+    def collect(self, sections: list[str], limit: int, seconds: float, then: Collected) -> None:
+        """Ask all processes; call `then(reports, silent)` when all have answered or the time is over."""
+        self._numbers += 1
+        number = self._numbers
+        asked = {process.id for process in self._processes.values() if process.connection is not None}
+        self._questions[number] = _Question(asked, then)
+        for process_id in asked:
+            connection = self._processes[process_id].connection
+            assert connection is not None
+            connection.send(m.ReportState(number, sections, limit))
+        if asked:
+            self._loop.call_later(seconds, lambda: self._close(number))
+        else:
+            self._close(number)
+
+    def on_report(self, process: m.ProcessId, message: m.StateReport) -> None:
+        """Event: a process has answered."""
+        question = self._questions.get(message.question)
+        if question is not None and process in question.awaited:  # else it is too late
+            question.reports.append(message.payload)
+            self._no_longer(message.question, question, process)
+
+    def process_died(self, process: m.ProcessId) -> None:
+        """Event: a process is gone, and will not answer."""
+        for number, question in list(self._questions.items()):
+            self._no_longer(number, question, process)
+
+    def _no_longer(self, number: int, question: _Question, process: m.ProcessId) -> None:
+        question.awaited.discard(process)
+        if not question.awaited:
+            self._close(number)
+
+    def _close(self, number: int) -> None:
+        question = self._questions.pop(number, None)
+        if question is not None:
+            question.then(question.reports, sorted(question.awaited))
+
+
+def describe_worker(process: Process) -> WorkerReport:
+    """Return what a node knows of one of its processes."""
+    cpu_seconds, started, memory = usage_of(process.pid)
+    demand = process.held() if process.actor is None else process.actor.demand
+    return WorkerReport(
+        process.id,
+        process.pid,
+        process.title,
+        process.driver,
+        process.driver or process.registered,
+        demand,
+        process.actor.actor if process.actor is not None else b"",
+        process.lease.asker if process.lease is not None else b"",
+        process.blocked,
+        process.ended,
+        cpu_seconds,
+        started,
+        memory,
+        sum(os.fstat(fd).st_blocks * 512 for fd in process.arenas),
+    )
+
+
+def usage_of(pid: int) -> tuple[float, float, int]:
+    """Return a process's CPU seconds, its start (monotonic seconds) and its resident bytes; zeros if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0, 0.0, 0
+    # The kernel counts starts from boot, sleep included; monotonic time leaves sleep out.
+    asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[19]) / _TICKS - asleep, int(fields[21]) * _PAGE

@@ -1,0 +1,41 @@
+"""The part of the protocol by which someone learns what goes on; payloads are the rows of `shoal.runtime.reports`."""
+
+from __future__ import annotations
+
+from .wire import ProcessId, _Message
+
+
+class AskState(_Message):
+    """To the node, also from a connection that has not registered: how is everything? See `reports.SECTIONS`.
+
+    The answer comes once all processes have answered or `seconds` are over.
+    """
+
+    question: int
+    sections: list[str]
+    limit: int
+    seconds: float
+
+
+class ReportState(_Message):
+    """From the node to a process: what is it that only you know?"""
+
+    question: int
+    sections: list[str]
+    limit: int
+
+
+class StateReport(_Message):
+    """The process's answer: a packed ProcessReport."""
+
+    question: int
+    payload: bytes
+
+
+class State(_Message):
+    """The node's answer to AskState: a packed NodeReport, the processes' answers, and who did not answer in time."""
+
+    question: int
+    node: bytes
+    reports: list[bytes]
+    silent: list[ProcessId]
