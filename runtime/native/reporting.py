@@ -17,6 +17,7 @@ from .connection import Connection
 from .objects import Record, owner_of
 from .observer import ANSWER_SECONDS, unpack
 from .reactor import Waiter
+from .wire import Span
 
 if TYPE_CHECKING:
     from .client import Client
@@ -137,10 +138,10 @@ def place_of(value: m.Value | None) -> str:
         return "waiting"
     if value.failed:
         return "failure"
-    in_memory = type(value.stream) is m.Span or any(type(buffer) is m.Span for buffer in value.buffers)
+    in_memory = isinstance(value.stream, Span) or any(isinstance(buffer, Span) for buffer in value.buffers)
     return "shared memory" if in_memory else "message"
 
 
 def size_of(value: m.Value) -> int:
     """Return a value's bytes, wherever they are."""
-    return sum(part.size if type(part) is m.Span else len(part) for part in (value.stream, *value.buffers))
+    return sum(part.size if isinstance(part, Span) else len(part) for part in (value.stream, *value.buffers))
