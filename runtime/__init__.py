@@ -9,7 +9,7 @@ def square(x):
 runtime.get([square.remote(i) for i in range(4)])       # [0, 1, 4, 9]
 """
 
-from . import exceptions
+from . import exceptions, util
 from .api import (
     engine_name,
     get,
@@ -72,5 +72,6 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "util",
     "wait",
 ]

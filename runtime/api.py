@@ -105,14 +105,17 @@ def remote(*target: Any, **options: Any) -> Any:
     return lambda given: make_remote(given, options)
 
 
-def get(refs: ObjectRef | Sequence[ObjectRef], timeout: float | None = None) -> Any:
+def get(refs: ObjectRef | Sequence[ObjectRef], timeout: float | None = None, *, copy: bool = False) -> Any:
     """Return the value of a reference, or the list of values of a list of them. Blocks until they are there.
 
-    Arrays in the values lie in shared memory and are read-only; ``.copy()`` gives a writable one.
+    Arrays in the values lie in shared memory and are read-only: ``array.copy()``, or ``get(ref, copy=True)``, gives
+    one that can be written. torch has no read-only tensors: those in the values lie in shared memory, too, and can be
+    written; the kernel then copies the pages that are written, so that nobody else sees the change.
 
     Args:
         refs: one reference or a list of them.
         timeout: seconds; 0 asks without waiting; None waits without limit.
+        copy: give arrays and tensors memory of their own, writable.
 
     Raises:
         GetTimeoutError: the time ran out.
@@ -120,12 +123,21 @@ def get(refs: ObjectRef | Sequence[ObjectRef], timeout: float | None = None) -> 
         WorkerCrashedError, ActorDiedError, ObjectLostError: the value will never be there.
     """
     if type(refs) is ObjectRef:
-        return current_engine().get([refs], timeout)[0]
-    return current_engine().get(_check_refs("get", refs), timeout)
+        return current_engine().get([refs], timeout, copy)[0]
+    return current_engine().get(_check_refs("get", refs), timeout, copy)
 
 
-def put(value: Any) -> ObjectRef:
-    """Store a value once, so that it can be passed to many tasks without being copied each time."""
+def put(value: Any, **options: Any) -> ObjectRef:
+    """Store a value once, so that it can be passed to many tasks without being copied each time.
+
+    Raises:
+        TypeError: the value is a reference, or cannot be sent to another process. There are no options: Ray's `_owner`
+            is refused, since the process that puts an object owns it.
+    """
+    if options:
+        name = next(iter(options))
+        cure = ". The process that puts an object owns it: put it in the actor that is to own it" * (name == "_owner")
+        raise TypeError(f"put got an unexpected keyword argument {name!r}{cure}")
     if isinstance(value, ObjectRef):
         raise TypeError(f"put({value!r}): it is a reference already; pass it on as it is")
     return current_engine().put(value)

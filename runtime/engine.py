@@ -59,8 +59,11 @@ class Engine(Protocol):
     def call(self, actor: ActorId, method: str, arguments: Arguments, num_returns: int) -> list[ObjectRef]:
         """Call a method of an actor; calls from one process run in the order in which they were made."""
 
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
-        """Return the values; raise the first failed one's exception, or GetTimeoutError after `timeout` seconds."""
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
+        """Return the values; raise the first failed one's exception, or GetTimeoutError after `timeout` seconds.
+
+        `copy`: arrays in memory of their own, which can be written.
+        """
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value."""

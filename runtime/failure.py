@@ -8,6 +8,10 @@ from typing import Any
 from . import serialization
 from .exceptions import TaskError
 
+_READ_ONLY = (
+    "Arrays from the object store (arguments and results of tasks, get) are shared with other processes and therefore "
+    "read-only. Write to a copy: array.copy(), or get(ref, copy=True)."
+)
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -41,6 +45,8 @@ def pack_exception(error: BaseException, task: str, where: str) -> bytes:
     text = _user_traceback(error)
     state = {k: v for k, v in vars(error).items() if k != "__notes__"} if hasattr(error, "__dict__") else {}
     notes = list(getattr(error, "__notes__", ()))
+    if isinstance(error, ValueError | TypeError) and "read-only" in str(error):
+        notes.append(_READ_ONLY)
     try:
         stream, buffers, refs = serialization.dumps((type(error), _constructor_arguments(error), state, notes))
         if buffers or refs:

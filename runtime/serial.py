@@ -121,19 +121,19 @@ class SerialEngine:
         array.flags.writeable = False
         return memoryview(array.reshape(-1).view("uint8"))  # type: ignore[arg-type]  # numpy 1 does not say so
 
-    def _load(self, value: _Value) -> Any:
+    def _load(self, value: _Value, copy: bool = False) -> Any:
         if value.failure is not None:
             raise unpack_exception(value.failure) if isinstance(value.failure, bytes) else value.failure
-        return serialization.loads(value.stream, value.buffers)
+        return serialization.loads(value.stream, map(bytearray, value.buffers) if copy else value.buffers)
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value."""
         return self._store(self._pack(value))
 
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
         """Return the values; here they are always there."""
         self._collect()
-        return [self._load(self._values[ref.id]) for ref in refs]
+        return [self._load(self._values[ref.id], copy) for ref in refs]
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None

@@ -1,31 +1,48 @@
 """Values to bytes and back: pickle protocol 5 with large buffers out of band, functions and classes by cloudpickle.
 
-Buffers (numpy arrays, bytearrays, …) are never copied into the pickle: the caller of `dumps` decides where they go
-(a frame, shared memory), and `loads` builds arrays over wherever they lie, read-only.
+Buffers (arrays, tensors, `pickle.PickleBuffer`) are never copied into the pickle: the caller of `dump` decides where
+they go (a frame, shared memory), and `loads` builds arrays over wherever they lie, read-only. Large `bytes` and
+`bytearray`s are not copied either: a large pickle is a list of pieces, and they are pieces of it.
 """
 
-import io
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import cloudpickle
 
+from .buffers import reduce_buffer
 from .context import current_engine
 from .refs import ObjectRef
 
 # Pickled by reference or by value without looking at anything else, so the C pickler alone does them right.
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
+_NUMBERS = frozenset({type(None), bool, int, float, complex})
+_TEXTS = frozenset({str, bytes})
+
+
+# A pickle of more bytes than this stays in pieces.
+_LARGE = 100_000
+
+#: What `util.register_serializer` was told, by class: how to make something that can be pickled, and the way back.
+custom_serializers: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
+
+Stream = bytes | list[bytes | bytearray]
 
 
 def _rebuild_ref(object_id: bytes) -> ObjectRef:
     return current_engine().adopt(object_id)
 
 
+class _Pieces(list[bytes | bytearray]):
+    """A file that keeps what is written as it is. The pickler passes large bytes through without a copy."""
+
+    write = list.append
+
+
 class _Pickler(cloudpickle.Pickler):
     """Collects the references that it meets, since whoever receives the value will hold them too."""
 
-    def __init__(self, file: io.BytesIO, buffers: list[pickle.PickleBuffer], refs: list[ObjectRef]) -> None:
+    def __init__(self, file: _Pieces, buffers: list[pickle.PickleBuffer], refs: list[ObjectRef]) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffers.append)
         self._refs = refs
 
@@ -34,44 +51,56 @@ class _Pickler(cloudpickle.Pickler):
         if kind is ObjectRef:
             self._refs.append(obj)
             return _rebuild_ref, (obj.id,)
-        if kind.__module__ == "numpy" and kind.__name__ == "ndarray" and not obj.flags.forc:
-            # numpy pickles a strided view in band, and it would come out writable, unlike every other array.
-            return obj.copy(order="C").__reduce_ex__(5)
-        return super().reducer_override(obj)
+        if kind in custom_serializers:
+            serializer, deserializer = custom_serializers[kind]
+            return deserializer, (serializer(obj),)
+        reduced = reduce_buffer(obj)
+        return super().reducer_override(obj) if reduced is None else reduced
 
 
-def dumps(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], list[ObjectRef]]:
+def dump(value: Any) -> tuple[Stream, list[pickle.PickleBuffer], list[ObjectRef]]:
     """Serialise a value.
 
     Returns:
-        the pickle, its out-of-band buffers in order, and the references found inside the value.
+        the pickle, in pieces if it is large, its out-of-band buffers in order, and the references found inside the
+        value. Pieces and buffers may be the value's own memory: they are to be copied before it changes.
 
     Raises:
         TypeError: the value cannot be pickled; the message names its type.
     """
     buffers: list[pickle.PickleBuffer] = []
     refs: list[ObjectRef] = []
-    if type(value) in _ATOMS:
+    kind = type(value)
+    if kind in _NUMBERS or (kind in _TEXTS and len(value) <= _LARGE):
         return pickle.dumps(value, 5), buffers, refs
-    file = io.BytesIO()
+    pieces = _Pieces()
     try:
-        _Pickler(file, buffers, refs).dump(value)
+        _Pickler(pieces, buffers, refs).dump(value)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
-        kind = type(value)
         raise TypeError(
             f"a {kind.__module__}.{kind.__qualname__} cannot be sent to another process: {error}. "
-            "Leave the offending member out (__getstate__), or create it inside the task or actor"
+            "runtime.util.inspect_serializability(value) shows which member it is. Leave it out (__getstate__), create "
+            "it inside the task or actor, or register a serializer (runtime.util.register_serializer)"
         ) from error
-    return file.getvalue(), buffers, refs
+    if len(pieces) == 1 and type(pieces[0]) is bytes:
+        return pieces[0], buffers, refs
+    stream = b"".join(pieces) if sum(map(len, pieces)) <= _LARGE else pieces
+    return stream, buffers, refs
 
 
-def dumps_arguments(
+def dumps(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], list[ObjectRef]]:
+    """Serialise a value; as `dump`, with the pickle in one piece."""
+    stream, buffers, refs = dump(value)
+    return stream if type(stream) is bytes else b"".join(stream), buffers, refs  # type: ignore[arg-type]
+
+
+def dump_arguments(
     args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[bytes, list[pickle.PickleBuffer], list[ObjectRef]]:
-    """Serialise the arguments of a call; as `dumps`, quicker for short tuples of plain values."""
-    if not kwargs and all(type(arg) in _ATOMS for arg in args):
+) -> tuple[Stream, list[pickle.PickleBuffer], list[ObjectRef]]:
+    """Serialise the arguments of a call; as `dump`, quicker for short tuples of plain values."""
+    if not kwargs and all(type(arg) in _NUMBERS or (type(arg) in _TEXTS and len(arg) <= _LARGE) for arg in args):
         return pickle.dumps((args, kwargs), 5), [], []
-    return dumps((args, kwargs))
+    return dump((args, kwargs))
 
 
 def loads(stream: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:

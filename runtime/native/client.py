@@ -23,7 +23,7 @@ from ..failure import pack_error
 from ..refs import ObjectRef, short
 from ..reports import EVENTS_KEPT, Event
 from . import messages as m
-from .arena import Board
+from .board import Board
 from .connection import Connection
 from .links import Links
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_of
@@ -252,7 +252,7 @@ class Client(Links):
             self.objects.fulfil(ref.id, packed, inner)
         return ref
 
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
         """Return the values; see `shoal.runtime.get`."""
         records = self._await(refs, len(refs), timeout, stop_at_failure=True)
         late = [ref for ref, record in zip(refs, records, strict=True) if record.value is None]
@@ -263,7 +263,7 @@ class Client(Links):
             raise GetTimeoutError(
                 f"get: {len(late)} of {len(refs)} objects were not ready after {timeout} s, the first is {late[0]!r}"
             )
-        return [self.store.load(record.value) for record in records if record.value is not None]
+        return [self.store.load(record.value, copy) for record in records if record.value is not None]
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None

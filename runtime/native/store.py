@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import serialization
 from ..failure import unpack_exception
 from ..refs import ObjectRef
-from .arena import HEADER, Arena, Board, Views, arena_capacity
+from .arena import HEADER, Arena, arena_capacity
+from .board import Board
 from .messages import Span, Value
+from .views import Views
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,25 +63,30 @@ class Store:
 
     def pack(self, value: Any, owner: bytes) -> tuple[Value, list[ObjectRef]]:
         """Serialise a value for `owner`; return it beside the references inside it. Arrays of `empty` are sealed."""
-        return self._pack(*serialization.dumps(value), owner, seal=True)
+        return self._pack(*serialization.dump(value), owner, seal=True)
 
     def pack_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Value, list[ObjectRef]]:
         """Serialise a call's arguments; this process owns them."""
-        return self._pack(*serialization.dumps_arguments(args, kwargs), self._process, seal=False)
+        return self._pack(*serialization.dump_arguments(args, kwargs), self._process, seal=False)
 
     def _pack(
-        self, stream: bytes, buffers: list[Any], refs: list[ObjectRef], owner: bytes, seal: bool
+        self, stream: serialization.Stream, buffers: list[Any], refs: list[ObjectRef], owner: bytes, seal: bool
     ) -> tuple[Value, list[ObjectRef]]:
         ids = [ref.id for ref in refs] if refs else []
-        if not buffers and len(stream) <= INLINE:
+        if not buffers and type(stream) is bytes and len(stream) <= INLINE:
             return Value(stream, [], ids), refs
         views = [buffer.raw() for buffer in buffers]
-        inline = len(stream) + sum(view.nbytes for view in views) <= INLINE
+        small = type(stream) is bytes and len(stream) <= INLINE
+        inline = small and len(stream) + sum(view.nbytes for view in views) <= INLINE
         placed = [
             (self._seal(view, owner) if seal and self._unsealed else None) or self._place(view, owner, inline)
             for view in views
         ]
-        body = stream if len(stream) <= INLINE else self._copy(memoryview(stream), owner)
+        body: bytes | Span
+        if type(stream) is not bytes:
+            body = self._copy(stream, owner)
+        else:
+            body = stream if small else self._copy([stream], owner)
         return Value(body, placed, ids), refs
 
     def _seal(self, view: memoryview, owner: bytes) -> Span | None:
@@ -98,26 +105,29 @@ class Store:
     def _place(self, view: memoryview, owner: bytes, inline: bool) -> bytes | Span:
         if inline or view.nbytes < SMALLEST_BLOCK:
             return bytes(view)
-        return self._copy(view, owner)
+        return self._copy([view], owner)
 
-    def _copy(self, view: memoryview, owner: bytes) -> Span:
-        span = self.arena.allocate(view.nbytes, owner)
+    def _copy(self, pieces: Sequence[Any], owner: bytes) -> Span:
+        span = self.arena.allocate(sum(map(len, pieces)), owner)
         start = span.offset + HEADER
-        self.arena.memory[start : start + view.nbytes] = view
+        for piece in pieces:
+            self.arena.memory[start : start + len(piece)] = piece
+            start += len(piece)
         self.arena.seal(span, owner)
         return span
 
-    def load(self, value: Value) -> Any:
-        """Rebuild a value; raise it if it is a failure's exception."""
+    def load(self, value: Value, copy: bool = False) -> Any:
+        """Rebuild a value, `copy`: with memory of its own; raise it if it is a failure's exception."""
         if value.failed:
             assert isinstance(value.stream, bytes)
             raise unpack_exception(value.stream)
         stream = value.stream if isinstance(value.stream, bytes) else self._views.view(value.stream)
         if not value.buffers:
             return serialization.loads(stream)
-        return serialization.loads(
-            stream, [buffer if isinstance(buffer, bytes) else self._views.view(buffer) for buffer in value.buffers]
-        )
+        buffers: list[Any] = [
+            buffer if isinstance(buffer, bytes) else self._views.view(buffer) for buffer in value.buffers
+        ]
+        return serialization.loads(stream, map(bytearray, buffers) if copy else buffers)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array over a new block, which `pack` will recognise by its address."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from . import messages as m
-from .arena import MOST_PROCESSES, Board, new_board
+from .board import MOST_PROCESSES, Board, new_board
 from .connection import Connection
 from .loop import Loop
 from .pool import Pipe, Process, describe_death

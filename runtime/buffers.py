@@ -1,0 +1,97 @@
+"""How arrays and tensors leave their memory out of the pickle, and come back over wherever it lies then.
+
+numpy does it itself for plain contiguous arrays; here is what it lacks (subclasses, dates, strided views), and torch,
+which does not do it at all. A tensor is pickled as torch does it, so that strides, `requires_grad`, subclasses and
+tensors that share a storage come out right; only the bytes of its storage travel as an out-of-band buffer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import sys
+from typing import Any
+
+
+def reduce_buffer(obj: Any) -> Any:
+    """Return the reduction of an array, tensor or storage; None if it is none, or its own pickling does it right."""
+    module = type(obj).__module__
+    if module == "torch" or module == "torch.storage":
+        return _reduce_torch(obj)
+    numpy = sys.modules.get("numpy")
+    # While another thread is importing numpy, the module is there without its contents.
+    if numpy is not None and isinstance(obj, getattr(numpy, "ndarray", ())):
+        return _reduce_array(obj, numpy)
+    return None
+
+
+def _reduce_array(array: Any, numpy: Any) -> Any:
+    kind = type(array)
+    if array.dtype.hasobject:
+        return None
+    if kind is not numpy.ndarray:
+        if kind.__reduce__ is numpy.ndarray.__reduce__ and kind.__reduce_ex__ is numpy.ndarray.__reduce_ex__:
+            return _rebuild_view, (array.view(numpy.ndarray), kind)
+        return None
+    if array.dtype.kind in "mM":  # numpy exports no buffers of dates
+        return _rebuild_view, (array.view(numpy.int64), array.dtype)
+    if not array.flags.forc:
+        # numpy pickles a strided view in band, and it would come out writable, unlike every other array.
+        return array.copy(order="C").__reduce_ex__(5)
+    if array.flags.writeable or array.nbytes == 0:
+        return None
+    # The pickle would note that the buffer is read-only, and a copy of it could not be written either.
+    rebuild, (_, *rest) = array.__reduce_ex__(5)
+    memory = _memory(array.__array_interface__["data"][0], array.nbytes, array)
+    return rebuild, (pickle.PickleBuffer(memory), *rest)
+
+
+def _rebuild_view(array: Any, kind: Any) -> Any:
+    return array.view(kind)
+
+
+def _memory(address: int, size: int, keeps: Any) -> Any:
+    """Return a buffer over memory of this process, which keeps its owner alive."""
+    memory = (ctypes.c_char * size).from_address(address)
+    memory.keeps = keeps
+    return memory
+
+
+def _reduce_torch(obj: Any) -> Any:
+    import torch
+
+    kind = type(obj)
+    if kind is torch.UntypedStorage:
+        size = obj.nbytes()
+        if obj.device.type != "cpu" or size == 0:
+            return None
+        return _rebuild_storage, (pickle.PickleBuffer(_memory(obj.data_ptr(), size, obj)),)
+    if kind is torch.storage.TypedStorage:
+        storage = obj._untyped_storage
+        return (_rebuild_typed, (storage, obj.dtype)) if storage.device.type == "cpu" else None
+    if kind is torch.Tensor and obj.device.type == "cpu" and obj.layout is torch.strided:
+        # A part of a storage brings all of it along, which keeps tensors that share one together. A small part, as one
+        # row of a replay buffer, goes alone.
+        if obj.element_size() * obj.numel() * 2 < obj.untyped_storage().nbytes():
+            return obj.detach().clone().requires_grad_(obj.requires_grad).__reduce_ex__(5)
+    return None
+
+
+def _rebuild_storage(buffer: Any) -> Any:
+    """Return a storage over the buffer, or over memory that is written when the storage is."""
+    import torch
+
+    view = memoryview(buffer)
+    memory: Any = view
+    if view.readonly:
+        # torch knows no read-only memory. A block of shared memory can be mapped so that the kernel copies the pages
+        # that this process writes, and only when it does; what else is read-only is copied.
+        private = getattr(view.obj, "private", None)
+        memory = bytearray(view) if private is None else private(view.obj)
+    return torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
+
+
+def _rebuild_typed(storage: Any, dtype: Any) -> Any:
+    import torch
+
+    return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
