@@ -16,7 +16,7 @@ from typing import Any
 def reduce_buffer(obj: Any) -> Any:
     """Return the reduction of an array, tensor or storage; None if it is none, or its own pickling does it right."""
     module = type(obj).__module__
-    if module == "torch" or module == "torch.storage":
+    if module in {"torch", "torch.storage"}:
         return _reduce_torch(obj)
     numpy = sys.modules.get("numpy")
     # While another thread is importing numpy, the module is there without its contents.
@@ -26,24 +26,23 @@ def reduce_buffer(obj: Any) -> Any:
 
 
 def _reduce_array(array: Any, numpy: Any) -> Any:
-    kind = type(array)
+    kind, plain = type(array), numpy.ndarray
     if array.dtype.hasobject:
         return None
-    if kind is not numpy.ndarray:
-        if kind.__reduce__ is numpy.ndarray.__reduce__ and kind.__reduce_ex__ is numpy.ndarray.__reduce_ex__:
-            return _rebuild_view, (array.view(numpy.ndarray), kind)
-        return None
+    if kind is not plain:
+        ordinary = kind.__reduce__ is plain.__reduce__ and kind.__reduce_ex__ is plain.__reduce_ex__
+        return (_rebuild_view, (array.view(plain), kind)) if ordinary else None
     if array.dtype.kind in "mM":  # numpy exports no buffers of dates
         return _rebuild_view, (array.view(numpy.int64), array.dtype)
     if not array.flags.forc:
         # numpy pickles a strided view in band, and it would come out writable, unlike every other array.
         return array.copy(order="C").__reduce_ex__(5)
-    if array.flags.writeable or array.nbytes == 0:
-        return None
-    # The pickle would note that the buffer is read-only, and a copy of it could not be written either.
-    rebuild, (_, *rest) = array.__reduce_ex__(5)
-    memory = _memory(array.__array_interface__["data"][0], array.nbytes, array)
-    return rebuild, (pickle.PickleBuffer(memory), *rest)
+    if not array.flags.writeable:
+        # The pickle would note that the buffer is read-only, and a copy of it could not be written either.
+        rebuild, (_, *rest) = array.__reduce_ex__(5)
+        memory = _memory(array.__array_interface__["data"][0], array.nbytes, array)
+        return rebuild, (pickle.PickleBuffer(memory), *rest)
+    return None
 
 
 def _rebuild_view(array: Any, kind: Any) -> Any:
@@ -52,6 +51,8 @@ def _rebuild_view(array: Any, kind: Any) -> Any:
 
 def _memory(address: int, size: int, keeps: Any) -> Any:
     """Return a buffer over memory of this process, which keeps its owner alive."""
+    if size == 0:
+        return bytearray()
     memory = (ctypes.c_char * size).from_address(address)
     memory.keeps = keeps
     return memory
@@ -62,19 +63,23 @@ def _reduce_torch(obj: Any) -> Any:
 
     kind = type(obj)
     if kind is torch.UntypedStorage:
-        size = obj.nbytes()
-        if obj.device.type != "cpu" or size == 0:
+        if obj.device.type != "cpu":
             return None
-        return _rebuild_storage, (pickle.PickleBuffer(_memory(obj.data_ptr(), size, obj)),)
+        return _rebuild_storage, (pickle.PickleBuffer(_memory(obj.data_ptr(), obj.nbytes(), obj)),)
     if kind is torch.storage.TypedStorage:
         storage = obj._untyped_storage
         return (_rebuild_typed, (storage, obj.dtype)) if storage.device.type == "cpu" else None
-    if kind is torch.Tensor and obj.device.type == "cpu" and obj.layout is torch.strided:
+    if kind is not torch.Tensor or obj.device.type != "cpu" or obj.layout is not torch.strided:
+        return None
+    if obj.element_size() * obj.numel() * 2 < obj.untyped_storage().nbytes():
         # A part of a storage brings all of it along, which keeps tensors that share one together. A small part, as one
         # row of a replay buffer, goes alone.
-        if obj.element_size() * obj.numel() * 2 < obj.untyped_storage().nbytes():
-            return obj.detach().clone().requires_grad_(obj.requires_grad).__reduce_ex__(5)
-    return None
+        obj = obj.detach().clone().requires_grad_(obj.requires_grad)
+    reduced = obj.__reduce_ex__(5)
+    if reduced[0] is torch._utils._rebuild_tensor_v3:  # the newest types, such as float8, are for torch.save only
+        integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[obj.element_size()]
+        return _rebuild_tensor, (obj.detach().view(integer), obj.dtype, obj.requires_grad)
+    return reduced
 
 
 def _rebuild_storage(buffer: Any) -> Any:
@@ -83,12 +88,18 @@ def _rebuild_storage(buffer: Any) -> Any:
 
     view = memoryview(buffer)
     memory: Any = view
+    if view.nbytes == 0:
+        return torch.UntypedStorage(0)
     if view.readonly:
         # torch knows no read-only memory. A block of shared memory can be mapped so that the kernel copies the pages
         # that this process writes, and only when it does; what else is read-only is copied.
         private = getattr(view.obj, "private", None)
         memory = bytearray(view) if private is None else private(view.obj)
     return torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
+
+
+def _rebuild_tensor(tensor: Any, dtype: Any, requires_grad: bool) -> Any:
+    return tensor.view(dtype).requires_grad_(requires_grad)
 
 
 def _rebuild_typed(storage: Any, dtype: Any) -> Any:

@@ -24,7 +24,7 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _FAILED = ctypes.c_void_p(-1).value
 
 
-class StaleBlock(Exception):
+class StaleBlockError(Exception):
     """A block is not what it was: it was freed, and its owner has the value elsewhere, or nobody needs it any more."""
 
 
@@ -63,12 +63,12 @@ class Views:
         """Return a read-only view of a sealed block, which stays as it is while the view, or any array on it, lives.
 
         Raises:
-            StaleBlock: the block was given back; its owner knows where the value lies now.
+            StaleBlockError: the block was given back; its owner knows where the value lies now.
         """
         known = self._arenas.get((span.maker, span.arena))
         memory = known or self._open(span)
         if memory is None or span.offset + HEADER + span.size > len(memory):
-            raise StaleBlock(span)
+            raise StaleBlockError(span)
         exporter = self.export(memory, span)
         view: memoryview | bytes
         if exporter is None:  # thousands of live views: a copy needs no place on the board
@@ -83,7 +83,7 @@ class Views:
                 self._arenas.pop((span.maker, span.arena), None)
             del view, exporter
             self.drain()
-            raise StaleBlock(span)
+            raise StaleBlockError(span)
         return view
 
     def _map_private(self, span: Span, exporter: Any) -> Any:

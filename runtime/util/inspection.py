@@ -47,14 +47,14 @@ def inspect_serializability(
     """
     label = name or getattr(value, "__qualname__", None) or type(value).__qualname__
     out = print_file or sys.stdout
-    failures: list[Failure] = []
     reason = _reason(value)
     if reason is None:
         print(f"{label}: can be sent", file=out)
-        return True, failures
+        return True, []
     print(f"{label}: cannot be sent: {reason}", file=out)
-    _search(Failure(value, label, None, reason), "", depth, {id(value)}, failures, out)
-    return False, failures
+    search = _Search(out)
+    search.look_into(Failure(value, label, None, reason), "", depth)
+    return False, search.innermost
 
 
 def _reason(value: Any) -> str | None:
@@ -66,23 +66,32 @@ def _reason(value: Any) -> str | None:
     return None
 
 
-def _search(failed: Failure, indent: str, depth: int, seen: set[int], failures: list[Failure], out: TextIO) -> None:
-    """Look for members that fail, too; if there are none, the thing itself is to blame."""
-    guilty = []
-    if depth > 0:
+class _Search:
+    """The way down from a value to the members that cannot be sent, printed as it goes."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.innermost: list[Failure] = []
+        self._out = out
+        self._seen: set[int] = set()
+
+    def look_into(self, failed: Failure, indent: str, depth: int) -> None:
+        """Look for members that fail, too; if there are none, the thing itself is to blame."""
+        self._seen.add(id(failed.obj))
+        guilty = list(self._guilty(failed)) if depth > 0 else []
+        if not guilty:
+            self.innermost.append(failed)
+        for number, (step, member) in enumerate(guilty, 1):
+            branch, below = ("└── ", "    ") if number == len(guilty) else ("├── ", "│   ")
+            print(f"{indent}{branch}{step.strip()}  {_brief(member.obj)}: {member.reason}", file=self._out)
+            self.look_into(member, indent + below, depth - 1)
+
+    def _guilty(self, failed: Failure) -> Iterator[tuple[str, Failure]]:
         for step, member in _members(failed.obj):
-            if id(member) in seen:
-                continue
-            seen.add(id(member))
-            reason = _reason(member)
-            if reason is not None:
-                guilty.append((step, Failure(member, failed.path + step, failed.obj, reason)))
-    if not guilty:
-        failures.append(failed)
-    for index, (step, member) in enumerate(guilty):
-        last = index == len(guilty) - 1
-        print(f"{indent}{'└── ' if last else '├── '}{step}  {_brief(member.obj)}: {member.reason}", file=out)
-        _search(member, indent + ("    " if last else "│   "), depth - 1, seen, failures, out)
+            if id(member) not in self._seen:
+                self._seen.add(id(member))
+                reason = _reason(member)
+                if reason is not None:
+                    yield step, Failure(member, failed.path + step, failed.obj, reason)
 
 
 def _brief(value: Any) -> str:
@@ -102,27 +111,28 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
     """Return what the pickler looks into when it meets a value, and how one would write it."""
     if isinstance(value, ObjectRef | str | bytes):
         return
-    if isinstance(value, Mapping):
-        for key, member in value.items():
-            yield f"[key {key!r}]", key
-            yield f"[{key!r}]", member
-    elif isinstance(value, list | tuple | set | frozenset):
-        for index, member in enumerate(value):
-            yield f"[{index}]", member
-    if inspect.ismethod(value):
-        yield ".__self__", value.__self__
     if inspect.isfunction(value):
         yield from ((f" captures {name}", member) for name, member in _captured(value).items())
-        for index, member in enumerate(value.__defaults__ or ()):
-            yield f" default {index}", member
+        yield from ((f" default {index}", member) for index, member in enumerate(value.__defaults__ or ()))
+    elif inspect.ismethod(value):
+        yield ".__self__", value.__self__
     elif inspect.isclass(value):
-        for name, member in vars(value).items():
-            if not name.startswith("__") or inspect.isfunction(member):
-                yield f".{name}", member
+        yield from ((f".{n}", m) for n, m in vars(value).items() if not n.startswith("__") or inspect.isfunction(m))
     else:
+        yield from _items(value)
         yield from ((f".{name}", member) for name, member in getattr(value, "__dict__", {}).items())
-        for cls in type(value).__mro__:
-            slots = vars(cls).get("__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
-                if not name.startswith("__") and hasattr(value, name):
-                    yield f".{name}", getattr(value, name)
+        yield from ((f".{name}", getattr(value, name)) for name in _slots(type(value)) if hasattr(value, name))
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((f"[key {key!r}]", key) for key in value)
+        yield from ((f"[{key!r}]", member) for key, member in value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from ((f"[{index}]", member) for index, member in enumerate(value))
+
+
+def _slots(cls: type) -> Iterator[str]:
+    for base in cls.__mro__:
+        slots = vars(base).get("__slots__", ())
+        yield from (name for name in ((slots,) if isinstance(slots, str) else slots) if not name.startswith("__"))

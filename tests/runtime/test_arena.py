@@ -13,7 +13,7 @@ from shoal.runtime.exceptions import InternalError, ObjectStoreFullError
 from shoal.runtime.native import arena as arenas
 from shoal.runtime.native.arena import HEADER, Arena, sealed_blocks
 from shoal.runtime.native.board import Board, new_board
-from shoal.runtime.native.views import StaleBlock, Views
+from shoal.runtime.native.views import StaleBlockError, Views
 
 ME, OTHER = b"maker-01", b"owner-02"
 CAPACITY = 1 << 20
@@ -158,10 +158,10 @@ def test_a_full_line_on_the_board_gives_copies(memory, monkeypatch):
 def test_a_reused_block_is_not_taken_for_the_old_one(memory):
     span = memory.make(100)
     memory.arena.free([span])
-    with pytest.raises(StaleBlock):
+    with pytest.raises(StaleBlockError):
         memory.views.view(span)
     memory.make(100)
-    with pytest.raises(StaleBlock):
+    with pytest.raises(StaleBlockError):
         memory.views.view(span)
     assert memory.board.held() == set()
 
