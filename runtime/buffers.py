@@ -53,7 +53,7 @@ def _memory(address: int, size: int, keeps: Any) -> Any:
     """Return a buffer over memory of this process, which keeps its owner alive."""
     if size == 0:
         return bytearray()
-    memory = (ctypes.c_char * size).from_address(address)
+    memory: Any = (ctypes.c_char * size).from_address(address)
     memory.keeps = keeps
     return memory
 

@@ -100,7 +100,7 @@ class Views:
             os.close(fd)
         if address == _FAILED:  # the kernel allows only so many mappings
             return bytearray(exporter)
-        private = (ctypes.c_char * span.size).from_address(address + span.offset - start + HEADER)
+        private: Any = (ctypes.c_char * span.size).from_address(address + span.offset - start + HEADER)
         weakref.finalize(private, _libc.munmap, address, length).atexit = False
         header = (ctypes.c_char * HEADER).from_address(address + span.offset - start)
         if not is_there(memoryview(header).cast("B"), 0, span):
