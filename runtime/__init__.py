@@ -31,6 +31,7 @@ from .exceptions import (
     InputError,
     ObjectLostError,
     OwnerDiedError,
+    RuntimeEnvSetupError,
     ShoalError,
     TaskError,
     WorkerCrashedError,
@@ -38,6 +39,7 @@ from .exceptions import (
 )
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
+from .runtime_env import RuntimeEnv
 
 __all__ = [
     "ActorClass",
@@ -51,6 +53,8 @@ __all__ = [
     "ObjectRef",
     "OwnerDiedError",
     "RemoteFunction",
+    "RuntimeEnv",
+    "RuntimeEnvSetupError",
     "ShoalError",
     "TaskError",
     "WorkerCrashedError",

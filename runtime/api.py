@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import context
@@ -14,6 +14,7 @@ from .native import NativeEngine
 from .options import check_amount
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
+from .runtime_env import RuntimeEnv
 from .serial import SerialEngine
 
 _ENGINES: dict[str, Callable[..., Any]] = {"native": NativeEngine, "serial": SerialEngine}
@@ -27,6 +28,8 @@ def init(
     resources: dict[str, float] | None = None,
     preload: Sequence[str] | None = None,
     log_to_driver: bool = True,
+    log_directory: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
     ignore_reinit_error: bool = False,
 ) -> None:
     """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
@@ -40,6 +43,9 @@ def init(
         preload: modules that workers have imported already when they start; default: those of numpy, gymnasium and
             torch that this process has imported. Workers are made once they are loaded; `init` doesn't wait for that.
         log_to_driver: show what workers print.
+        log_directory: where the run's folder with its log files is made; default: SHOAL_LOG_DIRECTORY, or
+            shoal-<uid> in the folder of temporary files. Logs of the latest five runs are kept.
+        runtime_env: surroundings of all tasks and actors; see `RuntimeEnv`.
         ignore_reinit_error: do nothing, instead of raising, if the runtime is running.
 
     Raises:
@@ -61,7 +67,13 @@ def init(
         if value is not None:
             check_amount(key, value)
     started = _ENGINES[name](
-        num_cpus=num_cpus, num_gpus=num_gpus, resources=amounts, preload=preload, log_to_driver=log_to_driver
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        resources=amounts,
+        preload=preload,
+        log_to_driver=log_to_driver,
+        log_directory=log_directory,
+        runtime_env=None if runtime_env is None else RuntimeEnv.of(runtime_env),
     )
     context.set_engine(started)
     for key, payload in context.published.items():
@@ -92,8 +104,8 @@ def engine_name() -> str | None:
 def remote(*target: Any, **options: Any) -> Any:
     """Make a function a task or a class an actor: ``@remote`` or ``@remote(num_cpus=2, …)``.
 
-    Options of both: num_cpus, num_gpus, resources, name. Of functions: num_returns, max_retries (after a crash of the
-    worker; 3). Of classes: max_restarts (0), max_task_retries (0). -1 means without limit.
+    Options of both: num_cpus, num_gpus, resources, name, runtime_env. Of functions: num_returns, max_retries (after a
+    crash of the worker; 3). Of classes: max_restarts (0), max_task_retries (0). -1 means without limit.
 
     Raises:
         InputError: unknown option or bad value.

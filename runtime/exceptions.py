@@ -11,6 +11,7 @@
     ├── ObjectStoreFullError       no room in shared memory
     ├── GetTimeoutError            also a TimeoutError: `get(timeout=…)` ran out
     ├── NodeDiedError              the node's daemon is gone
+    ├── RuntimeEnvSetupError       the surroundings that a task or actor asked for cannot be had
     ├── DeadlockError              the call can never return
     └── InternalError              our bug: please report it
     InputError (ValueError)        a setting or argument that cannot work; nothing was started or lost
@@ -81,6 +82,10 @@ class GetTimeoutError(ShoalError, TimeoutError):
 
 class NodeDiedError(ShoalError):
     """The daemon of this node is gone; the runtime must be started again."""
+
+
+class RuntimeEnvSetupError(ShoalError):
+    """The `runtime_env` of a task or actor could not be set up; the message has the error of the process itself."""
 
 
 class DeadlockError(ShoalError):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from .exceptions import InputError, nearest
+from .runtime_env import RuntimeEnv
 
 _RESERVED = {"CPU": "num_cpus", "GPU": "num_gpus"}
 
@@ -30,8 +31,11 @@ class _Options:
     num_gpus: float = 0
     resources: Mapping[str, float] = field(default_factory=dict)
     name: str | None = None
+    runtime_env: RuntimeEnv | None = None
 
     def __post_init__(self) -> None:
+        if self.runtime_env is not None:
+            object.__setattr__(self, "runtime_env", RuntimeEnv.of(self.runtime_env))
         check_amount("num_cpus", self.num_cpus)
         check_amount("num_gpus", self.num_gpus)
         for resource, amount in self.resources.items():

@@ -22,6 +22,8 @@ from .options import ActorOptions, TaskOptions
 from .refs import ObjectRef
 from .remote import load_function
 from .resources import check_feasible, machine_resources
+from .runtime_env import RuntimeEnv
+from .surroundings import Surroundings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +50,7 @@ class _Actor:
     argument_refs: list[ObjectRef]
     options: ActorOptions
     info: ActorId
+    surroundings: dict[str, Any] = field(default_factory=dict)
     instance: Any = None
     restarts: int = 0
     running: str | None = None
@@ -68,7 +71,10 @@ class SerialEngine:
         resources: dict[str, float] | None = None,
         preload: Sequence[str] | None = None,
         log_to_driver: bool = True,
+        log_directory: str | None = None,
+        runtime_env: RuntimeEnv | None = None,
     ) -> None:
+        self._surroundings = Surroundings(runtime_env)
         self._total = machine_resources(num_cpus, num_gpus, resources or {})
         self._values: dict[bytes, _Value] = {}
         self._actors: dict[bytes, _Actor] = {}
@@ -167,7 +173,8 @@ class SerialEngine:
         """Run the function now."""
         check_feasible(f"task {function.name}", options.demand(), self._total)
         packed, refs = self._pack_arguments(arguments)
-        return self._run(function.name, lambda: load_function(function.payload), packed, refs, options.num_returns)
+        with self._surroundings.entered(self._surroundings.of(options.runtime_env)):
+            return self._run(function.name, lambda: load_function(function.payload), packed, refs, options.num_returns)
 
     def _pack_arguments(self, arguments: Arguments) -> tuple[_Value, list[ObjectRef]]:
         args, kwargs, refs = serialization.take_out_refs(*arguments)
@@ -208,6 +215,7 @@ class SerialEngine:
         info = ActorId(self._new_id(), lifetime, cls.name, num_returns, options.max_task_retries)
         # The record must not hold the reference that keeps the actor alive.
         actor = _Actor(cls, packed, refs, options, ActorId(info.id, None, cls.name, num_returns))  # type: ignore[arg-type]
+        actor.surroundings = self._surroundings.of(options.runtime_env)
         self._actors[info.id] = actor
         self._lifetimes[lifetime.id] = info.id
         if options.name is not None:
@@ -217,8 +225,9 @@ class SerialEngine:
 
     def _construct(self, actor: _Actor) -> None:
         try:
-            args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
-            actor.instance = load_function(actor.function.payload)(*args, **kwargs)
+            with self._surroundings.entered(actor.surroundings):
+                args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
+                actor.instance = load_function(actor.function.payload)(*args, **kwargs)
         except Exception as error:  # a constructor's exception is the reason of the actor's death
             actor.cause = pack_exception(error, f"{actor.function.name}.__init__", describe_here("serial"))
             self._bury(actor, "its constructor failed")
@@ -244,7 +253,8 @@ class SerialEngine:
         packed, refs = self._pack_arguments(arguments)
         record.running = name
         try:
-            return self._run(name, lambda: getattr(record.instance, method), packed, refs, num_returns)
+            with self._surroundings.entered(record.surroundings):
+                return self._run(name, lambda: getattr(record.instance, method), packed, refs, num_returns)
         finally:
             record.running = None
 

@@ -55,6 +55,12 @@ def leaving_nothing_behind() -> Iterator[None]:
     assert not leaked, f"descriptors left open: {leaked}"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def logs_of_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the log files of all runtimes that tests start, and of their child processes, in pytest's own folder."""
+    os.environ["SHOAL_LOG_DIRECTORY"] = str(tmp_path_factory.mktemp("shoal"))
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Check every test for leaks; a module whose tests share a runtime overrides this and checks once."""

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import msgspec
 
 from ..engine import ActorId, Arguments, Function
-from ..exceptions import ActorUnavailableError, InputError
-from ..failure import pack_error
+from ..exceptions import ActorUnavailableError, InputError, RuntimeEnvSetupError
+from ..failure import pack_error, unpack_exception
 from ..options import ActorOptions
 from ..refs import ObjectRef
 from ..reports import TaskReport
@@ -27,6 +27,7 @@ from .call_reports import call_groups, call_rows
 from .calls import Pending
 from .client import Client
 from .connection import Connection
+from .environments import Environments
 from .objects import owner_of
 from .task_calls import await_slots, failed_slot, finish, slot_values
 
@@ -84,8 +85,9 @@ class Link:
 class ActorCalls:
     """All actors that this process knows, and its calls to them that have not ended."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, environments: Environments) -> None:
         self._client = client
+        self._environments = environments
         self._links: dict[bytes, Link] = {}
         self._running: dict[bytes, Link] = {}
         client.handlers[m.StartActor] = self._on_start
@@ -105,6 +107,7 @@ class ActorCalls:
         client = self._client
         demand = options.demand()
         check_feasible(f"actor {cls.name}", demand, client.resources)
+        environment = self._environments.of(options.runtime_env)
         args, kwargs, slots = take_out_refs(*arguments)
         packed, inner = client.store.pack_arguments(args, kwargs)
         key = os.urandom(8)
@@ -126,8 +129,8 @@ class ActorCalls:
             client.on_gone[lifetime.id] = lambda: self._released(link)
             if slots:
                 # Declared at once: others may get its handle, and ask the node for it, before the arguments are there.
-                client.node.send(m.CreateActor(key, cls.name, demand, options.max_restarts, ready=False))
-            start = m.CreateActor(key, cls.name, demand, options.max_restarts, ready=True)
+                client.node.send(m.CreateActor(key, cls.name, demand, options.max_restarts, False, environment))
+            start = m.CreateActor(key, cls.name, demand, options.max_restarts, True, environment)
             if not slots or not await_slots(client, pending, lambda: self._start(link, start)):
                 self._start(link, start)
         return actor
@@ -316,5 +319,8 @@ class ActorCalls:
     def _fail_dead(self, link: Link, pending: Pending) -> None:
         actor = ActorId(link.key, None, link.name)  # type: ignore[arg-type]
         error = died(f"{link.name}.{pending.name}", actor, link.reason, None)
-        value = m.Value(pack_error(error, link.failure), failed=True)
+        if link.failure is not None and isinstance(unpack_exception(link.failure), RuntimeEnvSetupError):
+            value = m.Value(link.failure, failed=True)
+        else:
+            value = m.Value(pack_error(error, link.failure), failed=True)
         finish(self._client, pending, [value] * len(pending.returns))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .messages import ActorKey, ProcessId
+from .messages import ActorKey, Environment, ProcessId
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Actor:
     reason: str = ""
     failure: bytes | None = None
     ending: str | None = None  # why its process is being ended, if we end it
+    environment: Environment | None = None
     watchers: set[ProcessId] = field(default_factory=set)
 
 

@@ -84,7 +84,14 @@ class Control:
         self._tell(process, m.NameReserved(accepted))
 
     def _on_create_actor(self, process: m.ProcessId, message: m.CreateActor) -> None:
-        actor = Actor(message.actor, process, message.class_name, message.demand, message.max_restarts)
+        actor = Actor(
+            message.actor,
+            process,
+            message.class_name,
+            message.demand,
+            message.max_restarts,
+            environment=message.environment,
+        )
         self._do(self._actors.create(actor, message.ready))
 
     def _on_watch_actor(self, process: m.ProcessId, message: m.WatchActor) -> None:
@@ -112,7 +119,8 @@ class Control:
                     self._tell(watcher, _state_of(command.actor))
             elif isinstance(command, AskResources):
                 actor = command.actor
-                self.leasing.want_actor(m.ActorWanted(actor.key, actor.owner, actor.class_name, actor.demand))
+                wanted = m.ActorWanted(actor.key, actor.owner, actor.class_name, actor.demand, actor.environment)
+                self.leasing.want_actor(wanted)
             elif isinstance(command, EndProcess):
                 self._end_process(command.process, command.gracefully)
         self.leasing.grant()

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import NodeDiedError
 from ..reports import NodeReport
 from ..resources import machine_resources
+from ..runtime_env import RuntimeEnv
 from . import messages as m
 from .actor_calls import ActorCalls
 from .client import Client
 from .connection import Connection
+from .environments import Environments
 from .interrupts import InterruptGuard
 from .reporting import Reporting
+from .session import new_session, packages_of
 from .task_calls import TaskCalls
 
 if TYPE_CHECKING:
@@ -44,11 +47,16 @@ class NativeEngine:
         resources: dict[str, float] | None = None,
         preload: Sequence[str] | None = None,
         log_to_driver: bool = True,
+        runtime_env: RuntimeEnv | None = None,
+        log_directory: str | None = None,
     ) -> None:
-        session = os.urandom(6).hex()
+        session, folder = new_session(log_directory)
+        self.environments = Environments(packages_of(folder), None)
+        self.environments.current = self.environments.of(runtime_env)
         loaded = [name for name in _PRELOADABLE if name in sys.modules]
         settings = {
             "session": session,
+            "folder": folder,
             "resources": machine_resources(num_cpus, num_gpus, resources or {}),
             "preload": loaded if preload is None else list(preload),
             "sys_path": [os.path.abspath(entry) for entry in sys.path],
@@ -60,17 +68,19 @@ class NativeEngine:
         self.client.start()
 
     @classmethod
-    def join(cls, session: str, process: bytes) -> NativeEngine:
+    def join(cls, session: str, process: bytes, environment: m.Environment | None) -> NativeEngine:
         """Return the engine of a worker, whose client is still to be started."""
         engine = cls.__new__(cls)
         engine._node = None
-        engine._join(Client(session, process))
+        client = Client(session, process)
+        engine.environments = Environments(packages_of(client.welcome.folder), environment)
+        engine._join(client)
         return engine
 
     def _join(self, client: Client) -> None:
         self.client = client
-        self._tasks = TaskCalls(client)
-        self._actors = ActorCalls(client)
+        self._tasks = TaskCalls(client, self.environments)
+        self._actors = ActorCalls(client, self.environments)
         self._reporting = Reporting(
             client,
             lambda: chain(self._tasks.report(), self._actors.report()),

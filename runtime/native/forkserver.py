@@ -23,7 +23,8 @@ import setproctitle
 
 from . import messages as m
 from .connection import Connection
-from .worker import run_worker
+from .environments import exec_worker
+from .worker_process import be_worker
 
 _PR_SET_PDEATHSIG = 1
 
@@ -114,7 +115,6 @@ def _fork(node: Connection, message: m.Fork, session: str, wake: tuple[int, int]
         os.close(errors)
         node.send(m.Forked(message.process, pid))
         return
-    code = 1
     try:
         die_with_parent(parent)
         os.setpgid(0, 0)
@@ -127,16 +127,11 @@ def _fork(node: Connection, message: m.Fork, session: str, wake: tuple[int, int]
         os.dup2(errors, 2)
         os.close(output)
         os.close(errors)
-        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  # lives as long as the process
-        sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
-        setproctitle.setproctitle(f"shoal: {message.title}")
-        run_worker(session, message.process)
-        code = 0
-    except SystemExit as request:
-        code = int(request.code or 0)
-    except BaseException:  # the worker must end here, and not go on as a second fork server
+        if message.environment is not None and message.environment.env_vars:
+            exec_worker(session, message)
+        be_worker(session, message)
+    except BaseException:  # the child must end here, and not go on as a second fork server
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..exceptions import RuntimeEnvSetupError
+from ..failure import pack_error
 from ..reports import RequestReport
 from . import messages as m
 from .pool import Lease, Process
@@ -35,6 +37,7 @@ class Leasing:
         self._actors: dict[m.ActorKey, m.ActorWanted] = {}
         self._most_idle = max(1, int(scheduler.total.get("CPU", 1)))
         self._idle: list[Process] = []
+        self._environments: dict[tuple[m.ProcessId, int], m.Environment] = {}
         self._stopped = False
         self.handlers: dict[type, Callable[..., None]] = {
             m.WantLeases: self._on_want_leases,
@@ -55,25 +58,30 @@ class Leasing:
         for grant in self._scheduler.grant(most=self._workers.room):
             if isinstance(grant, GrantActor):
                 wanted = self._actors.pop(grant.actor)
-                worker = self._workers.fork(wanted.class_name)
+                worker = self._workers.fork(wanted.class_name, wanted.environment)
                 worker.actor = wanted
                 self._announce(worker.id, m.ActorGranted(grant.actor))
             else:
-                self._lend(Lease(grant.asker, grant.key, grant.demand))
+                environment = self._environments.get((grant.asker, grant.key))
+                self._lend(Lease(grant.asker, grant.key, grant.demand, environment))
 
     # Tasks ------------------------------------------------------------------------------------------------------
 
     def _on_want_leases(self, process: m.ProcessId, message: m.WantLeases) -> None:
+        if message.environment is not None:
+            self._environments[process, message.key] = message.environment
         self._scheduler.want(process, message.key, message.demand, message.count)
         self.grant()
 
     def _lend(self, lease: Lease) -> None:
-        if self._idle:
-            worker = self._idle.pop()
+        fits = [worker for worker in self._idle if worker.environment == lease.environment]
+        if fits:
+            worker = fits[-1]
+            self._idle.remove(worker)
             worker.lease = lease
             self.begin(worker)
         else:
-            worker = self._workers.fork("worker")
+            worker = self._workers.fork("worker", lease.environment)
             worker.lease = lease
 
     def begin(self, worker: Process) -> None:
@@ -95,10 +103,9 @@ class Leasing:
     def _end(self, worker: Process) -> None:
         self._give_back(worker)
         worker.lease, worker.blocked = None, False
-        if len(self._idle) < self._most_idle:
-            self._idle.append(worker)
-        else:
-            self._dismiss(worker)
+        self._idle.append(worker)
+        if len(self._idle) > self._most_idle:
+            self._dismiss(self._idle.pop(0))
         self.grant()
 
     def _give_back(self, worker: Process) -> None:
@@ -128,18 +135,26 @@ class Leasing:
         else:
             self._scheduler.take(cpus)
 
-    def process_died(self, process: Process) -> None:
+    def process_died(self, process: Process, reason: str) -> None:
         """A process is gone: what it held is free, and what it asked for nobody wants."""
         if process in self._idle:
             self._idle.remove(process)
         if process.actor is not None:
             self._scheduler.give_back(process.actor.demand)
+            if process.setup_failed:
+                error = RuntimeEnvSetupError(f"actor {process.title} cannot start in its runtime_env: {reason}")
+                self._announce(process.id, m.Constructed(process.actor.actor, pack_error(error)))
         if process.lease is not None:
             self._give_back(process)
-            if not process.registered and process.lease.asker in self._workers.processes:
+            if process.setup_failed:
+                self._scheduler.want(process.lease.asker, process.lease.key, process.lease.demand, 0)
+                self._tell(process.lease.asker, m.EnvironmentFailed(process.lease.key, reason))
+            elif not process.registered and process.lease.asker in self._workers.processes:
                 # Its asker was never told of it, and waits for it.
                 self._scheduler.want_again(process.lease.asker, process.lease.key, process.lease.demand)
         self._scheduler.forget(process.id)
+        for key in [key for key in self._environments if key[0] == process.id]:
+            del self._environments[key]
         for worker in self._workers.processes.values():
             if worker.lease is not None and worker.lease.asker == process.id:
                 worker.kill()  # what it runs, nobody waits for any more

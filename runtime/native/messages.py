@@ -20,6 +20,16 @@ from .peer_messages import *  # noqa: F403
 from .state_messages import *  # noqa: F403
 from .wire import ActorKey, ObjectId, ProcessId, Span, Value, _Message  # noqa: F401
 
+
+class Environment(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Surroundings of a worker, ready to be used: variables, the folder to run in, where to import from first."""
+
+    id: bytes
+    env_vars: dict[str, str]
+    working_dir: str | None
+    paths: list[str]
+
+
 # Process ↔ node ---------------------------------------------------------------------------------------------------
 
 
@@ -38,6 +48,7 @@ class Registered(_Message):
     index: int
     node_pid: int
     resources: dict[str, float]
+    folder: str
 
 
 class NewArena(_Message):
@@ -56,6 +67,14 @@ class WantLeases(_Message):
     key: int
     demand: dict[str, float]
     count: int
+    environment: Environment | None = None
+
+
+class EnvironmentFailed(_Message):
+    """The workers that you want for kind `key` cannot be had: their environment fails, for this reason."""
+
+    key: int
+    reason: str
 
 
 class Leased(_Message):
@@ -101,6 +120,7 @@ class CreateActor(_Message):
     demand: dict[str, float]
     max_restarts: int
     ready: bool
+    environment: Environment | None = None
 
 
 class ActorFailed(_Message):
@@ -118,6 +138,7 @@ class ActorWanted(_Message):
     owner: ProcessId
     class_name: str
     demand: dict[str, float]
+    environment: Environment | None = None
 
 
 class ActorGranted(_Message):
@@ -253,6 +274,7 @@ class Fork(_Message):
 
     process: ProcessId
     title: str
+    environment: Environment | None = None
 
 
 class Forked(_Message):

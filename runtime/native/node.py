@@ -36,6 +36,7 @@ from .loop import Loop
 from .node_reports import NodeReports, describe_worker
 from .pool import Process
 from .scheduler import Scheduler
+from .session import SessionFolder
 from .workers import Workers
 
 _LAST_OUTPUT_SECONDS = 0.5
@@ -55,14 +56,14 @@ class Node:
     """All state of the daemon, and what it does about each message."""
 
     def __init__(
-        self, session: str, resources: dict[str, float], fork_server: Connection, fork_server_pid: int
+        self, session: str, folder: SessionFolder, resources: dict[str, float], fork_server: Connection, pid: int
     ) -> None:
-        self._resources = resources
+        self._resources, self._folder = resources, folder
         self._dead_arenas = DeadArenas()
         self._loop = Loop()
         self._listener = listen(session, None)
         self._loop.watch(self._listener.fileno(), self._accept)
-        self._workers = Workers(self._loop, fork_server, fork_server_pid, self._on_exit, self._stop)
+        self._workers = Workers(self._loop, fork_server, pid, self._on_exit, self._stop)
         self._processes = self._workers.processes
         self.running = True
         self._questions: list[Callable[[], None]] = []
@@ -168,7 +169,7 @@ class Node:
             process = known
             self._workers.came_up(process, message.pid)
         connection.peer, process.connection = process.id, connection
-        welcome = m.Registered(process.id, process.index, os.getpid(), self._resources)
+        welcome = m.Registered(process.id, process.index, os.getpid(), self._resources, self._folder.folder)
         connection.send(welcome, (os.dup(self._workers.board_fd),))
         self._leasing.begin(process)
 
@@ -187,7 +188,7 @@ class Node:
     def _on_death(self, process: Process, reason: str) -> None:
         self._deaths += not process.driver and not process.ended
         self._workers.forget(process)
-        self._leasing.process_died(process)
+        self._leasing.process_died(process, reason)
         self._dead_arenas.process_died(process.id, process.arenas, self._processes.keys())
         for other in self._processes:
             self._tell(other, m.ProcessDied(process.id, reason))
@@ -255,6 +256,7 @@ class Node:
             if process.connection is not None:
                 process.connection.sock.settimeout(1)  # the last lines may wait for room
                 process.connection.flush()
+        self._folder.close()
 
 
 def main() -> None:
@@ -268,7 +270,8 @@ def main() -> None:
     # Three descriptors for each worker; the usual limit of 1024 would end at three hundred of them.
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    node = Node(settings["session"], settings["resources"], Connection(ours), pid)
+    folder = SessionFolder(settings["folder"])
+    node = Node(settings["session"], folder, settings["resources"], Connection(ours), pid)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     os.close(sys.stdout.fileno())

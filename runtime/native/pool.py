@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from .connection import Connection
-from .messages import ActorWanted
+from .messages import ActorWanted, Environment
 
 _TAIL_LINES = 20
 
@@ -20,6 +20,7 @@ class Lease:
     asker: bytes
     key: int
     demand: dict[str, float]
+    environment: Environment | None = None
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Process:
         actor: for a worker: the actor that it is made for.
         blocked: its task waits for others, so its CPUs are free meanwhile.
         ended: we have told it to end, or killed it.
+        environment: for a worker: its surroundings, if they are not the driver's.
+        setup_failed: it ended by itself before it came up in those: another one would, too.
         tail: the last lines that it printed.
     """
 
@@ -56,6 +59,8 @@ class Process:
     actor: ActorWanted | None = None
     blocked: bool = False
     ended: bool = False
+    environment: Environment | None = None
+    setup_failed: bool = False
     arenas: list[int] = field(default_factory=list)
     pipes: list[Pipe] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))

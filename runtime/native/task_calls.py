@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from ..engine import Arguments, Function
-from ..exceptions import WorkerCrashedError
+from ..exceptions import RuntimeEnvSetupError, WorkerCrashedError
 from ..failure import pack_error
 from ..options import TaskOptions
 from ..refs import ObjectRef
@@ -24,6 +24,7 @@ from .call_reports import task_groups, task_rows
 from .calls import Pending, remember
 from .client import Client
 from .connection import Connection
+from .environments import Environments
 
 # A lease without work is kept this long, seconds: a loop of `get(f.remote())` must not ask the node each time.
 _LINGER = 0.02
@@ -48,11 +49,12 @@ class _Lease:
 
 
 class Kind:
-    """Tasks that ask for the same resources, and the leases that fit them."""
+    """Tasks that ask for the same resources and surroundings, and the leases that fit them."""
 
-    def __init__(self, key: int, demand: dict[str, float]) -> None:
+    def __init__(self, key: int, demand: dict[str, float], environment: m.Environment | None) -> None:
         self.key = key
         self.demand = demand
+        self.environment = environment
         self.queue: deque[Pending] = deque()
         self.leases: dict[bytes, _Lease] = {}
         self.wanted = 0
@@ -61,8 +63,9 @@ class Kind:
 class TaskCalls:
     """All tasks that this process has submitted and that have not ended."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, environments: Environments) -> None:
         self._client = client
+        self._environments = environments
         self._kinds: dict[tuple, Kind] = {}
         self._by_key: list[Kind] = []
         self._awaiting: dict[bytes, tuple[Kind, Pending]] = {}
@@ -71,12 +74,14 @@ class TaskCalls:
         self._ticking = False
         client.handlers[m.Leased] = self._on_leased
         client.handlers[m.Bounced] = self._on_bounced
+        client.handlers[m.EnvironmentFailed] = self._on_environment_failed
         client.on_death.append(self._on_death)
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
         """Queue a task; return references to what it will return."""
         client = self._client
         demand = options.demand()
+        environment = self._environments.of(options.runtime_env)
         if demand.keys() != {"CPU"} or demand["CPU"] != 1:
             check_feasible(f"task {function.name}", demand, client.resources)
         args, kwargs, slots = take_out_refs(*arguments)
@@ -88,7 +93,7 @@ class TaskCalls:
             refs = [client.new_ref(object_id) for object_id in ids] if options.num_returns else []
             keeps = [*slots, *inner, *function.captured] if slots or inner or function.captured else []
             pending = Pending(function.name, function, ids, packed, slots, keeps, options.max_retries)
-            kind = self._kind(demand)
+            kind = self._kind(demand, environment)
             if slots and await_slots(client, pending, lambda: self._arguments_came(pending)):
                 self._awaiting[pending.task] = (kind, pending)
             else:
@@ -103,11 +108,13 @@ class TaskCalls:
         """Yield the same, counted by name and state."""
         return task_groups(self._by_key, self._awaiting.values())
 
-    def _kind(self, demand: dict[str, float]) -> Kind:
-        key = tuple(sorted(demand.items()))
+    def _kind(self, demand: dict[str, float], environment: m.Environment | None) -> Kind:
+        key: tuple = tuple(sorted(demand.items()))
+        if environment is not None:
+            key = (environment.id, *key)
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = Kind(len(self._by_key), demand)
+            kind = self._kinds[key] = Kind(len(self._by_key), demand, environment)
             self._by_key.append(kind)
         return kind
 
@@ -134,7 +141,7 @@ class TaskCalls:
         wanted = min(len(queue), _MOST_WANTED)
         if wanted > kind.wanted or (wanted == 0 and kind.wanted > 0):
             kind.wanted = wanted
-            self._client.node.send(m.WantLeases(kind.key, kind.demand, wanted))
+            self._client.node.send(m.WantLeases(kind.key, kind.demand, wanted, kind.environment))
 
     def _depth(self, pending: Pending) -> int:
         assert pending.function is not None
@@ -184,6 +191,15 @@ class TaskCalls:
         if connection is not None:  # else it has died already
             kind.leases[message.worker] = _Lease(message.worker, connection)
             self._tick_soon()
+        self._pump(kind)
+
+    def _on_environment_failed(self, node: Connection, message: m.EnvironmentFailed) -> None:
+        """Event: workers of a kind cannot start. Its tasks fail; whoever submits again has it tried again."""
+        kind = self._by_key[message.key]
+        while kind.queue:
+            pending = kind.queue.popleft()
+            error = RuntimeEnvSetupError(f"task {pending.name} cannot run in its runtime_env: {message.reason}")
+            finish(self._client, pending, [m.Value(pack_error(error), failed=True)] * len(pending.returns))
         self._pump(kind)
 
     def on_reply(self, peer: Connection, message: m.Reply) -> bool:

@@ -32,8 +32,8 @@ _LOOK_AGAIN = 0.5
 class Worker:
     """The state of one worker process."""
 
-    def __init__(self, session: str, process: bytes) -> None:
-        self._engine = NativeEngine.join(session, process)
+    def __init__(self, session: str, process: bytes, environment: m.Environment | None) -> None:
+        self._engine = NativeEngine.join(session, process, environment)
         self._client = client = self._engine.client
         self._executor = Executor(self._engine)
         self._executor.flush = self._send_reply
@@ -158,10 +158,10 @@ class Worker:
         atexit._run_exitfuncs()
 
 
-def run_worker(session: str, process: bytes) -> None:
-    """Be a worker until told to exit; in a fresh child of the fork server."""
+def run_worker(session: str, process: bytes, environment: m.Environment | None) -> None:
+    """Be a worker until told to exit; in a fresh process, which lives in `environment` already."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the driver's business
-    worker = Worker(session, process)
+    worker = Worker(session, process, environment)
     context.set_engine(worker._engine)
     code = 0
     try:

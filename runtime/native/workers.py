@@ -82,9 +82,10 @@ class Workers:
         """Have the fork server import modules."""
         self._fork_server.send(message)
 
-    def fork(self, title: str) -> Process:
+    def fork(self, title: str, environment: m.Environment | None = None) -> Process:
         """Have the fork server make a worker; it registers when it is up."""
         process = self.new(title)
+        process.environment = environment
         ends = []
         for error in (False, True):
             read, write = os.pipe2(os.O_CLOEXEC)
@@ -93,7 +94,7 @@ class Workers:
             process.pipes.append(pipe)
             self._loop.watch(read, lambda pipe=pipe: self._read_pipe(process, pipe))  # type: ignore[misc]
             ends.append(write)
-        self._fork_server.send(m.Fork(process.id, title), tuple(ends))
+        self._fork_server.send(m.Fork(process.id, title, environment), tuple(ends))
         return process
 
     def _read_fork_server(self) -> None:
@@ -130,7 +131,9 @@ class Workers:
         for pipe in list(process.pipes):
             self._read_pipe(process, pipe)
         reason = describe_death(process, status)
-        if not process.ended and not process.registered:
+        if not process.ended and not process.registered and process.environment is not None:
+            process.setup_failed = not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL
+        elif not process.ended and not process.registered:
             self._failed_starts += 1
             if self._failed_starts >= _MOST_FAILED_STARTS:
                 print(f"shoal: workers cannot start: {reason}", file=sys.stderr)
