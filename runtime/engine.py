@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .options import ActorOptions, TaskOptions
+from .options import ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
 
 if TYPE_CHECKING:
@@ -31,13 +31,41 @@ class Function:
 
 @dataclass(frozen=True)
 class ActorId:
-    """An actor as a handle holds it: its id, and the reference that keeps it alive."""
+    """An actor as a handle holds it.
+
+    Attributes:
+        id: its id.
+        lifetime: the reference that keeps it alive; None if it is detached.
+        class_name: its class, for messages.
+        methods: the methods that can be called, with their options.
+        groups: its concurrency groups.
+        max_task_retries: how many times a call may be made again after a crash of the actor; -1: without limit.
+        max_pending_calls: how many calls of one process may be unanswered; -1: without limit.
+    """
 
     id: bytes
-    lifetime: ObjectRef
+    lifetime: ObjectRef | None
     class_name: str
-    num_returns: dict[str, int] = field(default_factory=dict)
+    methods: Mapping[str, MethodOptions] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
     max_task_retries: int = 0
+    max_pending_calls: int = -1
+
+    def __reduce__(self) -> Any:
+        return ActorId, tuple(getattr(self, f.name) for f in fields(self))
+
+    @classmethod
+    def of(
+        cls,
+        key: bytes,
+        lifetime: ObjectRef | None,
+        class_name: str,
+        methods: Mapping[str, MethodOptions],
+        options: ActorOptions,
+    ) -> ActorId:
+        """Return the id of a new actor."""
+        groups = tuple(options.concurrency_groups)
+        return cls(key, lifetime, class_name, methods, groups, options.max_task_retries, options.max_pending_calls)
 
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -52,11 +80,11 @@ class Engine(Protocol):
         """Run a function as a task; return one reference for each of its return values."""
 
     def create_actor(
-        self, cls: Function, arguments: Arguments, options: ActorOptions, num_returns: dict[str, int]
+        self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
     ) -> ActorId:
-        """Start an actor; InputError at once if its name is taken."""
+        """Start an actor; InputError at once if its name is taken and `get_if_exists` is not set."""
 
-    def call(self, actor: ActorId, method: str, arguments: Arguments, num_returns: int) -> list[ObjectRef]:
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[ObjectRef]:
         """Call a method of an actor; calls from one process run in the order in which they were made."""
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
@@ -84,6 +112,12 @@ class Engine(Protocol):
 
     def adopt(self, object_id: bytes) -> ObjectRef:
         """Return a reference for an id that arrived inside a value."""
+
+    def borrow(self, object_id: bytes) -> ObjectRef:
+        """Return a reference for an id that nobody has lent to this process."""
+
+    def pin(self, ref: ObjectRef) -> None:
+        """Keep a reference until this process leaves the runtime."""
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array that lies in the object store."""

@@ -5,7 +5,8 @@
     ├── WorkerCrashedError         the process that ran a task died (signal, exit code, last words)
     ├── ActorError
     │   ├── ActorDiedError         the actor will not come back: killed, crashed, constructor failed, out of scope
-    │   └── ActorUnavailableError  the actor crashed during the call and is being restarted
+    │   ├── ActorUnavailableError  the actor crashed during the call and is being restarted
+    │   └── PendingCallsLimitExceeded  max_pending_calls calls have not been answered: this one was not made
     ├── ObjectLostError            a value can no longer be had
     │   └── OwnerDiedError         … because the process that owned it is gone
     ├── ObjectStoreFullError       no room in shared memory
@@ -62,6 +63,10 @@ class ActorDiedError(ActorError):
 
 class ActorUnavailableError(ActorError):
     """The actor crashed while it ran the call; it is being restarted, and later calls reach it."""
+
+
+class PendingCallsLimitExceeded(ActorError):  # noqa: N818  # Ray's name
+    """The call was not made: as many as the actor's ``max_pending_calls`` have not been answered yet."""
 
 
 class ObjectLostError(ShoalError):

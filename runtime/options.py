@@ -1,7 +1,7 @@
 """Options of tasks and actors: the same names, meanings and defaults as Ray's, checked when they are given."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -23,8 +23,34 @@ def _check_count(name: str, value: int, lowest: int) -> None:
         raise InputError(f"{name}={value!r}: want an integer of at least {lowest}{unlimited}")
 
 
+def _check_name(name: str, value: str | None) -> None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise InputError(f"{name}={value!r}: want a string that is not empty")
+
+
+class _Checked:
+    """Options that are made from keyword arguments; for frozen dataclasses."""
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Return options from keyword arguments; InputError for an unknown name or a bad value."""
+        return cls(**cls._known(given))
+
+    def but(self, **given: Any) -> Self:
+        """Return a copy with some options changed; InputError for an unknown name or a bad value."""
+        return replace(self, **self._known(given))  # type: ignore[type-var]  # the subclasses are dataclasses
+
+    @classmethod
+    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
+        known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # the subclasses are dataclasses
+        for name in given:
+            if name not in known:
+                raise InputError(f"unknown option {name!r}. {nearest(name, known)}")
+        return {name: value for name, value in given.items() if value is not None}
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Options:
+class _Options(_Checked):
     """What tasks and actors have in common."""
 
     num_cpus: float
@@ -42,30 +68,20 @@ class _Options:
             if resource in _RESERVED:
                 raise InputError(f"resources={{{resource!r}: …}}: use {_RESERVED[resource]}= for it")
             check_amount(f"resources[{resource!r}]", amount)
-        if self.name is not None and (not isinstance(self.name, str) or not self.name):
-            raise InputError(f"name={self.name!r}: want a string that is not empty")
-
-    @classmethod
-    def of(cls, **given: Any) -> Self:
-        """Return options from keyword arguments; InputError for an unknown name or a bad value."""
-        return cls(**cls._known(given))
-
-    def but(self, **given: Any) -> Self:
-        """Return a copy with some options changed; InputError for an unknown name or a bad value."""
-        return replace(self, **self._known(given))
-
-    @classmethod
-    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
-        known = [f.name for f in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise InputError(f"unknown option {name!r}. {nearest(name, known)}")
-        return {name: value for name, value in given.items() if value is not None}
+        _check_name("name", self.name)
 
     def demand(self) -> dict[str, float]:
         """Return the resources asked for, by name, without those of amount zero."""
         wanted = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.resources}
         return {name: float(amount) for name, amount in wanted.items() if amount}
+
+
+def _check_retried(value: Any) -> None:
+    if value is None or isinstance(value, bool):
+        return
+    kinds = value if isinstance(value, list | tuple) else [None]
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        raise InputError(f"retry_exceptions={value!r}: want True, False or a list of exception classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +105,12 @@ class ActorOptions(_Options):
     num_cpus: float = 0
     max_restarts: int = 0
     max_task_retries: int = 0
+    max_concurrency: int | None = None
+    concurrency_groups: Mapping[str, int] = field(default_factory=dict)
+    max_pending_calls: int = -1
+    namespace: str | None = None
+    lifetime: str | None = None
+    get_if_exists: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,3 +121,56 @@ class ActorOptions(_Options):
                 f"max_task_retries={self.max_task_retries} has no effect with max_restarts=0: "
                 "a call can be retried only on an actor that comes back. Set max_restarts too"
             )
+        if self.max_concurrency is not None:
+            _check_count("max_concurrency", self.max_concurrency, 1)
+        if not isinstance(self.concurrency_groups, Mapping):
+            raise InputError(f"concurrency_groups={self.concurrency_groups!r}: want {{name: calls at a time}}")
+        for group, limit in self.concurrency_groups.items():
+            _check_name("concurrency_groups", group)
+            _check_count(f"concurrency_groups[{group!r}]", limit, 1)
+        _check_count("max_pending_calls", self.max_pending_calls, -1)
+        if self.max_pending_calls == 0:
+            raise InputError("max_pending_calls=0: no call could ever be made; -1 means without limit")
+        _check_name("namespace", self.namespace)
+        if self.lifetime not in {None, "detached", "non_detached"}:
+            raise InputError(f"lifetime={self.lifetime!r}: want 'detached' or 'non_detached'")
+        if not isinstance(self.get_if_exists, bool):
+            raise InputError(f"get_if_exists={self.get_if_exists!r}: want True or False")
+        if self.get_if_exists and self.name is None:
+            raise InputError("get_if_exists=True: which actor? Give its name=, too")
+
+    @property
+    def detached(self) -> bool:
+        """Whether the actor outlives its handles and its creator."""
+        return self.lifetime == "detached"
+
+
+Retried = bool | Sequence[type[BaseException]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(_Checked):
+    """Options of an actor's method; None: as the actor says."""
+
+    num_returns: int = 1
+    concurrency_group: str | None = None
+    max_task_retries: int | None = None
+    retry_exceptions: Retried | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_count("num_returns", self.num_returns, 0)
+        _check_name("concurrency_group", self.concurrency_group)
+        _check_name("name", self.name)
+        if self.max_task_retries is not None:
+            _check_count("max_task_retries", self.max_task_retries, -1)
+        _check_retried(self.retry_exceptions)
+
+    def check_group(self, method: str, groups: Collection[str]) -> None:
+        """Raise InputError unless the actor has the concurrency group."""
+        if self.concurrency_group is not None and self.concurrency_group not in groups:
+            known = nearest(self.concurrency_group, groups) or "The actor has none: @remote(concurrency_groups={…})"
+            raise InputError(f"{method}: unknown concurrency_group {self.concurrency_group!r}. {known}")
+
+
+DEFAULT_METHOD = MethodOptions()

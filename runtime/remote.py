@@ -4,13 +4,15 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
+from operator import attrgetter
 from typing import Any, Generic, NoReturn, TypeVar
 
 from . import serialization
 from .context import current_engine, running_engine
 from .engine import ActorId, Function
 from .exceptions import InputError, nearest
-from .options import ActorOptions, TaskOptions
+from .options import DEFAULT_METHOD, ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef, short
 
 T = TypeVar("T")
@@ -40,15 +42,33 @@ def _result(refs: list[ObjectRef]) -> Any:
     return refs or None
 
 
-def method(*, num_returns: int = 1) -> Callable[[T], T]:
-    """Decorate a method of an actor class: the number of objects that a call of it returns."""
-    TaskOptions.of(num_returns=num_returns)
+def method(**options: Any) -> Callable[[T], T]:
+    """Decorate a method of an actor class with what its calls do unless they say otherwise (`.options`).
+
+    Options: num_returns (1); concurrency_group; max_task_retries and retry_exceptions, instead of the actor's;
+    name, for messages.
+
+    Raises:
+        InputError: unknown option or bad value.
+    """
+    if not options:
+        raise InputError("use @method(option=value, …); a method without options needs no decorator")
+    checked = MethodOptions.of(**options)
 
     def decorate(function: T) -> T:
-        setattr(function, _METHOD_OPTIONS, {"num_returns": num_returns})
+        setattr(function, _METHOD_OPTIONS, checked)
         return function
 
     return decorate
+
+
+def method_table(cls: type) -> dict[str, MethodOptions]:
+    """Return the methods of an actor's class that can be called remotely, with their options."""
+    table = {}
+    for name, member in inspect.getmembers(cls, callable):
+        if not name.startswith("__") or name == "__call__":
+            table[name] = getattr(member, _METHOD_OPTIONS, DEFAULT_METHOD)
+    return table
 
 
 class RemoteFunction:
@@ -89,6 +109,8 @@ class ActorClass(Generic[T]):
         self._options = options
         self._function: Function | None = None
         self.__name__, self.__doc__ = cls.__name__, cls.__doc__
+        if options.concurrency_groups:
+            self._methods()
 
     def remote(self, *args: Any, **kwargs: Any) -> "ActorHandle":
         """Start an actor with these constructor arguments; return its handle at once.
@@ -100,8 +122,14 @@ class ActorClass(Generic[T]):
         if self._function is None:
             self._function = _as_function(self._target)
         _check_constructor(self._target, args, kwargs)
-        methods = _method_returns(self._target)
-        return ActorHandle(current_engine().create_actor(self._function, (args, kwargs), self._options, methods))
+        engine = current_engine()
+        return ActorHandle(engine.create_actor(self._function, (args, kwargs), self._options, self._methods()))
+
+    def _methods(self) -> dict[str, MethodOptions]:
+        table = method_table(self._target)
+        for name, options in table.items():
+            options.check_group(f"{self.__name__}.{name}", self._options.concurrency_groups)
+        return table
 
     def options(self, **options: Any) -> "ActorClass[T]":
         """Return the same actor class with some options changed."""
@@ -129,16 +157,6 @@ def _check_constructor(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any])
         raise TypeError(f"{cls.__name__}.remote(…): {error}; the constructor takes {signature}") from None
 
 
-def _method_returns(cls: type) -> dict[str, int]:
-    """Return the methods that can be called remotely, with the number of objects that each returns."""
-    returns = {}
-    for name, member in inspect.getmembers(cls, callable):
-        if not name.startswith("__") or name == "__call__":
-            returns[name] = getattr(member, _METHOD_OPTIONS, {}).get("num_returns", 1)
-    returns.pop("__class__", None)
-    return returns
-
-
 class ActorHandle:
     """Handle of a running actor; ``handle.method.remote(…)`` calls a method.
 
@@ -152,12 +170,11 @@ class ActorHandle:
 
     def __getattr__(self, name: str) -> "ActorMethod":
         actor = self._actor
-        num_returns = actor.num_returns.get(name)
-        if num_returns is None:
-            raise AttributeError(
-                f"actor class {actor.class_name!r} has no method {name!r}. {nearest(name, actor.num_returns)}"
-            )
-        return ActorMethod(self, name, num_returns)
+        options = actor.methods.get(name)
+        if options is None:
+            known = nearest(name, actor.methods)
+            raise AttributeError(f"actor class {actor.class_name!r} has no method {name!r}. {known}")
+        return ActorMethod(self, name, options)
 
     def __repr__(self) -> str:
         return f"ActorHandle({self._actor.class_name}, {short(self._actor.id)})"
@@ -168,33 +185,57 @@ class ActorHandle:
     def __hash__(self) -> int:
         return hash(self._actor.id)
 
+    def __copy__(self) -> "ActorHandle":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ActorHandle":
+        return self
+
     def __reduce__(self) -> Any:
+        # By hand: nobody would know of the copy, so the actor stays as long as this process or the runtime does.
         actor = self._actor
-        return _rebuild_handle, (actor.id, actor.lifetime, actor.class_name, actor.num_returns, actor.max_task_retries)
+        if actor.lifetime is not None:
+            current_engine().pin(actor.lifetime)
+        return _borrow_handle, (replace(actor, lifetime=None), None if actor.lifetime is None else actor.lifetime.id)
 
 
-def _rebuild_handle(*fields: Any) -> ActorHandle:
-    return ActorHandle(ActorId(*fields))
+def _borrow_handle(actor: ActorId, lifetime: bytes | None) -> ActorHandle:
+    """Rebuild a handle that was pickled by hand."""
+    return ActorHandle(actor if lifetime is None else replace(actor, lifetime=current_engine().borrow(lifetime)))
+
+
+# Through the runtime, which counts the reference to its lifetime, a handle travels as what it is made of.
+serialization.custom_serializers[ActorHandle] = (attrgetter("_actor"), ActorHandle)
 
 
 class ActorMethod:
     """One method of a running actor."""
 
-    __slots__ = ("_handle", "_name", "_num_returns")
+    __slots__ = ("_handle", "_name", "_options")
 
-    def __init__(self, handle: ActorHandle, name: str, num_returns: int) -> None:
+    def __init__(self, handle: ActorHandle, name: str, options: MethodOptions) -> None:
         # The handle itself, not its id: `A.remote().f.remote()` must keep the actor alive until the call is made.
-        self._handle, self._name, self._num_returns = handle, name, num_returns
+        self._handle, self._name, self._options = handle, name, options
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method; return a reference to its value (a list of them if ``num_returns`` is not 1)."""
-        engine = running_engine() or current_engine()
-        return _result(engine.call(self._handle._actor, self._name, (args, kwargs), self._num_returns))
+        """Call the method; return a reference to its value (a list of them if ``num_returns`` is not 1).
 
-    def options(self, *, num_returns: int) -> "ActorMethod":
-        """Return the same method with another number of returned objects."""
-        TaskOptions.of(num_returns=num_returns)
-        return ActorMethod(self._handle, self._name, num_returns)
+        Raises:
+            PendingCallsLimitExceeded: ``max_pending_calls`` calls of this process have not been answered yet.
+        """
+        engine = running_engine() or current_engine()
+        return _result(engine.call(self._handle._actor, self._name, (args, kwargs), self._options))
+
+    def options(self, **options: Any) -> "ActorMethod":
+        """Return the same method with some options changed; see `method` for the options.
+
+        Raises:
+            InputError: unknown option, bad value, or a concurrency group that the actor does not have.
+        """
+        changed = self._options.but(**options)
+        actor = self._handle._actor
+        changed.check_group(f"{actor.class_name}.{self._name}", actor.groups)
+        return ActorMethod(self._handle, self._name, changed)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse a call without ``.remote``, with a TypeError that says so."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from . import serialization
 from .engine import ActorId, Arguments, Function
 from .exceptions import ActorDiedError, DeadlockError, InputError, ObjectLostError
 from .failure import describe_here, pack_exception, unpack_exception
-from .options import ActorOptions, TaskOptions
+from .options import ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
 from .remote import load_function
 from .resources import check_feasible, machine_resources
@@ -84,6 +84,7 @@ class SerialEngine:
         self._unsealed: dict[int, weakref.ref[np.ndarray]] = {}
         self._dropped: deque[bytes] = deque()
         self._ids = itertools.count(1)
+        self._pinned: set[ObjectRef] = set()
 
     # Objects ----------------------------------------------------------------------------------------------------
 
@@ -91,6 +92,14 @@ class SerialEngine:
         """Return one more reference to an object."""
         self._values.setdefault(object_id, _Value(failure=ObjectLostError("the object is gone"))).count += 1
         return ObjectRef(object_id, self._dropped.append)
+
+    def borrow(self, object_id: bytes) -> ObjectRef:
+        """Return one more reference to an object."""
+        return self.adopt(object_id)
+
+    def pin(self, ref: ObjectRef) -> None:
+        """Keep a reference until the end."""
+        self._pinned.add(ref)
 
     def _new_id(self) -> bytes:
         return next(self._ids).to_bytes(16, "big")
@@ -201,7 +210,7 @@ class SerialEngine:
     # Actors -----------------------------------------------------------------------------------------------------
 
     def create_actor(
-        self, cls: Function, arguments: Arguments, options: ActorOptions, num_returns: dict[str, int]
+        self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
     ) -> ActorId:
         """Construct the instance now; a failing constructor makes a dead actor, as on the other engines."""
         check_feasible(f"actor {cls.name}", options.demand(), self._total)
@@ -212,9 +221,9 @@ class SerialEngine:
             )
         packed, refs = self._pack_arguments(arguments)
         lifetime = self._store(_Value())
-        info = ActorId(self._new_id(), lifetime, cls.name, num_returns, options.max_task_retries)
+        info = ActorId.of(self._new_id(), lifetime, cls.name, methods, options)
         # The record must not hold the reference that keeps the actor alive.
-        actor = _Actor(cls, packed, refs, options, ActorId(info.id, None, cls.name, num_returns))  # type: ignore[arg-type]
+        actor = _Actor(cls, packed, refs, options, replace(info, lifetime=None))
         actor.surroundings = self._surroundings.of(options.runtime_env)
         self._actors[info.id] = actor
         self._lifetimes[lifetime.id] = info.id
@@ -237,9 +246,10 @@ class SerialEngine:
         if actor.options.name is not None:
             self._names.pop(actor.options.name, None)
 
-    def call(self, actor: ActorId, method: str, arguments: Arguments, num_returns: int) -> list[ObjectRef]:
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[ObjectRef]:
         """Run the method now."""
         self._collect()
+        num_returns = options.num_returns
         record = self._actors[actor.id]
         name = f"{actor.class_name}.{method}"
         if record.death is not None:
@@ -278,13 +288,7 @@ class SerialEngine:
             return None
         lifetime = next(ref for ref, actor in self._lifetimes.items() if actor == actor_id)
         record = self._actors[actor_id]
-        return ActorId(
-            actor_id,
-            self.adopt(lifetime),
-            record.info.class_name,
-            record.info.num_returns,
-            record.options.max_task_retries,
-        )
+        return replace(record.info, lifetime=self.adopt(lifetime))
 
     # Everything else --------------------------------------------------------------------------------------------
 

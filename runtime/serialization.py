@@ -23,7 +23,8 @@ _TEXTS = frozenset({str, bytes})
 # A pickle of more bytes than this stays in pieces.
 _LARGE = 100_000
 
-#: What `util.register_serializer` was told, by class: how to make something that can be pickled, and the way back.
+#: How objects of some classes travel: what makes something of them that can be pickled, and the way back. What
+#: `util.register_serializer` was told, and handles of actors, which are pickled otherwise by hand.
 custom_serializers: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
 
 Stream = bytes | list[bytes | bytearray]

@@ -1,25 +1,17 @@
-"""Actors of this process, and calls of actors' methods: one ordered queue per actor, straight to its process.
-
-The process that creates an actor owns it: it keeps the constructor's arguments and sends them to each process that
-the node starts for the actor, the first and those after a crash.
-"""
+"""Calls of actors' methods: one ordered queue per actor, straight to its process."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
 
-import msgspec
-
 from ..engine import ActorId, Arguments, Function
-from ..exceptions import ActorUnavailableError, InputError, RuntimeEnvSetupError
+from ..exceptions import ActorUnavailableError, PendingCallsLimitExceeded, RuntimeEnvSetupError
 from ..failure import pack_error, unpack_exception
-from ..options import ActorOptions
+from ..options import ActorOptions, MethodOptions
 from ..refs import ObjectRef
 from ..reports import TaskReport
-from ..resources import check_feasible
 from ..serial import died
 from ..serialization import take_out_refs
 from . import messages as m
@@ -27,32 +19,30 @@ from .call_reports import call_groups, call_rows
 from .calls import Pending
 from .client import Client
 from .connection import Connection
-from .environments import Environments
-from .objects import owner_of
 from .task_calls import await_slots, failed_slot, finish, slot_values
 
 
-class _Handle(msgspec.Struct, array_like=True):
-    """What makes a handle out of a name."""
-
-    actor: bytes
-    lifetime: bytes
-    class_name: str
-    num_returns: dict[str, int]
-    max_task_retries: int
-
-
-class _Constructor:
+class Constructor:
     """For the owner: what makes the actor, as often as it must be made."""
 
-    __slots__ = ("arguments", "cls", "options")
+    __slots__ = ("arguments", "cls", "identity", "options")
 
-    def __init__(self, cls: Function, options: ActorOptions, arguments: Pending) -> None:
-        self.cls, self.options, self.arguments = cls, options, arguments
+    def __init__(self, cls: Function, options: ActorOptions, arguments: Pending, identity: bytes) -> None:
+        self.cls, self.options, self.arguments, self.identity = cls, options, arguments, identity
 
 
 class Link:
-    """This process's line to one actor."""
+    """This process's line to one actor.
+
+    Attributes:
+        constructor: for the owner: what makes the actor.
+        state: as the node has told it last: "pending", "alive", "restarting" or "dead".
+        reason, failure: why it is dead or restarting.
+        process, connection: where it lives, if it does.
+        queue: calls that are still to be sent, in order.
+        inflight: those that were sent and not answered.
+        interrupted: those that its process has died with, until the node says what becomes of the actor.
+    """
 
     __slots__ = (
         "connection",
@@ -68,7 +58,7 @@ class Link:
         "state",
     )
 
-    def __init__(self, key: bytes, name: str, constructor: _Constructor | None = None) -> None:
+    def __init__(self, key: bytes, name: str, constructor: Constructor | None = None) -> None:
         self.key = key
         self.name = name
         self.constructor = constructor
@@ -83,138 +73,63 @@ class Link:
 
 
 class ActorCalls:
-    """All actors that this process knows, and its calls to them that have not ended."""
+    """All actors that this process knows, and its calls to them that have not ended.
 
-    def __init__(self, client: Client, environments: Environments) -> None:
+    Attributes:
+        links: the lines to them, by the actor's id.
+    """
+
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._environments = environments
-        self._links: dict[bytes, Link] = {}
+        self.links: dict[bytes, Link] = {}
         self._running: dict[bytes, Link] = {}
-        client.handlers[m.StartActor] = self._on_start
-        client.handlers[m.ActorState] = lambda node, message: self._on_state(message)
+        client.handlers[m.ActorState] = lambda node, message: self.on_state(message)
         client.on_death.append(self._on_death)
-
-    # Creating and finding ---------------------------------------------------------------------------------------
-
-    def create(
-        self, cls: Function, arguments: Arguments, options: ActorOptions, num_returns: dict[str, int]
-    ) -> ActorId:
-        """Have the node start an actor as soon as the arguments are there; returns at once.
-
-        Raises:
-            InputError: a living actor has that name, or no node can ever run it.
-        """
-        client = self._client
-        demand = options.demand()
-        check_feasible(f"actor {cls.name}", demand, client.resources)
-        environment = self._environments.of(options.runtime_env)
-        args, kwargs, slots = take_out_refs(*arguments)
-        packed, inner = client.store.pack_arguments(args, kwargs)
-        key = os.urandom(8)
-        with client.lock:
-            client.check()
-            client.settle_drops()
-            lifetime = client.new_ref(client.new_ids(1)[0])
-        actor = ActorId(key, lifetime, cls.name, num_returns, options.max_task_retries)
-        if options.name is not None and not self._reserve(options.name, actor):
-            with client.lock:
-                client.objects.discard(packed)
-                client.act()
-            raise InputError(
-                f"an actor named {options.name!r} is alive. Use get_actor({options.name!r}) or another name"
-            )
-        pending = Pending(cls.name, cls, [lifetime.id], packed, slots, [*slots, *inner, *cls.captured], 0)
-        with client.lock:
-            link = self._links[key] = Link(key, cls.name, _Constructor(cls, options, pending))
-            client.on_gone[lifetime.id] = lambda: self._released(link)
-            if slots:
-                # Declared at once: others may get its handle, and ask the node for it, before the arguments are there.
-                client.node.send(m.CreateActor(key, cls.name, demand, options.max_restarts, False, environment))
-            start = m.CreateActor(key, cls.name, demand, options.max_restarts, True, environment)
-            if not slots or not await_slots(client, pending, lambda: self._start(link, start)):
-                self._start(link, start)
-        return actor
-
-    def _reserve(self, name: str, actor: ActorId) -> bool:
-        handle = _Handle(actor.id, actor.lifetime.id, actor.class_name, actor.num_returns, actor.max_task_retries)
-        return self._client.ask_node(m.ReserveName(actor.id, name, msgspec.msgpack.encode(handle))).accepted
-
-    def _start(self, link: Link, message: m.CreateActor) -> None:
-        if link.constructor is None:
-            return  # killed or released while its arguments were awaited
-        failure = failed_slot(self._client, link.constructor.arguments)
-        if failure is None:
-            self._client.node.send(message)
-            return
-        assert isinstance(failure.stream, bytes)
-        reason = "an argument of its constructor failed"
-        self._client.node.send(m.ActorFailed(link.key, reason, failure.stream))
-        self._on_state(m.ActorState(link.key, "dead", None, reason, failure.stream))
-
-    def _on_start(self, node: Connection, message: m.StartActor) -> None:
-        link = self._links.get(message.actor)
-        connection = self._client.peer(message.process)
-        if link is None or link.constructor is None or connection is None:
-            return  # released or dead meanwhile; the node knows
-        cls, pending = link.constructor.cls, link.constructor.arguments
-        slots = slot_values(self._client, pending, message.process)
-        connection.send(m.Function(cls.id, cls.payload))
-        connection.send(m.Construct(message.actor, cls.id, cls.name, pending.arguments, slots))
-
-    def _released(self, link: Link) -> None:
-        # Whatever waits for the actor holds a reference to its lifetime, so nothing does.
-        self._client.node.send(m.ActorReleased(link.key))
-        del self._links[link.key]
-        self._forget_constructor(link)
-
-    def _forget_constructor(self, link: Link) -> None:
-        if link.constructor is not None:
-            pending, link.constructor = link.constructor.arguments, None
-            finish(self._client, pending, [m.Value(b"")])
-
-    def find(self, name: str) -> ActorId | None:
-        """Return the living actor of that name."""
-        client = self._client
-        with client.lock:
-            client.settle_drops()
-        found = client.ask_node(m.FindActor(name)).handle
-        if found is None:
-            return None
-        handle = msgspec.msgpack.decode(found, type=_Handle)
-        with client.lock:
-            owner = owner_of(handle.lifetime)
-            peer = None if owner == client.me else client.peer(owner)
-            if peer is not None:
-                # Nobody lent us this reference, so we lend it to ourselves.
-                peer.send(m.Lend(handle.lifetime, client.me))
-            lifetime = client.adopt(handle.lifetime, given=0 if owner == client.me else 1)
-        return ActorId(handle.actor, lifetime, handle.class_name, handle.num_returns, handle.max_task_retries)
 
     # Calling ----------------------------------------------------------------------------------------------------
 
-    def call(self, actor: ActorId, method: str, arguments: Arguments, num_returns: int) -> list[ObjectRef]:
-        """Queue a call; return references to what it will return."""
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[ObjectRef]:
+        """Queue a call; return references to what it will return.
+
+        Raises:
+            PendingCallsLimitExceeded: too many calls of this process have not been answered.
+        """
         client = self._client
         args, kwargs, slots = take_out_refs(*arguments)
         packed, inner = client.store.pack_arguments(args, kwargs)
+        num_returns = options.num_returns
+        retries = actor.max_task_retries if options.max_task_retries is None else options.max_task_retries
         with client.lock:
             client.settle_drops()
+            link = self.links.get(actor.id) or self._watch(actor)
+            if actor.max_pending_calls > 0:
+                self._check_room(link, actor, method, packed)
             ids = client.new_ids(num_returns or 1)
             refs = [client.new_ref(object_id) for object_id in ids] if num_returns else []
-            keeps = [actor.lifetime, *slots, *inner]
-            pending = Pending(method, None, ids, packed, slots, keeps, actor.max_task_retries)
-            link = self._links.get(actor.id) or self._watch(actor)
+            keeps = [*slots, *inner] if actor.lifetime is None else [actor.lifetime, *slots, *inner]
+            pending = Pending(method, None, ids, packed, slots, keeps, retries)
+            pending.options = options
             link.queue.append(pending)
             if slots:
                 await_slots(client, pending, lambda: self._pump(link))
             self._pump(link)
         return refs
 
+    def _check_room(self, link: Link, actor: ActorId, method: str, packed: m.Value) -> None:
+        if len(link.queue) + len(link.inflight) >= actor.max_pending_calls:
+            self._client.objects.discard(packed)
+            self._client.act()
+            raise PendingCallsLimitExceeded(
+                f"{actor.class_name}.{method}: {actor.max_pending_calls} calls of this process to the actor have not "
+                "been answered, and that is its max_pending_calls. Wait for some of them, or raise the limit"
+            )
+
     def _watch(self, actor: ActorId) -> Link:
         self._client.check()
         actor_id = actor.id  # the actor itself holds its lifetime
-        link = self._links[actor_id] = Link(actor_id, actor.class_name)
-        self._client.on_gone[actor.lifetime.id] = lambda: self._links.pop(actor_id, None)
+        link = self.links[actor_id] = Link(actor_id, actor.class_name)
+        if actor.lifetime is not None:
+            self._client.on_gone[actor.lifetime.id] = lambda: self.links.pop(actor_id, None)
         self._client.node.send(m.WatchActor(actor_id))
         return link
 
@@ -238,7 +153,11 @@ class ActorCalls:
         slots: list[m.Value] = []
         if pending.slots or pending.arguments.refs:
             slots = slot_values(client, pending, link.process)
-        message = m.Call(pending.task, pending.name, pending.arguments, slots, len(pending.returns))
+        options, extras = pending.options, None
+        assert options is not None
+        if options.concurrency_group is not None or options.name is not None:
+            extras = m.CallExtras(options.name, options.concurrency_group)
+        message = m.Call(pending.task, pending.name, pending.arguments, slots, len(pending.returns), extras)
         if connection.post(message):
             # While the actor is busy there is no hurry: its next reply, at the latest, has this flushed.
             client.reactor.flush_soon(connection) if link.inflight else connection.flush()
@@ -251,19 +170,25 @@ class ActorCalls:
         with self._client.lock:
             self._client.check()
             self._client.node.send(m.KillActor(actor.id, no_restart))
-            link = self._links.get(actor.id)
+            link = self.links.get(actor.id)
             if link is not None:
                 link.connection = None  # what we call from now on must not reach it while it is being killed
                 if no_restart:
-                    self._on_state(m.ActorState(actor.id, "dead", None, "it was killed by kill()"))
+                    self.on_state(m.ActorState(actor.id, "dead", None, "it was killed by kill()"))
+
+    def forget_constructor(self, link: Link) -> None:
+        """Let go of what makes the actor: it will not be made again."""
+        if link.constructor is not None:
+            pending, link.constructor = link.constructor.arguments, None
+            finish(self._client, pending, [m.Value(b"")])
 
     def report(self) -> Iterator[TaskReport]:
         """Yield a row for each call that has not ended, and for each actor that has not started."""
-        return call_rows(self._client, self._links.values())
+        return call_rows(self._client, self.links.values())
 
     def report_groups(self) -> Iterator[TaskReport]:
         """Yield the same, counted by actor, method and state."""
-        return call_groups(self._links.values())
+        return call_groups(self.links.values())
 
     # Events -----------------------------------------------------------------------------------------------------
 
@@ -276,7 +201,7 @@ class ActorCalls:
         return True
 
     def _on_death(self, process: bytes, reason: str) -> None:
-        for link in self._links.values():
+        for link in self.links.values():
             if link.process == process:
                 link.interrupted = list(link.inflight.values())
                 for task in link.inflight:
@@ -285,8 +210,9 @@ class ActorCalls:
                 if link.state == "dead":
                     self._settle_interrupted(link)
 
-    def _on_state(self, message: m.ActorState) -> None:
-        link = self._links.get(message.actor)
+    def on_state(self, message: m.ActorState) -> None:
+        """Event: an actor has changed."""
+        link = self.links.get(message.actor)
         if link is None or link.state == "dead":
             return
         link.state, link.reason, link.failure = message.state, message.reason, message.failure
@@ -295,7 +221,7 @@ class ActorCalls:
             link.process = message.process
             link.connection = self._client.peer(message.process)
         if link.state == "dead":
-            self._forget_constructor(link)
+            self.forget_constructor(link)
         self._pump(link)
 
     def _settle_interrupted(self, link: Link) -> None:
@@ -317,8 +243,7 @@ class ActorCalls:
         link.queue.extendleft(reversed(again))
 
     def _fail_dead(self, link: Link, pending: Pending) -> None:
-        actor = ActorId(link.key, None, link.name)  # type: ignore[arg-type]
-        error = died(f"{link.name}.{pending.name}", actor, link.reason, None)
+        error = died(f"{link.name}.{pending.name}", ActorId(link.key, None, link.name), link.reason, None)
         if link.failure is not None and isinstance(unpack_exception(link.failure), RuntimeEnvSetupError):
             value = m.Value(link.failure, failed=True)
         else:

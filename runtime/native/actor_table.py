@@ -29,7 +29,8 @@ class Actor:
     restarts: int = 0
     reason: str = ""
     failure: bytes | None = None
-    ending: str | None = None  # why its process is being ended, if we end it
+    ending: str | None = None  # why its process is ending, if that is on purpose
+    released: bool = False  # nobody can ask for it any more, once it is dead
     environment: Environment | None = None
     watchers: set[ProcessId] = field(default_factory=set)
 
@@ -127,7 +128,8 @@ class ActorTable:
             actor.process = None
             if actor.ending is not None:
                 commands += self._die(actor, actor.ending)
-                del self.actors[actor.key]
+                if actor.released:
+                    del self.actors[actor.key]
             elif actor.max_restarts == -1 or actor.restarts < actor.max_restarts:
                 actor.restarts += 1
                 actor.state, actor.reason = "restarting", reason
@@ -141,6 +143,13 @@ class ActorTable:
         self._names = {name: entry for name, entry in self._names.items() if entry[1] != process}
         return commands
 
+    def exiting(self, process: ProcessId, reason: str) -> None:
+        """Event: an actor ends itself on purpose: it will not be started again."""
+        actor = self._by_process.get(process)
+        if actor is not None and actor.ending is None:
+            actor.ending = reason
+            self._forget_name(actor.key)
+
     def kill(self, key: ActorKey, no_restart: bool) -> list[Command]:
         """Event: `kill` was called."""
         actor = self.actors.get(key)
@@ -153,7 +162,10 @@ class ActorTable:
     def released(self, key: ActorKey) -> list[Command]:
         """Event: its last handle is gone."""
         actor = self.actors.get(key)
-        if actor is not None and actor.state == "alive" and actor.process is not None and actor.ending is None:
+        if actor is not None and actor.state == "alive" and actor.process is not None:
+            actor.released = True
+            if actor.ending is not None:
+                return []
             actor.ending = "its last handle is gone"
             self._forget_name(key)
             return [EndProcess(actor.process, gracefully=True)]

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from ..engine import Function
+from ..options import MethodOptions
 from ..refs import ObjectRef
 from .messages import ObjectId, Value
 from .objects import spans_of
@@ -37,6 +38,7 @@ class Pending:
         keeps: references that must live until the reply: slots, those inside arguments, the actor's lifetime.
         missing: how many slots have no value yet.
         retries: how many times it may be sent again after a crash; -1: without limit.
+        options: of a call of a method.
         submitted, sent: when `.remote()` was called and when it last went to a process (0: not yet), monotonic seconds.
     """
 
@@ -46,6 +48,7 @@ class Pending:
         "keeps",
         "missing",
         "name",
+        "options",
         "retries",
         "returns",
         "sent",
@@ -73,6 +76,7 @@ class Pending:
         self.keeps = keeps
         self.missing = 0
         self.retries = retries
+        self.options: MethodOptions | None = None
         self.submitted = time.monotonic()
         self.sent = 0.0
 

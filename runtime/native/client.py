@@ -38,6 +38,7 @@ class Client(Links):
     """One process's objects, over its links; arguments as for `Links`.
 
     Attributes:
+        pinned: references that live as long as this process.
         on_gone: what to do once no reference to an object is left in this process.
         before_block, after_block: called around every wait that blocks.
         waits: threads that wait: name, since when (monotonic seconds), objects, how many of them are wanted.
@@ -56,6 +57,7 @@ class Client(Links):
         self.store = Store(self.me, board, self.welcome.node_pid, self._hand_over)
         self.dropped: deque[bytes] = deque()
         self.on_gone: dict[bytes, Callable[[], object]] = {}
+        self.pinned: set[ObjectRef] = set()
         self.before_block: Callable[[], None] = lambda: None
         self.after_block: Callable[[], None] = lambda: None
         self.waits: dict[Waiter, tuple[str, float, list[bytes], int]] = {}
@@ -125,6 +127,15 @@ class Client(Links):
                     object_id, ObjectLostError(f"object {short(object_id)} was freed: its last reference was gone")
                 )
         return ObjectRef(object_id, self._drop)
+
+    def borrow(self, object_id: bytes) -> ObjectRef:
+        """Return a reference to an object of which nobody has lent this process one: it lends it to itself."""
+        with self.lock:
+            owner = owner_of(object_id)
+            peer = None if owner == self.me else self.peer(owner)
+            if peer is not None:
+                peer.send(m.Lend(object_id, self.me))
+            return self.adopt(object_id, given=0 if owner == self.me else 1)
 
     def adopt_all(self, value: m.Value, by: bytes | None) -> list[ObjectRef] | None:
         """Return references for those that came inside a value, sent `by` a process."""

@@ -38,6 +38,7 @@ class Control:
             m.ActorGranted: self._on_actor_granted,
             m.ActorUp: self._on_actor_up,
             m.Constructed: lambda process, message: self._do(self._actors.constructed(process, message.failure)),
+            m.ActorExiting: lambda process, message: self._actors.exiting(process, message.reason),
             m.WatchActor: self._on_watch_actor,
             m.KillActor: self._on_kill_actor,
             m.ActorReleased: lambda process, message: self._do(self._actors.released(message.actor)),
@@ -76,8 +77,9 @@ class Control:
             self._end_process(process, False)  # it has ended before its process was made
 
     def _on_actor_up(self, process: m.ProcessId, message: m.ActorUp) -> None:
-        if message.actor in self._actors.actors:  # its owner has what it needs
-            self._tell(self._actors.actors[message.actor].owner, m.StartActor(message.actor, process))
+        actor = self._actors.actors.get(message.actor)
+        if actor is not None:  # its owner has what it needs
+            self._tell(actor.owner, m.StartActor(message.actor, process, actor.restarts))
 
     def _on_reserve_name(self, process: m.ProcessId, message: m.ReserveName) -> None:
         accepted = self._actors.reserve(message.name, message.actor, process, message.handle)

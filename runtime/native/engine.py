@@ -17,6 +17,7 @@ from ..resources import machine_resources
 from ..runtime_env import RuntimeEnv
 from . import messages as m
 from .actor_calls import ActorCalls
+from .actors import Actors
 from .client import Client
 from .connection import Connection
 from .environments import Environments
@@ -80,26 +81,29 @@ class NativeEngine:
     def _join(self, client: Client) -> None:
         self.client = client
         self._tasks = TaskCalls(client, self.environments)
-        self._actors = ActorCalls(client, self.environments)
+        self._calls = ActorCalls(client)
+        self._actors = Actors(client, self._calls, self.environments)
         self._reporting = Reporting(
             client,
-            lambda: chain(self._tasks.report(), self._actors.report()),
-            lambda: chain(self._tasks.report_groups(), self._actors.report_groups()),
+            lambda: chain(self._tasks.report(), self._calls.report()),
+            lambda: chain(self._tasks.report_groups(), self._calls.report_groups()),
         )
         client.handlers[m.Reply] = self._on_reply
         self.adopt = client.adopt
+        self.borrow = client.borrow
+        self.pin = client.pinned.add
         self.get = client.get
         self.put = client.put
         self.wait = client.wait
         self.future = client.future
         self.submit = self._tasks.submit
-        self.call = self._actors.call
+        self.call = self._calls.call
         self.create_actor = self._actors.create
         self.find_actor = self._actors.find
-        self.kill = self._actors.kill
+        self.kill = self._calls.kill
 
     def _on_reply(self, peer: Connection, message: m.Reply) -> None:
-        if not self._tasks.on_reply(peer, message) and not self._actors.on_reply(peer, message):
+        if not self._tasks.on_reply(peer, message) and not self._calls.on_reply(peer, message):
             for value in message.values:  # it was given up meanwhile
                 self.client.adopt_all(value, peer.peer)
                 self.client.objects.discard(value)

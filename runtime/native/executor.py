@@ -6,13 +6,19 @@ thread it happens; which thread that is, and when, is decided by who calls `run`
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import os
+import sys
 import time
+import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ..failure import pack_exception
 from ..refs import ObjectRef
 from ..remote import load_function
+from ..runtime_context import ActorExit
 from ..serial import split_returns
 from ..serialization import fill_slots
 from . import messages as m
@@ -63,6 +69,7 @@ class Executor:
         actor: the instance, once it is constructed; None in a worker that runs tasks.
         class_name: what the actor is; None in a worker that runs tasks.
         flush: has a reply sent that was queued on a connection; now, or soon together with others.
+        on_leave: called when a call has asked for the end of this process, which is to have `exit_code`.
     """
 
     def __init__(self, engine: NativeEngine) -> None:
@@ -70,6 +77,8 @@ class Executor:
         self.actor: Any = None
         self.class_name: str | None = None
         self.flush: Callable[[Connection], None] = Connection.flush
+        self.on_leave: Callable[[], None] = lambda: None
+        self.exit_code = 0
 
     def run(self, item: Item) -> None:
         """Run a task or call in this thread, and reply."""
@@ -77,21 +86,46 @@ class Executor:
             values = self._succeed(item, self._begin(item))
         except Exception as error:  # a task's exception is a value
             values = self._fail(item, error)
+        except SystemExit as request:
+            self.leave(item.name, request)
+            return
         finally:
             self._client.executing.pop(item.message.task, None)
         self._end(item, values)
 
-    def construct(self, item: Item) -> None:
-        """Make the actor, and tell the node."""
-        message = item.message
-        assert item.code is not None
-        self.class_name = message.name
-        failure = None
+    async def run_async(self, item: Item) -> None:
+        """Run a call on the event loop of this thread, and reply."""
         try:
-            self.actor = self._apply(item.code.load(), message)
-        except Exception as error:  # a constructor's exception is the reason of the actor's death
-            failure = pack_exception(error, f"{message.name}.__init__", self._engine.where())
-        self._client.node.send(m.Constructed(message.actor, failure))
+            result = self._begin(item)
+            values = self._succeed(item, await result if inspect.iscoroutine(result) else result)
+        except (Exception, asyncio.CancelledError) as error:  # a task's exception is a value
+            values = self._fail(item, error)
+        except SystemExit as request:
+            self.leave(item.name, request)
+            return
+        finally:
+            self._client.executing.pop(item.message.task, None)
+        self._end(item, values)
+
+    def construct(self, message: m.Construct, cls: type) -> None:
+        """Make the actor; raises what the constructor raises."""
+        self.actor = self._apply(cls, message)
+
+    def leave(self, name: str, request: SystemExit) -> None:
+        """End this process, as a call asks: nothing new begins, what runs finishes, no reply is sent; in any thread."""
+        code = request.code
+        self.exit_code = code if isinstance(code, int) else int(code is not None)
+        if self.class_name is not None and self.exit_code == 0:
+            how = "exit_actor() was called" if isinstance(request, ActorExit) else "SystemExit was raised"
+            self._client.node.send(m.ActorExiting(f"it ended itself: {how} in {name}"))
+        self.on_leave()
+
+    @staticmethod
+    def crash() -> NoReturn:
+        """End this process at once because of the exception that is being handled: nobody else would hear of it."""
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
     # Steps of a run ---------------------------------------------------------------------------------------------
 
@@ -104,6 +138,8 @@ class Executor:
             self._client.executing[message.task] = (item.name, item.started)
             return self._apply(item.code.load(), message)
         item.name = f"{self.class_name}.{message.method}"
+        if message.extras is not None and message.extras.name is not None:
+            item.name = message.extras.name
         self._client.executing[message.task] = (item.name, item.started)
         return self._apply(getattr(self.actor, message.method), message)
 

@@ -154,10 +154,11 @@ class ActorUp(_Message):
 
 
 class StartActor(_Message):
-    """To the owner of an actor: this fresh worker is to become it; send it what it needs."""
+    """To the owner of an actor: this fresh worker is to become it; send it what it needs. `restarts`: so far."""
 
     actor: ActorKey
     process: ProcessId
+    restarts: int
 
 
 class WatchActor(_Message):
@@ -181,6 +182,12 @@ class Constructed(_Message):
 
     actor: ActorKey
     failure: bytes | None
+
+
+class ActorExiting(_Message):
+    """From an actor: I end myself on purpose, as soon as what runs has finished; do not start me again."""
+
+    reason: str
 
 
 class KillActor(_Message):

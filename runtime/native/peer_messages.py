@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from .wire import ActorKey, ObjectId, ProcessId, Span, Value, _Message
 
 
@@ -30,13 +32,24 @@ class Push(_Message):
 
 
 class Construct(_Message):
-    """From an actor's owner to a fresh worker: you are this actor."""
+    """To a fresh worker: you are this actor. `identity`: what it may know of itself; `restarts`: how often it was."""
 
     actor: ActorKey
     function: bytes
     name: str
     arguments: Value
     slots: list[Value]
+    identity: bytes
+    max_concurrency: int | None
+    concurrency_groups: dict[str, int]
+    restarts: int = 0
+
+
+class CallExtras(msgspec.Struct, array_like=True, gc=False):
+    """What few calls say: a name for messages, a concurrency group instead of the method's."""
+
+    name: str | None = None
+    concurrency_group: str | None = None
 
 
 class Call(_Message):
@@ -47,6 +60,7 @@ class Call(_Message):
     arguments: Value
     slots: list[Value]
     num_returns: int
+    extras: CallExtras | None = None
 
 
 class Reply(_Message):

@@ -2,7 +2,8 @@
 
 A plain worker runs tasks of whoever has leased it. When its task waits for others (`get`, `wait`), it gives its CPU
 back, and the tasks that were queued behind that one go back to their callers: they might be what it waits for. An
-actor's process constructs the actor first and then runs its methods, one at a time, in the order of arrival.
+actor's process constructs the actor first and then runs its methods in the order of arrival: one at a time, or, where
+the actor is to run several at the same time, by handing them over to threads or an event loop (`concurrency.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from collections import deque
 from typing import Any
 
 from .. import context
+from ..failure import pack_exception
 from . import messages as m
 from .calls import remember
+from .concurrency import Place, place_for
 from .connection import Connection
 from .engine import NativeEngine
 from .executor import Code, Executor, Item
@@ -36,7 +39,9 @@ class Worker:
         self._engine = NativeEngine.join(session, process, environment)
         self._client = client = self._engine.client
         self._executor = Executor(self._engine)
-        self._executor.flush = self._send_reply
+        self._executor.flush, self._executor.on_leave = self._send_reply, self._on_leave
+        self._place: Place | None = None
+        self._leaving = False
         self._items: deque[Item] = deque()
         self._running = False
         self._waits = False
@@ -45,7 +50,7 @@ class Worker:
         client.handlers |= {
             m.Function: self._on_function,
             m.Push: self._on_push,
-            m.Call: self._on_item,
+            m.Call: self._on_call,
             m.Construct: self._on_item,
             m.Exit: self._on_exit,
         }
@@ -65,16 +70,32 @@ class Worker:
         else:
             self._on_item(caller, message)
 
-    def _on_item(self, caller: Connection, message: Any) -> None:
+    def _on_item(self, caller: Connection, message: m.Push | m.Construct) -> None:
+        self._items.append(self._item(caller, message, caller.code[message.function]))
+        self._wake()
+
+    def _on_call(self, caller: Connection, message: m.Call) -> None:
+        item = self._item(caller, message, None)
+        if self._place is None:
+            self._items.append(item)
+            self._wake()
+        elif not self._leaving:
+            self._place.begin(item)
+
+    def _item(self, caller: Connection, message: Any, code: Code | None) -> Item:
         given = (message.arguments, *message.slots)
         refs = [ref for value in given for ref in self._client.adopt_all(value, caller.peer) or ()]
-        code = None if type(message) is m.Call else caller.code[message.function]
-        self._items.append(Item(caller.peer or b"", message, refs, code))
-        self._wake()
+        return Item(caller.peer or b"", message, refs, code)
 
     def _on_exit(self, node: Connection, message: m.Exit) -> None:
         self._exiting = True
         self._wake()
+
+    def _on_leave(self) -> None:
+        with self._client.lock:
+            self._leaving = True
+            self._wake()
+        self._client.reactor.nudge()
 
     def _wake(self) -> None:
         if self._arrival is not None:
@@ -86,6 +107,8 @@ class Worker:
         return self._running and threading.current_thread() is threading.main_thread()
 
     def _before_block(self) -> None:
+        if self._place is not None:
+            self._place.on_block()
         if not self._is_task_waiting():
             return
         with self._client.lock:
@@ -112,20 +135,24 @@ class Worker:
     # Running ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run what arrives until told to exit."""
+        """Run what arrives until told to exit, or until what runs asks for it."""
         items = self._items
         while True:
-            while items:
+            while items and not self._leaving:
                 self._run(items.popleft())
-            if self._exiting and not self._is_needed():
-                return
+            if self._leaving or (self._exiting and not self._is_needed()):
+                break
             waiter = Waiter()
             self._arrival = waiter
-            if not items:
+            if not items and not self._leaving:
                 self._client.reactor.wait(waiter, time.monotonic() + _LOOK_AGAIN if self._exiting else None)
             self._arrival = None
             if self._client.broken is not None:
                 return
+        with self._client.lock:
+            self._leaving = True  # nothing is handed over any more
+        if self._place is not None:
+            self._place.finish()
 
     def _is_needed(self) -> bool:
         """Return whether others hold objects that tasks have made here: they would be lost with us, their owner."""
@@ -139,11 +166,30 @@ class Worker:
         self._running = True
         try:
             if isinstance(item.message, m.Construct):
-                self._executor.construct(item)
+                self._construct(item.message, item.code)
             else:
                 self._executor.run(item)
         finally:
             self._running = False
+
+    def _construct(self, message: m.Construct, code: Code | None) -> None:
+        assert code is not None
+        executor, name = self._executor, f"{message.name}.__init__"
+        executor.class_name = message.name
+        failure = None
+        try:
+            cls: Any = code.load()
+            self._place = place = place_for(cls, message, executor)
+            if place is None:
+                executor.construct(message, cls)
+            else:
+                place.apply(lambda: executor.construct(message, cls))
+        except Exception as error:  # a constructor's exception is the reason of the actor's death
+            failure = pack_exception(error, name, self._engine.where())
+        except SystemExit as request:
+            executor.leave(name, request)
+            return
+        self._client.node.send(m.Constructed(message.actor, failure))
 
     def _send_reply(self, peer: Connection) -> None:
         # With more to run, the reply goes out with the next ones, or when the background thread comes by.
@@ -163,12 +209,9 @@ def run_worker(session: str, process: bytes, environment: m.Environment | None) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the driver's business
     worker = Worker(session, process, environment)
     context.set_engine(worker._engine)
-    code = 0
-    try:
-        worker.run()
-        worker.close()
-    except SystemExit as request:
-        code = request.code if isinstance(request.code, int) else int(request.code is not None)
+    worker.run()
+    worker.close()
+    code = worker._executor.exit_code
     if code:
         with contextlib.suppress(OSError):
             sys.stdout.flush()

@@ -72,10 +72,10 @@ def tables():
     gc.collect()
     with client.lock:
         client.settle_drops()
-        calls = (current_engine()._tasks, current_engine()._actors)
+        calls = (current_engine()._tasks, current_engine()._calls)
         return {
             "records": len(client.objects.records),
-            "links": len(calls[1]._links),
+            "links": len(calls[1].links),
             "running": len(calls[0]._running) + len(calls[1]._running),
             "on_gone": len(client.on_gone),
             "requests": len(client._requests),

@@ -153,8 +153,8 @@ def left_over():
         client.settle_drops()
         return {
             "records": list(client.objects.records),
-            "running": list(engine._tasks._running) + list(engine._actors._running),
-            "links": list(engine._actors._links),
+            "running": list(engine._tasks._running) + list(engine._calls._running),
+            "links": list(engine._calls.links),
             "on_gone": list(client.on_gone),
             "requests": list(client._requests),
             "blocks": client.store._arena.usage()[0] if client.store._arena else 0,

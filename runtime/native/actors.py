@@ -1,0 +1,146 @@
+"""Actors that this process creates or finds by name.
+
+The process that creates an actor owns it: it keeps the constructor's arguments and sends them to each process that
+the node starts for the actor, the first and those after a crash. A detached actor outlives its creator, so there the
+node keeps them, and they must contain all that they need.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from .. import serialization
+from ..engine import ActorId, Arguments, Function
+from ..exceptions import InputError
+from ..options import ActorOptions, MethodOptions
+from ..resources import check_feasible
+from ..serialization import take_out_refs
+from . import messages as m
+from .actor_calls import ActorCalls, Constructor, Link
+from .calls import Pending
+from .client import Client
+from .connection import Connection
+from .environments import Environments
+from .task_calls import await_slots, failed_slot, slot_values
+
+
+def pack_identity(actor: ActorId, name: str | None, namespace: str) -> bytes:
+    """Return what makes a handle of an actor, with its name, as bytes."""
+    lifetime = None if actor.lifetime is None else actor.lifetime.id
+    return serialization.dumps((replace(actor, lifetime=None), lifetime, name, namespace))[0]
+
+
+def unpack_identity(identity: bytes) -> tuple[ActorId, bytes | None, str | None, str]:
+    """Return an actor without its lifetime, the id of that, its name and its namespace."""
+    return serialization.loads(identity)
+
+
+class Actors:
+    """The actors that this process owns."""
+
+    def __init__(self, client: Client, calls: ActorCalls, environments: Environments) -> None:
+        self._client, self._calls, self._environments = client, calls, environments
+        client.handlers[m.StartActor] = self._on_start
+
+    # Creating ---------------------------------------------------------------------------------------------------
+
+    def create(
+        self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
+    ) -> ActorId:
+        """Have the node start an actor as soon as the arguments are there; returns at once.
+
+        Raises:
+            InputError: a living actor has that name, or no node can ever run it.
+        """
+        client = self._client
+        demand = options.demand()
+        check_feasible(f"actor {cls.name}", demand, client.resources)
+        environment = self._environments.of(options.runtime_env)
+        args, kwargs, slots = take_out_refs(*arguments)
+        packed, inner = client.store.pack_arguments(args, kwargs)
+        key = os.urandom(8)
+        with client.lock:
+            client.check()
+            client.settle_drops()
+            lifetime = client.new_ref(client.new_ids(1)[0])
+        actor = ActorId.of(key, lifetime, cls.name, methods, options)
+        identity = pack_identity(actor, options.name, "")
+        if options.name is not None and not self._reserve(options.name, key, identity):
+            with client.lock:
+                client.objects.discard(packed)
+                client.act()
+            raise InputError(
+                f"an actor named {options.name!r} is alive. Use get_actor({options.name!r}) or another name"
+            )
+        pending = Pending(cls.name, cls, [lifetime.id], packed, slots, [*slots, *inner, *cls.captured], 0)
+        with client.lock:
+            link = self._calls.links[key] = Link(key, cls.name, Constructor(cls, options, pending, identity))
+            client.on_gone[lifetime.id] = lambda: self._released(link)
+            if slots:
+                # Declared at once: others may get its handle, and ask the node for it, before the arguments are there.
+                client.node.send(m.CreateActor(key, cls.name, demand, options.max_restarts, False, environment))
+            start = m.CreateActor(key, cls.name, demand, options.max_restarts, True, environment)
+            if not slots or not await_slots(client, pending, lambda: self._start(link, start)):
+                self._start(link, start)
+        return actor
+
+    def _reserve(self, name: str, key: bytes, identity: bytes) -> bool:
+        return self._client.ask_node(m.ReserveName(key, name, identity)).accepted
+
+    def _start(self, link: Link, message: m.CreateActor) -> None:
+        constructor = link.constructor
+        if constructor is None:
+            return  # killed or released while its arguments were awaited
+        failure = failed_slot(self._client, constructor.arguments)
+        if failure is None:
+            self._client.node.send(message)
+            return
+        assert isinstance(failure.stream, bytes)
+        reason = "an argument of its constructor failed"
+        self._client.node.send(m.ActorFailed(link.key, reason, failure.stream))
+        self._calls.on_state(m.ActorState(link.key, "dead", None, reason, failure.stream))
+
+    def _on_start(self, node: Connection, message: m.StartActor) -> None:
+        link = self._calls.links.get(message.actor)
+        constructor = None if link is None else link.constructor
+        connection = self._client.peer(message.process)
+        if constructor is None or connection is None:
+            return  # released or dead meanwhile; the node knows
+        cls, pending, options = constructor.cls, constructor.arguments, constructor.options
+        slots = slot_values(self._client, pending, message.process)
+        connection.send(m.Function(cls.id, cls.payload))
+        connection.send(
+            m.Construct(
+                message.actor,
+                cls.id,
+                cls.name,
+                pending.arguments,
+                slots,
+                constructor.identity,
+                options.max_concurrency,
+                dict(options.concurrency_groups),
+                message.restarts,
+            )
+        )
+
+    def _released(self, link: Link) -> None:
+        # Whatever waits for the actor holds a reference to its lifetime, so nothing does.
+        self._client.node.send(m.ActorReleased(link.key))
+        del self._calls.links[link.key]
+        self._calls.forget_constructor(link)
+
+    # Finding ----------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> ActorId | None:
+        """Return the living actor of that name."""
+        with self._client.lock:
+            self._client.settle_drops()
+        found = self._client.ask_node(m.FindActor(name)).handle
+        return None if found is None else self.adopt(found)
+
+    def adopt(self, identity: bytes) -> ActorId:
+        """Return an actor of which nobody has given this process a handle."""
+        actor, lifetime, _, _ = unpack_identity(identity)
+        return actor if lifetime is None else replace(actor, lifetime=self._client.borrow(lifetime))
