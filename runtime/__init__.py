@@ -9,7 +9,7 @@ def square(x):
 runtime.get([square.remote(i) for i in range(4)])       # [0, 1, 4, 9]
 """
 
-from . import exceptions, util
+from . import exceptions, state, util
 from .api import (
     engine_name,
     get,
@@ -22,7 +22,7 @@ from .api import (
     shutdown,
     wait,
 )
-from .cluster_api import available_resources, cluster_resources, empty, lookup, preload, publish
+from .cluster_api import available_resources, cluster_resources, empty, lookup, nodes, preload, publish
 from .exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -71,11 +71,13 @@ __all__ = [
     "lookup",
     "method",
     "nearest",
+    "nodes",
     "preload",
     "publish",
     "put",
     "remote",
     "shutdown",
+    "state",
     "util",
     "wait",
 ]

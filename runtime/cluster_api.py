@@ -9,6 +9,8 @@ import cloudpickle
 
 from . import context
 from .context import current_engine, running_engine
+from .state import list_nodes
+from .state_rows import NodeState
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,3 +60,8 @@ def cluster_resources() -> dict[str, float]:
 def available_resources() -> dict[str, float]:
     """Return the resources that are not in use now, by name."""
     return current_engine().available_resources()
+
+
+def nodes() -> list[NodeState]:
+    """Return the nodes: resources in all and in use, pid of the daemon, address of its metrics."""
+    return list_nodes()

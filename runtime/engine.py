@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .options import ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
+from .reports import NodeReport
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,6 +137,12 @@ class Engine(Protocol):
 
     def available_resources(self) -> dict[str, float]:
         """Return those not in use."""
+
+    def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
+        """Return what every node and process knows, with at most `limit` rows of each section from each process.
+
+        `sections`: which of `reports.SECTIONS` are wanted beside waits, what is executed, and counts.
+        """
 
     def shutdown(self) -> None:
         """End everything that the engine started."""

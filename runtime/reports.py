@@ -37,6 +37,8 @@ class TaskReport(_Row):
         place: its place, from one, among those of this process that wait for the same resources or actor; 0: in none.
         ahead: for a call of an actor: the call before it, if that one has not been sent either.
         count: for a group: how many of this name and state there are.
+        started, ended: when it ran; 0: not known, not yet.
+        error: the exception's type, if it has failed.
     """
 
     task: bytes
@@ -54,6 +56,9 @@ class TaskReport(_Row):
     place: int = 0
     ahead: bytes = b""
     count: int = 1
+    started: float = 0.0
+    ended: float = 0.0
+    error: str = ""
 
 
 class ExecutingReport(_Row):

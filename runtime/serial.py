@@ -7,6 +7,7 @@ engines, so arguments are copies, results are read-only, and what could not be s
 from __future__ import annotations
 
 import itertools
+import time
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,11 @@ from .failure import describe_here, pack_exception, unpack_exception
 from .options import ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
 from .remote import load_function
+from .reports import EVENTS_KEPT, Event, NodeReport
 from .resources import check_feasible, machine_resources
 from .runtime_env import RuntimeEnv
+from .serial_reports import ME, report_serial
+from .story_events import ENDED
 from .surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Value:
+class Value:
     """A stored object: its pickle and buffers, or a serialised exception. `inner` keeps what it refers to alive."""
 
     stream: bytes = b""
@@ -42,11 +46,11 @@ class _Value:
 
 
 @dataclass
-class _Actor:
+class Actor:
     """A living or dead actor. Its arguments are kept serialised, so that a restart begins with what was passed."""
 
     function: Function
-    arguments: _Value
+    arguments: Value
     argument_refs: list[ObjectRef]
     options: ActorOptions
     info: ActorId
@@ -76,8 +80,8 @@ class SerialEngine:
     ) -> None:
         self._surroundings = Surroundings(runtime_env)
         self._total = machine_resources(num_cpus, num_gpus, resources or {})
-        self._values: dict[bytes, _Value] = {}
-        self._actors: dict[bytes, _Actor] = {}
+        self._values: dict[bytes, Value] = {}
+        self._actors: dict[bytes, Actor] = {}
         self._lifetimes: dict[bytes, bytes] = {}
         self._names: dict[str, bytes] = {}
         self._published: dict[str, bytes] = {}
@@ -85,12 +89,15 @@ class SerialEngine:
         self._dropped: deque[bytes] = deque()
         self._ids = itertools.count(1)
         self._pinned: set[ObjectRef] = set()
+        self._started = time.monotonic()
+        self._executing: list[tuple[str, float]] = []
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
 
     # Objects ----------------------------------------------------------------------------------------------------
 
     def adopt(self, object_id: bytes) -> ObjectRef:
         """Return one more reference to an object."""
-        self._values.setdefault(object_id, _Value(failure=ObjectLostError("the object is gone"))).count += 1
+        self._values.setdefault(object_id, Value(failure=ObjectLostError("the object is gone"))).count += 1
         return ObjectRef(object_id, self._dropped.append)
 
     def borrow(self, object_id: bytes) -> ObjectRef:
@@ -104,7 +111,7 @@ class SerialEngine:
     def _new_id(self) -> bytes:
         return next(self._ids).to_bytes(16, "big")
 
-    def _store(self, value: _Value) -> ObjectRef:
+    def _store(self, value: Value) -> ObjectRef:
         self._collect()
         object_id = self._new_id()
         self._values[object_id] = value
@@ -122,9 +129,9 @@ class SerialEngine:
                 if actor_id is not None:
                     self._bury(self._actors[actor_id], "its last handle is gone")
 
-    def _pack(self, value: Any, seal: bool = True) -> _Value:
+    def _pack(self, value: Any, seal: bool = True) -> Value:
         stream, buffers, inner = serialization.dumps(value)
-        return _Value(stream, [self._keep(memoryview(buffer.raw()), seal) for buffer in buffers], inner)
+        return Value(stream, [self._keep(memoryview(buffer.raw()), seal) for buffer in buffers], inner)
 
     def _keep(self, view: memoryview, seal: bool) -> Any:
         """Return a read-only buffer with these contents: the array itself if it came from `empty`, else a copy."""
@@ -136,7 +143,7 @@ class SerialEngine:
         array.flags.writeable = False
         return memoryview(array.reshape(-1).view("uint8"))  # type: ignore[arg-type]  # numpy 1 does not say so
 
-    def _load(self, value: _Value, copy: bool = False) -> Any:
+    def _load(self, value: Value, copy: bool = False) -> Any:
         if value.failure is not None:
             raise unpack_exception(value.failure) if isinstance(value.failure, bytes) else value.failure
         return serialization.loads(value.stream, map(bytearray, value.buffers) if copy else value.buffers)
@@ -185,27 +192,41 @@ class SerialEngine:
         with self._surroundings.entered(self._surroundings.of(options.runtime_env)):
             return self._run(function.name, lambda: load_function(function.payload), packed, refs, options.num_returns)
 
-    def _pack_arguments(self, arguments: Arguments) -> tuple[_Value, list[ObjectRef]]:
+    def _pack_arguments(self, arguments: Arguments) -> tuple[Value, list[ObjectRef]]:
         args, kwargs, refs = serialization.take_out_refs(*arguments)
         return self._pack((args, kwargs), seal=False), refs
 
-    def _arguments(self, packed: _Value, refs: list[ObjectRef]) -> Arguments:
+    def _arguments(self, packed: Value, refs: list[ObjectRef]) -> Arguments:
         args, kwargs = self._load(packed)
         return serialization.fill_slots(args, kwargs, self.get(refs, None)) if refs else (args, kwargs)
 
-    def _run(self, name: str, find: Any, packed: _Value, refs: list[ObjectRef], num_returns: int) -> list[ObjectRef]:
+    def _run(  # noqa: PLR0917
+        self, name: str, find: Any, packed: Value, refs: list[ObjectRef], num_returns: int, actor: bytes = b""
+    ) -> list[ObjectRef]:
         for ref in refs:
             failure = self._values[ref.id].failure
             if failure is not None:  # an argument that failed fails the task, with the first exception
-                return [self._store(_Value(failure=failure)) for _ in range(max(num_returns, 1))]
+                return [self._store(Value(failure=failure)) for _ in range(max(num_returns, 1))]
+        started, error_type = time.monotonic(), ""
+        self._executing.append((name, started))
         try:
             args, kwargs = self._arguments(packed, refs)
             result = find()(*args, **kwargs)
             values = [self._pack(value) for value in split_returns(name, result, num_returns)]
         except Exception as error:  # a task's exception is a value
             payload = pack_exception(error, name, describe_here("serial"))
-            values = [_Value(failure=payload) for _ in range(num_returns)]
-        return [self._store(value) for value in values]
+            values = [Value(failure=payload) for _ in range(num_returns)]
+            error_type = type(error).__name__
+        finally:
+            self._executing.pop()
+        returned = [self._store(value) for value in values]
+        detail = (
+            (*name.rpartition(".")[::2], actor, ME, started, started, error_type)
+            if actor
+            else ("", name, b"", ME, started, started, error_type)
+        )
+        self.events.append((time.monotonic(), ENDED, returned[0].id if returned else b"", detail))
+        return returned
 
     # Actors -----------------------------------------------------------------------------------------------------
 
@@ -220,10 +241,10 @@ class SerialEngine:
                 f"an actor named {options.name!r} is alive. Use get_actor({options.name!r}) or another name"
             )
         packed, refs = self._pack_arguments(arguments)
-        lifetime = self._store(_Value())
+        lifetime = self._store(Value())
         info = ActorId.of(self._new_id(), lifetime, cls.name, methods, options)
         # The record must not hold the reference that keeps the actor alive.
-        actor = _Actor(cls, packed, refs, options, replace(info, lifetime=None))
+        actor = Actor(cls, packed, refs, options, replace(info, lifetime=None))
         actor.surroundings = self._surroundings.of(options.runtime_env)
         self._actors[info.id] = actor
         self._lifetimes[lifetime.id] = info.id
@@ -232,7 +253,7 @@ class SerialEngine:
         self._construct(actor)
         return info
 
-    def _construct(self, actor: _Actor) -> None:
+    def _construct(self, actor: Actor) -> None:
         try:
             with self._surroundings.entered(actor.surroundings):
                 args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
@@ -241,7 +262,7 @@ class SerialEngine:
             actor.cause = pack_exception(error, f"{actor.function.name}.__init__", describe_here("serial"))
             self._bury(actor, "its constructor failed")
 
-    def _bury(self, actor: _Actor, death: str) -> None:
+    def _bury(self, actor: Actor, death: str) -> None:
         actor.instance, actor.death = None, actor.death or death
         if actor.options.name is not None:
             self._names.pop(actor.options.name, None)
@@ -254,7 +275,7 @@ class SerialEngine:
         name = f"{actor.class_name}.{method}"
         if record.death is not None:
             failure = died(name, actor, record.death, record.cause)
-            return [self._store(_Value(failure=failure)) for _ in range(max(num_returns, 1))]
+            return [self._store(Value(failure=failure)) for _ in range(max(num_returns, 1))]
         if record.running is not None:
             raise DeadlockError(
                 f"{name} is called while {record.running} of the same actor runs. The serial engine runs a call at "
@@ -264,7 +285,7 @@ class SerialEngine:
         record.running = name
         try:
             with self._surroundings.entered(record.surroundings):
-                return self._run(name, lambda: getattr(record.instance, method), packed, refs, num_returns)
+                return self._run(name, lambda: getattr(record.instance, method), packed, refs, num_returns, actor.id)
         finally:
             record.running = None
 
@@ -310,6 +331,21 @@ class SerialEngine:
     def available_resources(self) -> dict[str, float]:
         """Return all of them: nothing runs between two calls."""
         return dict(self._total)
+
+    def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
+        """Return what there is: objects, actors and tasks that have ended."""
+        self._collect()
+        return report_serial(
+            sections,
+            limit,
+            started=self._started,
+            total=self._total,
+            executing=self._executing,
+            values=self._values,
+            lifetimes=self._lifetimes,
+            actors=self._actors.values(),
+            events=self.events,
+        )
 
     def shutdown(self) -> None:
         """Drop all objects and actors."""

@@ -108,7 +108,7 @@ class ActorCalls:
             refs = [client.new_ref(object_id) for object_id in ids] if num_returns else []
             keeps = [*slots, *inner] if actor.lifetime is None else [actor.lifetime, *slots, *inner]
             pending = Pending(method, None, ids, packed, slots, keeps, retries)
-            pending.options = options
+            pending.options, pending.link = options, link
             link.queue.append(pending)
             if slots:
                 await_slots(client, pending, lambda: self._pump(link))

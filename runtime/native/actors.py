@@ -76,7 +76,9 @@ class Actors:
             )
         pending = Pending(cls.name, cls, [lifetime.id], packed, slots, [*slots, *inner, *cls.captured], 0)
         with client.lock:
-            link = self._calls.links[key] = Link(key, cls.name, Constructor(cls, options, pending, identity))
+            link = pending.link = self._calls.links[key] = Link(
+                key, cls.name, Constructor(cls, options, pending, identity)
+            )
             client.on_gone[lifetime.id] = lambda: self._released(link)
             if slots:
                 # Declared at once: others may get its handle, and ask the node for it, before the arguments are there.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ..reports import TaskReport
@@ -69,28 +70,37 @@ def task_groups(kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, Pending]])
 
 
 def _counted(
-    tasks: Iterable[Pending], kind: str, state: str, *, prefix: str = "", demand: dict[str, float], actor: bytes = b""
+    tasks: Iterable[Pending],
+    kind: str,
+    state: str,
+    *,
+    name_of: Callable[[Pending], str] = attrgetter("name"),
+    demand: dict[str, float],
+    actor: bytes = b"",
 ) -> Iterator[TaskReport]:
-    counts = Counter([pending.name for pending in tasks])
+    counts = Counter(map(name_of, tasks))
     oldest: dict[str, float] = {}
     for pending in tasks if counts else ():
-        if pending.submitted < oldest.get(pending.name, float("inf")):
-            oldest[pending.name] = pending.submitted
+        oldest.setdefault(name_of(pending), pending.submitted)  # they are in the order of submission
     for name, count in counts.items():
-        yield TaskReport(b"", prefix + name, kind, state, oldest[name], demand=demand, actor=actor, count=count)
+        yield TaskReport(b"", name, kind, state, oldest[name], demand=demand, actor=actor, count=count)
+
+
+def _call_name(pending: Pending) -> str:
+    named = pending.options.name if pending.options is not None else None
+    return named or f"{pending.link.name}.{pending.name}"
 
 
 def call_rows(client: Client, links: Iterable[Link]) -> Iterator[TaskReport]:
     """Yield calls of actors' methods, and actors that are still to be started."""
     for link in links:
-        prefix = f"{link.name}."
         for pending in link.inflight.values():
-            row = _row(pending, CALL, SENT, prefix + pending.name)
+            row = _row(pending, CALL, SENT, _call_name(pending))
             row.actor, row.worker = link.key, link.process or b""
             yield row
         ahead = b""
         for place, pending in enumerate(link.queue, 1):
-            row = _row(pending, CALL, ARGUMENTS if pending.missing else QUEUED, prefix + pending.name)
+            row = _row(pending, CALL, ARGUMENTS if pending.missing else QUEUED, _call_name(pending))
             row.actor, row.place, row.ahead = link.key, place, ahead
             row.missing = missing_slots(client, pending)
             ahead = pending.task
@@ -111,11 +121,10 @@ def _start_row(client: Client, link: Link) -> TaskReport:
 def call_groups(links: Iterable[Link]) -> Iterator[TaskReport]:
     """Yield how many calls there are of each actor, method and state."""
     for link in links:
-        prefix = f"{link.name}."
         ready = [pending for pending in link.queue if not pending.missing]
         unready = [pending for pending in link.queue if pending.missing] if len(ready) < len(link.queue) else []
         for state, calls in ((SENT, link.inflight.values()), (QUEUED, ready), (ARGUMENTS, unready)):
-            yield from _counted(list(calls), CALL, state, prefix=prefix, demand={}, actor=link.key)
+            yield from _counted(list(calls), CALL, state, name_of=_call_name, demand={}, actor=link.key)
         if link.constructor is not None and link.state != "alive":
             pending = link.constructor.arguments
             state = ARGUMENTS if pending.missing else QUEUED

@@ -39,6 +39,7 @@ class Pending:
         missing: how many slots have no value yet.
         retries: how many times it may be sent again after a crash; -1: without limit.
         options: of a call of a method.
+        link: for a call of a method, or a constructor: this process's line to the actor.
         submitted, sent: when `.remote()` was called and when it last went to a process (0: not yet), monotonic seconds.
     """
 
@@ -46,6 +47,7 @@ class Pending:
         "arguments",
         "function",
         "keeps",
+        "link",
         "missing",
         "name",
         "options",
@@ -77,6 +79,7 @@ class Pending:
         self.missing = 0
         self.retries = retries
         self.options: MethodOptions | None = None
+        self.link: Any = None
         self.submitted = time.monotonic()
         self.sent = 0.0
 

@@ -43,7 +43,7 @@ class Client(Links):
         before_block, after_block: called around every wait that blocks.
         waits: threads that wait: name, since when (monotonic seconds), objects, how many of them are wanted.
         executing: tasks and calls that run here now: name, since when.
-        events: what has happened; see `reports.Event`.
+        events, note: what has happened, see `reports.Event`; adds to it.
         sites: where objects of this process were made, if that is recorded.
         on_node_lost: what to call when the node is gone.
     """
@@ -63,6 +63,7 @@ class Client(Links):
         self.waits: dict[Waiter, tuple[str, float, list[bytes], int]] = {}
         self.executing: dict[bytes, tuple[str, float]] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.note = self.events.append
         self.sites: dict[bytes, str] | None = {} if os.environ.get(RECORD_CALL_SITES) == "1" else None
         self.on_node_lost: list[Callable[[], None]] = []
         self._numbers = 0

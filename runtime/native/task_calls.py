@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ..engine import Arguments, Function
 from ..exceptions import RuntimeEnvSetupError, WorkerCrashedError
-from ..failure import pack_error
+from ..failure import pack_error, type_of_failure
 from ..options import TaskOptions
 from ..refs import ObjectRef
 from ..reports import TaskReport
 from ..resources import check_feasible
 from ..serialization import take_out_refs
+from ..story_events import ENDED
 from . import messages as m
 from .call_reports import task_groups, task_rows
 from .calls import Pending, remember
@@ -322,6 +323,11 @@ def slot_values(client: Client, pending: Pending, to: bytes) -> list[m.Value]:
 
 def finish(client: Client, pending: Pending, values: list[m.Value], by: bytes | None = None) -> None:
     """A call has ended: store what it returned, sent `by` a process; let go of what it kept."""
+    link = pending.link
+    if link is None or pending.function is None:  # a constructor has not ended when it is no longer needed
+        error = type_of_failure(values[0].stream) if values and values[0].failed else ""
+        who = ("", pending.name, b"") if link is None else (link.name, pending.name, link.key)
+        client.note((time.monotonic(), ENDED, pending.task, (*who, by, pending.submitted, pending.sent, error)))
     for object_id, value in zip(pending.returns, values, strict=False):
         client.fulfil(object_id, value, by)
     if pending.blocks() is not None:

@@ -1,0 +1,66 @@
+"""What the serial engine says of itself: one node and one process, both this one; nothing ever waits in it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .reports import ActorReport, Event, ExecutingReport, NodeReport, ObjectReport, ProcessReport, WorkerReport
+
+if TYPE_CHECKING:
+    from .serial import Actor, Value
+
+#: The only process of the serial engine; its objects' ids begin with the same bytes.
+ME = bytes(8)
+
+
+def report_serial(
+    sections: Sequence[str],
+    limit: int,
+    *,
+    started: float,
+    total: dict[str, float],
+    executing: Iterable[tuple[str, float]],
+    values: Mapping[bytes, Value],
+    lifetimes: Mapping[bytes, bytes],
+    actors: Iterable[Actor],
+    events: Sequence[Event],
+) -> list[NodeReport]:
+    """Return the report of the one node, in the form that all engines use; see `Engine.state`."""
+    pid = os.getpid()
+    objects = [_describe_object(key, value, key in lifetimes) for key, value in values.items()]
+    process = ProcessReport(ME, pid, objects_total=len(objects), object_bytes=sum(row.size for row in objects))
+    process.executing = [ExecutingReport(bytes([depth]), *what) for depth, what in enumerate(executing)]
+    if "objects" in sections:
+        process.objects = list(objects[:limit])
+    if "events" in sections:
+        process.events = list(events)[-limit:]
+    worker = WorkerReport(ME, pid, "driver", True, True, {}, cpu_seconds=time.process_time(), started=started)
+    node = NodeReport(ME[:4], "serial", pid, socket.gethostname(), started, total, {})
+    node.workers, node.actors, node.processes = [worker], list(map(_describe_actor, actors)), [process]
+    return [node]
+
+
+def _describe_object(object_id: bytes, value: Value, lifetime: bool) -> ObjectReport:
+    where = "actor" if lifetime else "message" if value.failure is None else "failure"
+    size = len(value.stream) + sum(memoryview(buffer).nbytes for buffer in value.buffers)
+    return ObjectReport(object_id, where, size, value.count)
+
+
+def _describe_actor(actor: Actor) -> ActorReport:
+    options, state = actor.options, "alive" if actor.death is None else "dead"
+    return ActorReport(
+        actor.info.id,
+        actor.info.class_name,
+        options.name or "",
+        ME,
+        state,
+        ME,
+        actor.restarts,
+        options.max_restarts,
+        options.demand(),
+        actor.death or "",
+    )

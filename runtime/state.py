@@ -1,0 +1,272 @@
+"""What the runtime is doing, and why something waits; as Ray's `ray.util.state`.
+
+Every function asks the processes themselves, also while they compute. It asks the runtime that this process uses, or,
+where it uses none, the newest one of this user on this machine; `address` names another one (see `sessions`).
+Lists hold at most `limit` rows of each process; `Rows.total` tells how many there are. Tasks that have ended are listed
+as long as the process that submitted them remembers them: its last 10 000 events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from .context import running_engine
+from .diagnosis import Diagnosis
+from .exceptions import InputError, nearest
+from .native import Session, observe, sessions
+from .object_rows import MemoryTable, ObjectSummary, memory_table, object_rows, summarize_rows
+from .reports import DEFAULT_LIMIT, NodeReport
+from .rows import Rows
+from .state_rows import ActorState, NodeState, ObjectState, TaskState, WaitState, WorkerState
+from .task_rows import actor_rows, node_rows, task_rows, wait_rows, worker_rows
+
+__all__ = [
+    "ActorState",
+    "ActorSummary",
+    "MemoryTable",
+    "NodeState",
+    "ObjectState",
+    "ObjectSummary",
+    "Rows",
+    "Session",
+    "TaskState",
+    "TaskSummary",
+    "WaitState",
+    "WorkerState",
+    "get_actor",
+    "get_node",
+    "get_object",
+    "get_task",
+    "get_worker",
+    "list_actors",
+    "list_nodes",
+    "list_objects",
+    "list_tasks",
+    "list_waits",
+    "list_workers",
+    "memory",
+    "sessions",
+    "summarize_actors",
+    "summarize_objects",
+    "summarize_tasks",
+]
+
+Filter = tuple[str, str, Any]
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """How many tasks of one name and type are in each state, and what those that wait wait for."""
+
+    name: str
+    type: str
+    state_counts: dict[str, int]
+    waits_for: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ActorSummary:
+    """How many actors of one class are in each state."""
+
+    class_name: str
+    state_counts: dict[str, int]
+
+
+# Asking ---------------------------------------------------------------------------------------------------------------
+
+
+def ask(sections: Sequence[str], limit: int, address: str | None) -> list[NodeReport]:
+    """Return what nodes and processes say; see `Engine.state`.
+
+    Raises:
+        InputError: a bad limit, or there is no runtime to ask.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise InputError(f"limit={limit!r}: want a whole number of rows, at least 1")
+    engine = running_engine()
+    if address is None and engine is not None:
+        return engine.state(sections, limit)
+    if address is None:
+        running = sessions()
+        if not running:
+            raise InputError("no runtime of this user is running on this machine: start a program that uses Shoal")
+        address = running[0].name
+    return observe(address, sections, limit)
+
+
+def _select(rows: Iterable[_Row], kind: type[_Row], filters: Sequence[Filter] | None, limit: int) -> Rows[_Row]:
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    tests: list[Callable[[_Row], bool]] = []
+    for entry in filters or ():
+        if len(entry) != 3 or entry[1] not in ("=", "!="):
+            raise InputError(f"filter {entry!r}: want (field, '=' or '!=', value), such as ('state', '=', 'RUNNING')")
+        key, operator, value = entry
+        if key not in known:
+            raise InputError(f"filter {entry!r}: {kind.__name__} has no field {key!r}. {nearest(key, known)}")
+        tests.append(_test(key, operator == "=", str(value).lower()))
+    kept = [row for row in rows if all(test(row) for test in tests)]
+    return Rows(kept[:limit], len(kept))
+
+
+def _test(key: str, equal: bool, value: str) -> Callable[[Any], bool]:
+    return lambda row: (str(getattr(row, key)).lower() == value) == equal
+
+
+def _one(rows: Iterable[_Row], key: str, wanted: Any) -> _Row | None:
+    """Return the row with an id, or whose id ends with it: messages show only the last digits."""
+    text = id_text(wanted)
+    found = [row for row in rows if getattr(row, key).endswith(text)]
+    exact = [row for row in found if getattr(row, key) == text]
+    if len(found) > 1 and not exact:
+        raise InputError(f"{len(found)} ids end with {text!r}: give more digits")
+    return next(iter(exact or found), None)
+
+
+def id_text(wanted: Any) -> str:
+    """Return the hexadecimal id of a reference, a handle, or an id.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    wanted = getattr(getattr(wanted, "_actor", None), "id", None) or getattr(wanted, "id", wanted)
+    if isinstance(wanted, bytes):
+        return wanted.hex()
+    if isinstance(wanted, str) and wanted:
+        return wanted.lower()
+    raise TypeError(f"want a reference, an actor's handle or a hexadecimal id, not {wanted!r:.80}")
+
+
+# Lists ----------------------------------------------------------------------------------------------------------------
+
+
+def list_tasks(
+    *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
+) -> Rows[TaskState]:
+    """Return tasks, calls of actors and starts of actors, with the reason of each one that waits.
+
+    Args:
+        filters: conditions that all rows fulfil: (field, "=" or "!=", value).
+        limit: the most rows, of each process and in all.
+        address: name of the runtime's session; default: that of this process, or else the newest on this machine.
+
+    Raises:
+        InputError: a bad filter or limit, or no runtime.
+    """
+    diagnosis = Diagnosis(ask(["tasks", "events"], limit, address))
+    rows = _select(task_rows(diagnosis), TaskState, filters, limit)
+    if not filters:
+        unlisted = sum(process.tasks_total - len(process.tasks) for process in diagnosis.processes.values())
+        rows.total += unlisted
+    return rows
+
+
+def list_actors(
+    *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
+) -> Rows[ActorState]:
+    """Return actors; arguments and errors as for `list_tasks`. Dead ones are listed while handles of them live."""
+    return _select(actor_rows(Diagnosis(ask(["tasks"], limit, address))), ActorState, filters, limit)
+
+
+def list_objects(
+    *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
+) -> Rows[ObjectState]:
+    """Return objects that a process holds references to; arguments and errors as for `list_tasks`."""
+    rows = object_rows(Diagnosis(ask(["objects", "tasks"], limit, address)))
+    return _select(rows, ObjectState, filters, limit)
+
+
+def list_nodes(
+    *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
+) -> Rows[NodeState]:
+    """Return nodes; arguments and errors as for `list_tasks`."""
+    return _select(node_rows(Diagnosis(ask([], limit, address))), NodeState, filters, limit)
+
+
+def list_workers(
+    *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
+) -> Rows[WorkerState]:
+    """Return processes, drivers included; arguments and errors as for `list_tasks`."""
+    return _select(worker_rows(Diagnosis(ask(["tasks"], limit, address))), WorkerState, filters, limit)
+
+
+def list_waits(
+    *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
+) -> Rows[WaitState]:
+    """Return threads that wait in `get` or `wait`, the longest wait first, and why; arguments as for `list_tasks`."""
+    return _select(wait_rows(Diagnosis(ask(["tasks"], limit, address))), WaitState, filters, limit)
+
+
+# One ------------------------------------------------------------------------------------------------------------------
+
+
+def get_task(id: Any, *, address: str | None = None) -> TaskState | None:  # noqa: A002  # Ray's name
+    """Return one task by its id, the end of that, or a reference that it returned; None if nobody knows it."""
+    return _one(list_tasks(address=address), "task_id", id)
+
+
+def get_actor(id: Any, *, address: str | None = None) -> ActorState | None:  # noqa: A002
+    """Return one actor by its id, the end of that, or its handle; None if nobody knows it."""
+    return _one(list_actors(address=address), "actor_id", id)
+
+
+def get_object(id: Any, *, address: str | None = None) -> ObjectState | None:  # noqa: A002
+    """Return one object by its id, the end of that, or a reference; None if nobody knows it."""
+    return _one(list_objects(address=address), "object_id", id)
+
+
+def get_node(id: Any, *, address: str | None = None) -> NodeState | None:  # noqa: A002
+    """Return one node by its id or the end of that; None if there is none."""
+    return _one(list_nodes(address=address), "node_id", id)
+
+
+def get_worker(id: Any, *, address: str | None = None) -> WorkerState | None:  # noqa: A002
+    """Return one process by its id or the end of that; None if there is none."""
+    return _one(list_workers(address=address), "worker_id", id)
+
+
+# Summaries ------------------------------------------------------------------------------------------------------------
+
+
+def summarize_tasks(*, address: str | None = None) -> list[TaskSummary]:
+    """Return how many tasks of each name are in each state, and why; counts all of them, however many there are."""
+    return summarize_groups(Diagnosis(ask([], 1, address)))
+
+
+def summarize_groups(diagnosis: Diagnosis) -> list[TaskSummary]:
+    """Return the tasks of these reports counted by name."""
+    summaries: dict[tuple[str, str], TaskSummary] = {}
+    for group, verdict in diagnosis.groups():
+        summary = summaries.setdefault((group.name, group.type), TaskSummary(group.name, group.type, {}, {}))
+        _count(summary.state_counts, verdict.state, group.count)
+        if verdict.waits_for:
+            _count(summary.waits_for, verdict.waits_for, group.count)
+    return sorted(summaries.values(), key=lambda summary: (summary.type, summary.name))
+
+
+def summarize_actors(*, address: str | None = None) -> list[ActorSummary]:
+    """Return how many actors of each class are in each state."""
+    summaries: dict[str, ActorSummary] = {}
+    for row in list_actors(address=address):
+        summary = summaries.setdefault(row.class_name, ActorSummary(row.class_name, {}))
+        _count(summary.state_counts, row.state, 1)
+    return sorted(summaries.values(), key=lambda summary: summary.class_name)
+
+
+def summarize_objects(*, address: str | None = None) -> list[ObjectSummary]:
+    """Return how many objects there are, and their bytes, by owner, call site and place."""
+    return summarize_rows(list_objects(address=address))
+
+
+def memory(*, address: str | None = None) -> MemoryTable:
+    """Return who holds the object store's memory, by owner and call site; ``print`` shows it as a table.
+
+    Call sites are recorded only after ``init(record_call_sites=True)`` or with SHOAL_RECORD_CALL_SITES=1.
+    """
+    return memory_table(list_objects(address=address))
+
+
+def _count(counts: dict[str, int], key: str, by: int) -> None:
+    counts[key] = counts.get(key, 0) + by

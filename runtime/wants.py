@@ -1,0 +1,77 @@
+"""Who wants which resources, what is free, and who holds the rest; as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .reports import NodeReport, WorkerReport
+
+_MOST_HOLDERS = 3
+_MOST_PIDS = 4
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """What is missing: in full, with who holds it, and in brief."""
+
+    full: str
+    brief: str
+
+
+def describe_demand(demand: Mapping[str, float]) -> str:
+    """Return the text for resources: ``CPU 1 and license 2``."""
+    return " and ".join(f"{name} {amount:g}" for name, amount in demand.items()) or "no resources"
+
+
+def describe_shortage(
+    demand: Mapping[str, float], nodes: list[NodeReport], label: Callable[[WorkerReport], str]
+) -> Shortage:
+    """Return what keeps a request from being granted.
+
+    Args:
+        demand: what it asks for.
+        nodes: all nodes.
+        label: returns what a process is busy with.
+    """
+    if not demand:
+        return Shortage("a worker process", "a worker process")
+    if any(_fits(demand, node) for node in nodes):
+        return Shortage("a worker process that starts or is just becoming free", "a worker process")
+    short = [name for name in demand if all(_free(node, name) < demand[name] - 1e-9 for node in nodes)]
+    if not short:
+        what = f"{describe_demand(demand)} on one node; each is free somewhere, but not together"
+        return Shortage(what, what)
+    brief = " and ".join(_amounts(name, demand[name], nodes) for name in short)
+    holders = _holders(short, nodes, label)
+    notes = sorted({request.note for node in nodes for request in node.requests if request.note})
+    return Shortage(brief + (f"; held by {holders}" if holders else "") + "".join(f"; {n}" for n in notes), brief)
+
+
+def _fits(demand: Mapping[str, float], node: NodeReport) -> bool:
+    return all(_free(node, name) >= amount - 1e-9 for name, amount in demand.items())
+
+
+def _free(node: NodeReport, name: str) -> float:
+    return node.total.get(name, 0.0) - node.used.get(name, 0.0)
+
+
+def _amounts(name: str, wanted: float, nodes: list[NodeReport]) -> str:
+    free = sum(_free(node, name) for node in nodes)
+    total = sum(node.total.get(name, 0.0) for node in nodes)
+    return f"{name} {wanted:g} ({free:g} of {total:g} free)"
+
+
+def _holders(names: list[str], nodes: list[NodeReport], label: Callable[[WorkerReport], str]) -> str:
+    found: dict[str, list[int]] = {}
+    for node in nodes:
+        for worker in node.workers:
+            if any(worker.demand.get(name) for name in names):
+                found.setdefault(label(worker), []).append(worker.pid)
+    texts = []
+    for what, pids in list(found.items())[:_MOST_HOLDERS]:
+        more = f" and {len(pids) - _MOST_PIDS} more" if len(pids) > _MOST_PIDS else ""
+        texts.append(f"{what} in pid {', '.join(map(str, pids[:_MOST_PIDS]))}{more}")
+    if len(found) > _MOST_HOLDERS:
+        texts.append(f"{len(found) - _MOST_HOLDERS} others")
+    return "; ".join(texts)

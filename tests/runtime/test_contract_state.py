@@ -1,0 +1,118 @@
+"""The contract of introspection: what `runtime.state` tells, on every engine."""
+
+import pytest
+from conftest import wait_until
+
+from shoal import runtime
+from shoal.runtime import state
+
+
+@pytest.fixture
+def nothing_left_behind():
+    """Checked once for all, below: these tests share a runtime, which they must leave as they found it."""
+
+
+@pytest.fixture
+def engine(engine_of_module):
+    return engine_of_module
+
+
+@runtime.remote
+def square(x):
+    return x * x
+
+
+@runtime.remote
+def fail():
+    raise KeyError("on purpose")
+
+
+@runtime.remote
+class Counter:
+    def __init__(self, start=0):
+        self.value = start
+
+    def increase(self):
+        self.value += 1
+        return self.value
+
+
+def test_ended_tasks_are_listed(engine):
+    done, failed = square.remote(3), fail.remote()
+    runtime.wait([done, failed], num_returns=2)
+    row = state.get_task(done)
+    assert (row.name, row.type, row.state, row.reason) == ("square", "NORMAL_TASK", "FINISHED", "")
+    assert row.end_time_ms >= row.creation_time_ms > 1_600_000_000_000
+    row = state.get_task(failed.hex()[-10:])
+    assert (row.state, row.error_type) == ("FAILED", "KeyError")
+
+
+def test_calls_of_actors_are_listed(engine):
+    counter = Counter.remote()
+    ref = counter.increase.remote()
+    runtime.get(ref)
+    row = state.get_task(ref)
+    actor = state.get_actor(counter)
+    assert (row.name, row.type, row.state) == ("Counter.increase", "ACTOR_TASK", "FINISHED")
+    assert row.actor_id == actor.actor_id
+    assert (actor.class_name, actor.state, actor.reason) == ("Counter", "ALIVE", "")
+
+
+def test_actors_are_listed_with_their_names_and_deaths(engine):
+    counter = Counter.options(name="listed").remote()
+    runtime.get(counter.increase.remote())
+    assert state.get_actor(counter).name == "listed"
+    runtime.kill(counter)
+    assert state.get_actor(counter).state == "DEAD"
+    assert "kill()" in state.get_actor(counter).reason
+    assert {"Counter"} <= {summary.class_name for summary in state.summarize_actors()}
+
+
+def test_objects_are_listed_with_size_and_place(engine):
+    ref = runtime.put(b"x" * 1000)
+    row = state.get_object(ref)
+    assert row.object_size >= 1000
+    assert (row.where, row.local_references) == ("message", 1)
+    assert "1.0 KB" in str(state.memory()) or state.memory().total >= 1000
+    object_id = ref.hex()
+    del ref
+    wait_until(lambda: state.get_object(object_id) is None)
+
+
+def test_nodes_and_workers_are_listed(engine):
+    (node,) = state.list_nodes()
+    assert node.resources_total["CPU"] == 2
+    driver = next(row for row in state.list_workers() if row.worker_type == "DRIVER")
+    assert driver.answers
+    assert driver.node_id == node.node_id
+    assert state.get_node(node.node_id) == node
+    assert runtime.nodes() == [node]
+
+
+def test_filters_select_rows(engine):
+    refs = [square.remote(i) for i in range(3)]
+    runtime.get(refs)
+    rows = state.list_tasks(filters=[("name", "=", "square"), ("state", "!=", "FAILED")])
+    assert {"square"} == {row.name for row in rows}
+    assert {ref.hex() for ref in refs} <= {row.task_id for row in rows}
+    assert len(state.list_tasks(limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"filters": [("stat", "=", "RUNNING")]}, "no field 'stat'. Did you mean 'state'"),
+        ({"filters": [("state", "<", "RUNNING")]}, "'=' or '!='"),
+        ({"limit": 0}, "limit=0"),
+        ({"address": "none"}, "no runtime with session 'none'"),
+    ],
+)
+def test_bad_questions_are_refused(engine, arguments, message):
+    with pytest.raises(runtime.InputError, match=message):
+        state.list_tasks(**arguments)
+
+
+def test_an_unknown_id_is_none(engine):
+    assert state.get_task("0" * 32) is None
+    with pytest.raises(TypeError, match="want a reference"):
+        state.get_task(3)
