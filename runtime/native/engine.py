@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..exceptions import NodeDiedError
 from ..reports import NodeReport
 from ..resources import machine_resources
 from ..runtime_env import RuntimeEnv
@@ -22,6 +18,8 @@ from .client import Client
 from .connection import Connection
 from .environments import Environments
 from .interrupts import InterruptGuard
+from .node_process import NodeProcess
+from .printer import Printer
 from .reporting import Reporting
 from .session import new_session, packages_of
 from .task_calls import TaskCalls
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 # Worth importing once in the fork server if the driver uses them: slow to import, quiet, and safe to fork.
 _PRELOADABLE = ("numpy", "gymnasium", "torch")
-_SHUTDOWN_SECONDS = 5
 
 
 class NativeEngine:
@@ -62,9 +59,13 @@ class NativeEngine:
             "preload": loaded if preload is None else list(preload),
             "sys_path": [os.path.abspath(entry) for entry in sys.path],
         }
-        self._node: subprocess.Popen | None = _start_node(settings)
-        self._join(Client(session, None, log_to_driver=log_to_driver))
-        self.client.handlers[m.Output] = _show
+        self._node: NodeProcess | None = NodeProcess(settings)
+        shown = log_to_driver and os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
+        self._join(Client(session, None, log_to_driver=shown))
+        self._printer = Printer(self.client.reactor.call_later)
+        self.client.handlers[m.Output] = lambda node, message: self._printer.show(message)
+        self.client.epitaph = self._node.epitaph
+        self.client.reactor.watch(self._node.fileno(), lambda mask: self._read_node())
         self._guard = InterruptGuard(self.client.busy)
         self.client.start()
 
@@ -107,6 +108,11 @@ class NativeEngine:
             for value in message.values:  # it was given up meanwhile
                 self.client.adopt_all(value, peer.peer)
                 self.client.objects.discard(value)
+
+    def _read_node(self) -> None:
+        assert self._node is not None
+        if not self._node.read():
+            self.client.reactor.unwatch(self._node.fileno())
 
     def where(self) -> str:
         """Return the text that says where this process runs."""
@@ -151,46 +157,13 @@ class NativeEngine:
         with self.client.lock:
             if self.client.broken is None:
                 self.client.node.send(m.Shutdown())
-        try:
-            self._node.wait(_SHUTDOWN_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._node.kill()
-            self._node.wait()
+        self._node.stop()
         self.client.drain_node()
         self.client.close()
+        self._node.close()
+        self._printer.flush()
         self._guard.remove()
 
     def abandon(self) -> None:
         """Forget the node, which belongs to the parent of this forked child."""
         self._node = None
-
-
-def _start_node(settings: dict[str, Any]) -> subprocess.Popen:
-    environment = os.environ | {
-        # The same hashes in every run and worker, and one thread per process unless told otherwise: processes are the
-        # unit of parallelism here, and threads that fight for a core made training thirty times slower.
-        "PYTHONHASHSEED": "0",
-        **{name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")},
-    }
-    node = subprocess.Popen(
-        [sys.executable, "-m", f"{__package__}.node"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,  # the terminal's Ctrl-C is for the driver alone
-    )
-    assert node.stdin is not None
-    assert node.stdout is not None
-    with node.stdout, contextlib.suppress(BrokenPipeError):  # if it is dead already, the missing answer tells
-        with node.stdin:
-            node.stdin.write(json.dumps(settings).encode() + b"\n")
-        if node.stdout.readline() == b"ready\n":
-            return node
-    raise NodeDiedError(f"the node's daemon did not start (exit code {node.wait()}); its own message is above")
-
-
-def _show(node: Connection, message: m.Output) -> None:
-    """Print what a worker printed, each line marked with who it was."""
-    stream = sys.stderr if message.error else sys.stdout
-    stream.write("".join(f"({message.who}) {line}\n" for line in message.text.splitlines()))
-    stream.flush()

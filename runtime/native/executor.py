@@ -110,6 +110,8 @@ class Executor:
     def construct(self, message: m.Construct, cls: type) -> None:
         """Make the actor; raises what the constructor raises."""
         self.actor = self._apply(cls, message)
+        if type(self.actor).__repr__ is not object.__repr__:
+            self._client.node.send(m.Label(repr(self.actor).partition("\n")[0][:100]))
 
     def leave(self, name: str, request: SystemExit) -> None:
         """End this process, as a call asks: nothing new begins, what runs finishes, no reply is sent; in any thread."""

@@ -24,6 +24,8 @@ import setproctitle
 from . import messages as m
 from .connection import Connection
 from .environments import exec_worker
+from .output import Pipe
+from .pool import Process
 from .worker_process import be_worker
 
 _PR_SET_PDEATHSIG = 1
@@ -36,16 +38,24 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)  # it died before we asked
 
 
-def start_fork_server(theirs: socket.socket, ours: socket.socket, settings: dict[str, Any]) -> int:
-    """Fork the fork server and return its pid; in the child, serve and never return."""
+def start_fork_server(settings: dict[str, Any]) -> Process:
+    """Fork the fork server and return it, with a pipe of what it prints; in the child, serve and never return."""
+    ours, theirs = socket.socketpair()
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(write, True)
     parent = os.getpid()
     pid = os.fork()
     if pid:
-        return pid
+        theirs.close()
+        os.close(write)
+        return Process(b"", -1, "fork server", pid, Connection(ours), pipes=[Pipe(read, True)])
     code = 1
     try:
         die_with_parent(parent)
         ours.close()
+        os.close(read)
+        os.dup2(write, 2)
+        os.close(write)
         _serve(theirs, settings)
         code = 0
     except BaseException:  # the process must end here, and not go on as a second node

@@ -38,6 +38,7 @@ class Links(ABC):
         handlers: what to do with each kind of message, under the lock.
         on_death: what to call with the id of a process that has died, and the reason.
         broken: why nothing works any more, if so.
+        epitaph: says how the node has died; a driver that has started it knows.
     """
 
     def __init__(self, session: str, process: bytes | None, *, log_to_driver: bool = False) -> None:
@@ -51,6 +52,7 @@ class Links(ABC):
         self.me = self.welcome.process
         self.dead: set[bytes] = set()
         self.broken: str | None = None
+        self.epitaph: Callable[[], str] = lambda: "the daemon of this node has died. Start the runtime again"
         self.on_death: list[Callable[[bytes, str], None]] = []
         self.handlers: dict[type, Callable[[Connection, Any], None]] = {
             m.Hello: self._on_hello,
@@ -137,7 +139,7 @@ class Links(ABC):
 
     def _on_node_lost(self) -> None:
         with self.lock:
-            self.broken = "the daemon of this node has died (look for its last message above). Start the runtime again"
+            self.broken = self.epitaph()
             self.node_lost()
             for waiter, _ in self._answers:
                 waiter.finish()

@@ -257,6 +257,12 @@ class ProcessDied(_Message):
     reason: str
 
 
+class Label(_Message):
+    """From an actor whose class has a `__repr__`: mark what I print with this."""
+
+    text: str
+
+
 class Output(_Message):
     """Lines that a worker printed."""
 

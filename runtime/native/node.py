@@ -34,9 +34,10 @@ from .forkserver import start_fork_server
 from .leasing import Leasing
 from .loop import Loop
 from .node_reports import NodeReports, describe_worker
+from .output import Audience
 from .pool import Process
 from .scheduler import Scheduler
-from .session import SessionFolder
+from .session import SessionFolder, logs_of
 from .workers import Workers
 
 _LAST_OUTPUT_SECONDS = 0.5
@@ -55,15 +56,13 @@ _QUESTIONS = (
 class Node:
     """All state of the daemon, and what it does about each message."""
 
-    def __init__(
-        self, session: str, folder: SessionFolder, resources: dict[str, float], fork_server: Connection, pid: int
-    ) -> None:
+    def __init__(self, session: str, folder: SessionFolder, resources: dict[str, float], fork_server: Process) -> None:
         self._resources, self._folder = resources, folder
         self._dead_arenas = DeadArenas()
         self._loop = Loop()
         self._listener = listen(session, None)
         self._loop.watch(self._listener.fileno(), self._accept)
-        self._workers = Workers(self._loop, fork_server, pid, self._on_exit, self._stop)
+        self._workers = Workers(self._loop, fork_server, logs_of(folder.folder), self._on_exit, self._stop)
         self._processes = self._workers.processes
         self.running = True
         self._questions: list[Callable[[], None]] = []
@@ -80,6 +79,7 @@ class Node:
             m.AskState: lambda process, message: self._answer_state(self._processes[process].connection, message),
             m.StateReport: self._reports.on_report,
             m.Free: lambda process, message: self._dead_arenas.free(message.spans),
+            m.Label: self._on_label,
             m.Preload: self._on_preload,
             m.Shutdown: lambda process, message: self._stop(),
         }
@@ -107,6 +107,7 @@ class Node:
     def _read(self, connection: Connection) -> None:
         if connection.blocked:
             connection.flush()
+            self._resume_output(connection)
         try:
             messages = connection.receive_with_fds()
         except msgspec.MsgspecError:
@@ -130,6 +131,11 @@ class Node:
                     self._questions.append(action)
                 else:
                     action()
+
+    def _resume_output(self, connection: Connection) -> None:
+        process = self._processes.get(connection.peer or b"")
+        if process is not None and process.audience is not None:
+            process.audience.resume()
 
     def _handle(self, process: m.ProcessId, message: m._Message) -> None:
         """Do what a process asks for, or what follows from what it says."""
@@ -159,7 +165,9 @@ class Node:
     def _on_register(self, connection: Connection, message: m.Register) -> None:
         if message.process is None:
             process = self._workers.new("driver")
-            process.driver, process.pid, process.log_to_driver = True, message.pid, message.log_to_driver
+            process.driver, process.pid = True, message.pid
+            if message.log_to_driver:
+                process.audience = Audience(connection, logs_of(self._folder.folder))
         else:
             known = self._processes.get(message.process)
             if known is None:  # it was killed so soon that its death was reported before this was read
@@ -204,6 +212,9 @@ class Node:
             self._tell(process_id, m.Exit())
         else:
             process.kill()
+
+    def _on_label(self, process: m.ProcessId, message: m.Label) -> None:
+        self._processes[process].label = message.text
 
     def _on_preload(self, process: m.ProcessId, message: m.Preload) -> None:
         self._workers.preload(message)
@@ -253,9 +264,8 @@ class Node:
         while any(process.pipes for process in self._processes.values()) and time.monotonic() < deadline:
             self._loop.poll(0.05)
         for process in self._processes.values():
-            if process.connection is not None:
-                process.connection.sock.settimeout(1)  # the last lines may wait for room
-                process.connection.flush()
+            if process.audience is not None and process.connection is not None:
+                process.audience.finish(time.monotonic, _LAST_OUTPUT_SECONDS)
         self._folder.close()
 
 
@@ -264,14 +274,12 @@ def main() -> None:
     settings = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     setproctitle.setproctitle("shoal: node")
-    ours, theirs = socket.socketpair()
-    pid = start_fork_server(theirs, ours, settings)
-    theirs.close()
+    fork_server = start_fork_server(settings)
     # Three descriptors for each worker; the usual limit of 1024 would end at three hundred of them.
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     folder = SessionFolder(settings["folder"])
-    node = Node(settings["session"], folder, settings["resources"], Connection(ours), pid)
+    node = Node(settings["session"], folder, settings["resources"], fork_server)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     os.close(sys.stdout.fileno())

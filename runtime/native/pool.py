@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from .connection import Connection
 from .messages import ActorWanted, Environment
+from .output import Audience, LogFile, Pipe
 
 _TAIL_LINES = 20
 
@@ -24,15 +25,6 @@ class Lease:
 
 
 @dataclass
-class Pipe:
-    """The read end of a worker's output."""
-
-    fd: int
-    error: bool
-    rest: bytes = b""
-
-
-@dataclass
 class Process:
     """A driver or worker of this node.
 
@@ -44,6 +36,9 @@ class Process:
         ended: we have told it to end, or killed it.
         environment: for a worker: its surroundings, if they are not the driver's.
         setup_failed: it ended by itself before it came up in those: another one would, too.
+        audience: for a driver: how it gets to see what workers print, if it wants to.
+        label: for a worker: who it is in what it prints, if that is not its title.
+        pipes, logs: for a worker: what it prints comes from there, and goes there.
         tail: the last lines that it printed.
     """
 
@@ -53,7 +48,8 @@ class Process:
     pid: int = 0
     connection: Connection | None = None
     driver: bool = False
-    log_to_driver: bool = False
+    audience: Audience | None = None
+    label: str | None = None
     registered: bool = False
     lease: Lease | None = None
     actor: ActorWanted | None = None
@@ -63,6 +59,7 @@ class Process:
     setup_failed: bool = False
     arenas: list[int] = field(default_factory=list)
     pipes: list[Pipe] = field(default_factory=list)
+    logs: dict[bool, LogFile] = field(default_factory=dict)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
 
     def held(self) -> dict[str, float]:
@@ -71,17 +68,9 @@ class Process:
             return {}
         return {name: amount for name, amount in self.lease.demand.items() if not (self.blocked and name == "CPU")}
 
-    def read_output(self, pipe: Pipe) -> str | None:
-        """Return whole lines that it printed; None at the end of the pipe."""
-        try:
-            data = os.read(pipe.fd, 1 << 16)
-        except BlockingIOError:
-            return ""
-        lines, newline, rest = (pipe.rest + data).rpartition(b"\n")
-        pipe.rest = rest if data else b""
-        text = (lines + newline if data else pipe.rest + lines + newline + rest).decode(errors="replace")
-        self.tail.extend(text.splitlines())
-        return text if data or text else None
+    def note_output(self, text: str) -> None:
+        """Remember its last lines."""
+        self.tail.extend(text.splitlines()[-_TAIL_LINES:])
 
     def kill(self) -> None:
         """End it at once; its death will be reported."""
