@@ -180,7 +180,7 @@ def test_death_of_the_node_fails_what_waits_and_takes_all_with_it(native):
     ref = fragile.increase.remote()
     runtime.get(ref)
     _named("shoal: node").kill()
-    wait_until(lambda: not any(process.is_running() and process.status() != "zombie" for process in processes))
+    wait_until(lambda: _all_gone(processes))
     with pytest.raises(runtime.exceptions.NodeDiedError, match="Start the runtime again"):
         runtime.get(fragile.increase.remote(), timeout=30)
     runtime.shutdown()
@@ -233,8 +233,15 @@ def _start_driver(source=DRIVER):
     return driver, family
 
 
+def _lives(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return False
+
+
 def _all_gone(family):
-    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+    return not any(map(_lives, family))
 
 
 def _sockets():
