@@ -63,6 +63,11 @@ class NodeProcess:
             )
         os.set_blocking(self.fileno(), False)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def fileno(self) -> int:
         """Return the descriptor of its standard error, to be watched; see `read`."""
         return self._errors.fileno()

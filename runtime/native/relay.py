@@ -18,10 +18,14 @@ class OutputRelay:
         loop: the node's loop.
         processes: those that live, by id.
         folder: where log files go.
+
+    Attributes:
+        ending: whether no more pids will be told: the fork server is gone.
     """
 
     def __init__(self, loop: Loop, processes: Mapping[bytes, Process], folder: str) -> None:
         self._loop, self._processes, self._folder = loop, processes, folder
+        self.ending = False
 
     def open_pipes(self, process: Process, *errors: bool) -> tuple[int, ...]:
         """Make pipes for a process to be; return their write ends, which are the caller's.
@@ -53,7 +57,7 @@ class OutputRelay:
 
     def _hear(self, process: Process, pipe: Pipe) -> bool:
         """Read once; return whether there was anything."""
-        if process.pid == 0:
+        if process.pid == 0 and not self.ending:
             return False  # it is so young that we are not told its pid yet; what it says waits in the pipe
         data = pipe.read()
         if data is None:

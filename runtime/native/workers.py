@@ -134,6 +134,7 @@ class Workers:
         """Kill all workers."""
         self._loop.unwatch(self._fork_server.fileno())
         os.kill(self._fork_server_process.pid, signal.SIGKILL)  # first, so that no worker is just being made
+        self._relay.ending = True
         for process in self.processes.values():
             if not process.driver:
                 process.kill()
