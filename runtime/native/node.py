@@ -165,7 +165,7 @@ class Node:
     def _on_register(self, connection: Connection, message: m.Register) -> None:
         if message.process is None:
             process = self._workers.new("driver")
-            process.driver, process.pid = True, message.pid
+            self._workers.driver_came(process, message.pid)
             if message.log_to_driver:
                 process.audience = Audience(connection, logs_of(self._folder.folder))
         else:

@@ -48,7 +48,6 @@ class Workers:
         assert fork_server.connection is not None
         self._loop, self._fork_server, self._fork_server_process = loop, fork_server.connection, fork_server
         self._relay = OutputRelay(loop, self.processes, logs)
-        self._relay.listen(fork_server)
         self._log = NodeLog(logs)
         self._on_exit, self._stop = on_exit, stop
         self._by_pid: dict[int, Process] = {}
@@ -71,6 +70,12 @@ class Workers:
         self.processes[process.id] = process
         self._board.open_line(process.index)
         return process
+
+    def driver_came(self, process: Process, pid: int) -> None:
+        """A driver has registered: from the first one on, somebody wants to know what the fork server says."""
+        if not any(other.driver for other in self.processes.values()):
+            self._relay.listen(self._fork_server_process)
+        process.driver, process.pid = True, pid
 
     def came_up(self, process: Process, pid: int) -> None:
         """A worker has registered."""
