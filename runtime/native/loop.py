@@ -16,11 +16,11 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._readers: dict[int, Callable[[], None]] = {}
+        self._readers: dict[int, Callable[[], object]] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_ids = itertools.count()
 
-    def watch(self, fd: int, reader: Callable[[], None]) -> None:
+    def watch(self, fd: int, reader: Callable[[], object]) -> None:
         """Call `reader()` when the descriptor can be read."""
         self._readers[fd] = reader
         self._epoll.register(fd, select.EPOLLIN)
