@@ -1,6 +1,7 @@
 """The command `shoal`.
 
     shoal train ALGORITHM ENV [flags]     shoal evaluate RUN [flags]     shoal serve RUN [flags]
+    shoal status     shoal list WHAT      shoal memory                 look into a running program
 
 Exit codes: 0 success · 2 bad input, told in one message · 130 stopped by Ctrl-C or SIGTERM · 1 anything else.
 """
@@ -16,6 +17,9 @@ _COMMANDS = {
     "train": "train a policy and write a run folder",
     "evaluate": "run episodes with a trained policy and print its mean return",
     "serve": "serve a trained policy over HTTP",
+    "status": "show what a running program does, and why something waits",
+    "list": "list its tasks, actors, objects, nodes, workers or waits",
+    "memory": "show who holds the memory of its object store",
 }
 
 

@@ -99,7 +99,7 @@ class Diagnosis:
         if row.type != "NORMAL_TASK":
             return (self._call if row.type == "ACTOR_TASK" else self._start)(row, depth)
         shortage = self._shortage(row.demand)
-        place = f", place {row.place} in the queue of {self._process_name(owner)}" if row.place > 1 else ""
+        place = f"; place {row.place} in the queue of {self._process_name(owner)}" if row.place > 1 else ""
         return Verdict(row.state, f"waits for {shortage.full}{place}", f"waits for {shortage.brief}")
 
     def _running(self, process: bytes, what: ExecutingReport, depth: int) -> Verdict:

@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
-#: What can be asked for beside what is always there: waits, what is executed, and counts.
-SECTIONS = ("tasks", "objects", "events", "metrics")
+#: What can be asked for beside what is always there (waits, what is executed, and counts): rows of tasks and objects,
+#: events of tasks that have ended, all events, metrics.
+SECTIONS = ("tasks", "objects", "ended", "events", "metrics")
 #: Rows that a process gives at most, unless asked for another number.
 DEFAULT_LIMIT = 10_000
 #: How many events each process remembers.

@@ -36,8 +36,8 @@ def report_serial(
     process.executing = [ExecutingReport(bytes([depth]), *what) for depth, what in enumerate(executing)]
     if "objects" in sections:
         process.objects = list(objects[:limit])
-    if "events" in sections:
-        process.events = list(events)[-limit:]
+    if "events" in sections or "ended" in sections:
+        process.events = list(events)
     worker = WorkerReport(ME, pid, "driver", True, True, {}, cpu_seconds=time.process_time(), started=started)
     node = NodeReport(ME[:4], "serial", pid, socket.gethostname(), started, total, {})
     node.workers, node.actors, node.processes = [worker], list(map(_describe_actor, actors)), [process]

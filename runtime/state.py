@@ -16,10 +16,11 @@ from .context import running_engine
 from .diagnosis import Diagnosis
 from .exceptions import InputError, nearest
 from .native import Session, observe, sessions
-from .object_rows import MemoryTable, ObjectSummary, memory_table, object_rows, summarize_rows
+from .object_rows import MemoryTable, ObjectSummary, human_bytes, memory_table, object_rows, summarize_rows
 from .reports import DEFAULT_LIMIT, NodeReport
 from .rows import Rows
 from .state_rows import ActorState, NodeState, ObjectState, TaskState, WaitState, WorkerState
+from .status import RuntimeStatus, TaskGroup, status_of
 from .task_rows import actor_rows, node_rows, task_rows, wait_rows, worker_rows
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "ObjectState",
     "ObjectSummary",
     "Rows",
+    "RuntimeStatus",
     "Session",
+    "TaskGroup",
     "TaskState",
     "TaskSummary",
     "WaitState",
@@ -40,6 +43,7 @@ __all__ = [
     "get_object",
     "get_task",
     "get_worker",
+    "human_bytes",
     "list_actors",
     "list_nodes",
     "list_objects",
@@ -48,6 +52,7 @@ __all__ = [
     "list_workers",
     "memory",
     "sessions",
+    "status",
     "summarize_actors",
     "summarize_objects",
     "summarize_tasks",
@@ -139,6 +144,11 @@ def id_text(wanted: Any) -> str:
     raise TypeError(f"want a reference, an actor's handle or a hexadecimal id, not {wanted!r:.80}")
 
 
+def status(*, address: str | None = None) -> RuntimeStatus:
+    """Return everything at a glance: nodes, processes, tasks in groups, actors, longest waits."""
+    return status_of(Diagnosis(ask(["tasks", "metrics"], DEFAULT_LIMIT, address)))
+
+
 # Lists ----------------------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +165,7 @@ def list_tasks(
     Raises:
         InputError: a bad filter or limit, or no runtime.
     """
-    diagnosis = Diagnosis(ask(["tasks", "events"], limit, address))
+    diagnosis = Diagnosis(ask(["tasks", "ended"], limit, address))
     rows = _select(task_rows(diagnosis), TaskState, filters, limit)
     if not filters:
         unlisted = sum(process.tasks_total - len(process.tasks) for process in diagnosis.processes.values())

@@ -12,6 +12,7 @@ import msgspec
 
 from ..exceptions import NodeDiedError
 from ..reports import ExecutingReport, NodeReport, ObjectReport, ProcessReport, TaskReport, WaitReport
+from ..story_events import ENDED
 from . import messages as m
 from .connection import Connection
 from .objects import Record, owner_of
@@ -66,7 +67,9 @@ class Reporting:
         if "objects" in sections:
             report.objects = [self._object(*item) for item in itertools.islice(records.items(), limit)]
         if "events" in sections:
-            report.events = list(client.events)[-limit:]
+            report.events = list(client.events)
+        elif "ended" in sections:
+            report.events = [event for event in list(client.events) if event[1] == ENDED]
         if "metrics" in sections:
             report.object_bytes = sum(
                 size_of(record.value)

@@ -1,6 +1,8 @@
 """Why things wait, on the native engine: every kind of reason, by name."""
 
 import fcntl
+import subprocess
+import sys
 
 import pytest
 from conftest import WORKERS_NEED, wait_until
@@ -62,7 +64,7 @@ def waiting(tmp_path):
 
 def test_every_one_of_a_thousand_waiting_tasks_names_its_reason(waiting):
     wait_until(lambda: "waits for object" in state.get_task(waiting["busy"][0]).reason)
-    wait_until(lambda: state.summarize_actors()[0].state_counts["ALIVE"] == 2)
+    wait_until(lambda: state.summarize_actors()[0].state_counts.get("ALIVE") == 2)
     rows = {row.task_id: row for row in state.list_tasks()}
     group = {name: [rows[ref.hex()] for ref in refs] for name, refs in waiting.items()}
     assert sum(map(len, group.values())) == 1004
@@ -98,7 +100,7 @@ def test_every_one_of_a_thousand_waiting_tasks_names_its_reason(waiting):
 
 
 def test_summaries_count_all_by_reason(waiting):
-    wait_until(lambda: state.summarize_actors()[0].state_counts["ALIVE"] == 2)
+    wait_until(lambda: state.summarize_actors()[0].state_counts.get("ALIVE") == 2)
 
     def summary():
         return {row.name: row for row in state.summarize_tasks()}
@@ -123,3 +125,26 @@ def test_lists_say_when_they_are_cut(waiting):
     assert len(rows) == 50
     assert rows.truncated
     assert rows.total >= 1000
+
+
+def test_shoal_status_names_the_reasons_of_a_thousand_waiting_tasks(waiting):
+    wait_until(lambda: state.summarize_actors()[0].state_counts.get("ALIVE") == 2)
+    wait_until(lambda: "waits in get or wait" in [group.waits_for for group in state.status().tasks])
+    (node,) = runtime.nodes()
+    command = [sys.executable, "-m", "shoal.cli.main", "status", "--session", node.session]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = {" ".join(line.split()[:-2]) for line in shown.splitlines() if line.endswith(" s")}
+    assert {
+        "400 square PENDING_NODE_ASSIGNMENT waits for CPU 1 (0 of 2 free)",
+        "200 square PENDING_ARGS_AVAIL waits for its arguments",
+        "99 licensed PENDING_NODE_ASSIGNMENT waits for CPU 1 (0 of 2 free) and license 1 (0 of 1 free)",
+        "100 Counter.increase PENDING_NODE_ASSIGNMENT its actor Counter is pending creation",
+        "100 Counter.increase PENDING_NODE_ASSIGNMENT is behind an earlier call of Counter",
+        "100 Counter.increase SUBMITTED_TO_WORKER waits for its actor to run it",
+        "1 Counter PENDING_NODE_ASSIGNMENT waits for CPU 1 (0 of 2 free)",
+        "4 locked RUNNING",
+        "1 Counter.hold RUNNING waits in get or wait",
+    } <= lines
+    assert "CPU 2 of 2 used" in shown
+    assert "(MainThread) has waited" in shown
+    assert "made by locked, which runs in pid" in shown

@@ -1,0 +1,37 @@
+"""Tables for people: plain columns, no frames, nothing cut off that a pipe could still read."""
+
+import sys
+from collections.abc import Collection, Sequence
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..runtime import state
+
+_ENDLESS = 10_000
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Table:
+    """Return a table; `right` are the columns that are aligned to the right."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, title in enumerate(titles):
+        made.add_column(title, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*map(Text, row))
+    return made
+
+
+def console() -> Console:
+    """Return where results are printed; into a pipe, lines are as long as they are."""
+    return Console(width=None if sys.stdout.isatty() else _ENDLESS)
+
+
+def plain(part: RenderableType) -> RenderableType:
+    """Return text that rich shows as it is: what stands in brackets is no markup."""
+    return Text(part) if isinstance(part, str) else part
+
+
+def human_bytes(size: float) -> str:
+    """Return a size in words: 1.5 MB."""
+    return state.human_bytes(size)

@@ -1,0 +1,86 @@
+"""`shoal status`, `shoal list` …: looking into a running program from outside."""
+
+import json
+import os
+
+import pytest
+from conftest import WORKERS_NEED
+
+from shoal import runtime
+from shoal.cli.main import main
+
+
+@pytest.fixture
+def session():
+    runtime.init(engine="native", num_cpus=1, preload=WORKERS_NEED)
+    yield runtime.nodes()[0].session
+    runtime.shutdown()
+
+
+@runtime.remote
+def square(x):
+    return x * x
+
+
+def test_status(session, capsys):
+    ref = runtime.put(b"x" * 1000)
+    assert main(["status", "--session", session]) == 0
+    shown = capsys.readouterr().out
+    assert f"session {session}" in shown
+    assert "CPU 0 of 1 used" in shown
+    assert f"{os.getpid()}" in shown
+    assert "no task is running or waiting" in shown
+    assert "objects: 1, 1.0 KB" in shown
+    assert main(["status", "--session", session, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["nodes"][0]["session"] == session
+    del ref
+
+
+def test_list(session, capsys):
+    refs = [square.remote(i) for i in range(3)]
+    runtime.get(refs)
+    assert main(["list", "tasks", "--session", session, "--filter", "name=square", "--filter", "state!=FAILED"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("FINISHED") == 3
+    assert refs[0].hex() in shown
+    assert main(["list", "workers", "--filter=worker_type=DRIVER", "--format", "json", "--session", session]) == 0
+    assert [row["pid"] for row in json.loads(capsys.readouterr().out)] == [os.getpid()]
+    assert main(["list", "tasks", "--limit", "1", "--session", session]) == 0
+    assert "1 of 3 rows are shown" in capsys.readouterr().err
+    for what in ("actors", "objects", "nodes", "waits"):
+        assert main(["list", what, "--session", session]) == 0
+
+
+def test_memory(session, capsys):
+    ref = runtime.put(b"x" * 1_000_000)
+    assert main(["memory", "--session", session]) == 0
+    assert "1.0 MB  shared memory" in capsys.readouterr().out
+    del ref
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list"], "nothing to list is given"),
+        (["list", "task"], "cannot list 'task'. Did you mean 'tasks'?"),
+        (["list", "tasks", "--filter"], "--filter wants a value"),
+        (["list", "tasks", "--filter", "RUNNING"], "'RUNNING' is no condition"),
+        (["list", "tasks", "--filter", "stat=RUNNING"], "no field 'stat'. Did you mean 'state'"),
+        (["list", "tasks", "--limit", "0"], "limit=0"),
+        (["status", "--every", "0"], "--every is 0"),
+        (["status", "--session", "none"], "no session 'none' is running"),
+        (["memory", "--session", "none"], "no session 'none' is running"),
+    ],
+)
+def test_bad_input(session, arguments, message, capsys):
+    own = [] if "--session" in arguments else ["--session", session]
+    assert main([*arguments, *own]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_without_a_running_program(monkeypatch, capsys):
+    monkeypatch.setattr(runtime.state, "sessions", list)
+    assert main(["status"]) == 2
+    assert "no program of this user that uses Shoal is running" in capsys.readouterr().err
