@@ -30,6 +30,7 @@ def init(
     log_to_driver: bool = True,
     log_directory: str | None = None,
     runtime_env: Mapping[str, Any] | None = None,
+    max_lineage_bytes: int = 1 << 30,
     ignore_reinit_error: bool = False,
 ) -> None:
     """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
@@ -46,6 +47,8 @@ def init(
         log_directory: where the run's folder with its log files is made; default: SHOAL_LOG_DIRECTORY, or
             shoal-<uid> in the folder of temporary files. Logs of the latest five runs are kept.
         runtime_env: surroundings of all tasks and actors; see `RuntimeEnv`.
+        max_lineage_bytes: how much each process may keep to make lost objects again: the tasks that made its large
+            objects, with their arguments. What is beyond is dropped, oldest first, and such objects stay lost.
         ignore_reinit_error: do nothing, instead of raising, if the runtime is running.
 
     Raises:
@@ -66,6 +69,7 @@ def init(
     for key, value in {"num_cpus": num_cpus, "num_gpus": num_gpus, **amounts}.items():
         if value is not None:
             check_amount(key, value)
+    check_amount("max_lineage_bytes", max_lineage_bytes)
     started = _ENGINES[name](
         num_cpus=num_cpus,
         num_gpus=num_gpus,
@@ -74,6 +78,7 @@ def init(
         log_to_driver=log_to_driver,
         log_directory=log_directory,
         runtime_env=None if runtime_env is None else RuntimeEnv.of(runtime_env),
+        max_lineage_bytes=int(max_lineage_bytes),
     )
     context.set_engine(started)
     for key, payload in context.published.items():

@@ -8,7 +8,8 @@
     │   ├── ActorUnavailableError  the actor crashed during the call and is being restarted
     │   └── PendingCallsLimitExceeded  max_pending_calls calls have not been answered: this one was not made
     ├── ObjectLostError            a value can no longer be had
-    │   └── OwnerDiedError         … because the process that owned it is gone
+    │   ├── OwnerDiedError         … because the process that owned it is gone
+    │   └── ObjectReconstructionFailedError  … and the task that made it cannot be run again
     ├── ObjectStoreFullError       no room in shared memory
     ├── GetTimeoutError            also a TimeoutError: `get(timeout=…)` ran out
     ├── NodeDiedError              the node's daemon is gone
@@ -75,6 +76,10 @@ class ObjectLostError(ShoalError):
 
 class OwnerDiedError(ObjectLostError):
     """The process that owned the object is gone, and the object with it."""
+
+
+class ObjectReconstructionFailedError(ObjectLostError):
+    """The value is lost, and what made it cannot be run again: no retries left, or its lineage was dropped."""
 
 
 class ObjectStoreFullError(ShoalError):

@@ -77,6 +77,7 @@ class SerialEngine:
         log_to_driver: bool = True,
         log_directory: str | None = None,
         runtime_env: RuntimeEnv | None = None,
+        max_lineage_bytes: int = 1 << 30,
     ) -> None:
         self._surroundings = Surroundings(runtime_env)
         self._total = machine_resources(num_cpus, num_gpus, resources or {})

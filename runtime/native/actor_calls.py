@@ -19,7 +19,7 @@ from .call_reports import call_groups, call_rows
 from .calls import Pending
 from .client import Client
 from .connection import Connection
-from .task_calls import await_slots, failed_slot, finish, slot_values
+from .task_calls import again_with_arguments, await_slots, failed_slot, finish, slot_values
 
 
 class Constructor:
@@ -35,6 +35,7 @@ class Link:
     """This process's line to one actor.
 
     Attributes:
+        lifetime: the object that stands for the actor's life; None: it is detached.
         constructor: for the owner: what makes the actor.
         state: as the node has told it last: "pending", "alive", "restarting" or "dead".
         reason, failure: why it is dead or restarting.
@@ -51,6 +52,7 @@ class Link:
         "inflight",
         "interrupted",
         "key",
+        "lifetime",
         "name",
         "process",
         "queue",
@@ -58,10 +60,11 @@ class Link:
         "state",
     )
 
-    def __init__(self, key: bytes, name: str, constructor: Constructor | None = None) -> None:
+    def __init__(self, key: bytes, name: str, lifetime: bytes | None) -> None:
         self.key = key
         self.name = name
-        self.constructor = constructor
+        self.lifetime = lifetime
+        self.constructor: Constructor | None = None
         self.state = "pending"
         self.reason = ""
         self.failure: bytes | None = None
@@ -85,6 +88,7 @@ class ActorCalls:
         self._running: dict[bytes, Link] = {}
         client.handlers[m.ActorState] = lambda node, message: self.on_state(message)
         client.on_death.append(self._on_death)
+        client.recovery.resubmit_call = self._resubmit
 
     # Calling ----------------------------------------------------------------------------------------------------
 
@@ -127,9 +131,10 @@ class ActorCalls:
     def _watch(self, actor: ActorId) -> Link:
         self._client.check()
         actor_id = actor.id  # the actor itself holds its lifetime
-        link = self.links[actor_id] = Link(actor_id, actor.class_name)
-        if actor.lifetime is not None:
-            self._client.on_gone[actor.lifetime.id] = lambda: self.links.pop(actor_id, None)
+        lifetime = None if actor.lifetime is None else actor.lifetime.id
+        link = self.links[actor_id] = Link(actor_id, actor.class_name, lifetime)
+        if lifetime is not None:
+            self._client.on_gone[lifetime] = lambda: self.links.pop(actor_id, None)
         self._client.node.send(m.WatchActor(actor_id))
         return link
 
@@ -199,6 +204,25 @@ class ActorCalls:
             return False
         finish(self._client, link.inflight.pop(message.task), message.values, peer.peer)
         return True
+
+    def on_argument_lost(self, message: m.ArgumentLost) -> bool:
+        """Event: a call could not read an argument and was not run. False if it is not one of ours."""
+        link = self._running.pop(message.task, None)
+        if link is None:
+            return False
+        pending = link.inflight.pop(message.task)
+        if again_with_arguments(self._client, pending, message.span):
+            self._resubmit(pending)
+        return True
+
+    def _resubmit(self, pending: Pending) -> None:
+        """Make a call again, before those that wait."""
+        link = pending.link
+        assert link is not None
+        link.queue.appendleft(pending)
+        if pending.slots:
+            await_slots(self._client, pending, lambda: self._pump(link))
+        self._pump(link)
 
     def _on_death(self, process: bytes, reason: str) -> None:
         for link in self.links.values():

@@ -14,6 +14,7 @@ from dataclasses import replace
 from .. import serialization
 from ..engine import ActorId, Arguments, Function
 from ..exceptions import InputError
+from ..failure import pack_error
 from ..options import ActorOptions, MethodOptions
 from ..resources import check_feasible
 from ..serialization import take_out_refs
@@ -21,9 +22,8 @@ from . import messages as m
 from .actor_calls import ActorCalls, Constructor, Link
 from .calls import Pending
 from .client import Client
-from .connection import Connection
 from .environments import Environments
-from .task_calls import await_slots, failed_slot, slot_values
+from .task_calls import arguments_lost, await_slots, failed_slot, slot_values
 
 
 def pack_identity(actor: ActorId, name: str | None, namespace: str) -> bytes:
@@ -42,7 +42,7 @@ class Actors:
 
     def __init__(self, client: Client, calls: ActorCalls, environments: Environments) -> None:
         self._client, self._calls, self._environments = client, calls, environments
-        client.handlers[m.StartActor] = self._on_start
+        client.handlers[m.StartActor] = lambda node, message: self._construct(message)
 
     # Creating ---------------------------------------------------------------------------------------------------
 
@@ -76,9 +76,8 @@ class Actors:
             )
         pending = Pending(cls.name, cls, [lifetime.id], packed, slots, [*slots, *inner, *cls.captured], 0)
         with client.lock:
-            link = pending.link = self._calls.links[key] = Link(
-                key, cls.name, Constructor(cls, options, pending, identity)
-            )
+            link = pending.link = self._calls.links[key] = Link(key, cls.name, lifetime.id)
+            link.constructor = Constructor(cls, options, pending, identity)
             client.on_gone[lifetime.id] = lambda: self._released(link)
             if slots:
                 # Declared at once: others may get its handle, and ask the node for it, before the arguments are there.
@@ -104,7 +103,22 @@ class Actors:
         self._client.node.send(m.ActorFailed(link.key, reason, failure.stream))
         self._calls.on_state(m.ActorState(link.key, "dead", None, reason, failure.stream))
 
-    def _on_start(self, node: Connection, message: m.StartActor) -> None:
+    def on_argument_lost(self, process: bytes, message: m.ArgumentLost) -> None:
+        """Event: a constructor could not read an argument, and waits."""
+        link = self._calls.links.get(message.task)
+        if link is None or link.constructor is None:
+            return
+        pending = link.constructor.arguments
+        if not self._client.recovery.lost_argument(pending, message.span):
+            pending.arguments = m.Value(pack_error(arguments_lost(pending)), failed=True)
+
+        def again() -> None:
+            self._construct(m.StartActor(message.task, process, message.restarts))
+
+        if not await_slots(self._client, pending, again):
+            again()
+
+    def _construct(self, message: m.StartActor) -> None:
         link = self._calls.links.get(message.actor)
         constructor = None if link is None else link.constructor
         connection = self._client.peer(message.process)

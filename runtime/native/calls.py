@@ -9,7 +9,6 @@ from ..engine import Function
 from ..options import MethodOptions
 from ..refs import ObjectRef
 from .messages import ObjectId, Value
-from .objects import spans_of
 
 _MOST_REMEMBERED = 256
 
@@ -37,8 +36,9 @@ class Pending:
         slots: references among the arguments, replaced by their values before the call is sent.
         keeps: references that must live until the reply: slots, those inside arguments, the actor's lifetime.
         missing: how many slots have no value yet.
-        retries: how many times it may be sent again after a crash; -1: without limit.
+        retries: how many times it may be sent again after a crash or a loss; -1: without limit.
         options: of a call of a method.
+        kind: for a task: those that ask for the same.
         link: for a call of a method, or a constructor: this process's line to the actor.
         submitted, sent: when `.remote()` was called and when it last went to a process (0: not yet), monotonic seconds.
     """
@@ -47,6 +47,7 @@ class Pending:
         "arguments",
         "function",
         "keeps",
+        "kind",
         "link",
         "missing",
         "name",
@@ -79,6 +80,7 @@ class Pending:
         self.missing = 0
         self.retries = retries
         self.options: MethodOptions | None = None
+        self.kind: Any = None
         self.link: Any = None
         self.submitted = time.monotonic()
         self.sent = 0.0
@@ -90,7 +92,3 @@ class Pending:
         if self.retries > 0:
             self.retries -= 1
         return True
-
-    def blocks(self) -> Value | None:
-        """Return its arguments if they lie in shared memory, to be freed when it has ended."""
-        return self.arguments if spans_of(self.arguments) else None

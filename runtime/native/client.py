@@ -28,7 +28,9 @@ from .connection import Connection
 from .links import Links
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_of
 from .reactor import Waiter
+from .recovery import Recovery
 from .store import Store
+from .views import StaleBlockError
 
 #: Environment variable: "1" has every process note where its objects are made.
 RECORD_CALL_SITES = "SHOAL_RECORD_CALL_SITES"
@@ -39,6 +41,7 @@ class Client(Links):
 
     Attributes:
         pinned: references that live as long as this process.
+        recovery: what is done about lost objects.
         on_gone: what to do once no reference to an object is left in this process.
         before_block, after_block: called around every wait that blocks.
         waits: threads that wait: name, since when (monotonic seconds), objects, how many of them are wanted.
@@ -68,8 +71,10 @@ class Client(Links):
         self.on_node_lost: list[Callable[[], None]] = []
         self._numbers = 0
         self._requests: dict[bytes, list[bytes]] = {}
+        self.recovery = Recovery(self, self.welcome.max_lineage_bytes)
         self.handlers |= {
             m.Request: self._on_request,
+            m.Lost: self._on_lost,
             m.Ready: self._on_ready,
             m.Lend: lambda peer, message: self.objects.lent(message.object, message.to),
             m.Release: lambda peer, message: self.objects.released(message.object, _peer(peer), message.count),
@@ -84,10 +89,11 @@ class Client(Links):
     def _lose(self, process: bytes, reason: str) -> None:
         """Fail what a dead process owned, and forget what it held."""
         for object_id in self.objects.process_died(process):
-            self._fail_orphan(object_id, reason)
+            self.fail_orphan(object_id, reason)
         self.store.process_died(process)
 
-    def _fail_orphan(self, object_id: bytes, reason: str) -> None:
+    def fail_orphan(self, object_id: bytes, reason: str) -> None:
+        """An object's owner has died, for this reason."""
         self.fail(
             object_id,
             OwnerDiedError(f"object {short(object_id)} is lost: the process that owned it is gone: {reason}"),
@@ -168,9 +174,11 @@ class Client(Links):
             self.act()
 
     def act(self) -> None:
-        """Carry out what the object table asks for."""
-        commands = self.objects.commands
-        while commands:
+        """Carry out what the object table asks for, and the lineage of its objects."""
+        commands, lineage = self.objects.commands, self.recovery.lineage
+        while commands or (lineage.commands and self.recovery.act()):
+            if not commands:
+                continue
             command = commands.popleft()
             if isinstance(command, FreeBlocks):
                 self._free_blocks(command.spans)
@@ -178,6 +186,8 @@ class Client(Links):
             if isinstance(command, Gone | SendRelease) and command.object in self.on_gone:
                 self.on_gone.pop(command.object)()
             if isinstance(command, Gone):
+                if lineage.makers or lineage.reasons:
+                    lineage.dropped(command.object)
                 continue
             peer = self.peer(owner_of(command.object))
             if peer is None:
@@ -221,7 +231,11 @@ class Client(Links):
             self.lend_all(value, to)
             peer.send(m.Ready(object_id, value))
 
-    def _on_request(self, connection: Connection, message: m.Request) -> None:
+    def _on_lost(self, connection: Connection, message: m.Lost) -> None:
+        self.recovery.lost(message.object, message.span)
+        self._on_request(connection, message)
+
+    def _on_request(self, connection: Connection, message: m.Request | m.Lost) -> None:
         asker = _peer(connection)
         record = self.objects.records.get(message.object)
         if record is None:
@@ -245,7 +259,7 @@ class Client(Links):
             if peer is not None:
                 peer.send(m.Request(ref.id))
             elif (reason := self.death_of(owner)) is not None:
-                self._fail_orphan(ref.id, reason)
+                self.fail_orphan(ref.id, reason)
         if record.value is None:
             if record.waiters is None:
                 record.waiters = []
@@ -266,6 +280,18 @@ class Client(Links):
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
         """Return the values; see `shoal.runtime.get`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return self._get(refs, timeout, copy)
+            except StaleBlockError as loss:
+                with self.lock:
+                    for ref in refs:
+                        self.recovery.lost(ref.id, loss.span)
+            if deadline is not None:
+                timeout = max(0.0, deadline - time.monotonic())
+
+    def _get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool) -> list[Any]:
         records = self._await(refs, len(refs), timeout, stop_at_failure=True)
         late = [ref for ref, record in zip(refs, records, strict=True) if record.value is None]
         for record in records:
@@ -339,18 +365,23 @@ class Client(Links):
         """Return a future of a value; it is set by whichever thread reads."""
         future: Future = Future()
         future.set_running_or_notify_cancel()
-
-        def done() -> None:
-            try:
-                future.set_result(self.store.load(self.objects.records[ref.id].value))  # type: ignore[arg-type]
-            except BaseException as error:  # whatever the task raised belongs to whoever asks the future
-                future.set_exception(error)
-
         with self.lock:
-            record = self.record_of(ref, done)
-            if record.value is not None and not future.done():
-                done()
+            self._fill_later(future, ref)
         return future
+
+    def _fill_later(self, future: Future, ref: ObjectRef) -> None:
+        fill = partial(self._fill, future, ref)
+        if self.record_of(ref, fill).value is not None:
+            fill()
+
+    def _fill(self, future: Future, ref: ObjectRef) -> None:
+        try:
+            future.set_result(self.store.load(self.objects.records[ref.id].value))  # type: ignore[arg-type]
+        except StaleBlockError as loss:
+            self.recovery.lost(ref.id, loss.span)
+            self._fill_later(future, ref)
+        except BaseException as error:  # whatever the task raised belongs to whoever asks the future
+            future.set_exception(error)
 
     def close(self) -> None:
         """Close all connections, and let go of shared memory."""

@@ -47,6 +47,7 @@ class NativeEngine:
         log_to_driver: bool = True,
         runtime_env: RuntimeEnv | None = None,
         log_directory: str | None = None,
+        max_lineage_bytes: int = 1 << 30,
     ) -> None:
         session, folder = new_session(log_directory)
         self.environments = Environments(packages_of(folder), None)
@@ -56,6 +57,7 @@ class NativeEngine:
             "session": session,
             "folder": folder,
             "resources": machine_resources(num_cpus, num_gpus, resources or {}),
+            "max_lineage_bytes": max_lineage_bytes,
             "preload": loaded if preload is None else list(preload),
             "sys_path": [os.path.abspath(entry) for entry in sys.path],
         }
@@ -90,6 +92,7 @@ class NativeEngine:
             lambda: chain(self._tasks.report_groups(), self._calls.report_groups()),
         )
         client.handlers[m.Reply] = self._on_reply
+        client.handlers[m.ArgumentLost] = self._on_argument_lost
         self.adopt = client.adopt
         self.borrow = client.borrow
         self.pin = client.pinned.add
@@ -113,6 +116,10 @@ class NativeEngine:
         assert self._node is not None
         if not self._node.read():
             self.client.reactor.unwatch(self._node.fileno())
+
+    def _on_argument_lost(self, peer: Connection, message: m.ArgumentLost) -> None:
+        if not self._tasks.on_argument_lost(message) and not self._calls.on_argument_lost(message):
+            self._actors.on_argument_lost(peer.peer or b"", message)
 
     def where(self) -> str:
         """Return the text that says where this process runs."""

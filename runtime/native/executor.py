@@ -24,6 +24,7 @@ from ..serialization import fill_slots
 from . import messages as m
 from .connection import Connection
 from .engine import NativeEngine
+from .views import StaleBlockError
 
 
 class Code:
@@ -84,6 +85,9 @@ class Executor:
         """Run a task or call in this thread, and reply."""
         try:
             values = self._succeed(item, self._begin(item))
+        except StaleBlockError as loss:
+            self.give_back(item, loss.span)
+            return
         except Exception as error:  # a task's exception is a value
             values = self._fail(item, error)
         except SystemExit as request:
@@ -98,6 +102,9 @@ class Executor:
         try:
             result = self._begin(item)
             values = self._succeed(item, await result if inspect.iscoroutine(result) else result)
+        except StaleBlockError as loss:
+            self.give_back(item, loss.span)
+            return
         except (Exception, asyncio.CancelledError) as error:  # a task's exception is a value
             values = self._fail(item, error)
         except SystemExit as request:
@@ -128,6 +135,19 @@ class Executor:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
+
+    def give_back(self, item: Item, span: m.Span) -> None:
+        """Tell the caller that an argument cannot be read; nothing was run."""
+        item.refs = []
+        message = item.message
+        construct = isinstance(message, m.Construct)
+        lost = (
+            m.ArgumentLost(message.actor, span, message.restarts) if construct else m.ArgumentLost(message.task, span)
+        )
+        with self._client.lock:
+            peer = self._client.peer(item.caller)
+            if peer is not None:
+                peer.send(lost)
 
     # Steps of a run ---------------------------------------------------------------------------------------------
 

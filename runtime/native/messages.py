@@ -49,6 +49,7 @@ class Registered(_Message):
     node_pid: int
     resources: dict[str, float]
     folder: str
+    max_lineage_bytes: int
 
 
 class NewArena(_Message):

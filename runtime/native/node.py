@@ -56,11 +56,12 @@ _QUESTIONS = (
 class Node:
     """All state of the daemon, and what it does about each message."""
 
-    def __init__(self, session: str, folder: SessionFolder, resources: dict[str, float], fork_server: Process) -> None:
-        self._resources, self._folder = resources, folder
+    def __init__(self, settings: dict[str, Any], folder: SessionFolder, fork_server: Process) -> None:
+        resources = self._resources = settings["resources"]
+        self._folder, self._max_lineage_bytes = folder, settings["max_lineage_bytes"]
         self._dead_arenas = DeadArenas()
         self._loop = Loop()
-        self._listener = listen(session, None)
+        self._listener = listen(settings["session"], None)
         self._loop.watch(self._listener.fileno(), self._accept)
         self._workers = Workers(self._loop, fork_server, logs_of(folder.folder), self._on_exit, self._stop)
         self._processes = self._workers.processes
@@ -70,7 +71,7 @@ class Node:
         scheduler = Scheduler(resources, idle_slots=4 * max(1, int(resources.get("CPU", 1))))
         self._leasing = Leasing(scheduler, self._workers, self._tell, self._handle)
         control.leasing = self._leasing
-        self._session, self._started, self._deaths = session, time.monotonic(), 0
+        self._session, self._started, self._deaths = settings["session"], time.monotonic(), 0
         self._reports = NodeReports(self._loop, self._processes, self._describe)
         self._handlers: dict[type, Callable[[m.ProcessId, Any], None]] = {
             **self._leasing.handlers,
@@ -177,7 +178,9 @@ class Node:
             process = known
             self._workers.came_up(process, message.pid)
         connection.peer, process.connection = process.id, connection
-        welcome = m.Registered(process.id, process.index, os.getpid(), self._resources, self._folder.folder)
+        welcome = m.Registered(
+            process.id, process.index, os.getpid(), self._resources, self._folder.folder, self._max_lineage_bytes
+        )
         connection.send(welcome, (os.dup(self._workers.board_fd),))
         self._leasing.begin(process)
 
@@ -279,7 +282,7 @@ def main() -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     folder = SessionFolder(settings["folder"])
-    node = Node(settings["session"], folder, settings["resources"], fork_server)
+    node = Node(settings, folder, fork_server)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     os.close(sys.stdout.fileno())

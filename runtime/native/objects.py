@@ -12,7 +12,7 @@ Methods are events; what they ask the outside to do is appended to `commands`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,12 +95,14 @@ class ObjectTable:
 
     Attributes:
         dead: processes that are gone; kept for ever, since what others say of them may come late.
+        needed: objects that can be made again and may have to be: without a holder they lose only their value.
     """
 
     def __init__(self, me: ProcessId, dead: set[ProcessId] | None = None) -> None:
         self.me = me
         self.records: dict[ObjectId, Record] = {}
         self.commands: deque[Command] = deque()
+        self.needed: Container[ObjectId] = ()
         self.dead: set[ProcessId] = set() if dead is None else dead
 
     def create(self, object_id: ObjectId) -> Record:
@@ -168,6 +170,9 @@ class ObjectTable:
         """Forget the object if nobody holds it."""
         if record.local > 0 or record.borrowers:
             return
+        if object_id in self.needed:
+            self.take_value(record)
+            return
         del self.records[object_id]
         record.inner = None
         if owner_of(object_id) == self.me:
@@ -177,6 +182,18 @@ class ObjectTable:
         else:
             self.commands.append(SendRelease(object_id, record.received))
 
+    def settle(self, object_id: ObjectId) -> None:
+        """Forget an object, or its value if it is needed, in case nobody holds it."""
+        record = self.records.get(object_id)
+        if record is not None:
+            self._settle(object_id, record)
+
+    def take_value(self, record: Record) -> None:
+        """Let an object of this process's own have no value, as before it was made."""
+        value, record.value, record.inner = record.value, None, None
+        if value is not None:
+            self.discard(value)
+
     def discard(self, value: Value) -> None:
         """Give back the memory of a value that nobody wants."""
         spans = spans_of(value)
@@ -184,11 +201,14 @@ class ObjectTable:
             self.commands.append(FreeBlocks(spans))
 
     def fulfil(self, object_id: ObjectId, value: Value, inner: Any = None) -> bool:
-        """Event: the value is there. Calls the waiters; False if nobody holds the object any more."""
+        """Event: the value is there. Calls the waiters; False if nobody holds the object any more, or it has one."""
         record = self.records.get(object_id)
         if record is None:
             if owner_of(object_id) == self.me:
                 self.discard(value)
+            return False
+        if record.value is not None and owner_of(object_id) == self.me:
+            self.discard(value)  # its task was run again for the sake of another object
             return False
         record.value, record.inner = value, inner
         waiters, record.waiters = record.waiters, None

@@ -104,6 +104,24 @@ class Release(_Message):
     count: int
 
 
+class Lost(_Message):
+    """To an object's owner: that block of its value cannot be read; send the value once it is there again."""
+
+    object: ObjectId
+    span: Span
+
+
+class ArgumentLost(_Message):
+    """From a worker: a task, call or constructor was not run, since that block of an argument cannot be read.
+
+    For a constructor, `task` is the actor's key, and `restarts` as it was told.
+    """
+
+    task: bytes
+    span: Span
+    restarts: int = 0
+
+
 class Free(_Message):
     """From an object's owner to the block's maker, or to the node if that one is dead: the blocks are not needed."""
 

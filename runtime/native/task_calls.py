@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from ..engine import Arguments, Function
-from ..exceptions import RuntimeEnvSetupError, WorkerCrashedError
+from ..exceptions import ObjectLostError, RuntimeEnvSetupError, WorkerCrashedError
 from ..failure import pack_error, type_of_failure
 from ..options import TaskOptions
 from ..refs import ObjectRef
@@ -76,6 +76,7 @@ class TaskCalls:
         client.handlers[m.Leased] = self._on_leased
         client.handlers[m.Bounced] = self._on_bounced
         client.handlers[m.EnvironmentFailed] = self._on_environment_failed
+        client.recovery.resubmit_task = self._submit
         client.on_death.append(self._on_death)
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
@@ -93,13 +94,18 @@ class TaskCalls:
             ids = client.new_ids(max(options.num_returns, 1))
             refs = [client.new_ref(object_id) for object_id in ids] if options.num_returns else []
             keeps = [*slots, *inner, *function.captured] if slots or inner or function.captured else []
-            pending = Pending(function.name, function, ids, packed, slots, keeps, options.max_retries)
             kind = self._kind(demand, environment)
-            if slots and await_slots(client, pending, lambda: self._arguments_came(pending)):
-                self._awaiting[pending.task] = (kind, pending)
-            else:
-                self._enqueue(kind, pending)
+            pending = Pending(function.name, function, ids, packed, slots, keeps, options.max_retries)
+            pending.kind = kind
+            self._submit(pending)
         return refs
+
+    def _submit(self, pending: Pending) -> None:
+        """Queue a task once its arguments are there."""
+        if pending.slots and await_slots(self._client, pending, lambda: self._arguments_came(pending)):
+            self._awaiting[pending.task] = (pending.kind, pending)
+        else:
+            self._enqueue(pending.kind, pending)
 
     def report(self) -> Iterator[TaskReport]:
         """Yield a row for each task that has not ended."""
@@ -210,14 +216,29 @@ class TaskCalls:
             return False
         kind, lease = found
         pending = lease.inflight.pop(message.task)
-        lease.stuck = False
         self._note_time(pending, message.seconds)
         finish(self._client, pending, message.values, peer.peer)
+        self._has_ended(kind, lease)
+        return True
+
+    def _has_ended(self, kind: Kind, lease: _Lease) -> None:
+        lease.stuck = False
         if kind.queue:
             self._pump(kind)
         if not lease.inflight:
             lease.idle_since = time.monotonic()
             self._tick_soon()
+
+    def on_argument_lost(self, message: m.ArgumentLost) -> bool:
+        """Event: a task could not read an argument and was not run. False if it is not one of ours."""
+        found = self._running.pop(message.task, None)
+        if found is None:
+            return False
+        kind, lease = found
+        pending = lease.inflight.pop(message.task)
+        if again_with_arguments(self._client, pending, message.span):
+            self._submit(pending)
+        self._has_ended(kind, lease)
         return True
 
     def _note_time(self, pending: Pending, seconds: float) -> None:
@@ -328,8 +349,30 @@ def finish(client: Client, pending: Pending, values: list[m.Value], by: bytes | 
         error = type_of_failure(values[0].stream) if values and values[0].failed else ""
         who = ("", pending.name, b"") if link is None else (link.name, pending.name, link.key)
         client.note((time.monotonic(), ENDED, pending.task, (*who, by, pending.submitted, pending.sent, error)))
+    outside = False
     for object_id, value in zip(pending.returns, values, strict=False):
         client.fulfil(object_id, value, by)
-    if pending.blocks() is not None:
+        if value.buffers or type(value.stream) is m.Span:
+            outside = True
+    if outside or pending.task in client.recovery.lineage.tasks:
+        client.recovery.ended(pending)
+        return
+    if pending.arguments.buffers or type(pending.arguments.stream) is m.Span:
         client.objects.discard(pending.arguments)
     pending.keeps = pending.slots = []
+
+
+def again_with_arguments(client: Client, pending: Pending, span: m.Span) -> bool:
+    """Have the arguments made again that lie in a lost block; False if the call has failed: they cannot be."""
+    if client.recovery.lost_argument(pending, span):
+        return True
+    finish(client, pending, [m.Value(pack_error(arguments_lost(pending)), failed=True)] * len(pending.returns))
+    return False
+
+
+def arguments_lost(pending: Pending) -> ObjectLostError:
+    """Return the error of a call whose own arguments are in a lost block."""
+    return ObjectLostError(
+        f"{pending.name}: its arguments cannot be read: their block of shared memory is lost. Make the call again, "
+        "or pass what a task has returned: that can be made again"
+    )

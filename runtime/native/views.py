@@ -25,7 +25,15 @@ _FAILED = ctypes.c_void_p(-1).value
 
 
 class StaleBlockError(Exception):
-    """A block is not what it was: it was freed, and its owner has the value elsewhere, or nobody needs it any more."""
+    """A block is not what it was: its owner has the value elsewhere, or has to make it again.
+
+    Attributes:
+        span: which block.
+    """
+
+    def __init__(self, span: Span) -> None:
+        super().__init__(span)
+        self.span = span
 
 
 class _LastView(weakref.ref):

@@ -27,6 +27,7 @@ from .connection import Connection
 from .engine import NativeEngine
 from .executor import Code, Executor, Item
 from .reactor import Waiter
+from .views import StaleBlockError
 
 # How often, in seconds, a worker that is not wanted any more looks whether what it owns still is.
 _LOOK_AGAIN = 0.5
@@ -166,13 +167,14 @@ class Worker:
         self._running = True
         try:
             if isinstance(item.message, m.Construct):
-                self._construct(item.message, item.code)
+                self._construct(item)
             else:
                 self._executor.run(item)
         finally:
             self._running = False
 
-    def _construct(self, message: m.Construct, code: Code | None) -> None:
+    def _construct(self, item: Item) -> None:
+        message, code = item.message, item.code
         assert code is not None
         executor, name = self._executor, f"{message.name}.__init__"
         executor.class_name = message.name
@@ -184,6 +186,9 @@ class Worker:
                 executor.construct(message, cls)
             else:
                 place.apply(lambda: executor.construct(message, cls))
+        except StaleBlockError as loss:
+            executor.give_back(item, loss.span)
+            return
         except Exception as error:  # a constructor's exception is the reason of the actor's death
             failure = pack_exception(error, name, self._engine.where())
         except SystemExit as request:
