@@ -177,8 +177,8 @@ class Lineage:
             self._release(before.arguments)
 
     def _forget(self, task: _Task, why: Why | None) -> None:
-        for object_id in task.results if why is not None else ():
-            self.reasons[object_id] = why
+        if why is not None:
+            self.reasons.update(dict.fromkeys(task.results, why))
         self._take_out(task.key)
         if not task.running:  # else it ends like any other call
             self.commands.append(Forget(task.call))
