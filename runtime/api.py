@@ -58,19 +58,13 @@ def init(
         if ignore_reinit_error:
             return
         raise InputError("the runtime is running already. Call shutdown() first, or pass ignore_reinit_error=True")
-    name = engine or ("native" if sys.platform == "linux" else "serial")
-    if name not in _ENGINES:
-        raise InputError(f"engine={name!r}: unknown engine. {nearest(name, _ENGINES)}")
-    if name == "native" and sys.platform != "linux":
-        raise InputError(f"engine='native' needs Linux, this is {sys.platform}. Use engine='serial'")
-    if engine is None and name == "serial":
-        print(f"shoal: the native engine needs Linux, this is {sys.platform}: using engine='serial'", file=sys.stderr)
+    make = _engine_class(engine)
     amounts = dict(resources or {})
     for key, value in {"num_cpus": num_cpus, "num_gpus": num_gpus, **amounts}.items():
         if value is not None:
             check_amount(key, value)
     check_amount("max_lineage_bytes", max_lineage_bytes)
-    started = _ENGINES[name](
+    started = make(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         resources=amounts,
@@ -83,6 +77,17 @@ def init(
     context.set_engine(started)
     for key, payload in context.published.items():
         started.publish(key, payload)
+
+
+def _engine_class(engine: str | None) -> Callable[..., Any]:
+    name = engine or ("native" if sys.platform == "linux" else "serial")
+    if name not in _ENGINES:
+        raise InputError(f"engine={name!r}: unknown engine. {nearest(name, _ENGINES)}")
+    if name == "native" and sys.platform != "linux":
+        raise InputError(f"engine='native' needs Linux, this is {sys.platform}. Use engine='serial'")
+    if engine is None and name == "serial":
+        print(f"shoal: the native engine needs Linux, this is {sys.platform}: using engine='serial'", file=sys.stderr)
+    return _ENGINES[name]
 
 
 def shutdown() -> None:
