@@ -32,6 +32,7 @@ from .exceptions import (
     ObjectLostError,
     ObjectReconstructionFailedError,
     OwnerDiedError,
+    PlacementGroupRemovedError,
     RuntimeEnvSetupError,
     ShoalError,
     TaskError,
@@ -41,6 +42,7 @@ from .exceptions import (
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
 from .runtime_env import RuntimeEnv
+from .scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 
 __all__ = [
     "ActorClass",
@@ -50,10 +52,14 @@ __all__ = [
     "GetTimeoutError",
     "InfeasibleError",
     "InputError",
+    "NodeAffinitySchedulingStrategy",
     "ObjectLostError",
     "ObjectReconstructionFailedError",
     "ObjectRef",
     "OwnerDiedError",
+    "PlacementGroup",
+    "PlacementGroupRemovedError",
+    "PlacementGroupSchedulingStrategy",
     "RemoteFunction",
     "RuntimeEnv",
     "RuntimeEnvSetupError",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import atexit
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from . import context
 from .context import current_engine, running_engine
 from .exceptions import InputError, nearest
 from .native import NativeEngine
-from .options import check_amount
+from .options import check_resources
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
+from .resources import check_amount
 from .runtime_env import RuntimeEnv
 from .serial import SerialEngine
 
@@ -25,12 +26,14 @@ def init(
     *,
     num_cpus: float | None = None,
     num_gpus: float | None = None,
+    memory: float | None = None,
     resources: dict[str, float] | None = None,
     preload: Sequence[str] | None = None,
     log_to_driver: bool = True,
     log_directory: str | None = None,
     runtime_env: Mapping[str, Any] | None = None,
     max_lineage_bytes: int = 1 << 30,
+    infeasible: Literal["raise", "wait"] = "raise",
     ignore_reinit_error: bool = False,
 ) -> None:
     """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
@@ -40,6 +43,7 @@ def init(
             for debugging; the default elsewhere).
         num_cpus: CPUs that tasks may use at the same time; default: the cores this process may run on.
         num_gpus: GPUs; default: those that CUDA_VISIBLE_DEVICES or the NVIDIA driver shows.
+        memory: bytes that tasks and actors may ask for with ``memory=``; default: seven tenths of the machine's.
         resources: further resources by name, in amounts of your choosing.
         preload: modules that workers have imported already when they start; default: those of numpy, gymnasium and
             torch that this process has imported. Workers are made once they are loaded; `init` doesn't wait for that.
@@ -49,6 +53,8 @@ def init(
         runtime_env: surroundings of all tasks and actors; see `RuntimeEnv`.
         max_lineage_bytes: how much each process may keep to make lost objects again: the tasks that made its large
             objects, with their arguments. What is beyond is dropped, oldest first, and such objects stay lost.
+        infeasible: what happens to a request that no node can ever meet: "raise" InfeasibleError at once, or "wait" for
+            a cluster that will grow (not on the serial engine).
         ignore_reinit_error: do nothing, instead of raising, if the runtime is running.
 
     Raises:
@@ -58,25 +64,29 @@ def init(
         if ignore_reinit_error:
             return
         raise InputError("the runtime is running already. Call shutdown() first, or pass ignore_reinit_error=True")
-    make = _engine_class(engine)
-    amounts = dict(resources or {})
-    for key, value in {"num_cpus": num_cpus, "num_gpus": num_gpus, **amounts}.items():
-        if value is not None:
-            check_amount(key, value)
-    check_amount("max_lineage_bytes", max_lineage_bytes)
-    started = make(
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        resources=amounts,
+    numbers = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory, "max_lineage_bytes": max_lineage_bytes}
+    _check_settings(numbers, resources or {}, infeasible)
+    started = _engine_class(engine)(
+        **numbers,
+        infeasible=infeasible,
+        resources=dict(resources or {}),
         preload=preload,
         log_to_driver=log_to_driver,
         log_directory=log_directory,
         runtime_env=None if runtime_env is None else RuntimeEnv.of(runtime_env),
-        max_lineage_bytes=int(max_lineage_bytes),
     )
     context.set_engine(started)
     for key, payload in context.published.items():
         started.publish(key, payload)
+
+
+def _check_settings(numbers: dict[str, float | None], resources: dict[str, float], infeasible: str) -> None:
+    check_resources(resources)
+    for key, value in numbers.items():
+        if value is not None:
+            check_amount(key, value)
+    if infeasible not in ("raise", "wait"):
+        raise InputError(f"infeasible={infeasible!r}: want 'raise' or 'wait'")
 
 
 def _engine_class(engine: str | None) -> Callable[..., Any]:
@@ -114,8 +124,9 @@ def engine_name() -> str | None:
 def remote(*target: Any, **options: Any) -> Any:
     """Make a function a task or a class an actor: ``@remote`` or ``@remote(num_cpus=2, …)``.
 
-    Options of both: num_cpus, num_gpus, resources, name, runtime_env. Of functions: num_returns, max_retries (after a
-    crash of the worker; 3). Of classes: max_restarts (0), max_task_retries (0). -1 means without limit.
+    Options of both: num_cpus, num_gpus, memory, resources, scheduling_strategy, name, runtime_env. Of functions:
+    num_returns, max_retries (after a crash of the worker; 3). Of classes: max_restarts (0), max_task_retries (0).
+    -1 means without limit.
 
     Raises:
         InputError: unknown option or bad value.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .options import ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
 from .reports import NodeReport
+from .scheduling import PlacementGroup
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,6 +144,26 @@ class Engine(Protocol):
 
         `sections`: which of `reports.SECTIONS` are wanted beside waits, what is executed, and counts.
         """
+
+    def create_group(
+        self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool
+    ) -> PlacementGroup:
+        """Reserve the bundles of a placement group as soon as they are free; InfeasibleError if they never can be."""
+
+    def group_ready(self, group: PlacementGroup) -> ObjectRef:
+        """Return a reference to the group that is ready once its bundles are reserved."""
+
+    def remove_group(self, group: PlacementGroup) -> None:
+        """Give the bundles back, and end what runs in them."""
+
+    def group_table(self) -> list[dict[str, Any]]:
+        """Return a row for each placement group."""
+
+    def current_group(self) -> PlacementGroup | None:
+        """Return the placement group that the caller runs in."""
+
+    def gpu_ids(self) -> list[str]:
+        """Return the GPUs that the caller was given."""
 
     def shutdown(self) -> None:
         """End everything that the engine started."""

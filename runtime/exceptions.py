@@ -14,6 +14,7 @@
     ├── GetTimeoutError            also a TimeoutError: `get(timeout=…)` ran out
     ├── NodeDiedError              the node's daemon is gone
     ├── RuntimeEnvSetupError       the surroundings that a task or actor asked for cannot be had
+    ├── PlacementGroupRemovedError the placement group that it was to run in is gone
     ├── DeadlockError              the call can never return
     └── InternalError              our bug: please report it
     InputError (ValueError)        a setting or argument that cannot work; nothing was started or lost
@@ -96,6 +97,10 @@ class NodeDiedError(ShoalError):
 
 class RuntimeEnvSetupError(ShoalError):
     """The `runtime_env` of a task or actor could not be set up; the message has the error of the process itself."""
+
+
+class PlacementGroupRemovedError(ShoalError):
+    """The placement group that a task was to run in was removed, or the process that created it is gone."""
 
 
 class DeadlockError(ShoalError):

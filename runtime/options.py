@@ -1,20 +1,31 @@
 """Options of tasks and actors: the same names, meanings and defaults as Ray's, checked when they are given."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Self
 
 from .exceptions import InputError, nearest
+from .resources import Demand, check_amount, check_gpus, in_units
 from .runtime_env import RuntimeEnv
+from .scheduling import SchedulingStrategy, check_strategy
 
-_RESERVED = {"CPU": "num_cpus", "GPU": "num_gpus"}
+_RESERVED = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+# Ray's options that we know, and refuse on purpose.
+_REFUSED = {
+    "accelerator_type": "GPUs are told apart by a resource of your own: init(resources={'A100': 1}) on the machine "
+    "that has one, and resources={'A100': 1} here",
+    "placement_group": "use scheduling_strategy=PlacementGroupSchedulingStrategy(group)",
+    "placement_group_bundle_index": "use scheduling_strategy=PlacementGroupSchedulingStrategy(group, index)",
+}
 
 
-def check_amount(name: str, value: float) -> None:
-    """Raise InputError unless `value` is a finite number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InputError(f"{name}={value!r}: want a number that is not negative")
+def check_resources(resources: Mapping[str, float]) -> None:
+    """Raise InputError unless these are amounts of resources that have no option of their own."""
+    for resource, amount in resources.items():
+        if resource in _RESERVED:
+            raise InputError(f"resources={{{resource!r}: …}}: use {_RESERVED[resource]}= for it")
+        check_amount(f"resources[{resource!r}]", amount)
 
 
 def _check_count(name: str, value: int, lowest: int) -> None:
@@ -44,6 +55,8 @@ class _Checked:
     def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
         known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # the subclasses are dataclasses
         for name in given:
+            if name in _REFUSED:
+                raise InputError(f"option {name!r} is not supported: {_REFUSED[name]}")
             if name not in known:
                 raise InputError(f"unknown option {name!r}. {nearest(name, known)}")
         return {name: value for name, value in given.items() if value is not None}
@@ -55,7 +68,9 @@ class _Options(_Checked):
 
     num_cpus: float
     num_gpus: float = 0
+    memory: float = 0
     resources: Mapping[str, float] = field(default_factory=dict)
+    scheduling_strategy: SchedulingStrategy | None = None
     name: str | None = None
     runtime_env: RuntimeEnv | None = None
 
@@ -63,17 +78,22 @@ class _Options(_Checked):
         if self.runtime_env is not None:
             object.__setattr__(self, "runtime_env", RuntimeEnv.of(self.runtime_env))
         check_amount("num_cpus", self.num_cpus)
-        check_amount("num_gpus", self.num_gpus)
-        for resource, amount in self.resources.items():
-            if resource in _RESERVED:
-                raise InputError(f"resources={{{resource!r}: …}}: use {_RESERVED[resource]}= for it")
-            check_amount(f"resources[{resource!r}]", amount)
+        check_gpus(self.num_gpus)
+        check_amount("memory", self.memory)
+        check_resources(self.resources)
+        check_strategy(self.scheduling_strategy)
         _check_name("name", self.name)
 
-    def demand(self) -> dict[str, float]:
-        """Return the resources asked for, by name, without those of amount zero."""
-        wanted = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.resources}
-        return {name: float(amount) for name, amount in wanted.items() if amount}
+    @cached_property
+    def demand(self) -> Demand:
+        """The resources asked for, without those of amount zero."""
+        named = {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": self.memory}
+        return in_units(named | dict(self.resources))
+
+    @cached_property
+    def kind(self) -> Any:
+        """What tasks have in common that can run on the same worker, one after the other."""
+        return tuple(sorted(self.demand.items())), self.scheduling_strategy
 
 
 def _check_retried(value: Any) -> None:

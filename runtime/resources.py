@@ -1,41 +1,128 @@
-"""What this machine offers to tasks and actors, and whether a demand can ever be met."""
+"""Resources: what this machine offers to tasks and actors, in which units they count, whether a demand can be met.
 
+Amounts are counted in whole ten-thousandths (`UNIT` of them are 1), as in Ray: a thousand tasks of 0.001 CPU fill
+one CPU exactly, and what was given back is exactly what was taken.
+"""
+
+import math
 import os
 from collections.abc import Mapping
 
-from .exceptions import InfeasibleError
+from .exceptions import InfeasibleError, InputError, nearest
+
+#: So many units make 1 CPU, 1 GPU, 1 byte of memory.
+UNIT = 10_000
+
+#: Resources by name, in units. "memory" is a promise between tasks, in bytes: nobody measures it.
+Demand = dict[str, int]
+
+# Of the machine's memory; the rest is left to the object store.
+_MEMORY_SHARE = 0.7
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def in_units(amounts: Mapping[str, float]) -> Demand:
+    """Return amounts counted in units, without those of zero.
+
+    An amount between two units is rounded down, so that six tasks of 1/6 fit into 1.
+    """
+    units = {name: math.floor(amount * UNIT + 1e-6) for name, amount in amounts.items()}
+    return {name: count for name, count in units.items() if count}
+
+
+def in_amounts(units: Mapping[str, int]) -> dict[str, float]:
+    """Return what is counted in units as amounts."""
+    return {name: count / UNIT for name, count in units.items()}
+
+
+def check_amount(name: str, value: float) -> None:
+    """Raise InputError unless `value` is 0 or a finite number of at least one unit."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise InputError(f"{name}={value!r}: want a number that is not negative")
+    if 0 < value < 1 / UNIT:
+        raise InputError(f"{name}={value!r}: resources count in steps of {1 / UNIT:g}; want 0 or at least that")
+
+
+def check_gpus(value: float) -> None:
+    """Raise InputError unless `value` GPUs can be had: a share of one, or whole ones."""
+    check_amount("num_gpus", value)
+    if value > 1 and value != int(value):
+        raise InputError(f"num_gpus={value!r}: want a share of one GPU (less than 1), or a whole number of them")
 
 
 def machine_resources(
-    num_cpus: float | None, num_gpus: float | None, resources: Mapping[str, float]
-) -> dict[str, float]:
-    """Return this machine's resources by name; None means: look.
+    num_cpus: float | None, gpu_ids: list[str], memory: float | None, resources: Mapping[str, float]
+) -> Demand:
+    """Return this machine's resources; None means: look.
 
-    CPUs are the cores that this process may run on, not those of the machine: containers and taskset count.
+    CPUs are the cores that this process may run on, not those of the machine: containers and taskset count. Memory is
+    seven tenths of the machine's, or of what the container may use.
     """
-    cpus = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    total = {"CPU": cpus if num_cpus is None else float(num_cpus)}
-    gpus = float(_visible_gpus()) if num_gpus is None else float(num_gpus)
-    if gpus:
-        total["GPU"] = gpus
-    return total | {name: float(amount) for name, amount in resources.items()}
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    amounts = {
+        "CPU": cpus if num_cpus is None else num_cpus,
+        "GPU": len(gpu_ids),
+        "memory": int(machine_memory() * _MEMORY_SHARE) if memory is None else memory,
+    }
+    return {"CPU": 0} | in_units(amounts | dict(resources))
 
 
-def _visible_gpus() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    if not os.path.exists("/proc/driver/nvidia/gpus"):
-        return 0
-    return len(os.listdir("/proc/driver/nvidia/gpus"))
+def machine_memory() -> int:
+    """Return the bytes of memory that this machine has, or that its container may use."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in _CGROUP_LIMITS:
+        if os.path.exists(path):
+            with open(path, encoding="ascii") as file:
+                limit = file.read().strip()
+            if limit.isdigit():  # else "max"
+                memory = min(memory, int(limit))
+    return memory
 
 
-def check_feasible(who: str, demand: Mapping[str, float], total: Mapping[str, float]) -> None:
+def visible_gpus(num_gpus: float | None) -> list[str]:
+    """Return the ids of the GPUs to use, as CUDA_VISIBLE_DEVICES takes them: `num_gpus` of them, None: all there are.
+
+    Raises:
+        InputError: a part of a GPU, or more than CUDA_VISIBLE_DEVICES lets this process use.
+    """
+    if num_gpus is not None and num_gpus != int(num_gpus):
+        raise InputError(f"init(num_gpus={num_gpus!r}): a machine has a whole number of GPUs; tasks may share one")
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is not None:
+        visible = [device.strip() for device in variable.split(",") if device.strip() not in ("", "-1")]
+        if num_gpus is not None and num_gpus > len(visible):
+            raise InputError(
+                f"init(num_gpus={num_gpus!r}): CUDA_VISIBLE_DEVICES={variable!r} lets this process use {len(visible)}. "
+                "Ask for fewer, or set the variable"
+            )
+        return visible if num_gpus is None else visible[: int(num_gpus)]
+    if num_gpus is None:
+        driver = "/proc/driver/nvidia/gpus"
+        num_gpus = len(os.listdir(driver)) if os.path.exists(driver) else 0
+    return [str(index) for index in range(int(num_gpus))]
+
+
+def missing(demand: Mapping[str, int], total: Mapping[str, int]) -> str:
+    """Return what of `demand` is more than `total`, in words with the nearest name; "" if nothing is."""
+    parts = []
+    for name, units in demand.items():
+        if units > total.get(name, 0):
+            hint = "" if name in total else nearest(name, total)
+            hint = f". {hint}" if hint.startswith("Did") else ""
+            parts.append(f"{name} {units / UNIT:g} (there are {total.get(name, 0) / UNIT:g}{hint})")
+    return ", ".join(parts)
+
+
+def infeasible(who: str, wants: str) -> InfeasibleError:
+    """Return the error of a request that can never be met."""
+    return InfeasibleError(
+        f"{who} can never run: it asks for {wants}. Ask for less, or start the runtime with more, "
+        "such as init(num_cpus=…, resources={…}), or with infeasible='wait' if the cluster will grow"
+    )
+
+
+def check_feasible(who: str, demand: Mapping[str, int], total: Mapping[str, int]) -> None:
     """Raise InfeasibleError if `demand` is more than `total`, the most that any node has."""
-    missing = {name: amount for name, amount in demand.items() if amount > total.get(name, 0)}
-    if missing:
-        wants = ", ".join(f"{name} {amount:g} (there are {total.get(name, 0):g})" for name, amount in missing.items())
-        raise InfeasibleError(
-            f"{who} can never run: it asks for {wants}. Ask for less, or start the runtime with more, "
-            "such as init(num_cpus=…, resources={…})"
-        )
+    wants = missing(demand, total)
+    if wants:
+        raise infeasible(who, wants)

@@ -6,26 +6,30 @@ engines, so arguments are copies, results are read-only, and what could not be s
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from . import serialization
 from .engine import ActorId, Arguments, Function
-from .exceptions import ActorDiedError, DeadlockError, InputError, ObjectLostError
+from .exceptions import DeadlockError, InputError, ObjectLostError
 from .failure import describe_here, pack_exception, unpack_exception
 from .options import ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
 from .remote import load_function
 from .reports import EVENTS_KEPT, Event, NodeReport
-from .resources import check_feasible, machine_resources
+from .resources import in_amounts, machine_resources, visible_gpus
+from .results import died, split_returns
 from .runtime_env import RuntimeEnv
+from .scheduling import PlacementGroup, SchedulingStrategy
 from .serial_reports import ME, report_serial
+from .serial_resources import SerialResources
 from .story_events import ENDED
 from .surroundings import Surroundings
 
@@ -55,6 +59,7 @@ class Actor:
     options: ActorOptions
     info: ActorId
     surroundings: dict[str, Any] = field(default_factory=dict)
+    strategy: SchedulingStrategy | None = None
     instance: Any = None
     restarts: int = 0
     running: str | None = None
@@ -72,6 +77,8 @@ class SerialEngine:
         *,
         num_cpus: float | None = None,
         num_gpus: float | None = None,
+        memory: float | None = None,
+        infeasible: str = "raise",
         resources: dict[str, float] | None = None,
         preload: Sequence[str] | None = None,
         log_to_driver: bool = True,
@@ -80,7 +87,15 @@ class SerialEngine:
         max_lineage_bytes: int = 1 << 30,
     ) -> None:
         self._surroundings = Surroundings(runtime_env)
-        self._total = machine_resources(num_cpus, num_gpus, resources or {})
+        if infeasible == "wait":
+            raise InputError("infeasible='wait' needs engine='native': here nothing waits, and no node is added")
+        gpus = visible_gpus(num_gpus)
+        self._resources = SerialResources(machine_resources(num_cpus, gpus, memory, resources or {}), gpus)
+        self._resources.on_removed = self._end_actors
+        self.available_resources = self._resources.available
+        self.create_group, self.remove_group = self._resources.create, self._resources.remove
+        self.group_table, self.current_group = self._resources.table, self._resources.current
+        self.gpu_ids = self._resources.gpu_ids
         self._values: dict[bytes, Value] = {}
         self._actors: dict[bytes, Actor] = {}
         self._lifetimes: dict[bytes, bytes] = {}
@@ -188,9 +203,13 @@ class SerialEngine:
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
         """Run the function now."""
-        check_feasible(f"task {function.name}", options.demand(), self._total)
+        strategy = self._resources.place(f"task {function.name}", options.demand, options.scheduling_strategy)
         packed, refs = self._pack_arguments(arguments)
-        with self._surroundings.entered(self._surroundings.of(options.runtime_env)):
+        removal = self._resources.removal_of(strategy)
+        if removal is not None:
+            return [self._store(Value(failure=removal)) for _ in range(options.num_returns)]
+        surroundings = self._surroundings.of(options.runtime_env)
+        with self._surroundings.entered(surroundings), self._resources.entered(options.demand, strategy):
             return self._run(function.name, lambda: load_function(function.payload), packed, refs, options.num_returns)
 
     def _pack_arguments(self, arguments: Arguments) -> tuple[Value, list[ObjectRef]]:
@@ -235,7 +254,7 @@ class SerialEngine:
         self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
     ) -> ActorId:
         """Construct the instance now; a failing constructor makes a dead actor, as on the other engines."""
-        check_feasible(f"actor {cls.name}", options.demand(), self._total)
+        strategy = self._resources.place(f"actor {cls.name}", options.demand, options.scheduling_strategy)
         self._collect()
         if options.name is not None and options.name in self._names:
             raise InputError(
@@ -246,22 +265,38 @@ class SerialEngine:
         info = ActorId.of(self._new_id(), lifetime, cls.name, methods, options)
         # The record must not hold the reference that keeps the actor alive.
         actor = Actor(cls, packed, refs, options, replace(info, lifetime=None))
-        actor.surroundings = self._surroundings.of(options.runtime_env)
+        actor.surroundings, actor.strategy = self._surroundings.of(options.runtime_env), strategy
         self._actors[info.id] = actor
         self._lifetimes[lifetime.id] = info.id
         if options.name is not None:
             self._names[options.name] = info.id
-        self._construct(actor)
+        removal = self._resources.removal_of(strategy)
+        if removal is None:
+            self._construct(actor)
+        else:
+            self._bury(actor, str(removal))
         return info
 
     def _construct(self, actor: Actor) -> None:
         try:
-            with self._surroundings.entered(actor.surroundings):
+            with self._entered(actor):
                 args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
                 actor.instance = load_function(actor.function.payload)(*args, **kwargs)
         except Exception as error:  # a constructor's exception is the reason of the actor's death
             actor.cause = pack_exception(error, f"{actor.function.name}.__init__", describe_here("serial"))
             self._bury(actor, "its constructor failed")
+
+    @contextlib.contextmanager
+    def _entered(self, actor: Actor) -> Iterator[None]:
+        entered = self._resources.entered(actor.options.demand, actor.strategy)
+        with self._surroundings.entered(actor.surroundings), entered:
+            yield
+
+    def _end_actors(self, group: bytes) -> None:
+        for actor in self._actors.values():
+            removal = self._resources.removal_of(actor.strategy)
+            if removal is not None and actor.death is None:
+                self._bury(actor, str(removal))
 
     def _bury(self, actor: Actor, death: str) -> None:
         actor.instance, actor.death = None, actor.death or death
@@ -285,7 +320,7 @@ class SerialEngine:
         packed, refs = self._pack_arguments(arguments)
         record.running = name
         try:
-            with self._surroundings.entered(record.surroundings):
+            with self._entered(record):
                 return self._run(name, lambda: getattr(record.instance, method), packed, refs, num_returns, actor.id)
         finally:
             record.running = None
@@ -327,11 +362,12 @@ class SerialEngine:
 
     def cluster_resources(self) -> dict[str, float]:
         """Return what `init` was given or found."""
-        return dict(self._total)
+        return in_amounts(self._resources.total)
 
-    def available_resources(self) -> dict[str, float]:
-        """Return all of them: nothing runs between two calls."""
-        return dict(self._total)
+    def group_ready(self, group: PlacementGroup) -> ObjectRef:
+        """Return a reference to the group, or to the reason why it is not ready."""
+        failure = self._resources.unready(group)
+        return self.put(group) if failure is None else self._store(Value(failure=failure))
 
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
         """Return what there is: objects, actors and tasks that have ended."""
@@ -340,7 +376,7 @@ class SerialEngine:
             sections,
             limit,
             started=self._started,
-            total=self._total,
+            total=in_amounts(self._resources.total),
             executing=self._executing,
             values=self._values,
             lifetimes=self._lifetimes,
@@ -355,26 +391,3 @@ class SerialEngine:
 
     def abandon(self) -> None:
         """Do nothing: a forked child's copy is its own."""
-
-
-def split_returns(name: str, result: Any, num_returns: int) -> list[Any]:
-    """Return the values that a task's result stands for; ValueError if their number is not `num_returns`."""
-    if num_returns == 1:
-        return [result]
-    if num_returns == 0:
-        return []
-    if not isinstance(result, tuple | list) or len(result) != num_returns:
-        got = f"{len(result)} values" if isinstance(result, tuple | list) else f"a {type(result).__name__}"
-        raise ValueError(f"{name} has num_returns={num_returns}, but returned {got}: return a tuple of {num_returns}")
-    return list(result)
-
-
-def died(call: str, actor: ActorId, death: str, cause: bytes | None) -> ActorDiedError:
-    """Return the error of a call to a dead actor; the constructor's exception is its cause."""
-    error = ActorDiedError(
-        f"{call}: actor {actor.class_name} ({actor.id.hex()[-10:]}) is dead: {death}. "
-        "Create it again, or give it max_restarts to have it come back by itself"
-    )
-    if cause is not None:
-        error.__cause__ = unpack_exception(cause)
-    return error

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .reports import ActorReport, Event, ExecutingReport, NodeReport, ObjectReport, ProcessReport, WorkerReport
+from .resources import in_amounts
 
 if TYPE_CHECKING:
     from .serial import Actor, Value
@@ -61,6 +62,6 @@ def _describe_actor(actor: Actor) -> ActorReport:
         ME,
         actor.restarts,
         options.max_restarts,
-        options.demand(),
+        in_amounts(options.demand),
         actor.death or "",
     )

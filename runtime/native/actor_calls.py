@@ -12,7 +12,8 @@ from ..failure import pack_error, unpack_exception
 from ..options import ActorOptions, MethodOptions
 from ..refs import ObjectRef
 from ..reports import TaskReport
-from ..serial import died
+from ..results import died
+from ..scheduling import SchedulingStrategy
 from ..serialization import take_out_refs
 from . import messages as m
 from .call_reports import call_groups, call_rows
@@ -25,10 +26,18 @@ from .task_calls import again_with_arguments, await_slots, failed_slot, finish, 
 class Constructor:
     """For the owner: what makes the actor, as often as it must be made."""
 
-    __slots__ = ("arguments", "cls", "identity", "options")
+    __slots__ = ("arguments", "cls", "identity", "options", "strategy")
 
-    def __init__(self, cls: Function, options: ActorOptions, arguments: Pending, identity: bytes) -> None:
+    def __init__(  # made in one place
+        self,
+        cls: Function,
+        options: ActorOptions,
+        arguments: Pending,
+        identity: bytes,
+        strategy: SchedulingStrategy | None,
+    ) -> None:
         self.cls, self.options, self.arguments, self.identity = cls, options, arguments, identity
+        self.strategy = strategy
 
 
 class Link:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .messages import ActorKey, Environment, ProcessId
+from ..resources import Demand
+from .messages import ActorKey, Environment, Placement, ProcessId
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Actor:
     key: ActorKey
     owner: ProcessId
     class_name: str
-    demand: dict[str, float]
+    demand: Demand
     max_restarts: int
     state: str = "pending"
     process: ProcessId | None = None
@@ -32,6 +33,7 @@ class Actor:
     ending: str | None = None  # why its process is ending, if that is on purpose
     released: bool = False  # nobody can ask for it any more, once it is dead
     environment: Environment | None = None
+    placement: Placement | None = None
     watchers: set[ProcessId] = field(default_factory=set)
 
 

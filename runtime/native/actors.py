@@ -11,18 +11,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
+import msgspec
+
 from .. import serialization
 from ..engine import ActorId, Arguments, Function
 from ..exceptions import InputError
 from ..failure import pack_error
 from ..options import ActorOptions, MethodOptions
-from ..resources import check_feasible
 from ..serialization import take_out_refs
 from . import messages as m
 from .actor_calls import ActorCalls, Constructor, Link
 from .calls import Pending
 from .client import Client
 from .environments import Environments
+from .group_calls import GroupCalls
 from .task_calls import arguments_lost, await_slots, failed_slot, slot_values
 
 
@@ -40,9 +42,9 @@ def unpack_identity(identity: bytes) -> tuple[ActorId, bytes | None, str | None,
 class Actors:
     """The actors that this process owns."""
 
-    def __init__(self, client: Client, calls: ActorCalls, environments: Environments) -> None:
-        self._client, self._calls, self._environments = client, calls, environments
-        client.handlers[m.StartActor] = lambda node, message: self._construct(message)
+    def __init__(self, client: Client, calls: ActorCalls, environments: Environments, groups: GroupCalls) -> None:
+        self._client, self._calls, self._environments, self._groups = client, calls, environments, groups
+        client.handlers[m.StartActor] = lambda node, message: self._on_start(message)
 
     # Creating ---------------------------------------------------------------------------------------------------
 
@@ -55,8 +57,9 @@ class Actors:
             InputError: a living actor has that name, or no node can ever run it.
         """
         client = self._client
-        demand = options.demand()
-        check_feasible(f"actor {cls.name}", demand, client.resources)
+        demand, strategy = options.demand, self._groups.strategy_of(options.scheduling_strategy)
+        with client.lock:
+            placement = self._groups.place(f"actor {cls.name}", demand, strategy)
         environment = self._environments.of(options.runtime_env)
         args, kwargs, slots = take_out_refs(*arguments)
         packed, inner = client.store.pack_arguments(args, kwargs)
@@ -77,12 +80,12 @@ class Actors:
         pending = Pending(cls.name, cls, [lifetime.id], packed, slots, [*slots, *inner, *cls.captured], 0)
         with client.lock:
             link = pending.link = self._calls.links[key] = Link(key, cls.name, lifetime.id)
-            link.constructor = Constructor(cls, options, pending, identity)
+            link.constructor = Constructor(cls, options, pending, identity, strategy)
             client.on_gone[lifetime.id] = lambda: self._released(link)
+            start = m.CreateActor(key, cls.name, demand, options.max_restarts, True, environment, placement)
             if slots:
                 # Declared at once: others may get its handle, and ask the node for it, before the arguments are there.
-                client.node.send(m.CreateActor(key, cls.name, demand, options.max_restarts, False, environment))
-            start = m.CreateActor(key, cls.name, demand, options.max_restarts, True, environment)
+                client.node.send(msgspec.structs.replace(start, ready=False))
             if not slots or not await_slots(client, pending, lambda: self._start(link, start)):
                 self._start(link, start)
         return actor
@@ -113,10 +116,18 @@ class Actors:
             pending.arguments = m.Value(pack_error(arguments_lost(pending)), failed=True)
 
         def again() -> None:
-            self._construct(m.StartActor(message.task, process, message.restarts))
+            self._construct(m.StartActor(message.task, process, message.restarts, []))
 
         if not await_slots(self._client, pending, again):
             again()
+
+    def _on_start(self, message: m.StartActor) -> None:
+        link = self._calls.links.get(message.actor)
+        connection = self._client.peer(message.process)
+        if link is not None and link.constructor is not None and connection is not None:
+            demand, strategy = link.constructor.options.demand, link.constructor.strategy
+            connection.post(self._groups.assignment(demand, message.gpus, strategy))
+            self._construct(message)
 
     def _construct(self, message: m.StartActor) -> None:
         link = self._calls.links.get(message.actor)

@@ -8,12 +8,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ..reports import TaskReport
+from ..resources import in_amounts
 from .calls import Pending
 
 if TYPE_CHECKING:
     from .actor_calls import Link
     from .client import Client
-    from .task_calls import Kind
+    from .task_kinds import Kind
 
 TASK, CALL, START = "NORMAL_TASK", "ACTOR_TASK", "ACTOR_CREATION_TASK"
 ARGUMENTS, QUEUED, SENT = "PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT", "SUBMITTED_TO_WORKER"
@@ -47,16 +48,16 @@ def task_rows(client: Client, kinds: Iterable[Kind], awaiting: Iterable[tuple[Ki
         for lease in kind.leases.values():
             for pending in lease.inflight.values():
                 row = _row(pending, TASK, SENT)
-                row.demand, row.worker = kind.demand, lease.worker
+                row.demand, row.worker = in_amounts(kind.demand), lease.worker
                 yield row
     for kind in kinds:
         for place, pending in enumerate(kind.queue, 1):
             row = _row(pending, TASK, QUEUED)
-            row.demand, row.place = kind.demand, place
+            row.demand, row.place = in_amounts(kind.demand), place
             yield row
     for kind, pending in awaiting:
         row = _row(pending, TASK, ARGUMENTS)
-        row.demand, row.missing = kind.demand, missing_slots(client, pending)
+        row.demand, row.missing = in_amounts(kind.demand), missing_slots(client, pending)
         yield row
 
 
@@ -66,7 +67,7 @@ def task_groups(kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, Pending]])
         sent = [pending for lease in kind.leases.values() for pending in lease.inflight.values()]
         mine = [pending for other, pending in awaiting if other is kind] if awaiting else []
         for state, tasks in ((SENT, sent), (QUEUED, kind.queue), (ARGUMENTS, mine)):
-            yield from _counted(tasks, TASK, state, demand=kind.demand)
+            yield from _counted(tasks, TASK, state, demand=in_amounts(kind.demand))
 
 
 def _counted(
@@ -114,7 +115,7 @@ def _start_row(client: Client, link: Link) -> TaskReport:
     pending = link.constructor.arguments
     row = _row(pending, START, ARGUMENTS if pending.missing else QUEUED)
     row.actor, row.missing = link.key, missing_slots(client, pending)
-    row.demand, row.retries = link.constructor.options.demand(), link.constructor.options.max_restarts
+    row.demand, row.retries = in_amounts(link.constructor.options.demand), link.constructor.options.max_restarts
     return row
 
 
@@ -128,5 +129,5 @@ def call_groups(links: Iterable[Link]) -> Iterator[TaskReport]:
         if link.constructor is not None and link.state != "alive":
             pending = link.constructor.arguments
             state = ARGUMENTS if pending.missing else QUEUED
-            demand = link.constructor.options.demand()
+            demand = in_amounts(link.constructor.options.demand)
             yield TaskReport(b"", pending.name, START, state, pending.submitted, demand=demand, actor=link.key)

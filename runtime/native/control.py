@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..reports import ActorReport
+from ..resources import in_amounts
 from . import messages as m
 from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
 from .leasing import Leasing
@@ -60,7 +61,7 @@ class Control:
                 actor.process or b"",
                 actor.restarts,
                 actor.max_restarts,
-                actor.demand,
+                in_amounts(actor.demand),
                 actor.reason,
             )
             for actor in self._actors.actors.values()
@@ -72,6 +73,12 @@ class Control:
         """A process is gone: an actor's, or an owner's."""
         self._do(self._actors.process_died(process, reason))
 
+    def end_actors(self, group: m.GroupId, reason: str) -> None:
+        """End all actors of a placement group."""
+        for actor in list(self._actors.actors.values()):
+            if actor.placement is not None and actor.placement.group == group:
+                self._do(self._actors.end(actor.key, reason))
+
     def _on_actor_granted(self, process: m.ProcessId, message: m.ActorGranted) -> None:
         if not self._actors.granted(message.actor, process):
             self._end_process(process, False)  # it has ended before its process was made
@@ -79,7 +86,7 @@ class Control:
     def _on_actor_up(self, process: m.ProcessId, message: m.ActorUp) -> None:
         actor = self._actors.actors.get(message.actor)
         if actor is not None:  # its owner has what it needs
-            self._tell(actor.owner, m.StartActor(message.actor, process, actor.restarts))
+            self._tell(actor.owner, m.StartActor(message.actor, process, actor.restarts, message.gpus))
 
     def _on_reserve_name(self, process: m.ProcessId, message: m.ReserveName) -> None:
         accepted = self._actors.reserve(message.name, message.actor, process, message.handle)
@@ -93,6 +100,7 @@ class Control:
             message.demand,
             message.max_restarts,
             environment=message.environment,
+            placement=message.placement,
         )
         self._do(self._actors.create(actor, message.ready))
 
@@ -121,7 +129,9 @@ class Control:
                     self._tell(watcher, _state_of(command.actor))
             elif isinstance(command, AskResources):
                 actor = command.actor
-                wanted = m.ActorWanted(actor.key, actor.owner, actor.class_name, actor.demand, actor.environment)
+                wanted = m.ActorWanted(
+                    actor.key, actor.owner, actor.class_name, actor.demand, actor.environment, actor.placement
+                )
                 self.leasing.want_actor(wanted)
             elif isinstance(command, EndProcess):
                 self._end_process(command.process, command.gracefully)

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..reports import NodeReport
-from ..resources import machine_resources
+from ..resources import in_amounts, machine_resources, visible_gpus
 from ..runtime_env import RuntimeEnv
 from . import messages as m
 from .actor_calls import ActorCalls
@@ -17,6 +17,7 @@ from .actors import Actors
 from .client import Client
 from .connection import Connection
 from .environments import Environments
+from .group_calls import GroupCalls
 from .interrupts import InterruptGuard
 from .node_process import NodeProcess
 from .printer import Printer
@@ -42,6 +43,8 @@ class NativeEngine:
         *,
         num_cpus: float | None = None,
         num_gpus: float | None = None,
+        memory: float | None = None,
+        infeasible: str = "raise",
         resources: dict[str, float] | None = None,
         preload: Sequence[str] | None = None,
         log_to_driver: bool = True,
@@ -49,6 +52,7 @@ class NativeEngine:
         log_directory: str | None = None,
         max_lineage_bytes: int = 1 << 30,
     ) -> None:
+        gpus = visible_gpus(num_gpus)
         session, folder = new_session(log_directory)
         self.environments = Environments(packages_of(folder), None)
         self.environments.current = self.environments.of(runtime_env)
@@ -56,8 +60,10 @@ class NativeEngine:
         settings = {
             "session": session,
             "folder": folder,
-            "resources": machine_resources(num_cpus, num_gpus, resources or {}),
-            "max_lineage_bytes": max_lineage_bytes,
+            "resources": machine_resources(num_cpus, gpus, memory, resources or {}),
+            "gpus": gpus,
+            "infeasible": infeasible,
+            "max_lineage_bytes": int(max_lineage_bytes),
             "preload": loaded if preload is None else list(preload),
             "sys_path": [os.path.abspath(entry) for entry in sys.path],
         }
@@ -83,9 +89,10 @@ class NativeEngine:
 
     def _join(self, client: Client) -> None:
         self.client = client
-        self._tasks = TaskCalls(client, self.environments)
+        self._groups = groups = GroupCalls(client)
+        self._tasks = TaskCalls(client, self.environments, groups)
         self._calls = ActorCalls(client)
-        self._actors = Actors(client, self._calls, self.environments)
+        self._actors = Actors(client, self._calls, self.environments, groups)
         self._reporting = Reporting(
             client,
             lambda: chain(self._tasks.report(), self._calls.report()),
@@ -105,6 +112,11 @@ class NativeEngine:
         self.create_actor = self._actors.create
         self.find_actor = self._actors.find
         self.kill = self._calls.kill
+        self.create_group = groups.create
+        self.group_ready = groups.ready
+        self.remove_group = groups.remove
+        self.group_table = groups.table
+        self.current_group = groups.current
 
     def _on_reply(self, peer: Connection, message: m.Reply) -> None:
         if not self._tasks.on_reply(peer, message) and not self._calls.on_reply(peer, message):
@@ -147,11 +159,15 @@ class NativeEngine:
 
     def cluster_resources(self) -> dict[str, float]:
         """Return what the node has."""
-        return dict(self.client.resources)
+        return in_amounts(self.client.resources)
 
     def available_resources(self) -> dict[str, float]:
         """Ask the node what is free."""
-        return self.client.ask_node(m.AskResources()).available
+        return in_amounts(self.client.ask_node(m.AskResources()).available)
+
+    def gpu_ids(self) -> list[str]:
+        """Return the GPUs of this worker."""
+        return [] if self._groups.assigned is None else list(self._groups.assigned.gpus)
 
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
         """Ask the node how everything is."""

@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 from ..failure import pack_exception
 from ..refs import ObjectRef
 from ..remote import load_function
+from ..results import split_returns
 from ..runtime_context import ActorExit
-from ..serial import split_returns
 from ..serialization import fill_slots
 from . import messages as m
 from .connection import Connection

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from ..exceptions import RuntimeEnvSetupError
 from ..failure import pack_error
 from ..reports import RequestReport
+from ..resources import UNIT, Demand, in_amounts
 from . import messages as m
-from .pool import Lease, Process
-from .scheduler import Demand, GrantActor, Scheduler
+from .pool import Process
+from .scheduler import GrantGroup, Lease, Scheduler
 from .workers import Workers
 
 Tell = Callable[[m.ProcessId, m._Message], None]
+
+# How often, in seconds, those that wait grow older.
+_PASS_SECONDS = 0.1
 
 
 class Leasing:
@@ -23,22 +27,27 @@ class Leasing:
         workers: its processes.
         tell: sends a message to a process.
         announce: has what happened to an actor's process handled as if that process had said it.
+        call_later: has something done after so many seconds.
+        gpus: the ids of the node's GPUs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # the node's parts, put together once
         self,
         scheduler: Scheduler,
         workers: Workers,
         tell: Tell,
         announce: Tell,
+        call_later: Callable[[float, Callable[[], None]], None],
+        gpus: list[str],
     ) -> None:
         self._scheduler, self._workers, self._tell = scheduler, workers, tell
-        self._announce = announce
+        self._announce, self._call_later, self._gpus = announce, call_later, gpus
         self._actors: dict[m.ActorKey, m.ActorWanted] = {}
-        self._most_idle = max(1, int(scheduler.total.get("CPU", 1)))
+        self._most_idle = max(1, scheduler.total["CPU"] // UNIT)
         self._idle: list[Process] = []
         self._environments: dict[tuple[m.ProcessId, int], m.Environment] = {}
         self._stopped = False
+        self._passing = False
         self.handlers: dict[type, Callable[..., None]] = {
             m.WantLeases: self._on_want_leases,
             m.ReturnLease: self._on_return_lease,
@@ -56,44 +65,63 @@ class Leasing:
         if self._stopped:
             return
         for grant in self._scheduler.grant(most=self._workers.room):
-            if isinstance(grant, GrantActor):
-                wanted = self._actors.pop(grant.actor)
+            if isinstance(grant, GrantGroup):
+                self._announce(b"", m.GroupReserved(grant.group))
+            elif isinstance(grant.key, bytes):
+                wanted = self._actors.pop(grant.key)
                 worker = self._workers.fork(wanted.class_name, wanted.environment)
-                worker.actor = wanted
-                self._announce(worker.id, m.ActorGranted(grant.actor))
+                worker.actor, worker.lease = wanted, grant
+                self._announce(worker.id, m.ActorGranted(grant.key))
             else:
-                environment = self._environments.get((grant.asker, grant.key))
-                self._lend(Lease(grant.asker, grant.key, grant.demand, environment))
+                self._lend(grant)
+        if self._scheduler.waits and not self._passing:
+            self._passing = True
+            self._call_later(_PASS_SECONDS, self._pass_by)
+
+    def _pass_by(self) -> None:
+        """Let those that still wait grow older, and call back what the oldest ones need."""
+        self._passing = False
+        recalled = self._scheduler.pass_by()
+        for worker in self._workers.processes.values() if recalled else ():
+            if worker.lease in recalled:
+                self._tell(worker.lease.asker, m.Recall(worker.id))
+        self.grant()
 
     # Tasks ------------------------------------------------------------------------------------------------------
 
     def _on_want_leases(self, process: m.ProcessId, message: m.WantLeases) -> None:
         if message.environment is not None:
             self._environments[process, message.key] = message.environment
-        self._scheduler.want(process, message.key, message.demand, message.count)
+        self._scheduler.want(process, message.key, message.demand, message.count, message.placement)
         self.grant()
 
     def _lend(self, lease: Lease) -> None:
-        fits = [worker for worker in self._idle if worker.environment == lease.environment]
+        assert isinstance(lease.key, int)
+        environment = self._environments.get((lease.asker, lease.key))
+        fits = [worker for worker in self._idle if worker.environment == environment and not lease.gpus]
         if fits:
             worker = fits[-1]
             self._idle.remove(worker)
             worker.lease = lease
             self.begin(worker)
         else:
-            worker = self._workers.fork("worker", lease.environment)
+            worker = self._workers.fork("worker", environment)
             worker.lease = lease
 
     def begin(self, worker: Process) -> None:
         """A worker is up: tell whom it is for."""
         if worker.actor is not None:
-            self._announce(worker.id, m.ActorUp(worker.actor.actor))
+            self._announce(worker.id, m.ActorUp(worker.actor.actor, self._gpus_of(worker)))
         elif worker.lease is None:
             return
         elif worker.lease.asker in self._workers.processes:
-            self._tell(worker.lease.asker, m.Leased(worker.lease.key, worker.id))
+            assert isinstance(worker.lease.key, int)
+            self._tell(worker.lease.asker, m.Leased(worker.lease.key, worker.id, self._gpus_of(worker)))
         else:
             self._end(worker)
+
+    def _gpus_of(self, worker: Process) -> list[str]:
+        return [] if worker.lease is None else [self._gpus[index] for index in worker.lease.gpus]
 
     def _on_return_lease(self, process: m.ProcessId, message: m.ReturnLease) -> None:
         worker = self._workers.processes.get(message.worker)
@@ -101,17 +129,16 @@ class Leasing:
             self._end(worker)
 
     def _end(self, worker: Process) -> None:
-        self._give_back(worker)
-        worker.lease, worker.blocked = None, False
+        lease, worker.lease = worker.lease, None
+        assert lease is not None
+        self._scheduler.release(lease)
         self._idle.append(worker)
-        if len(self._idle) > self._most_idle:
+        # CUDA keeps to the devices that it saw first, and a worker that idles must not keep a device's memory.
+        if lease.gpus:
+            self._dismiss(self._idle.pop())
+        elif len(self._idle) > self._most_idle:
             self._dismiss(self._idle.pop(0))
         self.grant()
-
-    def _give_back(self, worker: Process) -> None:
-        assert worker.lease is not None
-        self._scheduler.give_back(worker.held())
-        self._scheduler.end_lease(worker.lease.demand)
 
     def _dismiss(self, worker: Process) -> None:
         worker.ended = True
@@ -125,38 +152,31 @@ class Leasing:
 
     def _set_blocked(self, process_id: m.ProcessId, blocked: bool) -> None:
         process = self._workers.processes[process_id]
-        if process.lease is None or process.blocked == blocked:
-            return
-        cpus = {"CPU": process.lease.demand.get("CPU", 0.0)}
-        process.blocked = blocked
-        if blocked:
-            self._scheduler.give_back(cpus)
-            self.grant()
-        else:
-            self._scheduler.take(cpus)
+        if process.lease is not None and process.actor is None:
+            self._scheduler.set_blocked(process.lease, blocked)
+            if blocked:
+                self.grant()
 
     def process_died(self, process: Process, reason: str) -> None:
         """A process is gone: what it held is free, and what it asked for nobody wants."""
         if process in self._idle:
             self._idle.remove(process)
-        if process.actor is not None:
-            self._scheduler.give_back(process.actor.demand)
-            if process.setup_failed:
-                error = RuntimeEnvSetupError(f"actor {process.title} cannot start in its runtime_env: {reason}")
-                self._announce(process.id, m.Constructed(process.actor.actor, pack_error(error)))
-        if process.lease is not None:
-            self._give_back(process)
-            if process.setup_failed:
-                self._scheduler.want(process.lease.asker, process.lease.key, process.lease.demand, 0)
-                self._tell(process.lease.asker, m.EnvironmentFailed(process.lease.key, reason))
-            elif not process.registered and process.lease.asker in self._workers.processes:
-                # Its asker was never told of it, and waits for it.
-                self._scheduler.want_again(process.lease.asker, process.lease.key, process.lease.demand)
+        lease, process.lease = process.lease, None
+        if process.actor is not None and process.setup_failed:
+            error = RuntimeEnvSetupError(f"actor {process.title} cannot start in its runtime_env: {reason}")
+            self._announce(process.id, m.Constructed(process.actor.actor, pack_error(error)))
+        if lease is not None:
+            self._scheduler.release(lease)
+            if isinstance(lease.key, int) and process.setup_failed:
+                self._scheduler.want(lease.asker, lease.key, lease.demand, 0)
+                self._tell(lease.asker, m.EnvironmentFailed(lease.key, reason))
+            elif isinstance(lease.key, int) and not process.registered and lease.asker in self._workers.processes:
+                self._scheduler.want_again(lease)  # its asker was never told of it, and waits for it
         self._scheduler.forget(process.id)
         for key in [key for key in self._environments if key[0] == process.id]:
             del self._environments[key]
         for worker in self._workers.processes.values():
-            if worker.lease is not None and worker.lease.asker == process.id:
+            if worker.lease is not None and worker.lease.asker == process.id and worker.actor is None:
                 worker.kill()  # what it runs, nobody waits for any more
 
     # Actors -----------------------------------------------------------------------------------------------------
@@ -164,19 +184,34 @@ class Leasing:
     def want_actor(self, wanted: m.ActorWanted) -> None:
         """An actor is to be started as soon as it can have its resources; see `grant`."""
         self._actors[wanted.actor] = wanted
-        self._scheduler.want_actor(wanted.owner, wanted.actor, wanted.demand)
+        self._scheduler.want_actor(wanted.owner, wanted.actor, wanted.demand, wanted.placement)
 
     def forget_actor(self, actor: m.ActorKey) -> None:
         """An actor is not to be started after all."""
         self._actors.pop(actor, None)
         self._scheduler.forget_actor(actor)
 
-    def describe(self) -> tuple[Demand, Demand, list[RequestReport]]:
+    # Placement groups -------------------------------------------------------------------------------------------
+
+    def want_group(self, group: m.GroupId, bundles: dict[int, Demand]) -> None:
+        """A placement group is to have these bundles reserved here, all of them at once; see `grant`."""
+        self._scheduler.want_group(group, bundles)
+
+    def drop_group(self, group: m.GroupId) -> None:
+        """A placement group is removed: kill what runs in it."""
+        leases = self._scheduler.drop_group(group)
+        for worker in self._workers.processes.values():
+            if worker.lease in leases:
+                worker.kill()
+
+    def describe(self) -> tuple[dict[str, float], dict[str, float], list[RequestReport]]:
         """Return what the node has, what of it is in use, and who waits for it, in the order of the queue."""
         total, available = self._scheduler.total, self._scheduler.available()
-        used = {name: amount - available[name] for name, amount in total.items()}
+        used = {name: units - available[name] for name, units in total.items()}
         requests = [
-            RequestReport(request.asker, request.actor or b"", request.demand, request.count)
+            RequestReport(
+                request.asker, request.actor or b"", in_amounts(request.demand), request.count, request.reason
+            )
             for request in self._scheduler.waiting()
         ]
-        return total, used, requests
+        return in_amounts(total), in_amounts(used), requests

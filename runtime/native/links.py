@@ -19,7 +19,7 @@ from .connection import Connection, accept, address, listen
 from .reactor import Reactor, Waiter
 
 Message = m._Message
-_ANSWERS = (m.ArenaHeld, m.NameReserved, m.ActorFound, m.Found, m.Resources)
+_ANSWERS = (m.GroupCreated, m.Groups, m.ArenaHeld, m.NameReserved, m.ActorFound, m.Found, m.Resources)
 
 
 class Links(ABC):

@@ -16,9 +16,10 @@ from typing import Union
 import msgspec
 
 # One name for the whole protocol: the others say `m.Push`, wherever it is written.
+from .group_messages import *  # noqa: F403
 from .peer_messages import *  # noqa: F403
 from .state_messages import *  # noqa: F403
-from .wire import ActorKey, ObjectId, ProcessId, Span, Value, _Message  # noqa: F401
+from .wire import ActorKey, GroupId, ObjectId, Placement, ProcessId, Span, Value, _Message  # noqa: F401
 
 
 class Environment(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -47,7 +48,8 @@ class Registered(_Message):
     process: ProcessId
     index: int
     node_pid: int
-    resources: dict[str, float]
+    resources: dict[str, int]
+    infeasible: str
     folder: str
     max_lineage_bytes: int
 
@@ -66,9 +68,10 @@ class WantLeases(_Message):
     """I could use so many more workers with these resources; replaces what I said before about `key`."""
 
     key: int
-    demand: dict[str, float]
+    demand: dict[str, int]
     count: int
     environment: Environment | None = None
+    placement: Placement | None = None
 
 
 class EnvironmentFailed(_Message):
@@ -79,9 +82,16 @@ class EnvironmentFailed(_Message):
 
 
 class Leased(_Message):
-    """You may push tasks of kind `key` to that worker."""
+    """You may push tasks of kind `key` to that worker, which has these GPUs."""
 
     key: int
+    worker: ProcessId
+    gpus: list[str]
+
+
+class Recall(_Message):
+    """Others have waited for long: give that worker back when the tasks that you have pushed to it have ended."""
+
     worker: ProcessId
 
 
@@ -118,10 +128,11 @@ class CreateActor(_Message):
 
     actor: ActorKey
     class_name: str
-    demand: dict[str, float]
+    demand: dict[str, int]
     max_restarts: int
     ready: bool
     environment: Environment | None = None
+    placement: Placement | None = None
 
 
 class ActorFailed(_Message):
@@ -138,8 +149,9 @@ class ActorWanted(_Message):
     actor: ActorKey
     owner: ProcessId
     class_name: str
-    demand: dict[str, float]
+    demand: dict[str, int]
     environment: Environment | None = None
+    placement: Placement | None = None
 
 
 class ActorGranted(_Message):
@@ -149,9 +161,10 @@ class ActorGranted(_Message):
 
 
 class ActorUp(_Message):
-    """Of an actor's process, said by its node: it is up."""
+    """Of an actor's process, said by its node: it is up, and has these GPUs."""
 
     actor: ActorKey
+    gpus: list[str]
 
 
 class StartActor(_Message):
@@ -160,6 +173,7 @@ class StartActor(_Message):
     actor: ActorKey
     process: ProcessId
     restarts: int
+    gpus: list[str]
 
 
 class WatchActor(_Message):
@@ -242,7 +256,7 @@ class AskResources(_Message):
 class Resources(_Message):
     """What is free, now."""
 
-    available: dict[str, float]
+    available: dict[str, int]
 
 
 class Preload(_Message):

@@ -26,11 +26,13 @@ import msgspec
 import setproctitle
 
 from ..reports import NodeReport
+from ..resources import UNIT
 from . import messages as m
 from .connection import Connection, accept, listen
 from .control import Control
 from .dead_arenas import DeadArenas
 from .forkserver import start_fork_server
+from .groups import Groups
 from .leasing import Leasing
 from .loop import Loop
 from .node_reports import NodeReports, describe_worker
@@ -50,6 +52,9 @@ _QUESTIONS = (
     m.Lookup,
     m.AskResources,
     m.WatchActor,
+    m.CreateGroup,
+    m.WatchGroup,
+    m.AskGroups,
 )
 
 
@@ -57,8 +62,7 @@ class Node:
     """All state of the daemon, and what it does about each message."""
 
     def __init__(self, settings: dict[str, Any], folder: SessionFolder, fork_server: Process) -> None:
-        resources = self._resources = settings["resources"]
-        self._folder, self._max_lineage_bytes = folder, settings["max_lineage_bytes"]
+        self._settings, self._folder, resources = settings, folder, settings["resources"]
         self._dead_arenas = DeadArenas()
         self._loop = Loop()
         self._listener = listen(settings["session"], None)
@@ -68,14 +72,19 @@ class Node:
         self.running = True
         self._questions: list[Callable[[], None]] = []
         self._control = control = Control(self._tell, self._end_process, self._questions_later)
-        scheduler = Scheduler(resources, idle_slots=4 * max(1, int(resources.get("CPU", 1))))
-        self._leasing = Leasing(scheduler, self._workers, self._tell, self._handle)
+        scheduler = Scheduler(resources, idle_slots=4 * max(1, resources["CPU"] // UNIT))
+        call_later = self._loop.call_later
+        self._leasing = Leasing(scheduler, self._workers, self._tell, self._handle, call_later, settings["gpus"])
         control.leasing = self._leasing
+        node = (self._workers.prefix, resources)
+        self._groups = Groups(self._tell, self._is_creator, control.end_actors, node)
+        self._groups.leasing = self._leasing
         self._session, self._started, self._deaths = settings["session"], time.monotonic(), 0
         self._reports = NodeReports(self._loop, self._processes, self._describe)
         self._handlers: dict[type, Callable[[m.ProcessId, Any], None]] = {
             **self._leasing.handlers,
             **control.handlers,
+            **self._groups.handlers,
             m.NewArena: self._on_new_arena,
             m.AskState: lambda process, message: self._answer_state(self._processes[process].connection, message),
             m.StateReport: self._reports.on_report,
@@ -178,8 +187,15 @@ class Node:
             process = known
             self._workers.came_up(process, message.pid)
         connection.peer, process.connection = process.id, connection
+        settings = self._settings
         welcome = m.Registered(
-            process.id, process.index, os.getpid(), self._resources, self._folder.folder, self._max_lineage_bytes
+            process.id,
+            process.index,
+            os.getpid(),
+            settings["resources"],
+            settings["infeasible"],
+            self._folder.folder,
+            settings["max_lineage_bytes"],
         )
         connection.send(welcome, (os.dup(self._workers.board_fd),))
         self._leasing.begin(process)
@@ -204,7 +220,13 @@ class Node:
         for other in self._processes:
             self._tell(other, m.ProcessDied(process.id, reason))
         self._control.process_died(process.id, reason)
+        self._groups.process_died(process.id, reason)
         self._reports.process_died(process.id)
+
+    def _is_creator(self, process_id: m.ProcessId) -> bool:
+        """Return whether what a process creates is its own: a driver's or an actor's, and not that of some task."""
+        process = self._processes.get(process_id)
+        return process is None or process.driver or process.actor is not None
 
     def _end_process(self, process_id: m.ProcessId, gracefully: bool) -> None:
         process = self._processes.get(process_id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ..reports import NodeReport, WorkerReport
+from ..resources import in_amounts
 from . import messages as m
 from .connection import Connection
 from .loop import Loop
@@ -91,17 +92,17 @@ class NodeReports:
 def describe_worker(process: Process) -> WorkerReport:
     """Return what a node knows of one of its processes."""
     cpu_seconds, started, memory = usage_of(process.pid)
-    demand = process.held() if process.actor is None else process.actor.demand
+    lease = process.lease
     return WorkerReport(
         process.id,
         process.pid,
         process.title,
         process.driver,
         process.driver or process.registered,
-        demand,
+        in_amounts(lease.held()) if lease is not None else {},
         process.actor.actor if process.actor is not None else b"",
-        process.lease.asker if process.lease is not None else b"",
-        process.blocked,
+        lease.asker if lease is not None else b"",
+        lease is not None and lease.blocked,
         process.ended,
         cpu_seconds,
         started,

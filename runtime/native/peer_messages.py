@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .wire import ActorKey, ObjectId, ProcessId, Span, Value, _Message
+from .wire import ActorKey, ObjectId, Placement, ProcessId, Span, Value, _Message
 
 
 class Hello(_Message):
@@ -126,3 +126,18 @@ class Free(_Message):
     """From an object's owner to the block's maker, or to the node if that one is dead: the blocks are not needed."""
 
     spans: list[Span]
+
+
+class Assigned(_Message):
+    """To a worker, before the first task or the constructor: the resources that it has, and where they come from.
+
+    Attributes:
+        gpus: ids of its GPUs.
+        placement: in which placement group it runs, if in any; `bundles` and `group_name` are what a handle needs.
+    """
+
+    demand: dict[str, int]
+    gpus: list[str]
+    placement: Placement | None = None
+    bundles: list[dict[str, float]] | None = None
+    group_name: str = ""

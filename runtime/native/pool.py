@@ -10,18 +10,9 @@ from dataclasses import dataclass, field
 from .connection import Connection
 from .messages import ActorWanted, Environment
 from .output import Audience, LogFile, Pipe
+from .scheduler import Lease
 
 _TAIL_LINES = 20
-
-
-@dataclass
-class Lease:
-    """A worker is lent to a process for tasks of kind `key`."""
-
-    asker: bytes
-    key: int
-    demand: dict[str, float]
-    environment: Environment | None = None
 
 
 @dataclass
@@ -30,9 +21,8 @@ class Process:
 
     Attributes:
         registered: for a worker: it has come up.
-        lease: for a worker: whom it works for; None while it idles.
+        lease: for a worker: the resources that it works with, and whom for; None while it idles.
         actor: for a worker: the actor that it is made for.
-        blocked: its task waits for others, so its CPUs are free meanwhile.
         ended: we have told it to end, or killed it.
         environment: for a worker: its surroundings, if they are not the driver's.
         setup_failed: it ended by itself before it came up in those: another one would, too.
@@ -53,7 +43,6 @@ class Process:
     registered: bool = False
     lease: Lease | None = None
     actor: ActorWanted | None = None
-    blocked: bool = False
     ended: bool = False
     environment: Environment | None = None
     setup_failed: bool = False
@@ -61,12 +50,6 @@ class Process:
     pipes: list[Pipe] = field(default_factory=list)
     logs: dict[bool, LogFile] = field(default_factory=dict)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
-
-    def held(self) -> dict[str, float]:
-        """Return the resources that its lease holds at the moment."""
-        if self.lease is None:
-            return {}
-        return {name: amount for name, amount in self.lease.demand.items() if not (self.blocked and name == "CPU")}
 
     def note_output(self, text: str) -> None:
         """Remember its last lines."""

@@ -8,7 +8,6 @@ queue here, and a task of a millisecond must not wait for a round trip.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from ..engine import Arguments, Function
@@ -17,7 +16,6 @@ from ..failure import pack_error, type_of_failure
 from ..options import TaskOptions
 from ..refs import ObjectRef
 from ..reports import TaskReport
-from ..resources import check_feasible
 from ..serialization import take_out_refs
 from ..story_events import ENDED
 from . import messages as m
@@ -26,6 +24,8 @@ from .calls import Pending, remember
 from .client import Client
 from .connection import Connection
 from .environments import Environments
+from .group_calls import GroupCalls
+from .task_kinds import Kind, Kinds, WorkerLease
 
 # A lease without work is kept this long, seconds: a loop of `get(f.remote())` must not ask the node each time.
 _LINGER = 0.02
@@ -36,56 +36,29 @@ _MOST_AHEAD = 64
 _MOST_WANTED = 64
 
 
-class _Lease:
-    """A worker of ours for the moment. `inflight` is in the order in which it runs the tasks."""
-
-    __slots__ = ("connection", "idle_since", "inflight", "stuck", "worker")
-
-    def __init__(self, worker: bytes, connection: Connection) -> None:
-        self.worker = worker
-        self.connection = connection
-        self.inflight: dict[bytes, Pending] = {}
-        self.stuck = False  # its task waits for others: it takes no more
-        self.idle_since = time.monotonic()
-
-
-class Kind:
-    """Tasks that ask for the same resources and surroundings, and the leases that fit them."""
-
-    def __init__(self, key: int, demand: dict[str, float], environment: m.Environment | None) -> None:
-        self.key = key
-        self.demand = demand
-        self.environment = environment
-        self.queue: deque[Pending] = deque()
-        self.leases: dict[bytes, _Lease] = {}
-        self.wanted = 0
-
-
 class TaskCalls:
     """All tasks that this process has submitted and that have not ended."""
 
-    def __init__(self, client: Client, environments: Environments) -> None:
-        self._client = client
-        self._environments = environments
-        self._kinds: dict[tuple, Kind] = {}
-        self._by_key: list[Kind] = []
+    def __init__(self, client: Client, environments: Environments, groups: GroupCalls) -> None:
+        self._client, self._groups = client, groups
+        self._kinds = kinds = Kinds(client, environments, groups)
+        self._by_key = kinds.by_key
         self._awaiting: dict[bytes, tuple[Kind, Pending]] = {}
-        self._running: dict[bytes, tuple[Kind, _Lease]] = {}
+        self._running: dict[bytes, tuple[Kind, WorkerLease]] = {}
         self._seconds: dict[bytes, float] = {}
         self._ticking = False
         client.handlers[m.Leased] = self._on_leased
         client.handlers[m.Bounced] = self._on_bounced
         client.handlers[m.EnvironmentFailed] = self._on_environment_failed
         client.recovery.resubmit_task = self._submit
+        client.handlers[m.Recall] = self._on_recall
+        groups.on_removed.append(self._on_group_removed)
         client.on_death.append(self._on_death)
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
         """Queue a task; return references to what it will return."""
         client = self._client
-        demand = options.demand()
-        environment = self._environments.of(options.runtime_env)
-        if demand.keys() != {"CPU"} or demand["CPU"] != 1:
-            check_feasible(f"task {function.name}", demand, client.resources)
+        kind = self._kinds.of(function, options)
         args, kwargs, slots = take_out_refs(*arguments)
         packed, inner = client.store.pack_arguments(args, kwargs)
         with client.lock:
@@ -94,7 +67,6 @@ class TaskCalls:
             ids = client.new_ids(max(options.num_returns, 1))
             refs = [client.new_ref(object_id) for object_id in ids] if options.num_returns else []
             keeps = [*slots, *inner, *function.captured] if slots or inner or function.captured else []
-            kind = self._kind(demand, environment)
             pending = Pending(function.name, function, ids, packed, slots, keeps, options.max_retries)
             pending.kind = kind
             self._submit(pending)
@@ -109,28 +81,18 @@ class TaskCalls:
 
     def report(self) -> Iterator[TaskReport]:
         """Yield a row for each task that has not ended."""
-        return task_rows(self._client, self._by_key, self._awaiting.values())
+        return task_rows(self._client, self._by_key.values(), self._awaiting.values())
 
     def report_groups(self) -> Iterator[TaskReport]:
         """Yield the same, counted by name and state."""
-        return task_groups(self._by_key, self._awaiting.values())
-
-    def _kind(self, demand: dict[str, float], environment: m.Environment | None) -> Kind:
-        key: tuple = tuple(sorted(demand.items()))
-        if environment is not None:
-            key = (environment.id, *key)
-        kind = self._kinds.get(key)
-        if kind is None:
-            kind = self._kinds[key] = Kind(len(self._by_key), demand, environment)
-            self._by_key.append(kind)
-        return kind
+        return task_groups(self._by_key.values(), self._awaiting.values())
 
     def _arguments_came(self, pending: Pending) -> None:
         kind, _ = self._awaiting.pop(pending.task)
         self._enqueue(kind, pending)
 
     def _enqueue(self, kind: Kind, pending: Pending) -> None:
-        failure = failed_slot(self._client, pending)
+        failure = kind.failure or failed_slot(self._client, pending)
         if failure is not None:
             finish(self._client, pending, [failure] * len(pending.returns))
             return
@@ -148,7 +110,8 @@ class TaskCalls:
         wanted = min(len(queue), _MOST_WANTED)
         if wanted > kind.wanted or (wanted == 0 and kind.wanted > 0):
             kind.wanted = wanted
-            self._client.node.send(m.WantLeases(kind.key, kind.demand, wanted, kind.environment))
+            message = m.WantLeases(kind.key, kind.demand, wanted, kind.environment, kind.placement)
+            self._client.node.send(message)
 
     def _depth(self, pending: Pending) -> int:
         assert pending.function is not None
@@ -156,18 +119,19 @@ class TaskCalls:
         return 1 if seconds is None else max(1, min(_MOST_AHEAD, int(_AHEAD / max(seconds, 1e-6))))
 
     @staticmethod
-    def _best_lease(kind: Kind, depth: int) -> _Lease | None:
+    def _best_lease(kind: Kind, depth: int) -> WorkerLease | None:
         best = None
         for lease in kind.leases.values():
             if (
                 not lease.stuck
+                and not lease.recalled
                 and len(lease.inflight) < depth
                 and (best is None or len(lease.inflight) < len(best.inflight))
             ):
                 best = lease
         return best
 
-    def _push(self, kind: Kind, lease: _Lease, pending: Pending) -> None:
+    def _push(self, kind: Kind, lease: WorkerLease, pending: Pending) -> None:
         client, connection, function = self._client, lease.connection, pending.function
         assert function is not None
         if function.id not in connection.functions:
@@ -192,11 +156,14 @@ class TaskCalls:
 
     def _on_leased(self, node: Connection, message: m.Leased) -> None:
         client = self._client
-        kind = self._by_key[message.key]
+        kind = self._by_key.get(message.key)
+        if kind is None:
+            return  # its placement group is gone, and the worker with it
         kind.wanted = max(0, kind.wanted - 1)
         connection = client.peer(message.worker)
         if connection is not None:  # else it has died already
-            kind.leases[message.worker] = _Lease(message.worker, connection)
+            connection.post(self._groups.assignment(kind.demand, message.gpus, kind.strategy))
+            kind.leases[message.worker] = WorkerLease(message.worker, connection)
             self._tick_soon()
         self._pump(kind)
 
@@ -221,13 +188,16 @@ class TaskCalls:
         self._has_ended(kind, lease)
         return True
 
-    def _has_ended(self, kind: Kind, lease: _Lease) -> None:
+    def _has_ended(self, kind: Kind, lease: WorkerLease) -> None:
         lease.stuck = False
         if kind.queue:
             self._pump(kind)
         if not lease.inflight:
             lease.idle_since = time.monotonic()
-            self._tick_soon()
+            if lease.recalled:
+                self._return(kind, lease)
+            else:
+                self._tick_soon()
 
     def on_argument_lost(self, message: m.ArgumentLost) -> bool:
         """Event: a task could not read an argument and was not run. False if it is not one of ours."""
@@ -262,7 +232,7 @@ class TaskCalls:
             self._pump(kind)
 
     def _on_death(self, process: bytes, reason: str) -> None:
-        for kind in self._by_key:
+        for kind in list(self._by_key.values()):
             lease = kind.leases.pop(process, None)
             if lease is not None:
                 self._rescue(kind, list(lease.inflight.values()), reason)
@@ -281,7 +251,34 @@ class TaskCalls:
         kind.queue.extendleft(reversed(tasks))
         self._pump(kind)
 
+    def _on_group_removed(self, group: bytes) -> None:
+        """Event: a placement group is gone: what was to run in it, or ran, fails."""
+        for kind in self._kinds.drop_group(group):
+            failure = kind.failure
+            assert failure is not None
+            failed = list(kind.queue)
+            for lease in kind.leases.values():
+                failed += lease.inflight.values()
+                for task in lease.inflight:
+                    del self._running[task]
+            kind.queue.clear()
+            kind.leases.clear()
+            for pending in failed:
+                finish(self._client, pending, [failure] * len(pending.returns))
+
     # Giving leases back -----------------------------------------------------------------------------------------
+
+    def _on_recall(self, node: Connection, message: m.Recall) -> None:
+        for kind in self._by_key.values():
+            lease = kind.leases.get(message.worker)
+            if lease is not None:
+                lease.recalled = True
+                if not lease.inflight:
+                    self._return(kind, lease)
+
+    def _return(self, kind: Kind, lease: WorkerLease) -> None:
+        del kind.leases[lease.worker]
+        self._client.node.send(m.ReturnLease(lease.worker))
 
     def _tick_soon(self) -> None:
         if not self._ticking:
@@ -293,13 +290,12 @@ class TaskCalls:
             self._ticking = False
             now = time.monotonic()
             idle = False
-            for kind in self._by_key:
+            for kind in self._by_key.values():
                 for lease in list(kind.leases.values()):
                     if lease.inflight:
                         continue
                     if now - lease.idle_since >= _LINGER:
-                        del kind.leases[lease.worker]
-                        self._client.node.send(m.ReturnLease(lease.worker))
+                        self._return(kind, lease)
                     else:
                         idle = True
             if idle:

@@ -7,6 +7,7 @@ import msgspec
 ProcessId = bytes
 ObjectId = bytes
 ActorKey = bytes
+GroupId = bytes
 
 
 class _Message(msgspec.Struct, array_like=True, tag=True, gc=False):
@@ -30,3 +31,11 @@ class Value(msgspec.Struct, array_like=True, gc=False):
     buffers: list[bytes | Span] = []
     refs: list[ObjectId] = []
     failed: bool = False
+
+
+class Placement(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Run in that bundle of a placement group (-1: in any); `captures`: and so do the tasks that are started there."""
+
+    group: GroupId
+    bundle: int = -1
+    captures: bool = False

@@ -1,6 +1,22 @@
 """Tools around the runtime's core."""
 
 from .inspection import inspect_serializability
+from .placement_groups import (
+    get_current_placement_group,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from .serializers import deregister_serializer, register_serializer
 
-__all__ = ["deregister_serializer", "inspect_serializability", "register_serializer"]
+__all__ = [
+    "deregister_serializer",
+    "get_current_placement_group",
+    "get_placement_group",
+    "inspect_serializability",
+    "placement_group",
+    "placement_group_table",
+    "register_serializer",
+    "remove_placement_group",
+]

@@ -4,17 +4,18 @@ import pytest
 
 from shoal.runtime import InputError
 from shoal.runtime.options import ActorOptions, TaskOptions
+from shoal.runtime.resources import UNIT
 
 
 def test_defaults_are_rays():
     task, actor = TaskOptions.of(), ActorOptions.of()
-    assert (task.demand(), task.num_returns, task.max_retries) == ({"CPU": 1.0}, 1, 3)
-    assert (actor.demand(), actor.max_restarts, actor.max_task_retries) == ({}, 0, 0)
+    assert (task.demand, task.num_returns, task.max_retries) == ({"CPU": UNIT}, 1, 3)
+    assert (actor.demand, actor.max_restarts, actor.max_task_retries) == ({}, 0, 0)
 
 
 def test_demand_names_what_is_asked_for_without_zeros():
     options = TaskOptions.of(num_cpus=0, num_gpus=0.5, resources={"rocket": 2, "none": 0})
-    assert options.demand() == {"GPU": 0.5, "rocket": 2.0}
+    assert options.demand == {"GPU": UNIT // 2, "rocket": 2 * UNIT}
 
 
 def test_but_changes_a_copy():
@@ -32,6 +33,14 @@ def test_none_means_the_default():
 @pytest.mark.parametrize(
     ("kind", "given", "message"),
     [
+        (TaskOptions, {"num_cpus": 0.00005}, "num_cpus=5e-05: resources count in steps of 0.0001"),
+        (TaskOptions, {"num_gpus": 1.5}, "num_gpus=1.5: want a share of one GPU"),
+        (TaskOptions, {"memory": "1 GB"}, "memory='1 GB': want a number"),
+        (TaskOptions, {"resources": {"memory": 1}}, "use memory= for it"),
+        (TaskOptions, {"accelerator_type": "A100"}, r"'accelerator_type' is not supported: .*resources=\{'A100': 1\}"),
+        (ActorOptions, {"placement_group": None}, "use scheduling_strategy=PlacementGroupSchedulingStrategy"),
+        (TaskOptions, {"scheduling_strategy": "SPRAED"}, "unknown. Did you mean 'SPREAD'"),
+        (ActorOptions, {"scheduling_strategy": 3}, "scheduling_strategy=3: want 'DEFAULT', 'SPREAD', a Placement"),
         (TaskOptions, {"num_return": 1}, r"unknown option 'num_return'. Did you mean 'num_returns'\?"),
         (TaskOptions, {"max_restarts": 1}, "unknown option 'max_restarts'"),
         (ActorOptions, {"num_returns": 1}, "unknown option 'num_returns'"),

@@ -1,0 +1,71 @@
+"""Process ↔ node about placement groups."""
+
+from __future__ import annotations
+
+from .wire import GroupId, ProcessId, _Message
+
+
+class CreateGroup(_Message):
+    """Reserve these bundles, all of them or none; `detached`: for longer than the creator lives."""
+
+    group: GroupId
+    bundles: list[dict[str, int]]
+    strategy: str
+    name: str
+    detached: bool
+
+
+class GroupCreated(_Message):
+    """The answer: why not ("" if it is), and whether that is for want of resources."""
+
+    refusal: str
+    infeasible: bool = False
+
+
+class WatchGroup(_Message):
+    """Tell me the state of that group, now and whenever it changes."""
+
+    group: GroupId
+
+
+class GroupState(_Message):
+    """How a group is: "PENDING", "CREATED" or "REMOVED" (`reason`)."""
+
+    group: GroupId
+    state: str
+    reason: str = ""
+
+
+class GroupReserved(_Message):
+    """Said by a node: all bundles of that group are reserved."""
+
+    group: GroupId
+
+
+class RemoveGroup(_Message):
+    """Give back the bundles of that group, and end what runs in it."""
+
+    group: GroupId
+
+
+class GroupInfo(_Message):
+    """All about a group; `nodes`: where each bundle is, by the first bytes of its processes' ids."""
+
+    group: GroupId
+    name: str
+    strategy: str
+    state: str
+    bundles: list[dict[str, int]]
+    nodes: list[bytes]
+    creator: ProcessId
+    reason: str
+
+
+class AskGroups(_Message):
+    """Which groups are there?"""
+
+
+class Groups(_Message):
+    """The answer to AskGroups."""
+
+    groups: list[GroupInfo]

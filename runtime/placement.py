@@ -1,0 +1,83 @@
+"""On which nodes the bundles of a placement group go: one pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .capacity import Capacity
+from .resources import Demand
+
+# Whether many bundles fit is a hard question in general; after so many tries the answer is no.
+_MOST_TRIES = 20_000
+
+
+def place(bundles: Sequence[Demand], strategy: str, nodes: Sequence[Capacity]) -> list[int] | None:
+    """Return for each bundle the index of its node; None if they do not all fit.
+
+    Args:
+        bundles: what each reserves.
+        strategy: "PACK": on as few nodes as possible; "SPREAD": as evenly over as many as possible;
+            "STRICT_PACK": on one; "STRICT_SPREAD": each on another one.
+        nodes: what is free on each node, or all that it has, to ask whether the group can ever be placed.
+    """
+    few, many = len(nodes), len(bundles)
+    # At most so many nodes, and so many bundles on each: the first pair that works is the best.
+    limits = {
+        "PACK": [(most, many) for most in range(1, few + 1)],
+        "SPREAD": [(few, most) for most in range(1, many + 1)],
+        "STRICT_PACK": [(1, many)],
+        "STRICT_SPREAD": [(few, 1)],
+    }[strategy]
+    for most_nodes, most_bundles in limits:
+        if most_nodes * most_bundles >= many:
+            found = _Search(bundles, nodes, most_nodes, most_bundles).run()
+            if found is not None:
+                return found
+    return None
+
+
+class _Search:
+    """Tries the bundles one after the other, the largest first, on each node that is not like one tried before."""
+
+    def __init__(
+        self, bundles: Sequence[Demand], nodes: Sequence[Capacity], most_nodes: int, most_bundles: int
+    ) -> None:
+        self._bundles = bundles
+        self._nodes = [node.copy() for node in nodes]
+        self._most_nodes, self._most_bundles = most_nodes, most_bundles
+        totals = {name: sum(node.total.get(name, 0) for node in nodes) or 1 for bundle in bundles for name in bundle}
+        # GPUs first: shares of them fit best when the largest are placed first.
+        self._order = sorted(
+            range(len(bundles)),
+            key=lambda i: (-bundles[i].get("GPU", 0), -max(units / totals[name] for name, units in bundles[i].items())),
+        )
+        self._counts = [0] * len(nodes)
+        self._chosen = [-1] * len(bundles)
+        self._tries = 0
+
+    def run(self) -> list[int] | None:
+        return self._chosen if self._place(0) else None
+
+    def _place(self, depth: int) -> bool:
+        if depth == len(self._order):
+            return True
+        bundle = self._bundles[self._order[depth]]
+        used = sum(count > 0 for count in self._counts)
+        seen = set()
+        # Nodes in use first: how many may be used was decided before.
+        for node in sorted(range(len(self._nodes)), key=lambda node: -self._counts[node]):
+            capacity, count = self._nodes[node], self._counts[node]
+            like = (count, tuple(sorted(capacity.free.items())), tuple(sorted(capacity.gpus.values())))
+            if like in seen or count == self._most_bundles or (count == 0 and used == self._most_nodes):
+                continue
+            seen.add(like)
+            self._tries += 1
+            shares = capacity.take(bundle) if self._tries <= _MOST_TRIES else None
+            if shares is not None:
+                self._counts[node] += 1
+                self._chosen[self._order[depth]] = node
+                if self._place(depth + 1):
+                    return True
+                self._counts[node] -= 1
+                capacity.put_back(bundle, shares)
+        return False

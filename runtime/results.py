@@ -1,0 +1,30 @@
+"""What a call ends with: the values that its result stands for, or the error of a dead actor."""
+
+from typing import Any
+
+from .engine import ActorId
+from .exceptions import ActorDiedError
+from .failure import unpack_exception
+
+
+def split_returns(name: str, result: Any, num_returns: int) -> list[Any]:
+    """Return the values that a task's result stands for; ValueError if their number is not `num_returns`."""
+    if num_returns == 1:
+        return [result]
+    if num_returns == 0:
+        return []
+    if not isinstance(result, tuple | list) or len(result) != num_returns:
+        got = f"{len(result)} values" if isinstance(result, tuple | list) else f"a {type(result).__name__}"
+        raise ValueError(f"{name} has num_returns={num_returns}, but returned {got}: return a tuple of {num_returns}")
+    return list(result)
+
+
+def died(call: str, actor: ActorId, death: str, cause: bytes | None) -> ActorDiedError:
+    """Return the error of a call to a dead actor; the constructor's exception is its cause."""
+    error = ActorDiedError(
+        f"{call}: actor {actor.class_name} ({actor.id.hex()[-10:]}) is dead: {death}. "
+        "Create it again, or give it max_restarts to have it come back by itself"
+    )
+    if cause is not None:
+        error.__cause__ = unpack_exception(cause)
+    return error
