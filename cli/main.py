@@ -1,7 +1,7 @@
 """The command `shoal`.
 
     shoal train ALGORITHM ENV [flags]     shoal evaluate RUN [flags]     shoal serve RUN [flags]
-    shoal status     shoal list WHAT      shoal memory                 look into a running program
+    shoal status     shoal list WHAT      shoal memory     shoal story ID     shoal timeline OUT.json
 
 Exit codes: 0 success · 2 bad input, told in one message · 130 stopped by Ctrl-C or SIGTERM · 1 anything else.
 """
@@ -20,6 +20,8 @@ _COMMANDS = {
     "status": "show what a running program does, and why something waits",
     "list": "list its tasks, actors, objects, nodes, workers or waits",
     "memory": "show who holds the memory of its object store",
+    "story": "tell the life of one of its tasks, objects or actors",
+    "timeline": "write what ran when in it, as a Chrome trace",
 }
 
 

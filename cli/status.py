@@ -79,7 +79,7 @@ def _show(before: state.RuntimeStatus, now: state.RuntimeStatus) -> Group:
     for wait in now.waits[:_MOST_WAITS]:
         parts.append(f"pid {wait.pid} ({wait.thread}) has waited {wait.seconds:.0f} s: {wait.reason}")
     silent = [row for row in now.workers if not row.answers]
-    parts += [f"pid {row.pid} ({row.title}) did not answer: its GIL is held" for row in silent]
+    parts += [f"pid {row.pid} ({row.title}) did not answer: its GIL is held, or it is stopped" for row in silent]
     return Group(*map(plain, parts))
 
 

@@ -43,6 +43,8 @@ from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
 from .runtime_env import RuntimeEnv
 from .scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
+from .story import story
+from .timeline import profile, timeline
 
 __all__ = [
     "ActorClass",
@@ -81,11 +83,14 @@ __all__ = [
     "nearest",
     "nodes",
     "preload",
+    "profile",
     "publish",
     "put",
     "remote",
     "shutdown",
     "state",
+    "story",
+    "timeline",
     "util",
     "wait",
 ]

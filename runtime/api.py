@@ -34,6 +34,7 @@ def init(
     runtime_env: Mapping[str, Any] | None = None,
     max_lineage_bytes: int = 1 << 30,
     infeasible: Literal["raise", "wait"] = "raise",
+    record_call_sites: bool = False,
     ignore_reinit_error: bool = False,
 ) -> None:
     """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
@@ -55,6 +56,7 @@ def init(
             objects, with their arguments. What is beyond is dropped, oldest first, and such objects stay lost.
         infeasible: what happens to a request that no node can ever meet: "raise" InfeasibleError at once, or "wait" for
             a cluster that will grow (not on the serial engine).
+        record_call_sites: note where each object is made, for `state.memory()`; also SHOAL_RECORD_CALL_SITES=1.
         ignore_reinit_error: do nothing, instead of raising, if the runtime is running.
 
     Raises:
@@ -73,6 +75,7 @@ def init(
         preload=preload,
         log_to_driver=log_to_driver,
         log_directory=log_directory,
+        record_call_sites=record_call_sites,
         runtime_env=None if runtime_env is None else RuntimeEnv.of(runtime_env),
     )
     context.set_engine(started)

@@ -11,7 +11,7 @@ from .wants import Shortage, describe_shortage
 
 # A reason that leads to a reason, and so on: enough to see what is stuck, short enough to read.
 _DEEPEST = 4
-_NO_ANSWER = "did not answer: its GIL is held"
+_NO_ANSWER = "did not answer: its GIL is held, or it is stopped"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Diagnosis:
             for row in process.tasks:
                 self.tasks[row.task] = (row, process.process)
                 self._most_returns = max(self._most_returns, row.num_returns)
-                if row.sent:
+                if row.worker:
                     first = self._first_sent.get(row.worker)
                     if first is None or row.sent < first.sent:
                         self._first_sent[row.worker] = row
@@ -94,7 +94,7 @@ class Diagnosis:
             return self._running(*self.executing[row.task], depth)
         if row.missing:
             return self._arguments(row, depth)
-        if row.sent:
+        if row.state == "SUBMITTED_TO_WORKER":
             return self._sent(row)
         if row.type != "NORMAL_TASK":
             return (self._call if row.type == "ACTOR_TASK" else self._start)(row, depth)
@@ -122,7 +122,9 @@ class Diagnosis:
         if row.worker in self.silent:
             state = "RUNNING" if first is row else row.state
             return Verdict(
-                state, f"is in {where}, which did not answer: its GIL is held", "its process does not answer"
+                state,
+                f"is in {where}, which did not answer: its GIL is held, or it is stopped",
+                "its process does not answer",
             )
         ahead = self.executing_in(row.worker)
         if ahead is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .options import ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
-from .reports import NodeReport
+from .reports import Event, NodeReport
 from .scheduling import PlacementGroup
 
 if TYPE_CHECKING:
@@ -164,6 +164,9 @@ class Engine(Protocol):
 
     def gpu_ids(self) -> list[str]:
         """Return the GPUs that the caller was given."""
+
+    def note(self, event: Event) -> None:
+        """Remember something that has happened in this process."""
 
     def shutdown(self) -> None:
         """End everything that the engine started."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import serialization
@@ -27,44 +28,16 @@ from .reports import EVENTS_KEPT, Event, NodeReport
 from .resources import in_amounts, machine_resources, visible_gpus
 from .results import died, split_returns
 from .runtime_env import RuntimeEnv
-from .scheduling import PlacementGroup, SchedulingStrategy
+from .scheduling import PlacementGroup
+from .serial_records import Actor, Value, size_of
 from .serial_reports import ME, report_serial
 from .serial_resources import SerialResources
-from .story_events import ENDED
+from .story_events import ENDED, FREED, PUT, RECORD_CALL_SITES, call_site
 from .surroundings import Surroundings
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike
-
-
-@dataclass
-class Value:
-    """A stored object: its pickle and buffers, or a serialised exception. `inner` keeps what it refers to alive."""
-
-    stream: bytes = b""
-    buffers: list[Any] = field(default_factory=list)
-    inner: list[ObjectRef] = field(default_factory=list)
-    failure: bytes | BaseException | None = None
-    count: int = 0
-
-
-@dataclass
-class Actor:
-    """A living or dead actor. Its arguments are kept serialised, so that a restart begins with what was passed."""
-
-    function: Function
-    arguments: Value
-    argument_refs: list[ObjectRef]
-    options: ActorOptions
-    info: ActorId
-    surroundings: dict[str, Any] = field(default_factory=dict)
-    strategy: SchedulingStrategy | None = None
-    instance: Any = None
-    restarts: int = 0
-    running: str | None = None
-    death: str | None = None
-    cause: bytes | None = None
 
 
 class SerialEngine:
@@ -85,7 +58,10 @@ class SerialEngine:
         log_directory: str | None = None,
         runtime_env: RuntimeEnv | None = None,
         max_lineage_bytes: int = 1 << 30,
+        record_call_sites: bool = False,
     ) -> None:
+        record_call_sites = record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1"
+        self._sites: dict[bytes, str] | None = {} if record_call_sites else None
         self._surroundings = Surroundings(runtime_env)
         if infeasible == "wait":
             raise InputError("infeasible='wait' needs engine='native': here nothing waits, and no node is added")
@@ -107,7 +83,8 @@ class SerialEngine:
         self._pinned: set[ObjectRef] = set()
         self._started = time.monotonic()
         self._executing: list[tuple[str, float]] = []
-        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.note = self._events.append
 
     # Objects ----------------------------------------------------------------------------------------------------
 
@@ -131,6 +108,8 @@ class SerialEngine:
         self._collect()
         object_id = self._new_id()
         self._values[object_id] = value
+        if self._sites is not None:
+            self._sites[object_id] = call_site()
         return self.adopt(object_id)
 
     def _collect(self) -> None:
@@ -141,6 +120,9 @@ class SerialEngine:
             value.count -= 1
             if value.count == 0:
                 del self._values[object_id]
+                if self._sites is not None:
+                    self._sites.pop(object_id, None)
+                self.note((time.monotonic(), FREED, object_id, None))
                 actor_id = self._lifetimes.pop(object_id, None)
                 if actor_id is not None:
                     self._bury(self._actors[actor_id], "its last handle is gone")
@@ -166,7 +148,10 @@ class SerialEngine:
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value."""
-        return self._store(self._pack(value))
+        packed = self._pack(value)
+        ref = self._store(packed)
+        self.note((time.monotonic(), PUT, ref.id, size_of(packed)))
+        return ref
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
         """Return the values; here they are always there."""
@@ -240,12 +225,11 @@ class SerialEngine:
         finally:
             self._executing.pop()
         returned = [self._store(value) for value in values]
-        detail = (
-            (*name.rpartition(".")[::2], actor, ME, started, started, error_type)
-            if actor
-            else ("", name, b"", ME, started, started, error_type)
-        )
-        self.events.append((time.monotonic(), ENDED, returned[0].id if returned else b"", detail))
+        if returned:
+            who = name.rpartition(".")[::2] if actor else ("", name)
+            now = time.monotonic()
+            detail = (*who, actor, ME, started, started, now - started, num_returns, error_type)
+            self.note((now, ENDED, returned[0].id, detail))
         return returned
 
     # Actors -----------------------------------------------------------------------------------------------------
@@ -380,8 +364,9 @@ class SerialEngine:
             executing=self._executing,
             values=self._values,
             lifetimes=self._lifetimes,
+            sites=self._sites or {},
             actors=self._actors.values(),
-            events=self.events,
+            events=self._events,
         )
 
     def shutdown(self) -> None:

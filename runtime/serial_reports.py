@@ -6,13 +6,10 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from .reports import ActorReport, Event, ExecutingReport, NodeReport, ObjectReport, ProcessReport, WorkerReport
 from .resources import in_amounts
-
-if TYPE_CHECKING:
-    from .serial import Actor, Value
+from .serial_records import Actor, Value, size_of
 
 #: The only process of the serial engine; its objects' ids begin with the same bytes.
 ME = bytes(8)
@@ -27,12 +24,13 @@ def report_serial(
     executing: Iterable[tuple[str, float]],
     values: Mapping[bytes, Value],
     lifetimes: Mapping[bytes, bytes],
+    sites: Mapping[bytes, str],
     actors: Iterable[Actor],
     events: Sequence[Event],
 ) -> list[NodeReport]:
     """Return the report of the one node, in the form that all engines use; see `Engine.state`."""
     pid = os.getpid()
-    objects = [_describe_object(key, value, key in lifetimes) for key, value in values.items()]
+    objects = [_describe_object(key, value, key in lifetimes, sites.get(key, "")) for key, value in values.items()]
     process = ProcessReport(ME, pid, objects_total=len(objects), object_bytes=sum(row.size for row in objects))
     process.executing = [ExecutingReport(bytes([depth]), *what) for depth, what in enumerate(executing)]
     if "objects" in sections:
@@ -45,10 +43,9 @@ def report_serial(
     return [node]
 
 
-def _describe_object(object_id: bytes, value: Value, lifetime: bool) -> ObjectReport:
+def _describe_object(object_id: bytes, value: Value, lifetime: bool, site: str) -> ObjectReport:
     where = "actor" if lifetime else "message" if value.failure is None else "failure"
-    size = len(value.stream) + sum(memoryview(buffer).nbytes for buffer in value.buffers)
-    return ObjectReport(object_id, where, size, value.count)
+    return ObjectReport(object_id, where, size_of(value), value.count, [], site)
 
 
 def _describe_actor(actor: Actor) -> ActorReport:

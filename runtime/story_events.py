@@ -1,24 +1,59 @@
-"""The kinds of events that processes remember, and how they are read.
+"""The kinds of events that processes and nodes remember, and where in a program something was made.
 
-("ended", task, (class, name, actor, worker, submitted, sent, error))     by its owner
+An event is (monotonic seconds, kind, id, detail). Only what cannot be derived is noted: that a task was submitted and
+sent is part of the one event of its end.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
 
 from .reports import Event, TaskReport
 
+#: By a task's owner: (class, name, actor, worker, submitted, sent, seconds that it ran, number of returns, error).
 ENDED = "ended"
+#: By a task's owner: it was queued again after a crash (the reason), or was given back unstarted (by this worker).
+AGAIN, BOUNCED = "again", "bounced"
+#: By whoever ran a task: (name, began).
+RAN = "ran"
+#: By an object's owner: it was put (bytes); its last reference is gone.
+PUT, FREED = "put", "freed"
+#: By a user's program: (name, began, extra data, thread).
+SPAN = "span"
+#: By a node: an actor's (class, state, process, reason); a process is up (pid, title); it is gone (the reason).
+ACTOR, UP, DIED = "actor", "up", "died"
+
+#: Environment variable: "1" has every process note where its objects are made.
+RECORD_CALL_SITES = "SHOAL_RECORD_CALL_SITES"
+_FILES = (os.path.abspath(__file__), os.path.realpath(__file__))
+_OWN_FOLDERS = tuple({os.path.dirname(path) + os.sep for path in _FILES})
+_RECENT = 20
+
+
+def call_site() -> str:
+    """Return the file, line and function of the caller outside the runtime."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+
+
+def recent(events: Iterable[Event]) -> str:
+    """Return what happened last in this process, as text for an internal error."""
+    lines = [f"    {when:.6f} {kind} {key.hex()} {detail}" for when, kind, key, detail in list(events)[-_RECENT:]]
+    return "\n".join([f"What happened last in this process (pid {os.getpid()}; id of thing, details):", *lines])
 
 
 def ended_tasks(events: Iterable[Event]) -> Iterator[TaskReport]:
     """Yield rows of the tasks that have ended, as their owner remembers them."""
     for when, kind, task, detail in events:
         if kind == ENDED:
-            class_name, name, actor, worker, submitted, sent, error = detail
+            class_name, name, actor, worker, submitted, sent, seconds, num_returns, error = detail
             type_, name = ("ACTOR_TASK", f"{class_name}.{name}") if actor else ("NORMAL_TASK", name)
             state = "FAILED" if error else "FINISHED"
-            row = TaskReport(task, name, type_, state, submitted, actor=actor, worker=worker, sent=sent)
-            row.started, row.ended, row.error = sent, when, error
+            row = TaskReport(task, name, type_, state, submitted, num_returns=num_returns, actor=actor, sent=sent)
+            row.worker, row.ended, row.error = worker or b"", when, error
+            row.started = when - seconds if seconds else sent
             yield row

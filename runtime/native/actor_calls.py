@@ -15,6 +15,7 @@ from ..reports import TaskReport
 from ..results import died
 from ..scheduling import SchedulingStrategy
 from ..serialization import take_out_refs
+from ..story_events import AGAIN
 from . import messages as m
 from .call_reports import call_groups, call_rows
 from .calls import Pending
@@ -211,7 +212,7 @@ class ActorCalls:
         link = self._running.pop(message.task, None)
         if link is None:
             return False
-        finish(self._client, link.inflight.pop(message.task), message.values, peer.peer)
+        finish(self._client, link.inflight.pop(message.task), message.values, peer.peer, message.seconds)
         return True
 
     def on_argument_lost(self, message: m.ArgumentLost) -> bool:
@@ -265,6 +266,7 @@ class ActorCalls:
                 self._fail_dead(link, pending)
             elif pending.use_retry():
                 again.append(pending)
+                self._client.note((time.monotonic(), AGAIN, pending.task, link.reason))
             else:
                 call = f"{link.name}.{pending.name}"
                 error = ActorUnavailableError(

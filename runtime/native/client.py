@@ -21,19 +21,16 @@ from typing import Any
 from ..exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, OwnerDiedError
 from ..failure import pack_error
 from ..refs import ObjectRef, short
-from ..reports import EVENTS_KEPT, Event
+from ..story_events import FREED, PUT, RECORD_CALL_SITES, call_site
 from . import messages as m
 from .board import Board
 from .connection import Connection
 from .links import Links
-from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_of
+from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_of, size_of
 from .reactor import Waiter
 from .recovery import Recovery
 from .store import Store
 from .views import StaleBlockError
-
-#: Environment variable: "1" has every process note where its objects are made.
-RECORD_CALL_SITES = "SHOAL_RECORD_CALL_SITES"
 
 
 class Client(Links):
@@ -46,7 +43,6 @@ class Client(Links):
         before_block, after_block: called around every wait that blocks.
         waits: threads that wait: name, since when (monotonic seconds), objects, how many of them are wanted.
         executing: tasks and calls that run here now: name, since when.
-        events, note: what has happened, see `reports.Event`; adds to it.
         sites: where objects of this process were made, if that is recorded.
         on_node_lost: what to call when the node is gone.
     """
@@ -65,8 +61,6 @@ class Client(Links):
         self.after_block: Callable[[], None] = lambda: None
         self.waits: dict[Waiter, tuple[str, float, list[bytes], int]] = {}
         self.executing: dict[bytes, tuple[str, float]] = {}
-        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self.note = self.events.append
         self.sites: dict[bytes, str] | None = {} if os.environ.get(RECORD_CALL_SITES) == "1" else None
         self.on_node_lost: list[Callable[[], None]] = []
         self._numbers = 0
@@ -123,6 +117,8 @@ class Client(Links):
     def new_ref(self, object_id: bytes) -> ObjectRef:
         """Return the first reference to a new object."""
         self.objects.create(object_id)
+        if self.sites is not None:
+            self.sites[object_id] = call_site()
         return ObjectRef(object_id, self._drop)
 
     def adopt(self, object_id: bytes, given: int = 0, by: bytes | None = None) -> ObjectRef:
@@ -188,6 +184,9 @@ class Client(Links):
             if isinstance(command, Gone):
                 if lineage.makers or lineage.reasons:
                     lineage.dropped(command.object)
+                self.note((time.monotonic(), FREED, command.object, None))
+                if self.sites is not None:
+                    self.sites.pop(command.object, None)
                 continue
             peer = self.peer(owner_of(command.object))
             if peer is None:
@@ -276,6 +275,7 @@ class Client(Links):
             self.settle_drops()
             ref = self.new_ref(self.new_ids(1)[0])
             self.objects.fulfil(ref.id, packed, inner)
+            self.note((time.monotonic(), PUT, ref.id, size_of(packed)))
         return ref
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:

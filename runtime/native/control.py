@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
 
-from ..reports import ActorReport
+from ..reports import EVENTS_KEPT, ActorReport, Event
 from ..resources import in_amounts
+from ..story_events import ACTOR
 from . import messages as m
 from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
 from .leasing import Leasing
@@ -29,6 +32,7 @@ class Control:
         self._tell, self._end_process, self._ask_again = tell, end_process, ask_again
         self._actors = ActorTable()
         self._published: dict[str, bytes] = {}
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.leasing: Leasing  # each needs the other
         self.handlers: dict[type, Callable[..., None]] = {
             m.ReserveName: self._on_reserve_name,
@@ -67,6 +71,10 @@ class Control:
             for actor in self._actors.actors.values()
         ]
 
+    def _note(self, actor: Actor) -> None:
+        detail = (actor.class_name, actor.state, actor.process, actor.reason)
+        self.events.append((time.monotonic(), ACTOR, actor.key, detail))
+
     # Events -----------------------------------------------------------------------------------------------------
 
     def process_died(self, process: m.ProcessId, reason: str) -> None:
@@ -82,6 +90,8 @@ class Control:
     def _on_actor_granted(self, process: m.ProcessId, message: m.ActorGranted) -> None:
         if not self._actors.granted(message.actor, process):
             self._end_process(process, False)  # it has ended before its process was made
+        else:
+            self._note(self._actors.actors[message.actor])
 
     def _on_actor_up(self, process: m.ProcessId, message: m.ActorUp) -> None:
         actor = self._actors.actors.get(message.actor)
@@ -102,6 +112,8 @@ class Control:
             environment=message.environment,
             placement=message.placement,
         )
+        if actor.key not in self._actors.actors:
+            self._note(actor)
         self._do(self._actors.create(actor, message.ready))
 
     def _on_watch_actor(self, process: m.ProcessId, message: m.WatchActor) -> None:
@@ -123,6 +135,7 @@ class Control:
     def _do(self, commands: list[Command]) -> None:
         for command in commands:
             if isinstance(command, Tell):
+                self._note(command.actor)
                 if command.actor.state == "dead":
                     self.leasing.forget_actor(command.actor.key)
                 for watcher in command.actor.watchers:

@@ -51,6 +51,7 @@ class NativeEngine:
         runtime_env: RuntimeEnv | None = None,
         log_directory: str | None = None,
         max_lineage_bytes: int = 1 << 30,
+        record_call_sites: bool = False,
     ) -> None:
         gpus = visible_gpus(num_gpus)
         session, folder = new_session(log_directory)
@@ -65,11 +66,14 @@ class NativeEngine:
             "infeasible": infeasible,
             "max_lineage_bytes": int(max_lineage_bytes),
             "preload": loaded if preload is None else list(preload),
+            "record_call_sites": record_call_sites,
             "sys_path": [os.path.abspath(entry) for entry in sys.path],
         }
         self._node: NodeProcess | None = NodeProcess(settings)
         shown = log_to_driver and os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         self._join(Client(session, None, log_to_driver=shown))
+        if record_call_sites:
+            self.client.sites = {}
         self._printer = Printer(self.client.reactor.call_later)
         self.client.handlers[m.Output] = lambda node, message: self._printer.show(message)
         self.client.epitaph = self._node.epitaph
@@ -105,6 +109,7 @@ class NativeEngine:
         self.pin = client.pinned.add
         self.get = client.get
         self.put = client.put
+        self.note = client.note
         self.wait = client.wait
         self.future = client.future
         self.submit = self._tasks.submit

@@ -21,6 +21,7 @@ from ..remote import load_function
 from ..results import split_returns
 from ..runtime_context import ActorExit
 from ..serialization import fill_slots
+from ..story_events import RAN
 from . import messages as m
 from .connection import Connection
 from .engine import NativeEngine
@@ -94,7 +95,7 @@ class Executor:
             self.leave(item.name, request)
             return
         finally:
-            self._client.executing.pop(item.message.task, None)
+            self._note_end(item.message.task)
         self._end(item, values)
 
     async def run_async(self, item: Item) -> None:
@@ -111,7 +112,7 @@ class Executor:
             self.leave(item.name, request)
             return
         finally:
-            self._client.executing.pop(item.message.task, None)
+            self._note_end(item.message.task)
         self._end(item, values)
 
     def construct(self, message: m.Construct, cls: type) -> None:
@@ -189,6 +190,11 @@ class Executor:
         """Return the values that stand for an exception."""
         failure = m.Value(pack_exception(error, item.name, self._engine.where()), failed=True)
         return [failure] * item.message.num_returns
+
+    def _note_end(self, task: bytes) -> None:
+        begun = self._client.executing.pop(task, None)
+        if begun is not None:
+            self._client.note((time.perf_counter(), RAN, task, begun))
 
     def _end(self, item: Item, values: list[m.Value]) -> None:
         """Send the reply."""

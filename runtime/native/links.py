@@ -12,7 +12,9 @@ from collections.abc import Callable
 from select import EPOLLOUT
 from typing import Any
 
-from ..exceptions import NodeDiedError
+from ..exceptions import InternalError, NodeDiedError
+from ..reports import EVENTS_KEPT, Event
+from ..story_events import recent
 from . import messages as m
 from .calls import remember
 from .connection import Connection, accept, address, listen
@@ -37,6 +39,7 @@ class Links(ABC):
         lock: guards all state of the process; held for short stretches, never while waiting or running user code.
         handlers: what to do with each kind of message, under the lock.
         on_death: what to call with the id of a process that has died, and the reason.
+        events, note: what has happened, see `reports.Event`; adds to it.
         broken: why nothing works any more, if so.
         epitaph: says how the node has died; a driver that has started it knows.
     """
@@ -51,6 +54,8 @@ class Links(ABC):
         self.welcome, self.board_fd = _register(sock, m.Register(process, os.getpid(), log_to_driver))
         self.me = self.welcome.process
         self.dead: set[bytes] = set()
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.note = self.events.append
         self.broken: str | None = None
         self.epitaph: Callable[[], str] = lambda: "the daemon of this node has died. Start the runtime again"
         self.on_death: list[Callable[[bytes, str], None]] = []
@@ -96,9 +101,13 @@ class Links(ABC):
             if messages is None:
                 self._close(connection)
                 return
-            for message in messages:
-                handlers[type(message)](connection, message)
-            self.act()
+            try:
+                for message in messages:
+                    handlers[type(message)](connection, message)
+                self.act()
+            except InternalError as error:
+                error.add_note(recent(self.events))
+                raise
 
     def _accept(self) -> bool:
         sock = accept(self._listener)

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,8 +26,9 @@ from typing import Any
 import msgspec
 import setproctitle
 
-from ..reports import NodeReport
+from ..reports import EVENTS_KEPT, Event, NodeReport
 from ..resources import UNIT
+from ..story_events import DIED, UP
 from . import messages as m
 from .connection import Connection, accept, listen
 from .control import Control
@@ -80,6 +82,7 @@ class Node:
         self._groups = Groups(self._tell, self._is_creator, control.end_actors, node)
         self._groups.leasing = self._leasing
         self._session, self._started, self._deaths = settings["session"], time.monotonic(), 0
+        self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._reports = NodeReports(self._loop, self._processes, self._describe)
         self._handlers: dict[type, Callable[[m.ProcessId, Any], None]] = {
             **self._leasing.handlers,
@@ -198,6 +201,7 @@ class Node:
             settings["max_lineage_bytes"],
         )
         connection.send(welcome, (os.dup(self._workers.board_fd),))
+        self._events.append((time.monotonic(), UP, process.id, (process.pid, process.title)))
         self._leasing.begin(process)
 
     # Workers ----------------------------------------------------------------------------------------------------
@@ -214,6 +218,7 @@ class Node:
 
     def _on_death(self, process: Process, reason: str) -> None:
         self._deaths += not process.driver and not process.ended
+        self._events.append((time.monotonic(), DIED, process.id, reason))
         self._workers.forget(process)
         self._leasing.process_died(process, reason)
         self._dead_arenas.process_died(process.id, process.arenas, self._processes.keys())
@@ -260,7 +265,7 @@ class Node:
         if connection is not None:
             self._reports.answer(connection, message)
 
-    def _describe(self) -> NodeReport:
+    def _describe(self, sections: list[str]) -> NodeReport:
         total, used, requests = self._leasing.describe()
         return NodeReport(
             self._workers.prefix,
@@ -274,6 +279,7 @@ class Node:
             workers=[describe_worker(process) for process in self._processes.values()],
             actors=self._control.describe(),
             requests=requests,
+            events=[*self._events, *self._control.events] if "events" in sections else [],
         )
 
     # The end ----------------------------------------------------------------------------------------------------

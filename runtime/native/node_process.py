@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 from ..exceptions import NodeDiedError
+from ..story_events import RECORD_CALL_SITES
 from .deaths import signal_name
 from .printer import write
 
@@ -35,6 +36,8 @@ class NodeProcess:
                 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
             },
         }
+        if settings["record_call_sites"]:
+            environment[RECORD_CALL_SITES] = "1"
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._process = process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.node"],

@@ -35,10 +35,12 @@ class NodeReports:
     Args:
         loop: for the time limit.
         processes: those that live.
-        describe: returns the node's own report.
+        describe: returns the node's own report, with these sections.
     """
 
-    def __init__(self, loop: Loop, processes: dict[bytes, Process], describe: Callable[[], NodeReport]) -> None:
+    def __init__(
+        self, loop: Loop, processes: dict[bytes, Process], describe: Callable[[list[str]], NodeReport]
+    ) -> None:
         self._loop, self._processes, self._describe = loop, processes, describe
         self._questions: dict[int, _Question] = {}
         self._numbers = 0
@@ -47,7 +49,8 @@ class NodeReports:
         """Send the state to whoever asked, a process of ours or not."""
 
         def send(reports: list[bytes], silent: list[m.ProcessId]) -> None:
-            connection.send(m.State(message.question, msgspec.msgpack.encode(self._describe()), reports, silent))
+            own = msgspec.msgpack.encode(self._describe(message.sections))
+            connection.send(m.State(message.question, own, reports, silent))
 
         self.collect(message.sections, message.limit, message.seconds, send)
 

@@ -90,6 +90,11 @@ def spans_of(value: Value) -> list[Span]:
     return spans
 
 
+def size_of(value: Value) -> int:
+    """Return a value's bytes, wherever they are."""
+    return sum(part.size if isinstance(part, Span) else len(part) for part in (value.stream, *value.buffers))
+
+
 class ObjectTable:
     """All records of one process.
 

@@ -15,7 +15,7 @@ from ..reports import ExecutingReport, NodeReport, ObjectReport, ProcessReport, 
 from ..story_events import ENDED
 from . import messages as m
 from .connection import Connection
-from .objects import Record, owner_of
+from .objects import Record, owner_of, size_of
 from .observer import ANSWER_SECONDS, unpack
 from .reactor import Waiter
 from .wire import Span
@@ -143,8 +143,3 @@ def place_of(value: m.Value | None) -> str:
         return "failure"
     in_memory = isinstance(value.stream, Span) or any(isinstance(buffer, Span) for buffer in value.buffers)
     return "shared memory" if in_memory else "message"
-
-
-def size_of(value: m.Value) -> int:
-    """Return a value's bytes, wherever they are."""
-    return sum(part.size if isinstance(part, Span) else len(part) for part in (value.stream, *value.buffers))

@@ -17,7 +17,7 @@ from ..options import TaskOptions
 from ..refs import ObjectRef
 from ..reports import TaskReport
 from ..serialization import take_out_refs
-from ..story_events import ENDED
+from ..story_events import AGAIN, BOUNCED, ENDED
 from . import messages as m
 from .call_reports import task_groups, task_rows
 from .calls import Pending, remember
@@ -184,7 +184,7 @@ class TaskCalls:
         kind, lease = found
         pending = lease.inflight.pop(message.task)
         self._note_time(pending, message.seconds)
-        finish(self._client, pending, message.values, peer.peer)
+        finish(self._client, pending, message.values, peer.peer, message.seconds)
         self._has_ended(kind, lease)
         return True
 
@@ -226,6 +226,7 @@ class TaskCalls:
             if found is not None:
                 kind, lease = found
                 lease.stuck = True
+                self._client.note((time.monotonic(), BOUNCED, task, lease.worker))
                 kind.queue.appendleft(lease.inflight.pop(task))
                 kinds.add(kind)
         for kind in kinds:
@@ -248,6 +249,8 @@ class TaskCalls:
                 "Raise max_retries if the crash is not the task's own fault"
             )
             finish(self._client, guilty, [m.Value(pack_error(error), failed=True)] * len(guilty.returns))
+        for pending in tasks:
+            self._client.note((time.monotonic(), AGAIN, pending.task, reason))
         kind.queue.extendleft(reversed(tasks))
         self._pump(kind)
 
@@ -338,13 +341,16 @@ def slot_values(client: Client, pending: Pending, to: bytes) -> list[m.Value]:
     return values
 
 
-def finish(client: Client, pending: Pending, values: list[m.Value], by: bytes | None = None) -> None:
-    """A call has ended: store what it returned, sent `by` a process; let go of what it kept."""
+def finish(
+    client: Client, pending: Pending, values: list[m.Value], by: bytes | None = None, seconds: float = 0.0
+) -> None:
+    """A call has ended: store what it returned, sent `by` a process that ran it so long; let go of what it kept."""
     link = pending.link
     if link is None or pending.function is None:  # a constructor has not ended when it is no longer needed
         error = type_of_failure(values[0].stream) if values and values[0].failed else ""
         who = ("", pending.name, b"") if link is None else (link.name, pending.name, link.key)
-        client.note((time.monotonic(), ENDED, pending.task, (*who, by, pending.submitted, pending.sent, error)))
+        times = (pending.submitted, pending.sent, seconds)
+        client.note((time.monotonic(), ENDED, pending.task, (*who, by, *times, len(pending.returns), error)))
     outside = False
     for object_id, value in zip(pending.returns, values, strict=False):
         client.fulfil(object_id, value, by)

@@ -58,6 +58,20 @@ def test_memory(session, capsys):
     del ref
 
 
+def test_story(session, capsys):
+    ref = square.remote(3)
+    runtime.get(ref)
+    assert main(["story", ref.hex()[-10:], "--session", session]) == 0
+    assert "square was submitted by" in capsys.readouterr().out
+
+
+def test_timeline(session, capsys, tmp_path):
+    runtime.get(square.remote(3))
+    assert main(["timeline", str(tmp_path / "trace.json"), "--session", session]) == 0
+    assert "square" in [event["name"] for event in json.loads((tmp_path / "trace.json").read_text())]
+    assert "1 spans written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -69,6 +83,10 @@ def test_memory(session, capsys):
         (["list", "tasks", "--limit", "0"], "limit=0"),
         (["status", "--every", "0"], "--every is 0"),
         (["status", "--session", "none"], "no session 'none' is running"),
+        (["story"], "no id is given"),
+        (["story", "abcabc"], "nothing is known of 'abcabc'"),
+        (["timeline"], "no file is given"),
+        (["timeline", "/none/trace.json"], "cannot write '/none/trace.json': No such file"),
         (["memory", "--session", "none"], "no session 'none' is running"),
     ],
 )

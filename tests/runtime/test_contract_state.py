@@ -1,7 +1,9 @@
 """The contract of introspection: what `runtime.state` tells, on every engine."""
 
+import json
+
 import pytest
-from conftest import wait_until
+from conftest import WORKERS_NEED, wait_until
 
 from shoal import runtime
 from shoal.runtime import state
@@ -116,3 +118,60 @@ def test_an_unknown_id_is_none(engine):
     assert state.get_task("0" * 32) is None
     with pytest.raises(TypeError, match="want a reference"):
         state.get_task(3)
+
+
+def test_a_story_tells_the_life_of_a_task(engine):
+    ref = square.remote(3)
+    runtime.get(ref)
+    told = runtime.story(ref)
+    events = ["square was submitted by", "the result is here", "now: "]
+    assert [told.index(event) for event in events] == sorted(told.index(event) for event in events)
+    assert told.startswith(f"task and object {ref.hex()}")
+    assert runtime.story(ref.hex()[-10:]).splitlines()[1] == told.splitlines()[1]
+    failed = fail.remote()
+    runtime.wait([failed])
+    assert "it failed with KeyError" in runtime.story(failed)
+
+
+def test_a_story_tells_the_life_of_an_object(engine):
+    ref = runtime.put(b"x" * 1_000_000)
+    object_id = ref.hex()
+    assert "1.0 MB were put by" in runtime.story(ref)
+    del ref
+    wait_until(lambda: "the last reference was gone" in runtime.story(object_id))
+    with pytest.raises(runtime.InputError, match="nothing is known of 'abcabc'"):
+        runtime.story("abcabc")
+
+
+def test_the_timeline_holds_tasks_calls_and_own_spans(engine, tmp_path):
+    @runtime.remote
+    def load():
+        with runtime.profile("reading", extra_data={"file": "a.bin"}):
+            return 1
+
+    refs = [load.remote(), Counter.remote().increase.remote()]
+    runtime.get(refs)
+    events = runtime.timeline(str(tmp_path / "trace.json"))
+    assert json.loads((tmp_path / "trace.json").read_text()) == events
+    spans = {event["args"].get("task_id") or event["name"]: event for event in events if event["ph"] == "X"}
+    assert spans[refs[0].hex()]["name"].endswith("load")
+    assert spans[refs[1].hex()]["name"] == "Counter.increase"
+    assert spans["reading"]["args"]["file"] == "a.bin"
+    assert spans["reading"]["dur"] <= spans[refs[0].hex()]["dur"]
+    assert all(event["ts"] > 1.6e15 and event["dur"] >= 0 for event in spans.values())
+    rows = {(event["pid"], event["tid"]) for event in events if event["name"] == "thread_name"}
+    assert {(event["pid"], event["tid"]) for event in spans.values()} <= rows
+
+
+def test_call_sites_are_recorded_if_wished(engine):
+    here = runtime.put(1)
+    assert state.get_object(here).call_site == ""
+    del here
+    runtime.shutdown()
+    runtime.init(engine=engine, num_cpus=2, record_call_sites=True, preload=WORKERS_NEED)
+    refs = [runtime.put(1), square.remote(3)]
+    runtime.get(refs)
+    rows = [state.get_object(ref) for ref in refs]
+    assert all(f"{__file__}:" in row.call_site and "test_call_sites" in row.call_site for row in rows)
+    assert f"{__file__}:" in str(state.memory())
+    runtime.shutdown()

@@ -1,6 +1,8 @@
 """Why things wait, on the native engine: every kind of reason, by name."""
 
 import fcntl
+import os
+import signal
 import subprocess
 import sys
 
@@ -148,3 +150,56 @@ def test_shoal_status_names_the_reasons_of_a_thousand_waiting_tasks(waiting):
     assert "CPU 2 of 2 used" in shown
     assert "(MainThread) has waited" in shown
     assert "made by locked, which runs in pid" in shown
+
+
+@pytest.mark.usefixtures("native")
+def test_the_story_of_an_actor_tells_its_restarts():
+    @runtime.remote(max_restarts=1, max_task_retries=1)
+    class Fragile:
+        def pid(self):
+            return os.getpid()
+
+    actor = Fragile.remote()
+    pid = runtime.get(actor.pid.remote())
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: "restarting" in runtime.story(actor))
+    again = runtime.get(actor.pid.remote())
+    told = runtime.story(actor)
+    assert f"alive in pid {pid}" in told
+    assert f"alive in pid {again}" in told
+    assert "SIGKILL" in told
+
+
+@pytest.mark.usefixtures("native")
+def test_the_story_of_a_task_tells_its_retries(tmp_path):
+    @runtime.remote
+    def crash_once(path):
+        if not os.path.exists(path):
+            open(path, "w").close()
+            os._exit(3)
+
+    ref = crash_once.remote(str(tmp_path / "crashed"))
+    runtime.get(ref)
+    told = runtime.story(ref)
+    assert "was queued again: process" in told
+    assert "exit code 3" in told
+    assert "crash_once ended in pid" in told
+
+
+def test_a_process_that_does_not_answer_is_named(tmp_path):
+    @runtime.remote
+    def stop_until_continued(path):
+        open(path, "w").close()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    runtime.init(engine="native", num_cpus=1, preload=WORKERS_NEED)
+    path = tmp_path / "begun"
+    ref = stop_until_continued.remote(str(path))
+    wait_until(path.exists)
+    wait_until(lambda: not all(row.answers for row in state.list_workers()))
+    row = state.get_task(ref)
+    assert row.state == "RUNNING"
+    assert f"is in pid {row.worker_pid}, which did not answer: its GIL is held" in row.reason
+    os.kill(row.worker_pid, signal.SIGCONT)
+    runtime.get(ref)
+    runtime.shutdown()
