@@ -43,6 +43,7 @@ class ActorId:
         groups: its concurrency groups.
         max_task_retries: how many times a call may be made again after a crash of the actor; -1: without limit.
         max_pending_calls: how many calls of one process may be unanswered; -1: without limit.
+        checkpointed: whether it comes back with its state.
     """
 
     id: bytes
@@ -52,6 +53,7 @@ class ActorId:
     groups: tuple[str, ...] = ()
     max_task_retries: int = 0
     max_pending_calls: int = -1
+    checkpointed: bool = False
 
     def __reduce__(self) -> Any:
         return ActorId, tuple(getattr(self, f.name) for f in fields(self))
@@ -67,7 +69,16 @@ class ActorId:
     ) -> ActorId:
         """Return the id of a new actor."""
         groups = tuple(options.concurrency_groups)
-        return cls(key, lifetime, class_name, methods, groups, options.max_task_retries, options.max_pending_calls)
+        return cls(
+            key,
+            lifetime,
+            class_name,
+            methods,
+            groups,
+            options.max_task_retries,
+            options.max_pending_calls,
+            bool(options.checkpoint_every),
+        )
 
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]

@@ -131,6 +131,7 @@ class ActorOptions(_Options):
     namespace: str | None = None
     lifetime: str | None = None
     get_if_exists: bool = False
+    checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,6 +149,8 @@ class ActorOptions(_Options):
         for group, limit in self.concurrency_groups.items():
             _check_name("concurrency_groups", group)
             _check_count(f"concurrency_groups[{group!r}]", limit, 1)
+        if self.checkpoint_every is not None:
+            _check_count("checkpoint_every", self.checkpoint_every, 0)
         _check_count("max_pending_calls", self.max_pending_calls, -1)
         if self.max_pending_calls == 0:
             raise InputError("max_pending_calls=0: no call could ever be made; -1 means without limit")

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any, Generic, NoReturn, TypeVar
 
 from . import serialization
+from .checkpoints import checkpoint_interval
 from .context import current_engine, running_engine
 from .engine import ActorId, Function
 from .exceptions import InputError, nearest
@@ -107,6 +108,7 @@ class ActorClass(Generic[T]):
     def __init__(self, cls: type[T], options: ActorOptions) -> None:
         self._target = cls
         self._options = options
+        self._checkpoint_every = checkpoint_interval(cls, options)
         self._function: Function | None = None
         self.__name__, self.__doc__ = cls.__name__, cls.__doc__
         if options.concurrency_groups:
@@ -122,8 +124,8 @@ class ActorClass(Generic[T]):
         if self._function is None:
             self._function = _as_function(self._target)
         _check_constructor(self._target, args, kwargs)
-        engine = current_engine()
-        return ActorHandle(engine.create_actor(self._function, (args, kwargs), self._options, self._methods()))
+        engine, options = current_engine(), self._options.but(checkpoint_every=self._checkpoint_every)
+        return ActorHandle(engine.create_actor(self._function, (args, kwargs), options, self._methods()))
 
     def _methods(self) -> dict[str, MethodOptions]:
         table = method_table(self._target)

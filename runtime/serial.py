@@ -29,6 +29,7 @@ from .resources import in_amounts, machine_resources, visible_gpus
 from .results import died, split_returns
 from .runtime_env import RuntimeEnv
 from .scheduling import PlacementGroup
+from .serial_log import SerialLog
 from .serial_records import Actor, Value, size_of
 from .serial_reports import ME, report_serial
 from .serial_resources import SerialResources
@@ -248,7 +249,8 @@ class SerialEngine:
         lifetime = self._store(Value())
         info = ActorId.of(self._new_id(), lifetime, cls.name, methods, options)
         # The record must not hold the reference that keeps the actor alive.
-        actor = Actor(cls, packed, refs, options, replace(info, lifetime=None))
+        log = SerialLog(options.checkpoint_every or 0, self._pack, self._load, self._arguments)
+        actor = Actor(cls, packed, refs, options, replace(info, lifetime=None), log)
         actor.surroundings, actor.strategy = self._surroundings.of(options.runtime_env), strategy
         self._actors[info.id] = actor
         self._lifetimes[lifetime.id] = info.id
@@ -266,6 +268,7 @@ class SerialEngine:
             with self._entered(actor):
                 args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
                 actor.instance = load_function(actor.function.payload)(*args, **kwargs)
+                actor.log.restore(actor.instance)
         except Exception as error:  # a constructor's exception is the reason of the actor's death
             actor.cause = pack_exception(error, f"{actor.function.name}.__init__", describe_here("serial"))
             self._bury(actor, "its constructor failed")
@@ -305,7 +308,9 @@ class SerialEngine:
         record.running = name
         try:
             with self._entered(record):
-                return self._run(name, lambda: getattr(record.instance, method), packed, refs, num_returns, actor.id)
+                made = self._run(name, lambda: getattr(record.instance, method), packed, refs, num_returns, actor.id)
+                record.log.ran(record.instance, method, packed, refs)
+            return made
         finally:
             record.running = None
 

@@ -9,6 +9,7 @@ from .engine import ActorId, Function
 from .options import ActorOptions
 from .refs import ObjectRef
 from .scheduling import SchedulingStrategy
+from .serial_log import SerialLog
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Actor:
     argument_refs: list[ObjectRef]
     options: ActorOptions
     info: ActorId
+    log: SerialLog
     surroundings: dict[str, Any] = field(default_factory=dict)
     strategy: SchedulingStrategy | None = None
     instance: Any = None

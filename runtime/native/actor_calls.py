@@ -21,6 +21,7 @@ from .call_reports import call_groups, call_rows
 from .calls import Pending
 from .client import Client
 from .connection import Connection
+from .log_keeper import KeptLog, handle_logs
 from .task_calls import again_with_arguments, await_slots, failed_slot, finish, slot_values
 
 
@@ -47,6 +48,7 @@ class Link:
     Attributes:
         lifetime: the object that stands for the actor's life; None: it is detached.
         constructor: for the owner: what makes the actor.
+        checkpointed, log: whether it comes back with its state; for the owner: what brings it back.
         state: as the node has told it last: "pending", "alive", "restarting" or "dead".
         reason, failure: why it is dead or restarting.
         process, connection: where it lives, if it does.
@@ -56,6 +58,7 @@ class Link:
     """
 
     __slots__ = (
+        "checkpointed",
         "connection",
         "constructor",
         "failure",
@@ -63,6 +66,7 @@ class Link:
         "interrupted",
         "key",
         "lifetime",
+        "log",
         "name",
         "process",
         "queue",
@@ -75,6 +79,8 @@ class Link:
         self.name = name
         self.lifetime = lifetime
         self.constructor: Constructor | None = None
+        self.log: KeptLog | None = None
+        self.checkpointed = False
         self.state = "pending"
         self.reason = ""
         self.failure: bytes | None = None
@@ -99,6 +105,7 @@ class ActorCalls:
         client.handlers[m.ActorState] = lambda node, message: self.on_state(message)
         client.on_death.append(self._on_death)
         client.recovery.resubmit_call = self._resubmit
+        handle_logs(client, self.links)
 
     # Calling ----------------------------------------------------------------------------------------------------
 
@@ -113,6 +120,8 @@ class ActorCalls:
         packed, inner = client.store.pack_arguments(args, kwargs)
         num_returns = options.num_returns
         retries = actor.max_task_retries if options.max_task_retries is None else options.max_task_retries
+        if actor.checkpointed:
+            retries = -1  # a call runs once whatever happens, so there is no harm in making it again
         with client.lock:
             client.settle_drops()
             link = self.links.get(actor.id) or self._watch(actor)
@@ -143,6 +152,7 @@ class ActorCalls:
         actor_id = actor.id  # the actor itself holds its lifetime
         lifetime = None if actor.lifetime is None else actor.lifetime.id
         link = self.links[actor_id] = Link(actor_id, actor.class_name, lifetime)
+        link.checkpointed = actor.checkpointed
         if lifetime is not None:
             self._client.on_gone[lifetime] = lambda: self.links.pop(actor_id, None)
         self._client.node.send(m.WatchActor(actor_id))
@@ -193,6 +203,9 @@ class ActorCalls:
 
     def forget_constructor(self, link: Link) -> None:
         """Let go of what makes the actor: it will not be made again."""
+        if link.log is not None:
+            link.log.end()
+            link.log = None
         if link.constructor is not None:
             pending, link.constructor = link.constructor.arguments, None
             finish(self._client, pending, [m.Value(b"")])
@@ -212,7 +225,10 @@ class ActorCalls:
         link = self._running.pop(message.task, None)
         if link is None:
             return False
-        finish(self._client, link.inflight.pop(message.task), message.values, peer.peer, message.seconds)
+        pending = link.inflight.pop(message.task)
+        if link.log is not None:
+            link.log.ran(pending)
+        finish(self._client, pending, message.values, peer.peer, message.seconds)
         return True
 
     def on_argument_lost(self, message: m.ArgumentLost) -> bool:

@@ -25,6 +25,7 @@ from .calls import Pending
 from .client import Client
 from .environments import Environments
 from .group_calls import GroupCalls
+from .log_keeper import KeptLog
 from .task_calls import arguments_lost, await_slots, failed_slot, slot_values
 
 
@@ -81,6 +82,8 @@ class Actors:
         with client.lock:
             link = pending.link = self._calls.links[key] = Link(key, cls.name, lifetime.id)
             link.constructor = Constructor(cls, options, pending, identity, strategy)
+            if options.checkpoint_every:
+                link.checkpointed, link.log = True, KeptLog(client, options.checkpoint_every)
             client.on_gone[lifetime.id] = lambda: self._released(link)
             start = m.CreateActor(key, cls.name, demand, options.max_restarts, True, environment, placement)
             if slots:
@@ -115,11 +118,7 @@ class Actors:
         if not self._client.recovery.lost_argument(pending, message.span):
             pending.arguments = m.Value(pack_error(arguments_lost(pending)), failed=True)
 
-        def again() -> None:
-            self._construct(m.StartActor(message.task, process, message.restarts, []))
-
-        if not await_slots(self._client, pending, again):
-            again()
+        self._construct(m.StartActor(message.task, process, message.restarts, []))
 
     def _on_start(self, message: m.StartActor) -> None:
         link = self._calls.links.get(message.actor)
@@ -131,24 +130,30 @@ class Actors:
 
     def _construct(self, message: m.StartActor) -> None:
         link = self._calls.links.get(message.actor)
-        constructor = None if link is None else link.constructor
         connection = self._client.peer(message.process)
-        if constructor is None or connection is None:
+        if link is None or link.constructor is None or connection is None:
             return  # released or dead meanwhile; the node knows
+        constructor, log = link.constructor, link.log
+        for needed in (constructor.arguments, *(() if log is None else log.own_calls())):
+            if needed.slots and await_slots(self._client, needed, lambda: self._construct(message)):
+                return  # an argument was lost, and is being made again
         cls, pending, options = constructor.cls, constructor.arguments, constructor.options
         slots = slot_values(self._client, pending, message.process)
+        lost = [failure for call in (log.own_calls() if log else ()) if (failure := failed_slot(self._client, call))]
+        restoration = None if log is None else log.restoration(message.process)
         connection.send(m.Function(cls.id, cls.payload))
         connection.send(
             m.Construct(
                 message.actor,
                 cls.id,
                 cls.name,
-                pending.arguments,
+                lost[0] if lost else pending.arguments,  # a call that cannot be run again: neither can the actor
                 slots,
                 constructor.identity,
                 options.max_concurrency,
                 dict(options.concurrency_groups),
                 message.restarts,
+                restoration,
             )
         )
 

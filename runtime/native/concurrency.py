@@ -8,7 +8,6 @@ while a coroutine computes.) Calls begin in the order in which they arrived, wit
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -17,6 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from ..checkpoints import is_async
 from ..remote import method_table
 from . import messages as m
 from .connection import Connection
@@ -27,14 +27,6 @@ _ASYNC_CONCURRENCY = 1000
 # How long, in seconds, tasks that the user's code has left on the loop may take to be cancelled.
 _CANCEL_SECONDS = 1.0
 _DEFAULT_GROUP = ""
-
-
-def is_async(cls: type) -> bool:
-    """Return whether a class has a method that is a coroutine or an asynchronous generator."""
-    return any(
-        inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
-        for _, member in inspect.getmembers(cls, inspect.isroutine)
-    )
 
 
 class Place(ABC):

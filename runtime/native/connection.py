@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 import struct
 import threading
@@ -16,6 +17,8 @@ from .messages import _Message, decode, encode
 Message = _Message
 _CHUNK = 1 << 18
 _SEND_AT = 1 << 16
+# How often a blocked writer looks whether its connection was closed meanwhile, milliseconds.
+_LOOK_AGAIN = 500
 
 
 def address(session: str, process: bytes | None) -> str:
@@ -120,6 +123,15 @@ class Connection:
         """Write what waits, as far as the socket takes it."""
         with self._lock:
             self._flush()
+
+    def write_out(self) -> None:
+        """Block until all that waits is written, or the other end is gone."""
+        self.flush()
+        while self._outbox and not self.closed:
+            poll = select.poll()
+            poll.register(self.sock, select.POLLOUT)
+            poll.poll(_LOOK_AGAIN)
+            self.flush()
 
     def _flush(self) -> None:
         outbox = self._outbox

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from ..exceptions import ObjectLostError
 from ..failure import pack_exception
 from ..refs import ObjectRef
 from ..remote import load_function
@@ -25,6 +26,8 @@ from ..story_events import RAN
 from . import messages as m
 from .connection import Connection
 from .engine import NativeEngine
+from .objects import owner_of
+from .restorable import Restorable
 from .views import StaleBlockError
 
 
@@ -71,6 +74,7 @@ class Executor:
         actor: the instance, once it is constructed; None in a worker that runs tasks.
         class_name: what the actor is; None in a worker that runs tasks.
         flush: has a reply sent that was queued on a connection; now, or soon together with others.
+        restorable: for an actor that comes back with its state: what it tells its owner.
         on_leave: called when a call has asked for the end of this process, which is to have `exit_code`.
     """
 
@@ -79,11 +83,15 @@ class Executor:
         self.actor: Any = None
         self.class_name: str | None = None
         self.flush: Callable[[Connection], None] = Connection.flush
+        self.restorable: Restorable | None = None
         self.on_leave: Callable[[], None] = lambda: None
         self.exit_code = 0
 
     def run(self, item: Item) -> None:
         """Run a task or call in this thread, and reply."""
+        if self.restorable is not None and self.restorable.answered(item.caller, item.message.task):
+            item.refs = []
+            return
         try:
             values = self._succeed(item, self._begin(item))
         except StaleBlockError as loss:
@@ -120,6 +128,30 @@ class Executor:
         self.actor = self._apply(cls, message)
         if type(self.actor).__repr__ is not object.__repr__:
             self._client.node.send(m.Label(repr(self.actor).partition("\n")[0][:100]))
+
+    def restore(self, message: m.Construct, owner: bytes, restoration: m.Restoration) -> None:
+        """Bring the constructed actor to where it was; raises what its `__restore__` raises."""
+        self.restorable = Restorable(self._client, owner, message.actor, restoration)
+        try:
+            self.restorable.restore(self.actor, self._run_again)
+        except StaleBlockError as loss:
+            raise ObjectLostError(
+                f"{message.name} cannot be restored: its checkpoint, or an argument of a call since, is lost: {loss}"
+            ) from loss
+
+    def _run_again(self, call: m.Call, in_doubt: bool) -> m.Reply | None:
+        """Run a recorded call; return its answer if that is in doubt."""
+        item = Item(owner_of(call.task), call, [], None)
+        try:
+            result = self._begin(item)
+            values = self._succeed(item, result) if in_doubt else []
+        except StaleBlockError:
+            raise
+        except Exception as error:  # a task's exception is a value
+            values = self._fail(item, error)
+        finally:
+            self._note_end(call.task)
+        return m.Reply(call.task, values, 0.0) if in_doubt else None
 
     def leave(self, name: str, request: SystemExit) -> None:
         """End this process, as a call asks: nothing new begins, what runs finishes, no reply is sent; in any thread."""
@@ -198,9 +230,13 @@ class Executor:
 
     def _end(self, item: Item, values: list[m.Value]) -> None:
         """Send the reply."""
-        item.refs = []
         client = self._client
         reply = m.Reply(item.message.task, values, time.perf_counter() - item.started)
+        if self.restorable is not None:
+            self.restorable.end(item.caller, item.message, reply)
+            item.refs = []
+            return
+        item.refs = []
         with client.lock:
             peer = client.peer(item.caller)
             if peer is None:

@@ -43,6 +43,7 @@ class Construct(_Message):
     max_concurrency: int | None
     concurrency_groups: dict[str, int]
     restarts: int = 0
+    restoration: Restoration | None = None
 
 
 class CallExtras(msgspec.Struct, array_like=True, gc=False):
@@ -102,6 +103,44 @@ class Release(_Message):
 
     object: ObjectId
     count: int
+
+
+class LogEntry(msgspec.Struct, array_like=True, gc=False):
+    """A call that an actor has run since its last checkpoint. `in_doubt`: its caller may not have the answer."""
+
+    call: Call
+    in_doubt: bool
+
+
+class Restoration(msgspec.Struct, array_like=True, gc=False):
+    """How an actor that comes back with its state is made: see `actor_log`. `every`: calls between checkpoints."""
+
+    every: int
+    state: Value | None = None
+    answers: list[Reply] = []
+    entries: list[LogEntry] = []
+
+
+class Logged(_Message):
+    """From an actor to its owner: this call of another process has run; the arguments are the owner's now."""
+
+    actor: ActorKey
+    call: Call
+
+
+class Delivered(_Message):
+    """From an actor to its owner: the caller that made this call again has its answer."""
+
+    actor: ActorKey
+    task: ObjectId
+
+
+class Checkpointed(_Message):
+    """From an actor to its owner: its state after all calls that it has told of, and answers nobody has fetched."""
+
+    actor: ActorKey
+    state: Value
+    answers: list[Reply]
 
 
 class Lost(_Message):

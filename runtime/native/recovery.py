@@ -29,7 +29,8 @@ _OVERHEAD = 1000
 _EXPLANATIONS = {
     Why.PUT: "it was stored by put in process {pid}, so no task can make it again. Return it from a task instead",
     Why.NO_RETRIES: "the task that made it must not be run again. Raise its max_retries",
-    Why.METHOD: "a method of an actor made it. Create the actor with max_restarts and max_task_retries",
+    Why.METHOD: "a method of an actor made it. Create the actor with max_restarts and max_task_retries; where it comes "
+    "back with its state, no method is run twice: return large values from a task",
     Why.EVICTED: "what is needed to make it again was dropped. Raise init(max_lineage_bytes=…)",
 }
 
@@ -75,7 +76,9 @@ class Recovery:
     def ended(self, pending: Pending) -> None:
         """A call has ended whose results lie outside this process's memory, or did: keep it if it may run again."""
         results = [object_id for object_id in pending.returns if self._is_outside(object_id)]
-        if pending.retries == 0 or not results:
+        # A method of an actor that comes back with its state must not run twice.
+        checkpointed = pending.link is not None and pending.link.checkpointed
+        if pending.retries == 0 or not results or checkpointed:
             self.lineage.not_kept(pending.task, results, Why.METHOD if pending.function is None else Why.NO_RETRIES)
             self._release(pending)
             return

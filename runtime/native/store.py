@@ -107,6 +107,14 @@ class Store:
             return bytes(view)
         return self._copy([view], owner)
 
+    def copy_value(self, value: Value, owner: bytes) -> Value:
+        """Return the same value in blocks of this process that belong to `owner`, whoever the old ones belong to."""
+        stream, *buffers = [
+            self._copy([memoryview(self._views.view(part))], owner) if isinstance(part, Span) else part
+            for part in (value.stream, *value.buffers)
+        ]
+        return Value(stream, buffers, value.refs, value.failed)
+
     def _copy(self, pieces: Sequence[Any], owner: bytes) -> Span:
         span = self.arena.allocate(sum(map(len, pieces)), owner)
         start = span.offset + HEADER

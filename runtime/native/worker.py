@@ -184,6 +184,8 @@ class Worker:
             self._place = place = place_for(cls, message, executor)
             if place is None:
                 executor.construct(message, cls)
+                if message.restoration is not None:
+                    executor.restore(message, item.caller, message.restoration)
             else:
                 place.apply(lambda: executor.construct(message, cls))
         except StaleBlockError as loss:
