@@ -35,10 +35,12 @@ from .exceptions import (
     PlacementGroupRemovedError,
     RuntimeEnvSetupError,
     ShoalError,
+    TaskCancelledError,
     TaskError,
     WorkerCrashedError,
     nearest,
 )
+from .generators import ObjectRefGenerator
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
 from .runtime_env import RuntimeEnv
@@ -58,6 +60,7 @@ __all__ = [
     "ObjectLostError",
     "ObjectReconstructionFailedError",
     "ObjectRef",
+    "ObjectRefGenerator",
     "OwnerDiedError",
     "PlacementGroup",
     "PlacementGroupRemovedError",
@@ -66,6 +69,7 @@ __all__ = [
     "RuntimeEnv",
     "RuntimeEnvSetupError",
     "ShoalError",
+    "TaskCancelledError",
     "TaskError",
     "WorkerCrashedError",
     "available_resources",

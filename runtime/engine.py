@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
@@ -84,6 +84,16 @@ class ActorId:
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+class ReadyQueue(Protocol):
+    """References in the order in which their values arrive."""
+
+    def add(self, ref: ObjectRef) -> None:
+        """Have `pop` return the reference once its value is there."""
+
+    def pop(self, timeout: float | None) -> ObjectRef | None:
+        """Return the next reference that is ready; None if there is none within `timeout` seconds."""
+
+
 class Engine(Protocol):
     """One way of running tasks and actors. All engines give the same results and the same errors."""
 
@@ -116,6 +126,12 @@ class Engine(Protocol):
 
     def future(self, ref: ObjectRef) -> Future:
         """Return a future of the value."""
+
+    def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
+        """Call `action` once the value is there, in any thread; it must be short and not raise."""
+
+    def ready_queue(self) -> ReadyQueue:
+        """Return a queue of references in the order in which their values arrive."""
 
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         """End an actor without letting it finish."""

@@ -2,6 +2,7 @@
 
     ShoalError                     every error of the runtime
     ├── TaskError                  the remote traceback of a task; the cause of the exception that `get` raises
+    ├── TaskCancelledError         the task was cancelled with `cancel`
     ├── WorkerCrashedError         the process that ran a task died (signal, exit code, last words)
     ├── ActorError
     │   ├── ActorDiedError         the actor will not come back: killed, crashed, constructor failed, out of scope
@@ -49,6 +50,10 @@ class TaskError(ShoalError):
 
     def __str__(self) -> str:
         return f"{self.task} failed ({self.where}); traceback there:\n\n{self.traceback}"
+
+
+class TaskCancelledError(ShoalError):
+    """The task was cancelled: it never began, or was interrupted (inside it a KeyboardInterrupt is raised)."""
 
 
 class WorkerCrashedError(ShoalError):

@@ -68,6 +68,12 @@ def pack_error(error: BaseException, cause: bytes | None = None) -> bytes:
     return pickle.dumps((pickle.dumps(error, 5), None, cause, ""), 5)
 
 
+def add_to_where(payload: bytes, more: str) -> bytes:
+    """Return a user's packed exception with a few words more on where it was raised; other failures as they are."""
+    stream, text, task, where = pickle.loads(payload)
+    return payload if text is None else pickle.dumps((stream, text, task, where + more), 5)
+
+
 def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
     # A user's __init__ may want other arguments than it passed on to `args`, or have effects, so it isn't called;
     # the nearest built-in one is, since OSError or UnicodeError keep their fields outside __dict__.

@@ -1,14 +1,19 @@
 """Options of tasks and actors: the same names, meanings and defaults as Ray's, checked when they are given."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Self
+
+import cloudpickle
 
 from .exceptions import InputError, nearest
 from .resources import Demand, check_amount, check_gpus, in_units
 from .runtime_env import RuntimeEnv
 from .scheduling import SchedulingStrategy, check_strategy
+
+#: As a number of returns: a stream of values, taken one by one.
+STREAMING = -1
 
 _RESERVED = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 # Ray's options that we know, and refuse on purpose.
@@ -96,26 +101,82 @@ class _Options(_Checked):
         return tuple(sorted(self.demand.items())), self.scheduling_strategy
 
 
-def _check_retried(value: Any) -> None:
-    if value is None or isinstance(value, bool):
-        return
-    kinds = value if isinstance(value, list | tuple) else [None]
-    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-        raise InputError(f"retry_exceptions={value!r}: want True, False or a list of exception classes")
+def returns_count(value: Any) -> int:
+    """Return the number that `num_returns` stands for: STREAMING for "streaming"; InputError if it is bad."""
+    if value == "streaming":
+        return STREAMING
+    if value == "dynamic":
+        raise InputError("num_returns='dynamic' is not supported: use num_returns='streaming' and iterate the result")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"num_returns={value!r}: want an integer of at least 0, or 'streaming' for a generator")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskOptions(_Options):
-    """Options of a remote function: 1 CPU, one return value, three retries after a crash of its worker."""
+class _Outcome(_Checked):
+    """What comes of a call; for tasks and methods.
+
+    Attributes:
+        num_returns: how many values it returns; STREAMING: it yields them one by one.
+        retry_exceptions: whether exceptions use up retries, as crashes do, or which ones.
+        generator_backpressure: how many values of a stream may wait to be taken; 0: any number.
+    """
+
+    num_returns: int = 1
+    retry_exceptions: bool | Sequence[type[BaseException]] = False
+    generator_backpressure: int = 0
+
+    @classmethod
+    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if "_generator_backpressure_num_objects" in given:  # Ray's name
+            given["generator_backpressure"] = given.pop("_generator_backpressure_num_objects")
+        if given.get("num_returns") is not None:
+            given["num_returns"] = returns_count(given["num_returns"])
+        return super()._known(given)
+
+    def _check_outcome(self) -> None:
+        kinds = [] if isinstance(self.retry_exceptions, bool) else self.retry_exceptions
+        if not isinstance(kinds, list | tuple) or not all(
+            isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+        ):
+            raise InputError(
+                f"retry_exceptions={self.retry_exceptions!r}: want True, False or a list of exception classes"
+            )
+        _check_count("generator_backpressure", self.generator_backpressure, 0)
+        if self.generator_backpressure and self.num_returns != STREAMING:
+            raise InputError("generator_backpressure is for generators: set num_returns='streaming'")
+
+    @cached_property
+    def retry(self) -> bytes | None:
+        """What a worker is told of `retry_exceptions`: pickled types, b"" for all exceptions; None for none."""
+        if not self.retry_exceptions:
+            return None
+        return b"" if self.retry_exceptions is True else cloudpickle.dumps(tuple(self.retry_exceptions))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions(_Options, _Outcome):
+    """Options of a remote function: 1 CPU, one return value, three retries after a crash of its worker.
+
+    Attributes:
+        max_retries: how many times it may be run again; -1: without limit.
+        max_calls: a worker ends after so many calls of the function; 0: never.
+    """
 
     num_cpus: float = 1
-    num_returns: int = 1
     max_retries: int = 3
+    max_calls: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_count("num_returns", self.num_returns, 0)
+        self._check_outcome()
         _check_count("max_retries", self.max_retries, -1)
+        _check_count("max_calls", self.max_calls, 0)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether a call needs nothing that few calls need."""
+        return self.num_returns != STREAMING and not self.retry_exceptions and not self.max_calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +198,6 @@ class ActorOptions(_Options):
         super().__post_init__()
         _check_count("max_restarts", self.max_restarts, -1)
         _check_count("max_task_retries", self.max_task_retries, -1)
-        if self.max_task_retries and not self.max_restarts:
-            raise InputError(
-                f"max_task_retries={self.max_task_retries} has no effect with max_restarts=0: "
-                "a call can be retried only on an actor that comes back. Set max_restarts too"
-            )
         if self.max_concurrency is not None:
             _check_count("max_concurrency", self.max_concurrency, 1)
         if not isinstance(self.concurrency_groups, Mapping):
@@ -162,32 +218,50 @@ class ActorOptions(_Options):
         if self.get_if_exists and self.name is None:
             raise InputError("get_if_exists=True: which actor? Give its name=, too")
 
+    def check_retries(self, methods: Iterable["MethodOptions"]) -> None:
+        """Raise InputError if max_task_retries can have no effect."""
+        if self.max_task_retries and not self.max_restarts and not any(method.retry_exceptions for method in methods):
+            raise InputError(
+                f"max_task_retries={self.max_task_retries} has no effect with max_restarts=0: a call can be retried "
+                "only on an actor that comes back, or after an exception. Set max_restarts, or give a method "
+                "@method(retry_exceptions=…)"
+            )
+
     @property
     def detached(self) -> bool:
         """Whether the actor outlives its handles and its creator."""
         return self.lifetime == "detached"
 
 
-Retried = bool | Sequence[type[BaseException]]
-
-
 @dataclass(frozen=True, kw_only=True)
-class MethodOptions(_Checked):
+class MethodOptions(_Outcome):
     """Options of an actor's method; None: as the actor says."""
 
-    num_returns: int = 1
     concurrency_group: str | None = None
     max_task_retries: int | None = None
-    retry_exceptions: Retried | None = None
     name: str | None = None
 
     def __post_init__(self) -> None:
-        _check_count("num_returns", self.num_returns, 0)
+        self._check_outcome()
         _check_name("concurrency_group", self.concurrency_group)
         _check_name("name", self.name)
         if self.max_task_retries is not None:
             _check_count("max_task_retries", self.max_task_retries, -1)
-        _check_retried(self.retry_exceptions)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether a call needs nothing that few calls need."""
+        unnamed = self.name is None and self.concurrency_group is None
+        return unnamed and self.num_returns != STREAMING and not self.retry_exceptions
+
+    def check_checkpoints(self, method: str, checkpointed: bool) -> None:
+        """Raise InputError if a call of an actor that comes back with its state can't be logged with these options."""
+        if checkpointed and (self.num_returns == STREAMING or self.retry_exceptions):
+            what = "num_returns='streaming'" if self.num_returns == STREAMING else "retry_exceptions"
+            raise InputError(
+                f"{method}: {what} does not go with __checkpoint__: each call of such an actor runs once, and returns "
+                "all its values together. Return a list, or handle the exception in the method"
+            )
 
     def check_group(self, method: str, groups: Collection[str]) -> None:
         """Raise InputError unless the actor has the concurrency group."""
@@ -197,3 +271,4 @@ class MethodOptions(_Checked):
 
 
 DEFAULT_METHOD = MethodOptions()
+GENERATOR_METHOD = MethodOptions(num_returns=STREAMING)

@@ -1,11 +1,16 @@
 """References to objects: what `.remote()` and `put` return and `get` takes."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .context import current_engine
+from .exceptions import GetTimeoutError
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 
 class ObjectRef:
@@ -35,7 +40,15 @@ class ObjectRef:
         return current_engine().future(self)
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return asyncio.wrap_future(self.future()).__await__()
+        engine = current_engine()
+        while True:
+            yield from until_ready(self, engine).__await__()
+            try:
+                return engine.get([self], 0)[0]  # unpickled here, in the thread that wants it
+            except GetTimeoutError as error:
+                if error.__cause__ is not None:  # the task's own
+                    raise
+            # Its block was lost: it is being made again.
 
     def __repr__(self) -> str:
         return f"ObjectRef({short(self.id)})"
@@ -51,6 +64,24 @@ class ObjectRef:
             f"{self!r} cannot be pickled by hand, since nobody would know that the copy exists. "
             "Pass it to a task or an actor, return it, or put it inside another object"
         )
+
+
+async def until_ready(ref: ObjectRef, engine: "Engine") -> None:
+    """Wait, without blocking the event loop, until a reference's value is there."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+
+    def arrived() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(_finish, future)
+
+    engine.when_ready(ref, arrived)
+    await future
+
+
+def _finish(future: asyncio.Future) -> None:
+    if not future.done():  # the one who waited may have been cancelled
+        future.set_result(None)
 
 
 def short(object_id: bytes) -> str:

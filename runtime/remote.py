@@ -13,7 +13,7 @@ from .checkpoints import checkpoint_interval
 from .context import current_engine, running_engine
 from .engine import ActorId, Function
 from .exceptions import InputError, nearest
-from .options import DEFAULT_METHOD, ActorOptions, MethodOptions, TaskOptions
+from .options import DEFAULT_METHOD, GENERATOR_METHOD, ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef, short
 
 T = TypeVar("T")
@@ -43,21 +43,29 @@ def _result(refs: list[ObjectRef]) -> Any:
     return refs or None
 
 
+def _yields(target: Any) -> bool:
+    return inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target)
+
+
+def _with_returns(target: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a function or method: one that yields its values gives a stream, unless they say no."""
+    return {"num_returns": "streaming"} | options if _yields(target) else options
+
+
 def method(**options: Any) -> Callable[[T], T]:
     """Decorate a method of an actor class with what its calls do unless they say otherwise (`.options`).
 
-    Options: num_returns (1); concurrency_group; max_task_retries and retry_exceptions, instead of the actor's;
-    name, for messages.
+    Options: num_returns (1; "streaming" for methods that yield); generator_backpressure; concurrency_group;
+    max_task_retries and retry_exceptions, instead of the actor's; name, for messages.
 
     Raises:
         InputError: unknown option or bad value.
     """
     if not options:
         raise InputError("use @method(option=value, …); a method without options needs no decorator")
-    checked = MethodOptions.of(**options)
 
     def decorate(function: T) -> T:
-        setattr(function, _METHOD_OPTIONS, checked)
+        setattr(function, _METHOD_OPTIONS, MethodOptions.of(**_with_returns(function, options)))
         return function
 
     return decorate
@@ -68,7 +76,8 @@ def method_table(cls: type) -> dict[str, MethodOptions]:
     table = {}
     for name, member in inspect.getmembers(cls, callable):
         if not name.startswith("__") or name == "__call__":
-            table[name] = getattr(member, _METHOD_OPTIONS, DEFAULT_METHOD)
+            default = GENERATOR_METHOD if _yields(member) else DEFAULT_METHOD
+            table[name] = getattr(member, _METHOD_OPTIONS, default)
     return table
 
 
@@ -111,7 +120,7 @@ class ActorClass(Generic[T]):
         self._checkpoint_every = checkpoint_interval(cls, options)
         self._function: Function | None = None
         self.__name__, self.__doc__ = cls.__name__, cls.__doc__
-        if options.concurrency_groups:
+        if options.concurrency_groups or options.max_task_retries:
             self._methods()
 
     def remote(self, *args: Any, **kwargs: Any) -> "ActorHandle":
@@ -129,6 +138,7 @@ class ActorClass(Generic[T]):
 
     def _methods(self) -> dict[str, MethodOptions]:
         table = method_table(self._target)
+        self._options.check_retries(table.values())
         for name, options in table.items():
             options.check_group(f"{self.__name__}.{name}", self._options.concurrency_groups)
         return table
@@ -248,6 +258,11 @@ def make_remote(target: Any, options: dict[str, Any]) -> Any:
     """Return the remote form of a function or class; see `shoal.runtime.remote`."""
     if inspect.isclass(target):
         return ActorClass(target, ActorOptions.of(**options))
+    if inspect.iscoroutinefunction(target):
+        raise InputError(
+            f"{_name(target)} is an 'async def' function, and a task has no event loop. Make it a method of an actor, "
+            "or an ordinary function that calls asyncio.run(…)"
+        )
     if callable(target):
-        return RemoteFunction(target, TaskOptions.of(**options))
+        return RemoteFunction(target, TaskOptions.of(**_with_returns(target, options)))
     raise InputError(f"remote decorates a function or a class, not a {type(target).__name__} ({target!r})")

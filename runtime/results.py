@@ -1,5 +1,7 @@
 """What a call ends with: the values that its result stands for, or the error of a dead actor."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from .engine import ActorId
@@ -13,6 +15,8 @@ def split_returns(name: str, result: Any, num_returns: int) -> list[Any]:
         return [result]
     if num_returns == 0:
         return []
+    if isinstance(result, Iterator):  # a generator yields them
+        result = list(itertools.islice(result, num_returns + 1))
     if not isinstance(result, tuple | list) or len(result) != num_returns:
         got = f"{len(result)} values" if isinstance(result, tuple | list) else f"a {type(result).__name__}"
         raise ValueError(f"{name} has num_returns={num_returns}, but returned {got}: return a tuple of {num_returns}")

@@ -7,41 +7,38 @@ engines, so arguments are copies, results are read-only, and what could not be s
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import time
-import weakref
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from . import serialization
 from .engine import ActorId, Arguments, Function
-from .exceptions import DeadlockError, InputError, ObjectLostError
-from .failure import describe_here, pack_exception, unpack_exception
-from .options import ActorOptions, MethodOptions, TaskOptions
+from .exceptions import DeadlockError, InputError
+from .failure import describe_here, pack_exception
+from .generators import ObjectRefGenerator
+from .options import STREAMING, ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
 from .remote import load_function
-from .reports import EVENTS_KEPT, Event, NodeReport
-from .resources import in_amounts, machine_resources, visible_gpus
+from .reports import NodeReport
+from .resources import Demand, in_amounts, machine_resources, visible_gpus
 from .results import died, split_returns
 from .runtime_env import RuntimeEnv
-from .scheduling import PlacementGroup
+from .scheduling import PlacementGroup, SchedulingStrategy
+from .serial_calls import Attempts, SerialStream
 from .serial_log import SerialLog
-from .serial_records import Actor, Value, size_of
+from .serial_objects import SerialObjects
+from .serial_records import Actor, Value
 from .serial_reports import ME, report_serial
 from .serial_resources import SerialResources
-from .story_events import ENDED, FREED, PUT, RECORD_CALL_SITES, call_site
+from .story_events import ENDED, RECORD_CALL_SITES
 from .surroundings import Surroundings
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import DTypeLike
 
-
-class SerialEngine:
+class SerialEngine(SerialObjects):
     """Runs everything eagerly in the calling thread; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "serial"
@@ -61,8 +58,7 @@ class SerialEngine:
         max_lineage_bytes: int = 1 << 30,
         record_call_sites: bool = False,
     ) -> None:
-        record_call_sites = record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1"
-        self._sites: dict[bytes, str] | None = {} if record_call_sites else None
+        super().__init__(record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1")
         self._surroundings = Surroundings(runtime_env)
         if infeasible == "wait":
             raise InputError("infeasible='wait' needs engine='native': here nothing waits, and no node is added")
@@ -73,130 +69,30 @@ class SerialEngine:
         self.create_group, self.remove_group = self._resources.create, self._resources.remove
         self.group_table, self.current_group = self._resources.table, self._resources.current
         self.gpu_ids = self._resources.gpu_ids
-        self._values: dict[bytes, Value] = {}
         self._actors: dict[bytes, Actor] = {}
         self._lifetimes: dict[bytes, bytes] = {}
         self._names: dict[str, bytes] = {}
         self._published: dict[str, bytes] = {}
-        self._unsealed: dict[int, weakref.ref[np.ndarray]] = {}
-        self._dropped: deque[bytes] = deque()
-        self._ids = itertools.count(1)
-        self._pinned: set[ObjectRef] = set()
         self._started = time.monotonic()
         self._executing: list[tuple[str, float]] = []
-        self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self.note = self._events.append
 
-    # Objects ----------------------------------------------------------------------------------------------------
-
-    def adopt(self, object_id: bytes) -> ObjectRef:
-        """Return one more reference to an object."""
-        self._values.setdefault(object_id, Value(failure=ObjectLostError("the object is gone"))).count += 1
-        return ObjectRef(object_id, self._dropped.append)
-
-    def borrow(self, object_id: bytes) -> ObjectRef:
-        """Return one more reference to an object."""
-        return self.adopt(object_id)
-
-    def pin(self, ref: ObjectRef) -> None:
-        """Keep a reference until the end."""
-        self._pinned.add(ref)
-
-    def _new_id(self) -> bytes:
-        return next(self._ids).to_bytes(16, "big")
-
-    def _store(self, value: Value) -> ObjectRef:
-        self._collect()
-        object_id = self._new_id()
-        self._values[object_id] = value
-        if self._sites is not None:
-            self._sites[object_id] = call_site()
-        return self.adopt(object_id)
-
-    def _collect(self) -> None:
-        """Forget objects, and end actors, whose last reference is gone."""
-        while self._dropped:
-            object_id = self._dropped.popleft()
-            value = self._values[object_id]
-            value.count -= 1
-            if value.count == 0:
-                del self._values[object_id]
-                if self._sites is not None:
-                    self._sites.pop(object_id, None)
-                self.note((time.monotonic(), FREED, object_id, None))
-                actor_id = self._lifetimes.pop(object_id, None)
-                if actor_id is not None:
-                    self._bury(self._actors[actor_id], "its last handle is gone")
-
-    def _pack(self, value: Any, seal: bool = True) -> Value:
-        stream, buffers, inner = serialization.dumps(value)
-        return Value(stream, [self._keep(memoryview(buffer.raw()), seal) for buffer in buffers], inner)
-
-    def _keep(self, view: memoryview, seal: bool) -> Any:
-        """Return a read-only buffer with these contents: the array itself if it came from `empty`, else a copy."""
-        found = self._unsealed.get(serialization.address_of(view)) if seal and self._unsealed else None
-        array = None if found is None else found()
-        if array is None or array.nbytes != view.nbytes:
-            return bytes(view)
-        del self._unsealed[serialization.address_of(view)]
-        array.flags.writeable = False
-        return memoryview(array.reshape(-1).view("uint8"))  # type: ignore[arg-type]  # numpy 1 does not say so
-
-    def _load(self, value: Value, copy: bool = False) -> Any:
-        if value.failure is not None:
-            raise unpack_exception(value.failure) if isinstance(value.failure, bytes) else value.failure
-        return serialization.loads(value.stream, map(bytearray, value.buffers) if copy else value.buffers)
-
-    def put(self, value: Any) -> ObjectRef:
-        """Store a value."""
-        packed = self._pack(value)
-        ref = self._store(packed)
-        self.note((time.monotonic(), PUT, ref.id, size_of(packed)))
-        return ref
-
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
-        """Return the values; here they are always there."""
-        self._collect()
-        return [self._load(self._values[ref.id], copy) for ref in refs]
-
-    def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
-    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        """Return the first `num_returns` as ready."""
-        self._collect()
-        return list(refs[:num_returns]), list(refs[num_returns:])
-
-    def future(self, ref: ObjectRef) -> Future:
-        """Return a finished future."""
-        future: Future = Future()
-        try:
-            future.set_result(self.get([ref], None)[0])
-        except BaseException as error:  # whatever the task raised belongs to whoever asks the future
-            future.set_exception(error)
-        return future
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-        """Return an array that `_keep` will recognise."""
-        import numpy as np
-
-        array = np.empty(shape, dtype)
-        if array.nbytes and not array.dtype.hasobject:
-            address = array.__array_interface__["data"][0]
-            self._unsealed[address] = weakref.ref(array, lambda _: self._unsealed.pop(address, None))
-        return array
+    def _gone(self, object_id: bytes) -> None:
+        actor_id = self._lifetimes.pop(object_id, None)
+        if actor_id is not None:
+            self._bury(self._actors[actor_id], "its last handle is gone")
 
     # Tasks ------------------------------------------------------------------------------------------------------
 
-    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
-        """Run the function now."""
+    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
+        """Run the function now; a generator when its values are asked for."""
         strategy = self._resources.place(f"task {function.name}", options.demand, options.scheduling_strategy)
-        packed, refs = self._pack_arguments(arguments)
+        packed = self._pack_arguments(arguments)
         removal = self._resources.removal_of(strategy)
         if removal is not None:
-            return [self._store(Value(failure=removal)) for _ in range(options.num_returns)]
-        surroundings = self._surroundings.of(options.runtime_env)
-        with self._surroundings.entered(surroundings), self._resources.entered(options.demand, strategy):
-            return self._run(function.name, lambda: load_function(function.payload), packed, refs, options.num_returns)
+            return [self._store(Value(failure=removal)) for _ in range(abs(options.num_returns))]
+        within = partial(self._entered, self._surroundings.of(options.runtime_env), options.demand, strategy)
+        attempts = Attempts(function.name, options, options.max_retries)
+        return self._run(partial(load_function, function.payload), packed, attempts, within)
 
     def _pack_arguments(self, arguments: Arguments) -> tuple[Value, list[ObjectRef]]:
         args, kwargs, refs = serialization.take_out_refs(*arguments)
@@ -206,30 +102,48 @@ class SerialEngine:
         args, kwargs = self._load(packed)
         return serialization.fill_slots(args, kwargs, self.get(refs, None)) if refs else (args, kwargs)
 
-    def _run(  # noqa: PLR0917
-        self, name: str, find: Any, packed: Value, refs: list[ObjectRef], num_returns: int, actor: bytes = b""
-    ) -> list[ObjectRef]:
+    def _run(
+        self,
+        find: Callable[[], Callable],
+        arguments: tuple[Value, list[ObjectRef]],
+        attempts: Attempts,
+        within: Callable[[], AbstractContextManager],
+    ) -> list[Any]:
+        packed, refs = arguments
+        name, num_returns = attempts.name, attempts.num_returns
+
+        def call() -> Any:
+            args, kwargs = self._arguments(packed, refs)
+            return find()(*args, **kwargs)
+
+        if num_returns == STREAMING:
+
+            def fail(error: Exception) -> ObjectRef:
+                return self._store(Value(failure=attempts.failure(error)))
+
+            return [ObjectRefGenerator(SerialStream(self.put, fail, call, attempts, within))]
         for ref in refs:
             failure = self._values[ref.id].failure
             if failure is not None:  # an argument that failed fails the task, with the first exception
                 return [self._store(Value(failure=failure)) for _ in range(max(num_returns, 1))]
+        values: list[Value] | None = None
         started, error_type = time.monotonic(), ""
-        self._executing.append((name, started))
-        try:
-            args, kwargs = self._arguments(packed, refs)
-            result = find()(*args, **kwargs)
-            values = [self._pack(value) for value in split_returns(name, result, num_returns)]
-        except Exception as error:  # a task's exception is a value
-            payload = pack_exception(error, name, describe_here("serial"))
-            values = [Value(failure=payload) for _ in range(num_returns)]
-            error_type = type(error).__name__
-        finally:
-            self._executing.pop()
-        returned = [self._store(value) for value in values]
+        with within():
+            while values is None:
+                self._executing.append((name, started))
+                try:
+                    values = [self._pack(value) for value in split_returns(name, call(), num_returns)]
+                except Exception as error:  # a task's exception is a value
+                    if not attempts.again(error):
+                        values = [Value(failure=attempts.failure(error))] * num_returns
+                        error_type = type(error).__name__
+                finally:
+                    self._executing.pop()
+        returned = [self._store(replace(value)) for value in values]
         if returned:
-            who = name.rpartition(".")[::2] if actor else ("", name)
+            who = name.rpartition(".")[::2] if attempts.actor else ("", name)
             now = time.monotonic()
-            detail = (*who, actor, ME, started, started, now - started, num_returns, error_type)
+            detail = (*who, attempts.actor, ME, started, started, now - started, num_returns, error_type)
             self.note((now, ENDED, returned[0].id, detail))
         return returned
 
@@ -265,7 +179,7 @@ class SerialEngine:
 
     def _construct(self, actor: Actor) -> None:
         try:
-            with self._entered(actor):
+            with self._entered(actor.surroundings, actor.options.demand, actor.strategy):
                 args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
                 actor.instance = load_function(actor.function.payload)(*args, **kwargs)
                 actor.log.restore(actor.instance)
@@ -274,9 +188,8 @@ class SerialEngine:
             self._bury(actor, "its constructor failed")
 
     @contextlib.contextmanager
-    def _entered(self, actor: Actor) -> Iterator[None]:
-        entered = self._resources.entered(actor.options.demand, actor.strategy)
-        with self._surroundings.entered(actor.surroundings), entered:
+    def _entered(self, surroundings: Any, demand: Demand, strategy: SchedulingStrategy | None) -> Iterator[None]:
+        with self._surroundings.entered(surroundings), self._resources.entered(demand, strategy):
             yield
 
     def _end_actors(self, group: bytes) -> None:
@@ -290,8 +203,8 @@ class SerialEngine:
         if actor.options.name is not None:
             self._names.pop(actor.options.name, None)
 
-    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[ObjectRef]:
-        """Run the method now."""
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
+        """Run the method now; a generator when its values are asked for."""
         self._collect()
         num_returns = options.num_returns
         record = self._actors[actor.id]
@@ -299,18 +212,31 @@ class SerialEngine:
         if record.death is not None:
             failure = died(name, actor, record.death, record.cause)
             return [self._store(Value(failure=failure)) for _ in range(max(num_returns, 1))]
+        packed = self._pack_arguments(arguments)
+        retries = actor.max_task_retries if options.max_task_retries is None else options.max_task_retries
+        within = partial(self._inside, record, name)
+        attempts = Attempts(name, options, retries, actor.id)
+        options.check_checkpoints(name, actor.checkpointed)
+        made = self._run(lambda: getattr(record.instance, method), packed, attempts, within)
+        if actor.checkpointed:
+            with within():
+                record.log.ran(record.instance, method, *packed)
+        return made
+
+    @contextlib.contextmanager
+    def _inside(self, record: Actor, name: str) -> Iterator[None]:
+        """Run one of an actor's methods, or a part of it."""
+        if record.death is not None:
+            raise died(name, record.info, record.death, record.cause)
         if record.running is not None:
             raise DeadlockError(
                 f"{name} is called while {record.running} of the same actor runs. The serial engine runs a call at "
                 "once, and an actor one call at a time: use engine='native' if the two need not wait for each other"
             )
-        packed, refs = self._pack_arguments(arguments)
         record.running = name
         try:
-            with self._entered(record):
-                made = self._run(name, lambda: getattr(record.instance, method), packed, refs, num_returns, actor.id)
-                record.log.ran(record.instance, method, packed, refs)
-            return made
+            with self._entered(record.surroundings, record.options.demand, record.strategy):
+                yield
         finally:
             record.running = None
 

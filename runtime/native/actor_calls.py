@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 from ..engine import ActorId, Arguments, Function
 from ..exceptions import ActorUnavailableError, PendingCallsLimitExceeded, RuntimeEnvSetupError
 from ..failure import pack_error, unpack_exception
-from ..options import ActorOptions, MethodOptions
-from ..refs import ObjectRef
+from ..options import STREAMING, ActorOptions, MethodOptions
 from ..reports import TaskReport
 from ..results import died
 from ..scheduling import SchedulingStrategy
@@ -18,11 +18,11 @@ from ..serialization import take_out_refs
 from ..story_events import AGAIN
 from . import messages as m
 from .call_reports import call_groups, call_rows
-from .calls import Pending
+from .calls import Extras, Pending, again_with_arguments, await_slots, cancelled, failed_slot, finish, slot_values
 from .client import Client
 from .connection import Connection
 from .log_keeper import KeptLog, handle_logs
-from .task_calls import again_with_arguments, await_slots, failed_slot, finish, slot_values
+from .streams import open_stream
 
 
 class Constructor:
@@ -101,7 +101,6 @@ class ActorCalls:
     def __init__(self, client: Client) -> None:
         self._client = client
         self.links: dict[bytes, Link] = {}
-        self._running: dict[bytes, Link] = {}
         client.handlers[m.ActorState] = lambda node, message: self.on_state(message)
         client.on_death.append(self._on_death)
         client.recovery.resubmit_call = self._resubmit
@@ -109,8 +108,8 @@ class ActorCalls:
 
     # Calling ----------------------------------------------------------------------------------------------------
 
-    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[ObjectRef]:
-        """Queue a call; return references to what it will return.
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
+        """Queue a call; return references to what it will return, or the generator of them.
 
         Raises:
             PendingCallsLimitExceeded: too many calls of this process have not been answered.
@@ -127,11 +126,17 @@ class ActorCalls:
             link = self.links.get(actor.id) or self._watch(actor)
             if actor.max_pending_calls > 0:
                 self._check_room(link, actor, method, packed)
-            ids = client.new_ids(num_returns or 1)
-            refs = [client.new_ref(object_id) for object_id in ids] if num_returns else []
+            ids = client.new_ids(max(num_returns, 1))
+            refs: list[Any] = [client.new_ref(object_id) for object_id in ids] if num_returns else []
             keeps = [*slots, *inner] if actor.lifetime is None else [actor.lifetime, *slots, *inner]
             pending = Pending(method, None, ids, packed, slots, keeps, retries)
-            pending.options, pending.link = options, link
+            pending.link = link
+            client.calls[pending.task] = pending
+            if not options.is_plain:
+                options.check_checkpoints(f"{actor.class_name}.{method}", actor.checkpointed)
+                pending.extras = Extras.of_method(options)
+                if num_returns == STREAMING:
+                    refs = [open_stream(client, pending, refs[0], self)]
             link.queue.append(pending)
             if slots:
                 await_slots(client, pending, lambda: self._pump(link))
@@ -178,17 +183,14 @@ class ActorCalls:
         slots: list[m.Value] = []
         if pending.slots or pending.arguments.refs:
             slots = slot_values(client, pending, link.process)
-        options, extras = pending.options, None
-        assert options is not None
-        if options.concurrency_group is not None or options.name is not None:
-            extras = m.CallExtras(options.name, options.concurrency_group)
-        message = m.Call(pending.task, pending.name, pending.arguments, slots, len(pending.returns), extras)
+        message = m.Call(pending.task, pending.name, pending.arguments, slots, len(pending.returns))
+        if pending.extras is not None:
+            pending.extras.apply(message)
         if connection.post(message):
             # While the actor is busy there is no hurry: its next reply, at the latest, has this flushed.
             client.reactor.flush_soon(connection) if link.inflight else connection.flush()
         pending.sent = time.monotonic()
         link.inflight[pending.task] = pending
-        self._running[pending.task] = link
 
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         """End an actor at once."""
@@ -218,33 +220,53 @@ class ActorCalls:
         """Yield the same, counted by actor, method and state."""
         return call_groups(self.links.values())
 
+    def withdraw(self, pending: Pending) -> bool:
+        """Take a call out of its queue; False if it was sent to the actor already."""
+        link = pending.link
+        if pending.task in link.inflight:
+            return False
+        (link.interrupted if pending in link.interrupted else link.queue).remove(pending)
+        self._pump(link)
+        return True
+
+    def tell(self, pending: Pending, message: m._Message) -> None:
+        """Send a message to the actor, if it has the call."""
+        link = pending.link
+        if link.connection is not None and pending.task in link.inflight:
+            link.connection.send(message)
+
     # Events -----------------------------------------------------------------------------------------------------
 
-    def on_reply(self, peer: Connection, message: m.Reply) -> bool:
-        """Event: a call has ended. False if it is not one of ours."""
-        link = self._running.pop(message.task, None)
-        if link is None:
-            return False
-        pending = link.inflight.pop(message.task)
+    def on_reply(self, peer: Connection, pending: Pending, message: m.Reply) -> None:
+        """Event: a call has ended."""
+        link = pending.link
+        del link.inflight[message.task]
         if link.log is not None:
             link.log.ran(pending)
         finish(self._client, pending, message.values, peer.peer, message.seconds)
-        return True
 
-    def on_argument_lost(self, message: m.ArgumentLost) -> bool:
-        """Event: a call could not read an argument and was not run. False if it is not one of ours."""
-        link = self._running.pop(message.task, None)
-        if link is None:
-            return False
-        pending = link.inflight.pop(message.task)
+    def on_try_again(self, pending: Pending, failure: m.Value) -> None:
+        """Event: a call has raised an exception after which it is to be made again."""
+        link = pending.link
+        del link.inflight[pending.task]
+        if pending.use_retry():
+            self._client.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
+            link.queue.appendleft(pending)
+            self._pump(link)
+        else:
+            finish(self._client, pending, [failure] * len(pending.returns))
+
+    def on_argument_lost(self, pending: Pending, message: m.ArgumentLost) -> None:
+        """Event: a call could not read an argument and was not run."""
+        del pending.link.inflight[message.task]
         if again_with_arguments(self._client, pending, message.span):
             self._resubmit(pending)
-        return True
 
     def _resubmit(self, pending: Pending) -> None:
         """Make a call again, before those that wait."""
         link = pending.link
         assert link is not None
+        self._client.calls[pending.task] = pending
         link.queue.appendleft(pending)
         if pending.slots:
             await_slots(self._client, pending, lambda: self._pump(link))
@@ -254,8 +276,6 @@ class ActorCalls:
         for link in self.links.values():
             if link.process == process:
                 link.interrupted = list(link.inflight.values())
-                for task in link.inflight:
-                    del self._running[task]
                 link.inflight, link.process, link.connection = {}, None, None
                 if link.state == "dead":
                     self._settle_interrupted(link)
@@ -278,7 +298,9 @@ class ActorCalls:
         """Decide about the calls that were under way when the actor's process died."""
         again = []
         for pending in link.interrupted:
-            if link.state == "dead":
+            if pending.cancelled:
+                finish(self._client, pending, [cancelled(pending)] * len(pending.returns))
+            elif link.state == "dead":
                 self._fail_dead(link, pending)
             elif pending.use_retry():
                 again.append(pending)

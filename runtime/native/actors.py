@@ -21,12 +21,11 @@ from ..options import ActorOptions, MethodOptions
 from ..serialization import take_out_refs
 from . import messages as m
 from .actor_calls import ActorCalls, Constructor, Link
-from .calls import Pending
+from .calls import Pending, arguments_lost, await_slots, failed_slot, slot_values
 from .client import Client
 from .environments import Environments
 from .group_calls import GroupCalls
 from .log_keeper import KeptLog
-from .task_calls import arguments_lost, await_slots, failed_slot, slot_values
 
 
 def pack_identity(actor: ActorId, name: str | None, namespace: str) -> bytes:

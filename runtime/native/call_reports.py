@@ -88,8 +88,8 @@ def _counted(
 
 
 def _call_name(pending: Pending) -> str:
-    named = pending.options.name if pending.options is not None else None
-    return named or f"{pending.link.name}.{pending.name}"
+    told = None if pending.extras is None else pending.extras.told
+    return (told and told.name) or f"{pending.link.name}.{pending.name}"
 
 
 def call_rows(client: Client, links: Iterable[Link]) -> Iterator[TaskReport]:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,8 @@ from ..refs import ObjectRef, short
 from ..story_events import FREED, PUT, RECORD_CALL_SITES, call_site
 from . import messages as m
 from .board import Board
+from .calls import Pending
+from .completion import Futures
 from .connection import Connection
 from .links import Links
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_of, size_of
@@ -39,6 +40,7 @@ class Client(Links):
     Attributes:
         pinned: references that live as long as this process.
         recovery: what is done about lost objects.
+        calls: this process's calls that have not ended, by task.
         on_gone: what to do once no reference to an object is left in this process.
         before_block, after_block: called around every wait that blocks.
         waits: threads that wait: name, since when (monotonic seconds), objects, how many of them are wanted.
@@ -55,6 +57,8 @@ class Client(Links):
         os.close(self.board_fd)
         self.store = Store(self.me, board, self.welcome.node_pid, self._hand_over)
         self.dropped: deque[bytes] = deque()
+        self.calls: dict[bytes, Pending] = {}
+        self.futures = Futures(self)
         self.on_gone: dict[bytes, Callable[[], object]] = {}
         self.pinned: set[ObjectRef] = set()
         self.before_block: Callable[[], None] = lambda: None
@@ -324,21 +328,26 @@ class Client(Links):
             failed = stop_at_failure and record.value is not None and record.value.failed
             waiter.finish() if failed else waiter.notify()
 
+        callbacks: list[tuple[Record, Callable[[], None]]] = []
         with self.lock:
-            records = [self.objects.records[ref.id] for ref in refs]
-            callbacks = [partial(arrived, record) for record in records]
-            for ref, record, callback in zip(refs, records, callbacks, strict=True):
-                if self.record_of(ref, callback).value is not None:
-                    arrived(record)
+            known = self.objects.records
+            records = [known[ref.id] for ref in refs]
+            for ref, record in zip(refs, records, strict=True):
+                if record.value is None:
+                    callback: Callable[[], None] = partial(arrived, record)
+                    if self.record_of(ref, callback).value is None:
+                        callbacks.append((record, callback))
+                        continue
+                arrived(record)
             if not waiter.ready:
                 self.check()
         if not waiter.ready and timeout != 0:
             self._block_known(waiter, timeout, refs, count)
         elif timeout == 0:
-            self._block(waiter, time.monotonic() + 0.0005)  # what has arrived already counts
+            self.block(waiter, time.monotonic() + 0.0005)  # what has arrived already counts
         if not waiter.ready:
             with self.lock:
-                for record, callback in zip(records, callbacks, strict=True):
+                for record, callback in callbacks:
                     if record.waiters and callback in record.waiters:
                         record.waiters.remove(callback)
         return records
@@ -348,11 +357,12 @@ class Client(Links):
         now = time.monotonic()
         self.waits[waiter] = (threading.current_thread().name, now, [ref.id for ref in refs], count)
         try:
-            self._block(waiter, None if timeout is None else now + timeout)
+            self.block(waiter, None if timeout is None else now + timeout)
         finally:
             del self.waits[waiter]
 
-    def _block(self, waiter: Waiter, deadline: float | None) -> None:
+    def block(self, waiter: Waiter, deadline: float | None) -> None:
+        """Wait until the waiter is ready or it is `deadline` (monotonic seconds); inside a task its CPU is free."""
         if waiter.ready:
             return
         self.before_block()
@@ -361,31 +371,17 @@ class Client(Links):
         finally:
             self.after_block()
 
-    def future(self, ref: ObjectRef) -> Future:
-        """Return a future of a value; it is set by whichever thread reads."""
-        future: Future = Future()
-        future.set_running_or_notify_cancel()
+    def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
+        """Call `action` once a value is there: now, or in whichever thread reads, so it must be short and not raise."""
         with self.lock:
-            self._fill_later(future, ref)
-        return future
-
-    def _fill_later(self, future: Future, ref: ObjectRef) -> None:
-        fill = partial(self._fill, future, ref)
-        if self.record_of(ref, fill).value is not None:
-            fill()
-
-    def _fill(self, future: Future, ref: ObjectRef) -> None:
-        try:
-            future.set_result(self.store.load(self.objects.records[ref.id].value))  # type: ignore[arg-type]
-        except StaleBlockError as loss:
-            self.recovery.lost(ref.id, loss.span)
-            self._fill_later(future, ref)
-        except BaseException as error:  # whatever the task raised belongs to whoever asks the future
-            future.set_exception(error)
+            there = self.record_of(ref, action).value is not None
+        if there:
+            action()
 
     def close(self) -> None:
         """Close all connections, and let go of shared memory."""
         super().close()
+        self.futures.close()
         self.store.close()
 
 

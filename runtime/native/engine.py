@@ -15,6 +15,7 @@ from . import messages as m
 from .actor_calls import ActorCalls
 from .actors import Actors
 from .client import Client
+from .completion import ReadyQueue
 from .connection import Connection
 from .environments import Environments
 from .group_calls import GroupCalls
@@ -102,7 +103,7 @@ class NativeEngine:
             lambda: chain(self._tasks.report(), self._calls.report()),
             lambda: chain(self._tasks.report_groups(), self._calls.report_groups()),
         )
-        client.handlers[m.Reply] = self._on_reply
+        client.handlers |= {m.Reply: self._on_reply, m.TryAgain: self._on_try_again, m.Item: self._on_item}
         client.handlers[m.ArgumentLost] = self._on_argument_lost
         self.adopt = client.adopt
         self.borrow = client.borrow
@@ -111,7 +112,8 @@ class NativeEngine:
         self.put = client.put
         self.note = client.note
         self.wait = client.wait
-        self.future = client.future
+        self.future = client.futures.of
+        self.when_ready = client.when_ready
         self.submit = self._tasks.submit
         self.call = self._calls.call
         self.create_actor = self._actors.create
@@ -124,10 +126,34 @@ class NativeEngine:
         self.current_group = groups.current
 
     def _on_reply(self, peer: Connection, message: m.Reply) -> None:
-        if not self._tasks.on_reply(peer, message) and not self._calls.on_reply(peer, message):
-            for value in message.values:  # it was given up meanwhile
-                self.client.adopt_all(value, peer.peer)
-                self.client.objects.discard(value)
+        pending = self.client.calls.get(message.task)
+        if pending is None:
+            self._give_up(message.values, peer)
+        elif pending.function is None:
+            self._calls.on_reply(peer, pending, message)
+        else:
+            self._tasks.on_reply(peer, pending, message)
+
+    def _on_try_again(self, peer: Connection, message: m.TryAgain) -> None:
+        pending = self.client.calls.get(message.task)
+        if pending is not None:
+            (self._calls if pending.function is None else self._tasks).on_try_again(pending, message.failure)
+
+    def _on_item(self, peer: Connection, message: m.Item) -> None:
+        pending = self.client.calls.get(message.task)
+        if pending is not None and pending.extras is not None:
+            pending.extras.stream.on_item(message.index, message.value, peer.peer)
+        else:
+            self._give_up([message.value], peer)
+
+    def _give_up(self, values: list[m.Value], peer: Connection) -> None:
+        for value in values:  # nobody wants them any more
+            self.client.adopt_all(value, peer.peer)
+            self.client.objects.discard(value)
+
+    def ready_queue(self) -> ReadyQueue:
+        """Return a queue of references in the order in which their values arrive."""
+        return ReadyQueue(self.client)
 
     def _read_node(self) -> None:
         assert self._node is not None
@@ -135,8 +161,11 @@ class NativeEngine:
             self.client.reactor.unwatch(self._node.fileno())
 
     def _on_argument_lost(self, peer: Connection, message: m.ArgumentLost) -> None:
-        if not self._tasks.on_argument_lost(message) and not self._calls.on_argument_lost(message):
+        pending = self.client.calls.get(message.task)
+        if pending is None:
             self._actors.on_argument_lost(peer.peer or b"", message)
+        else:
+            (self._calls if pending.function is None else self._tasks).on_argument_lost(pending, message)
 
     def where(self) -> str:
         """Return the text that says where this process runs."""

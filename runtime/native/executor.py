@@ -15,8 +15,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import cloudpickle
+
 from ..exceptions import ObjectLostError
 from ..failure import pack_exception
+from ..options import STREAMING
 from ..refs import ObjectRef
 from ..remote import load_function
 from ..results import split_returns
@@ -27,6 +30,7 @@ from . import messages as m
 from .connection import Connection
 from .engine import NativeEngine
 from .objects import owner_of
+from .producing import Producer
 from .restorable import Restorable
 from .views import StaleBlockError
 
@@ -80,6 +84,7 @@ class Executor:
 
     def __init__(self, engine: NativeEngine) -> None:
         self._engine, self._client = engine, engine.client
+        self._producer = Producer(engine.client, self._pack)
         self.actor: Any = None
         self.class_name: str | None = None
         self.flush: Callable[[Connection], None] = Connection.flush
@@ -92,36 +97,43 @@ class Executor:
         if self.restorable is not None and self.restorable.answered(item.caller, item.message.task):
             item.refs = []
             return
+        failure: Exception | None = None
         try:
             values = self._succeed(item, self._begin(item))
         except StaleBlockError as loss:
             self.give_back(item, loss.span)
             return
         except Exception as error:  # a task's exception is a value
-            values = self._fail(item, error)
+            failure, values = error, self._fail(item, error)
         except SystemExit as request:
             self.leave(item.name, request)
             return
         finally:
             self._note_end(item.message.task)
-        self._end(item, values)
+        self._end(item, values, failure)
 
     async def run_async(self, item: Item) -> None:
         """Run a call on the event loop of this thread, and reply."""
+        failure: BaseException | None = None
         try:
             result = self._begin(item)
-            values = self._succeed(item, await result if inspect.iscoroutine(result) else result)
+            if inspect.iscoroutine(result):
+                result = await result
+            if item.message.num_returns == STREAMING:
+                values = await self._producer.produce_async(item.caller, item.message, result)
+            else:
+                values = self._succeed(item, result)
         except StaleBlockError as loss:
             self.give_back(item, loss.span)
             return
         except (Exception, asyncio.CancelledError) as error:  # a task's exception is a value
-            values = self._fail(item, error)
+            failure, values = error, self._fail(item, error)
         except SystemExit as request:
             self.leave(item.name, request)
             return
         finally:
             self._note_end(item.message.task)
-        self._end(item, values)
+        self._end(item, values, failure)
 
     def construct(self, message: m.Construct, cls: type) -> None:
         """Make the actor; raises what the constructor raises."""
@@ -208,6 +220,8 @@ class Executor:
     def _succeed(self, item: Item, result: Any) -> list[m.Value]:
         """Return the values to reply with; raises what a wrong or unpicklable result raises."""
         count = item.message.num_returns
+        if count == STREAMING:
+            return self._producer.produce(item.caller, item.message, result, lambda step: step())
         returned = [result] if count == 1 else split_returns(item.name, result, count)
         return [self._pack(value, item.caller) for value in returned]
 
@@ -221,21 +235,32 @@ class Executor:
     def _fail(self, item: Item, error: BaseException) -> list[m.Value]:
         """Return the values that stand for an exception."""
         failure = m.Value(pack_exception(error, item.name, self._engine.where()), failed=True)
-        return [failure] * item.message.num_returns
+        return [failure] * abs(item.message.num_returns)  # that of a stream is -1
 
     def _note_end(self, task: bytes) -> None:
         begun = self._client.executing.pop(task, None)
         if begun is not None:
             self._client.note((time.perf_counter(), RAN, task, begun))
 
-    def _end(self, item: Item, values: list[m.Value]) -> None:
-        """Send the reply."""
+    @staticmethod
+    def _is_to_be_run_again(item: Item, error: BaseException) -> bool:
+        """Return whether the caller wants it to be run again after such an exception."""
+        extras = item.message.extras
+        if extras is None or extras.retry is None:
+            return False
+        return isinstance(error, cloudpickle.loads(extras.retry) if extras.retry else Exception)
+
+    def _end(self, item: Item, values: list[m.Value], error: BaseException | None = None) -> None:
+        """Send the reply; `error`: what the values stand for, if it has failed."""
         client = self._client
         reply = m.Reply(item.message.task, values, time.perf_counter() - item.started)
         if self.restorable is not None:
             self.restorable.end(item.caller, item.message, reply)
             item.refs = []
             return
+        answer: m._Message = reply
+        if error is not None and self._is_to_be_run_again(item, error):
+            answer = m.TryAgain(item.message.task, values[0])
         item.refs = []
         with client.lock:
             peer = client.peer(item.caller)
@@ -243,5 +268,5 @@ class Executor:
                 for value in values:
                     client.objects.discard(value)
                 client.act()
-            elif peer.post(reply):
+            elif peer.post(answer):
                 self.flush(peer)

@@ -51,6 +51,7 @@ class Leasing:
         self.handlers: dict[type, Callable[..., None]] = {
             m.WantLeases: self._on_want_leases,
             m.ReturnLease: self._on_return_lease,
+            m.KillWorker: self._on_kill_worker,
             m.Blocked: lambda process, message: self._set_blocked(process, True),
             m.Unblocked: lambda process, message: self._set_blocked(process, False),
             m.AskResources: lambda process, message: tell(process, m.Resources(scheduler.available())),
@@ -123,18 +124,27 @@ class Leasing:
     def _gpus_of(self, worker: Process) -> list[str]:
         return [] if worker.lease is None else [self._gpus[index] for index in worker.lease.gpus]
 
-    def _on_return_lease(self, process: m.ProcessId, message: m.ReturnLease) -> None:
-        worker = self._workers.processes.get(message.worker)
-        if worker is not None and worker.lease is not None and worker.lease.asker == process:
-            self._end(worker)
+    def _leased_to(self, process: m.ProcessId, worker_id: m.ProcessId) -> Process | None:
+        worker = self._workers.processes.get(worker_id)
+        return worker if worker is not None and worker.lease is not None and worker.lease.asker == process else None
 
-    def _end(self, worker: Process) -> None:
+    def _on_return_lease(self, process: m.ProcessId, message: m.ReturnLease) -> None:
+        worker = self._leased_to(process, message.worker)
+        if worker is not None:
+            self._end(worker, message.reusable)
+
+    def _on_kill_worker(self, process: m.ProcessId, message: m.KillWorker) -> None:
+        worker = self._leased_to(process, message.worker)
+        if worker is not None:
+            worker.kill()
+
+    def _end(self, worker: Process, reusable: bool = True) -> None:
         lease, worker.lease = worker.lease, None
         assert lease is not None
         self._scheduler.release(lease)
         self._idle.append(worker)
         # CUDA keeps to the devices that it saw first, and a worker that idles must not keep a device's memory.
-        if lease.gpus:
+        if lease.gpus or not reusable:
             self._dismiss(self._idle.pop())
         elif len(self._idle) > self._most_idle:
             self._dismiss(self._idle.pop(0))

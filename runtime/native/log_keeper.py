@@ -66,7 +66,7 @@ class KeptLog:
             [ref for ref in pending.keeps if ref.id != lifetime],
             0,
         )
-        kept.options = pending.options
+        kept.extras = pending.extras
         pending.arguments = m.Value(b"")
         self._log.ran(pending.task, kept, in_doubt=False)
 
@@ -124,8 +124,8 @@ class KeptLog:
         entries = []
         for entry in log.entries:
             if isinstance(entry.call, Pending):
-                pending, options = entry.call, entry.call.options
-                extras = None if options is None or options.name is None else m.CallExtras(options.name)
+                pending = entry.call
+                extras = None if pending.extras is None else pending.extras.told
                 slots = slot_values(client, pending, process)
                 call = m.Call(entry.task, pending.name, pending.arguments, slots, len(pending.returns), extras)
             else:

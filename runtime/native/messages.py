@@ -96,7 +96,14 @@ class Recall(_Message):
 
 
 class ReturnLease(_Message):
-    """I don't need that worker any more."""
+    """I don't need that worker any more; `reusable`: others may have it."""
+
+    worker: ProcessId
+    reusable: bool = True
+
+
+class KillWorker(_Message):
+    """Kill the worker that I have leased: the task that it runs was cancelled, and it does not listen."""
 
     worker: ProcessId
 

@@ -20,8 +20,31 @@ class Function(_Message):
     payload: bytes
 
 
+class CallExtras(msgspec.Struct, array_like=True, gc=False):
+    """What few calls say.
+
+    Attributes:
+        name: a name for messages.
+        concurrency_group: instead of the method's.
+        retry: after which exceptions to answer with TryAgain: a pickled tuple of types, b"" for all; None: after none.
+        skip: of a stream: so many of its first values have arrived in an earlier attempt.
+        taken: of a stream: so many of its values were taken.
+        window: of a stream: how many values may wait to be taken; 0: any number.
+    """
+
+    name: str | None = None
+    concurrency_group: str | None = None
+    retry: bytes | None = None
+    skip: int = 0
+    taken: int = 0
+    window: int = 0
+
+
 class Push(_Message):
-    """Run a task on the worker that the sender has leased. `slots` are the values of arguments that were references."""
+    """Run a task on the worker that the sender has leased. `slots` are the values of arguments that were references.
+
+    `num_returns` is -1 for a stream of values, which come as Items.
+    """
 
     task: ObjectId
     function: bytes
@@ -29,6 +52,7 @@ class Push(_Message):
     arguments: Value
     slots: list[Value]
     num_returns: int
+    extras: CallExtras | None = None
 
 
 class Construct(_Message):
@@ -44,13 +68,6 @@ class Construct(_Message):
     concurrency_groups: dict[str, int]
     restarts: int = 0
     restoration: Restoration | None = None
-
-
-class CallExtras(msgspec.Struct, array_like=True, gc=False):
-    """What few calls say: a name for messages, a concurrency group instead of the method's."""
-
-    name: str | None = None
-    concurrency_group: str | None = None
 
 
 class Call(_Message):
@@ -70,6 +87,53 @@ class Reply(_Message):
     task: ObjectId
     values: list[Value]
     seconds: float
+
+
+class TryAgain(_Message):
+    """A task has raised one of the exceptions after which its caller wants it to be run again."""
+
+    task: ObjectId
+    failure: Value
+
+
+class Item(_Message):
+    """The next value of a task's stream; `index` counts from 0."""
+
+    task: ObjectId
+    index: int
+    value: Value
+
+
+class Taken(_Message):
+    """So many values of that task's stream have been taken, in all; only said where there is a window."""
+
+    task: ObjectId
+    count: int
+
+
+class StopStream(_Message):
+    """Nobody wants more values of that task's stream."""
+
+    task: ObjectId
+
+
+class CancelTask(_Message):
+    """To who runs a task, from its caller: don't begin it, or interrupt it; `force`: end with it.
+
+    `recursive`: cancel also what it has submitted.
+    """
+
+    task: ObjectId
+    force: bool
+    recursive: bool
+
+
+class CancelObject(_Message):
+    """To an object's owner, from a borrower: cancel the task that makes it."""
+
+    object: ObjectId
+    force: bool
+    recursive: bool
 
 
 class Bounced(_Message):

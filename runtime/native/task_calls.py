@@ -8,23 +8,34 @@ queue here, and a task of a millisecond must not wait for a round trip.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from ..engine import Arguments, Function
-from ..exceptions import ObjectLostError, RuntimeEnvSetupError, WorkerCrashedError
-from ..failure import pack_error, type_of_failure
-from ..options import TaskOptions
-from ..refs import ObjectRef
+from ..exceptions import RuntimeEnvSetupError, WorkerCrashedError
+from ..failure import pack_error
+from ..options import STREAMING, TaskOptions
 from ..reports import TaskReport
 from ..serialization import take_out_refs
-from ..story_events import AGAIN, BOUNCED, ENDED
+from ..story_events import AGAIN, BOUNCED
 from . import messages as m
 from .call_reports import task_groups, task_rows
-from .calls import Pending, remember
+from .calls import (
+    Extras,
+    Pending,
+    again_with_arguments,
+    await_slots,
+    cancelled,
+    failed_slot,
+    finish,
+    remember,
+    slot_values,
+)
 from .client import Client
 from .connection import Connection
 from .environments import Environments
 from .group_calls import GroupCalls
+from .streams import open_stream
 from .task_kinds import Kind, Kinds, WorkerLease
 
 # A lease without work is kept this long, seconds: a loop of `get(f.remote())` must not ask the node each time.
@@ -44,7 +55,6 @@ class TaskCalls:
         self._kinds = kinds = Kinds(client, environments, groups)
         self._by_key = kinds.by_key
         self._awaiting: dict[bytes, tuple[Kind, Pending]] = {}
-        self._running: dict[bytes, tuple[Kind, WorkerLease]] = {}
         self._seconds: dict[bytes, float] = {}
         self._ticking = False
         client.handlers[m.Leased] = self._on_leased
@@ -55,8 +65,8 @@ class TaskCalls:
         groups.on_removed.append(self._on_group_removed)
         client.on_death.append(self._on_death)
 
-    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
-        """Queue a task; return references to what it will return."""
+    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
+        """Queue a task; return references to what it will return, or the generator of them."""
         client = self._client
         kind = self._kinds.of(function, options)
         args, kwargs, slots = take_out_refs(*arguments)
@@ -65,15 +75,20 @@ class TaskCalls:
             client.check()
             client.settle_drops()
             ids = client.new_ids(max(options.num_returns, 1))
-            refs = [client.new_ref(object_id) for object_id in ids] if options.num_returns else []
+            refs: list[Any] = [client.new_ref(object_id) for object_id in ids] if options.num_returns else []
             keeps = [*slots, *inner, *function.captured] if slots or inner or function.captured else []
             pending = Pending(function.name, function, ids, packed, slots, keeps, options.max_retries)
             pending.kind = kind
+            if not options.is_plain:
+                pending.extras = Extras.of_task(options)
+                if options.num_returns == STREAMING:
+                    refs = [open_stream(client, pending, refs[0], self)]
             self._submit(pending)
         return refs
 
     def _submit(self, pending: Pending) -> None:
         """Queue a task once its arguments are there."""
+        self._client.calls[pending.task] = pending
         if pending.slots and await_slots(self._client, pending, lambda: self._arguments_came(pending)):
             self._awaiting[pending.task] = (pending.kind, pending)
         else:
@@ -88,8 +103,9 @@ class TaskCalls:
         return task_groups(self._by_key.values(), self._awaiting.values())
 
     def _arguments_came(self, pending: Pending) -> None:
-        kind, _ = self._awaiting.pop(pending.task)
-        self._enqueue(kind, pending)
+        found = self._awaiting.pop(pending.task, None)
+        if found is not None:  # else it was cancelled
+            self._enqueue(*found)
 
     def _enqueue(self, kind: Kind, pending: Pending) -> None:
         failure = kind.failure or failed_slot(self._client, pending)
@@ -145,12 +161,23 @@ class TaskCalls:
             slot_values(client, pending, lease.worker),
             len(pending.returns),
         )
+        if pending.extras is not None:
+            self._push_extras(lease, pending, pending.extras, message)
         if connection.post(message):
             # While the worker is busy there is no hurry: its next reply, at the latest, has this flushed.
             client.reactor.flush_soon(connection) if lease.inflight else connection.flush()
         pending.sent = time.monotonic()
         lease.inflight[pending.task] = pending
-        self._running[pending.task] = (kind, lease)
+        pending.lease = lease
+
+    @staticmethod
+    def _push_extras(lease: WorkerLease, pending: Pending, extras: Extras, message: m.Push) -> None:
+        extras.apply(message)
+        if extras.max_calls:
+            assert pending.function is not None
+            lease.calls = lease.calls or {}
+            lease.calls[pending.function.id] = count = lease.calls.get(pending.function.id, 0) + 1
+            lease.recalled = lease.recalled or count >= extras.max_calls
 
     # Events -----------------------------------------------------------------------------------------------------
 
@@ -176,20 +203,28 @@ class TaskCalls:
             finish(self._client, pending, [m.Value(pack_error(error), failed=True)] * len(pending.returns))
         self._pump(kind)
 
-    def on_reply(self, peer: Connection, message: m.Reply) -> bool:
-        """Event: a task has ended. False if it is not one of ours."""
-        found = self._running.pop(message.task, None)
-        if found is None:
-            return False
-        kind, lease = found
-        pending = lease.inflight.pop(message.task)
+    def on_reply(self, peer: Connection, pending: Pending, message: m.Reply) -> None:
+        """Event: a task has ended."""
+        kind, lease = pending.kind, pending.lease
+        del lease.inflight[message.task]
+        pending.lease, lease.stuck = None, False
         self._note_time(pending, message.seconds)
         finish(self._client, pending, message.values, peer.peer, message.seconds)
         self._has_ended(kind, lease)
-        return True
+
+    def on_try_again(self, pending: Pending, failure: m.Value) -> None:
+        """Event: a task has raised an exception after which it is to be run again."""
+        kind, lease = pending.kind, pending.lease
+        del lease.inflight[pending.task]
+        pending.lease, lease.stuck = None, False
+        if pending.use_retry():
+            self._client.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
+            kind.queue.append(pending)
+        else:
+            finish(self._client, pending, [failure] * len(pending.returns))
+        self._has_ended(kind, lease)
 
     def _has_ended(self, kind: Kind, lease: WorkerLease) -> None:
-        lease.stuck = False
         if kind.queue:
             self._pump(kind)
         if not lease.inflight:
@@ -199,17 +234,14 @@ class TaskCalls:
             else:
                 self._tick_soon()
 
-    def on_argument_lost(self, message: m.ArgumentLost) -> bool:
-        """Event: a task could not read an argument and was not run. False if it is not one of ours."""
-        found = self._running.pop(message.task, None)
-        if found is None:
-            return False
-        kind, lease = found
-        pending = lease.inflight.pop(message.task)
+    def on_argument_lost(self, pending: Pending, message: m.ArgumentLost) -> None:
+        """Event: a task could not read an argument and was not run."""
+        kind, lease = pending.kind, pending.lease
+        del lease.inflight[message.task]
+        pending.lease, lease.stuck = None, False
         if again_with_arguments(self._client, pending, message.span):
             self._submit(pending)
         self._has_ended(kind, lease)
-        return True
 
     def _note_time(self, pending: Pending, seconds: float) -> None:
         assert pending.function is not None
@@ -222,13 +254,13 @@ class TaskCalls:
     def _on_bounced(self, worker: Connection, message: m.Bounced) -> None:
         kinds = set()
         for task in reversed(message.tasks):
-            found = self._running.pop(task, None)
-            if found is not None:
-                kind, lease = found
-                lease.stuck = True
-                self._client.note((time.monotonic(), BOUNCED, task, lease.worker))
-                kind.queue.appendleft(lease.inflight.pop(task))
-                kinds.add(kind)
+            pending = self._client.calls.get(task)
+            if pending is not None and pending.lease is not None:
+                pending.lease.stuck = True
+                self._client.note((time.monotonic(), BOUNCED, task, pending.lease.worker))
+                del pending.lease.inflight[task]
+                kinds.add(pending.kind)
+                self._queue_again([pending])
         for kind in kinds:
             self._pump(kind)
 
@@ -240,19 +272,26 @@ class TaskCalls:
 
     def _rescue(self, kind: Kind, tasks: list[Pending], reason: str) -> None:
         """Queue again what a dead worker had; only the first task was running and can be to blame."""
-        for pending in tasks:
-            del self._running[pending.task]
-        if tasks and not tasks[0].use_retry():
+        if tasks and not tasks[0].cancelled and not tasks[0].use_retry():
             guilty = tasks.pop(0)
             error = WorkerCrashedError(
-                f"task {guilty.name} has no retries left: {reason}. "
+                f"task {guilty.name} has no retries left{guilty.attempts()}: {reason}. "
                 "Raise max_retries if the crash is not the task's own fault"
             )
             finish(self._client, guilty, [m.Value(pack_error(error), failed=True)] * len(guilty.returns))
         for pending in tasks:
             self._client.note((time.monotonic(), AGAIN, pending.task, reason))
-        kind.queue.extendleft(reversed(tasks))
+        self._queue_again(tasks)
         self._pump(kind)
+
+    def _queue_again(self, tasks: list[Pending]) -> None:
+        """Put tasks before all others of their kind, but for those that were cancelled meanwhile."""
+        for pending in reversed(tasks):
+            pending.lease = None
+            if pending.cancelled:
+                finish(self._client, pending, [cancelled(pending)] * len(pending.returns))
+            else:
+                pending.kind.queue.appendleft(pending)
 
     def _on_group_removed(self, group: bytes) -> None:
         """Event: a placement group is gone: what was to run in it, or ran, fails."""
@@ -262,12 +301,31 @@ class TaskCalls:
             failed = list(kind.queue)
             for lease in kind.leases.values():
                 failed += lease.inflight.values()
-                for task in lease.inflight:
-                    del self._running[task]
             kind.queue.clear()
             kind.leases.clear()
             for pending in failed:
                 finish(self._client, pending, [failure] * len(pending.returns))
+
+    # Cancelling -------------------------------------------------------------------------------------------------
+
+    def withdraw(self, pending: Pending) -> bool:
+        """Take a task out of its queue; False if it was sent to a worker already."""
+        if pending.lease is not None:
+            return False
+        if self._awaiting.pop(pending.task, None) is None:
+            pending.kind.queue.remove(pending)
+            self._pump(pending.kind)
+        return True
+
+    def tell(self, pending: Pending, message: m._Message) -> None:
+        """Send a message to the worker that has the task, if one has."""
+        if pending.lease is not None:
+            pending.lease.connection.send(message)
+
+    def kill_worker(self, pending: Pending) -> None:
+        """Have the node kill the worker if it is the task that it runs."""
+        if pending.lease is not None and next(iter(pending.lease.inflight)) == pending.task:
+            self._client.node.send(m.KillWorker(pending.lease.worker))
 
     # Giving leases back -----------------------------------------------------------------------------------------
 
@@ -281,7 +339,8 @@ class TaskCalls:
 
     def _return(self, kind: Kind, lease: WorkerLease) -> None:
         del kind.leases[lease.worker]
-        self._client.node.send(m.ReturnLease(lease.worker))
+        # Calls of functions that may be called only so often in one process are counted here, not by the next holder.
+        self._client.node.send(m.ReturnLease(lease.worker, reusable=lease.calls is None))
 
     def _tick_soon(self) -> None:
         if not self._ticking:
@@ -303,78 +362,3 @@ class TaskCalls:
                         idle = True
             if idle:
                 self._tick_soon()
-
-
-def await_slots(client: Client, pending: Pending, then: Callable[[], None]) -> bool:
-    """Call `then` once all arguments that were references have values; False if they have them now."""
-
-    def arrived() -> None:
-        pending.missing -= 1
-        if pending.missing == 0:
-            then()
-
-    # Counted one up, so that nothing happens before all have been looked at.
-    pending.missing = 1
-    for ref in pending.slots:
-        pending.missing += 1
-        if client.record_of(ref, arrived).value is not None:
-            pending.missing -= 1
-    pending.missing -= 1
-    return pending.missing > 0
-
-
-def failed_slot(client: Client, pending: Pending) -> m.Value | None:
-    """Return the first argument that is a failure: the call fails with it."""
-    values: Iterable[m.Value | None] = (client.objects.records[ref.id].value for ref in pending.slots)
-    return next((value for value in values if value is not None and value.failed), None)
-
-
-def slot_values(client: Client, pending: Pending, to: bytes) -> list[m.Value]:
-    """Return the values that replace references, lent to the process that the call is about to be sent to."""
-    values = []
-    for ref in pending.slots:
-        value = client.objects.records[ref.id].value
-        assert value is not None
-        client.lend_all(value, to)
-        values.append(value)
-    client.lend_all(pending.arguments, to)
-    return values
-
-
-def finish(
-    client: Client, pending: Pending, values: list[m.Value], by: bytes | None = None, seconds: float = 0.0
-) -> None:
-    """A call has ended: store what it returned, sent `by` a process that ran it so long; let go of what it kept."""
-    link = pending.link
-    if link is None or pending.function is None:  # a constructor has not ended when it is no longer needed
-        error = type_of_failure(values[0].stream) if values and values[0].failed else ""
-        who = ("", pending.name, b"") if link is None else (link.name, pending.name, link.key)
-        times = (pending.submitted, pending.sent, seconds)
-        client.note((time.monotonic(), ENDED, pending.task, (*who, by, *times, len(pending.returns), error)))
-    outside = False
-    for object_id, value in zip(pending.returns, values, strict=False):
-        client.fulfil(object_id, value, by)
-        if value.buffers or type(value.stream) is m.Span:
-            outside = True
-    if outside or pending.task in client.recovery.lineage.tasks:
-        client.recovery.ended(pending)
-        return
-    if pending.arguments.buffers or type(pending.arguments.stream) is m.Span:
-        client.objects.discard(pending.arguments)
-    pending.keeps = pending.slots = []
-
-
-def again_with_arguments(client: Client, pending: Pending, span: m.Span) -> bool:
-    """Have the arguments made again that lie in a lost block; False if the call has failed: they cannot be."""
-    if client.recovery.lost_argument(pending, span):
-        return True
-    finish(client, pending, [m.Value(pack_error(arguments_lost(pending)), failed=True)] * len(pending.returns))
-    return False
-
-
-def arguments_lost(pending: Pending) -> ObjectLostError:
-    """Return the error of a call whose own arguments are in a lost block."""
-    return ObjectLostError(
-        f"{pending.name}: its arguments cannot be read: their block of shared memory is lost. Make the call again, "
-        "or pass what a task has returned: that can be made again"
-    )

@@ -76,7 +76,7 @@ def tables():
         return {
             "records": len(client.objects.records),
             "links": len(calls[1].links),
-            "running": len(calls[0]._running) + len(calls[1]._running),
+            "running": len(client.calls),
             "on_gone": len(client.on_gone),
             "requests": len(client._requests),
             "blocks": client.store._arena.usage()[0] if client.store._arena else 0,

@@ -50,12 +50,11 @@ def test_none_means_the_default():
         (TaskOptions, {"num_cpus": "2"}, "num_cpus='2': want a number"),
         (TaskOptions, {"resources": {"x": -1}}, r"resources\['x'\]=-1: want a number that is not negative"),
         (TaskOptions, {"resources": {"GPU": 1}}, "use num_gpus= for it"),
-        (TaskOptions, {"num_returns": -1}, "num_returns=-1: want an integer of at least 0$"),
+        (TaskOptions, {"num_returns": -1}, "num_returns=-1: want an integer of at least 0, or 'streaming'"),
         (TaskOptions, {"num_returns": True}, "num_returns=True: want an integer"),
         (ActorOptions, {"max_restarts": -2}, r"at least -1 \(-1 means: without limit\)"),
         (ActorOptions, {"name": ""}, "name='': want a string that is not empty"),
         (ActorOptions, {"name": 3}, "name=3: want a string"),
-        (ActorOptions, {"max_task_retries": 1}, "has no effect with max_restarts=0"),
     ],
 )
 def test_bad_options_say_what_is_wanted(kind, given, message):

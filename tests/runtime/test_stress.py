@@ -153,7 +153,7 @@ def left_over():
         client.settle_drops()
         return {
             "records": list(client.objects.records),
-            "running": list(engine._tasks._running) + list(engine._calls._running),
+            "running": list(client.calls),
             "links": list(engine._calls.links),
             "on_gone": list(client.on_gone),
             "requests": list(client._requests),

@@ -1,0 +1,100 @@
+"""Generators of references: what a task or a method that yields its values one by one returns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Protocol
+
+from .context import current_engine
+from .exceptions import GetTimeoutError
+from .refs import ObjectRef, short, until_ready
+
+
+class Stream(Protocol):
+    """The values of one task that have not been taken, as an engine keeps them."""
+
+    def head(self) -> ObjectRef | None:
+        """Return the object that the next value will be, or is; None at the end."""
+
+    def take(self, head: ObjectRef) -> bool:
+        """Take the value, which is there; False if it is the end after all, or another thread was quicker."""
+
+    def completed(self) -> ObjectRef:
+        """Return a reference that is ready when the task has ended."""
+
+    def close(self) -> None:
+        """Drop what was not taken, and have no more made."""
+
+
+class ObjectRefGenerator(Iterator[ObjectRef], AsyncIterator[ObjectRef]):
+    """The references of a stream of values, each as soon as its value is there.
+
+    ``for ref in generator`` and ``async for ref in generator`` wait for the next value; `runtime.wait` takes generators
+    beside references, and counts one as ready when its next value is there or it is at its end. An exception of the
+    task is the last reference: `get` of it raises. The task is stopped when the generator is closed or nobody has it
+    any more; values that were not taken are dropped then.
+
+    It belongs to the process that made the call and cannot be sent to others.
+    """
+
+    __slots__ = ("__weakref__", "_handle", "_stream")
+
+    def __init__(self, stream: Stream, handle: ObjectRef | None = None) -> None:
+        self._stream, self._handle = stream, handle
+
+    def __iter__(self) -> ObjectRefGenerator:
+        return self
+
+    def __next__(self) -> ObjectRef:
+        ref = self.next_ready(None)
+        if ref is None:
+            raise StopIteration
+        return ref
+
+    def next_ready(self, timeout: float | None) -> ObjectRef | None:
+        """Return the next reference, None at the end.
+
+        Args:
+            timeout: seconds to wait for its value; None waits without limit.
+
+        Raises:
+            GetTimeoutError: the time ran out; nothing is lost.
+        """
+        while (head := self._stream.head()) is not None:
+            ready, _ = current_engine().wait([head], 1, timeout)
+            if not ready:
+                raise GetTimeoutError(f"{self!r}: the next value was not ready after {timeout} s")
+            if self._stream.take(head):
+                return head
+        return None
+
+    def __aiter__(self) -> ObjectRefGenerator:
+        return self
+
+    async def __anext__(self) -> ObjectRef:
+        while (head := self._stream.head()) is not None:
+            await until_ready(head, current_engine())
+            if self._stream.take(head):
+                return head
+        raise StopAsyncIteration
+
+    def completed(self) -> ObjectRef:
+        """Return a reference that is ready when the task has ended; `get` of it raises what the task raised."""
+        return self._stream.completed()
+
+    def awaited(self) -> ObjectRef:
+        """Return a reference that is ready when `next` would not wait."""
+        return self._stream.head() or self._stream.completed()
+
+    def close(self) -> None:
+        """Stop the task at its next ``yield``, and drop the values that were not taken."""
+        self._stream.close()
+
+    def __repr__(self) -> str:
+        return "ObjectRefGenerator" if self._handle is None else f"ObjectRefGenerator({short(self._handle.id)})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"{self!r} cannot be sent to another process: its values are taken one by one, by the process that made "
+            "the call. Send the references that it yields, or have a generator of its own made there"
+        )
