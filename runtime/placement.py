@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from .capacity import Capacity
 from .resources import Demand
 
 # Whether many bundles fit is a hard question in general; after so many tries the answer is no.
-_MOST_TRIES = 20_000
+_MOST_TRIES = 3_000
 
 
 def place(bundles: Sequence[Demand], strategy: str, nodes: Sequence[Capacity]) -> list[int] | None:
@@ -28,19 +29,32 @@ def place(bundles: Sequence[Demand], strategy: str, nodes: Sequence[Capacity]) -
         "STRICT_PACK": [(1, many)],
         "STRICT_SPREAD": [(few, 1)],
     }[strategy]
+    tries = _MOST_TRIES
     for most_nodes, most_bundles in limits:
-        if most_nodes * most_bundles >= many:
-            found = _Search(bundles, nodes, most_nodes, most_bundles).run()
-            if found is not None:
-                return found
+        if most_nodes * most_bundles >= many and _may_fit(bundles, nodes, most_nodes) and tries > 0:
+            search = _Search(bundles, nodes, most_nodes, most_bundles, tries)
+            if search.run():
+                return search.chosen
+            tries = search.tries
     return None
+
+
+def _may_fit(bundles: Sequence[Demand], nodes: Sequence[Capacity], most_nodes: int) -> bool:
+    """Return whether the nodes that have most of it have enough of each resource."""
+    needed = Counter[str]()
+    for bundle in bundles:
+        needed.update(bundle)
+    return all(
+        sum(sorted((node.free.get(name, 0) for node in nodes), reverse=True)[:most_nodes]) >= units
+        for name, units in needed.items()
+    )
 
 
 class _Search:
     """Tries the bundles one after the other, the largest first, on each node that is not like one tried before."""
 
     def __init__(
-        self, bundles: Sequence[Demand], nodes: Sequence[Capacity], most_nodes: int, most_bundles: int
+        self, bundles: Sequence[Demand], nodes: Sequence[Capacity], most_nodes: int, most_bundles: int, tries: int
     ) -> None:
         self._bundles = bundles
         self._nodes = [node.copy() for node in nodes]
@@ -52,11 +66,11 @@ class _Search:
             key=lambda i: (-bundles[i].get("GPU", 0), -max(units / totals[name] for name, units in bundles[i].items())),
         )
         self._counts = [0] * len(nodes)
-        self._chosen = [-1] * len(bundles)
-        self._tries = 0
+        self.chosen = [-1] * len(bundles)
+        self.tries = tries
 
-    def run(self) -> list[int] | None:
-        return self._chosen if self._place(0) else None
+    def run(self) -> bool:
+        return self._place(0)
 
     def _place(self, depth: int) -> bool:
         if depth == len(self._order):
@@ -71,11 +85,11 @@ class _Search:
             if like in seen or count == self._most_bundles or (count == 0 and used == self._most_nodes):
                 continue
             seen.add(like)
-            self._tries += 1
-            shares = capacity.take(bundle) if self._tries <= _MOST_TRIES else None
+            self.tries -= 1
+            shares = capacity.take(bundle) if self.tries >= 0 else None
             if shares is not None:
                 self._counts[node] += 1
-                self._chosen[self._order[depth]] = node
+                self.chosen[self._order[depth]] = node
                 if self._place(depth + 1):
                     return True
                 self._counts[node] -= 1

@@ -35,6 +35,11 @@ def in_amounts(units: Mapping[str, int]) -> dict[str, float]:
     return {name: count / UNIT for name, count in units.items()}
 
 
+def as_text(units: int) -> str:
+    """Return an amount as messages show it."""
+    return f"{units / UNIT:g}" if units % UNIT else str(units // UNIT)
+
+
 def check_amount(name: str, value: float) -> None:
     """Raise InputError unless `value` is 0 or a finite number of at least one unit."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
@@ -109,7 +114,7 @@ def missing(demand: Mapping[str, int], total: Mapping[str, int]) -> str:
         if units > total.get(name, 0):
             hint = "" if name in total else nearest(name, total)
             hint = f". {hint}" if hint.startswith("Did") else ""
-            parts.append(f"{name} {units / UNIT:g} (there are {total.get(name, 0) / UNIT:g}{hint})")
+            parts.append(f"{name} {as_text(units)} (there are {as_text(total.get(name, 0))}{hint})")
     return ", ".join(parts)
 
 

@@ -11,6 +11,9 @@ from ..resources import Demand, in_amounts
 from . import messages as m
 from .leasing import Leasing
 
+# So many removed groups are remembered, for the table.
+_MOST_REMOVED = 100
+
 
 @dataclass
 class Group:
@@ -39,6 +42,7 @@ class Groups:
             tasks stay, as the worker that happens to run a task is nobody in particular.
         end_actors: ends the actors in a group, for that reason.
         node: the node's id, and all that it has.
+        keeps_infeasible: whether groups that can never be reserved wait, for a cluster that grows.
 
     Attributes:
         leasing: where bundles are reserved.
@@ -50,8 +54,10 @@ class Groups:
         lasts: Callable[[m.ProcessId], bool],
         end_actors: Callable[[m.GroupId, str], None],
         node: tuple[bytes, Demand],
+        keeps_infeasible: bool,
     ) -> None:
         self._tell, self._lasts, self._end_actors, self._node = tell, lasts, end_actors, node
+        self._keeps_infeasible = keeps_infeasible
         self._groups: dict[m.GroupId, Group] = {}
         self.leasing: Leasing  # each needs the other
         self.handlers: dict[type, Callable[..., None]] = {
@@ -79,7 +85,8 @@ class Groups:
             )
         else:
             self.leasing.want_group(group.id, dict(enumerate(group.bundles)))
-        self._groups[group.id] = group
+        if not group.reason or self._keeps_infeasible:
+            self._groups[group.id] = group
         self._tell(process, m.GroupCreated(group.reason, infeasible=bool(group.reason)))
         self.leasing.grant()
 
@@ -106,6 +113,9 @@ class Groups:
         if group is None or group.state == "REMOVED":
             return
         group.state, group.reason = "REMOVED", f"{group} is gone: {why}"
+        removed = [other.id for other in self._groups.values() if other.state == "REMOVED"]
+        for other in removed[:-_MOST_REMOVED]:
+            del self._groups[other]
         self._show(group)  # first: whoever has tasks there is to know why their workers die
         self._end_actors(group.id, group.reason)
         self.leasing.drop_group(group.id)

@@ -180,7 +180,7 @@ class Leasing:
             if isinstance(lease.key, int) and process.setup_failed:
                 self._scheduler.want(lease.asker, lease.key, lease.demand, 0)
                 self._tell(lease.asker, m.EnvironmentFailed(lease.key, reason))
-            elif isinstance(lease.key, int) and not process.registered and lease.asker in self._workers.processes:
+            elif isinstance(lease.key, int) and not (process.registered or process.ended):
                 self._scheduler.want_again(lease)  # its asker was never told of it, and waits for it
         self._scheduler.forget(process.id)
         for key in [key for key in self._environments if key[0] == process.id]:

@@ -79,7 +79,7 @@ class Node:
         self._leasing = Leasing(scheduler, self._workers, self._tell, self._handle, call_later, settings["gpus"])
         control.leasing = self._leasing
         node = (self._workers.prefix, resources)
-        self._groups = Groups(self._tell, self._is_creator, control.end_actors, node)
+        self._groups = Groups(self._tell, self._is_creator, control.end_actors, node, settings["infeasible"] == "wait")
         self._groups.leasing = self._leasing
         self._session, self._started, self._deaths = settings["session"], time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..capacity import Capacity, Shares
-from ..resources import UNIT, Demand
+from ..resources import Demand, as_text
 from .wire import ActorKey, GroupId, Placement, ProcessId
 
 #: From this age on a request holds, at first for as many passes.
@@ -326,7 +326,7 @@ class Scheduler:
             free = max(capacity.free.get(name, 0) for capacity in sources)
             total = max(capacity.total.get(name, 0) for capacity in sources)
             if demand[name] > free:
-                parts.append(f"{name} {demand[name] / UNIT:g} wanted, {max(0, free) / UNIT:g} of {total / UNIT:g} free")
+                parts.append(f"{name} {as_text(demand[name])} wanted, {as_text(max(0, free))} of {as_text(total)} free")
         if not parts:
             return "its turn has not come, or its share of a GPU is free on no single one"
         tasks = sum(isinstance(lease.key, int) and lease.group == request.scope for lease in self._leases)
