@@ -9,7 +9,8 @@ from .. import runtime
 @contextlib.contextmanager
 def running_runtime(engine: str | None) -> Iterator[None]:
     """Run the runtime within the block; what workers need most is loaded while the command goes on with its work."""
-    runtime.init(engine=engine, preload=("torch", "gymnasium"))
+    # Training recovers by itself, from weights that it holds: nothing is kept to make lost objects again.
+    runtime.init(engine=engine, preload=("torch", "gymnasium"), max_lineage_bytes=0)
     try:
         yield
     finally:

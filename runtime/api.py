@@ -128,8 +128,9 @@ def remote(*target: Any, **options: Any) -> Any:
     """Make a function a task or a class an actor: ``@remote`` or ``@remote(num_cpus=2, …)``.
 
     Options of both: num_cpus, num_gpus, memory, resources, scheduling_strategy, name, runtime_env. Of functions:
-    num_returns, max_retries (after a crash of the worker; 3). Of classes: max_restarts (0), max_task_retries (0).
-    -1 means without limit.
+    num_returns, max_retries (after a crash of the worker, or to make a lost result again; 3). Of classes: max_restarts
+    (0), max_task_retries (0), checkpoint_every (calls; 1 where the class has ``__checkpoint__`` and ``__restore__`` and
+    may be restarted; 0: never). -1 means without limit.
 
     Raises:
         InputError: unknown option or bad value.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .client import Client
 
 # What a kept task takes besides its arguments, roughly, bytes.
-_OVERHEAD = 1000
+_OVERHEAD = 2000
 
 _EXPLANATIONS = {
     Why.PUT: "it was stored by put in process {pid}, so no task can make it again. Return it from a task instead",

@@ -1,10 +1,13 @@
 """The contract of the runtime: lost objects are made again, or say why they cannot be."""
 
 import asyncio
+import contextlib
+import os
+import signal
 
 import numpy as np
 import pytest
-from conftest import WORKERS_NEED
+from conftest import WORKERS_NEED, wait_until
 from losses import lose_blocks
 
 from shoal import runtime
@@ -195,6 +198,28 @@ def test_what_an_actors_method_made_is_made_again_if_its_calls_may_be_retried(na
         runtime.get(ref, timeout=30)
 
 
+def test_objects_are_made_again_while_workers_are_killed(native, log):
+    """Losses and crashes together: ten rounds, each loses all blocks and kills a worker that makes them again."""
+
+    @runtime.remote(max_retries=-1)
+    def step(log, array):
+        note(log, str(os.getpid()))
+        return np.zeros(BIG) + array + 1
+
+    last = step.remote(log, 0)
+    for _ in range(5):
+        last = step.remote(log, last)
+    for _ in range(10):
+        assert runtime.get(last, timeout=60)[0] == 6
+        before = len(runs(log))
+        lose_blocks()
+        waiting = last.future()
+        wait_until(lambda before=before: len(runs(log)) > before)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(runs(log)[-1]), signal.SIGKILL)
+        assert waiting.result(60)[0] == 6
+
+
 # Not made again -------------------------------------------------------------------------------------------------------
 
 
@@ -227,7 +252,7 @@ def test_a_task_is_run_again_no_more_often_than_max_retries(native, log, retries
 
 
 def test_lineage_beyond_max_lineage_bytes_is_dropped_oldest_first(log):
-    runtime.init(num_cpus=2, preload=WORKERS_NEED, max_lineage_bytes=5000)
+    runtime.init(num_cpus=2, preload=WORKERS_NEED, max_lineage_bytes=10_000)
     refs = [make.remote(log, value) for value in range(8)]
     runtime.wait(refs, num_returns=8)
     lose_blocks()
