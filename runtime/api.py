@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from . import context
 from .context import current_engine, running_engine
+from .engine import Engine
 from .exceptions import InputError, nearest
 from .native import NativeEngine
 from .options import check_resources
@@ -31,6 +32,8 @@ def init(
     preload: Sequence[str] | None = None,
     log_to_driver: bool = True,
     log_directory: str | None = None,
+    object_store_memory: int | None = None,
+    object_spilling_directory: str | None = None,
     runtime_env: Mapping[str, Any] | None = None,
     max_lineage_bytes: int = 1 << 30,
     infeasible: Literal["raise", "wait"] = "raise",
@@ -40,8 +43,7 @@ def init(
     """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
 
     Args:
-        engine: "native" (processes on this machine; the default on Linux) or "serial" (everything in this process,
-            for debugging; the default elsewhere).
+        engine: "native" (processes; the default on Linux) or "serial" (all in this one, to debug; default elsewhere).
         num_cpus: CPUs that tasks may use at the same time; default: the cores this process may run on.
         num_gpus: GPUs; default: those that CUDA_VISIBLE_DEVICES or the NVIDIA driver shows.
         memory: bytes that tasks and actors may ask for with ``memory=``; default: seven tenths of the machine's.
@@ -54,18 +56,17 @@ def init(
         runtime_env: surroundings of all tasks and actors; see `RuntimeEnv`.
         max_lineage_bytes: how much each process may keep to make lost objects again: the tasks that made its large
             objects, with their arguments. What is beyond is dropped, oldest first, and such objects stay lost.
-        infeasible: what happens to a request that no node can ever meet: "raise" InfeasibleError at once, or "wait" for
-            a cluster that will grow (not on the serial engine).
+        infeasible: "raise" at once for what no node can ever meet, or "wait" for new nodes (not on the serial engine).
         record_call_sites: note where each object is made, for `state.memory()`; also SHOAL_RECORD_CALL_SITES=1.
+        object_store_memory: bytes for large values; default: three tenths of the machine's memory. When it is full, the
+            least recently used objects go to `object_spilling_directory` (default: the folder of temporary files).
         ignore_reinit_error: do nothing, instead of raising, if the runtime is running.
 
     Raises:
         InputError: a bad argument, or the runtime is running already.
     """
-    if running_engine() is not None:
-        if ignore_reinit_error:
-            return
-        raise InputError("the runtime is running already. Call shutdown() first, or pass ignore_reinit_error=True")
+    if _is_running(ignore_reinit_error):
+        return
     numbers = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory, "max_lineage_bytes": max_lineage_bytes}
     _check_settings(numbers, resources or {}, infeasible)
     started = _engine_class(engine)(
@@ -76,11 +77,23 @@ def init(
         log_to_driver=log_to_driver,
         log_directory=log_directory,
         record_call_sites=record_call_sites,
+        object_store_memory=object_store_memory,
+        object_spilling_directory=object_spilling_directory,
         runtime_env=None if runtime_env is None else RuntimeEnv.of(runtime_env),
     )
-    context.set_engine(started)
+    _begin(started)
+
+
+def _begin(engine: Engine) -> None:
+    context.set_engine(engine)
     for key, payload in context.published.items():
-        started.publish(key, payload)
+        engine.publish(key, payload)
+
+
+def _is_running(is_fine: bool) -> bool:
+    if running_engine() is None or is_fine:
+        return running_engine() is not None
+    raise InputError("the runtime is running already. Call shutdown() first, or pass ignore_reinit_error=True")
 
 
 def _check_settings(numbers: dict[str, float | None], resources: dict[str, float], infeasible: str) -> None:

@@ -34,6 +34,7 @@ from .serial_objects import SerialObjects
 from .serial_records import Actor, Value
 from .serial_reports import ME, report_serial
 from .serial_resources import SerialResources
+from .store_settings import store_settings
 from .story_events import ENDED, RECORD_CALL_SITES
 from .surroundings import Surroundings
 
@@ -54,11 +55,14 @@ class SerialEngine(SerialObjects):
         preload: Sequence[str] | None = None,
         log_to_driver: bool = True,
         log_directory: str | None = None,
+        object_store_memory: int | None = None,
+        object_spilling_directory: str | None = None,
         runtime_env: RuntimeEnv | None = None,
         max_lineage_bytes: int = 1 << 30,
         record_call_sites: bool = False,
     ) -> None:
         super().__init__(record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1")
+        store_settings(object_store_memory, object_spilling_directory)  # checked only: objects are ordinary memory here
         self._surroundings = Surroundings(runtime_env)
         if infeasible == "wait":
             raise InputError("infeasible='wait' needs engine='native': here nothing waits, and no node is added")

@@ -18,7 +18,17 @@ from ..serialization import take_out_refs
 from ..story_events import AGAIN
 from . import messages as m
 from .call_reports import call_groups, call_rows
-from .calls import Extras, Pending, again_with_arguments, await_slots, cancelled, failed_slot, finish, slot_values
+from .calls import (
+    Extras,
+    Pending,
+    again_with_arguments,
+    await_slots,
+    cancelled,
+    failed_slot,
+    finish,
+    has_lost_slot,
+    slot_values,
+)
 from .client import Client
 from .connection import Connection
 from .log_keeper import KeptLog, handle_logs
@@ -170,7 +180,11 @@ class ActorCalls:
                 self._fail_dead(link, queue.popleft())
             return
         while queue and link.connection is not None and queue[0].missing == 0:
-            pending = queue.popleft()
+            pending = queue[0]
+            if pending.slots and has_lost_slot(self._client, pending):
+                await_slots(self._client, pending, lambda: self._pump(link))
+                return
+            queue.popleft()
             failure = failed_slot(self._client, pending) if pending.slots else None
             if failure is None:
                 self._send(link, link.connection, pending)

@@ -202,12 +202,18 @@ def failed_slot(client: Client, pending: Pending) -> Value | None:
     return next((value for value in values if value is not None and value.failed), None)
 
 
+def has_lost_slot(client: Client, pending: Pending) -> bool:
+    """Return whether an argument that was there has been found to be lost or elsewhere since, and is awaited again."""
+    return any(client.objects.records[ref.id].value is None for ref in pending.slots)
+
+
 def slot_values(client: Client, pending: Pending, to: bytes) -> list[Value]:
     """Return the values that replace references, lent to the process that the call is about to be sent to."""
     values = []
     for ref in pending.slots:
         value = client.objects.records[ref.id].value
         assert value is not None
+        client.objects.use((ref.id,))
         client.lend_all(value, to)
         values.append(value)
     client.lend_all(pending.arguments, to)

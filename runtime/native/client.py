@@ -27,6 +27,7 @@ from .calls import Pending
 from .completion import Futures
 from .connection import Connection
 from .links import Links
+from .memory import Memory
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_of, size_of
 from .reactor import Waiter
 from .recovery import Recovery
@@ -55,7 +56,7 @@ class Client(Links):
         self.objects = ObjectTable(self.me, self.dead)
         board = Board(self.board_fd, self.welcome.index)
         os.close(self.board_fd)
-        self.store = Store(self.me, board, self.welcome.node_pid, self._hand_over)
+        self.spill_directory = self.welcome.spill_directory
         self.dropped: deque[bytes] = deque()
         self.calls: dict[bytes, Pending] = {}
         self.futures = Futures(self)
@@ -67,6 +68,8 @@ class Client(Links):
         self.executing: dict[bytes, tuple[str, float]] = {}
         self.sites: dict[bytes, str] | None = {} if os.environ.get(RECORD_CALL_SITES) == "1" else None
         self.on_node_lost: list[Callable[[], None]] = []
+        self.memory = Memory(self)
+        self.store = Store(self.me, board, self.welcome, self.memory)
         self._numbers = 0
         self._requests: dict[bytes, list[bytes]] = {}
         self.recovery = Recovery(self, self.welcome.max_lineage_bytes)
@@ -76,13 +79,9 @@ class Client(Links):
             m.Ready: self._on_ready,
             m.Lend: lambda peer, message: self.objects.lent(message.object, message.to),
             m.Release: lambda peer, message: self.objects.released(message.object, _peer(peer), message.count),
-            m.Free: lambda peer, message: self.store.free(message.spans),
         }
         self.on_death.append(self._lose)
         self.reactor.before_poll = self._tidy
-
-    def _hand_over(self, fd: int) -> int:
-        return self.ask_node(m.NewArena(), (fd,)).arena
 
     def _lose(self, process: bytes, reason: str) -> None:
         """Fail what a dead process owned, and forget what it held."""
@@ -181,7 +180,7 @@ class Client(Links):
                 continue
             command = commands.popleft()
             if isinstance(command, FreeBlocks):
-                self._free_blocks(command.spans)
+                self.memory.free(command.spans)
                 continue
             if isinstance(command, Gone | SendRelease) and command.object in self.on_gone:
                 self.on_gone.pop(command.object)()
@@ -200,21 +199,6 @@ class Client(Links):
                 self.reactor.flush_soon(peer)
             else:
                 peer.send(m.Lend(command.object, command.to))
-
-    def _free_blocks(self, spans: list[m.Span]) -> None:
-        by_maker: dict[bytes, list[m.Span]] = {}
-        for span in spans:
-            by_maker.setdefault(span.maker, []).append(span)
-        for maker, theirs in by_maker.items():
-            if maker == self.me:
-                self.store.free(theirs)
-                continue
-            peer = self.peer(maker)
-            if peer is not None:
-                peer.post(m.Free(theirs))
-                self.reactor.flush_soon(peer)
-            else:
-                self.node.send(m.Free(theirs))
 
     # Values -----------------------------------------------------------------------------------------------------
 
@@ -287,7 +271,9 @@ class Client(Links):
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                return self._get(refs, timeout, copy)
+                values = self._get(refs, timeout, copy)
+                if len(values) == len(refs):  # else another thread has just found one to be lost
+                    return values
             except StaleBlockError as loss:
                 with self.lock:
                     for ref in refs:
@@ -305,6 +291,7 @@ class Client(Links):
             raise GetTimeoutError(
                 f"get: {len(late)} of {len(refs)} objects were not ready after {timeout} s, the first is {late[0]!r}"
             )
+        self.objects.use(ref.id for ref in refs)
         return [self.store.load(record.value, copy) for record in records if record.value is not None]
 
     def wait(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..reports import NodeReport
 from ..resources import in_amounts, machine_resources, visible_gpus
 from ..runtime_env import RuntimeEnv
+from ..store_settings import store_settings
 from . import messages as m
 from .actor_calls import ActorCalls
 from .actors import Actors
@@ -53,8 +54,11 @@ class NativeEngine:
         log_directory: str | None = None,
         max_lineage_bytes: int = 1 << 30,
         record_call_sites: bool = False,
+        object_store_memory: int | None = None,
+        object_spilling_directory: str | None = None,
     ) -> None:
         gpus = visible_gpus(num_gpus)
+        store_memory, spill_directory = store_settings(object_store_memory, object_spilling_directory)
         session, folder = new_session(log_directory)
         self.environments = Environments(packages_of(folder), None)
         self.environments.current = self.environments.of(runtime_env)
@@ -62,6 +66,8 @@ class NativeEngine:
         settings = {
             "session": session,
             "folder": folder,
+            "store_memory": store_memory,
+            "spill_directory": spill_directory,
             "resources": machine_resources(num_cpus, gpus, memory, resources or {}),
             "gpus": gpus,
             "infeasible": infeasible,

@@ -19,6 +19,7 @@ import msgspec
 from .group_messages import *  # noqa: F403
 from .peer_messages import *  # noqa: F403
 from .state_messages import *  # noqa: F403
+from .store_messages import *  # noqa: F403
 from .wire import ActorKey, GroupId, ObjectId, Placement, ProcessId, Span, Value, _Message  # noqa: F401
 
 
@@ -52,16 +53,8 @@ class Registered(_Message):
     infeasible: str
     folder: str
     max_lineage_bytes: int
-
-
-class NewArena(_Message):
-    """The descriptor of my arena travels with this."""
-
-
-class ArenaHeld(_Message):
-    """The node holds it under this number."""
-
-    arena: int
+    spill_directory: str
+    store_memory: int
 
 
 class WantLeases(_Message):

@@ -32,7 +32,6 @@ from ..story_events import DIED, UP
 from . import messages as m
 from .connection import Connection, accept, listen
 from .control import Control
-from .dead_arenas import DeadArenas
 from .forkserver import start_fork_server
 from .groups import Groups
 from .leasing import Leasing
@@ -42,6 +41,7 @@ from .output import Audience
 from .pool import Process
 from .scheduler import Scheduler
 from .session import SessionFolder, logs_of
+from .storage import Storage
 from .workers import Workers
 
 _LAST_OUTPUT_SECONDS = 0.5
@@ -65,7 +65,6 @@ class Node:
 
     def __init__(self, settings: dict[str, Any], folder: SessionFolder, fork_server: Process) -> None:
         self._settings, self._folder, resources = settings, folder, settings["resources"]
-        self._dead_arenas = DeadArenas()
         self._loop = Loop()
         self._listener = listen(settings["session"], None)
         self._loop.watch(self._listener.fileno(), self._accept)
@@ -83,15 +82,15 @@ class Node:
         self._groups.leasing = self._leasing
         self._session, self._started, self._deaths = settings["session"], time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._storage = Storage(settings["store_memory"], self._processes, self._tell, self._loop, self._workers.held)
         self._reports = NodeReports(self._loop, self._processes, self._describe)
         self._handlers: dict[type, Callable[[m.ProcessId, Any], None]] = {
             **self._leasing.handlers,
             **control.handlers,
             **self._groups.handlers,
-            m.NewArena: self._on_new_arena,
+            **self._storage.handlers,
             m.AskState: lambda process, message: self._answer_state(self._processes[process].connection, message),
             m.StateReport: self._reports.on_report,
-            m.Free: lambda process, message: self._dead_arenas.free(message.spans),
             m.Label: self._on_label,
             m.Preload: self._on_preload,
             m.Shutdown: lambda process, message: self._stop(),
@@ -199,9 +198,12 @@ class Node:
             settings["infeasible"],
             self._folder.folder,
             settings["max_lineage_bytes"],
+            settings["spill_directory"],
+            settings["store_memory"],
         )
         connection.send(welcome, (os.dup(self._workers.board_fd),))
         self._events.append((time.monotonic(), UP, process.id, (process.pid, process.title)))
+        self._storage.joined(process.id)
         self._leasing.begin(process)
 
     # Workers ----------------------------------------------------------------------------------------------------
@@ -221,9 +223,9 @@ class Node:
         self._events.append((time.monotonic(), DIED, process.id, reason))
         self._workers.forget(process)
         self._leasing.process_died(process, reason)
-        self._dead_arenas.process_died(process.id, process.arenas, self._processes.keys())
         for other in self._processes:
             self._tell(other, m.ProcessDied(process.id, reason))
+        self._storage.process_died(process)
         self._control.process_died(process.id, reason)
         self._groups.process_died(process.id, reason)
         self._reports.process_died(process.id)
@@ -250,15 +252,6 @@ class Node:
         self._workers.preload(message)
         self._leasing.dismiss_idle()  # they were forked without these modules
 
-    # Shared memory ----------------------------------------------------------------------------------------------
-
-    def _on_new_arena(self, process_id: m.ProcessId, message: m.NewArena) -> None:
-        process = self._processes[process_id]
-        assert process.connection is not None
-        fd = process.connection.fds.popleft()
-        process.arenas.append(fd)
-        self._tell(process.id, m.ArenaHeld(fd))
-
     # Introspection ----------------------------------------------------------------------------------------------
 
     def _answer_state(self, connection: Connection | None, message: m.AskState) -> None:
@@ -269,7 +262,7 @@ class Node:
         total, used, requests = self._leasing.describe()
         return NodeReport(
             self._workers.prefix,
-            self._session,
+            self._settings["session"],
             os.getpid(),
             socket.gethostname(),
             self._started,

@@ -11,8 +11,9 @@ Methods are events; what they ask the outside to do is appended to `commands`.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,7 @@ class ObjectTable:
     """All records of one process.
 
     Attributes:
+        large: when each object of this process's own whose value lies in the store was last used; monotonic seconds.
         dead: processes that are gone; kept for ever, since what others say of them may come late.
         needed: objects that can be made again and may have to be: without a holder they lose only their value.
     """
@@ -106,6 +108,7 @@ class ObjectTable:
     def __init__(self, me: ProcessId, dead: set[ProcessId] | None = None) -> None:
         self.me = me
         self.records: dict[ObjectId, Record] = {}
+        self.large: dict[ObjectId, float] = {}
         self.commands: deque[Command] = deque()
         self.needed: Container[ObjectId] = ()
         self.dead: set[ProcessId] = set() if dead is None else dead
@@ -184,6 +187,7 @@ class ObjectTable:
             self.commands.append(Gone(object_id))
             if record.value is not None:
                 self.discard(record.value)
+            self.large.pop(object_id, None)
         else:
             self.commands.append(SendRelease(object_id, record.received))
 
@@ -216,10 +220,18 @@ class ObjectTable:
             self.discard(value)  # its task was run again for the sake of another object
             return False
         record.value, record.inner = value, inner
+        if (value.buffers or type(value.stream) is Span) and owner_of(object_id) == self.me and spans_of(value):
+            self.large[object_id] = time.monotonic()
         waiters, record.waiters = record.waiters, None
         for waiter in waiters or ():
             waiter()
         return True
+
+    def use(self, objects: Iterable[ObjectId]) -> None:
+        """Event: values are about to be read."""
+        if self.large:
+            now = time.monotonic()
+            self.large.update((object_id, now) for object_id in objects if object_id in self.large)
 
     def owns_any(self) -> bool:
         """Return whether an object of this process's own has a holder."""

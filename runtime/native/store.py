@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import serialization
 from ..failure import unpack_exception
 from ..refs import ObjectRef
-from .arena import HEADER, Arena, arena_capacity
+from .arena import HEADER, Arena
 from .board import Board
-from .messages import Span, Value
+from .disk import DiskArena, open_unnamed, prepare
+from .messages import Holdings, ObjectId, Registered, Span, Value
 from .views import Views
 
 if TYPE_CHECKING:
@@ -26,22 +27,38 @@ INLINE = 100_000
 SMALLEST_BLOCK = 4096
 
 
+class Keeper(Protocol):
+    """What a store needs of its node."""
+
+    def hand_over(self, fd: int, on_disk: bool) -> int:
+        """Have an arena's descriptor held; return the number that it is held under."""
+
+    def want(self, size: int) -> None:
+        """Return once so many bytes more were granted to this process's arena; see `Arena`."""
+
+
 class Store:
     """One process's side of the object store of its node.
 
     Args:
         process: this process.
         board: the board of holders.
-        node_pid: where arenas' descriptors are found.
-        hand_over: gives an arena's descriptor to the node and returns the number that the node holds it under.
+        welcome: where arenas' descriptors are found, how large the store is, where objects go that it has no room for.
+        keeper: what asks the node to hold arenas, and for memory.
     """
 
-    def __init__(self, process: bytes, board: Board, node_pid: int, hand_over: Callable[[int], int]) -> None:
-        self._process = process
-        self._board = board
-        self._hand_over = hand_over
-        self._views = Views(node_pid, board)
+    def __init__(
+        self,
+        process: bytes,
+        board: Board,
+        welcome: Registered,
+        keeper: Keeper,
+    ) -> None:
+        self._process, self._board, self._welcome = process, board, welcome
+        self._keeper = keeper
+        self._views = Views(welcome.node_pid, board)
         self._arena: Arena | None = None
+        self._disk: DiskArena | None = None
         self._lock = threading.Lock()
         self._unsealed: dict[int, tuple[Span, weakref.ref[np.ndarray]]] = {}
 
@@ -53,13 +70,29 @@ class Store:
                 if self._arena is None:
                     fd = os.memfd_create("shoal-arena")
                     try:
-                        os.ftruncate(fd, arena_capacity())
-                        arena = Arena(self._process, self._hand_over(os.dup(fd)), fd, self._board)
+                        # Address space costs nothing, and scattered free blocks take some.
+                        os.ftruncate(fd, self._welcome.store_memory * 4)
+                        number = self._keeper.hand_over(os.dup(fd), False)
+                        arena = Arena(self._process, number, fd, self._board, self._keeper.want)
                     finally:
                         os.close(fd)
                     self._views.add_own(self._process, arena)
                     self._arena = arena
         return self._arena
+
+    def _disk_arena(self) -> DiskArena:
+        if self._disk is None:
+            with self._lock:
+                if self._disk is None:
+                    fd = open_unnamed(self._welcome.spill_directory)
+                    try:
+                        prepare(fd)
+                        disk = DiskArena(self._process, self._keeper.hand_over(os.dup(fd), True), fd, self._board)
+                    finally:
+                        os.close(fd)
+                    self._views.add_own(self._process, disk)
+                    self._disk = disk
+        return self._disk
 
     def pack(self, value: Any, owner: bytes) -> tuple[Value, list[ObjectRef]]:
         """Serialise a value for `owner`; return it beside the references inside it. Arrays of `empty` are sealed."""
@@ -75,19 +108,27 @@ class Store:
         ids = [ref.id for ref in refs] if refs else []
         if not buffers and type(stream) is bytes and len(stream) <= INLINE:
             return Value(stream, [], ids), refs
-        views = [buffer.raw() for buffer in buffers]
+        return self._pack_large(stream, [buffer.raw() for buffer in buffers], ids, owner, seal), refs
+
+    def _pack_large(
+        self, stream: serialization.Stream, views: list[memoryview], ids: list[ObjectId], owner: bytes, seal: bool
+    ) -> Value:
         small = type(stream) is bytes and len(stream) <= INLINE
         inline = small and len(stream) + sum(view.nbytes for view in views) <= INLINE
-        placed = [
-            (self._seal(view, owner) if seal and self._unsealed else None) or self._place(view, owner, inline)
-            for view in views
-        ]
-        body: bytes | Span
-        if type(stream) is not bytes:
-            body = self._copy(stream, owner)
-        else:
-            body = stream if small else self._copy([stream], owner)
-        return Value(body, placed, ids), refs
+        placed: list[bytes | Span] = []
+        try:
+            for view in views:
+                sealed = self._seal(view, owner) if seal and self._unsealed else None
+                placed.append(sealed or self._place(view, owner, inline))
+            body: bytes | Span
+            if type(stream) is not bytes:
+                body = self._copy(stream, owner)
+            else:
+                body = stream if small else self._copy([stream], owner)
+        except BaseException:  # there is no room for the rest, or the user interrupts the waiting for it
+            self.free([span for span in placed if not isinstance(span, bytes)])
+            raise
+        return Value(body, placed, ids)
 
     def _seal(self, view: memoryview, owner: bytes) -> Span | None:
         """Seal the block that is just this buffer, if there is one."""
@@ -163,20 +204,76 @@ class Store:
 
     def busy(self) -> bool:
         """Return whether this thread is in the middle of changing a table."""
-        return self._views.busy() or (self._arena is not None and self._arena.busy())
+        return self._views.busy() or any(arena is not None and arena.busy() for arena in (self._arena, self._disk))
 
     def drain(self) -> None:
         """Let go of blocks whose last view has ended."""
         self._views.drain()
 
     def free(self, spans: list[Span]) -> None:
-        """Take back blocks of this process's own arena."""
-        self.arena.free(spans)
+        """Take back blocks of this process's own arenas."""
+        if self._disk is None:
+            self.arena.free(spans)
+            return
+        self.arena.free([span for span in spans if not self.is_on_disk(span)])
+        on_disk = [span for span in spans if self.is_on_disk(span)]
+        if on_disk:
+            self._disk.free(on_disk)
+            self._disk.trim()
+
+    # Sharing the store with others ------------------------------------------------------------------------------
+
+    def is_on_disk(self, span: Span) -> bool:
+        """Return whether a block lies in this process's arena on disk."""
+        return self._disk is not None and span.arena == self._disk.number and span.maker == self._process
+
+    def on_disk(self, value: Value) -> tuple[Value, int]:
+        """Return a value of the same content whose blocks lie on disk, and how many bytes were moved there.
+
+        Raises:
+            OSError: the disk has no room, or fails.
+            StaleBlockError: the value has been freed meanwhile.
+        """
+        moved: list[Span] = []
+
+        def move(part: bytes | Span) -> bytes | Span:
+            if isinstance(part, bytes) or self.is_on_disk(part):
+                return part
+            moved.append(self._disk_arena().write([self._views.view(part)], self._process))
+            return moved[-1]
+
+        try:
+            stream, buffers = move(value.stream), [move(part) for part in value.buffers]
+        except BaseException:
+            self.free(moved)
+            raise
+        return Value(stream, buffers, value.refs, value.failed), sum(span.size for span in moved)
+
+    def trim(self) -> int:
+        """Give back free memory; return how much."""
+        return 0 if self._arena is None else self._arena.trim()
+
+    def held(self) -> set[tuple[int, int]]:
+        """Return arena and offset of all blocks that any process of the node views."""
+        return self._board.held()
+
+    def holdings(self) -> Holdings:
+        """Return what this process has made."""
+        holdings = Holdings()
+        if self._arena is not None:
+            holdings.blocks, holdings.made = self._arena.usage()
+            holdings.lingering = self._arena.lingering()
+        if self._disk is not None:
+            holdings.on_disk = self._disk.usage()[1]
+        return holdings
 
     def close(self) -> None:
         """Let go of all shared memory; arrays that are still alive keep theirs."""
         self._views.close()
         self._arena = None
+        if self._disk is not None:
+            self._disk.close()
+            self._disk = None
         self._board.close()
 
     def process_died(self, process: bytes) -> None:

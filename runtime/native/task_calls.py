@@ -28,6 +28,7 @@ from .calls import (
     cancelled,
     failed_slot,
     finish,
+    has_lost_slot,
     remember,
     slot_values,
 )
@@ -122,7 +123,11 @@ class TaskCalls:
             lease = self._best_lease(kind, self._depth(queue[0]))
             if lease is None:
                 break
-            self._push(kind, lease, queue.popleft())
+            pending = queue.popleft()
+            if pending.slots and has_lost_slot(self._client, pending):
+                self._submit(pending)
+            else:
+                self._push(kind, lease, pending)
         wanted = min(len(queue), _MOST_WANTED)
         if wanted > kind.wanted or (wanted == 0 and kind.wanted > 0):
             kind.wanted = wanted

@@ -58,6 +58,10 @@ class Workers:
         self._fork_server.on_blocked = loop.wait_for_room
         loop.watch(self._fork_server.fileno(), self._read_fork_server)
 
+    def held(self) -> set[tuple[int, int]]:
+        """Return arena and offset of all blocks of shared memory that any process views."""
+        return self._board.held()
+
     @property
     def room(self) -> int:
         """How many workers more there may be: each needs a line of the board, and drivers must find one, too."""

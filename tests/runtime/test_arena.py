@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.runtime.exceptions import InternalError, ObjectStoreFullError
-from shoal.runtime.native import arena as arenas
-from shoal.runtime.native.arena import HEADER, Arena, sealed_blocks
+from shoal.runtime.native.arena import CHUNK, HEADER, Arena, sealed_blocks
 from shoal.runtime.native.board import Board, new_board
 from shoal.runtime.native.views import StaleBlockError, Views
 
 ME, OTHER = b"maker-01", b"owner-02"
-CAPACITY = 1 << 20
+CAPACITY = 1 << 24
 
 
 class Memory:
@@ -29,8 +28,17 @@ class Memory:
         for index in range(2):
             self.board.open_line(index)
         # The node's pid and descriptor number: this process holds the arena, as the node would.
-        self.arena = Arena(ME, self.fd, self.fd, self.board)
+        self.arena = Arena(ME, self.fd, self.fd, self.board, self.want)
+        self.wants = []
+        self.budget = 2 * CAPACITY
         self.views = Views(os.getpid(), self.reader_board)
+
+    def want(self, size):
+        self.wants.append(size)
+        if size > self.budget:
+            raise ObjectStoreFullError("nothing left")
+        self.budget -= size
+        self.arena.grant(size)
 
     def make(self, size, owner=OTHER, fill=None):
         span = self.arena.allocate(size, owner)
@@ -92,10 +100,10 @@ def test_neighbours_are_joined_whatever_the_order_of_freeing(memory, order):
 
 def test_a_full_arena_says_what_to_do(memory):
     kept = memory.make(CAPACITY // 2)
-    with pytest.raises(ObjectStoreFullError, match=r"no room for 1,048,640 bytes: .* holds 1 blocks .*Drop references"):
+    with pytest.raises(ObjectStoreFullError, match=r"no room for 16,777,280 bytes: .* 1 blocks .*Drop references"):
         memory.make(CAPACITY)
     memory.arena.free([kept])
-    memory.make(CAPACITY - HEADER)
+    memory.make(CAPACITY - 2 * HEADER)
 
 
 def test_freeing_twice_is_our_bug(memory):
@@ -197,7 +205,7 @@ def test_a_freed_block_that_was_not_taken_back_yet_is_not_living(memory):
 
 
 def test_an_arena_that_is_filled_to_the_end_is_walked_to_the_end(memory):
-    span = memory.make(CAPACITY - HEADER)
+    span = memory.make(CAPACITY - 2 * HEADER)
     assert sealed_blocks(memory.fd) == {span.offset: OTHER}
 
 
@@ -206,13 +214,50 @@ def test_memory_that_is_touched_stays_bounded(memory):
         memory.arena.free([memory.make(5000)])
     blocks, touched = memory.arena.usage()
     assert blocks == 0
-    assert touched <= 5120
+    assert touched <= CHUNK
+
+
+def test_memory_that_was_used_before_asks_nobody(memory):
+    for _ in range(100):
+        memory.arena.free([memory.make(5000)])
+    assert memory.wants == [CHUNK]
+    memory.make(10 * CHUNK)
+    assert memory.wants == [CHUNK, 10 * CHUNK]
+
+
+def test_without_budget_there_is_no_block(memory):
+    memory.budget = 3 * CHUNK
+    kept = memory.make(CHUNK)
+    with pytest.raises(ObjectStoreFullError, match="nothing left"):
+        memory.make(2 * CHUNK)
+    memory.arena.free([kept])
+    memory.make(CHUNK)
+
+
+def test_trimming_gives_free_memory_back_and_keeps_the_rest(memory):
+    kept = memory.make(CHUNK, fill=3)
+    freed = memory.make(8 * CHUNK, fill=4)
+    viewed = memory.make(3 * CHUNK, fill=5)
+    view = memory.views.view(viewed)
+    before = os.fstat(memory.fd).st_blocks * 512
+    memory.arena.free([freed, viewed])
+    assert memory.arena.trim() == 7 * CHUNK
+    assert os.fstat(memory.fd).st_blocks * 512 <= before - 7 * CHUNK
+    assert view == b"\5" * (3 * CHUNK)
+    assert memory.views.view(kept) == b"\3" * CHUNK
+    assert memory.arena.trim() == 0
+    wants = len(memory.wants)
+    again = memory.make(8 * CHUNK, fill=6)
+    assert len(memory.wants) == wants + 1
+    assert memory.views.view(again) == b"\6" * (8 * CHUNK)
+    assert sealed_blocks(memory.fd) == {kept.offset: OTHER, again.offset: OTHER}
 
 
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("make"), st.integers(1, 3000)),
-        st.tuples(st.sampled_from(["free", "view", "drop", "walk"]), st.integers(0, 1000)),
+        st.tuples(st.just("make"), st.integers(CHUNK // 2, 2 * CHUNK)),
+        st.tuples(st.sampled_from(["free", "view", "drop", "walk", "trim"]), st.integers(0, 1000)),
     ),
     max_size=60,
 )
@@ -239,6 +284,10 @@ def test_random_use_never_mixes_blocks_up(steps):
             elif what == "drop" and views:
                 views.pop(argument % len(views))
                 memory.views.drain()
+            elif what == "trim":
+                memory.budget += memory.arena.trim()
+                assert memory.budget >= 0
+                assert os.fstat(memory.fd).st_blocks * 512 <= memory.arena._resident == memory.arena._budget
             elif what == "walk":
                 assert set(sealed_blocks(memory.fd)) == {span.offset for span in living}
             for array, expected in views:
@@ -253,7 +302,3 @@ def test_random_use_never_mixes_blocks_up(steps):
         assert memory.arena._sizes == ([(memory.arena._frontier, 0)] if memory.arena._frontier else [])
     finally:
         memory.close()
-
-
-def test_arena_capacity_is_whole_pages():
-    assert arenas.arena_capacity() % 4096 == 0

@@ -1,0 +1,139 @@
+"""Process ↔ node, about the object store: who may use how much memory, what moves to disk, who holds what."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .wire import ObjectId, ProcessId, Span, _Message
+
+
+class Movable(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An object that its owner could move to disk: `size` bytes, last `used` at that time (monotonic seconds)."""
+
+    object: ObjectId
+    size: int
+    used: float
+
+
+class LargeObject(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One of the largest objects of a process; `site`: where it was made, if that is recorded."""
+
+    object: ObjectId
+    size: int
+    viewed: bool
+    site: str
+
+
+class Holdings(msgspec.Struct, array_like=True, gc=False):
+    """What a process owns in the store, and what it has made there for whomever; sizes in bytes.
+
+    `lingering` is what it made, nobody refers to any more, and somebody still views.
+    """
+
+    objects: int = 0
+    size: int = 0
+    viewed: int = 0
+    blocks: int = 0
+    made: int = 0
+    lingering: int = 0
+    on_disk: int = 0
+    largest: list[LargeObject] = []
+
+
+class NewArena(_Message):
+    """The descriptor of my arena travels with this."""
+
+    on_disk: bool = False
+
+
+class ArenaHeld(_Message):
+    """The node holds it under this number."""
+
+    arena: int
+
+
+class WantMemory(_Message):
+    """I need so many bytes more of the store."""
+
+    request: int
+    size: int
+
+
+class MemoryGranted(_Message):
+    """You may use so many bytes more: at least what the request asked for."""
+
+    request: int
+    size: int
+
+
+class MemoryRefused(_Message):
+    """There is no room for what you asked for; the reason is for the user."""
+
+    request: int
+    reason: str
+
+
+class Trim(_Message):
+    """Give back what you do not use, and name what you could move to disk, about `wanted` bytes of it."""
+
+    wanted: int
+
+
+class Trimmed(_Message):
+    """The answer. `moving`: objects are on their way to disk right now."""
+
+    returned: int
+    movable: list[Movable]
+    moving: bool
+    holdings: Holdings
+
+
+class MemoryReturned(_Message):
+    """I use so many bytes less."""
+
+    size: int
+
+
+class Spill(_Message):
+    """Move these objects of yours to disk."""
+
+    objects: list[ObjectId]
+
+
+class Spilled(_Message):
+    """So many bytes were moved; `trouble`: why not all."""
+
+    size: int
+    trouble: str
+
+
+class AskNeeded(_Message):
+    """That process is dead and has left blocks of yours: it may not have read which ones you freed last."""
+
+    maker: ProcessId
+
+
+class StillNeeded(_Message):
+    """The answer: of what it left I need these blocks, and no others."""
+
+    maker: ProcessId
+    spans: list[Span]
+
+
+__all__ = [
+    "ArenaHeld",
+    "AskNeeded",
+    "Holdings",
+    "LargeObject",
+    "MemoryGranted",
+    "MemoryRefused",
+    "MemoryReturned",
+    "Movable",
+    "NewArena",
+    "Spill",
+    "Spilled",
+    "StillNeeded",
+    "Trim",
+    "Trimmed",
+    "WantMemory",
+]
