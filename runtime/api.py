@@ -12,12 +12,10 @@ from .context import current_engine, running_engine
 from .engine import Engine
 from .exceptions import InputError, nearest
 from .native import NativeEngine
-from .options import check_resources
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
-from .resources import check_amount
-from .runtime_env import RuntimeEnv
 from .serial import SerialEngine
+from .settings import Settings
 
 _ENGINES: dict[str, Callable[..., Any]] = {"native": NativeEngine, "serial": SerialEngine}
 
@@ -34,6 +32,7 @@ def init(
     log_directory: str | None = None,
     object_store_memory: int | None = None,
     object_spilling_directory: str | None = None,
+    memory_usage_threshold: float = 0.95,
     runtime_env: Mapping[str, Any] | None = None,
     max_lineage_bytes: int = 1 << 30,
     infeasible: Literal["raise", "wait"] = "raise",
@@ -53,6 +52,8 @@ def init(
         log_to_driver: show what workers print.
         log_directory: where the run's folder with its log files is made; default: SHOAL_LOG_DIRECTORY, or
             shoal-<uid> in the folder of temporary files. Logs of the latest five runs are kept.
+        memory_usage_threshold: the part of the machine's (or container's) memory, 0 to 1, above which a worker is
+            ended, one whose task is retried if there is any: better than the kernel's choice. 1: never.
         runtime_env: surroundings of all tasks and actors; see `RuntimeEnv`.
         max_lineage_bytes: how much each process may keep to make lost objects again: the tasks that made its large
             objects, with their arguments. What is beyond is dropped, oldest first, and such objects stay lost.
@@ -65,23 +66,10 @@ def init(
     Raises:
         InputError: a bad argument, or the runtime is running already.
     """
-    if _is_running(ignore_reinit_error):
-        return
-    numbers = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory, "max_lineage_bytes": max_lineage_bytes}
-    _check_settings(numbers, resources or {}, infeasible)
-    started = _engine_class(engine)(
-        **numbers,
-        infeasible=infeasible,
-        resources=dict(resources or {}),
-        preload=preload,
-        log_to_driver=log_to_driver,
-        log_directory=log_directory,
-        record_call_sites=record_call_sites,
-        object_store_memory=object_store_memory,
-        object_spilling_directory=object_spilling_directory,
-        runtime_env=None if runtime_env is None else RuntimeEnv.of(runtime_env),
-    )
-    _begin(started)
+    # Each of them has its name and its check in Settings.
+    given = {name: value for name, value in locals().items() if name not in {"engine", "ignore_reinit_error"}}
+    if not _is_running(ignore_reinit_error):
+        _begin(_engine_class(engine)(Settings(**given)))
 
 
 def _begin(engine: Engine) -> None:
@@ -94,15 +82,6 @@ def _is_running(is_fine: bool) -> bool:
     if running_engine() is None or is_fine:
         return running_engine() is not None
     raise InputError("the runtime is running already. Call shutdown() first, or pass ignore_reinit_error=True")
-
-
-def _check_settings(numbers: dict[str, float | None], resources: dict[str, float], infeasible: str) -> None:
-    check_resources(resources)
-    for key, value in numbers.items():
-        if value is not None:
-            check_amount(key, value)
-    if infeasible not in ("raise", "wait"):
-        raise InputError(f"infeasible={infeasible!r}: want 'raise' or 'wait'")
 
 
 def _engine_class(engine: str | None) -> Callable[..., Any]:

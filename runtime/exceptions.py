@@ -4,6 +4,7 @@
     ├── TaskError                  the remote traceback of a task; the cause of the exception that `get` raises
     ├── TaskCancelledError         the task was cancelled with `cancel`
     ├── WorkerCrashedError         the process that ran a task died (signal, exit code, last words)
+    │   └── OutOfMemoryError       … since the machine had no memory left; also the cause of an actor's death
     ├── ActorError
     │   ├── ActorDiedError         the actor will not come back: killed, crashed, constructor failed, out of scope
     │   ├── ActorUnavailableError  the actor crashed during the call and is being restarted
@@ -58,6 +59,10 @@ class TaskCancelledError(ShoalError):
 
 class WorkerCrashedError(ShoalError):
     """The process that ran the task died before it answered; raised once its retries are used up."""
+
+
+class OutOfMemoryError(WorkerCrashedError):
+    """A worker was killed for want of memory, by the kernel or by the node before it comes to that."""
 
 
 class ActorError(ShoalError):

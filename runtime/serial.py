@@ -26,7 +26,6 @@ from .remote import load_function
 from .reports import NodeReport
 from .resources import Demand, in_amounts, machine_resources, visible_gpus
 from .results import died, split_returns
-from .runtime_env import RuntimeEnv
 from .scheduling import PlacementGroup, SchedulingStrategy
 from .serial_calls import Attempts, SerialStream
 from .serial_log import SerialLog
@@ -34,6 +33,7 @@ from .serial_objects import SerialObjects
 from .serial_records import Actor, Value
 from .serial_reports import ME, report_serial
 from .serial_resources import SerialResources
+from .settings import Settings
 from .store_settings import store_settings
 from .story_events import ENDED, RECORD_CALL_SITES
 from .surroundings import Surroundings
@@ -44,30 +44,16 @@ class SerialEngine(SerialObjects):
 
     name = "serial"
 
-    def __init__(
-        self,
-        *,
-        num_cpus: float | None = None,
-        num_gpus: float | None = None,
-        memory: float | None = None,
-        infeasible: str = "raise",
-        resources: dict[str, float] | None = None,
-        preload: Sequence[str] | None = None,
-        log_to_driver: bool = True,
-        log_directory: str | None = None,
-        object_store_memory: int | None = None,
-        object_spilling_directory: str | None = None,
-        runtime_env: RuntimeEnv | None = None,
-        max_lineage_bytes: int = 1 << 30,
-        record_call_sites: bool = False,
-    ) -> None:
-        super().__init__(record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1")
-        store_settings(object_store_memory, object_spilling_directory)  # checked only: objects are ordinary memory here
-        self._surroundings = Surroundings(runtime_env)
-        if infeasible == "wait":
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1")
+        # Checked only: objects are ordinary memory here.
+        store_settings(settings.object_store_memory, settings.object_spilling_directory)
+        self._surroundings = Surroundings(settings.runtime_env)
+        if settings.infeasible == "wait":
             raise InputError("infeasible='wait' needs engine='native': here nothing waits, and no node is added")
-        gpus = visible_gpus(num_gpus)
-        self._resources = SerialResources(machine_resources(num_cpus, gpus, memory, resources or {}), gpus)
+        gpus = visible_gpus(settings.num_gpus)
+        total = machine_resources(settings.num_cpus, gpus, settings.memory, settings.resources)
+        self._resources = SerialResources(total, gpus)
         self._resources.on_removed = self._end_actors
         self.available_resources = self._resources.available
         self.create_group, self.remove_group = self._resources.create, self._resources.remove

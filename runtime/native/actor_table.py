@@ -36,6 +36,11 @@ class Actor:
     placement: Placement | None = None
     watchers: set[ProcessId] = field(default_factory=set)
 
+    @property
+    def may_restart(self) -> bool:
+        """Whether it comes back after a crash."""
+        return self.max_restarts == -1 or self.restarts < self.max_restarts
+
 
 @dataclass(frozen=True)
 class AskResources:
@@ -122,8 +127,8 @@ class ActorTable:
             return [Tell(actor)]
         return [*self._die(actor, "its constructor failed", failure), EndProcess(process, gracefully=True)]
 
-    def process_died(self, process: ProcessId, reason: str) -> list[Command]:
-        """Event: a process is gone: an actor's, or the owner's of actors."""
+    def process_died(self, process: ProcessId, reason: str, failure: bytes | None = None) -> list[Command]:
+        """Event: a process is gone, perhaps with an exception as the cause: an actor's, or the owner's of actors."""
         commands: list[Command] = []
         actor = self._by_process.pop(process, None)
         if actor is not None and actor.state != "dead":
@@ -132,12 +137,12 @@ class ActorTable:
                 commands += self._die(actor, actor.ending)
                 if actor.released:
                     del self.actors[actor.key]
-            elif actor.max_restarts == -1 or actor.restarts < actor.max_restarts:
+            elif actor.may_restart:
                 actor.restarts += 1
                 actor.state, actor.reason = "restarting", reason
                 commands += [Tell(actor), AskResources(actor)]
             else:
-                commands += self._die(actor, reason)
+                commands += self._die(actor, reason, failure)
         for owned in list(self.actors.values()):
             owned.watchers.discard(process)
             if owned.owner == process:

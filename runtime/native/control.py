@@ -77,9 +77,9 @@ class Control:
 
     # Events -----------------------------------------------------------------------------------------------------
 
-    def process_died(self, process: m.ProcessId, reason: str) -> None:
+    def process_died(self, process: m.ProcessId, reason: str, failure: bytes | None = None) -> None:
         """A process is gone: an actor's, or an owner's."""
-        self._do(self._actors.process_died(process, reason))
+        self._do(self._actors.process_died(process, reason, failure))
 
     def end_actors(self, group: m.GroupId, reason: str) -> None:
         """End all actors of a placement group."""
@@ -143,7 +143,13 @@ class Control:
             elif isinstance(command, AskResources):
                 actor = command.actor
                 wanted = m.ActorWanted(
-                    actor.key, actor.owner, actor.class_name, actor.demand, actor.environment, actor.placement
+                    actor.key,
+                    actor.owner,
+                    actor.class_name,
+                    actor.demand,
+                    actor.environment,
+                    actor.placement,
+                    actor.may_restart,
                 )
                 self.leasing.want_actor(wanted)
             elif isinstance(command, EndProcess):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from itertools import chain
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..reports import NodeReport
 from ..resources import in_amounts, machine_resources, visible_gpus
-from ..runtime_env import RuntimeEnv
+from ..settings import Settings
 from ..store_settings import store_settings
 from . import messages as m
 from .actor_calls import ActorCalls
@@ -40,46 +41,35 @@ class NativeEngine:
 
     name = "native"
 
-    def __init__(
-        self,
-        *,
-        num_cpus: float | None = None,
-        num_gpus: float | None = None,
-        memory: float | None = None,
-        infeasible: str = "raise",
-        resources: dict[str, float] | None = None,
-        preload: Sequence[str] | None = None,
-        log_to_driver: bool = True,
-        runtime_env: RuntimeEnv | None = None,
-        log_directory: str | None = None,
-        max_lineage_bytes: int = 1 << 30,
-        record_call_sites: bool = False,
-        object_store_memory: int | None = None,
-        object_spilling_directory: str | None = None,
-    ) -> None:
-        gpus = visible_gpus(num_gpus)
-        store_memory, spill_directory = store_settings(object_store_memory, object_spilling_directory)
-        session, folder = new_session(log_directory)
-        self.environments = Environments(packages_of(folder), None)
-        self.environments.current = self.environments.of(runtime_env)
-        loaded = [name for name in _PRELOADABLE if name in sys.modules]
-        settings = {
-            "session": session,
-            "folder": folder,
-            "store_memory": store_memory,
-            "spill_directory": spill_directory,
-            "resources": machine_resources(num_cpus, gpus, memory, resources or {}),
-            "gpus": gpus,
-            "infeasible": infeasible,
-            "max_lineage_bytes": int(max_lineage_bytes),
-            "preload": loaded if preload is None else list(preload),
-            "record_call_sites": record_call_sites,
-            "sys_path": [os.path.abspath(entry) for entry in sys.path],
-        }
-        self._node: NodeProcess | None = NodeProcess(settings)
-        shown = log_to_driver and os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
+    def __init__(self, settings: Settings) -> None:
+        gpus = visible_gpus(settings.num_gpus)
+        store_memory, spill_directory = store_settings(settings.object_store_memory, settings.object_spilling_directory)
+        session, folder = new_session(settings.log_directory)
+        try:
+            self.environments = Environments(packages_of(folder), None)
+            self.environments.current = self.environments.of(settings.runtime_env)
+            loaded = [name for name in _PRELOADABLE if name in sys.modules]
+            node = {
+                "session": session,
+                "folder": folder,
+                "store_memory": store_memory,
+                "spill_directory": spill_directory,
+                "memory_usage_threshold": settings.memory_usage_threshold,
+                "resources": machine_resources(settings.num_cpus, gpus, settings.memory, settings.resources),
+                "gpus": gpus,
+                "infeasible": settings.infeasible,
+                "max_lineage_bytes": int(settings.max_lineage_bytes),
+                "preload": loaded if settings.preload is None else list(settings.preload),
+                "record_call_sites": settings.record_call_sites,
+                "sys_path": [os.path.abspath(entry) for entry in sys.path],
+            }
+            self._node: NodeProcess | None = NodeProcess(node)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shown = settings.log_to_driver and os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         self._join(Client(session, None, log_to_driver=shown))
-        if record_call_sites:
+        if settings.record_call_sites:
             self.client.sites = {}
         self._printer = Printer(self.client.reactor.call_later)
         self.client.handlers[m.Output] = lambda node, message: self._printer.show(message)

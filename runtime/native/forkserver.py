@@ -108,12 +108,12 @@ def _import(modules: list[str]) -> None:
 def _reap(node: Connection) -> None:
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
             return
-        node.send(m.Exited(pid, status))
+        node.send(m.Exited(pid, status, usage.ru_maxrss * 1024))
 
 
 def _fork(node: Connection, message: m.Fork, session: str, wake: tuple[int, int]) -> None:

@@ -45,7 +45,7 @@ class Leasing:
         self._actors: dict[m.ActorKey, m.ActorWanted] = {}
         self._most_idle = max(1, scheduler.total["CPU"] // UNIT)
         self._idle: list[Process] = []
-        self._environments: dict[tuple[m.ProcessId, int], m.Environment] = {}
+        self._kinds: dict[tuple[m.ProcessId, int], m.WantLeases] = {}
         self._stopped = False
         self._passing = False
         self.handlers: dict[type, Callable[..., None]] = {
@@ -71,7 +71,8 @@ class Leasing:
             elif isinstance(grant.key, bytes):
                 wanted = self._actors.pop(grant.key)
                 worker = self._workers.fork(wanted.class_name, wanted.environment)
-                worker.actor, worker.lease = wanted, grant
+                worker.actor = wanted
+                worker.lend(grant, wanted.retriable)
                 self._announce(worker.id, m.ActorGranted(grant.key))
             else:
                 self._lend(grant)
@@ -91,23 +92,22 @@ class Leasing:
     # Tasks ------------------------------------------------------------------------------------------------------
 
     def _on_want_leases(self, process: m.ProcessId, message: m.WantLeases) -> None:
-        if message.environment is not None:
-            self._environments[process, message.key] = message.environment
+        self._kinds[process, message.key] = message
         self._scheduler.want(process, message.key, message.demand, message.count, message.placement)
         self.grant()
 
     def _lend(self, lease: Lease) -> None:
         assert isinstance(lease.key, int)
-        environment = self._environments.get((lease.asker, lease.key))
-        fits = [worker for worker in self._idle if worker.environment == environment and not lease.gpus]
+        kind = self._kinds[lease.asker, lease.key]
+        fits = [worker for worker in self._idle if worker.environment == kind.environment and not lease.gpus]
         if fits:
             worker = fits[-1]
             self._idle.remove(worker)
-            worker.lease = lease
+            worker.lend(lease, kind.retriable)
             self.begin(worker)
         else:
-            worker = self._workers.fork("worker", environment)
-            worker.lease = lease
+            worker = self._workers.fork("worker", kind.environment)
+            worker.lend(lease, kind.retriable)
 
     def begin(self, worker: Process) -> None:
         """A worker is up: tell whom it is for."""
@@ -183,8 +183,8 @@ class Leasing:
             elif isinstance(lease.key, int) and not (process.registered or process.ended):
                 self._scheduler.want_again(lease)  # its asker was never told of it, and waits for it
         self._scheduler.forget(process.id)
-        for key in [key for key in self._environments if key[0] == process.id]:
-            del self._environments[key]
+        for key in [key for key in self._kinds if key[0] == process.id]:
+            del self._kinds[key]
         for worker in self._workers.processes.values():
             if worker.lease is not None and worker.lease.asker == process.id and worker.actor is None:
                 worker.kill()  # what it runs, nobody waits for any more

@@ -38,6 +38,7 @@ class Links(ABC):
         board_fd: descriptor of the board of holders, for the caller to use and close.
         lock: guards all state of the process; held for short stretches, never while waiting or running user code.
         handlers: what to do with each kind of message, under the lock.
+        starved: processes that died for want of memory, the latest ones.
         on_death: what to call with the id of a process that has died, and the reason.
         events, note: what has happened, see `reports.Event`; adds to it.
         broken: why nothing works any more, if so.
@@ -67,6 +68,7 @@ class Links(ABC):
         self._peers: dict[bytes, Connection] = {}
         # The node's too; two processes that call each other at the same moment have two.
         self._connections: set[Connection] = set()
+        self.starved: dict[bytes, bool] = {}
         self._reasons: dict[bytes, str] = {}  # why processes died, the latest ones
         self._answers: deque[tuple[Waiter, list[Message]]] = deque()
         self._listener = listener or listen(session, self.me)
@@ -170,6 +172,8 @@ class Links(ABC):
         self._hear_out(message.process)
         self.dead.add(message.process)
         remember(self._reasons, message.process, message.reason)
+        if message.out_of_memory:
+            remember(self.starved, message.process, True)
         for listener in self.on_death:
             listener(message.process, message.reason)
 

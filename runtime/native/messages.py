@@ -65,6 +65,7 @@ class WantLeases(_Message):
     count: int
     environment: Environment | None = None
     placement: Placement | None = None
+    retriable: bool = True
 
 
 class EnvironmentFailed(_Message):
@@ -152,6 +153,7 @@ class ActorWanted(_Message):
     demand: dict[str, int]
     environment: Environment | None = None
     placement: Placement | None = None
+    retriable: bool = False
 
 
 class ActorGranted(_Message):
@@ -270,6 +272,7 @@ class ProcessDied(_Message):
 
     process: ProcessId
     reason: str
+    out_of_memory: bool = False
 
 
 class Label(_Message):
@@ -313,10 +316,11 @@ class Forked(_Message):
 
 
 class Exited(_Message):
-    """A child has ended, with this status as `os.waitpid` gives it."""
+    """A child has ended, with this status as `os.wait4` gives it; `peak`: the most memory that it held, bytes."""
 
     pid: int
     status: int
+    peak: int
 
 
 _decoder: msgspec.msgpack.Decoder[_Message] = msgspec.msgpack.Decoder(Union[tuple(_Message.__subclasses__())])  # noqa: UP007  # made of a list

@@ -26,6 +26,8 @@ from typing import Any
 import msgspec
 import setproctitle
 
+from ..exceptions import OutOfMemoryError
+from ..failure import pack_error
 from ..reports import EVENTS_KEPT, Event, NodeReport
 from ..resources import UNIT
 from ..story_events import DIED, UP
@@ -68,7 +70,14 @@ class Node:
         self._loop = Loop()
         self._listener = listen(settings["session"], None)
         self._loop.watch(self._listener.fileno(), self._accept)
-        self._workers = Workers(self._loop, fork_server, logs_of(folder.folder), self._on_exit, self._stop)
+        self._workers = Workers(
+            self._loop,
+            fork_server,
+            logs_of(folder.folder),
+            self._on_exit,
+            self._stop,
+            memory_usage_threshold=settings["memory_usage_threshold"],
+        )
         self._processes = self._workers.processes
         self.running = True
         self._questions: list[Callable[[], None]] = []
@@ -224,9 +233,10 @@ class Node:
         self._workers.forget(process)
         self._leasing.process_died(process, reason)
         for other in self._processes:
-            self._tell(other, m.ProcessDied(process.id, reason))
+            self._tell(other, m.ProcessDied(process.id, reason, process.starved is not None))
         self._storage.process_died(process)
-        self._control.process_died(process.id, reason)
+        failure = None if process.starved is None else pack_error(OutOfMemoryError(reason))
+        self._control.process_died(process.id, reason, failure)
         self._groups.process_died(process.id, reason)
         self._reports.process_died(process.id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -26,9 +27,13 @@ class Process:
         ended: we have told it to end, or killed it.
         environment: for a worker: its surroundings, if they are not the driver's.
         setup_failed: it ended by itself before it came up in those: another one would, too.
+        since: when its lease began, seconds of `time.monotonic`.
+        retriable: what it runs, or the actor that it is, is begun again by itself if it dies.
+        starved: it was ended for want of memory, by whom and why.
         audience: for a driver: how it gets to see what workers print, if it wants to.
         label: for a worker: who it is in what it prints, if that is not its title.
         pipes, logs: for a worker: what it prints comes from there, and goes there.
+        log_path: the log file last begun.
         tail: the last lines that it printed.
     """
 
@@ -46,10 +51,18 @@ class Process:
     ended: bool = False
     environment: Environment | None = None
     setup_failed: bool = False
+    since: float = 0.0
+    retriable: bool = False
+    starved: str | None = None
+    log_path: str | None = None
     arenas: list[int] = field(default_factory=list)
     pipes: list[Pipe] = field(default_factory=list)
     logs: dict[bool, LogFile] = field(default_factory=dict)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+
+    def lend(self, lease: Lease, retriable: bool) -> None:
+        """Have it work for whom the lease says, from now on."""
+        self.lease, self.retriable, self.since = lease, retriable, time.monotonic()
 
     def note_output(self, text: str) -> None:
         """Remember its last lines."""
@@ -67,18 +80,3 @@ class Process:
                 os.killpg(self.pid, number)
             except ProcessLookupError:
                 return
-
-
-def describe_death(process: Process, status: int) -> str:
-    """Return a sentence that says how a worker died, with its last words."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        how = f"was killed by signal {number} ({signal.Signals(number).name})"
-        if number == signal.SIGKILL and not process.ended:
-            how += ": by hand, or by the kernel for want of memory (see dmesg)"
-        elif number == signal.SIGSEGV:
-            how += ": a crash in native code"
-    else:
-        how = f"ended with exit code {os.WEXITSTATUS(status)}"
-    last = "".join(f"\n    {line}" for line in process.tail)
-    return f"process {process.pid} ({process.title}) {how}" + (f"; its last lines:{last}" if last else "")

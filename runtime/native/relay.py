@@ -77,6 +77,7 @@ class OutputRelay:
         if log is None:
             path = os.path.join(self._folder, file_name(process.title, process.pid, pipe.error))
             log = process.logs[pipe.error] = LogFile(path)
+            process.log_path = path
         log.write(data)
         text = data.decode(errors="replace")
         process.note_output(text)

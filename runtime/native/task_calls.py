@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..engine import Arguments, Function
-from ..exceptions import RuntimeEnvSetupError, WorkerCrashedError
+from ..exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
 from ..failure import pack_error
 from ..options import STREAMING, TaskOptions
 from ..reports import TaskReport
@@ -131,7 +131,7 @@ class TaskCalls:
         wanted = min(len(queue), _MOST_WANTED)
         if wanted > kind.wanted or (wanted == 0 and kind.wanted > 0):
             kind.wanted = wanted
-            message = m.WantLeases(kind.key, kind.demand, wanted, kind.environment, kind.placement)
+            message = m.WantLeases(kind.key, kind.demand, wanted, kind.environment, kind.placement, kind.retriable)
             self._client.node.send(message)
 
     def _depth(self, pending: Pending) -> int:
@@ -273,15 +273,16 @@ class TaskCalls:
         for kind in list(self._by_key.values()):
             lease = kind.leases.pop(process, None)
             if lease is not None:
-                self._rescue(kind, list(lease.inflight.values()), reason)
+                died = OutOfMemoryError if process in self._client.starved else WorkerCrashedError
+                self._rescue(kind, list(lease.inflight.values()), reason, died)
 
-    def _rescue(self, kind: Kind, tasks: list[Pending], reason: str) -> None:
+    def _rescue(self, kind: Kind, tasks: list[Pending], reason: str, died: type[WorkerCrashedError]) -> None:
         """Queue again what a dead worker had; only the first task was running and can be to blame."""
         if tasks and not tasks[0].cancelled and not tasks[0].use_retry():
             guilty = tasks.pop(0)
-            error = WorkerCrashedError(
-                f"task {guilty.name} has no retries left{guilty.attempts()}: {reason}. "
-                "Raise max_retries if the crash is not the task's own fault"
+            error = died(
+                f"task {guilty.name} has no retries left{guilty.attempts()} "
+                f"(raise max_retries if this is not its own fault): {reason}"
             )
             finish(self._client, guilty, [m.Value(pack_error(error), failed=True)] * len(guilty.returns))
         for pending in tasks:

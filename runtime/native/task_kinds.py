@@ -45,8 +45,10 @@ class Kind:
         environment: m.Environment | None,
         strategy: SchedulingStrategy | None,
         placement: m.Placement | None,
+        *,
+        retriable: bool = True,
     ) -> None:
-        self.key = key
+        self.key, self.retriable = key, retriable
         self.demand, self.environment = demand, environment
         self.strategy, self.placement = strategy, placement
         self.failure: m.Value | None = None  # of all of them: the placement group that they were to run in is gone
@@ -77,15 +79,16 @@ class Kinds:
         """
         environment, captured = self._environments.of(options.runtime_env), self._groups.captured
         shape = options.kind
-        if environment is not None or captured is not None:
-            shape = (shape, environment.id if environment is not None else None, captured)
+        if environment is not None or captured is not None or options.max_retries == 0:
+            shape = (options.max_retries == 0, shape, environment.id if environment is not None else None, captured)
         return self._by_shape.get(shape) or self._new(shape, function, options, environment)
 
     def _new(self, shape: tuple, function: Function, options: TaskOptions, environment: m.Environment | None) -> Kind:
         strategy = self._groups.strategy_of(options.scheduling_strategy)
         with self._client.lock:
             placement = self._groups.place(f"task {function.name}", options.demand, strategy)
-            kind = Kind(next(self._keys), options.demand, environment, strategy, placement)
+            retriable = options.max_retries != 0
+            kind = Kind(next(self._keys), options.demand, environment, strategy, placement, retriable=retriable)
             kind.failure = None if placement is None else self._groups.removal_of(placement.group)
             self._by_shape[shape] = self.by_key[kind.key] = kind
         return kind

@@ -8,9 +8,12 @@ from collections.abc import Callable
 
 from . import messages as m
 from .board import MOST_PROCESSES, Board, new_board
+from .deaths import Death, killed_by_kernel
 from .loop import Loop
+from .machine_memory import biggest_processes, read_memory, read_oom_kills
+from .memory_monitor import MemoryMonitor
 from .output import NodeLog
-from .pool import Process, describe_death
+from .pool import Process
 from .relay import OutputRelay
 
 # A worker that can't even start is our problem or the machine's: give up instead of forking for ever.
@@ -25,6 +28,7 @@ class Workers:
         loop: the node's loop.
         fork_server: its process.
         logs: the folder for log files.
+        memory_usage_threshold: the part of the memory above which a worker is ended.
         on_exit: told of every worker that has ended, with the reason, while its connection can still be read.
         stop: ends the node; called if no worker can be made any more.
 
@@ -41,6 +45,8 @@ class Workers:
         logs: str,
         on_exit: Callable[[Process, str], None],
         stop: Callable[[], None],
+        *,
+        memory_usage_threshold: float,
     ) -> None:
         self.processes: dict[bytes, Process] = {}
         self.board_fd = new_board()
@@ -55,6 +61,8 @@ class Workers:
         self.prefix = os.urandom(4)
         self._numbers = 0
         self._failed_starts = 0
+        self._oom_kills = read_oom_kills()
+        self._monitor = MemoryMonitor(loop.call_later, self.processes, memory_usage_threshold)
         self._fork_server.on_blocked = loop.wait_for_room
         loop.watch(self._fork_server.fileno(), self._read_fork_server)
 
@@ -100,6 +108,7 @@ class Workers:
         """Have the fork server make a worker; it registers when it is up."""
         process = self.new(title)
         process.environment = environment
+        self._monitor.start()
         ends = self._relay.open_pipes(process, False, True)
         self._fork_server.send(m.Fork(process.id, title, environment), ends)
         return process
@@ -122,11 +131,25 @@ class Workers:
                 if process.ended:
                     process.signal(signal.SIGKILL)
             elif isinstance(message, m.Exited):
-                self._exited(self._by_pid.pop(message.pid), message.status)
+                self._exited(self._by_pid.pop(message.pid), message)
 
-    def _exited(self, process: Process, status: int) -> None:
+    def _exited(self, process: Process, message: m.Exited) -> None:
         self._relay.hear_out(process)
-        reason = describe_death(process, status)
+        status = message.status
+        kills, self._oom_kills = self._oom_kills, read_oom_kills()
+        if process.starved is None and killed_by_kernel(status, process.ended, kills, self._oom_kills):
+            process.starved = "the kernel"
+        reason = Death(
+            who=f"{process.pid} ({process.title})",
+            status=status,
+            expected=process.ended,
+            peak=message.peak,
+            memory=read_memory(),
+            starved=process.starved,
+            biggest=biggest_processes() if process.starved else (),
+            tail=process.tail,
+            log=process.log_path,
+        ).describe()
         if not process.ended and not process.registered and process.environment is not None:
             process.setup_failed = not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL
         elif not process.ended and not process.registered:

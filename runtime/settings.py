@@ -1,0 +1,50 @@
+"""What `init` is given: the settings of a run, checked, in the form in which engines take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .exceptions import InputError
+from .options import check_resources
+from .resources import check_amount
+from .runtime_env import RuntimeEnv
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One attribute for each argument of `shoal.runtime.init`, which tells their meaning; an engine uses what it can.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    memory: float | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
+    preload: Sequence[str] | None = None
+    log_to_driver: bool = True
+    log_directory: str | None = None
+    object_store_memory: int | None = None
+    object_spilling_directory: str | None = None
+    memory_usage_threshold: float = 0.95
+    runtime_env: RuntimeEnv | None = None
+    max_lineage_bytes: int = 1 << 30
+    infeasible: str = "raise"
+    record_call_sites: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resources", dict(self.resources or {}))
+        if self.runtime_env is not None:
+            object.__setattr__(self, "runtime_env", RuntimeEnv.of(self.runtime_env))
+        check_resources(self.resources)
+        for name, value in {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "memory": self.memory}.items():
+            if value is not None:
+                check_amount(name, value)
+        check_amount("max_lineage_bytes", self.max_lineage_bytes)
+        if self.infeasible not in ("raise", "wait"):
+            raise InputError(f"infeasible={self.infeasible!r}: want 'raise' or 'wait'")
+        check_amount("memory_usage_threshold", self.memory_usage_threshold)
+        if not 0 < self.memory_usage_threshold <= 1:
+            raise InputError(f"memory_usage_threshold={self.memory_usage_threshold!r}: want more than 0 and at most 1")
