@@ -37,6 +37,7 @@ def init(
     max_lineage_bytes: int = 1 << 30,
     infeasible: Literal["raise", "wait"] = "raise",
     record_call_sites: bool = False,
+    metrics_port: int | None = None,
     ignore_reinit_error: bool = False,
 ) -> None:
     """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
@@ -58,6 +59,7 @@ def init(
         max_lineage_bytes: how much each process may keep to make lost objects again: the tasks that made its large
             objects, with their arguments. What is beyond is dropped, oldest first, and such objects stay lost.
         infeasible: "raise" at once for what no node can ever meet, or "wait" for new nodes (not on the serial engine).
+        metrics_port: serve metrics for Prometheus there, to this machine alone; 0: any free port, see `nodes()`.
         record_call_sites: note where each object is made, for `state.memory()`; also SHOAL_RECORD_CALL_SITES=1.
         object_store_memory: bytes for large values; default: three tenths of the machine's memory. When it is full, the
             least recently used objects go to `object_spilling_directory` (default: the folder of temporary files).

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .metric_table import MetricTable
 from .options import ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
 from .reports import Event, NodeReport
@@ -98,6 +99,7 @@ class Engine(Protocol):
     """One way of running tasks and actors. All engines give the same results and the same errors."""
 
     name: str
+    metrics: MetricTable
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
         """Run a function as a task; return one reference for each of its return values."""

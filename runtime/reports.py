@@ -164,7 +164,12 @@ class RequestReport(_Row):
 
 
 class NodeReport(msgspec.Struct, array_like=True):
-    """A node, with what its processes say; `silent` are those that did not answer in time."""
+    """A node, with what its processes say.
+
+    Attributes:
+        metrics: what processes that are gone had counted.
+        silent: processes that did not answer in time.
+    """
 
     node: bytes
     session: str
@@ -179,6 +184,7 @@ class NodeReport(msgspec.Struct, array_like=True):
     actors: list[ActorReport] = []
     requests: list[RequestReport] = []
     events: list[Event] = []
+    metrics: list[MetricReport] = []
     processes: list[ProcessReport] = []
     silent: list[bytes] = []
     now: float = msgspec.field(default_factory=time.monotonic)

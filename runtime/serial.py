@@ -20,6 +20,7 @@ from .engine import ActorId, Arguments, Function
 from .exceptions import DeadlockError, InputError
 from .failure import describe_here, pack_exception
 from .generators import ObjectRefGenerator
+from .metric_table import MetricTable
 from .options import STREAMING, ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
 from .remote import load_function
@@ -46,6 +47,9 @@ class SerialEngine(SerialObjects):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1")
+        if settings.metrics_port is not None:
+            raise InputError("metrics_port needs engine='native'; here util.metrics.scrape() returns the same text")
+        self.metrics = MetricTable()
         # Checked only: objects are ordinary memory here.
         store_settings(settings.object_store_memory, settings.object_spilling_directory)
         self._surroundings = Surroundings(settings.runtime_env)
@@ -288,6 +292,7 @@ class SerialEngine(SerialObjects):
             sites=self._sites or {},
             actors=self._actors.values(),
             events=self._events,
+            metrics=self.metrics.report(),
         )
 
     def shutdown(self) -> None:

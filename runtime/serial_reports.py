@@ -7,7 +7,16 @@ import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from .reports import ActorReport, Event, ExecutingReport, NodeReport, ObjectReport, ProcessReport, WorkerReport
+from .reports import (
+    ActorReport,
+    Event,
+    ExecutingReport,
+    MetricReport,
+    NodeReport,
+    ObjectReport,
+    ProcessReport,
+    WorkerReport,
+)
 from .resources import in_amounts
 from .serial_records import Actor, Value, size_of
 
@@ -27,6 +36,7 @@ def report_serial(
     sites: Mapping[bytes, str],
     actors: Iterable[Actor],
     events: Sequence[Event],
+    metrics: list[MetricReport],
 ) -> list[NodeReport]:
     """Return the report of the one node, in the form that all engines use; see `Engine.state`."""
     pid = os.getpid()
@@ -37,6 +47,7 @@ def report_serial(
         process.objects = list(objects[:limit])
     if "events" in sections or "ended" in sections:
         process.events = list(events)
+    process.metrics = metrics
     worker = WorkerReport(ME, pid, "driver", True, True, {}, cpu_seconds=time.process_time(), started=started)
     node = NodeReport(ME[:4], "serial", pid, socket.gethostname(), started, total, {})
     node.workers, node.actors, node.processes = [worker], list(map(_describe_actor, actors)), [process]

@@ -33,6 +33,7 @@ class Settings:
     max_lineage_bytes: int = 1 << 30
     infeasible: str = "raise"
     record_call_sites: bool = False
+    metrics_port: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resources", dict(self.resources or {}))
@@ -45,6 +46,9 @@ class Settings:
         check_amount("max_lineage_bytes", self.max_lineage_bytes)
         if self.infeasible not in ("raise", "wait"):
             raise InputError(f"infeasible={self.infeasible!r}: want 'raise' or 'wait'")
+        port = self.metrics_port
+        if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 1 << 16):
+            raise InputError(f"metrics_port={port!r}: want a port between 0 (any free one) and 65535")
         check_amount("memory_usage_threshold", self.memory_usage_threshold)
         if not 0 < self.memory_usage_threshold <= 1:
             raise InputError(f"memory_usage_threshold={self.memory_usage_threshold!r}: want more than 0 and at most 1")

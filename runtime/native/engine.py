@@ -61,6 +61,7 @@ class NativeEngine:
                 "max_lineage_bytes": int(settings.max_lineage_bytes),
                 "preload": loaded if settings.preload is None else list(settings.preload),
                 "record_call_sites": settings.record_call_sites,
+                "metrics_port": settings.metrics_port,
                 "sys_path": [os.path.abspath(entry) for entry in sys.path],
             }
             self._node: NodeProcess | None = NodeProcess(node)
@@ -107,6 +108,8 @@ class NativeEngine:
         self.get = client.get
         self.put = client.put
         self.note = client.note
+        self.metrics = client.metrics
+        self.say_last = self._reporting.say_last
         self.wait = client.wait
         self.future = client.futures.of
         self.when_ready = client.when_ready

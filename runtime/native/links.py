@@ -13,6 +13,7 @@ from select import EPOLLOUT
 from typing import Any
 
 from ..exceptions import InternalError, NodeDiedError
+from ..metric_table import MetricTable
 from ..reports import EVENTS_KEPT, Event
 from ..story_events import recent
 from . import messages as m
@@ -41,6 +42,7 @@ class Links(ABC):
         starved: processes that died for want of memory, the latest ones.
         on_death: what to call with the id of a process that has died, and the reason.
         events, note: what has happened, see `reports.Event`; adds to it.
+        metrics: the program's own.
         broken: why nothing works any more, if so.
         epitaph: says how the node has died; a driver that has started it knows.
     """
@@ -57,6 +59,7 @@ class Links(ABC):
         self.dead: set[bytes] = set()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.note = self.events.append
+        self.metrics = MetricTable()
         self.broken: str | None = None
         self.epitaph: Callable[[], str] = lambda: "the daemon of this node has died. Start the runtime again"
         self.on_death: list[Callable[[bytes, str], None]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import select
+import socket
 import time
 from collections.abc import Callable
 
@@ -30,7 +31,7 @@ class Loop:
         if self._readers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def wait_for_room(self, connection: Connection, wanted: bool) -> None:
+    def wait_for_room(self, connection: Connection | socket.socket, wanted: bool) -> None:
         """Have a connection's reader called also when its socket has room to write, or no longer."""
         if connection.fileno() in self._readers:
             self._epoll.modify(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))

@@ -38,6 +38,7 @@ from .forkserver import start_fork_server
 from .groups import Groups
 from .leasing import Leasing
 from .loop import Loop
+from .metrics_server import MetricsServer
 from .node_reports import NodeReports, describe_worker
 from .output import Audience
 from .pool import Process
@@ -92,7 +93,9 @@ class Node:
         self._session, self._started, self._deaths = settings["session"], time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._storage = Storage(settings["store_memory"], self._processes, self._tell, self._loop, self._workers.held)
-        self._reports = NodeReports(self._loop, self._processes, self._describe)
+        self._reports = reports = NodeReports(self._loop, self._processes, self._describe)
+        port = settings["metrics_port"]
+        self._metrics = None if port is None else MetricsServer(self._loop, port, reports.scrape)
         self._handlers: dict[type, Callable[[m.ProcessId, Any], None]] = {
             **self._leasing.handlers,
             **control.handlers,
@@ -279,6 +282,8 @@ class Node:
             total,
             used,
             worker_deaths=self._deaths,
+            metrics_address="" if self._metrics is None else self._metrics.address,
+            metrics=self._reports.retired.metrics,
             workers=[describe_worker(process) for process in self._processes.values()],
             actors=self._control.describe(),
             requests=requests,

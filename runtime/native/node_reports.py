@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ..reports import NodeReport, WorkerReport
+from ..reports import NodeReport, ProcessReport, WorkerReport
 from ..resources import in_amounts
 from . import messages as m
 from .connection import Connection
 from .loop import Loop
+from .node_metrics import Retired, scraped
 from .pool import Process
 
+_SCRAPE_SECONDS = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -36,6 +38,9 @@ class NodeReports:
         loop: for the time limit.
         processes: those that live.
         describe: returns the node's own report, with these sections.
+
+    Attributes:
+        retired: what processes that are gone had counted.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class NodeReports:
     ) -> None:
         self._loop, self._processes, self._describe = loop, processes, describe
         self._questions: dict[int, _Question] = {}
+        self.retired = Retired()
         self._numbers = 0
 
     def answer(self, connection: Connection, message: m.AskState) -> None:
@@ -53,6 +59,15 @@ class NodeReports:
             connection.send(m.State(message.question, own, reports, silent))
 
         self.collect(message.sections, message.limit, message.seconds, send)
+
+    def scrape(self, send: Callable[[str], None]) -> None:
+        """Have the text for Prometheus sent, once all processes have answered."""
+        sections = ["metrics"]
+
+        def collected(reports: list[bytes], silent: list[m.ProcessId]) -> None:
+            send(scraped(self._describe(sections), reports, silent))
+
+        self.collect(sections, 1, _SCRAPE_SECONDS, collected)
 
     def collect(self, sections: list[str], limit: int, seconds: float, then: Collected) -> None:
         """Ask all processes; call `then(reports, silent)` when all have answered or the time is over."""
@@ -71,6 +86,8 @@ class NodeReports:
 
     def on_report(self, process: m.ProcessId, message: m.StateReport) -> None:
         """Event: a process has answered."""
+        if message.metrics:
+            self.retired.note(msgspec.msgpack.decode(message.payload, type=ProcessReport))
         question = self._questions.get(message.question)
         if question is not None and process in question.awaited:  # else it is too late
             question.reports.append(message.payload)
@@ -78,6 +95,7 @@ class NodeReports:
 
     def process_died(self, process: m.ProcessId) -> None:
         """Event: a process is gone, and will not answer."""
+        self.retired.process_died(process)
         for number, question in list(self._questions.items()):
             self._no_longer(number, question, process)
 

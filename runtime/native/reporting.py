@@ -51,7 +51,14 @@ class Reporting:
     def _on_report_state(self, node: Connection, message: m.ReportState) -> None:
         self._client.settle_drops()
         report = self.report(message.sections, message.limit)
-        node.send(m.StateReport(message.question, msgspec.msgpack.encode(report)))
+        node.send(m.StateReport(message.question, msgspec.msgpack.encode(report), bool(report.metrics)))
+
+    def say_last(self) -> None:
+        """Tell the node what was counted here, since this process ends."""
+        client = self._client
+        if client.metrics:
+            report = ProcessReport(client.me, os.getpid(), metrics=client.metrics.report())
+            client.node.send(m.StateReport(0, msgspec.msgpack.encode(report), True))
 
     def report(self, sections: Sequence[str], limit: int) -> ProcessReport:
         """Return what this process knows; called under the lock."""
@@ -71,6 +78,7 @@ class Reporting:
         elif "ended" in sections:
             report.events = [event for event in list(client.events) if event[1] == ENDED]
         if "metrics" in sections:
+            report.metrics = client.metrics.report()
             report.object_bytes = sum(
                 size_of(record.value)
                 for object_id, record in records.items()

@@ -26,10 +26,11 @@ class ReportState(_Message):
 
 
 class StateReport(_Message):
-    """The process's answer: a packed ProcessReport."""
+    """The process's answer: a packed ProcessReport; `metrics`: it holds some. Unasked (question 0) before it ends."""
 
     question: int
     payload: bytes
+    metrics: bool
 
 
 class State(_Message):

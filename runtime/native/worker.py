@@ -208,6 +208,7 @@ class Worker:
         gc.collect()
         for peer in list(self._client._peers.values()):
             peer.flush()
+        self._engine.say_last()
         atexit._run_exitfuncs()
 
 

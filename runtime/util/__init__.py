@@ -1,5 +1,6 @@
 """Tools around the runtime's core."""
 
+from . import metrics
 from .inspection import inspect_serializability
 from .placement_groups import (
     get_current_placement_group,
@@ -15,6 +16,7 @@ __all__ = [
     "get_current_placement_group",
     "get_placement_group",
     "inspect_serializability",
+    "metrics",
     "placement_group",
     "placement_group_table",
     "register_serializer",

@@ -127,7 +127,7 @@ def test_a_story_tells_the_life_of_a_task(engine):
     events = ["square was submitted by", "the result is here", "now: "]
     assert [told.index(event) for event in events] == sorted(told.index(event) for event in events)
     assert told.startswith(f"task and object {ref.hex()}")
-    assert runtime.story(ref.hex()[-10:]).splitlines()[1] == told.splitlines()[1]
+    assert runtime.story(ref.hex()[-10:]).splitlines()[0] == told.splitlines()[0]
     failed = fail.remote()
     runtime.wait([failed])
     assert "it failed with KeyError" in runtime.story(failed)
