@@ -126,7 +126,9 @@ class Store:
             else:
                 body = stream if small else self._copy([stream], owner)
         except BaseException:  # there is no room for the rest, or the user interrupts the waiting for it
-            self.free([span for span in placed if not isinstance(span, bytes)])
+            written = [span for span in placed if not isinstance(span, bytes)]
+            if written:
+                self.free(written)
             raise
         return Value(body, placed, ids)
 
@@ -215,8 +217,9 @@ class Store:
         if self._disk is None:
             self.arena.free(spans)
             return
-        self.arena.free([span for span in spans if not self.is_on_disk(span)])
         on_disk = [span for span in spans if self.is_on_disk(span)]
+        if len(on_disk) < len(spans):
+            self.arena.free([span for span in spans if not self.is_on_disk(span)])
         if on_disk:
             self._disk.free(on_disk)
             self._disk.trim()
@@ -245,7 +248,8 @@ class Store:
         try:
             stream, buffers = move(value.stream), [move(part) for part in value.buffers]
         except BaseException:
-            self.free(moved)
+            if moved:
+                self.free(moved)
             raise
         return Value(stream, buffers, value.refs, value.failed), sum(span.size for span in moved)
 

@@ -1,0 +1,192 @@
+"""Objects that memory has no room for: moved to disk, read from there, and nothing left of them afterwards."""
+
+import os
+import random
+import re
+
+import numpy as np
+import pytest
+from conftest import WORKERS_NEED, wait_until
+
+from shoal import runtime
+
+STORE = 32 << 20
+SIZE = 1 << 20
+
+
+@pytest.fixture
+def small_store(tmp_path):
+    runtime.init(
+        engine="native",
+        num_cpus=2,
+        preload=WORKERS_NEED,
+        object_store_memory=STORE,
+        object_spilling_directory=str(tmp_path),
+    )
+    yield tmp_path
+    runtime.shutdown()
+    assert os.listdir(tmp_path) == []
+
+
+def array(number):
+    return np.full(SIZE, number % 251, np.uint8)
+
+
+def is_whole(value, number):
+    return value.nbytes == SIZE and bool((value == number % 251).all())
+
+
+@runtime.remote
+def make(number):
+    return array(number)
+
+
+@runtime.remote
+def check(value, number):
+    return is_whole(value, number)
+
+
+@runtime.remote
+class Keeper:
+    """Puts arrays that it owns itself, and hands out references to them."""
+
+    def __init__(self):
+        self.refs = {}
+
+    def put(self, number):
+        self.refs[number] = runtime.put(array(number))
+        return [self.refs[number]]
+
+    def drop(self, number):
+        del self.refs[number]
+
+    def check(self, held, number):
+        return is_whole(runtime.get(held[0]), number)
+
+
+def test_three_times_the_memory_comes_back_whole(small_store):
+    refs = [runtime.put(array(number)) for number in range(96)]
+    assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(refs))
+    assert all(runtime.get([check.remote(ref, number) for number, ref in enumerate(refs)]))
+
+
+def test_what_tasks_return_moves_too(small_store):
+    refs = [make.remote(number) for number in range(96)]
+    assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(refs))
+
+
+def test_what_another_process_owns_is_found_where_it_went(small_store):
+    keeper = Keeper.remote()
+    held = [runtime.get(keeper.put.remote(number))[0] for number in range(20)]
+    assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(held))
+    others = [runtime.put(array(number)) for number in range(40)]  # the keeper's go to disk, and we know the old places
+    assert all(runtime.get([check.remote(ref, number) for number, ref in enumerate(held)]))
+    assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(held))
+    assert all(runtime.get([keeper.check.remote([ref], number) for number, ref in enumerate(others)]))
+
+
+def test_two_gets_of_an_object_on_disk_view_the_same_memory(small_store):
+    refs = [runtime.put(array(number)) for number in range(64)]
+    first, second = runtime.get(refs[0]), runtime.get(refs[0])
+    assert np.shares_memory(first, second)
+    assert not first.flags.writeable
+
+
+def test_what_is_viewed_stays_in_memory_and_as_it_is(small_store):
+    viewed = [runtime.get(runtime.put(array(number))) for number in range(10)]
+    refs = [runtime.put(array(number)) for number in range(64)]
+    assert all(is_whole(value, number) for number, value in enumerate(viewed))
+    del refs
+
+
+def test_when_all_is_in_use_the_error_says_who_holds_what(small_store):
+    viewed = []
+    message = ""
+    try:
+        for number in range(40):
+            viewed.append(runtime.get(runtime.put(array(number))))
+    except runtime.exceptions.ObjectStoreFullError as error:  # its frames must not outlive this
+        message = str(error)
+    assert len(viewed) >= 28
+    assert f"{STORE:,} bytes" in message
+    assert re.search(rf"driver \(pid {os.getpid()}\): owns \d+ objects", message)
+    assert "Drop references" in message
+    viewed.clear()
+    assert is_whole(runtime.get(runtime.put(array(1))), 1)
+
+
+def test_an_object_larger_than_the_store_is_refused_with_both_sizes(small_store):
+    with pytest.raises(runtime.exceptions.ObjectStoreFullError, match=rf"100,\d+,\d+ bytes.*{STORE:,} bytes"):
+        runtime.put(np.zeros(100_000_000, np.uint8))
+
+    @runtime.remote
+    def too_large():
+        return np.zeros(100_000_000, np.uint8)
+
+    with pytest.raises(runtime.exceptions.ObjectStoreFullError, match="larger than the whole object store"):
+        runtime.get(too_large.remote())
+
+
+def test_a_maker_waits_while_arguments_of_others_calls_take_all_memory(small_store):
+    results = [check.remote(array(number), number) for number in range(96)]  # arguments stay in memory
+    assert all(runtime.get(results))
+
+
+def test_dropped_objects_leave_the_disk(small_store):
+    refs = [runtime.put(array(number)) for number in range(96)]
+    files = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    on_disk = [path for path in files if os.path.exists(path) and os.readlink(path).startswith(str(small_store))]
+    assert on_disk
+    assert os.stat(on_disk[0]).st_blocks * 512 > 50 * SIZE
+    refs.clear()
+    wait_until(lambda: runtime.put(1) and os.stat(on_disk[0]).st_blocks * 512 <= 2 * SIZE)
+
+
+def test_what_dead_workers_made_counts_until_it_is_dropped(small_store):
+    for start in range(0, 60, 20):
+        keepers = [Keeper.remote() for _ in range(2)]
+        refs = [runtime.get(keepers[number % 2].put.remote(start + number)) for number in range(20)]
+        for keeper in keepers:
+            runtime.kill(keeper)
+        del refs
+    refs = [runtime.put(array(number)) for number in range(64)]
+    assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(refs))
+
+
+def test_bad_settings_are_refused(tmp_path):
+    for engine in ("native", "serial"):
+        with pytest.raises(runtime.InputError, match="at least"):
+            runtime.init(engine=engine, object_store_memory=1000)
+        with pytest.raises(runtime.InputError, match="this machine has only"):
+            runtime.init(engine=engine, object_store_memory=1 << 60)
+        file = tmp_path / "file"
+        file.touch()
+        with pytest.raises(runtime.InputError, match="no folder"):
+            runtime.init(engine=engine, object_spilling_directory=str(file))
+    assert not runtime.is_initialized()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_use_by_several_processes(small_store, seed):
+    chance = random.Random(seed)
+    keepers = [Keeper.remote() for _ in range(2)]
+    living = {}
+    for number in range(160):
+        kind = chance.choice(["put", "make", "keeper", "drop", "check", "get"])
+        if kind == "put":
+            living[number] = runtime.put(array(number))
+        elif kind == "make":
+            living[number] = make.remote(number)
+        elif kind == "keeper":
+            living[number] = runtime.get(chance.choice(keepers).put.remote(number))[0]
+        elif living:
+            which = chance.choice(list(living))
+            if kind == "drop":
+                del living[which]
+            elif kind == "get":
+                assert is_whole(runtime.get(living[which]), which)
+            else:
+                assert runtime.get(chance.choice(keepers).check.remote([living[which]], which))
+    for number, ref in living.items():
+        assert is_whole(runtime.get(ref), number), number
+    assert all(runtime.get([check.remote(ref, number) for number, ref in living.items()]))
