@@ -3,7 +3,8 @@
 An actor that may be restarted, and whose class has both methods, is restored after a crash: its constructor runs again,
 ``__restore__`` is given what ``__checkpoint__`` returned last, and the calls since are run again in the order in which
 they ran. For deterministic methods each answered call is in the state once, and each result is delivered once; calls
-that were not answered are made again by themselves, whatever `max_task_retries` says. Effects outside may repeat.
+that were not answered are made again by themselves, whatever `max_task_retries` says. Effects outside may repeat: a
+method that runs again writes its files, starts its tasks and makes its calls again, also those of the actor itself.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from .object_rows import human_bytes, object_rows
 from .refs import short
 from .reports import DEFAULT_LIMIT, Event, NodeReport, ProcessReport
 from .state import ask, id_text
-from .story_events import ACTOR, AGAIN, BOUNCED, DIED, ENDED, FREED, PUT, RAN, UP
+from .story_events import ACTOR, AGAIN, BOUNCED, DIED, ENDED, FREED, LOST, PUT, RAN, UP
 from .task_rows import actor_rows, task_row
 
 _Line = tuple[float, str]
@@ -136,6 +136,8 @@ class _Teller:
         for (when, kind, key, detail), _ in self._events():
             if key == object_id and kind == PUT:
                 yield when, f"{human_bytes(detail)} were put by {self._process(object_id[:8])}"
+            elif key == object_id and kind == LOST:
+                yield when, "its owner learned that the value is lost: its block cannot be read any more"
             elif key == object_id and kind == FREED:
                 yield when, "the last reference was gone; the object was freed"
         for row in object_rows(self._diagnosis):

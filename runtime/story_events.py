@@ -18,8 +18,8 @@ ENDED = "ended"
 AGAIN, BOUNCED = "again", "bounced"
 #: By whoever ran a task: (name, began).
 RAN = "ran"
-#: By an object's owner: it was put (bytes); its last reference is gone.
-PUT, FREED = "put", "freed"
+#: By an object's owner: it was put (bytes); its value cannot be read any more; its last reference is gone.
+PUT, LOST, FREED = "put", "lost", "freed"
 #: By a user's program: (name, began, extra data, thread).
 SPAN = "span"
 #: By a node: an actor's (class, state, process, reason); a process is up (pid, title); it is gone (the reason).

@@ -10,11 +10,13 @@ which value was meant: a report about one that has been replaced since changes n
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ..exceptions import ObjectLostError, ObjectReconstructionFailedError
 from ..refs import ObjectRef, short
+from ..story_events import AGAIN, LOST
 from . import messages as m
 from .calls import Pending
 from .lineage import Fail, Forget, Lineage, Resubmit, Why
@@ -101,6 +103,7 @@ class Recovery:
         if record is None or record.value is None or span not in spans_of(record.value):
             return  # it has been made again, or is about to be
         if owner_of(object_id) == client.me:
+            client.note((time.monotonic(), LOST, object_id, None))
             client.objects.take_value(record)
             self.lineage.lost(object_id)
             client.act()
@@ -147,6 +150,7 @@ class Recovery:
 
     def _resubmit(self, call: _Call, arguments: Iterable[m.ObjectId]) -> None:
         client, pending = self._client, call.pending
+        client.note((time.monotonic(), AGAIN, pending.task, "a result of it was lost"))
         held = [*call.held, *(client.adopt(object_id) for object_id in arguments)]
         by_id = {ref.id: ref for ref in held}
         pending.slots = [by_id[object_id] for object_id in call.slots]

@@ -198,6 +198,16 @@ def test_what_an_actors_method_made_is_made_again_if_its_calls_may_be_retried(na
         runtime.get(ref, timeout=30)
 
 
+def test_the_story_of_an_object_tells_of_the_loss(native, log):
+    ref = make.remote(log, 1)
+    runtime.get(ref)
+    lose_blocks()
+    runtime.get(ref)
+    lines = runtime.story(ref)
+    assert "its owner learned that the value is lost" in lines
+    assert "was queued again: a result of it was lost" in lines
+
+
 def test_objects_are_made_again_while_workers_are_killed(native, log):
     """Losses and crashes together: ten rounds, each loses all blocks and kills a worker that makes them again."""
 
