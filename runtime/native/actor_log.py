@@ -10,13 +10,13 @@ no acknowledgement is needed:
 
 No call begins before the last one's reply is written. So when the process dies, at most one call is in doubt: the
 last recorded one, whose caller may wait for its answer and make the call again. The next process restores the
-checkpoint, runs the recorded calls in order, and keeps the answers of those in doubt for callers that ask again.
+checkpoint, runs the recorded calls in order, and keeps the answers of those in doubt for callers that ask again; until
+they have, it sends no checkpoint, so that the answers can always be made again.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -37,18 +37,16 @@ class Entry(Generic[Call]):
     in_doubt: bool
 
 
-class ActorLog(Generic[Call, State, Answer]):
+class ActorLog(Generic[Call, State]):
     """For the owner: what brings the actor back.
 
     Attributes:
         state: the last checkpoint; None: there is none yet, it begins with its constructor.
-        answers: of calls that the checkpoint covers and that are in doubt, by task.
         entries: the calls since, in order.
     """
 
     def __init__(self) -> None:
         self.state: State | None = None
-        self.answers: dict[ObjectId, Answer] = {}
         self.entries: list[Entry[Call]] = []
         self._last: Entry[Call] | None = None
 
@@ -59,15 +57,14 @@ class ActorLog(Generic[Call, State, Answer]):
         self._last = Entry(task, call, in_doubt)
         self.entries.append(self._last)
 
-    def checkpointed(self, state: State, answers: dict[ObjectId, Answer]) -> list[Call]:
-        """Event: here is the actor's state, and the answers that nobody has fetched; return the calls it covers."""
+    def checkpointed(self, state: State) -> list[Call]:
+        """Event: here is the actor's state; return the calls that it covers."""
         covered = [entry.call for entry in self.entries]
-        self.state, self.answers, self.entries, self._last = state, answers, [], None
+        self.state, self.entries, self._last = state, [], None
         return covered
 
     def delivered(self, task: ObjectId) -> None:
         """Event: a caller that made a call again has its answer."""
-        self.answers.pop(task, None)
         for entry in self.entries:
             if entry.task == task:
                 entry.in_doubt = False
@@ -81,8 +78,6 @@ class ActorLog(Generic[Call, State, Answer]):
         for entry in self.entries:
             if owner_of(entry.task) == process:
                 entry.in_doubt = False
-        for task in [task for task in self.answers if owner_of(task) == process]:
-            del self.answers[task]
 
 
 class Step(enum.Enum):
@@ -99,17 +94,16 @@ class Journal(Generic[Answer]):
     Args:
         owner: the process that keeps the log.
         every: calls between two checkpoints.
-        answers: of calls in doubt that the restored checkpoint covers.
 
     Attributes:
-        answers: those, and the answers of the calls in doubt that were run again.
+        answers: of the calls in doubt that were run again, until their callers ask.
     """
 
-    def __init__(self, owner: ProcessId, every: int, answers: Iterable[tuple[ObjectId, Answer]] = ()) -> None:
+    def __init__(self, owner: ProcessId, every: int) -> None:
         self._owner = owner
         self._every = every
         self._since = 0
-        self.answers = dict(answers)
+        self.answers: dict[ObjectId, Answer] = {}
 
     def replayed(self, task: ObjectId, answer: Answer | None) -> None:
         """Event: a recorded call was run again; its answer, if it is in doubt."""
@@ -125,9 +119,14 @@ class Journal(Generic[Answer]):
         """Event: a call has run; return what to do now."""
         self._since += 1
         steps = [Step.REPLY] if caller == self._owner else [Step.RECORD, Step.REPLY]
-        if self._since >= self._every:
+        if self._since >= self._every and not self.answers:
             steps.append(Step.CHECKPOINT)
         return steps
+
+    def caller_died(self, process: ProcessId) -> None:
+        """Event: a caller is gone and asks no more."""
+        for task in [task for task in self.answers if owner_of(task) == process]:
+            del self.answers[task]
 
     def checkpointed(self) -> None:
         """Event: the state was sent to the owner."""

@@ -6,7 +6,7 @@ process owns, so that they do not depend on a caller that may be gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..refs import ObjectRef
@@ -15,6 +15,7 @@ from .actor_log import ActorLog
 from .calls import Pending
 from .client import Client
 from .connection import Connection
+from .objects import spans_of
 from .task_calls import slot_values
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class KeptLog:
 
     def __init__(self, client: Client, every: int) -> None:
         self._client, self._every = client, every
-        self._log: ActorLog[Pending | _Foreign, _Kept, m.Reply] = ActorLog()
+        self._log: ActorLog[Pending | _Foreign, _Kept] = ActorLog()
 
     # Events -----------------------------------------------------------------------------------------------------
 
@@ -84,19 +85,26 @@ class KeptLog:
         """The actor's state has arrived."""
         before = self._log.state
         state = _Kept([message.state], self._adopt(actor, [message.state]))
-        for call in self._log.checkpointed(state, {answer.task: answer for answer in message.answers}):
+        for call in self._log.checkpointed(state):
             self._let_go(call)
         if before is not None:
             self._let_go(before)
 
     def caller_died(self, process: bytes) -> None:
-        """A process is gone, and asks for no answer; the answers' blocks, which were its own, are freed already."""
+        """A process is gone, and asks for no answer."""
         self._log.caller_died(process)
+
+    def spans(self) -> Iterator[m.Span]:
+        """Yield the blocks of other processes' making that are needed to bring the actor back."""
+        kept = [entry.call for entry in self._log.entries if isinstance(entry.call, _Foreign)]
+        for item in (*kept, *([] if self._log.state is None else [self._log.state])):
+            for value in item.values:
+                yield from spans_of(value)
 
     def end(self) -> None:
         """The actor will not come back."""
         state = self._log.state
-        for kept in (*self._log.checkpointed(_Kept([], []), {}), *([] if state is None else [state])):
+        for kept in (*self._log.checkpointed(_Kept([], [])), *([] if state is None else [state])):
             self._let_go(kept)
 
     def _adopt(self, actor: Connection, values: Iterable[m.Value]) -> list[ObjectRef]:
@@ -136,7 +144,7 @@ class KeptLog:
         state = None if log.state is None else log.state.values[0]
         if state is not None:
             client.lend_all(state, process)
-        return m.Restoration(self._every, state, list(log.answers.values()), entries)
+        return m.Restoration(self._every, state, entries)
 
 
 def handle_logs(client: Client, links: dict[bytes, Link]) -> None:
@@ -175,5 +183,6 @@ def handle_logs(client: Client, links: dict[bytes, Link]) -> None:
             if link.log is not None:
                 link.log.caller_died(process)
 
+    client.memory.needed.append(lambda: (span for link in links.values() if link.log for span in link.log.spans()))
     client.handlers |= {m.Logged: on_logged, m.Checkpointed: on_checkpointed, m.Delivered: on_delivered}
     client.on_death.append(on_death)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ..exceptions import NodeDiedError, ObjectStoreFullError
@@ -28,10 +29,15 @@ _LARGEST_SHOWN = 3
 
 
 class Memory:
-    """What a process does about the store's capacity; see the module."""
+    """What a process does about the store's capacity; see the module.
+
+    Attributes:
+        needed: what yields blocks that this process needs besides its objects' values.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self.needed: list[Callable[[], Iterable[m.Span]]] = []
         self._numbers = itertools.count()
         self._requests: dict[int, tuple[Waiter, list[str]]] = {}
         self._pressed_until = 0.0
@@ -162,6 +168,7 @@ class Memory:
         client = self._client
         values = [client.objects.records[object_id].value for object_id in client.objects.large]
         spans = [span for value in values if value is not None for span in spans_of(value)]
+        spans += [span for needed in self.needed for span in needed()]
         client.node.send(m.StillNeeded(message.maker, [span for span in spans if span.maker == message.maker]))
 
     # Moving objects to disk -------------------------------------------------------------------------------------

@@ -181,7 +181,6 @@ class Restoration(msgspec.Struct, array_like=True, gc=False):
 
     every: int
     state: Value | None = None
-    answers: list[Reply] = []
     entries: list[LogEntry] = []
 
 
@@ -200,11 +199,10 @@ class Delivered(_Message):
 
 
 class Checkpointed(_Message):
-    """From an actor to its owner: its state after all calls that it has told of, and answers nobody has fetched."""
+    """From an actor to its owner: its state after all calls that it has told of."""
 
     actor: ActorKey
     state: Value
-    answers: list[Reply]
 
 
 class Lost(_Message):

@@ -33,7 +33,8 @@ class Restorable:
     def __init__(self, client: Client, owner: bytes, actor: bytes, restoration: m.Restoration) -> None:
         self._client, self._owner, self._actor = client, owner, actor
         self._restoration: m.Restoration | None = restoration
-        self._journal = Journal(owner, restoration.every, [(answer.task, answer) for answer in restoration.answers])
+        self._journal: Journal[m.Reply] = Journal(owner, restoration.every)
+        client.on_death.append(lambda process, reason: self._journal.caller_died(process))
         self._instance: Any = None
 
     # Restoring --------------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ class Restorable:
         with client.lock:
             client.lend_all(packed, self._owner)
         del inner
-        self._write(self._owner, m.Checkpointed(self._actor, packed, list(self._journal.answers.values())))
+        self._write(self._owner, m.Checkpointed(self._actor, packed))
         self._journal.checkpointed()
 
     def _write(self, process: bytes, message: m._Message) -> bool:

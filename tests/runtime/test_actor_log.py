@@ -28,19 +28,27 @@ def test_a_checkpoint_covers_the_calls_before_it():
     log = ActorLog()
     log.ran(task(OWNER, 1), "one", False)
     log.ran(task(FIRST, 2), "two", True)
-    assert log.checkpointed("state", {task(FIRST, 0): "answer"}) == ["one", "two"]
+    assert log.checkpointed("state") == ["one", "two"]
     assert (log.state, log.entries) == ("state", [])
-    log.delivered(task(FIRST, 0))
-    assert log.answers == {}
 
 
 def test_a_dead_caller_asks_for_nothing():
     log = ActorLog()
-    log.checkpointed("state", {task(FIRST, 0): "answer", task(SECOND, 0): "other"})
     log.ran(task(FIRST, 1), "call", True)
     log.caller_died(FIRST)
-    assert log.answers == {task(SECOND, 0): "other"}
     assert not log.entries[0].in_doubt
+    journal = Journal(OWNER, 1)
+    journal.replayed(task(FIRST, 1), "answer")
+    journal.caller_died(FIRST)
+    assert journal.arrived(task(FIRST, 1)) is None
+
+
+def test_no_checkpoint_is_sent_while_an_answer_is_not_fetched():
+    journal = Journal(OWNER, 1)
+    journal.replayed(task(FIRST, 1), "answer")
+    assert journal.ran(OWNER) == [Step.REPLY]
+    journal.arrived(task(FIRST, 1))
+    assert journal.ran(OWNER) == [Step.REPLY, Step.CHECKPOINT]
 
 
 def test_the_order_of_steps():
@@ -76,7 +84,7 @@ class World:
     def start(self):
         """A new process becomes the actor."""
         self.state = list(self.log.state or [])
-        self.journal = Journal(OWNER, self.every, self.log.answers.items())
+        self.journal = Journal(OWNER, self.every)
         self.steps = deque()
         for entry in self.log.entries:
             answer = self.apply(entry.call)
@@ -118,7 +126,7 @@ class World:
         self.steps.extend(actions[step] for step in self.journal.ran(name))
 
     def checkpoint(self):
-        self.from_actor[OWNER].append(("checkpoint", list(self.state), dict(self.journal.answers)))
+        self.from_actor[OWNER].append(("checkpoint", list(self.state)))
         self.journal.checkpointed()
 
     def deliver(self, name):
