@@ -37,15 +37,16 @@ def describe_shortage(
     if not demand:
         return Shortage("a worker process", "a worker process")
     if any(_fits(demand, node) for node in nodes):
-        return Shortage("a worker process that starts or is just becoming free", "a worker process")
+        # It may be a worker that still starts; the scheduler knows if it is something else, such as a placement group.
+        notes = [request.note for node in nodes for request in node.requests if request.demand == demand]
+        return Shortage(next(filter(None, notes), "a worker process that starts"), "a worker process")
     short = [name for name in demand if all(_free(node, name) < demand[name] - 1e-9 for node in nodes)]
     if not short:
         what = f"{describe_demand(demand)} on one node; each is free somewhere, but not together"
         return Shortage(what, what)
     brief = " and ".join(_amounts(name, demand[name], nodes) for name in short)
     holders = _holders(short, nodes, label)
-    notes = sorted({request.note for node in nodes for request in node.requests if request.note})
-    return Shortage(brief + (f"; held by {holders}" if holders else "") + "".join(f"; {n}" for n in notes), brief)
+    return Shortage(brief + (f"; held by {holders}" if holders else ""), brief)
 
 
 def _fits(demand: Mapping[str, float], node: NodeReport) -> bool:

@@ -45,6 +45,7 @@ class Client(Links):
         on_gone: what to do once no reference to an object is left in this process.
         before_block, after_block: called around every wait that blocks.
         waits: threads that wait: name, since when (monotonic seconds), objects, how many of them are wanted.
+        on_wait: what to call when a thread begins to wait.
         executing: tasks and calls that run here now: name, since when.
         sites: where objects of this process were made, if that is recorded.
         on_node_lost: what to call when the node is gone.
@@ -65,6 +66,7 @@ class Client(Links):
         self.before_block: Callable[[], None] = lambda: None
         self.after_block: Callable[[], None] = lambda: None
         self.waits: dict[Waiter, tuple[str, float, list[bytes], int]] = {}
+        self.on_wait: Callable[[], None] | None = None
         self.executing: dict[bytes, tuple[str, float]] = {}
         self.sites: dict[bytes, str] | None = {} if os.environ.get(RECORD_CALL_SITES) == "1" else None
         self.on_node_lost: list[Callable[[], None]] = []
@@ -342,6 +344,8 @@ class Client(Links):
     def _block_known(self, waiter: Waiter, timeout: float | None, refs: Sequence[ObjectRef], count: int) -> None:
         """Block, and let others see that."""
         now = time.monotonic()
+        if self.on_wait is not None:
+            self.on_wait()
         self.waits[waiter] = (threading.current_thread().name, now, [ref.id for ref in refs], count)
         try:
             self.block(waiter, None if timeout is None else now + timeout)

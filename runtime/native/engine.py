@@ -22,6 +22,7 @@ from .connection import Connection
 from .environments import Environments
 from .group_calls import GroupCalls
 from .interrupts import InterruptGuard
+from .long_waits import LongWaits, warn_after
 from .node_process import NodeProcess
 from .printer import Printer
 from .reporting import Reporting
@@ -44,6 +45,7 @@ class NativeEngine:
     def __init__(self, settings: Settings) -> None:
         gpus = visible_gpus(settings.num_gpus)
         store_memory, spill_directory = store_settings(settings.object_store_memory, settings.object_spilling_directory)
+        seconds = warn_after()
         session, folder = new_session(settings.log_directory)
         try:
             self.environments = Environments(packages_of(folder), None)
@@ -76,6 +78,8 @@ class NativeEngine:
         self.client.handlers[m.Output] = lambda node, message: self._printer.show(message)
         self.client.epitaph = self._node.epitaph
         self.client.reactor.watch(self._node.fileno(), lambda mask: self._read_node())
+        if seconds > 0:
+            self.client.on_wait = LongWaits(self.client, self._reporting, seconds).begin
         self._guard = InterruptGuard(self.client.busy)
         self.client.start()
 

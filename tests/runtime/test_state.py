@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import WORKERS_NEED, wait_until
@@ -203,3 +204,35 @@ def test_a_process_that_does_not_answer_is_named(tmp_path):
     os.kill(row.worker_pid, signal.SIGCONT)
     runtime.get(ref)
     runtime.shutdown()
+
+
+def test_a_long_wait_is_explained_once(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("SHOAL_WARN_AFTER_SECONDS", "0.05")
+    runtime.init(engine="native", num_cpus=1, preload=WORKERS_NEED)
+    path = tmp_path / "lock"
+    told = ""
+
+    def is_told(line):
+        nonlocal told
+        told += capfd.readouterr().err
+        return line in told
+
+    with ThreadPoolExecutor(2) as threads, path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        held = locked.remote(path)
+        wait_until(lambda: state.get_task(held).state == "RUNNING")
+        waiting = square.remote(3)
+        gets = [threads.submit(runtime.get, waiting) for _ in range(2)]
+        wait_until(lambda: is_told("made by square, which waits for CPU 1 (0 of 1 free); held by locked in pid"))
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert [get.result() for get in gets] == [9, 9]
+    runtime.shutdown()
+    is_told("")
+    assert told.count("made by square") == 1
+    assert "has waited 0." in told
+
+
+def test_a_bad_threshold_of_warnings_is_refused(monkeypatch):
+    monkeypatch.setenv("SHOAL_WARN_AFTER_SECONDS", "soon")
+    with pytest.raises(runtime.InputError, match="SHOAL_WARN_AFTER_SECONDS='soon'"):
+        runtime.init(engine="native", num_cpus=1)
