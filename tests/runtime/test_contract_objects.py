@@ -360,3 +360,42 @@ def test_the_option_owner_of_put_is_refused_by_name(engine):
         runtime.put(1, _owner=None)
     with pytest.raises(TypeError, match="'colour'"):
         runtime.put(1, colour="red")
+
+
+@runtime.remote
+class Holder:
+    """Keeps references in its state, and passes them on."""
+
+    def keep(self, held):
+        self.held = held
+
+    def pass_on(self, other):
+        runtime.get(other.keep.remote({"passed": [self.held["inside"][0]]}))
+
+    def read(self):
+        (refs,) = self.held.values()
+        return int(runtime.get(refs[0]).sum())
+
+    def forget(self):
+        self.held = None
+
+
+def test_a_reference_in_an_actors_state_keeps_its_target_through_a_chain_of_borrowers(engine):
+    first, second = Holder.remote(), Holder.remote()
+    ref = runtime.put(np.ones(BIG))
+    runtime.get(first.keep.remote({"inside": [ref]}))
+    del ref
+    if engine == "native":  # on the serial engine an actor cannot be called while another of its calls waits
+        runtime.get(first.pass_on.remote(second))
+        runtime.get(first.forget.remote())
+    else:
+        second = first
+    assert runtime.get(second.read.remote()) == BIG
+    runtime.get(second.forget.remote())
+
+
+def test_references_nested_in_objects_keep_the_innermost_alive(engine):
+    outermost = runtime.put([runtime.put({"ref": runtime.put(np.ones(BIG))})])
+    innermost = runtime.get(runtime.get(outermost)[0])["ref"]
+    del outermost
+    assert runtime.get(innermost).sum() == BIG
