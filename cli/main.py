@@ -22,6 +22,7 @@ _COMMANDS = {
     "memory": "show who holds the memory of its object store",
     "story": "tell the life of one of its tasks, objects or actors",
     "timeline": "write what ran when in it, as a Chrome trace",
+    "node": "join a running cluster with this machine",
 }
 
 

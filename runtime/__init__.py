@@ -22,7 +22,18 @@ from .api import (
     shutdown,
     wait,
 )
-from .cluster_api import available_resources, cluster_resources, empty, lookup, nodes, preload, publish
+from .cluster_api import (
+    available_resources,
+    become_node,
+    cluster_address,
+    cluster_resources,
+    cluster_token,
+    empty,
+    lookup,
+    nodes,
+    preload,
+    publish,
+)
 from .exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -75,7 +86,10 @@ __all__ = [
     "TaskError",
     "WorkerCrashedError",
     "available_resources",
+    "become_node",
+    "cluster_address",
     "cluster_resources",
+    "cluster_token",
     "empty",
     "engine_name",
     "exceptions",

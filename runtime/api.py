@@ -38,6 +38,7 @@ def init(
     infeasible: Literal["raise", "wait"] = "raise",
     record_call_sites: bool = False,
     metrics_port: int | None = None,
+    listen: str | None = None,
     ignore_reinit_error: bool = False,
 ) -> None:
     """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
@@ -63,6 +64,8 @@ def init(
         record_call_sites: note where each object is made, for `state.memory()`; also SHOAL_RECORD_CALL_SITES=1.
         object_store_memory: bytes for large values; default: three tenths of the machine's memory. When it is full, the
             least recently used objects go to `object_spilling_directory` (default: the folder of temporary files).
+        listen: "HOST:PORT" at which other nodes may join (`shoal node --join`); port 0 takes any free one, see
+            `cluster_address`. Whoever has the token (see `cluster_token`) runs code here: use 127.0.0.1, or TLS.
         ignore_reinit_error: do nothing, instead of raising, if the runtime is running.
 
     Raises:
@@ -71,7 +74,7 @@ def init(
     # Each of them has its name and its check in Settings.
     given = {name: value for name, value in locals().items() if name not in {"engine", "ignore_reinit_error"}}
     if not _is_running(ignore_reinit_error):
-        _begin(_engine_class(engine)(Settings(**given)))
+        _begin(_engine_class(engine, listen)(Settings(**given)))
 
 
 def _begin(engine: Engine) -> None:
@@ -86,7 +89,7 @@ def _is_running(is_fine: bool) -> bool:
     raise InputError("the runtime is running already. Call shutdown() first, or pass ignore_reinit_error=True")
 
 
-def _engine_class(engine: str | None) -> Callable[..., Any]:
+def _engine_class(engine: str | None, listen: str | None) -> Callable[..., Any]:
     name = engine or ("native" if sys.platform == "linux" else "serial")
     if name not in _ENGINES:
         raise InputError(f"engine={name!r}: unknown engine. {nearest(name, _ENGINES)}")
@@ -94,6 +97,10 @@ def _engine_class(engine: str | None) -> Callable[..., Any]:
         raise InputError(f"engine='native' needs Linux, this is {sys.platform}. Use engine='serial'")
     if engine is None and name == "serial":
         print(f"shoal: the native engine needs Linux, this is {sys.platform}: using engine='serial'", file=sys.stderr)
+    if listen is not None and name != "native":
+        raise InputError(
+            f"listen={listen!r}: engine={name!r} is one process, which no node can join. Use engine='native'"
+        )
     return _ENGINES[name]
 
 

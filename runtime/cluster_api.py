@@ -9,6 +9,9 @@ import cloudpickle
 
 from . import context
 from .context import current_engine, running_engine
+from .exceptions import InputError
+from .native import NativeEngine
+from .settings import Settings
 from .state import list_nodes
 from .state_rows import NodeState
 
@@ -63,5 +66,47 @@ def available_resources() -> dict[str, float]:
 
 
 def nodes() -> list[NodeState]:
-    """Return the nodes: resources in all and in use, pid of the daemon, address of its metrics."""
+    """Return the nodes: resources in all and in use, pid of the daemon, address of its metrics; the head first."""
     return list_nodes()
+
+
+def cluster_address() -> str:
+    """Return the "HOST:PORT" at which further nodes may join; "" without `init(listen=…)`."""
+    return current_engine().address
+
+
+def cluster_token() -> str:
+    """Return the secret with which nodes may join: SHOAL_TOKEN as it was at `init`, else a random one.
+
+    Give it to `shoal node` in the environment variable SHOAL_TOKEN, or in a file. Only the driver knows it.
+    """
+    return current_engine().token
+
+
+def become_node(
+    address: str,
+    token: str,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    memory: float | None = None,
+    resources: dict[str, float] | None = None,
+) -> None:
+    """Turn this process into a node of a running cluster, which ends with the head; does not return.
+
+    Args:
+        address: the head's `cluster_address()`.
+        token: the head's `cluster_token()`.
+        num_cpus, num_gpus, memory, resources: as for `init`.
+
+    Raises:
+        InputError: a bad argument, or this process uses the runtime itself.
+    """
+    if running_engine() is not None:
+        raise InputError(
+            "become_node: this process uses the runtime itself. Start `shoal node` as a process of its own"
+        )
+    if not token:
+        raise InputError("no token is given: the head's cluster_token(), in SHOAL_TOKEN or --token-file")
+    settings = Settings(num_cpus=num_cpus, num_gpus=num_gpus, memory=memory, resources=resources or {}, preload=())
+    NativeEngine.become_node(address, token, settings)

@@ -100,6 +100,8 @@ class Engine(Protocol):
 
     name: str
     metrics: MetricTable
+    address: str
+    token: str
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
         """Run a function as a task; return one reference for each of its return values."""

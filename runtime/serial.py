@@ -44,6 +44,7 @@ class SerialEngine(SerialObjects):
     """Runs everything eagerly in the calling thread; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "serial"
+    address = token = ""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1")

@@ -34,6 +34,7 @@ class Settings:
     infeasible: str = "raise"
     record_call_sites: bool = False
     metrics_port: int | None = None
+    listen: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resources", dict(self.resources or {}))

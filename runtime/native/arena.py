@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import bisect
 import mmap
+import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -248,6 +249,16 @@ def walk(memory: mmap.mmap) -> Iterator[tuple[int, int, int, bytes]]:
         total = -(-(size + HEADER) // _ALIGN) * _ALIGN
         yield offset, total, state, owner
         offset += total
+
+
+def read_block(span: Span, start: int, size: int) -> bytes | None:
+    """Return a part of a sealed block; for the node that holds its arena. None if the block is not there any more."""
+    header = os.pread(span.arena, HEADER, span.offset)
+    data = os.pread(span.arena, min(size, span.size - start), span.offset + HEADER + start)
+    # Looked at again: the maker may have reused the block meanwhile.
+    again = os.pread(span.arena, HEADER, span.offset)
+    there = header == again and len(header) == HEADER and is_there(memoryview(header), 0, span)
+    return data if there else None
 
 
 def sealed_blocks(fd: int) -> dict[int, bytes]:

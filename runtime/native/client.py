@@ -26,6 +26,7 @@ from .board import Board
 from .calls import Pending
 from .completion import Futures
 from .connection import Connection
+from .fetching import Fetching
 from .links import Links
 from .memory import Memory
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_of, size_of
@@ -53,11 +54,11 @@ class Client(Links):
 
     def __init__(self, session: str, process: bytes | None, *, log_to_driver: bool = False) -> None:
         super().__init__(session, process, log_to_driver=log_to_driver)
-        self.resources = self.welcome.resources
         self.objects = ObjectTable(self.me, self.dead)
         board = Board(self.board_fd, self.welcome.index)
         os.close(self.board_fd)
         self.spill_directory = self.welcome.spill_directory
+        self.fetching = Fetching(self)
         self.dropped: deque[bytes] = deque()
         self.calls: dict[bytes, Pending] = {}
         self.futures = Futures(self)
@@ -72,6 +73,7 @@ class Client(Links):
         self.on_node_lost: list[Callable[[], None]] = []
         self.memory = Memory(self)
         self.store = Store(self.me, board, self.welcome, self.memory)
+        self.store.fetch = self.fetching.view
         self._numbers = 0
         self._requests: dict[bytes, list[bytes]] = {}
         self.recovery = Recovery(self, self.welcome.max_lineage_bytes)
@@ -294,6 +296,7 @@ class Client(Links):
                 f"get: {len(late)} of {len(refs)} objects were not ready after {timeout} s, the first is {late[0]!r}"
             )
         self.objects.use(ref.id for ref in refs)
+        self.fetching.fetch_values(records)
         return [self.store.load(record.value, copy) for record in records if record.value is not None]
 
     def wait(

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .messages import _Message, decode, encode
+from .messages import Relay, _Message, decode, encode
 
 Message = _Message
 _CHUNK = 1 << 18
@@ -243,6 +243,29 @@ class Connection:
             self.sock.close()
         while self.fds:
             os.close(self.fds.popleft())
+
+
+class RelayedConnection(Connection):
+    """A connection to a process of another node. It shares the socket to the own node, which passes on what is sent."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, process: bytes, node: Connection) -> None:
+        super().__init__(node.sock)
+        self.peer = process
+        self._node = node
+
+    def _flush(self) -> None:
+        self._outbox_size = 0
+        while self._outbox:
+            frame, _ = self._outbox.popleft()
+            assert self.peer is not None
+            self._node.post(Relay(self.peer, bytes(memoryview(frame)[4:])))
+        self._node.flush()
+
+    def close(self) -> None:
+        """Leave the socket to the connection that it belongs to."""
+        self.closed = True
 
 
 def _close_all(fds: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from ..resources import in_amounts
 from ..story_events import ACTOR
 from . import messages as m
 from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
-from .leasing import Leasing
+from .balance import Balance
 
 
 class Control:
@@ -33,7 +33,7 @@ class Control:
         self._actors = ActorTable()
         self._published: dict[str, bytes] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self.leasing: Leasing  # each needs the other
+        self.balance: Balance  # each needs the other
         self.handlers: dict[type, Callable[..., None]] = {
             m.ReserveName: self._on_reserve_name,
             m.CreateActor: self._on_create_actor,
@@ -88,6 +88,7 @@ class Control:
                 self._do(self._actors.end(actor.key, reason))
 
     def _on_actor_granted(self, process: m.ProcessId, message: m.ActorGranted) -> None:
+        self.balance.actor_made(message.actor)
         if not self._actors.granted(message.actor, process):
             self._end_process(process, False)  # it has ended before its process was made
         else:
@@ -137,7 +138,7 @@ class Control:
             if isinstance(command, Tell):
                 self._note(command.actor)
                 if command.actor.state == "dead":
-                    self.leasing.forget_actor(command.actor.key)
+                    self.balance.forget_actor(command.actor.key)
                 for watcher in command.actor.watchers:
                     self._tell(watcher, _state_of(command.actor))
             elif isinstance(command, AskResources):
@@ -151,10 +152,10 @@ class Control:
                     actor.placement,
                     actor.may_restart,
                 )
-                self.leasing.want_actor(wanted)
+                self.balance.want_actor(wanted)
             elif isinstance(command, EndProcess):
                 self._end_process(command.process, command.gracefully)
-        self.leasing.grant()
+        self.balance.grant()
 
 
 def _state_of(actor: Actor) -> m.ActorState:

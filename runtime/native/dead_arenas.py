@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .arena import SEALED, map_arena, walk
@@ -34,7 +34,9 @@ class DeadArenas:
         self._arenas: dict[tuple[ProcessId, int], _DeadArena] = {}
         self.on_disk: set[int] = set()
 
-    def process_died(self, process: ProcessId, arenas: Iterable[int], living: Collection[ProcessId]) -> set[ProcessId]:
+    def process_died(
+        self, process: ProcessId, arenas: Iterable[int], lives: Callable[[ProcessId], bool]
+    ) -> set[ProcessId]:
         """Forget what a dead process owned; keep the arenas that it made if they hold blocks of the living.
 
         Returns:
@@ -47,7 +49,7 @@ class DeadArenas:
             arena = self._arenas[process, fd] = _DeadArena({}, {})
             with map_arena(fd) as memory:
                 for offset, size, state, owner in walk(memory):
-                    if state == SEALED and owner in living:
+                    if state == SEALED and lives(owner):
                         arena.blocks[offset] = size, owner
                     else:
                         arena.unneeded[offset] = size
@@ -64,6 +66,10 @@ class DeadArenas:
                     arena.unneeded[offset] = size
                     del arena.blocks[offset]
         self._close_empty()
+
+    def holds(self, maker: ProcessId, arena: int) -> bool:
+        """Return whether this arena of a dead maker is kept."""
+        return (maker, arena) in self._arenas
 
     def free(self, spans: Iterable[Span]) -> None:
         """Forget blocks that their owner needs no more."""

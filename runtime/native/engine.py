@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ..reports import NodeReport
 from ..resources import in_amounts, machine_resources, visible_gpus
@@ -23,11 +27,12 @@ from .environments import Environments
 from .group_calls import GroupCalls
 from .interrupts import InterruptGuard
 from .long_waits import LongWaits, warn_after
-from .node_process import NodeProcess
+from .node_process import NodeProcess, become_node
 from .printer import Printer
 from .reporting import Reporting
 from .session import new_session, packages_of
 from .task_calls import TaskCalls
+from .transport import Secrets, parse_address
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 
 # Worth importing once in the fork server if the driver uses them: slow to import, quiet, and safe to fork.
 _PRELOADABLE = ("numpy", "gymnasium", "torch")
+#: Environment variable: the token that lets a node join.
+ENVIRONMENT_VARIABLE = "SHOAL_TOKEN"
 
 
 class NativeEngine:
@@ -43,30 +50,19 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, settings: Settings) -> None:
-        gpus = visible_gpus(settings.num_gpus)
-        store_memory, spill_directory = store_settings(settings.object_store_memory, settings.object_spilling_directory)
         seconds = warn_after()
+        self.token = os.environ.get(ENVIRONMENT_VARIABLE) or secrets.token_hex(16)
+        if settings.listen is not None:
+            parse_address(settings.listen)
         session, folder = new_session(settings.log_directory)
         try:
             self.environments = Environments(packages_of(folder), None)
             self.environments.current = self.environments.of(settings.runtime_env)
-            loaded = [name for name in _PRELOADABLE if name in sys.modules]
-            node = {
-                "session": session,
-                "folder": folder,
-                "store_memory": store_memory,
-                "spill_directory": spill_directory,
-                "memory_usage_threshold": settings.memory_usage_threshold,
-                "resources": machine_resources(settings.num_cpus, gpus, settings.memory, settings.resources),
-                "gpus": gpus,
-                "infeasible": settings.infeasible,
-                "max_lineage_bytes": int(settings.max_lineage_bytes),
-                "preload": loaded if settings.preload is None else list(settings.preload),
-                "record_call_sites": settings.record_call_sites,
-                "metrics_port": settings.metrics_port,
-                "sys_path": [os.path.abspath(entry) for entry in sys.path],
-            }
+            node = _node_settings(settings) | {"session": session, "folder": folder}
+            if settings.listen is not None:
+                node["secrets"] = msgspec.to_builtins(Secrets.from_environment(self.token))
             self._node: NodeProcess | None = NodeProcess(node)
+            self.address = self._node.address
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -87,11 +83,19 @@ class NativeEngine:
     def join(cls, session: str, process: bytes, environment: m.Environment | None) -> NativeEngine:
         """Return the engine of a worker, whose client is still to be started."""
         engine = cls.__new__(cls)
-        engine._node = None
+        engine._node, engine.address, engine.token = None, "", ""
         client = Client(session, process)
         engine.environments = Environments(packages_of(client.welcome.folder), environment)
         engine._join(client)
         return engine
+
+    @staticmethod
+    def become_node(address: str, token: str, settings: Settings) -> None:
+        """Turn this process into a further node; see `shoal.runtime.become_node`."""
+        parse_address(address)
+        session, folder = new_session(settings.log_directory)
+        node = _node_settings(settings) | {"session": session, "folder": folder, "join": address}
+        become_node(node | {"secrets": msgspec.to_builtins(Secrets.from_environment(token))})
 
     def _join(self, client: Client) -> None:
         self.client = client
@@ -195,8 +199,11 @@ class NativeEngine:
             self.client.node.send(m.Preload(list(modules)))
 
     def cluster_resources(self) -> dict[str, float]:
-        """Return what the node has."""
-        return in_amounts(self.client.resources)
+        """Return what all nodes have together."""
+        together: Counter[str] = Counter()
+        for node in self.client.ask_node(m.AskNodes()).alive:
+            together.update(node.resources)
+        return in_amounts(together)
 
     def available_resources(self) -> dict[str, float]:
         """Ask the node what is free."""
@@ -227,3 +234,23 @@ class NativeEngine:
     def abandon(self) -> None:
         """Forget the node, which belongs to the parent of this forked child."""
         self._node = None
+
+
+def _node_settings(settings: Settings) -> dict[str, Any]:
+    gpus = visible_gpus(settings.num_gpus)
+    store_memory, spill_directory = store_settings(settings.object_store_memory, settings.object_spilling_directory)
+    loaded = [name for name in _PRELOADABLE if name in sys.modules]
+    return {
+        "store_memory": store_memory,
+        "spill_directory": spill_directory,
+        "memory_usage_threshold": settings.memory_usage_threshold,
+        "resources": machine_resources(settings.num_cpus, gpus, settings.memory, settings.resources),
+        "gpus": gpus,
+        "infeasible": settings.infeasible,
+        "max_lineage_bytes": int(settings.max_lineage_bytes),
+        "preload": loaded if settings.preload is None else list(settings.preload),
+        "record_call_sites": settings.record_call_sites,
+        "metrics_port": settings.metrics_port,
+        "sys_path": [os.path.abspath(entry) for entry in sys.path],
+        "listen": settings.listen,
+    }

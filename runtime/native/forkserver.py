@@ -89,6 +89,8 @@ def _serve(sock: socket.socket, settings: dict[str, Any]) -> None:
                 return
             for message in messages:
                 if isinstance(message, m.Preload):
+                    if message.sys_path is not None:
+                        sys.path[:] = message.sys_path
                     _import(message.modules)
                 elif isinstance(message, m.Fork):
                     _fork(node, message, settings["session"], (wake_read, wake_write))

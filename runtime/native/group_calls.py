@@ -126,7 +126,7 @@ class GroupCalls:
             node = self._client.me[:4].hex()
             if strategy.node_id != node:
                 raise InfeasibleError(f"{who} can never run: there is no node {strategy.node_id!r}. Known: {node!r}.")
-        wants = missing(demand, self._client.resources)
+        wants = missing(demand, self._client.most_of(demand))
         if wants and self._client.welcome.infeasible == "raise":
             raise infeasible(who, wants)
         if wants:

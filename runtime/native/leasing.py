@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from ..exceptions import RuntimeEnvSetupError
@@ -29,6 +30,7 @@ class Leasing:
         announce: has what happened to an actor's process handled as if that process had said it.
         call_later: has something done after so many seconds.
         gpus: the ids of the node's GPUs.
+        lives: whether a process, of any node, lives.
     """
 
     def __init__(  # noqa: PLR0917  # the node's parts, put together once
@@ -39,10 +41,12 @@ class Leasing:
         announce: Tell,
         call_later: Callable[[float, Callable[[], None]], None],
         gpus: list[str],
+        lives: Callable[[m.ProcessId], bool],
     ) -> None:
         self._scheduler, self._workers, self._tell = scheduler, workers, tell
-        self._announce, self._call_later, self._gpus = announce, call_later, gpus
+        self._announce, self._call_later, self._gpus, self._lives = announce, call_later, gpus, lives
         self._actors: dict[m.ActorKey, m.ActorWanted] = {}
+        self._seconds = 1.0  # until we know better
         self._most_idle = max(1, scheduler.total["CPU"] // UNIT)
         self._idle: list[Process] = []
         self._kinds: dict[tuple[m.ProcessId, int], m.WantLeases] = {}
@@ -54,7 +58,6 @@ class Leasing:
             m.KillWorker: self._on_kill_worker,
             m.Blocked: lambda process, message: self._set_blocked(process, True),
             m.Unblocked: lambda process, message: self._set_blocked(process, False),
-            m.AskResources: lambda process, message: tell(process, m.Resources(scheduler.available())),
         }
 
     def stop(self) -> None:
@@ -98,6 +101,7 @@ class Leasing:
 
     def _lend(self, lease: Lease) -> None:
         assert isinstance(lease.key, int)
+        lease.since = time.monotonic()
         kind = self._kinds[lease.asker, lease.key]
         fits = [worker for worker in self._idle if worker.environment == kind.environment and not lease.gpus]
         if fits:
@@ -115,7 +119,7 @@ class Leasing:
             self._announce(worker.id, m.ActorUp(worker.actor.actor, self._gpus_of(worker)))
         elif worker.lease is None:
             return
-        elif worker.lease.asker in self._workers.processes:
+        elif self._lives(worker.lease.asker):
             assert isinstance(worker.lease.key, int)
             self._tell(worker.lease.asker, m.Leased(worker.lease.key, worker.id, self._gpus_of(worker)))
         else:
@@ -141,6 +145,7 @@ class Leasing:
     def _end(self, worker: Process, reusable: bool = True) -> None:
         lease, worker.lease = worker.lease, None
         assert lease is not None
+        self._seconds += 0.3 * (time.monotonic() - lease.since - self._seconds)
         self._scheduler.release(lease)
         self._idle.append(worker)
         # CUDA keeps to the devices that it saw first, and a worker that idles must not keep a device's memory.
@@ -167,8 +172,8 @@ class Leasing:
             if blocked:
                 self.grant()
 
-    def process_died(self, process: Process, reason: str) -> None:
-        """A process is gone: what it held is free, and what it asked for nobody wants."""
+    def ended(self, process: Process, reason: str) -> None:
+        """A process of this node is gone: what it held is free."""
         if process in self._idle:
             self._idle.remove(process)
         lease, process.lease = process.lease, None
@@ -180,13 +185,15 @@ class Leasing:
             if isinstance(lease.key, int) and process.setup_failed:
                 self._scheduler.want(lease.asker, lease.key, lease.demand, 0)
                 self._tell(lease.asker, m.EnvironmentFailed(lease.key, reason))
-            elif isinstance(lease.key, int) and not (process.registered or process.ended):
+            elif isinstance(lease.key, int) and not (process.registered or process.ended) and self._lives(lease.asker):
                 self._scheduler.want_again(lease)  # its asker was never told of it, and waits for it
-        self._scheduler.forget(process.id)
-        for key in [key for key in self._kinds if key[0] == process.id]:
-            del self._kinds[key]
+
+    def asker_died(self, asker: m.ProcessId) -> None:
+        """A process, of any node, is gone: what it asked for nobody wants."""
+        self._scheduler.forget(asker)
+        self._kinds = {key: kind for key, kind in self._kinds.items() if key[0] != asker}
         for worker in self._workers.processes.values():
-            if worker.lease is not None and worker.lease.asker == process.id and worker.actor is None:
+            if worker.lease is not None and worker.lease.asker == asker and worker.actor is None:
                 worker.kill()  # what it runs, nobody waits for any more
 
     # Actors -----------------------------------------------------------------------------------------------------
@@ -213,6 +220,42 @@ class Leasing:
         for worker in self._workers.processes.values():
             if worker.lease in leases:
                 worker.kill()
+
+    # Other nodes ------------------------------------------------------------------------------------------------
+
+    def leave_work(self, leaves_work: bool) -> None:
+        """Have what asks for nothing run on another node, or here again."""
+        self._scheduler.leaves_work = leaves_work
+        self.grant()
+
+    def load(self, seen: int) -> m.NodeLoad:
+        """Return what the head is to know."""
+        wishes = []
+        for asker, key, count in self._scheduler.wishes():
+            wanted = self._actors[key] if isinstance(key, bytes) else self._kinds[asker, key]
+            inputs = wanted.inputs if isinstance(wanted, m.WantLeases) else {}
+            in_group = wanted.placement is not None
+            payload = bytes(m.encode(wanted)[4:])
+            wishes.append(m.Wish(asker, key, wanted.demand, count, inputs, in_group, payload))
+        return m.NodeLoad(self._scheduler.available(), wishes, self._seconds, seen)
+
+    def place(self, wish: m.Wish) -> None:
+        """Grant, as soon as can be, what another node had no room for."""
+        request = m.decode(wish.request)
+        if isinstance(request, m.ActorWanted):
+            self.want_actor(request)
+        elif isinstance(request, m.WantLeases):
+            self._kinds[wish.asker, request.key] = request
+            self._scheduler.want_more(wish.asker, request.key, request.demand, request.placement)
+        self.grant()
+
+    def placed(self, asker: m.ProcessId, key: int | m.ActorKey) -> None:
+        """Another node has taken over one of what was asked for here."""
+        self._scheduler.withdraw(asker, key)
+        if isinstance(key, bytes):
+            self._actors.pop(key, None)
+
+    # Explaining -------------------------------------------------------------------------------------------------
 
     def describe(self) -> tuple[dict[str, float], dict[str, float], list[RequestReport]]:
         """Return what the node has, what of it is in use, and who waits for it, in the order of the queue."""

@@ -8,7 +8,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from select import EPOLLOUT
 from typing import Any
 
@@ -18,11 +18,22 @@ from ..reports import EVENTS_KEPT, Event
 from ..story_events import recent
 from . import messages as m
 from .calls import remember
-from .connection import Connection, accept, address, listen
+from .connection import Connection, RelayedConnection, accept, address, listen
 from .reactor import Reactor, Waiter
+from .wire import node_of
 
 Message = m._Message
-_ANSWERS = (m.GroupCreated, m.Groups, m.ArenaHeld, m.NameReserved, m.ActorFound, m.Found, m.Resources)
+# By question. Questions of one kind are answered in order; of different kinds they may go to different nodes.
+_ANSWERS: dict[type, type] = {
+    m.NewArena: m.ArenaHeld,
+    m.ReserveName: m.NameReserved,
+    m.FindActor: m.ActorFound,
+    m.Lookup: m.Found,
+    m.AskResources: m.Resources,
+    m.AskNodes: m.Nodes,
+    m.CreateGroup: m.GroupCreated,
+    m.AskGroups: m.Groups,
+}
 
 
 class Links(ABC):
@@ -43,6 +54,8 @@ class Links(ABC):
         on_death: what to call with the id of a process that has died, and the reason.
         events, note: what has happened, see `reports.Event`; adds to it.
         metrics: the program's own.
+        nodes: those that live, by id.
+        on_node_death: what to call with the id of a node that has died, after its processes, and the reason.
         broken: why nothing works any more, if so.
         epitaph: says how the node has died; a driver that has started it knows.
     """
@@ -63,17 +76,23 @@ class Links(ABC):
         self.broken: str | None = None
         self.epitaph: Callable[[], str] = lambda: "the daemon of this node has died. Start the runtime again"
         self.on_death: list[Callable[[bytes, str], None]] = []
+        self.nodes = {node.id: node for node in self.welcome.nodes}
+        self.on_node_death: list[Callable[[bytes, str], None]] = []
         self.handlers: dict[type, Callable[[Connection, Any], None]] = {
             m.Hello: self._on_hello,
             m.ProcessDied: self._on_process_died,
+            m.Relay: self._on_relay,
+            m.NodeJoined: lambda node, message: self.nodes.update({message.node.id: message.node}),
+            m.NodeDied: self._on_node_died,
         }
-        self.handlers |= dict.fromkeys(_ANSWERS, self._on_answer)
+        self.handlers |= dict.fromkeys(_ANSWERS.values(), self._on_answer)
         self._peers: dict[bytes, Connection] = {}
         # The node's too; two processes that call each other at the same moment have two.
         self._connections: set[Connection] = set()
         self.starved: dict[bytes, bool] = {}
         self._reasons: dict[bytes, str] = {}  # why processes died, the latest ones
-        self._answers: deque[tuple[Waiter, list[Message]]] = deque()
+        self._answers: dict[type, deque[tuple[Waiter, list[Message]]]] = {}
+        self._at_the_end: list[Waiter] = []
         self._listener = listener or listen(session, self.me)
         self.reactor = Reactor("shoal-reader")
         self.node = Connection(sock, self.reactor.want_write)
@@ -90,6 +109,16 @@ class Links(ABC):
     @abstractmethod
     def node_lost(self) -> None:
         """Fail all that waits; called under the lock when the node is gone."""
+
+    def most_of(self, demand: Mapping[str, int]) -> dict[str, int]:
+        """Return the resources of a node that can meet a demand; if there is none, the most that any node has."""
+        most: dict[str, int] = {}
+        for node in self.nodes.values():
+            if all(node.resources.get(name, 0) >= units for name, units in demand.items()):
+                return node.resources
+            for name, units in node.resources.items():
+                most[name] = max(most.get(name, 0), units)
+        return most
 
     # Connections ------------------------------------------------------------------------------------------------
 
@@ -129,6 +158,9 @@ class Links(ABC):
         """Return the connection over which this process sends to another; None if that one is dead."""
         connection = self._peers.get(process)
         if connection is None and process not in self.dead:
+            if node_of(process) != node_of(self.me):
+                connection = self._peers[process] = RelayedConnection(process, self.node)
+                return connection
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 sock.connect(address(self.session, process))
@@ -141,6 +173,11 @@ class Links(ABC):
             self._watch(connection)
             connection.send(m.Hello(self.me))
         return connection
+
+    def _on_relay(self, node: Connection, message: m.Relay) -> None:
+        connection = self.peer(message.process) or RelayedConnection(message.process, self.node)
+        inner = m.decode(message.payload)
+        self.handlers[type(inner)](connection, inner)
 
     def _close(self, connection: Connection) -> None:
         self.reactor.unwatch(connection.fileno())
@@ -155,7 +192,7 @@ class Links(ABC):
         with self.lock:
             self.broken = self.epitaph()
             self.node_lost()
-            for waiter, _ in self._answers:
+            for waiter in [waiter for asked in self._answers.values() for waiter, _ in asked] + self._at_the_end:
                 waiter.finish()
 
     def _hear_out(self, process: bytes) -> None:
@@ -172,13 +209,23 @@ class Links(ABC):
                 self._close(connection)
 
     def _on_process_died(self, node: Connection, message: m.ProcessDied) -> None:
-        self._hear_out(message.process)
+        if message.process in self.dead:
+            return
+        if node_of(message.process) == node_of(self.me):
+            self._hear_out(message.process)
+        else:
+            self._peers.pop(message.process, None)
         self.dead.add(message.process)
         remember(self._reasons, message.process, message.reason)
         if message.out_of_memory:
             remember(self.starved, message.process, True)
         for listener in self.on_death:
             listener(message.process, message.reason)
+
+    def _on_node_died(self, node: Connection, message: m.NodeDied) -> None:
+        del self.nodes[message.node]
+        for listener in self.on_node_death:
+            listener(message.node, message.reason)
 
     def death_of(self, process: bytes) -> str | None:
         """Return why a process died; None if it is not known to be dead."""
@@ -187,7 +234,7 @@ class Links(ABC):
     # Asking the node --------------------------------------------------------------------------------------------
 
     def ask_node(self, message: Message, fds: tuple[int, ...] = ()) -> Any:
-        """Send a question to the node and wait for its answer; it answers in order.
+        """Send a question to the node and wait for its answer.
 
         Raises:
             NodeDiedError: the node is gone.
@@ -196,7 +243,7 @@ class Links(ABC):
         box: list[Message] = []
         with self.lock:
             self.check()
-            self._answers.append((waiter, box))
+            self._answers.setdefault(_ANSWERS[type(message)], deque()).append((waiter, box))
             self.node.send(message, fds)
         self.reactor.wait(waiter)
         if not box:
@@ -204,7 +251,7 @@ class Links(ABC):
         return box[0]
 
     def _on_answer(self, node: Connection, message: Message) -> None:
-        waiter, box = self._answers.popleft()
+        waiter, box = self._answers[type(message)].popleft()
         box.append(message)
         waiter.finish()
 
@@ -219,7 +266,7 @@ class Links(ABC):
         waiter = Waiter()
         with self.lock:
             if not self.node.closed:
-                self._answers.append((waiter, []))
+                self._at_the_end.append(waiter)
             else:
                 waiter.finish()
         self.reactor.wait(waiter, time.monotonic() + 1)

@@ -18,6 +18,7 @@ from . import messages as m
 from .objects import FreeBlocks, spans_of
 from .reactor import Waiter
 from .views import StaleBlockError
+from .wire import node_of
 
 if TYPE_CHECKING:
     from .client import Client
@@ -145,7 +146,7 @@ class Memory:
         for object_id, used in client.objects.large.items():
             value = client.objects.records[object_id].value
             spans = [] if value is None else [span for span in spans_of(value) if not client.store.is_on_disk(span)]
-            if not spans:
+            if not spans or node_of(spans[0].maker) != node_of(client.me):  # memory of another node is its affair
                 continue
             size, viewed = sum(span.size for span in spans), any((s.arena, s.offset) in held for s in spans)
             holdings.objects += 1

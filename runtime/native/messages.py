@@ -2,10 +2,11 @@
 
 A message is one msgpack array, tagged with its class, behind its length as four bytes. Processes are named by eight
 bytes (node and number), objects and tasks by sixteen (owning process and number); a task has the id of the first
-object that it returns. Three kinds of conversation, the first one in `peer_messages`:
+object that it returns. Four kinds of conversation, two of them in `peer_messages` and `node_messages`:
 
     process ↔ process   run this, here is the result, what is the value of, I (no longer) hold your object
     process ↔ node      leases of workers, actors, names, shared memory, who died and why
+    node ↔ node         pass this on, who is there, what is free, what are a block's bytes
     node ↔ fork server  make a process, this one ended
 """
 
@@ -17,10 +18,12 @@ import msgspec
 
 # One name for the whole protocol: the others say `m.Push`, wherever it is written.
 from .group_messages import *  # noqa: F403
+from .node_messages import *  # noqa: F403
+from .node_messages import NodeInfo
 from .peer_messages import *  # noqa: F403
 from .state_messages import *  # noqa: F403
 from .store_messages import *  # noqa: F403
-from .wire import ActorKey, GroupId, ObjectId, Placement, ProcessId, Span, Value, _Message  # noqa: F401
+from .wire import ActorKey, GroupId, NodeId, ObjectId, Placement, ProcessId, Span, Value, _Message  # noqa: F401
 
 
 class Environment(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -49,7 +52,7 @@ class Registered(_Message):
     process: ProcessId
     index: int
     node_pid: int
-    resources: dict[str, int]
+    nodes: list[NodeInfo]
     infeasible: str
     folder: str
     max_lineage_bytes: int
@@ -58,7 +61,10 @@ class Registered(_Message):
 
 
 class WantLeases(_Message):
-    """I could use so many more workers with these resources; replaces what I said before about `key`."""
+    """I could use so many more workers with these resources; replaces what I said before about `key`.
+
+    `inputs`: bytes that the first of the tasks will read, by the node that they lie on.
+    """
 
     key: int
     demand: dict[str, int]
@@ -66,6 +72,7 @@ class WantLeases(_Message):
     environment: Environment | None = None
     placement: Placement | None = None
     retriable: bool = True
+    inputs: dict[NodeId, int] = msgspec.field(default_factory=dict)
 
 
 class EnvironmentFailed(_Message):
@@ -262,13 +269,14 @@ class Resources(_Message):
 
 
 class Preload(_Message):
-    """Import these modules in the fork server."""
+    """Import these modules in the fork server; look for them, and for what workers import, there."""
 
     modules: list[str]
+    sys_path: list[str] | None = None
 
 
 class ProcessDied(_Message):
-    """A process of this node is gone; `reason` is a sentence with its signal or exit code and last words."""
+    """A process is gone; `reason` is a sentence with its signal or exit code and last words."""
 
     process: ProcessId
     reason: str

@@ -5,15 +5,12 @@
                  │
                  Leasing (resources, leases)   Control (actors, names, published values)   arenas' descriptors
 
-One thread, one loop. It ends with its last driver, however that one ended, and everything that it started ends with
-it.
+One thread, one loop. It ends with its last driver, however that one ended, and all that it started ends with it.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -24,7 +21,6 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import setproctitle
 
 from ..exceptions import OutOfMemoryError
 from ..failure import pack_error
@@ -32,9 +28,10 @@ from ..reports import EVENTS_KEPT, Event, NodeReport
 from ..resources import UNIT
 from ..story_events import DIED, UP
 from . import messages as m
+from .balance import Balance
+from .cluster import Cluster
 from .connection import Connection, accept, listen
 from .control import Control
-from .forkserver import start_fork_server
 from .groups import Groups
 from .leasing import Leasing
 from .loop import Loop
@@ -45,9 +42,13 @@ from .pool import Process
 from .scheduler import Scheduler
 from .session import SessionFolder, logs_of
 from .storage import Storage
+from .transport import Secrets, connect, serve
+from .wire import PROCESS_BYTES, node_of
 from .workers import Workers
 
-_LAST_OUTPUT_SECONDS = 0.5
+_LAST_WORDS_SECONDS = 0.5
+# What other nodes take over from the head's settings.
+_SHARED_SETTINGS = ("sys_path", "preload", "max_lineage_bytes", "infeasible")
 # What is asked, or is about something that another process may have announced just before it told the asker: these are
 # looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing.
 _QUESTIONS = (
@@ -79,29 +80,52 @@ class Node:
             self._stop,
             memory_usage_threshold=settings["memory_usage_threshold"],
         )
+        self.info = m.NodeInfo(self._workers.prefix, socket.gethostname(), os.getpid(), resources)
+        self.cluster = Cluster(self.info, self._loop, self._receive, self._tell_here, self._on_death_elsewhere)
+        self._workers.on_new = self.cluster.process_made
         self._processes = self._workers.processes
         self.running = True
         self._questions: list[Callable[[], None]] = []
-        self._control = control = Control(self._tell, self._end_process, self._questions_later)
+        self._control = control = Control(self.cluster.tell, self._end_process, self._questions_later)
         scheduler = Scheduler(resources, idle_slots=4 * max(1, resources["CPU"] // UNIT))
-        call_later = self._loop.call_later
-        self._leasing = Leasing(scheduler, self._workers, self._tell, self._handle, call_later, settings["gpus"])
-        control.leasing = self._leasing
-        node = (self._workers.prefix, resources)
-        self._groups = Groups(self._tell, self._is_creator, control.end_actors, node, settings["infeasible"] == "wait")
+        tell, call_later, gpus = self.cluster.tell, self._loop.call_later, settings["gpus"]
+        self._leasing = Leasing(scheduler, self._workers, tell, self._handle, call_later, gpus, self._lives)
+        self._balance = Balance(self.cluster, self._leasing)
+        self.cluster.changed = self._on_nodes_changed
+        control.balance = self._balance
+        node = (self.info.id, resources)
+        self._groups = Groups(tell, self._is_creator, control.end_actors, node, settings["infeasible"] == "wait")
         self._groups.leasing = self._leasing
         self._session, self._started, self._deaths = settings["session"], time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self._storage = Storage(settings["store_memory"], self._processes, self._tell, self._loop, self._workers.held)
+        self._storage = Storage(
+            settings["store_memory"], self._processes, tell, self._loop, self._workers.held, self._lives
+        )
         self._reports = reports = NodeReports(self._loop, self._processes, self._describe)
         port = settings["metrics_port"]
         self._metrics = None if port is None else MetricsServer(self._loop, port, reports.scrape)
-        self._handlers: dict[type, Callable[[m.ProcessId, Any], None]] = {
+        self._handlers = self._all_handlers()
+        self.cluster.at_head = {
+            *control.handlers,
+            *self._groups.handlers,
+            *self._balance.at_head,
+            m.Preload,
+            m.AskState,
+        }
+        self._reports.ask_others = self.cluster.spread
+
+    def _all_handlers(self) -> dict[type, Callable[[m.ProcessId, Any], None]]:
+        return {
             **self._leasing.handlers,
-            **control.handlers,
+            **self._control.handlers,
             **self._groups.handlers,
             **self._storage.handlers,
-            m.AskState: lambda process, message: self._answer_state(self._processes[process].connection, message),
+            **self.cluster.handlers,
+            **self._balance.handlers,
+            m.EndProcess: lambda node, message: self._end_process(message.process, message.gracefully),
+            m.Output: lambda node, message: self._workers.relay.show(message),
+            m.AskState: self._on_ask_state,
+            m.State: self._reports.on_state,
             m.StateReport: self._reports.on_report,
             m.Label: self._on_label,
             m.Preload: self._on_preload,
@@ -117,6 +141,7 @@ class Node:
             self._loop.poll(0 if questions else None)
             for answer in questions:
                 answer()
+            self._balance.settle()
         self._end_all()
 
     def _questions_later(self, question: Callable[[], None]) -> None:
@@ -148,28 +173,38 @@ class Node:
                 process = self._processes.get(connection.peer or b"")
                 if process is None:
                     if isinstance(message, m.AskState):  # an observer, which is none of our processes
-                        self._answer_state(connection, message)
+                        self._reports.answer(connection.send, message)
                     continue
-                action = partial(self._handle, process.id, message)
-                if type(message) in _QUESTIONS:
-                    self._questions.append(action)
-                else:
-                    action()
+                self._receive(process.id, message)
 
     def _resume_output(self, connection: Connection) -> None:
         process = self._processes.get(connection.peer or b"")
         if process is not None and process.audience is not None:
             process.audience.resume()
 
-    def _handle(self, process: m.ProcessId, message: m._Message) -> None:
-        """Do what a process asks for, or what follows from what it says."""
-        self._handlers[type(message)](process, message)
+    def _receive(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
+        if type(message) in _QUESTIONS:
+            self._questions.append(partial(self._handle, sender, message))
+        else:
+            self._handle(sender, message)
 
-    def _tell(self, process_id: m.ProcessId, message: m._Message) -> None:
-        """Send a message to a process of this node, if it lives."""
+    def _handle(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
+        """Do what a process or another node says, or have that node do it which can."""
+        node = self.cluster.place_of(message) if len(sender) == PROCESS_BYTES else self.info.id
+        if node == self.info.id:
+            self._handlers[type(message)](sender, message)
+        else:
+            self.cluster.send(node, sender, message)
+
+    def _tell_here(self, process_id: m.ProcessId, message: m._Message) -> bool:
         process = self._processes.get(process_id)
-        if process is not None and process.connection is not None:
-            process.connection.send(message)
+        if process is None or process.connection is None:
+            return False
+        process.connection.send(message)
+        return True
+
+    def _lives(self, process: m.ProcessId) -> bool:
+        return process in self._processes or self.cluster.lives(process)
 
     def _on_hang_up(self, connection: Connection) -> None:
         self._loop.unwatch(connection.fileno())
@@ -206,7 +241,7 @@ class Node:
             process.id,
             process.index,
             os.getpid(),
-            settings["resources"],
+            list(self.cluster.nodes.values()),
             settings["infeasible"],
             self._folder.folder,
             settings["max_lineage_bytes"],
@@ -234,14 +269,25 @@ class Node:
         self._deaths += not process.driver and not process.ended
         self._events.append((time.monotonic(), DIED, process.id, reason))
         self._workers.forget(process)
-        self._leasing.process_died(process, reason)
-        for other in self._processes:
-            self._tell(other, m.ProcessDied(process.id, reason, process.starved is not None))
+        death = m.ProcessDied(process.id, reason, process.starved is not None)
+        self._leasing.ended(process, reason)
+        self._mourn(death)
         self._storage.process_died(process)
-        failure = None if process.starved is None else pack_error(OutOfMemoryError(reason))
-        self._control.process_died(process.id, reason, failure)
-        self._groups.process_died(process.id, reason)
-        self._reports.process_died(process.id)
+        self.cluster.process_died(death)
+        self._reports.died(process.id)
+
+    def _on_death_elsewhere(self, death: m.ProcessDied) -> None:
+        self._mourn(death)
+        self._storage.owner_died(death.process)
+
+    def _mourn(self, death: m.ProcessDied) -> None:
+        """A process of any node is gone."""
+        self._leasing.asker_died(death.process)
+        for other in self._processes:
+            self._tell_here(other, death)
+        failure = pack_error(OutOfMemoryError(death.reason)) if death.out_of_memory else None
+        self._control.process_died(death.process, death.reason, failure)
+        self._groups.process_died(death.process, death.reason)
 
     def _is_creator(self, process_id: m.ProcessId) -> bool:
         """Return whether what a process creates is its own: a driver's or an actor's, and not that of some task."""
@@ -249,27 +295,64 @@ class Node:
         return process is None or process.driver or process.actor is not None
 
     def _end_process(self, process_id: m.ProcessId, gracefully: bool) -> None:
+        if node_of(process_id) != self.info.id:
+            self.cluster.send(node_of(process_id), self.info.id, m.EndProcess(process_id, gracefully))
+            return
         process = self._processes.get(process_id)
         if process is None:
             return
         if gracefully:
             process.ended = True
-            self._tell(process_id, m.Exit())
+            self._tell_here(process_id, m.Exit())
         else:
             process.kill()
 
     def _on_label(self, process: m.ProcessId, message: m.Label) -> None:
         self._processes[process].label = message.text
 
-    def _on_preload(self, process: m.ProcessId, message: m.Preload) -> None:
+    def _on_preload(self, sender: m.ProcessId | m.NodeId, message: m.Preload) -> None:
+        self.cluster.spread(message)
         self._workers.preload(message)
         self._leasing.dismiss_idle()  # they were forked without these modules
 
+    # Other nodes ------------------------------------------------------------------------------------------------
+
+    def connect(self, settings: dict[str, Any]) -> None:
+        """Join a cluster, or let others join this one, as the settings say.
+
+        Raises:
+            InputError: it is refused.
+            NodeDiedError: there is no head.
+        """
+        secrets = msgspec.convert(settings.get("secrets", {"token": ""}), Secrets)
+        cluster = self.cluster
+        if "join" in settings:
+            welcome = cluster.join(connect(settings["join"], secrets))
+            self._workers.work_for(cluster.tell_head)
+            self._settings |= welcome.settings
+            self._workers.preload(m.Preload(self._settings["preload"], self._settings["sys_path"]))
+            print(f"shoal: node {self.info.id.hex()} has joined {settings['join']}", file=sys.stderr)
+        elif settings["listen"] is not None:
+            target = cluster.open(settings["session"])
+            cluster.address, self._server = serve(settings["listen"], secrets, target)
+            cluster.welcome = m.Welcome([], cluster.address, {name: settings[name] for name in _SHARED_SETTINGS})
+
+    def _on_nodes_changed(self, message: m.NodeJoined | m.NodeDied) -> None:
+        for process in self._processes:
+            self._tell_here(process, message)
+        self._balance.changed(message)
+        if isinstance(message, m.NodeJoined):
+            return
+        self._reports.died(message.node)
+        if message.node == self.cluster.head:
+            print(f"shoal: {message.reason}; so this node ends", file=sys.stderr)
+            self._stop()
+
     # Introspection ----------------------------------------------------------------------------------------------
 
-    def _answer_state(self, connection: Connection | None, message: m.AskState) -> None:
-        if connection is not None:
-            self._reports.answer(connection, message)
+    def _on_ask_state(self, sender: m.ProcessId | m.NodeId, message: m.AskState) -> None:
+        asks = partial(self.cluster.tell, sender) if len(sender) == PROCESS_BYTES else self.cluster.tell_head
+        self._reports.answer(asks, message)
 
     def _describe(self, sections: list[str]) -> NodeReport:
         total, used, requests = self._leasing.describe()
@@ -299,32 +382,19 @@ class Node:
     def _end_all(self) -> None:
         """Kill the workers, pass on what they printed last, and leave."""
         self._workers.kill_all()
-        deadline = time.monotonic() + _LAST_OUTPUT_SECONDS
-        while any(process.pipes for process in self._processes.values()) and time.monotonic() < deadline:
-            self._loop.poll(0.05)
+        self.cluster.end()
+        self._poll_while(lambda: self._printing() or (self.cluster.is_head and self.cluster.ending()))
+        self.cluster.hang_up()
+        self._poll_while(self.cluster.ending)
         for process in self._processes.values():
             if process.audience is not None and process.connection is not None:
-                process.audience.finish(time.monotonic, _LAST_OUTPUT_SECONDS)
+                process.audience.finish(time.monotonic, _LAST_WORDS_SECONDS)
         self._folder.close()
 
+    def _printing(self) -> bool:
+        return any(process.pipes for process in self._processes.values())
 
-def main() -> None:
-    """Entry point: settings arrive as one line of JSON on standard input, "ready" leaves on standard output."""
-    settings = json.loads(sys.stdin.readline())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    setproctitle.setproctitle("shoal: node")
-    fork_server = start_fork_server(settings)
-    # Three descriptors for each worker; the usual limit of 1024 would end at three hundred of them.
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    folder = SessionFolder(settings["folder"])
-    node = Node(settings, folder, fork_server)
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    os.close(sys.stdout.fileno())
-    node.run()
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
+    def _poll_while(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _LAST_WORDS_SECONDS
+        while condition() and time.monotonic() < deadline:
+            self._loop.poll(0.05)

@@ -19,32 +19,52 @@ _SHUTDOWN_SECONDS = 5
 _TAIL_LINES = 20
 
 
+def _command() -> list[str]:
+    return [sys.executable, "-m", f"{__package__}.daemon"]
+
+
+def _environment(settings: dict[str, Any]) -> dict[str, str]:
+    environment = os.environ | {
+        # The same hashes in every run and worker, and one thread per process unless told otherwise: processes are the
+        # unit of parallelism here, and threads that fight for a core made training thirty times slower.
+        "PYTHONHASHSEED": "0",
+        **{name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")},
+    }
+    if settings["record_call_sites"]:
+        environment[RECORD_CALL_SITES] = "1"
+    return environment
+
+
+def become_node(settings: dict[str, Any]) -> None:
+    """Turn this process into a daemon; does not return."""
+    # Through a file in memory, since others may read a process's arguments: there is a secret among the settings.
+    settings_fd = os.memfd_create("shoal-settings")
+    os.write(settings_fd, json.dumps(settings).encode() + b"\n")
+    os.lseek(settings_fd, 0, os.SEEK_SET)
+    os.dup2(settings_fd, 0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, _command(), _environment(settings))  # noqa: S606  # no shell is wanted
+
+
 class NodeProcess:
     """A running daemon. What it prints is shown, and is part of the errors that its death causes.
+
+    Attributes:
+        address: where other nodes can join; "" if they can't.
 
     Raises:
         NodeDiedError: it did not start; with what it printed.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        environment = os.environ | {
-            # The same hashes in every run and worker, and one thread per process unless told otherwise: processes are
-            # the unit of parallelism here, and threads that fight for a core made training thirty times slower.
-            "PYTHONHASHSEED": "0",
-            **{
-                name: os.environ.get(name, "1")
-                for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-            },
-        }
-        if settings["record_call_sites"]:
-            environment[RECORD_CALL_SITES] = "1"
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._process = process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.node"],
+            _command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env=_environment(settings),
             start_new_session=True,  # the terminal's Ctrl-C is for the driver alone
         )
         assert process.stdin is not None
@@ -56,13 +76,14 @@ class NodeProcess:
             with process.stdin:
                 process.stdin.write(json.dumps(settings).encode() + b"\n")
             ready = process.stdout.readline()
-        if ready != b"ready\n":
+        word, _, self.address = ready.decode().rstrip("\n").partition(" ")
+        if word != "ready":
             text = self._errors.read().decode(errors="replace").strip()
             self._errors.close()
             said = "".join(f"\n    {line}" for line in text.splitlines()[-_TAIL_LINES:])
             raise NodeDiedError(
                 f"the node's daemon did not start: {_how(process.wait())}; "
-                + (f"it said:{said}" if said else f"it said nothing. Try {sys.executable} -m {__package__}.node")
+                + (f"it said:{said}" if said else f"it said nothing. Try {sys.executable} -m {__package__}.daemon")
             )
         os.set_blocking(self.fileno(), False)
 

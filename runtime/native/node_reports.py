@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,23 +12,24 @@ import msgspec
 from ..reports import NodeReport, ProcessReport, WorkerReport
 from ..resources import in_amounts
 from . import messages as m
-from .connection import Connection
 from .loop import Loop
 from .node_metrics import Retired, scraped
 from .pool import Process
+from .wire import PROCESS_BYTES
 
 _SCRAPE_SECONDS = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
-Collected = Callable[[list[bytes], list[m.ProcessId]], None]
+Collected = Callable[[list[bytes], list[m.ProcessId], list[m.State]], None]
 
 
 @dataclass
 class _Question:
-    awaited: set[m.ProcessId]
+    awaited: set[m.ProcessId | m.NodeId]
     then: Collected
     reports: list[bytes] = field(default_factory=list)
+    others: list[m.State] = field(default_factory=list)
 
 
 class NodeReports:
@@ -41,45 +42,55 @@ class NodeReports:
 
     Attributes:
         retired: what processes that are gone had counted.
+        ask_others: for the head: has other nodes asked, and returns which they are.
     """
 
     def __init__(
         self, loop: Loop, processes: dict[bytes, Process], describe: Callable[[list[str]], NodeReport]
     ) -> None:
         self._loop, self._processes, self._describe = loop, processes, describe
+        self.ask_others: Callable[[m.AskState], Iterable[m.NodeId]] = lambda message: ()
         self._questions: dict[int, _Question] = {}
         self.retired = Retired()
         self._numbers = 0
 
-    def answer(self, connection: Connection, message: m.AskState) -> None:
-        """Send the state to whoever asked, a process of ours or not."""
+    def answer(self, send: Callable[[m.State], object], message: m.AskState) -> None:
+        """Send the state to whoever asked: a process, the head, or an observer."""
 
-        def send(reports: list[bytes], silent: list[m.ProcessId]) -> None:
+        def collected(reports: list[bytes], silent: list[m.ProcessId], others: list[m.State]) -> None:
             own = msgspec.msgpack.encode(self._describe(message.sections))
-            connection.send(m.State(message.question, own, reports, silent))
+            send(m.State(message.question, own, reports, silent, others))
 
-        self.collect(message.sections, message.limit, message.seconds, send)
+        self.collect(message.sections, message.limit, message.seconds, collected, self.ask_others)
 
     def scrape(self, send: Callable[[str], None]) -> None:
         """Have the text for Prometheus sent, once all processes have answered."""
         sections = ["metrics"]
 
-        def collected(reports: list[bytes], silent: list[m.ProcessId]) -> None:
+        def collected(reports: list[bytes], silent: list[m.ProcessId], others: list[m.State]) -> None:
             send(scraped(self._describe(sections), reports, silent))
 
         self.collect(sections, 1, _SCRAPE_SECONDS, collected)
 
-    def collect(self, sections: list[str], limit: int, seconds: float, then: Collected) -> None:
-        """Ask all processes; call `then(reports, silent)` when all have answered or the time is over."""
+    def collect(
+        self,
+        sections: list[str],
+        limit: int,
+        seconds: float,
+        then: Collected,
+        ask_others: Callable[[m.AskState], Iterable[m.NodeId]] = lambda message: (),
+    ) -> None:
+        """Ask all processes and nodes; call `then(reports, silent, others)` when all have answered or time is over."""
         self._numbers += 1
         number = self._numbers
         asked = {process.id for process in self._processes.values() if process.connection is not None}
-        self._questions[number] = _Question(asked, then)
+        others = ask_others(m.AskState(number, sections, limit, seconds))
+        self._questions[number] = _Question(asked.union(others), then)
         for process_id in asked:
             connection = self._processes[process_id].connection
             assert connection is not None
             connection.send(m.ReportState(number, sections, limit))
-        if asked:
+        if self._questions[number].awaited:
             self._loop.call_later(seconds, lambda: self._close(number))
         else:
             self._close(number)
@@ -93,13 +104,20 @@ class NodeReports:
             question.reports.append(message.payload)
             self._no_longer(message.question, question, process)
 
-    def process_died(self, process: m.ProcessId) -> None:
-        """Event: a process is gone, and will not answer."""
+    def on_state(self, node: m.NodeId, message: m.State) -> None:
+        """Event: another node has answered."""
+        question = self._questions.get(message.question)
+        if question is not None and node in question.awaited:
+            question.others.append(message)
+            self._no_longer(message.question, question, node)
+
+    def died(self, process: m.ProcessId | m.NodeId) -> None:
+        """Event: a process or node is gone, and will not answer."""
         self.retired.process_died(process)
         for number, question in list(self._questions.items()):
             self._no_longer(number, question, process)
 
-    def _no_longer(self, number: int, question: _Question, process: m.ProcessId) -> None:
+    def _no_longer(self, number: int, question: _Question, process: m.ProcessId | m.NodeId) -> None:
         question.awaited.discard(process)
         if not question.awaited:
             self._close(number)
@@ -107,7 +125,8 @@ class NodeReports:
     def _close(self, number: int) -> None:
         question = self._questions.pop(number, None)
         if question is not None:
-            question.then(question.reports, sorted(question.awaited))
+            silent = sorted(process for process in question.awaited if len(process) == PROCESS_BYTES)
+            question.then(question.reports, silent, question.others)
 
 
 def describe_worker(process: Process) -> WorkerReport:

@@ -58,7 +58,7 @@ class Record:
 
     Attributes:
         value: its value, once it is there.
-        inner: references that the value contains; they live as long as it does.
+        inner: what lives as long as the value: references that it contains, copies of its blocks on other nodes.
         local: references to it in this process.
         borrowers: for the owner: references held by others, signed.
         received: for a borrower: how many references it was given.
@@ -76,6 +76,10 @@ class Record:
         self.asked = False
         self.borrowers: dict[ProcessId, int] | None = None
         self.waiters: list[Callable[[], None]] | None = None
+
+    def keep(self, more: Iterable[Any]) -> None:
+        """Have something live as long as the value."""
+        self.inner = [*(self.inner or ()), *more]
 
 
 def owner_of(object_id: ObjectId) -> ProcessId:

@@ -97,8 +97,8 @@ def observe(session: str, sections: Sequence[str], limit: int, seconds: float = 
 
 
 def unpack(answer: m.State) -> list[NodeReport]:
-    """Return what is in a node's answer."""
+    """Return what is in a node's answer: its own report, and those of the nodes that it has asked."""
     report = msgspec.msgpack.decode(answer.node, type=NodeReport)
     report.processes = [msgspec.msgpack.decode(payload, type=ProcessReport) for payload in answer.reports]
     report.silent = answer.silent
-    return [report]
+    return [report, *(other for answers in answer.others for other in unpack(answers))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from . import messages as m
 from .loop import Loop
@@ -21,11 +21,13 @@ class OutputRelay:
 
     Attributes:
         ending: whether no more pids will be told: the fork server is gone.
+        elsewhere: passes what is printed on to drivers of another node, if that is where they are.
     """
 
     def __init__(self, loop: Loop, processes: Mapping[bytes, Process], folder: str) -> None:
         self._loop, self._processes, self._folder = loop, processes, folder
         self.ending = False
+        self.elsewhere: Callable[[m.Output], None] | None = None
 
     def open_pipes(self, process: Process, *errors: bool) -> tuple[int, ...]:
         """Make pipes for a process to be; return their write ends, which are the caller's.
@@ -81,7 +83,12 @@ class OutputRelay:
         log.write(data)
         text = data.decode(errors="replace")
         process.note_output(text)
-        output = m.Output(f"{process.label or process.title} pid={process.pid}", text, pipe.error)
+        self.show(m.Output(f"{process.label or process.title} pid={process.pid}", text, pipe.error))
+
+    def show(self, output: m.Output) -> None:
+        """Pass on what a worker of this node, or another one, has printed."""
+        if self.elsewhere is not None:
+            self.elsewhere(output)
         for driver in self._processes.values():
             if driver.audience is not None and driver.connection is not None:
                 driver.audience.show(output)

@@ -37,6 +37,7 @@ class Lease:
         gpus: the GPUs among them.
         blocked: its task waits for others, so its CPUs are free meanwhile.
         recalled: its asker was asked to give it back.
+        since: when it began, for whoever measures that.
     """
 
     asker: ProcessId
@@ -47,6 +48,7 @@ class Lease:
     gpus: Shares = field(default_factory=dict)
     blocked: bool = False
     recalled: bool = False
+    since: float = 0.0
 
     def held(self) -> Demand:
         """Return what it takes at the moment."""
@@ -107,12 +109,14 @@ class Scheduler:
     """Resources of one node, what holds them, and who waits.
 
     Attributes:
+        leaves_work: what asks for nothing is to run on another node, since this one has no CPU.
         total: what the node has, in units.
         idle_slots: how many workers may be leased to tasks that ask for nothing, so that they can't fork without end.
     """
 
     total: Demand
     idle_slots: int
+    leaves_work: bool = False
     _waiting: deque[_Request] = field(default_factory=deque)
     _leases: dict[Lease, None] = field(default_factory=dict)
     _groups: dict[GroupId, dict[int, Capacity]] = field(default_factory=dict)
@@ -144,9 +148,17 @@ class Scheduler:
     def want_again(self, lease: Lease) -> None:
         """Event: the worker for a lease never came up; the wish for it stands."""
         assert isinstance(lease.key, int)
-        count = next((r.count for r in self._waiting if r.asker == lease.asker and r.key == lease.key), 0)
         placement = None if lease.group is None else Placement(lease.group, lease.bundle)
-        self.want(lease.asker, lease.key, lease.demand, count + 1, placement)
+        self.want_more(lease.asker, lease.key, lease.demand, placement)
+
+    def want_more(self, asker: ProcessId, key: int, demand: Demand, placement: Placement | None = None) -> None:
+        """Event: a process could use one worker more than it has said."""
+        count = next((r.count for r in self._waiting if r.asker == asker and r.key == key), 0)
+        self.want(asker, key, demand, count + 1, placement)
+
+    def wishes(self) -> list[tuple[ProcessId, int | ActorKey, int]]:
+        """Return asker, key and count of what waits, without placement groups."""
+        return [(r.asker, r.key, r.count) for r in self._waiting if r.bundles is None]
 
     def want_actor(self, asker: ProcessId, actor: ActorKey, demand: Demand, placement: Placement | None = None) -> None:
         """Event: an actor is to be started."""
@@ -155,6 +167,13 @@ class Scheduler:
     def want_group(self, group: GroupId, bundles: dict[int, Demand]) -> None:
         """Event: a placement group is to have these bundles, by index, reserved here."""
         self._waiting.append(_Request(b"", group, {}, 1, bundles=bundles))
+
+    def withdraw(self, asker: ProcessId, key: int | ActorKey) -> None:
+        """Event: another node takes over one of what was asked for here."""
+        for request in self._waiting:
+            if request.asker == asker and request.key == key:
+                request.count -= 1
+        self._sweep()
 
     def forget(self, asker: ProcessId) -> None:
         """Event: an asker has died."""
@@ -215,6 +234,8 @@ class Scheduler:
                 return None
             self._groups[request.key] = {i: Capacity(request.bundles[i], taken[i]) for i in sorted(taken)}
             return GrantGroup(request.key)
+        if not request.demand and self.leaves_work and request.placement is None:
+            return None
         if not request.demand and isinstance(request.key, int) and self._free_leases() >= self.idle_slots:
             return None
         for index, capacity in self._sources(request):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from .wire import ProcessId, _Message
 
 
@@ -34,9 +36,13 @@ class StateReport(_Message):
 
 
 class State(_Message):
-    """The node's answer to AskState: a packed NodeReport, the processes' answers, and who did not answer in time."""
+    """The node's answer to AskState: a packed NodeReport, the processes' answers, and who did not answer in time.
+
+    `others`: if it is the head, what the other nodes answered.
+    """
 
     question: int
     node: bytes
     reports: list[bytes]
     silent: list[ProcessId]
+    others: list[State] = msgspec.field(default_factory=list)

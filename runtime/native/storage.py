@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from . import messages as m
+from .arena import read_block
 from .capacity import AskSpill, AskTrim, CallMe, Capacity, Grant, Refuse
 from .dead_arenas import DeadArenas
 from .loop import Loop
@@ -21,23 +22,26 @@ class Storage:
         tell: sends a message to a process, if it lives.
         loop: the node's loop.
         held: arena and offset of all blocks that are viewed.
+        lives: whether a process, of any node, lives.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # the node's parts, put together once
         self,
         total: int,
         processes: dict[m.ProcessId, Process],
         tell: Callable[[m.ProcessId, m._Message], None],
         loop: Loop,
         held: Callable[[], set[tuple[int, int]]],
+        lives: Callable[[m.ProcessId], bool],
     ) -> None:
-        self._processes, self._tell, self._loop = processes, tell, loop
+        self._processes, self._tell, self._loop, self._lives = processes, tell, loop, lives
         self._capacity = Capacity(total)
         self._dead = DeadArenas(held)
         self._holdings: dict[m.ProcessId, m.Holdings] = {}
         self._trouble = ""
         self.handlers: dict[type, Callable[..., None]] = {
             m.NewArena: self._on_new_arena,
+            m.ReadBlock: self._on_read_block,
             m.Free: self._on_free,
             m.StillNeeded: self._on_still_needed,
             m.WantMemory: self._on_want_memory,
@@ -53,10 +57,24 @@ class Storage:
     def process_died(self, process: Process) -> None:
         """A process is gone; what it made for the living stays."""
         self._holdings.pop(process.id, None)
-        for owner in self._dead.process_died(process.id, process.arenas, self._processes.keys()):
+        for owner in self._dead.process_died(process.id, process.arenas, self._lives):
             self._tell(owner, m.AskNeeded(process.id))
         self._capacity.process_died(process.id, self._dead.size(), time.monotonic())
         self._do()
+
+    def owner_died(self, process: m.ProcessId) -> None:
+        """A process of another node is gone: what dead processes have made for it is not needed any more."""
+        self._dead.process_died(process, (), self._lives)
+        self._capacity.dead_changed(self._dead.size(), time.monotonic())
+        self._do()
+
+    def _on_read_block(self, process: m.ProcessId, message: m.ReadBlock) -> None:
+        span = message.span
+        maker = self._processes.get(span.maker)
+        held = self._dead.holds(span.maker, span.arena) if maker is None else span.arena in maker.arenas
+        data = read_block(span, message.start, message.size) if held else None
+        problem = "" if data is not None else "it is not there any more"
+        self._tell(process, m.BlockRead(span, message.start, data or b"", problem))
 
     def _on_new_arena(self, process_id: m.ProcessId, message: m.NewArena) -> None:
         process = self._processes[process_id]

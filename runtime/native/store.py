@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import serialization
@@ -16,6 +16,7 @@ from .board import Board
 from .disk import DiskArena, open_unnamed, prepare
 from .messages import Holdings, ObjectId, Registered, Span, Value
 from .views import Views
+from .wire import node_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +61,7 @@ class Store:
         self._arena: Arena | None = None
         self._disk: DiskArena | None = None
         self._lock = threading.Lock()
+        self.fetch: Callable[[Span], memoryview]  # a block of another node
         self._unsealed: dict[int, tuple[Span, weakref.ref[np.ndarray]]] = {}
 
     @property
@@ -172,13 +174,14 @@ class Store:
         if value.failed:
             assert isinstance(value.stream, bytes)
             raise unpack_exception(value.stream)
-        stream = value.stream if isinstance(value.stream, bytes) else self._views.view(value.stream)
+        stream = value.stream if isinstance(value.stream, bytes) else self._view(value.stream)
         if not value.buffers:
             return serialization.loads(stream)
-        buffers: list[Any] = [
-            buffer if isinstance(buffer, bytes) else self._views.view(buffer) for buffer in value.buffers
-        ]
+        buffers: list[Any] = [buffer if isinstance(buffer, bytes) else self._view(buffer) for buffer in value.buffers]
         return serialization.loads(stream, map(bytearray, buffers) if copy else buffers)
+
+    def _view(self, span: Span) -> memoryview | bytes:
+        return self._views.view(span) if node_of(span.maker) == node_of(self._process) else self.fetch(span)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array over a new block, which `pack` will recognise by its address."""

@@ -65,6 +65,7 @@ class TaskCalls:
         client.handlers[m.Recall] = self._on_recall
         groups.on_removed.append(self._on_group_removed)
         client.on_death.append(self._on_death)
+        client.on_node_death.append(self._on_node_death)
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
         """Queue a task; return references to what it will return, or the generator of them."""
@@ -275,6 +276,12 @@ class TaskCalls:
             if lease is not None:
                 died = OutOfMemoryError if process in self._client.starved else WorkerCrashedError
                 self._rescue(kind, list(lease.inflight.values()), reason, died)
+
+    def _on_node_death(self, node: bytes, reason: str) -> None:
+        """Say again what we want: it may have been that node which was to grant it."""
+        for kind in self._kinds.by_key.values():
+            kind.wanted = 0
+            self._pump(kind)
 
     def _rescue(self, kind: Kind, tasks: list[Pending], reason: str, died: type[WorkerCrashedError]) -> None:
         """Queue again what a dead worker had; only the first task was running and can be to blame."""

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import msgspec
 
-ProcessId = bytes
+ProcessId = bytes  # begins with its node's
+NodeId = bytes
 ObjectId = bytes
 ActorKey = bytes
 GroupId = bytes
+
+
+PROCESS_BYTES = 8
+_NODE_BYTES = 4
+
+
+def node_of(process: ProcessId) -> NodeId:
+    """Return the node of a process; of an object's id: that of its owner."""
+    return process[:_NODE_BYTES]
 
 
 class _Message(msgspec.Struct, array_like=True, tag=True, gc=False):

@@ -35,6 +35,8 @@ class Workers:
     Attributes:
         processes: those that live, by id.
         prefix: the node's part of its processes' ids.
+        relay: hears what they print.
+        on_new: told of each new process.
         board_fd: descriptor of the board of holders.
     """
 
@@ -53,13 +55,14 @@ class Workers:
         self._board = Board(self.board_fd, 0)
         assert fork_server.connection is not None
         self._loop, self._fork_server, self._fork_server_process = loop, fork_server.connection, fork_server
-        self._relay = OutputRelay(loop, self.processes, logs)
+        self.relay = OutputRelay(loop, self.processes, logs)
         self._log = NodeLog(logs)
         self._on_exit, self._stop = on_exit, stop
         self._by_pid: dict[int, Process] = {}
         self._free_lines = list(range(MOST_PROCESSES - 1, -1, -1))
         self.prefix = os.urandom(4)
         self._numbers = 0
+        self.on_new: Callable[[m.ProcessId], None] = lambda process: None
         self._failed_starts = 0
         self._oom_kills = read_oom_kills()
         self._monitor = MemoryMonitor(loop.call_later, self.processes, memory_usage_threshold)
@@ -81,13 +84,19 @@ class Workers:
         process = Process(self.prefix + self._numbers.to_bytes(4, "big"), self._free_lines.pop(), title)
         self.processes[process.id] = process
         self._board.open_line(process.index)
+        self.on_new(process.id)
         return process
 
     def driver_came(self, process: Process, pid: int) -> None:
         """A driver has registered: from the first one on, somebody wants to know what the fork server says."""
         if not any(other.driver for other in self.processes.values()):
-            self._relay.listen(self._fork_server_process)
+            self.relay.listen(self._fork_server_process)
         process.driver, process.pid = True, pid
+
+    def work_for(self, head: Callable[[m.Output], None]) -> None:
+        """The drivers are elsewhere: `head` passes on to them what is printed here."""
+        self.relay.elsewhere = head
+        self.relay.listen(self._fork_server_process)
 
     def came_up(self, process: Process, pid: int) -> None:
         """A worker has registered."""
@@ -109,7 +118,7 @@ class Workers:
         process = self.new(title)
         process.environment = environment
         self._monitor.start()
-        ends = self._relay.open_pipes(process, False, True)
+        ends = self.relay.open_pipes(process, False, True)
         self._fork_server.send(m.Fork(process.id, title, environment), ends)
         return process
 
@@ -118,7 +127,7 @@ class Workers:
             self._fork_server.flush()
         messages = self._fork_server.receive()
         if messages is None:
-            self._relay.hear_out(self._fork_server_process)
+            self.relay.hear_out(self._fork_server_process)
             said = "".join(f"\n    {line}" for line in self._fork_server_process.tail)
             self._log.say("the fork server has died; without it no worker can be made" + (said and f": {said}"))
             self._stop()
@@ -134,7 +143,7 @@ class Workers:
                 self._exited(self._by_pid.pop(message.pid), message)
 
     def _exited(self, process: Process, message: m.Exited) -> None:
-        self._relay.hear_out(process)
+        self.relay.hear_out(process)
         status = message.status
         kills, self._oom_kills = self._oom_kills, read_oom_kills()
         if process.starved is None and killed_by_kernel(status, process.ended, kills, self._oom_kills):
@@ -166,7 +175,7 @@ class Workers:
         """Kill all workers."""
         self._loop.unwatch(self._fork_server.fileno())
         os.kill(self._fork_server_process.pid, signal.SIGKILL)  # first, so that no worker is just being made
-        self._relay.ending = True
+        self.relay.ending = True
         for process in self.processes.values():
             if not process.driver:
                 process.kill()

@@ -1,0 +1,150 @@
+"""Node ↔ node, and what processes learn of other nodes: who is there, messages to pass on, load, blocks to read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from .wire import ActorKey, NodeId, ProcessId, Span, _Message
+
+
+class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A node: where it runs and what it has."""
+
+    id: NodeId
+    host: str
+    pid: int
+    resources: dict[str, int]
+
+
+class Join(_Message):
+    """First from a node to the head: take me in."""
+
+    node: NodeInfo
+
+
+class Welcome(_Message):
+    """The head's answer: nodes, the head first; where others join; settings that are the same everywhere."""
+
+    nodes: list[NodeInfo]
+    address: str
+    settings: dict[str, Any]
+
+
+class NodeJoined(_Message):
+    """A node has joined."""
+
+    node: NodeInfo
+
+
+class NodeDied(_Message):
+    """A node is gone, and all its processes with it; their deaths were told before this."""
+
+    node: NodeId
+    reason: str
+
+
+class Pass(_Message):
+    """Pass a message on to that process or node; from a process, or said by a node."""
+
+    to: ProcessId | NodeId
+    by: ProcessId | NodeId
+    payload: bytes
+
+
+class Relay(_Message):
+    """A message to that process of another node; when it arrives: from that one."""
+
+    process: ProcessId
+    payload: bytes
+
+
+class ProcessMade(_Message):
+    """The sending node has a new process."""
+
+    process: ProcessId
+
+
+class EndProcess(_Message):
+    """End that process of yours: gracefully, or at once."""
+
+    process: ProcessId
+    gracefully: bool
+
+
+class ForgetActor(_Message):
+    """That actor is not to be started after all."""
+
+    actor: ActorKey
+
+
+class Wish(msgspec.Struct, array_like=True, gc=False):
+    """What a node has not been able to grant so far: workers for a process's tasks of kind `key`, or an actor.
+
+    `inputs`: bytes that the first task will read, by node. `in_group`: it is to run in a placement group. `request`:
+    the message that asked for it, for its taker.
+    """
+
+    asker: ProcessId
+    key: int | ActorKey
+    demand: dict[str, int]
+    count: int
+    inputs: dict[NodeId, int]
+    in_group: bool
+    request: bytes
+
+
+class NodeLoad(_Message):
+    """To the head, whenever it changes: what is free, what was asked for in vain, how long a lease lasts (seconds).
+
+    `seen`: how many Place and Placed had arrived by then.
+    """
+
+    available: dict[str, int]
+    wishes: list[Wish]
+    seconds: float
+    seen: int
+
+
+class Place(_Message):
+    """From the head: grant this, for another node, which has no room."""
+
+    wish: Wish
+
+
+class Placed(_Message):
+    """From the head: one of what you could not grant was taken over by another node."""
+
+    asker: ProcessId
+    key: int | ActorKey
+
+
+class ReadBlock(_Message):
+    """To the node of a block's maker: what are its bytes from `start` on, so many?"""
+
+    span: Span
+    start: int
+    size: int
+
+
+class BlockRead(_Message):
+    """The answer, or why there is none."""
+
+    span: Span
+    start: int
+    data: bytes
+    problem: str = ""
+
+
+class AskNodes(_Message):
+    """Which nodes are there, and which were?"""
+
+
+class Nodes(_Message):
+    """The living and the dead, which one is the head, and at which address others can join (or "")."""
+
+    alive: list[NodeInfo]
+    dead: list[NodeInfo]
+    head: NodeId
+    address: str

@@ -1,0 +1,39 @@
+"""The contract once more, on two nodes: the head has no CPU, so whatever runs, runs on the other one."""
+
+import psutil
+import pytest
+from conftest import WORKERS_NEED, leaving_nothing_behind
+from nodes import joined
+from test_contract import *  # noqa: F403  # the same tests, on this module's engine
+
+from shoal import runtime
+
+
+@pytest.fixture(scope="module")
+def two_nodes():
+    with leaving_nothing_behind():
+        runtime.init("native", num_cpus=0, preload=WORKERS_NEED, listen="127.0.0.1:0")
+        with joined("--num-cpus", "2"):
+            yield
+
+
+@pytest.fixture
+def engine(two_nodes):
+    return "native"
+
+
+def test_shutdown_and_start_again():
+    """Not here: the other node ends with the head."""
+
+
+def test_unknown_engine_names_the_nearest():
+    """Not here: it shuts down."""
+
+
+def test_all_of_it_runs_on_the_other_node(engine):
+    @runtime.remote
+    def ancestors():
+        return [process.pid for process in psutil.Process().parents()]
+
+    [other] = [node for node in runtime.nodes() if not node.is_head_node]
+    assert other.pid in runtime.get(ancestors.remote())
