@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import IO
 
 import msgspec
 
@@ -26,10 +25,10 @@ from .wire import PROCESS_BYTES, node_of
 Address = m.ProcessId | m.NodeId
 
 
-def _read_exactly(stream: IO[bytes], size: int) -> bytes:
+def _read_exactly(sock: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        chunk = stream.read(size - len(data))
+        chunk = sock.recv(size - len(data))  # no more: what follows is for the loop
         if not chunk:
             raise NodeDiedError("the head has ended before it took this node in")
         data += chunk
@@ -68,7 +67,7 @@ class Cluster:
         self.welcome: m.Welcome
         self.address = ""
         self.at_head: set[type] = set()
-        self.changed: Callable[[m._Message], None] = lambda message: None
+        self.changed: Callable[[m.NodeJoined | m.NodeDied], None] = lambda message: None
         self._dead: list[m.NodeInfo] = []
         self._loop, self._receive, self._tell, self._lost = loop, receive, tell, lost
         self._lines: dict[m.NodeId, Connection] = {}
@@ -101,8 +100,8 @@ class Cluster:
     def join(self, sock: socket.socket) -> m.Welcome:
         """Have the head, at the other end of this socket, take this node in."""
         sock.sendall(m.encode(m.Join(self.nodes[self.me])))
-        with sock.makefile("rb", buffering=0) as stream:  # unbuffered: what follows is for the loop
-            welcome = m.decode(_read_exactly(stream, int.from_bytes(_read_exactly(stream, 4), "little")))
+        size = int.from_bytes(_read_exactly(sock, 4), "little")
+        welcome = m.decode(_read_exactly(sock, size))
         assert isinstance(welcome, m.Welcome)
         self.head, self.address = welcome.nodes[0].id, welcome.address
         line = Connection(sock, self._loop.wait_for_room)
