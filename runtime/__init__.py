@@ -11,6 +11,7 @@ runtime.get([square.remote(i) for i in range(4)])       # [0, 1, 4, 9]
 
 from . import exceptions, state, util
 from .api import (
+    cancel,
     engine_name,
     get,
     get_actor,
@@ -87,6 +88,7 @@ __all__ = [
     "WorkerCrashedError",
     "available_resources",
     "become_node",
+    "cancel",
     "cluster_address",
     "cluster_resources",
     "cluster_token",

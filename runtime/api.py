@@ -11,6 +11,7 @@ from . import context
 from .context import current_engine, running_engine
 from .engine import Engine
 from .exceptions import InputError, nearest
+from .generators import ObjectRefGenerator
 from .native import NativeEngine
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
@@ -160,6 +161,8 @@ def get(refs: ObjectRef | Sequence[ObjectRef], timeout: float | None = None, *, 
         Exception: what the task raised, as the type that it raised, with the remote traceback as its cause.
         WorkerCrashedError, ActorDiedError, ObjectLostError: the value will never be there.
     """
+    if timeout is not None:
+        _check_timeout("get", timeout)
     if type(refs) is ObjectRef:
         return current_engine().get([refs], timeout, copy)[0]
     return current_engine().get(_check_refs("get", refs), timeout, copy)
@@ -182,25 +185,52 @@ def put(value: Any, **options: Any) -> ObjectRef:
 
 
 def wait(
-    refs: Sequence[ObjectRef], num_returns: int = 1, timeout: float | None = None
-) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    refs: Sequence[ObjectRef | ObjectRefGenerator],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[Any], list[Any]]:
     """Wait until `num_returns` of the references are ready, or `timeout` seconds are over.
+
+    Args:
+        refs: references, and generators: one of these is ready when its next value is, or when it is at its end.
+        num_returns: how many to wait for.
+        timeout: seconds; 0 asks without waiting; None waits without limit.
+        fetch_local: count a value as ready once it is on this node; False: once it exists anywhere. On one node that is
+            the same.
 
     Returns:
         (ready, not ready), both in the order given; at most `num_returns` are in the first list. A failed task counts
         as ready: `get` raises its exception.
 
     Raises:
-        InputError: duplicates, or a num_returns that is not between 1 and the number of references.
+        TypeError: not a list of references.
+        InputError: duplicates, a negative timeout, or a num_returns that is not between 1 and the number of references.
     """
-    checked = _check_refs("wait", refs)
+    generators: dict[ObjectRef, ObjectRefGenerator] = {}
+    given = refs
+    if isinstance(refs, list | tuple) and any(type(ref) is ObjectRefGenerator for ref in refs):
+        if len({id(ref) for ref in refs}) != len(refs):
+            raise InputError("wait: a generator is given twice")
+        awaited = [ref.awaited() if isinstance(ref, ObjectRefGenerator) else ref for ref in refs]
+        generators = {a: g for a, g in zip(awaited, refs, strict=True) if isinstance(g, ObjectRefGenerator)}
+        given = awaited
+    checked = _check_refs("wait", given)
+    _check_timeout("wait", timeout)
     if not checked:
         return [], []
     if len(set(checked)) != len(checked):
         raise InputError(f"wait: {len(checked)} references are given, but only {len(set(checked))} different ones")
     if isinstance(num_returns, bool) or not isinstance(num_returns, int) or not 1 <= num_returns <= len(checked):
         raise InputError(f"wait: num_returns={num_returns!r}: want 1 to {len(checked)}, the number of references")
-    return current_engine().wait(checked, num_returns, timeout)
+    ready, pending = current_engine().wait(checked, num_returns, timeout)
+    return [generators.get(ref, ref) for ref in ready], [generators.get(ref, ref) for ref in pending]
+
+
+def _check_timeout(verb: str, timeout: float | None) -> None:
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0):
+        raise InputError(f"{verb}: timeout={timeout!r}: want seconds, 0 or more, or None to wait without limit")
 
 
 def _check_refs(verb: str, refs: Any) -> list[ObjectRef]:
@@ -210,6 +240,34 @@ def _check_refs(verb: str, refs: Any) -> list[ObjectRef]:
         if type(ref) is not ObjectRef:
             raise TypeError(f"{verb} takes ObjectRefs; item {index} is a {type(ref).__name__} ({ref!r:.80})")
     return list(refs)
+
+
+def cancel(ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursive: bool = True) -> None:
+    """Cancel a task; returns at once. `get` of what it would have returned raises TaskCancelledError.
+
+    A task that has not begun is dropped. In one that runs, a KeyboardInterrupt is raised, also inside its `get` and
+    `wait`, so ``except Exception`` does not swallow it and ``finally`` can clean up; what it returns after catching it
+    is its value. Of actors' calls, those that have not begun are dropped, and those of ``async def`` methods are
+    cancelled as asyncio does; others run on. A task that has ended stays as it is. Cancelled tasks are not retried. On
+    the serial engine tasks have ended by the time they could be cancelled; a generator is closed.
+
+    Args:
+        ref: what the task returned: a reference, in any process, or a generator.
+        force: kill the task's worker instead of interrupting it; not for calls of actors: use `kill`.
+        recursive: cancel also the tasks and calls that the task has submitted, and theirs.
+
+    Raises:
+        InputError: force=True for a call of an actor.
+    """
+    if isinstance(ref, ObjectRefGenerator):
+        ref.cancel(force, recursive)
+        return
+    if type(ref) is not ObjectRef:
+        raise TypeError(
+            f"cancel takes an ObjectRef or an ObjectRefGenerator, not a {type(ref).__name__} ({ref!r:.80}). "
+            "To end an actor use kill(actor)"
+        )
+    current_engine().cancel(ref, force, recursive)
 
 
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:

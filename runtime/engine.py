@@ -137,6 +137,9 @@ class Engine(Protocol):
     def ready_queue(self) -> ReadyQueue:
         """Return a queue of references in the order in which their values arrive."""
 
+    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
+        """Cancel the task that makes an object, if it has not ended."""
+
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         """End an actor without letting it finish."""
 

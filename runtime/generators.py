@@ -22,6 +22,9 @@ class Stream(Protocol):
     def completed(self) -> ObjectRef:
         """Return a reference that is ready when the task has ended."""
 
+    def cancel(self, force: bool, recursive: bool) -> None:
+        """Cancel the task."""
+
     def close(self) -> None:
         """Drop what was not taken, and have no more made."""
 
@@ -85,6 +88,10 @@ class ObjectRefGenerator(Iterator[ObjectRef], AsyncIterator[ObjectRef]):
     def awaited(self) -> ObjectRef:
         """Return a reference that is ready when `next` would not wait."""
         return self._stream.head() or self._stream.completed()
+
+    def cancel(self, force: bool, recursive: bool) -> None:
+        """Cancel the task; see `shoal.runtime.cancel`."""
+        self._stream.cancel(force, recursive)
 
     def close(self) -> None:
         """Stop the task at its next ``yield``, and drop the values that were not taken."""

@@ -235,6 +235,9 @@ class SerialEngine(SerialObjects):
         finally:
             record.running = None
 
+    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
+        """Do nothing: the task has ended."""
+
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         """Drop the instance, or construct it again if it may be restarted."""
         record = self._actors[actor.id]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from .exceptions import DeadlockError
+from .exceptions import DeadlockError, TaskCancelledError
 from .failure import describe_here, pack_exception
 from .refs import ObjectRef
 
@@ -94,12 +94,24 @@ class SerialStream:
             self._make()
         return self._completed
 
-    def close(self) -> None:
-        """Drop what was not taken, and have no more made."""
+    def cancel(self, force: bool, recursive: bool) -> None:
+        """Have no more made: the next value is the error."""
+        if self._completed is None:
+            self._end_values()
+            error = TaskCancelledError(f"{self._attempts.name} was cancelled")
+            self._completed = self._keep_failure(error)
+            self._refs.append(self._completed)
+
+    def _end_values(self) -> None:
         close = getattr(self._values, "close", None)
-        if self._completed is None and close is not None:
+        if close is not None:
             with self._within():
                 close()
+
+    def close(self) -> None:
+        """Drop what was not taken, and have no more made."""
+        if self._completed is None:
+            self._end_values()
         self._refs.clear()
         self._completed = self._completed or self._keep(None)
 

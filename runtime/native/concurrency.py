@@ -53,6 +53,10 @@ class Place(ABC):
         """Have a call run as soon as its group has room; from the thread that reads, never blocks."""
 
     @abstractmethod
+    def cancel(self, message: m.CancelTask) -> None:
+        """Cancel a call that has not begun, or that awaits something; under the lock, in the thread that reads."""
+
+    @abstractmethod
     def apply(self, make: Callable[[], Any]) -> Any:
         """Call the constructor where it belongs; from the main thread."""
 
@@ -69,15 +73,25 @@ class Threads(Place):
 
     def __init__(self, executor: Executor, cls: type, limits: Mapping[str, int]) -> None:
         super().__init__(executor, cls)
+        self._queued: dict[bytes, Item] = {}
         self._pools = {
             group: ThreadPoolExecutor(limit, f"{cls.__name__}.{group or 'call'}") for group, limit in limits.items()
         }
 
     def begin(self, item: Item) -> None:
         """Queue the call for the threads of its group."""
+        self._queued[item.message.task] = item
         self._pools[self.group_of(item.message)].submit(self._run, item)
 
+    def cancel(self, message: m.CancelTask) -> None:
+        """Cancel a call that no thread has begun; a thread cannot be interrupted."""
+        item = self._queued.pop(message.task, None)
+        if item is not None:
+            self._executor.refuse(item)
+
     def _run(self, item: Item) -> None:
+        if self._queued.pop(item.message.task, None) is None:
+            return  # it was cancelled
         try:
             self._executor.run(item)
         except BaseException:  # the pool would keep it to itself
@@ -114,7 +128,7 @@ class EventLoop(Place):
         self._limits = {group: _Group(limit) for group, limit in limits.items()}
         self._arrived: deque[Item] = deque()
         self._unflushed: set[Connection] = set()
-        self._calls: set[asyncio.Task] = set()
+        self._calls: dict[bytes, tuple[Item, asyncio.Task]] = {}
         self._finishing = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name=f"{cls.__name__}.loop", daemon=True)
@@ -165,17 +179,35 @@ class EventLoop(Place):
         if not self._finishing:
             group.running += 1
             call = self._loop.create_task(self._run(item, group))
-            self._calls.add(call)  # the loop itself holds its tasks only weakly
-            call.add_done_callback(self._calls.discard)
+            self._calls[item.message.task] = (item, call)  # the loop itself holds its tasks only weakly
 
     async def _run(self, item: Item, group: _Group) -> None:
         try:
             await self._executor.run_async(item)
         except BaseException:  # the loop would only print it, and the caller wait for ever
             self._executor.crash()
+        del self._calls[item.message.task]
         group.running -= 1
         if group.waiting:
             self._start(group.waiting.popleft(), group)
+
+    def cancel(self, message: m.CancelTask) -> None:
+        """Have the loop cancel the call."""
+        self._loop.call_soon_threadsafe(self._cancel, message)
+
+    def _cancel(self, message: m.CancelTask) -> None:
+        found = self._calls.get(message.task)
+        if found is not None:
+            found[0].cancelled = message
+            # After its first step, which may have been scheduled just now: before it nothing would send a reply.
+            self._loop.call_soon(found[1].cancel)
+            return
+        for group in self._limits.values():
+            for item in group.waiting:
+                if item.message.task == message.task:
+                    group.waiting.remove(item)
+                    self._executor.refuse(item)
+                    return
 
     def _flush_soon(self, peer: Connection) -> None:
         """Send the replies of one round of the loop together."""
@@ -215,7 +247,7 @@ class EventLoop(Place):
     async def _finish(self) -> None:
         self._finishing = True
         if self._calls:
-            await asyncio.wait(self._calls)
+            await asyncio.wait([call for _, call in self._calls.values()])
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:
             task.cancel()

@@ -20,6 +20,7 @@ from ..store_settings import store_settings
 from . import messages as m
 from .actor_calls import ActorCalls
 from .actors import Actors
+from .cancelling import Cancelling
 from .client import Client
 from .completion import ReadyQueue
 from .connection import Connection
@@ -103,6 +104,7 @@ class NativeEngine:
         self._tasks = TaskCalls(client, self.environments, groups)
         self._calls = ActorCalls(client)
         self._actors = Actors(client, self._calls, self.environments, groups)
+        self.cancelling = Cancelling(client, self._tasks, self._calls)
         self._reporting = Reporting(
             client,
             lambda: chain(self._tasks.report(), self._calls.report()),
@@ -126,6 +128,7 @@ class NativeEngine:
         self.create_actor = self._actors.create
         self.find_actor = self._actors.find
         self.kill = self._calls.kill
+        self.cancel = self.cancelling.cancel
         self.create_group = groups.create
         self.group_ready = groups.ready
         self.remove_group = groups.remove

@@ -13,25 +13,28 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import cloudpickle
 
-from ..exceptions import ObjectLostError
+from ..exceptions import ObjectLostError, TaskCancelledError
 from ..failure import pack_exception
 from ..options import STREAMING
-from ..refs import ObjectRef
+from ..refs import ObjectRef, short
 from ..remote import load_function
 from ..results import split_returns
 from ..runtime_context import ActorExit
 from ..serialization import fill_slots
 from ..story_events import RAN
 from . import messages as m
+from .calls import parent
 from .connection import Connection
 from .engine import NativeEngine
 from .objects import owner_of
 from .producing import Producer
 from .restorable import Restorable
+from .task_interrupts import TaskInterrupts
 from .views import StaleBlockError
 
 
@@ -60,15 +63,17 @@ class Item:
         refs: references that were lent to us with it; they live until it has ended.
         code: what a task or constructor runs; None for a call.
         name: function or ``Class.method``, for messages.
+        cancelled: why it was cancelled on its event loop, if so.
         started: when it began, in seconds of `time.perf_counter`.
     """
 
-    __slots__ = ("caller", "code", "message", "name", "refs", "started")
+    __slots__ = ("caller", "cancelled", "code", "message", "name", "refs", "started")
 
     def __init__(self, caller: bytes, message: Any, refs: list[ObjectRef], code: Code | None) -> None:
         self.caller, self.message, self.refs, self.code = caller, message, refs, code
         self.name = ""
         self.started = 0.0
+        self.cancelled: m.CancelTask | None = None
 
 
 class Executor:
@@ -77,6 +82,7 @@ class Executor:
     Attributes:
         actor: the instance, once it is constructed; None in a worker that runs tasks.
         class_name: what the actor is; None in a worker that runs tasks.
+        interrupts: what cancels tasks that run.
         flush: has a reply sent that was queued on a connection; now, or soon together with others.
         restorable: for an actor that comes back with its state: what it tells its owner.
         on_leave: called when a call has asked for the end of this process, which is to have `exit_code`.
@@ -89,6 +95,7 @@ class Executor:
         self.class_name: str | None = None
         self.flush: Callable[[Connection], None] = Connection.flush
         self.restorable: Restorable | None = None
+        self.interrupts = TaskInterrupts(self._client.busy, engine.cancelling.cancel_children)
         self.on_leave: Callable[[], None] = lambda: None
         self.exit_code = 0
 
@@ -127,7 +134,8 @@ class Executor:
             self.give_back(item, loss.span)
             return
         except (Exception, asyncio.CancelledError) as error:  # a task's exception is a value
-            failure, values = error, self._fail(item, error)
+            failure = error if item.cancelled is None else self._cancelled(item, "while it ran")
+            values = self._fail(item, failure)
         except SystemExit as request:
             self.leave(item.name, request)
             return
@@ -194,6 +202,18 @@ class Executor:
             if peer is not None:
                 peer.send(lost)
 
+    def refuse(self, item: Item) -> None:
+        """Reply that an item was cancelled before it began."""
+        item.name = item.message.name if item.code is not None else f"{self.class_name}.{item.message.method}"
+        error = self._cancelled(item, "before it began")
+        self._end(item, self._fail(item, error), error)
+
+    def _cancelled(self, item: Item, when: str) -> TaskCancelledError:
+        task = item.message.task
+        if item.cancelled is not None and item.cancelled.recursive:
+            self._engine.cancelling.cancel_children(task, False)
+        return TaskCancelledError(f"{item.name} ({short(task)}) was cancelled {when}")
+
     # Steps of a run ---------------------------------------------------------------------------------------------
 
     def _begin(self, item: Item) -> Any:
@@ -203,25 +223,29 @@ class Executor:
         if item.code is not None:
             item.name = message.name
             self._client.executing[message.task] = (item.name, item.started)
-            return self._apply(item.code.load(), message)
+            parent.set(message.task)
+            return self._apply(item.code.load(), message, partial(self.interrupts.call, message.task, item.name))
         item.name = f"{self.class_name}.{message.method}"
         if message.extras is not None and message.extras.name is not None:
             item.name = message.extras.name
         self._client.executing[message.task] = (item.name, item.started)
+        parent.set(message.task)
         return self._apply(getattr(self.actor, message.method), message)
 
-    def _apply(self, function: Callable, message: Any) -> Any:
+    def _apply(self, function: Callable, message: Any, guard: Callable | None = None) -> Any:
         store = self._client.store
         args, kwargs = store.load(message.arguments)
         if message.slots:
             args, kwargs = fill_slots(args, kwargs, [store.load(value) for value in message.slots])
-        return function(*args, **kwargs)
+        return function(*args, **kwargs) if guard is None else guard(function, *args, **kwargs)
 
     def _succeed(self, item: Item, result: Any) -> list[m.Value]:
         """Return the values to reply with; raises what a wrong or unpicklable result raises."""
         count = item.message.num_returns
         if count == STREAMING:
-            return self._producer.produce(item.caller, item.message, result, lambda step: step())
+            task = item.message.task
+            step = _call if item.code is None else partial(self.interrupts.call, task, item.name)
+            return self._producer.produce(item.caller, item.message, result, step)
         returned = [result] if count == 1 else split_returns(item.name, result, count)
         return [self._pack(value, item.caller) for value in returned]
 
@@ -270,3 +294,7 @@ class Executor:
                 client.act()
             elif peer.post(answer):
                 self.flush(peer)
+
+
+def _call(step: Callable[[], Any]) -> Any:
+    return step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from ..context import current_engine
 from ..generators import ObjectRefGenerator
 from ..refs import ObjectRef
 from . import messages as m
@@ -95,6 +96,10 @@ class Stream:
     def completed(self) -> ObjectRef:
         """Return the reference of the task's end."""
         return self._completed
+
+    def cancel(self, force: bool, recursive: bool) -> None:
+        """Cancel the task."""
+        current_engine().cancel(self._completed, force, recursive)
 
     def close(self) -> None:
         """Drop what was not taken, and have no more made."""

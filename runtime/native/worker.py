@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import os
 import signal
 import sys
 import threading
@@ -53,6 +54,7 @@ class Worker:
             m.Push: self._on_push,
             m.Call: self._on_call,
             m.Construct: self._on_item,
+            m.CancelTask: self._on_cancel,
             m.Exit: self._on_exit,
         }
         client.before_block, client.after_block = self._before_block, self._after_block
@@ -87,6 +89,29 @@ class Worker:
         given = (message.arguments, *message.slots)
         refs = [ref for value in given for ref in self._client.adopt_all(value, caller.peer) or ()]
         return Item(caller.peer or b"", message, refs, code)
+
+    def _on_cancel(self, caller: Connection, message: m.CancelTask) -> None:
+        if message.recursive:
+            self._engine.cancelling.cancel_children(message.task, message.force)
+        if self._place is not None:
+            self._place.cancel(message)
+            return
+        item = next((item for item in list(self._items) if getattr(item.message, "task", None) == message.task), None)
+        if item is not None:
+            with contextlib.suppress(ValueError):  # the main thread has just begun it
+                self._items.remove(item)
+                self._executor.refuse(item)
+                return
+        if self._executor.class_name is None:
+            self._interrupt(message)
+
+    def _interrupt(self, message: m.CancelTask) -> None:
+        if message.force and message.task in self._client.executing:
+            # It is what runs: its reply cannot leave, nor the next task begin, while this thread has the lock.
+            for peer in list(self._client._peers.values()):
+                peer.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._executor.interrupts.request(message)
 
     def _on_exit(self, node: Connection, message: m.Exit) -> None:
         self._exiting = True
@@ -143,6 +168,7 @@ class Worker:
                 self._run(items.popleft())
             if self._leaving or (self._exiting and not self._is_needed()):
                 break
+            self._executor.interrupts.forget()
             waiter = Waiter()
             self._arrival = waiter
             if not items and not self._leaving:

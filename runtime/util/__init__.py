@@ -1,6 +1,7 @@
 """Tools around the runtime's core."""
 
 from . import metrics
+from .completion import as_completed, map_unordered
 from .inspection import inspect_serializability
 from .placement_groups import (
     get_current_placement_group,
@@ -12,10 +13,12 @@ from .placement_groups import (
 from .serializers import deregister_serializer, register_serializer
 
 __all__ = [
+    "as_completed",
     "deregister_serializer",
     "get_current_placement_group",
     "get_placement_group",
     "inspect_serializability",
+    "map_unordered",
     "metrics",
     "placement_group",
     "placement_group_table",
