@@ -49,3 +49,10 @@ class Placement(msgspec.Struct, array_like=True, frozen=True, gc=False):
     group: GroupId
     bundle: int = -1
     captures: bool = False
+
+
+class Awaited(msgspec.Struct, array_like=True, gc=False):
+    """An object that a process waits for: it can't come while one of its makers waits. `name`: the call, for messages."""
+
+    makers: list[ProcessId]
+    name: str
