@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, OwnerDiedError
 from ..failure import pack_error
@@ -35,6 +35,9 @@ from .recovery import Recovery
 from .store import Store
 from .views import StaleBlockError
 
+if TYPE_CHECKING:
+    from .blocked_waits import BlockedWaits
+
 
 class Client(Links):
     """One process's objects, over its links; arguments as for `Links`.
@@ -47,6 +50,7 @@ class Client(Links):
         before_block, after_block: called around every wait that blocks.
         waits: threads that wait: name, since when (monotonic seconds), objects, how many of them are wanted.
         on_wait: what to call when a thread begins to wait.
+        blocked_waits: for a worker: hears of waits without a timeout.
         executing: tasks and calls that run here now: name, since when.
         sites: where objects of this process were made, if that is recorded.
         on_node_lost: what to call when the node is gone.
@@ -68,6 +72,7 @@ class Client(Links):
         self.after_block: Callable[[], None] = lambda: None
         self.waits: dict[Waiter, tuple[str, float, list[bytes], int]] = {}
         self.on_wait: Callable[[], None] | None = None
+        self.blocked_waits: BlockedWaits | None = None
         self.executing: dict[bytes, tuple[str, float]] = {}
         self.sites: dict[bytes, str] | None = {} if os.environ.get(RECORD_CALL_SITES) == "1" else None
         self.on_node_lost: list[Callable[[], None]] = []
@@ -349,11 +354,17 @@ class Client(Links):
         now = time.monotonic()
         if self.on_wait is not None:
             self.on_wait()
-        self.waits[waiter] = (threading.current_thread().name, now, [ref.id for ref in refs], count)
+        ids = [ref.id for ref in refs]
+        self.waits[waiter] = (threading.current_thread().name, now, ids, count)
+        blocked = self.blocked_waits if timeout is None else None
+        if blocked is not None and not blocked.begin(waiter, ids, count):
+            blocked = None
         try:
             self.block(waiter, None if timeout is None else now + timeout)
         finally:
             del self.waits[waiter]
+            if blocked is not None:
+                blocked.end()
 
     def block(self, waiter: Waiter, deadline: float | None) -> None:
         """Wait until the waiter is ready or it is `deadline` (monotonic seconds); inside a task its CPU is free."""

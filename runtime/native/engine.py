@@ -20,6 +20,7 @@ from ..store_settings import store_settings
 from . import messages as m
 from .actor_calls import ActorCalls
 from .actors import Actors
+from .blocked_waits import Makers
 from .cancelling import Cancelling
 from .client import Client
 from .completion import ReadyQueue
@@ -100,6 +101,7 @@ class NativeEngine:
 
     def _join(self, client: Client) -> None:
         self.client = client
+        self.makers = Makers(client)
         self._groups = groups = GroupCalls(client)
         self._tasks = TaskCalls(client, self.environments, groups)
         self._calls = ActorCalls(client)

@@ -23,6 +23,7 @@ from .node_messages import NodeInfo
 from .peer_messages import *  # noqa: F403
 from .state_messages import *  # noqa: F403
 from .store_messages import *  # noqa: F403
+from .wait_messages import *  # noqa: F403
 from .wire import ActorKey, GroupId, NodeId, ObjectId, Placement, ProcessId, Span, Value, _Message  # noqa: F401
 
 

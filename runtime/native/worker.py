@@ -22,6 +22,7 @@ from typing import Any
 from .. import context
 from ..failure import pack_exception
 from . import messages as m
+from .blocked_waits import BlockedWaits
 from .calls import remember
 from .concurrency import Place, place_for
 from .connection import Connection
@@ -58,6 +59,7 @@ class Worker:
             m.Exit: self._on_exit,
         }
         client.before_block, client.after_block = self._before_block, self._after_block
+        client.blocked_waits = BlockedWaits(client, self._engine.makers, self._waiting_call)
         client.start()
 
     # Arrivals; in whichever thread reads ------------------------------------------------------------------------
@@ -131,6 +133,13 @@ class Worker:
 
     def _is_task_waiting(self) -> bool:
         return self._running and threading.current_thread() is threading.main_thread()
+
+    def _waiting_call(self) -> str:
+        """Return the name of what the calling thread runs, if nothing else can run here until it goes on; else ""."""
+        if self._place is not None or not self._is_task_waiting():
+            return ""
+        names = [name for name, _ in self._client.executing.values()]
+        return names[-1] if names else f"{self._executor.class_name}.__init__"
 
     def _before_block(self) -> None:
         if self._place is not None:

@@ -77,7 +77,9 @@ def test_the_whole_cycle_is_named():
 PROCESSES = [A, B, C, D]
 WAITS = st.dictionaries(
     st.sampled_from(PROCESSES),
-    st.tuples(st.integers(1, 3), st.lists(st.lists(st.sampled_from([*PROCESSES, b"x"]), max_size=2), min_size=1, max_size=3)),
+    st.tuples(
+        st.integers(1, 3), st.lists(st.lists(st.sampled_from([*PROCESSES, b"x"]), max_size=2), min_size=1, max_size=3)
+    ),
 )
 
 

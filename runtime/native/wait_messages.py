@@ -1,0 +1,44 @@
+"""About waits that last: who waits for whom, and for whom it is for ever."""
+
+from __future__ import annotations
+
+from .wire import Awaited, ObjectId, _Message
+
+
+class WhoMakes(_Message):
+    """To an object's owner: which processes have to go on for its value to come?"""
+
+    object: ObjectId
+
+
+class MadeBy(_Message):
+    """The answer."""
+
+    object: ObjectId
+    by: Awaited
+
+
+class Waits(_Message):
+    """To the node: what runs here waits, without limit, for so many of these; `epoch` counts the waits."""
+
+    epoch: int
+    what: str
+    needed: int
+    awaited: list[Awaited]
+
+
+class GoesOn(_Message):
+    """To the node: the wait that was reported last is over."""
+
+
+class AskWait(_Message):
+    """From the node: do you still wait, and for whom?"""
+
+    epoch: int
+
+
+class Deadlocked(_Message):
+    """From the node: that wait would last for ever."""
+
+    epoch: int
+    reason: str
