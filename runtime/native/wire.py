@@ -52,7 +52,7 @@ class Placement(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Awaited(msgspec.Struct, array_like=True, gc=False):
-    """An object that a process waits for. It can't come while one of its makers waits; `name`: the call that makes it."""
+    """An object that a process waits for. It can't come while one of its makers waits. `name`: its call."""
 
     makers: list[ProcessId]
     name: str
