@@ -7,6 +7,7 @@ dies with the node, and its children die with it (PDEATHSIG).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -125,6 +126,9 @@ def _fork(node: Connection, message: m.Fork, session: str, wake: tuple[int, int]
     if pid:
         os.close(output)
         os.close(errors)
+        # Both of us do it, so that the group is there before anybody can send it a signal.
+        with contextlib.suppress(OSError):  # the child was quicker, and is another program already
+            os.setpgid(pid, pid)
         node.send(m.Forked(message.process, pid))
         return
     try:
