@@ -12,6 +12,7 @@ from ..story_events import ACTOR
 from . import messages as m
 from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
 from .balance import Balance
+from .wait_cycles import WaitCycles
 
 
 class Control:
@@ -34,7 +35,9 @@ class Control:
         self._published: dict[str, bytes] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.balance: Balance  # each needs the other
+        self._cycles = WaitCycles(tell, ask_again)
         self.handlers: dict[type, Callable[..., None]] = {
+            **self._cycles.handlers,
             m.ReserveName: self._on_reserve_name,
             m.CreateActor: self._on_create_actor,
             m.ActorFailed: lambda process, message: self._do(
@@ -79,6 +82,7 @@ class Control:
 
     def process_died(self, process: m.ProcessId, reason: str, failure: bytes | None = None) -> None:
         """A process is gone: an actor's, or an owner's."""
+        self._cycles.process_died(process)
         self._do(self._actors.process_died(process, reason, failure))
 
     def end_actors(self, group: m.GroupId, reason: str) -> None:

@@ -43,7 +43,6 @@ from .scheduler import Scheduler
 from .session import SessionFolder, logs_of
 from .storage import Storage
 from .transport import Secrets, connect, serve
-from .wait_cycles import WaitCycles
 from .wire import PROCESS_BYTES, node_of
 from .workers import Workers
 
@@ -97,7 +96,6 @@ class Node:
         node = (self.info.id, resources)
         self._groups = Groups(tell, self._is_creator, control.end_actors, node, settings["infeasible"] == "wait")
         self._groups.leasing = self._leasing
-        self._wait_cycles = WaitCycles(tell, self._questions_later)
         self._session, self._started, self._deaths = settings["session"], time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._storage = Storage(
@@ -110,7 +108,6 @@ class Node:
         self.cluster.at_head = {
             *control.handlers,
             *self._groups.handlers,
-            *self._wait_cycles.handlers,
             *self._balance.at_head,
             m.Preload,
             m.AskState,
@@ -122,7 +119,6 @@ class Node:
             **self._leasing.handlers,
             **self._control.handlers,
             **self._groups.handlers,
-            **self._wait_cycles.handlers,
             **self._storage.handlers,
             **self.cluster.handlers,
             **self._balance.handlers,
@@ -292,7 +288,6 @@ class Node:
         failure = pack_error(OutOfMemoryError(death.reason)) if death.out_of_memory else None
         self._control.process_died(death.process, death.reason, failure)
         self._groups.process_died(death.process, death.reason)
-        self._wait_cycles.process_died(death.process)
 
     def _is_creator(self, process_id: m.ProcessId) -> bool:
         """Return whether what a process creates is its own: a driver's or an actor's, and not that of some task."""
