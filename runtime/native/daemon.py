@@ -29,8 +29,10 @@ def main() -> None:
     node = Node(settings, folder, fork_server)
     try:
         node.connect(settings)  # only now: gRPC's threads would not survive the fork server's fork
-    except ShoalError as error:
+    except (InputError, ShoalError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        folder.close()
         os._exit(2 if isinstance(error, InputError) else 1)
     if "join" in settings:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # it has a terminal of its own

@@ -111,14 +111,13 @@ class Links(ABC):
         """Fail all that waits; called under the lock when the node is gone."""
 
     def most_of(self, demand: Mapping[str, int]) -> dict[str, int]:
-        """Return the resources of a node that can meet a demand; if there is none, the most that any node has."""
-        most: dict[str, int] = {}
-        for node in self.nodes.values():
-            if all(node.resources.get(name, 0) >= units for name, units in demand.items()):
-                return node.resources
-            for name, units in node.resources.items():
-                most[name] = max(most.get(name, 0), units)
-        return most
+        """Return the resources of a node that can meet a demand; if there is none, of one that comes close."""
+
+        def met(node: m.NodeInfo) -> tuple[int, int]:
+            enough = sum(node.resources.get(name, 0) >= units for name, units in demand.items())
+            return enough, node.resources.get("CPU", 0)
+
+        return max(self.nodes.values(), key=met).resources
 
     # Connections ------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,6 @@ from conftest import wait_until
 
 from shoal import runtime
 
-HEAD = {"listen": "127.0.0.1:0"}
-
 
 def address() -> str:
     return runtime.cluster_address()

@@ -1,0 +1,271 @@
+"""Two nodes on one machine: what goes where, and what happens when one of them dies."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import psutil
+import pytest
+from conftest import WORKERS_NEED, wait_until
+from nodes import address, joined, start_node
+
+from shoal import runtime
+
+HERE, THERE = {"A": 1}, {"B": 1}
+
+
+@pytest.fixture
+def cluster():
+    runtime.init("native", num_cpus=1, resources={"A": 10}, preload=WORKERS_NEED, listen="127.0.0.1:0")
+    with joined("--num-cpus", "1", "--resources", '{"B": 10, "either": 1}') as node:
+        yield node
+
+
+@runtime.remote(num_cpus=0)
+def total(array):
+    return float(array.sum())
+
+
+@runtime.remote(num_cpus=0)
+def ones(size):
+    return np.ones(size)
+
+
+@runtime.remote(num_cpus=0)
+def node_of():
+    return psutil.Process().parents()[1].pid
+
+
+@runtime.remote
+def hold_cpu(marker, value):
+    """Keep the CPU, without waiting for any object, until the file is there."""
+    while not os.path.exists(marker):
+        os.sched_yield()
+    return value
+
+
+@runtime.remote(num_cpus=0)
+class Counter:
+    def __init__(self):
+        self.value = 0
+
+    def increase(self):
+        self.value += 1
+        return self.value
+
+    def pid(self):
+        return os.getpid()
+
+
+def peak_memory(pid):
+    with open(f"/proc/{pid}/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+
+
+def die(process):
+    """Kill a node's daemon; its fork server and workers die with it."""
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers))
+    wait_until(lambda: len(runtime.nodes()) == 1)
+
+
+# What goes where ------------------------------------------------------------------------------------------------------
+
+
+def test_both_nodes_are_listed_and_their_resources_added_up(cluster):
+    head, other = runtime.nodes()
+    assert (head.is_head_node, other.is_head_node) == (True, False)
+    assert other.pid == cluster.pid
+    assert runtime.cluster_resources()["CPU"] == 2
+    assert runtime.cluster_resources()["B"] == 10
+
+
+def test_a_task_runs_where_its_resources_are(cluster):
+    there = node_of.options(resources=THERE).remote()
+    assert runtime.get(there) == cluster.pid
+    assert runtime.get(node_of.options(resources=HERE).remote()) != cluster.pid
+
+
+def test_what_no_node_can_meet_raises_at_once(cluster):
+    with pytest.raises(runtime.InfeasibleError, match="rocket"):
+        node_of.options(resources={"rocket": 1}).remote()
+    with pytest.raises(runtime.InfeasibleError):
+        node_of.options(resources={"A": 1, "B": 1}).remote()
+
+
+def test_work_that_finds_its_node_taken_goes_to_the_other(cluster, tmp_path):
+    held = hold_cpu.remote(str(tmp_path / "go"), 1)
+    wait_until(lambda: runtime.available_resources()["CPU"] == 1)
+    assert set(runtime.get([node_of.options(num_cpus=1).remote() for _ in range(3)], timeout=30)) == {cluster.pid}
+    (tmp_path / "go").touch()
+    assert runtime.get(held, timeout=30) == 1
+
+
+def test_large_objects_cross_in_both_directions_in_bounded_memory(cluster):
+    before = peak_memory(cluster.pid)
+    size = 13_000_000  # 104 MB
+    array = np.arange(size, dtype=np.float64)
+    assert runtime.get(total.options(resources=THERE).remote(runtime.put(array)), timeout=60) == array.sum()
+    ref = ones.options(resources=THERE).remote(size)
+    result = runtime.get(ref, timeout=60)
+    assert result.sum() == size
+    assert np.shares_memory(result, runtime.get(ref))
+    assert runtime.get(total.options(resources=HERE).remote(ref), timeout=60) == size
+    assert peak_memory(cluster.pid) - before < 64 << 20
+
+
+def test_actors_talk_across_nodes(cluster):
+    @runtime.remote(num_cpus=0)
+    def use(counter):
+        return runtime.get([counter.increase.remote() for _ in range(100)])[-1]
+
+    here, there = Counter.options(resources=HERE).remote(), Counter.options(resources=THERE).remote()
+    assert runtime.get(use.options(resources=THERE).remote(here), timeout=30) == 100
+    assert runtime.get(use.options(resources=HERE).remote(there), timeout=30) == 100
+    assert runtime.get([there.increase.remote() for _ in range(5)]) == list(range(101, 106))
+
+
+def test_the_death_of_a_worker_on_the_other_node_is_told_with_its_cause(cluster):
+    counter = Counter.options(resources=THERE).remote()
+    os.kill(runtime.get(counter.pid.remote()), signal.SIGSEGV)
+    with pytest.raises(runtime.ActorDiedError, match="SIGSEGV"):
+        runtime.get(counter.increase.remote(), timeout=30)
+
+
+def test_what_workers_of_the_other_node_print_reaches_the_driver(cluster, capfd):
+    @runtime.remote(num_cpus=0, resources=THERE)
+    def speak():
+        print("from the other side", flush=True)
+
+    runtime.get(speak.remote())
+    shown = []
+    wait_until(lambda: shown.append(capfd.readouterr().out) or "from the other side" in "".join(shown))
+
+
+# Deaths ---------------------------------------------------------------------------------------------------------------
+
+
+def test_when_a_node_dies_its_tasks_run_elsewhere(cluster, tmp_path):
+    refs = [hold_cpu.remote(str(tmp_path / "go"), value) for value in range(4)]
+    wait_until(lambda: runtime.available_resources()["CPU"] == 0)
+    die(cluster)
+    (tmp_path / "go").touch()
+    assert runtime.get(refs, timeout=60) == list(range(4))
+
+
+def test_when_a_node_dies_its_actors_are_dead_for_that_reason(cluster):
+    counter = Counter.options(resources=THERE).remote()
+    assert runtime.get(counter.increase.remote()) == 1
+    die(cluster)
+    with pytest.raises(runtime.ActorDiedError, match=r"node [0-9a-f]{8} .* has died"):
+        runtime.get(counter.increase.remote(), timeout=30)
+
+
+def test_an_actor_with_restarts_comes_back_on_a_node_that_joins_later(cluster):
+    counter = Counter.options(resources=THERE, max_restarts=1, max_task_retries=1).remote()
+    assert runtime.get(counter.increase.remote()) == 1
+    die(cluster)
+    ref = counter.increase.remote()
+    with joined("--num-cpus", "1", "--resources", '{"B": 1}'):
+        assert runtime.get(ref, timeout=60) == 1
+
+
+def test_a_result_that_lay_on_a_dead_node_is_made_again(cluster, tmp_path):
+    @runtime.remote
+    def make():
+        return np.ones(1_000_000)
+
+    held = hold_cpu.remote(str(tmp_path / "go"), 1)
+    wait_until(lambda: runtime.available_resources()["CPU"] == 1)
+    ref = make.remote()
+    runtime.wait([ref])
+    (tmp_path / "go").touch()
+    runtime.get(held)
+    die(cluster)
+    assert runtime.get(ref, timeout=60).sum() == 1_000_000
+
+
+def test_what_was_put_on_a_dead_node_is_lost_and_says_so(cluster):
+    @runtime.remote(num_cpus=0, resources=THERE)
+    class Owner:
+        def make(self):
+            return [runtime.put(np.ones(1_000_000))]
+
+    owner = Owner.remote()
+    [inner] = runtime.get(owner.make.remote())
+    die(cluster)
+    with pytest.raises(runtime.ObjectLostError, match="is gone"):
+        runtime.get(inner, timeout=30)
+
+
+def test_kill_9_of_the_head_ends_the_other_node_and_all_its_workers():
+    code = """
+        import os, signal, time
+        from nodes import start_node
+        from conftest import wait_until
+        from shoal import runtime
+        runtime.init("native", num_cpus=0, preload=(), listen="127.0.0.1:0")
+        node = start_node("--num-cpus", "1")
+        wait_until(lambda: len(runtime.nodes()) == 2)
+        pid = runtime.get(runtime.remote(os.getpid).remote())
+        print(node.pid, pid, runtime.nodes()[0].pid, flush=True)
+        signal.pause()
+    """
+    folders = [os.path.dirname(os.path.dirname(__file__)), os.path.dirname(__file__)]
+    path = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as driver:
+        node, worker, head = (psutil.Process(int(word)) for word in driver.stdout.readline().split())
+        head.kill()
+        wait_until(lambda: not worker.is_running() and (not node.is_running() or node.status() == "zombie"))
+        driver.kill()
+
+
+# Who may join ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def head():
+    runtime.init("native", num_cpus=1, preload=WORKERS_NEED, listen="127.0.0.1:0")
+    yield
+    runtime.shutdown()
+
+
+def test_a_wrong_token_is_refused(head):
+    node = start_node(token="guessed", stderr=subprocess.PIPE, text=True)
+    _, errors = node.communicate(timeout=60)
+    assert node.returncode == 2
+    assert "refuses this node: the token is not that of this cluster" in errors
+    assert len(runtime.nodes()) == 1
+
+
+def test_garbage_on_the_port_does_no_harm(head):
+    host, port = address().split(":")
+    for data in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(10_000), b""):
+        with socket.create_connection((host, int(port))) as sock:
+            sock.sendall(data)
+    with joined("--num-cpus", "1", "--resources", '{"B": 1}') as node:
+        assert runtime.get(node_of.options(resources=THERE).remote(), timeout=30) == node.pid
+
+
+@pytest.mark.parametrize("bad", ["nowhere", "127.0.0.1:", "127.0.0.1:99999"])
+def test_a_bad_address_is_refused(bad):
+    with pytest.raises(runtime.InputError, match="want HOST:PORT"):
+        runtime.init("native", listen=bad)
+
+
+def test_serial_cannot_listen():
+    with pytest.raises(runtime.InputError, match="Use engine='native'"):
+        runtime.init("serial", listen="127.0.0.1:0")
