@@ -18,6 +18,10 @@ _LISTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "objects": (state.list_objects, ("object_id", "where", "object_size", "owner_pid", "borrowers", "call_site")),
     "nodes": (state.list_nodes, ("node_id", "node_name", "state", "pid", "resources_total", "resources_used")),
     "workers": (state.list_workers, ("pid", "worker_type", "title", "executing", "waits")),
+    "placement-groups": (
+        state.list_placement_groups,
+        ("placement_group_id", "name", "strategy", "state", "bundles", "reason"),
+    ),
     "waits": (state.list_waits, ("pid", "thread", "seconds", "reason")),
 }
 
@@ -27,7 +31,7 @@ class ListFlags:
     """What to list, and how."""
 
     what: str | None = field(default=None, metadata={"positional": True, "metavar": "WHAT"})
-    """tasks, actors, objects, nodes, workers or waits."""
+    """tasks, actors, objects, nodes, workers, placement-groups or waits."""
     filter: str | None = field(default=None, metadata={"metavar": "FIELD=VALUE"})
     """Only rows with this value of a field, or, with !=, another one; can be given several times."""
     limit: int = 10_000
@@ -90,4 +94,4 @@ def _text(value: Any) -> str:
         return f"{value:.1f}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_text(amount)}" for name, amount in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)

@@ -163,11 +163,23 @@ class RequestReport(_Row):
     note: str = ""
 
 
+class GroupReport(_Row):
+    """A placement group as its node sees it."""
+
+    group: bytes
+    name: str
+    strategy: str
+    state: str
+    bundles: list[dict[str, float]]
+    reason: str
+
+
 class NodeReport(msgspec.Struct, array_like=True):
     """A node, with what its processes say.
 
     Attributes:
         metrics: what processes that are gone had counted.
+        logs: folder of the log files.
         silent: processes that did not answer in time.
     """
 
@@ -183,6 +195,8 @@ class NodeReport(msgspec.Struct, array_like=True):
     workers: list[WorkerReport] = []
     actors: list[ActorReport] = []
     requests: list[RequestReport] = []
+    groups: list[GroupReport] = []
+    logs: str = ""
     events: list[Event] = []
     metrics: list[MetricReport] = []
     processes: list[ProcessReport] = []

@@ -8,20 +8,21 @@ as long as the process that submitted them remembers them: its last 10 000 event
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from .context import running_engine
 from .diagnosis import Diagnosis
 from .exceptions import InputError, nearest
+from .logs import log_names, read_log
 from .native import Session, observe, sessions
 from .object_rows import MemoryTable, ObjectSummary, human_bytes, memory_table, object_rows, summarize_rows
 from .reports import DEFAULT_LIMIT, NodeReport
 from .rows import Rows
-from .state_rows import ActorState, NodeState, ObjectState, TaskState, WaitState, WorkerState
+from .state_rows import ActorState, NodeState, ObjectState, PlacementGroupState, TaskState, WaitState, WorkerState
 from .status import RuntimeStatus, TaskGroup, status_of
-from .task_rows import actor_rows, node_rows, task_rows, wait_rows, worker_rows
+from .task_rows import actor_rows, group_rows, node_rows, task_rows, wait_rows, worker_rows
 
 __all__ = [
     "ActorState",
@@ -30,6 +31,7 @@ __all__ = [
     "NodeState",
     "ObjectState",
     "ObjectSummary",
+    "PlacementGroupState",
     "Rows",
     "RuntimeStatus",
     "Session",
@@ -39,14 +41,17 @@ __all__ = [
     "WaitState",
     "WorkerState",
     "get_actor",
+    "get_log",
     "get_node",
     "get_object",
     "get_task",
     "get_worker",
     "human_bytes",
     "list_actors",
+    "list_logs",
     "list_nodes",
     "list_objects",
+    "list_placement_groups",
     "list_tasks",
     "list_waits",
     "list_workers",
@@ -200,6 +205,29 @@ def list_workers(
 ) -> Rows[WorkerState]:
     """Return processes, drivers included; arguments and errors as for `list_tasks`."""
     return _select(worker_rows(Diagnosis(ask(["tasks"], limit, address))), WorkerState, filters, limit)
+
+
+def list_placement_groups(
+    *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
+) -> Rows[PlacementGroupState]:
+    """Return placement groups; arguments and errors as for `list_tasks`. The serial engine lists none."""
+    return _select(group_rows(Diagnosis(ask([], limit, address))), PlacementGroupState, filters, limit)
+
+
+def list_logs(*, address: str | None = None) -> list[str]:
+    """Return the names of the run's log files; the serial engine has none."""
+    return log_names(ask([], 1, address))
+
+
+def get_log(
+    filename: str | None = None, *, pid: int | None = None, tail: int = 1000, address: str | None = None
+) -> Iterator[str]:
+    """Yield the last `tail` lines (-1: all) of a log file, or of all those of a process, living or dead.
+
+    Raises:
+        InputError: there is no such file, or not one of `filename` and `pid` is given.
+    """
+    return read_log(ask([], 1, address), filename, pid, tail)
 
 
 def list_waits(

@@ -135,6 +135,18 @@ class NodeState:
 
 
 @dataclass(frozen=True)
+class PlacementGroupState:
+    """A placement group: its state is PENDING, CREATED or REMOVED, `reason` why it is not created."""
+
+    placement_group_id: str
+    name: str
+    strategy: str
+    state: str
+    bundles: list[dict[str, float]]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class WaitState:
     """A thread in `get` or `wait`: since when, Unix time in milliseconds, and why."""
 

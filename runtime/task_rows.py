@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .diagnosis import Diagnosis
 from .reports import NodeReport, TaskReport
-from .state_rows import ActorState, NodeState, TaskState, WaitState, WorkerState
+from .state_rows import ActorState, NodeState, PlacementGroupState, TaskState, WaitState, WorkerState
 from .story_events import ended_tasks
 
 _ORDER = ("RUNNING", "SUBMITTED_TO_WORKER", "PENDING_NODE_ASSIGNMENT", "PENDING_ARGS_AVAIL")
@@ -121,6 +121,13 @@ def node_rows(diagnosis: Diagnosis) -> Iterator[NodeState]:
             node.metrics_address,
             _ms(node, node.started),
         )
+
+
+def group_rows(diagnosis: Diagnosis) -> Iterator[PlacementGroupState]:
+    """Yield all placement groups."""
+    for node in diagnosis.nodes:
+        for row in node.groups:
+            yield PlacementGroupState(row.group.hex(), row.name, row.strategy, row.state, row.bundles, row.reason)
 
 
 def wait_rows(diagnosis: Diagnosis) -> list[WaitState]:

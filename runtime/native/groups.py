@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..capacity import Capacity
 from ..placement import place
+from ..reports import GroupReport
 from ..resources import Demand, in_amounts
 from . import messages as m
 from .leasing import Leasing
@@ -127,6 +128,13 @@ class Groups:
             group.watchers.discard(process)
             if group.creator == process:
                 self._remove(group.id, f"the process that created it is gone: {reason}")
+
+    def describe(self) -> list[GroupReport]:
+        """Return all groups."""
+        return [
+            GroupReport(g.id, g.name, g.strategy, g.state, list(map(in_amounts, g.bundles)), g.reason)
+            for g in self._groups.values()
+        ]
 
     def _info(self, group: Group) -> m.GroupInfo:
         nodes = [self._node[0]] * len(group.bundles) if group.state == "CREATED" else []

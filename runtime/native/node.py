@@ -370,6 +370,8 @@ class Node:
             workers=[describe_worker(process) for process in self._processes.values()],
             actors=self._control.describe(),
             requests=requests,
+            groups=self._groups.describe(),
+            logs=logs_of(self._folder.folder),
             events=[*self._events, *self._control.events] if "events" in sections else [],
         )
 

@@ -47,7 +47,7 @@ def test_list(session, capsys):
     assert [row["pid"] for row in json.loads(capsys.readouterr().out)] == [os.getpid()]
     assert main(["list", "tasks", "--limit", "1", "--session", session]) == 0
     assert "1 of 3 rows are shown" in capsys.readouterr().err
-    for what in ("actors", "objects", "nodes", "waits"):
+    for what in ("actors", "objects", "nodes", "placement-groups", "waits"):
         assert main(["list", what, "--session", session]) == 0
 
 

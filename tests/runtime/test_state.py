@@ -236,3 +236,31 @@ def test_a_bad_threshold_of_warnings_is_refused(monkeypatch):
     monkeypatch.setenv("SHOAL_WARN_AFTER_SECONDS", "soon")
     with pytest.raises(runtime.InputError, match="SHOAL_WARN_AFTER_SECONDS='soon'"):
         runtime.init(engine="native", num_cpus=1)
+
+
+@pytest.mark.usefixtures("native")
+def test_placement_groups_are_listed_with_their_reasons():
+    made = runtime.util.placement_group([{"CPU": 2}], name="made")
+    runtime.get(made.ready())
+    waiting = runtime.util.placement_group([{"CPU": 1}], name="waiting")
+    rows = {row.name: row for row in state.list_placement_groups()}
+    assert (rows["made"].state, rows["made"].bundles) == ("CREATED", [{"CPU": 2}])
+    assert rows["waiting"].state == "PENDING"
+    for group in (waiting, made):
+        runtime.util.remove_placement_group(group)
+
+
+@pytest.mark.usefixtures("native")
+def test_logs_are_read_by_process(capfd):
+    @runtime.remote
+    def talk():
+        print("hello from the task")
+        return os.getpid()
+
+    pid = runtime.get(talk.remote())
+    wait_until(lambda: any(str(pid) in name for name in state.list_logs()))
+    wait_until(lambda: list(state.get_log(pid=pid, tail=1)) == ["hello from the task"])
+    with pytest.raises(runtime.InputError, match="no log file 'none'"):
+        list(state.get_log("none"))
+    with pytest.raises(runtime.InputError, match="either filename= or pid="):
+        list(state.get_log())
