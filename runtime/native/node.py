@@ -96,7 +96,7 @@ class Node:
         node = (self.info.id, resources)
         self._groups = Groups(tell, self._is_creator, control.end_actors, node, settings["infeasible"] == "wait")
         self._groups.leasing = self._leasing
-        self._session, self._started, self._deaths = settings["session"], time.monotonic(), 0
+        self._started, self._deaths = time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._storage = Storage(
             settings["store_memory"], self._processes, tell, self._loop, self._workers.held, self._lives
@@ -105,13 +105,8 @@ class Node:
         port = settings["metrics_port"]
         self._metrics = None if port is None else MetricsServer(self._loop, port, reports.scrape)
         self._handlers = self._all_handlers()
-        self.cluster.at_head = {
-            *control.handlers,
-            *self._groups.handlers,
-            *self._balance.at_head,
-            m.Preload,
-            m.AskState,
-        }
+        at_head = {*control.handlers, *self._groups.handlers, *self._balance.at_head}
+        self.cluster.at_head = at_head | {m.Preload, m.AskState}
         self._reports.ask_others = self.cluster.spread
 
     def _all_handlers(self) -> dict[type, Callable[[m.ProcessId, Any], None]]:
