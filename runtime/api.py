@@ -130,9 +130,12 @@ def remote(*target: Any, **options: Any) -> Any:
     """Make a function a task or a class an actor: ``@remote`` or ``@remote(num_cpus=2, …)``.
 
     Options of both: num_cpus, num_gpus, memory, resources, scheduling_strategy, name, runtime_env. Of functions:
-    num_returns, max_retries (after a crash of the worker, or to make a lost result again; 3). Of classes: max_restarts
-    (0), max_task_retries (0), checkpoint_every (calls; 1 where the class has ``__checkpoint__`` and ``__restore__`` and
-    may be restarted; 0: never). -1 means without limit.
+    num_returns (1; "streaming" for functions that yield: the call returns an `ObjectRefGenerator`), max_retries (after
+    a crash of the worker, or to make a lost result again; 3), retry_exceptions (False; True or a list of exception
+    types that use up retries, too), generator_backpressure (values of a stream that may wait to be taken; 0: any
+    number; Ray's name for it does as well), max_calls (of this function in one worker; 0: any number). Of classes:
+    max_restarts (0), max_task_retries (0), checkpoint_every (calls; 1 where the class has ``__checkpoint__`` and
+    ``__restore__`` and may be restarted; 0: never). -1 means without limit.
 
     Raises:
         InputError: unknown option or bad value.

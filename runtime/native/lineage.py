@@ -32,6 +32,7 @@ class Why(enum.Enum):
     PUT = "it was stored by put"
     NO_RETRIES = "no retries are left"
     METHOD = "an actor's method made it"
+    STREAM = "a generator yielded it"
     EVICTED = "its lineage was dropped"
 
 

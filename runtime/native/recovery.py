@@ -33,6 +33,7 @@ _EXPLANATIONS = {
     Why.NO_RETRIES: "the task that made it must not be run again. Raise its max_retries",
     Why.METHOD: "a method of an actor made it. Create the actor with max_restarts and max_task_retries; where it comes "
     "back with its state, no method is run twice: return large values from a task",
+    Why.STREAM: "a generator yielded it. Return such values from tasks of their own if they must survive",
     Why.EVICTED: "what is needed to make it again was dropped. Raise init(max_lineage_bytes=…)",
 }
 

@@ -10,6 +10,8 @@ from ..generators import ObjectRefGenerator
 from ..refs import ObjectRef
 from . import messages as m
 from .calls import Pending, cancelled, finish
+from .lineage import Why
+from .objects import spans_of
 
 if TYPE_CHECKING:
     from .client import Client
@@ -66,6 +68,8 @@ class Stream:
         self.arrived += 1
         self._promise()  # first: whoever waits for the value may take it at once
         self._client.fulfil(promised.id, value, by)
+        if spans_of(value) and promised.id in self._client.objects.records:
+            self._client.recovery.lineage.not_kept(promised.id, [promised.id], Why.STREAM)
 
     def finish(self, failure: m.Value | None) -> None:
         """Event: the task has ended, perhaps with an exception, which is the last value then."""
