@@ -213,7 +213,7 @@ class Cluster:
         """Return the node that can do what a process asks for."""
         if type(message) in self.at_head:
             return self.head
-        if isinstance(message, m.ReturnLease):
+        if isinstance(message, m.ReturnLease | m.KillWorker):
             return node_of(message.worker)
         if isinstance(message, m.ReadBlock):
             return node_of(message.span.maker)
