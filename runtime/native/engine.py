@@ -32,7 +32,7 @@ from .long_waits import LongWaits, warn_after
 from .node_process import NodeProcess, become_node
 from .printer import Printer
 from .reporting import Reporting
-from .session import new_session, packages_of
+from .session import joined, new_session, packages_of
 from .task_calls import TaskCalls
 from .transport import Secrets, parse_address
 
@@ -96,7 +96,7 @@ class NativeEngine:
         """Turn this process into a further node; see `shoal.runtime.become_node`."""
         parse_address(address)
         session, folder = new_session(settings.log_directory)
-        node = _node_settings(settings) | {"session": session, "folder": folder, "join": address}
+        node = _node_settings(settings) | {"session": joined(session), "folder": folder, "join": address}
         become_node(node | {"secrets": msgspec.to_builtins(Secrets.from_environment(token))})
 
     def _join(self, client: Client) -> None:

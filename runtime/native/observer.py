@@ -18,6 +18,7 @@ from ..exceptions import InputError, NodeDiedError
 from ..reports import NodeReport, ProcessReport
 from . import messages as m
 from .connection import address
+from .session import is_joined
 
 _PREFIX, _SUFFIX = "@shoal-", "-node"
 #: How long the node waits for its processes' answers, seconds.
@@ -55,7 +56,7 @@ def _session_names() -> set[str]:
             path = line.rstrip("\n").rpartition(" ")[2]
             if path.startswith(_PREFIX) and path.endswith(_SUFFIX):
                 names.add(path[len(_PREFIX) : -len(_SUFFIX)])
-    return names
+    return {name for name in names if not is_joined(name)}
 
 
 def _started(pid: int) -> float:

@@ -20,6 +20,7 @@ from ..exceptions import InputError
 #: Ended sessions whose logs are kept; older ones are removed when a new one begins.
 KEPT_SESSIONS = 5
 _PREFIX = "session-"
+_JOINED = "+"
 
 
 def new_session(directory: str | None) -> tuple[str, str]:
@@ -40,6 +41,16 @@ def new_session(directory: str | None) -> tuple[str, str]:
     except OSError as error:
         raise InputError(f"log_directory={where!r}: no folder can be made there: {error}. Give another one") from error
     return session, folder
+
+
+def joined(session: str) -> str:
+    """Return how sockets of a node that joins another's runtime are named: it is no runtime of its own."""
+    return session + _JOINED
+
+
+def is_joined(session: str) -> bool:
+    """Return whether these are the sockets of a node that has joined."""
+    return session.endswith(_JOINED)
 
 
 def packages_of(folder: str) -> str:

@@ -8,6 +8,7 @@ queue here, and a task of a millisecond must not wait for a round trip.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,8 +37,10 @@ from .client import Client
 from .connection import Connection
 from .environments import Environments
 from .group_calls import GroupCalls
+from .objects import spans_of
 from .streams import open_stream
 from .task_kinds import Kind, Kinds, WorkerLease
+from .wire import node_of
 
 # A lease without work is kept this long, seconds: a loop of `get(f.remote())` must not ask the node each time.
 _LINGER = 0.02
@@ -133,7 +136,17 @@ class TaskCalls:
         if wanted > kind.wanted or (wanted == 0 and kind.wanted > 0):
             kind.wanted = wanted
             message = m.WantLeases(kind.key, kind.demand, wanted, kind.environment, kind.placement, kind.retriable)
+            if queue and len(self._client.nodes) > 1:
+                message.inputs = self._inputs(queue[0])
             self._client.node.send(message)
+
+    def _inputs(self, pending: Pending) -> dict[m.NodeId, int]:
+        """Return how many bytes of a task's arguments lie on which node."""
+        values = [self._client.objects.records[ref.id].value for ref in pending.slots]
+        sizes: Counter[m.NodeId] = Counter()
+        for span in [span for value in values if value is not None for span in spans_of(value)]:
+            sizes[node_of(span.maker)] += span.size
+        return sizes
 
     def _depth(self, pending: Pending) -> int:
         assert pending.function is not None

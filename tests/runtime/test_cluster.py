@@ -14,6 +14,7 @@ from conftest import WORKERS_NEED, wait_until
 from nodes import address, joined, start_node
 
 from shoal import runtime
+from shoal.runtime import state
 
 HERE, THERE = {"A": 1}, {"B": 1}
 
@@ -84,6 +85,10 @@ def test_both_nodes_are_listed_and_their_resources_added_up(cluster):
     assert other.pid == cluster.pid
     assert runtime.cluster_resources()["CPU"] == 2
     assert runtime.cluster_resources()["B"] == 10
+
+
+def test_a_node_that_has_joined_is_no_runtime_of_its_own(cluster):
+    assert cluster.pid not in {session.pid for session in state.sessions()}
 
 
 def test_a_task_runs_where_its_resources_are(cluster):
