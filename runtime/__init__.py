@@ -45,6 +45,7 @@ from .exceptions import (
     ObjectReconstructionFailedError,
     OutOfMemoryError,
     OwnerDiedError,
+    PendingCallsLimitExceeded,
     PlacementGroupRemovedError,
     RuntimeEnvSetupError,
     ShoalError,
@@ -56,6 +57,7 @@ from .exceptions import (
 from .generators import ObjectRefGenerator
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
+from .runtime_context import exit_actor, get_gpu_ids, get_runtime_context
 from .runtime_env import RuntimeEnv
 from .scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 from .story import story
@@ -76,6 +78,7 @@ __all__ = [
     "ObjectRefGenerator",
     "OutOfMemoryError",
     "OwnerDiedError",
+    "PendingCallsLimitExceeded",
     "PlacementGroup",
     "PlacementGroupRemovedError",
     "PlacementGroupSchedulingStrategy",
@@ -95,8 +98,11 @@ __all__ = [
     "empty",
     "engine_name",
     "exceptions",
+    "exit_actor",
     "get",
     "get_actor",
+    "get_gpu_ids",
+    "get_runtime_context",
     "init",
     "is_initialized",
     "kill",

@@ -13,6 +13,7 @@ from .engine import Engine
 from .exceptions import InputError, nearest
 from .generators import ObjectRefGenerator
 from .native import NativeEngine
+from .options import check_name
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
 from .serial import SerialEngine
@@ -40,6 +41,7 @@ def init(
     record_call_sites: bool = False,
     metrics_port: int | None = None,
     listen: str | None = None,
+    namespace: str | None = None,
     ignore_reinit_error: bool = False,
 ) -> None:
     """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
@@ -57,6 +59,7 @@ def init(
             shoal-<uid> in the folder of temporary files. Logs of the latest five runs are kept.
         memory_usage_threshold: the part of the machine's (or container's) memory, 0 to 1, above which a worker is
             ended, one whose task is retried if there is any: better than the kernel's choice. 1: never.
+        namespace: where the names of this program's actors belong; default: one of its own.
         runtime_env: surroundings of all tasks and actors; see `RuntimeEnv`.
         max_lineage_bytes: how much each process may keep to make lost objects again: the tasks that made its large
             objects, with their arguments. What is beyond is dropped, oldest first, and such objects stay lost.
@@ -134,8 +137,10 @@ def remote(*target: Any, **options: Any) -> Any:
     a crash of the worker, or to make a lost result again; 3), retry_exceptions (False; True or a list of exception
     types that use up retries, too), generator_backpressure (values of a stream that may wait to be taken; 0: any
     number; Ray's name for it does as well), max_calls (of this function in one worker; 0: any number). Of classes:
-    max_restarts (0), max_task_retries (0), checkpoint_every (calls; 1 where the class has ``__checkpoint__`` and
-    ``__restore__`` and may be restarted; 0: never). -1 means without limit.
+    max_restarts (0), max_task_retries (0), max_pending_calls (-1), checkpoint_every (calls; 1 where the class has
+    ``__checkpoint__`` and ``__restore__`` and may be restarted; 0: never), max_concurrency (1; 1000 if a method is
+    async), concurrency_groups (name → calls at a time), namespace, get_if_exists, lifetime ("detached": the actor ends
+    neither with its handles nor with its creator). -1 means without limit.
 
     Raises:
         InputError: unknown option or bad value.
@@ -285,15 +290,25 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     current_engine().kill(actor._actor, no_restart)
 
 
-def get_actor(name: str) -> ActorHandle:
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """Return the handle of the living actor that was created with ``options(name=…)``.
+
+    Args:
+        name: the actor's name.
+        namespace: where to look; default: the namespace of this job.
 
     Raises:
         InputError: there is none.
     """
-    actor = current_engine().find_actor(name)
+    check_name("get_actor: name", name)
+    check_name("get_actor: namespace", namespace)
+    engine = current_engine()
+    actor = engine.find_actor(name, namespace)
     if actor is None:
-        raise InputError(f"get_actor({name!r}): no living actor has that name. Create it with .options(name={name!r})")
+        where = namespace or engine.whereabouts.namespace
+        known = nearest(name, [other for home, other in engine.actor_names() if home == where])
+        hint = known or f"Create it with .options(name={name!r})"
+        raise InputError(f"get_actor({name!r}): no living actor has that name in namespace {where!r}. {hint}")
     return ActorHandle(actor)
 
 

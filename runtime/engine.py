@@ -82,6 +82,27 @@ class ActorId:
         )
 
 
+@dataclass(frozen=True)
+class Host:
+    """An actor as the code inside it sees it: `actor` without its lifetime, whose id is `lifetime` (None: detached)."""
+
+    actor: ActorId
+    lifetime: bytes | None
+    name: str | None
+    namespace: str
+    restarts: int
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """What this process is part of: ids as hexadecimal text."""
+
+    job: str
+    namespace: str
+    node: str
+    worker: str
+
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -143,8 +164,21 @@ class Engine(Protocol):
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         """End an actor without letting it finish."""
 
-    def find_actor(self, name: str) -> ActorId | None:
-        """Return the living actor of that name."""
+    def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
+        """Return the living actor of that name; None: in the namespace of this job."""
+
+    def actor_names(self) -> list[tuple[str, str]]:
+        """Return the namespace and name of each named actor that lives."""
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """What this process is part of."""
+
+    def host(self) -> Host | None:
+        """Return the actor that this process is, if it is one."""
+
+    def assigned_resources(self) -> dict[str, float]:
+        """Return what the running task or actor holds."""
 
     def adopt(self, object_id: bytes) -> ObjectRef:
         """Return a reference for an id that arrived inside a value."""

@@ -15,7 +15,8 @@ _READ_ONLY = (
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
-def _is_ours(filename: str) -> bool:
+def is_ours(filename: str) -> bool:
+    """Return whether a source file is part of the runtime."""
     return os.path.realpath(filename).startswith(os.path.realpath(_OWN_FOLDER) + os.sep)
 
 
@@ -27,7 +28,7 @@ def _user_traceback(error: BaseException) -> str:
         part = seen.pop()
         if part is None:
             continue
-        theirs = [frame for frame in part.stack if not _is_ours(frame.filename)]
+        theirs = [frame for frame in part.stack if not is_ours(frame.filename)]
         if theirs:
             part.stack = traceback.StackSummary.from_list(theirs)
         seen += [part.__cause__, part.__context__]

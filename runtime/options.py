@@ -39,7 +39,8 @@ def _check_count(name: str, value: int, lowest: int) -> None:
         raise InputError(f"{name}={value!r}: want an integer of at least {lowest}{unlimited}")
 
 
-def _check_name(name: str, value: str | None) -> None:
+def check_name(name: str, value: str | None) -> None:
+    """Raise InputError unless `value` is None or a string that is not empty."""
     if value is not None and (not isinstance(value, str) or not value):
         raise InputError(f"{name}={value!r}: want a string that is not empty")
 
@@ -87,7 +88,7 @@ class _Options(_Checked):
         check_amount("memory", self.memory)
         check_resources(self.resources)
         check_strategy(self.scheduling_strategy)
-        _check_name("name", self.name)
+        check_name("name", self.name)
 
     @cached_property
     def demand(self) -> Demand:
@@ -203,14 +204,14 @@ class ActorOptions(_Options):
         if not isinstance(self.concurrency_groups, Mapping):
             raise InputError(f"concurrency_groups={self.concurrency_groups!r}: want {{name: calls at a time}}")
         for group, limit in self.concurrency_groups.items():
-            _check_name("concurrency_groups", group)
+            check_name("concurrency_groups", group)
             _check_count(f"concurrency_groups[{group!r}]", limit, 1)
         if self.checkpoint_every is not None:
             _check_count("checkpoint_every", self.checkpoint_every, 0)
         _check_count("max_pending_calls", self.max_pending_calls, -1)
         if self.max_pending_calls == 0:
             raise InputError("max_pending_calls=0: no call could ever be made; -1 means without limit")
-        _check_name("namespace", self.namespace)
+        check_name("namespace", self.namespace)
         if self.lifetime not in {None, "detached", "non_detached"}:
             raise InputError(f"lifetime={self.lifetime!r}: want 'detached' or 'non_detached'")
         if not isinstance(self.get_if_exists, bool):
@@ -243,8 +244,8 @@ class MethodOptions(_Outcome):
 
     def __post_init__(self) -> None:
         self._check_outcome()
-        _check_name("concurrency_group", self.concurrency_group)
-        _check_name("name", self.name)
+        check_name("concurrency_group", self.concurrency_group)
+        check_name("name", self.name)
         if self.max_task_retries is not None:
             _check_count("max_task_retries", self.max_task_retries, -1)
 

@@ -21,7 +21,8 @@ T = TypeVar("T")
 _METHOD_OPTIONS = "__shoal_method_options__"
 
 
-def _name(target: Callable) -> str:
+def callable_name(target: Callable) -> str:
+    """Return the name of a function or class for messages."""
     return getattr(target, "__qualname__", type(target).__name__).replace("<locals>.", "")
 
 
@@ -29,7 +30,7 @@ def _as_function(target: Callable) -> Function:
     """Serialise a callable, its out-of-band buffers included."""
     stream, buffers, refs = serialization.dumps(target)
     payload = serialization.dumps((stream, [bytes(b.raw()) for b in buffers]))[0]
-    return Function(_name(target), hashlib.blake2b(payload, digest_size=16).digest(), payload, tuple(refs))
+    return Function(callable_name(target), hashlib.blake2b(payload, digest_size=16).digest(), payload, tuple(refs))
 
 
 def load_function(payload: bytes) -> Callable:
@@ -104,7 +105,7 @@ class RemoteFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse a call without ``.remote``, with a TypeError that says so."""
-        name = _name(self._target)
+        name = callable_name(self._target)
         raise TypeError(f"remote function {name!r} is not called directly: use {name}.remote(…)")
 
     def __reduce__(self) -> Any:
@@ -260,8 +261,8 @@ def make_remote(target: Any, options: dict[str, Any]) -> Any:
         return ActorClass(target, ActorOptions.of(**options))
     if inspect.iscoroutinefunction(target):
         raise InputError(
-            f"{_name(target)} is an 'async def' function, and a task has no event loop. Make it a method of an actor, "
-            "or an ordinary function that calls asyncio.run(…)"
+            f"{callable_name(target)} is an 'async def' function, and a task has no event loop. Make it a method of an "
+            "actor, or an ordinary function that calls asyncio.run(…)"
         )
     if callable(target):
         return RemoteFunction(target, TaskOptions.of(**_with_returns(target, options)))

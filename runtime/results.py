@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from .engine import ActorId
-from .exceptions import ActorDiedError
+from .exceptions import ActorDiedError, InputError
 from .failure import unpack_exception
+from .runtime_context import ActorExit
 
 
 def split_returns(name: str, result: Any, num_returns: int) -> list[Any]:
@@ -32,3 +33,17 @@ def died(call: str, actor: ActorId, death: str, cause: bytes | None) -> ActorDie
     if cause is not None:
         error.__cause__ = unpack_exception(cause)
     return error
+
+
+def name_taken(name: str) -> InputError:
+    """Return the error of a new actor whose name a living one has."""
+    return InputError(
+        f"an actor named {name!r} is alive. Use get_actor({name!r}), get_if_exists=True, or another name or namespace"
+    )
+
+
+def how_it_left(name: str, request: SystemExit) -> str:
+    """Return why an actor is dead that has asked for its end in a call."""
+    if isinstance(request, ActorExit):
+        return f"exit_actor() was called in {name}"
+    return f"it ended itself with exit code {request.code or 0} in {name}"

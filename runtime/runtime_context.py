@@ -1,12 +1,158 @@
-"""What runs here: the task, call or actor that this code is part of."""
+"""What runs here: the task or call that this code is part of, its actor, its job; and how an actor ends itself."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, NoReturn, Protocol
+
+from .context import current_engine
+from .engine import Host
+from .exceptions import ShoalError
+from .remote import ActorHandle
+
+
+class RunningCall(Protocol):
+    """A task, or a call of an actor's method, while it runs."""
+
+    @property
+    def task_id(self) -> bytes | None:
+        """Its id; None for the constructor of an actor."""
+
+    @property
+    def name(self) -> str:
+        """Its name for messages: the option, or that of the function or method."""
+
+    @property
+    def function_name(self) -> str:
+        """The function's, or ``Class.method``."""
+
+    @property
+    def host(self) -> Host | None:
+        """The actor, if it is a call of one."""
+
+
+#: What runs in this thread or asyncio task; set by whoever begins a call.
+running: ContextVar[RunningCall | None] = ContextVar("shoal_running", default=None)
 
 
 class ActorExit(SystemExit):
     """Raised by `exit_actor`; ends the actor once it has left the method."""
+
+
+class RuntimeContext:
+    """Where this code runs; each question is about the moment at which it is asked.
+
+    Ids are hexadecimal text. In a driver there is no task and no actor.
+    """
+
+    def get_job_id(self) -> str:
+        """Return the id of the job: a driver and all that it has set going."""
+        return current_engine().whereabouts.job
+
+    @property
+    def namespace(self) -> str:
+        """The namespace in which this job looks for the names of actors."""
+        return current_engine().whereabouts.namespace
+
+    def get_node_id(self) -> str:
+        """Return the id of the node that this process runs on."""
+        return current_engine().whereabouts.node
+
+    def get_worker_id(self) -> str:
+        """Return the id of this process, driver or worker."""
+        return current_engine().whereabouts.worker
+
+    def get_task_id(self) -> str | None:
+        """Return the id of the task or call that runs; None in a driver, a constructor and threads of the user's."""
+        call = running.get()
+        return None if call is None or call.task_id is None else call.task_id.hex()
+
+    def get_task_name(self) -> str | None:
+        """Return the name of the task or call that runs: its ``name`` option, or that of its function."""
+        call = running.get()
+        return None if call is None else call.name
+
+    def get_task_function_name(self) -> str | None:
+        """Return the name of the function that runs: ``function`` or ``Class.method``."""
+        call = running.get()
+        return None if call is None else call.function_name
+
+    def get_actor_id(self) -> str | None:
+        """Return the id of the actor that this code belongs to, if any."""
+        host = _host()
+        return None if host is None else host.actor.id.hex()
+
+    def get_actor_name(self) -> str | None:
+        """Return the name of the actor that this code belongs to; None if it has none."""
+        host = _host()
+        return None if host is None else host.name
+
+    @property
+    def was_current_actor_reconstructed(self) -> bool:
+        """Whether this actor was made again after a crash.
+
+        Raises:
+            ShoalError: this code belongs to no actor.
+        """
+        return _required_host("was_current_actor_reconstructed").restarts > 0
+
+    @property
+    def current_actor(self) -> ActorHandle:
+        """A handle of the actor that this code belongs to; while it is held, the actor stays.
+
+        Raises:
+            ShoalError: this code belongs to no actor.
+        """
+        host = _required_host("current_actor")
+        lifetime = None if host.lifetime is None else current_engine().borrow(host.lifetime)
+        return ActorHandle(replace(host.actor, lifetime=lifetime))
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """Return the resources that the running task or this actor holds, by name; {} in a driver."""
+        return current_engine().assigned_resources()
+
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """Return the accelerators that the running task or this actor holds, by kind: ``{"GPU": […]}``."""
+        return {"GPU": current_engine().gpu_ids()}
+
+    def get(self) -> dict[str, Any]:
+        """Return the ids as one dictionary, those that there are."""
+        ids = {
+            "job_id": self.get_job_id(),
+            "node_id": self.get_node_id(),
+            "worker_id": self.get_worker_id(),
+            "namespace": self.namespace,
+            "task_id": self.get_task_id(),
+            "actor_id": self.get_actor_id(),
+        }
+        return {name: value for name, value in ids.items() if value is not None}
+
+
+_CONTEXT = RuntimeContext()
+
+
+def get_runtime_context() -> RuntimeContext:
+    """Return what tells this code where it runs: its task, actor, node, job."""
+    return _CONTEXT
+
+
+def get_gpu_ids() -> list[int] | list[str]:
+    """Return the GPUs that the running task or this actor holds: numbers, or names if the machine's have such."""
+    visible = current_engine().gpu_ids()
+    return [int(gpu) for gpu in visible] if all(gpu.isdecimal() for gpu in visible) else visible
+
+
+def _host() -> Host | None:
+    call = running.get()
+    return current_engine().host() if call is None else call.host
+
+
+def _required_host(what: str) -> Host:
+    host = _host()
+    if host is None:
+        raise ShoalError(f"{what}: this code belongs to no actor; ask inside an actor's method")
+    return host
 
 
 def exit_actor() -> NoReturn:
@@ -14,5 +160,10 @@ def exit_actor() -> NoReturn:
 
     Calls that run finish; those that have not begun, and the one that called this, raise ActorDiedError at their
     callers. It works by an exception that is a SystemExit: let it pass.
+
+    Raises:
+        TypeError: this code belongs to no actor.
     """
+    if _host() is None:
+        raise TypeError("exit_actor() ends the actor that calls it; this code belongs to none. To end another: kill()")
     raise ActorExit(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
@@ -10,24 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from .exceptions import DeadlockError, TaskCancelledError
 from .failure import describe_here, pack_exception
+from .private_loop import PrivateLoop
 from .refs import ObjectRef
 
 if TYPE_CHECKING:
     from .options import MethodOptions, TaskOptions
+    from .serial_records import SerialCall
 
 
 class Attempts:
     """A call, and how often it is made.
 
     Args:
-        name: function or ``Class.method``, for messages.
+        running: the call as the code inside it sees it.
         options: which exceptions are retried.
         retries: how many times; -1: without limit.
-        actor: whose method it is; b"" for a task.
     """
 
-    def __init__(self, name: str, options: TaskOptions | MethodOptions, retries: int, actor: bytes = b"") -> None:
-        self.name, self.actor = name, actor
+    def __init__(self, running: SerialCall, options: TaskOptions | MethodOptions, retries: int) -> None:
+        self.running, self.name = running, running.name
         self.num_returns = options.num_returns
         kinds = options.retry_exceptions
         self._kinds: tuple[type[BaseException], ...] = (Exception,) if kinds is True else tuple(kinds or ())
@@ -58,16 +58,19 @@ class SerialStream:
         begin: calls the generator function.
         attempts: how often it may be called again.
         within: what must surround the user's code.
+        loop: the actor's event loop, if it has one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # made in one place
         self,
         keep: Callable[[Any], ObjectRef],
-        keep_failure: Callable[[Exception], ObjectRef],
+        keep_failure: Callable[[BaseException], ObjectRef],
         begin: Callable[[], Any],
         attempts: Attempts,
         within: Callable[[], AbstractContextManager],
+        loop: PrivateLoop | None = None,
     ) -> None:
+        self._loop = loop
         self._keep, self._keep_failure, self._begin = keep, keep_failure, begin
         self._attempts, self._within = attempts, within
         self._values: Iterator[Any] | None = None
@@ -119,7 +122,7 @@ class SerialStream:
         try:
             with self._within():
                 if self._values is None:
-                    self._values = _iterator(self._begin())
+                    self._values = _iterator(self._begin(), self._loop)
                     for _ in range(self._made):  # they came in an earlier attempt
                         next(self._values)
                 value = next(self._values)
@@ -129,6 +132,9 @@ class SerialStream:
             self._completed = self._keep(None)
         except DeadlockError:  # the caller's mistake, not the task's
             raise
+        except SystemExit as request:
+            self._completed = self._keep_failure(request)
+            self._refs.append(self._completed)
         except Exception as error:  # a task's exception is a value
             if self._attempts.again(error):
                 self._values = None
@@ -138,24 +144,28 @@ class SerialStream:
                 self._refs.append(self._completed)
 
 
-def _iterator(result: Any) -> Iterator[Any]:
+def _iterator(result: Any, loop: PrivateLoop | None) -> Iterator[Any]:
     if isinstance(result, AsyncIterator):
-        return _drive(result)
+        return _drive(result, loop)
     if not isinstance(result, Iterator):
         raise TypeError(f"num_returns='streaming' is for generators, but it returned a {type(result).__name__}")
     return result
 
 
-def _drive(values: AsyncIterator[Any]) -> Iterator[Any]:
-    """Yield what an asynchronous generator yields, on an event loop of its own."""
-    with asyncio.Runner() as runner:
-        end = object()
+def _drive(values: AsyncIterator[Any], loop: PrivateLoop | None) -> Iterator[Any]:
+    """Yield what an asynchronous generator yields, on the actor's event loop or one of its own."""
+    own = None if loop is not None else PrivateLoop()
+    end = object()
 
-        async def step() -> Any:
-            return await anext(values, end)
+    async def step() -> Any:
+        return await anext(values, end)
 
-        while (value := runner.run(step())) is not end:
+    try:
+        while (value := (loop or own).run(step, (), {})) is not end:  # type: ignore[union-attr]
             yield value
+    finally:
+        if own is not None:
+            own.close()
 
 
 class ReadyQueue:

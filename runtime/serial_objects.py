@@ -53,9 +53,9 @@ class SerialObjects:
     def _new_id(self) -> bytes:
         return next(self._ids).to_bytes(16, "big")
 
-    def _store(self, value: Value) -> ObjectRef:
+    def _store(self, value: Value, object_id: bytes | None = None) -> ObjectRef:
         self._collect()
-        object_id = self._new_id()
+        object_id = object_id or self._new_id()
         self._values[object_id] = value
         if self._sites is not None:
             self._sites[object_id] = call_site()

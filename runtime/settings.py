@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .exceptions import InputError
-from .options import check_resources
+from .options import check_name, check_resources
 from .resources import check_amount
 from .runtime_env import RuntimeEnv
 
@@ -35,12 +35,14 @@ class Settings:
     record_call_sites: bool = False
     metrics_port: int | None = None
     listen: str | None = None
+    namespace: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resources", dict(self.resources or {}))
         if self.runtime_env is not None:
             object.__setattr__(self, "runtime_env", RuntimeEnv.of(self.runtime_env))
         check_resources(self.resources)
+        check_name("namespace", self.namespace)
         for name, value in {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "memory": self.memory}.items():
             if value is not None:
                 check_amount(name, value)

@@ -51,6 +51,18 @@ class Constructor:
         self.cls, self.options, self.arguments, self.identity = cls, options, arguments, identity
         self.strategy = strategy
 
+    def message(
+        self,
+        key: bytes,
+        arguments: m.Value,
+        slots: list[m.Value],
+        restarts: int = 0,
+        restoration: m.Restoration | None = None,
+    ) -> m.Construct:
+        """Return what makes a fresh worker the actor."""
+        cls, limit, groups = self.cls, self.options.max_concurrency, dict(self.options.concurrency_groups)
+        return m.Construct(key, cls.id, cls.name, arguments, slots, self.identity, limit, groups, restarts, restoration)
+
 
 class Link:
     """This process's line to one actor.

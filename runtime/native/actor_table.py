@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..resources import Demand
-from .messages import ActorKey, Environment, Placement, ProcessId
+from .calls import remember
+from .messages import ActorKey, Environment, Job, KeptConstructor, Placement, ProcessId
 
 
 @dataclass
@@ -32,8 +33,11 @@ class Actor:
     failure: bytes | None = None
     ending: str | None = None  # why its process is ending, if that is on purpose
     released: bool = False  # nobody can ask for it any more, once it is dead
+    job: Job = field(default_factory=Job)
     environment: Environment | None = None
     placement: Placement | None = None
+    detached: bool = False  # it ends neither with its last handle nor with its creator
+    kept: KeptConstructor | None = None  # for a detached one, once its arguments are there
     watchers: set[ProcessId] = field(default_factory=set)
 
     @property
@@ -72,32 +76,45 @@ class ActorTable:
 
     def __init__(self) -> None:
         self.actors: dict[ActorKey, Actor] = {}
-        self._names: dict[str, tuple[ActorKey, ProcessId, bytes]] = {}
+        self._names: dict[tuple[str, str], tuple[ActorKey, bytes]] = {}
+        self._reasons: dict[ActorKey, str] = {}  # why detached actors died, the latest ones
         self._by_process: dict[ProcessId, Actor] = {}
 
     # Names ------------------------------------------------------------------------------------------------------
 
-    def reserve(self, name: str, key: ActorKey, owner: ProcessId, handle: bytes) -> bool:
-        """Event: an actor wants a name. False if another has it."""
-        if name in self._names:
-            return False
-        self._names[name] = (key, owner, handle)
-        return True
+    def reserve(self, namespace: str, name: str, actor: Actor, identity: bytes) -> bytes | None:
+        """Event: a process declares an actor with a name. None, or the identity of the living one that has it."""
+        taken = self._names.get((namespace, name))
+        if taken is not None:
+            return taken[1]
+        self._names[namespace, name] = (actor.key, identity)
+        self.create(actor, ready=False)
+        return None
 
-    def find(self, name: str) -> bytes | None:
-        """Return what makes a handle of the actor with that name."""
-        found = self._names.get(name)
-        return None if found is None else found[2]
+    def find(self, namespace: str, name: str) -> bytes | None:
+        """Return the identity of the actor with that name."""
+        found = self._names.get((namespace, name))
+        return None if found is None else found[1]
+
+    def named(self) -> list[tuple[str, str]]:
+        """Return the namespace and name of each named actor."""
+        return sorted(self._names)
 
     def names(self) -> dict[ActorKey, str]:
         """Return the names of actors, by key."""
-        return {entry[0]: name for name, entry in self._names.items()}
+        return {key: name for (_, name), (key, _) in self._names.items()}
+
+    def reason_of(self, key: ActorKey) -> str:
+        """Return why an actor is dead that is forgotten."""
+        return self._reasons.get(key, "its last handle is gone")
 
     # Events -----------------------------------------------------------------------------------------------------
 
     def create(self, actor: Actor, ready: bool) -> list[Command]:
         """Event: a process declares an actor, or says that its arguments are there (`ready`), or both at once."""
         known = self.actors.setdefault(actor.key, actor)
+        if known.state == "pending":
+            known.kept = actor.kept
         known.watchers.add(known.owner)
         return [AskResources(known)] if ready and known.state == "pending" else []
 
@@ -135,8 +152,6 @@ class ActorTable:
             actor.process = None
             if actor.ending is not None:
                 commands += self._die(actor, actor.ending)
-                if actor.released:
-                    del self.actors[actor.key]
             elif actor.may_restart:
                 actor.restarts += 1
                 actor.state, actor.reason = "restarting", reason
@@ -145,9 +160,8 @@ class ActorTable:
                 commands += self._die(actor, reason, failure)
         for owned in list(self.actors.values()):
             owned.watchers.discard(process)
-            if owned.owner == process:
+            if owned.owner == process and owned.kept is None:
                 commands += self.end(owned.key, f"the process that created it is gone: {reason}", forget=True)
-        self._names = {name: entry for name, entry in self._names.items() if entry[1] != process}
         return commands
 
     def exiting(self, process: ProcessId, reason: str) -> None:
@@ -182,7 +196,6 @@ class ActorTable:
         """Event: the actor must end now. `forget`: nobody can ask for it any more."""
         actor = self.actors.get(key)
         if actor is None:
-            self._forget_name(key)  # reserved, but its owner went no further
             return []
         commands: list[Command] = []
         if actor.state != "dead":
@@ -190,12 +203,18 @@ class ActorTable:
                 commands.append(EndProcess(actor.process, gracefully=False))
             commands += self._die(actor, reason)
         if forget:
-            del self.actors[key]
+            self.actors.pop(key, None)
         return commands
 
     def _die(self, actor: Actor, reason: str, failure: bytes | None = None) -> list[Command]:
         actor.state, actor.reason, actor.failure = "dead", reason, failure
         self._forget_name(actor.key)
+        if actor.released:
+            self.actors.pop(actor.key, None)
+        if actor.kept is not None:  # nobody will say that its last handle is gone
+            self.actors.pop(actor.key, None)
+            actor.kept = None
+            remember(self._reasons, actor.key, reason)
         return [Tell(actor)]
 
     def _forget_name(self, key: ActorKey) -> None:

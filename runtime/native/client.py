@@ -56,8 +56,10 @@ class Client(Links):
         on_node_lost: what to call when the node is gone.
     """
 
-    def __init__(self, session: str, process: bytes | None, *, log_to_driver: bool = False) -> None:
-        super().__init__(session, process, log_to_driver=log_to_driver)
+    def __init__(
+        self, session: str, process: bytes | None, *, log_to_driver: bool = False, namespace: str = ""
+    ) -> None:
+        super().__init__(session, process, log_to_driver=log_to_driver, namespace=namespace)
         self.objects = ObjectTable(self.me, self.dead)
         board = Board(self.board_fd, self.welcome.index)
         os.close(self.board_fd)

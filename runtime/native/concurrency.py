@@ -8,6 +8,7 @@ while a coroutine computes.) Calls begin in the order in which they arrived, wit
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -17,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ..checkpoints import is_async
+from ..failure import is_ours
 from ..remote import method_table
 from . import messages as m
 from .connection import Connection
@@ -27,6 +29,14 @@ _ASYNC_CONCURRENCY = 1000
 # How long, in seconds, tasks that the user's code has left on the loop may take to be cancelled.
 _CANCEL_SECONDS = 1.0
 _DEFAULT_GROUP = ""
+
+
+def _level_of_user() -> int:
+    """Return how many frames above the caller the user's code is."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and is_ours(frame.f_code.co_filename):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class Place(ABC):
@@ -129,7 +139,7 @@ class EventLoop(Place):
         self._arrived: deque[Item] = deque()
         self._unflushed: set[Connection] = set()
         self._calls: dict[bytes, tuple[Item, asyncio.Task]] = {}
-        self._finishing = False
+        self._finishing = self._warned = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name=f"{cls.__name__}.loop", daemon=True)
         self._thread.start()
@@ -149,13 +159,14 @@ class EventLoop(Place):
         return threading.current_thread() is self._thread
 
     def on_block(self) -> None:
-        """Warn whoever is about to block the loop."""
-        if self.is_here():
+        """Warn, once, whoever is about to block the loop."""
+        if self.is_here() and not self._warned:
+            self._warned = True
             warnings.warn(
                 "get() or wait() blocks the event loop of this async actor, and all its calls with it. "
                 "Use `await ref` (or `await asyncio.gather(*refs)`) instead",
                 RuntimeWarning,
-                stacklevel=7,
+                stacklevel=_level_of_user(),
             )
 
     # Calls ------------------------------------------------------------------------------------------------------

@@ -50,7 +50,10 @@ class Control:
             m.WatchActor: self._on_watch_actor,
             m.KillActor: self._on_kill_actor,
             m.ActorReleased: lambda process, message: self._do(self._actors.released(message.actor)),
-            m.FindActor: lambda process, message: tell(process, m.ActorFound(self._actors.find(message.name))),
+            m.FindActor: lambda process, message: tell(
+                process, m.ActorFound(self._actors.find(message.namespace, message.name))
+            ),
+            m.ListNames: lambda process, message: tell(process, m.Names(self._actors.named())),
             m.Publish: lambda process, message: self._published.update({message.key: message.payload}),
             m.Lookup: lambda process, message: tell(process, m.Found(self._published.get(message.key))),
         }
@@ -100,23 +103,24 @@ class Control:
 
     def _on_actor_up(self, process: m.ProcessId, message: m.ActorUp) -> None:
         actor = self._actors.actors.get(message.actor)
-        if actor is not None:  # its owner has what it needs
+        if actor is None:
+            return
+        if actor.kept is None:  # its owner has what it needs
             self._tell(actor.owner, m.StartActor(message.actor, process, actor.restarts, message.gpus))
+        else:
+            actor.kept.assigned.gpus, actor.kept.construct.restarts = message.gpus, actor.restarts
+            for part in (actor.kept.assigned, actor.kept.function, actor.kept.construct):
+                self._tell(process, part)
 
     def _on_reserve_name(self, process: m.ProcessId, message: m.ReserveName) -> None:
-        accepted = self._actors.reserve(message.name, message.actor, process, message.handle)
-        self._tell(process, m.NameReserved(accepted))
+        actor = _declared(process, message.create)
+        taken_by = self._actors.reserve(message.namespace, message.name, actor, message.identity)
+        if taken_by is None:
+            self._note(actor)
+        self._tell(process, m.NameReserved(taken_by))
 
     def _on_create_actor(self, process: m.ProcessId, message: m.CreateActor) -> None:
-        actor = Actor(
-            message.actor,
-            process,
-            message.class_name,
-            message.demand,
-            message.max_restarts,
-            environment=message.environment,
-            placement=message.placement,
-        )
+        actor = _declared(process, message)
         if actor.key not in self._actors.actors:
             self._note(actor)
         self._do(self._actors.create(actor, message.ready))
@@ -124,7 +128,7 @@ class Control:
     def _on_watch_actor(self, process: m.ProcessId, message: m.WatchActor) -> None:
         actor = self._actors.watch(message.actor, process)
         if actor is None:
-            self._tell(process, m.ActorState(message.actor, "dead", None, "its last handle is gone"))
+            self._tell(process, m.ActorState(message.actor, "dead", None, self._actors.reason_of(message.actor)))
         elif actor.state in ("alive", "dead"):
             self._tell(process, _state_of(actor))
 
@@ -147,11 +151,13 @@ class Control:
                     self._tell(watcher, _state_of(command.actor))
             elif isinstance(command, AskResources):
                 actor = command.actor
+                owner = b"" if actor.detached else actor.owner
                 wanted = m.ActorWanted(
                     actor.key,
-                    actor.owner,
+                    owner,
                     actor.class_name,
                     actor.demand,
+                    actor.job,
                     actor.environment,
                     actor.placement,
                     actor.may_restart,
@@ -160,6 +166,21 @@ class Control:
             elif isinstance(command, EndProcess):
                 self._end_process(command.process, command.gracefully)
         self.balance.grant()
+
+
+def _declared(process: m.ProcessId, message: m.CreateActor) -> Actor:
+    return Actor(
+        message.actor,
+        process,
+        message.class_name,
+        message.demand,
+        message.max_restarts,
+        job=message.job,
+        environment=message.environment,
+        placement=message.placement,
+        detached=message.detached,
+        kept=message.kept,
+    )
 
 
 def _state_of(actor: Actor) -> m.ActorState:

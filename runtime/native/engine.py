@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..engine import Host, Whereabouts
 from ..reports import NodeReport
 from ..resources import in_amounts, machine_resources, visible_gpus
 from ..settings import Settings
@@ -69,7 +70,8 @@ class NativeEngine:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         shown = settings.log_to_driver and os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
-        self._join(Client(session, None, log_to_driver=shown))
+        namespace = settings.namespace or os.urandom(16).hex()
+        self._join(Client(session, None, log_to_driver=shown, namespace=namespace))
         if settings.record_call_sites:
             self.client.sites = {}
         self._printer = Printer(self.client.reactor.call_later)
@@ -102,6 +104,7 @@ class NativeEngine:
     def _join(self, client: Client) -> None:
         self.client = client
         self.makers = Makers(client)
+        self.hosted: Host | None = None
         self._groups = groups = GroupCalls(client)
         self._tasks = TaskCalls(client, self.environments, groups)
         self._calls = ActorCalls(client)
@@ -129,6 +132,7 @@ class NativeEngine:
         self.call = self._calls.call
         self.create_actor = self._actors.create
         self.find_actor = self._actors.find
+        self.actor_names = self._actors.names
         self.kill = self._calls.kill
         self.cancel = self.cancelling.cancel
         self.create_group = groups.create
@@ -178,6 +182,20 @@ class NativeEngine:
             self._actors.on_argument_lost(peer.peer or b"", message)
         else:
             (self._calls if pending.function is None else self._tasks).on_argument_lost(pending, message)
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """What this process is part of."""
+        client = self.client
+        return Whereabouts(client.job.driver.hex(), client.job.namespace, client.me[:4].hex(), client.me.hex())
+
+    def host(self) -> Host | None:
+        """Return the actor that lives in this process."""
+        return self.hosted
+
+    def assigned_resources(self) -> dict[str, float]:
+        """Return what this process was given."""
+        return {} if self._groups.assigned is None else in_amounts(self._groups.assigned.demand)
 
     def where(self) -> str:
         """Return the text that says where this process runs."""

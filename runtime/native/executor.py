@@ -18,13 +18,14 @@ from typing import Any, NoReturn
 
 import cloudpickle
 
+from ..engine import Host
 from ..exceptions import ObjectLostError, TaskCancelledError
 from ..failure import pack_exception
 from ..options import STREAMING
 from ..refs import ObjectRef, short
-from ..remote import load_function
-from ..results import split_returns
-from ..runtime_context import ActorExit
+from ..remote import callable_name, load_function
+from ..results import how_it_left, split_returns
+from ..runtime_context import running
 from ..serialization import fill_slots
 from ..story_events import RAN
 from . import messages as m
@@ -62,18 +63,33 @@ class Item:
         message: the Push, Call or Construct.
         refs: references that were lent to us with it; they live until it has ended.
         code: what a task or constructor runs; None for a call.
+        host: the actor, if it is a call or constructor.
         name: function or ``Class.method``, for messages.
         cancelled: why it was cancelled on its event loop, if so.
         started: when it began, in seconds of `time.perf_counter`.
     """
 
-    __slots__ = ("caller", "cancelled", "code", "message", "name", "refs", "started")
+    __slots__ = ("caller", "cancelled", "code", "host", "message", "name", "refs", "started")
 
     def __init__(self, caller: bytes, message: Any, refs: list[ObjectRef], code: Code | None) -> None:
         self.caller, self.message, self.refs, self.code = caller, message, refs, code
+        self.host: Host | None = None
         self.name = ""
         self.started = 0.0
         self.cancelled: m.CancelTask | None = None
+
+    @property
+    def task_id(self) -> bytes | None:
+        """The id of the task or call; a constructor has none."""
+        return None if type(self.message) is m.Construct else self.message.task
+
+    @property
+    def function_name(self) -> str:
+        """The function's name, or ``Class.method``."""
+        if self.host is None:
+            return callable_name(self.code.load()) if self.code is not None else self.name
+        method = "__init__" if type(self.message) is m.Construct else self.message.method
+        return f"{self.host.actor.class_name}.{method}"
 
 
 class Executor:
@@ -143,9 +159,10 @@ class Executor:
             self._note_end(item.message.task)
         self._end(item, values, failure)
 
-    def construct(self, message: m.Construct, cls: type) -> None:
+    def construct(self, item: Item, cls: type) -> None:
         """Make the actor; raises what the constructor raises."""
-        self.actor = self._apply(cls, message)
+        running.set(item)
+        self.actor = self._apply(cls, item.message)
         if type(self.actor).__repr__ is not object.__repr__:
             self._client.node.send(m.Label(repr(self.actor).partition("\n")[0][:100]))
 
@@ -178,8 +195,7 @@ class Executor:
         code = request.code
         self.exit_code = code if isinstance(code, int) else int(code is not None)
         if self.class_name is not None and self.exit_code == 0:
-            how = "exit_actor() was called" if isinstance(request, ActorExit) else "SystemExit was raised"
-            self._client.node.send(m.ActorExiting(f"it ended itself: {how} in {name}"))
+            self._client.node.send(m.ActorExiting(how_it_left(name, request)))
         self.on_leave()
 
     @staticmethod
@@ -220,6 +236,8 @@ class Executor:
         """Call the function or method; return its result."""
         message = item.message
         item.started = time.perf_counter()
+        item.host = self._engine.hosted
+        running.set(item)
         if item.code is not None:
             item.name = message.name
             self._client.executing[message.task] = (item.name, item.started)

@@ -74,7 +74,7 @@ class Leasing:
             elif isinstance(grant.key, bytes):
                 wanted = self._actors.pop(grant.key)
                 worker = self._workers.fork(wanted.class_name, wanted.environment)
-                worker.actor = wanted
+                worker.actor, worker.job = wanted, wanted.job
                 worker.lend(grant, wanted.retriable)
                 self._announce(worker.id, m.ActorGranted(grant.key))
             else:
@@ -103,14 +103,16 @@ class Leasing:
         assert isinstance(lease.key, int)
         lease.since = time.monotonic()
         kind = self._kinds[lease.asker, lease.key]
-        fits = [worker for worker in self._idle if worker.environment == kind.environment and not lease.gpus]
-        if fits:
+        wanted = (kind.environment, kind.job)
+        fits = [worker for worker in self._idle if (worker.environment, worker.job) == wanted]
+        if fits and not lease.gpus:
             worker = fits[-1]
             self._idle.remove(worker)
             worker.lend(lease, kind.retriable)
             self.begin(worker)
         else:
             worker = self._workers.fork("worker", kind.environment)
+            worker.job = kind.job
             worker.lend(lease, kind.retriable)
 
     def begin(self, worker: Process) -> None:

@@ -28,6 +28,7 @@ _ANSWERS: dict[type, type] = {
     m.NewArena: m.ArenaHeld,
     m.ReserveName: m.NameReserved,
     m.FindActor: m.ActorFound,
+    m.ListNames: m.Names,
     m.Lookup: m.Found,
     m.AskResources: m.Resources,
     m.AskNodes: m.Nodes,
@@ -43,9 +44,11 @@ class Links(ABC):
         session: name of the runtime's run, part of all socket names.
         process: the id that the node forked this worker with; None: a driver, which gets one.
         log_to_driver: receive what workers print.
+        namespace: for a driver: where its actors' names belong.
 
     Attributes:
         me: this process's id.
+        job: what this process works for.
         welcome: what the node said when this process registered.
         board_fd: descriptor of the board of holders, for the caller to use and close.
         lock: guards all state of the process; held for short stretches, never while waiting or running user code.
@@ -60,15 +63,17 @@ class Links(ABC):
         epitaph: says how the node has died; a driver that has started it knows.
     """
 
-    def __init__(self, session: str, process: bytes | None, *, log_to_driver: bool = False) -> None:
+    def __init__(
+        self, session: str, process: bytes | None, *, log_to_driver: bool = False, namespace: str = ""
+    ) -> None:
         self.session = session
         self.lock = threading.RLock()
         # A worker must be there to be called before the node knows that it is up; nobody knows a driver by then.
         listener = None if process is None else listen(session, process)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.connect(address(session, None))
-        self.welcome, self.board_fd = _register(sock, m.Register(process, os.getpid(), log_to_driver))
-        self.me = self.welcome.process
+        self.welcome, self.board_fd = _register(sock, m.Register(process, os.getpid(), log_to_driver, namespace))
+        self.me, self.job = self.welcome.process, self.welcome.job
         self.dead: set[bytes] = set()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.note = self.events.append

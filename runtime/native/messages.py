@@ -21,10 +21,11 @@ from .group_messages import *  # noqa: F403
 from .node_messages import *  # noqa: F403
 from .node_messages import NodeInfo
 from .peer_messages import *  # noqa: F403
+from .peer_messages import Assigned, Construct, Function
 from .state_messages import *  # noqa: F403
 from .store_messages import *  # noqa: F403
 from .wait_messages import *  # noqa: F403
-from .wire import ActorKey, GroupId, NodeId, ObjectId, Placement, ProcessId, Span, Value, _Message  # noqa: F401
+from .wire import ActorKey, GroupId, Job, NodeId, ObjectId, Placement, ProcessId, Span, Value, _Message  # noqa: F401
 
 
 class Environment(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -45,6 +46,7 @@ class Register(_Message):
     process: ProcessId | None
     pid: int
     log_to_driver: bool = False
+    namespace: str = ""
 
 
 class Registered(_Message):
@@ -59,6 +61,7 @@ class Registered(_Message):
     max_lineage_bytes: int
     spill_directory: str
     store_memory: int
+    job: Job
 
 
 class WantLeases(_Message):
@@ -70,6 +73,7 @@ class WantLeases(_Message):
     key: int
     demand: dict[str, int]
     count: int
+    job: Job
     environment: Environment | None = None
     placement: Placement | None = None
     retriable: bool = True
@@ -118,30 +122,45 @@ class Unblocked(_Message):
     """My task goes on."""
 
 
-class ReserveName(_Message):
-    """Let that actor have this name. `handle` is what a handle of it needs to know, opaque to the node."""
+class KeptConstructor(msgspec.Struct, array_like=True):
+    """What makes a detached actor, whose creator may be gone when it is made again; complete in itself."""
 
-    actor: ActorKey
-    name: str
-    handle: bytes
-
-
-class NameReserved(_Message):
-    """The answer; False: a living actor has that name."""
-
-    accepted: bool
+    assigned: Assigned
+    function: Function
+    construct: Construct
 
 
 class CreateActor(_Message):
-    """The sender owns this actor. `ready`: start it; without, its constructor's arguments are still awaited."""
+    """The sender owns this actor. `ready`: start it; without, its constructor's arguments are still awaited.
+
+    A detached one outlives its creator from the moment that it is ready: then `kept` is what makes it.
+    """
 
     actor: ActorKey
     class_name: str
     demand: dict[str, int]
     max_restarts: int
     ready: bool
+    job: Job
     environment: Environment | None = None
     placement: Placement | None = None
+    detached: bool = False
+    kept: KeptConstructor | None = None
+
+
+class ReserveName(_Message):
+    """Declare that actor, and let it have this name. `identity`: see `actors.pack_identity`; opaque to the node."""
+
+    create: CreateActor
+    namespace: str
+    name: str
+    identity: bytes
+
+
+class NameReserved(_Message):
+    """The answer: None, or the identity of the living actor that has the name."""
+
+    taken_by: bytes | None
 
 
 class ActorFailed(_Message):
@@ -153,12 +172,13 @@ class ActorFailed(_Message):
 
 
 class ActorWanted(_Message):
-    """Between nodes: make a process for that actor as soon as it can have its resources."""
+    """Between nodes: make a process for that actor as soon as it can have its resources; `owner`: b"" if detached."""
 
     actor: ActorKey
     owner: ProcessId
     class_name: str
     demand: dict[str, int]
+    job: Job
     environment: Environment | None = None
     placement: Placement | None = None
     retriable: bool = False
@@ -231,13 +251,24 @@ class ActorReleased(_Message):
 class FindActor(_Message):
     """Which living actor has that name?"""
 
+    namespace: str
     name: str
 
 
 class ActorFound(_Message):
-    """The answer to the last FindActor: what makes a handle, or None."""
+    """The answer to the last FindActor: its identity, or None."""
 
-    handle: bytes | None
+    identity: bytes | None
+
+
+class ListNames(_Message):
+    """Which names do living actors have?"""
+
+
+class Names(_Message):
+    """The answer to the last ListNames: namespaces and names."""
+
+    names: list[tuple[str, str]]
 
 
 class Publish(_Message):

@@ -52,15 +52,8 @@ _SHARED_SETTINGS = ("sys_path", "preload", "max_lineage_bytes", "infeasible")
 # What is asked, or is about something that another process may have announced just before it told the asker: these are
 # looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing.
 _QUESTIONS = (
-    m.NewArena,
-    m.ReserveName,
-    m.FindActor,
-    m.Lookup,
-    m.AskResources,
-    m.WatchActor,
-    m.CreateGroup,
-    m.WatchGroup,
-    m.AskGroups,
+    *(m.NewArena, m.ReserveName, m.FindActor, m.ListNames, m.Lookup),
+    *(m.AskResources, m.WatchActor, m.CreateGroup, m.WatchGroup, m.AskGroups),
 )
 
 
@@ -220,6 +213,7 @@ class Node:
         if message.process is None:
             process = self._workers.new("driver")
             self._workers.driver_came(process, message.pid)
+            process.job = m.Job(process.id, message.namespace)
             if message.log_to_driver:
                 process.audience = Audience(connection, logs_of(self._folder.folder))
         else:
@@ -242,6 +236,7 @@ class Node:
             settings["max_lineage_bytes"],
             settings["spill_directory"],
             settings["store_memory"],
+            process.job,
         )
         connection.send(welcome, (os.dup(self._workers.board_fd),))
         self._events.append((time.monotonic(), UP, process.id, (process.pid, process.title)))

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from .connection import Connection
-from .messages import ActorWanted, Environment
+from .messages import ActorWanted, Environment, Job
 from .output import Audience, LogFile, Pipe
 from .scheduler import Lease
 
@@ -21,6 +21,7 @@ class Process:
     """A driver or worker of this node.
 
     Attributes:
+        job: what it works for.
         registered: for a worker: it has come up.
         lease: for a worker: the resources that it works with, and whom for; None while it idles.
         actor: for a worker: the actor that it is made for.
@@ -42,6 +43,7 @@ class Process:
     title: str
     pid: int = 0
     connection: Connection | None = None
+    job: Job = field(default_factory=Job)
     driver: bool = False
     audience: Audience | None = None
     label: str | None = None

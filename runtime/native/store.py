@@ -183,6 +183,13 @@ class Store:
     def _view(self, span: Span) -> memoryview | bytes:
         return self._views.view(span) if node_of(span.maker) == node_of(self._process) else self.fetch(span)
 
+    def inlined(self, value: Value) -> Value:
+        """Return a value that lies in no shared memory."""
+        parts: list[bytes | Span] = [
+            part if isinstance(part, bytes) else bytes(self._view(part)) for part in (value.stream, *value.buffers)
+        ]
+        return Value(parts[0], parts[1:], value.refs, value.failed)
+
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array over a new block, which `pack` will recognise by its address."""
         import numpy as np

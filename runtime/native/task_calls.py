@@ -82,7 +82,8 @@ class TaskCalls:
             ids = client.new_ids(max(options.num_returns, 1))
             refs: list[Any] = [client.new_ref(object_id) for object_id in ids] if options.num_returns else []
             keeps = [*slots, *inner, *function.captured] if slots or inner or function.captured else []
-            pending = Pending(function.name, function, ids, packed, slots, keeps, options.max_retries)
+            name = options.name or function.name
+            pending = Pending(name, function, ids, packed, slots, keeps, options.max_retries)
             pending.kind = kind
             if not options.is_plain:
                 pending.extras = Extras.of_task(options)
@@ -135,7 +136,8 @@ class TaskCalls:
         wanted = min(len(queue), _MOST_WANTED)
         if wanted > kind.wanted or (wanted == 0 and kind.wanted > 0):
             kind.wanted = wanted
-            message = m.WantLeases(kind.key, kind.demand, wanted, kind.environment, kind.placement, kind.retriable)
+            job, retriable = self._client.job, kind.retriable
+            message = m.WantLeases(kind.key, kind.demand, wanted, job, kind.environment, kind.placement, retriable)
             if queue and len(self._client.nodes) > 1:
                 message.inputs = self._inputs(queue[0])
             self._client.node.send(message)

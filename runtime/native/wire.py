@@ -24,6 +24,13 @@ class _Message(msgspec.Struct, array_like=True, tag=True, gc=False):
     """Base of all messages."""
 
 
+class Job(msgspec.Struct, array_like=True, frozen=True):
+    """What a driver has set going: its tasks, actors and theirs. Names of actors belong to its namespace."""
+
+    driver: ProcessId = b""
+    namespace: str = ""
+
+
 class Span(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A block of shared memory: `size` bytes at `offset` of the maker's arena, which the node holds as file `arena`."""
 

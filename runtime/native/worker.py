@@ -20,8 +20,10 @@ from collections import deque
 from typing import Any
 
 from .. import context
+from ..engine import Host
 from ..failure import pack_exception
 from . import messages as m
+from .actors import unpack_identity
 from .blocked_waits import BlockedWaits
 from .calls import remember
 from .concurrency import Place, place_for
@@ -209,20 +211,21 @@ class Worker:
             self._running = False
 
     def _construct(self, item: Item) -> None:
-        message, code = item.message, item.code
-        assert code is not None
+        message = item.message
+        assert item.code is not None
         executor, name = self._executor, f"{message.name}.__init__"
-        executor.class_name = message.name
+        executor.class_name, item.name = message.name, name
+        self._engine.hosted = item.host = Host(*unpack_identity(message.identity), message.restarts)
         failure = None
         try:
-            cls: Any = code.load()
-            self._place = place = place_for(cls, message, executor)
+            cls: Any = item.code.load()
+            self._place = place = self._place or place_for(cls, message, executor)
             if place is None:
-                executor.construct(message, cls)
+                executor.construct(item, cls)
                 if message.restoration is not None:
                     executor.restore(message, item.caller, message.restoration)
             else:
-                place.apply(lambda: executor.construct(message, cls))
+                place.apply(lambda: executor.construct(item, cls))
         except StaleBlockError as loss:
             executor.give_back(item, loss.span)
             return

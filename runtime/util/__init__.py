@@ -3,6 +3,7 @@
 from . import metrics
 from .completion import as_completed, map_unordered
 from .inspection import inspect_serializability
+from .named_actors import list_named_actors
 from .placement_groups import (
     get_current_placement_group,
     get_placement_group,
@@ -18,6 +19,7 @@ __all__ = [
     "get_current_placement_group",
     "get_placement_group",
     "inspect_serializability",
+    "list_named_actors",
     "map_unordered",
     "metrics",
     "placement_group",

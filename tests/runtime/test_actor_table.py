@@ -21,6 +21,7 @@ def start(table, max_restarts=0, state="alive"):
     """Bring an actor to a state; return it."""
     actor = new_actor(max_restarts)
     table.create(actor, ready=state != "declared")
+    actor = table.actors[KEY]
     if state in ("starting", "alive"):
         table.granted(KEY, FIRST)
     if state == "alive":
@@ -177,34 +178,128 @@ def test_late_news_of_a_constructor_changes_nothing(table):
     assert actor.state == "dead"
 
 
+# Names ----------------------------------------------------------------------------------------------------------------
+
+SPACE = "space"
+
+
+def reserve(table, key=KEY, name="the one", namespace=SPACE, identity=b"identity", **options):
+    return table.reserve(namespace, name, Actor(key, OWNER, "Counter", {}, 0, **options), identity)
+
+
 def test_a_name_belongs_to_one_living_actor(table):
-    assert table.reserve("the one", KEY, OWNER, b"handle")
-    assert not table.reserve("the one", b"another", OWNER, b"handle2")
-    assert table.find("the one") == b"handle"
+    assert reserve(table) is None
+    assert reserve(table, b"another", identity=b"identity2") == b"identity"
+    assert table.find(SPACE, "the one") == b"identity"
     start(table)
     table.process_died(FIRST, "boom")
-    assert table.find("the one") is None
-    assert table.reserve("the one", b"another", OWNER, b"handle2")
+    assert table.find(SPACE, "the one") is None
+    assert reserve(table, b"another", identity=b"identity2") is None
+
+
+def test_a_name_belongs_to_a_namespace(table):
+    assert reserve(table) is None
+    assert reserve(table, b"another", namespace="elsewhere", identity=b"identity2") is None
+    assert table.find("elsewhere", "the one") == b"identity2"
+    assert table.find("nowhere", "the one") is None
+    assert table.named() == [("elsewhere", "the one"), (SPACE, "the one")]
+
+
+def test_whoever_is_told_of_a_reserved_name_can_watch_its_actor_at_once(table):
+    reserve(table)
+    assert table.watch(KEY, b"other").state == "pending"
 
 
 def test_a_released_actors_name_is_free_at_once(table):
-    table.reserve("the one", KEY, OWNER, b"handle")
+    reserve(table)
     start(table)
     table.released(KEY)
-    assert table.find("the one") is None
+    assert table.find(SPACE, "the one") is None
 
 
 def test_a_name_that_was_reserved_for_nothing_goes_with_the_release_or_the_owner(table):
-    table.reserve("one", KEY, OWNER, b"handle")
+    reserve(table, name="one")
     table.released(KEY)
-    assert table.find("one") is None
-    table.reserve("two", KEY, OWNER, b"handle")
+    assert table.find(SPACE, "one") is None
+    reserve(table, name="two")
     table.process_died(OWNER, "exit")
-    assert table.find("two") is None
+    assert table.find(SPACE, "two") is None
 
 
 def test_a_restarting_actor_keeps_its_name(table):
-    table.reserve("the one", KEY, OWNER, b"handle")
+    table.reserve(SPACE, "the one", new_actor(max_restarts=1), b"identity")
     start(table, max_restarts=1)
     table.process_died(FIRST, "boom")
-    assert table.find("the one") == b"handle"
+    assert table.find(SPACE, "the one") == b"identity"
+
+
+# Ends on purpose ------------------------------------------------------------------------------------------------------
+
+
+def test_an_actor_that_ends_itself_is_not_started_again(table):
+    actor = start(table, max_restarts=-1)
+    table.exiting(FIRST, "exit_actor() was called")
+    assert table.process_died(FIRST, "exit 0") == [Tell(actor)]
+    assert (actor.state, actor.reason) == ("dead", "exit_actor() was called")
+    assert table.watch(KEY, b"other") is actor
+
+
+def test_an_actor_that_is_ending_itself_has_no_name_and_may_be_released(table):
+    reserve(table)
+    actor = start(table)
+    table.exiting(FIRST, "exit_actor() was called")
+    assert table.find(SPACE, "the one") is None
+    assert table.released(KEY) == []
+    assert table.process_died(FIRST, "exit 0") == [Tell(actor)]
+    assert not table.actors
+
+
+# Detached actors ------------------------------------------------------------------------------------------------------
+
+KEPT = object()
+
+
+def detached(table, max_restarts=0, state="alive"):
+    actor = Actor(KEY, OWNER, "Counter", {}, max_restarts, detached=True, kept=None if state == "declared" else KEPT)
+    table.create(actor, ready=state != "declared")
+    if state == "alive":
+        table.granted(KEY, FIRST)
+        table.constructed(FIRST, None)
+    return actor
+
+
+@pytest.mark.parametrize("state", ["pending", "alive"])
+def test_a_detached_actor_outlives_its_creator(table, state):
+    actor = detached(table, state=state)
+    assert table.process_died(OWNER, "exit") == []
+    assert actor.state == state
+
+
+def test_a_detached_actor_whose_arguments_are_not_there_ends_with_its_creator(table):
+    actor = detached(table, state="declared")
+    assert Tell(actor) in table.process_died(OWNER, "exit")
+    assert not table.actors
+
+
+def test_a_detached_actor_is_started_again_without_its_creator(table):
+    actor = detached(table, max_restarts=1)
+    table.process_died(OWNER, "exit")
+    assert AskResources(actor) in table.process_died(FIRST, "boom")
+    assert actor.kept is KEPT
+
+
+def test_a_dead_detached_actor_is_forgotten_but_for_the_reason(table):
+    actor = detached(table)
+    assert table.process_died(FIRST, "boom") == [Tell(actor)]
+    assert table.watch(KEY, b"other") is None
+    assert table.reason_of(KEY) == "boom"
+    assert actor.kept is None
+
+
+def test_a_detached_actor_that_was_killed_while_its_arguments_were_awaited_never_starts(table):
+    detached(table, state="declared")
+    table.kill(KEY, no_restart=True)
+    late = Actor(KEY, OWNER, "Counter", {}, 0, detached=True, kept=KEPT)
+    assert table.create(late, ready=True) == []
+    table.process_died(OWNER, "exit")
+    assert not table.actors
