@@ -1,6 +1,7 @@
-"""Tools around the runtime's core."""
+"""Tools around the runtime's core, under the names that Ray gives them."""
 
 from . import metrics
+from .actor_pool import ActorPool
 from .completion import as_completed, map_unordered
 from .inspection import inspect_serializability
 from .named_actors import list_named_actors
@@ -11,9 +12,14 @@ from .placement_groups import (
     placement_group_table,
     remove_placement_group,
 )
+from .queue import Empty, Full, Queue
 from .serializers import deregister_serializer, register_serializer
 
 __all__ = [
+    "ActorPool",
+    "Empty",
+    "Full",
+    "Queue",
     "as_completed",
     "deregister_serializer",
     "get_current_placement_group",

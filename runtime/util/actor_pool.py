@@ -1,0 +1,158 @@
+"""A fixed set of actors that share a stream of work."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from ..api import get, wait
+from ..exceptions import GetTimeoutError, InputError
+from ..refs import ObjectRef
+from ..remote import ActorHandle
+
+Submit = Callable[[ActorHandle, Any], Any]
+
+
+class ActorPool:
+    """Gives each piece of work to an actor that is free, and the results back in order or as they come.
+
+    An actor is free as soon as its call has ended, whether or not somebody has taken the result.
+
+    Args:
+        actors: their handles.
+
+    Example:
+        pool = ActorPool([Doubler.remote(), Doubler.remote()])
+        list(pool.map(lambda actor, value: actor.double.remote(value), [1, 2, 3]))      # [2, 4, 6]
+    """
+
+    def __init__(self, actors: Iterable[ActorHandle]) -> None:
+        self._idle: deque[ActorHandle] = deque()
+        self._busy: dict[ObjectRef, ActorHandle] = {}
+        self._waiting: deque[tuple[Submit, Any]] = deque()
+        self._results: dict[ObjectRef, Any] = {}  # those that nobody has taken, in the order of submission
+        for actor in actors:
+            self.push(actor)
+
+    def submit(self, function: Submit, value: Any) -> None:
+        """Have ``function(actor, value)`` called with an actor that is free, now or as soon as there is one.
+
+        Args:
+            function: makes the remote call and returns its reference.
+            value: passed on to it.
+        """
+        self._waiting.append((function, value))
+        self._start()
+
+    def map(self, function: Submit, values: Iterable[Any]) -> Iterator[Any]:
+        """Yield the results of ``function(actor, value)`` for all values, in their order.
+
+        The work begins at once. Results of earlier work that nobody has taken are dropped.
+        """
+        self._begin(function, values)
+        return self._take_all(self.get_next)
+
+    def map_unordered(self, function: Submit, values: Iterable[Any]) -> Iterator[Any]:
+        """Yield the results of ``function(actor, value)`` for all values, as they come; else as `map`."""
+        self._begin(function, values)
+        return self._take_all(self.get_next_unordered)
+
+    def _begin(self, function: Submit, values: Iterable[Any]) -> None:
+        self._waiting.clear()
+        self._results.clear()
+        for value in values:
+            self.submit(function, value)
+
+    def _take_all(self, take: Callable[[], Any]) -> Iterator[Any]:
+        while self.has_next():
+            yield take()
+
+    def has_next(self) -> bool:
+        """Return whether a result is still to be taken."""
+        return bool(self._results or self._waiting)
+
+    def get_next(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
+        """Return the earliest submitted of the results that were not taken yet.
+
+        Args:
+            timeout: seconds to wait for it; None: without limit.
+            ignore_if_timedout: after the timeout give that result up; None is returned.
+
+        Raises:
+            StopIteration: there is none left.
+            GetTimeoutError: the time ran out; it can be asked for again.
+            InputError: work waits for an actor, and the pool has none.
+        """
+        return self._get(lambda: next(iter(self._results), None), timeout, ignore_if_timedout)
+
+    def get_next_unordered(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:
+        """Return whichever result comes first; arguments and errors as for `get_next`."""
+        return self._get(
+            lambda: next((ref for ref in self._results if ref not in self._busy), None), timeout, ignore_if_timedout
+        )
+
+    def _get(self, choose: Callable[[], ObjectRef | None], timeout: float | None, give_up: bool) -> Any:
+        if not self.has_next():
+            raise StopIteration("the pool has no more results")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._collect(0)
+        while (ref := choose()) is None or ref in self._busy:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                if not give_up:
+                    raise GetTimeoutError(f"the pool's next result was not ready after {timeout} s")
+                if self._results:
+                    del self._results[next(iter(self._results))]
+                return None
+            self._collect(left)
+        return get(self._results.pop(ref))
+
+    def _collect(self, timeout: float | None) -> None:
+        """Free the actors whose calls have ended, and give them work; wait for one at most `timeout` seconds."""
+        if self._busy:
+            refs = list(self._busy)
+            if timeout != 0:
+                wait(refs, timeout=timeout)
+            for ref in wait(refs, num_returns=len(refs), timeout=0)[0]:
+                self._idle.append(self._busy.pop(ref))
+        elif not self._idle and self._waiting:
+            raise InputError("the pool has no actors: what was submitted would wait for ever. push() one")
+        self._start()
+
+    def _start(self) -> None:
+        while self._idle and self._waiting:
+            function, value = self._waiting.popleft()
+            actor = self._idle.popleft()
+            try:
+                result = function(actor, value)
+                ref = result[0] if isinstance(result, list) else result
+                if not isinstance(ref, ObjectRef):
+                    raise TypeError(f"the pool's function must return what .remote() returned, not {result!r:.80}")
+            except BaseException:
+                self._idle.append(actor)
+                raise
+            self._busy[ref], self._results[ref] = actor, result
+
+    def has_free(self) -> bool:
+        """Return whether an actor is free."""
+        self._collect(0)
+        return bool(self._idle)
+
+    def pop_idle(self) -> ActorHandle | None:
+        """Take a free actor out of the pool; None if there is none."""
+        return self._idle.popleft() if self.has_free() else None
+
+    def push(self, actor: ActorHandle) -> None:
+        """Add an actor to the pool.
+
+        Raises:
+            InputError: it is in the pool already.
+        """
+        if not isinstance(actor, ActorHandle):
+            raise TypeError(f"a pool takes actors' handles, not a {type(actor).__name__} ({actor!r:.80})")
+        if actor in self._idle or actor in self._busy.values():
+            raise InputError(f"{actor!r} is in the pool already")
+        self._idle.append(actor)
+        self._start()

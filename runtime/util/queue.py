@@ -1,0 +1,167 @@
+"""A queue between tasks and actors, wherever they run: `queue.Queue`, with an actor that holds the items."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Awaitable, Iterable
+from typing import Any
+
+from ..api import engine_name, get, kill, remote
+from ..exceptions import DeadlockError, InputError
+from ..remote import ActorHandle
+
+
+class Empty(queue.Empty):
+    """The queue had no item, or too few."""
+
+
+class Full(queue.Full):
+    """The queue had no room for the items."""
+
+
+class _Items:
+    """The actor behind a queue. Calls that wait do so in its event loop, in the order in which they came."""
+
+    def __init__(self, maxsize: int) -> None:
+        self._maxsize = maxsize
+        self._queue: asyncio.Queue = asyncio.Queue(maxsize)
+
+    async def put(self, item: Any, timeout: float | None) -> None:
+        try:
+            await asyncio.wait_for(self._queue.put(item), timeout)
+        except TimeoutError:
+            raise Full(f"put: the queue still held its {self._maxsize} items after {timeout} s") from None
+
+    async def get(self, timeout: float | None) -> Any:
+        try:
+            return await asyncio.wait_for(self._queue.get(), timeout)
+        except TimeoutError:
+            raise Empty(f"get: the queue was still empty after {timeout} s") from None
+
+    async def put_batch(self, items: list[Any]) -> None:
+        room = self._maxsize - self._queue.qsize()
+        if self._maxsize and len(items) > room:
+            raise Full(f"{len(items)} items do not fit: the queue has room for {room} of {self._maxsize}. None was put")
+        for item in items:
+            self._queue.put_nowait(item)
+
+    async def get_batch(self, count: int) -> list[Any]:
+        if count > self._queue.qsize():
+            raise Empty(f"{count} items were wanted, the queue has {self._queue.qsize()}. None was taken")
+        return [self._queue.get_nowait() for _ in range(count)]
+
+    async def size(self) -> int:
+        return self._queue.qsize()
+
+
+class Queue:
+    """First in, first out, for any number of producers and consumers; pass it to tasks and actors as it is.
+
+    Args:
+        maxsize: the most items that it holds; 0: without limit.
+        actor_options: options of the actor that holds the items, such as ``{"num_cpus": 1}``.
+
+    The items are gone with the queue: with the last process that holds it.
+    """
+
+    def __init__(self, maxsize: int = 0, actor_options: dict[str, Any] | None = None) -> None:
+        if isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 0:
+            raise InputError(f"maxsize={maxsize!r}: want an integer of at least 0 (0 means: without limit)")
+        self.maxsize = maxsize
+        self.actor: ActorHandle = remote(_Items).options(**(actor_options or {})).remote(maxsize)
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Add an item.
+
+        Args:
+            item: any value that can be sent.
+            block: wait for room.
+            timeout: seconds to wait at most; None: without limit.
+
+        Raises:
+            Full: there was no room (in time).
+            InputError: `timeout` is negative.
+        """
+        _check(timeout)
+        if not block or _alone():
+            self._now(self.actor.put_batch.remote([item]), block and timeout is None, "put", Full)
+        else:
+            get(self.actor.put.remote(item, timeout))
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the oldest item; arguments and errors as for `put`, but `Empty`."""
+        _check(timeout)
+        if not block or _alone():
+            return self._now(self.actor.get_batch.remote(1), block and timeout is None, "get", Empty)[0]
+        return get(self.actor.get.remote(timeout))
+
+    @staticmethod
+    def _now(ref: Any, for_ever: bool, verb: str, error: type[Exception]) -> Any:
+        try:
+            return get(ref)
+        except error:
+            if for_ever:
+                raise DeadlockError(
+                    f"Queue.{verb} would wait for ever: on the serial engine nothing else runs meanwhile. "
+                    "Use engine='native', or put before you get"
+                ) from None
+            raise
+
+    def put_nowait(self, item: Any) -> None:
+        """Add an item if there is room; `Full` if not."""
+        self.put(item, block=False)
+
+    def get_nowait(self) -> Any:
+        """Take the oldest item if there is one; `Empty` if not."""
+        return self.get(block=False)
+
+    def put_nowait_batch(self, items: Iterable[Any]) -> None:
+        """Add all items, or none: `Full` if there is no room for all."""
+        get(self.actor.put_batch.remote(list(items)))
+
+    def get_nowait_batch(self, num_items: int) -> list[Any]:
+        """Take so many items, or none: `Empty` if there are fewer."""
+        if isinstance(num_items, bool) or not isinstance(num_items, int) or num_items < 0:
+            raise InputError(f"num_items={num_items!r}: want an integer of at least 0")
+        return get(self.actor.get_batch.remote(num_items))
+
+    def put_async(self, item: Any, timeout: float | None = None) -> Awaitable[None]:
+        """As `put`, to be awaited."""
+        _check(timeout)
+        return self.actor.put.remote(item, timeout)
+
+    def get_async(self, timeout: float | None = None) -> Awaitable[Any]:
+        """As `get`, to be awaited."""
+        _check(timeout)
+        return self.actor.get.remote(timeout)
+
+    def qsize(self) -> int:
+        """Return the number of items in it."""
+        return get(self.actor.size.remote())
+
+    size = qsize
+
+    def __len__(self) -> int:
+        return self.qsize()
+
+    def empty(self) -> bool:
+        """Return whether it has no item."""
+        return self.qsize() == 0
+
+    def full(self) -> bool:
+        """Return whether it has no room."""
+        return self.maxsize > 0 and self.qsize() >= self.maxsize
+
+    def shutdown(self) -> None:
+        """End the queue; what it holds is lost, and calls that wait fail with ActorDiedError."""
+        kill(self.actor)
+
+
+def _alone() -> bool:
+    return engine_name() == "serial"
+
+
+def _check(timeout: float | None) -> None:
+    if timeout is not None and timeout < 0:
+        raise InputError(f"timeout={timeout!r}: want seconds that are not negative, or None")
