@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,23 +43,30 @@ class Assigned:
     strategy: SchedulingStrategy | None
 
 
+# Of each thread its own: several may run tasks at the same time.
+_assigned: ContextVar[Assigned | None] = ContextVar("assigned", default=None)
+
+
 class SerialResources:
     """All resources of the serial engine.
 
     Attributes:
         total: what `init` was given or found.
-        assigned: what the task or actor that runs was given; None in the driver.
         on_removed: called with the id of a placement group that is removed.
     """
 
     def __init__(self, total: Demand, gpus: list[str]) -> None:
         self.total = total
-        self.assigned: Assigned | None = None
         self.on_removed: Callable[[bytes], None] = lambda group: None
         self._gpus = gpus
         self._node = Capacity(total)
         self._groups: dict[bytes, _Group] = {}
         self._ids = itertools.count(1)
+
+    @property
+    def assigned(self) -> Assigned | None:
+        """What the task or actor that runs was given; None in the driver."""
+        return _assigned.get()
 
     def available(self) -> dict[str, float]:
         """Return what no placement group has: nothing runs between two calls."""
@@ -99,19 +107,19 @@ class SerialResources:
     @contextlib.contextmanager
     def entered(self, demand: Demand, strategy: SchedulingStrategy | None) -> Iterator[None]:
         """Let a task or a method run with its resources: CUDA_VISIBLE_DEVICES says which GPUs it has."""
-        outer, variable = self.assigned, os.environ.get("CUDA_VISIBLE_DEVICES")
-        self.assigned = Assigned(demand, self._choose_gpus(demand, strategy), strategy)
-        if self.assigned.gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self.assigned.gpus)
+        assigned = Assigned(demand, self._choose_gpus(demand, strategy), strategy)
+        outer, variable = _assigned.set(assigned), os.environ.get("CUDA_VISIBLE_DEVICES")
+        if assigned.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(assigned.gpus)
         try:
             yield
         finally:
-            if self.assigned.gpus:
+            if assigned.gpus:
                 if variable is None:
                     del os.environ["CUDA_VISIBLE_DEVICES"]
                 else:
                     os.environ["CUDA_VISIBLE_DEVICES"] = variable
-            self.assigned = outer
+            _assigned.reset(outer)
 
     def _choose_gpus(self, demand: Demand, strategy: SchedulingStrategy | None) -> list[str]:
         wanted = {"GPU": demand.get("GPU", 0)}
