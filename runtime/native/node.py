@@ -192,7 +192,7 @@ class Node:
         return True
 
     def _lives(self, process: m.ProcessId) -> bool:
-        return process in self._processes or self.cluster.lives(process)
+        return process in self._processes if node_of(process) == self.info.id else self.cluster.lives(process)
 
     def _on_hang_up(self, connection: Connection) -> None:
         self._loop.unwatch(connection.fileno())
