@@ -170,7 +170,9 @@ class Links(ABC):
                 sock.connect(address(self.session, process))
             except OSError:
                 sock.close()
-                return None
+                # It is dead. If it was before this process began, nobody would say so: the node answers what we send.
+                connection = self._peers[process] = RelayedConnection(process, self.node)
+                return connection
             connection = Connection(sock, self.reactor.want_write)
             connection.peer = process
             self._peers[process] = connection
@@ -217,8 +219,7 @@ class Links(ABC):
             return
         if node_of(message.process) == node_of(self.me):
             self._hear_out(message.process)
-        else:
-            self._peers.pop(message.process, None)
+        self._peers.pop(message.process, None)
         self.dead.add(message.process)
         remember(self._reasons, message.process, message.reason)
         if message.out_of_memory:

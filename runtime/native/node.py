@@ -186,10 +186,9 @@ class Node:
 
     def _tell_here(self, process_id: m.ProcessId, message: m._Message) -> bool:
         process = self._processes.get(process_id)
-        if process is None or process.connection is None:
-            return False
-        process.connection.send(message)
-        return True
+        if process is not None and process.connection is not None:
+            process.connection.send(message)
+        return process is not None  # one that is dying: its death will be told
 
     def _lives(self, process: m.ProcessId) -> bool:
         return process in self._processes if node_of(process) == self.info.id else self.cluster.lives(process)

@@ -269,6 +269,25 @@ def test_blocks_freed_by_their_owner_do_not_outlive_their_maker():
     wait_until(lambda: arenas() == 0)
 
 
+def test_a_process_hears_of_deaths_before_its_birth():
+    @runtime.remote
+    class Owner:
+        def make(self):
+            return [runtime.put(1)]
+
+    @runtime.remote
+    class Late:
+        def get(self, refs):
+            return runtime.get(refs)
+
+    owner = Owner.remote()
+    refs = runtime.get(owner.make.remote())
+    runtime.kill(owner)
+    wait_until(lambda: not actor_processes())
+    with pytest.raises(runtime.OwnerDiedError):
+        runtime.get(Late.remote().get.remote(refs), timeout=20)
+
+
 # Timing ---------------------------------------------------------------------------------------------------------------
 
 
