@@ -10,19 +10,7 @@ runtime.get([square.remote(i) for i in range(4)])       # [0, 1, 4, 9]
 """
 
 from . import exceptions, state, util
-from .api import (
-    cancel,
-    engine_name,
-    get,
-    get_actor,
-    init,
-    is_initialized,
-    kill,
-    put,
-    remote,
-    shutdown,
-    wait,
-)
+from .api import cancel, engine_name, get, get_actor, init, is_initialized, kill, put, remote, shutdown, wait
 from .cluster_api import (
     available_resources,
     become_node,

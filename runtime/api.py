@@ -16,7 +16,7 @@ from .native import NativeEngine
 from .options import check_name
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
-from .serial import SerialEngine
+from .serial.engine import SerialEngine
 from .settings import Settings
 
 _ENGINES: dict[str, Callable[..., Any]] = {"native": NativeEngine, "serial": SerialEngine}

@@ -10,10 +10,10 @@ import cloudpickle
 from . import context
 from .context import current_engine, running_engine
 from .exceptions import InputError
+from .introspection.state_rows import NodeState
 from .native import NativeEngine
 from .settings import Settings
 from .state import list_nodes
-from .state_rows import NodeState
 
 if TYPE_CHECKING:
     import numpy as np

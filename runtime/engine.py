@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .metric_table import MetricTable
+from .introspection.metric_table import MetricTable
+from .introspection.reports import Event, NodeReport
 from .options import ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
-from .reports import Event, NodeReport
 from .scheduling import PlacementGroup
 
 if TYPE_CHECKING:

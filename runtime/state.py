@@ -13,16 +13,31 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from .context import running_engine
-from .diagnosis import Diagnosis
 from .exceptions import InputError, nearest
-from .logs import log_names, read_log
+from .introspection.diagnosis import Diagnosis
+from .introspection.logs import log_names, read_log
+from .introspection.object_rows import (
+    MemoryTable,
+    ObjectSummary,
+    human_bytes,
+    memory_table,
+    object_rows,
+    summarize_rows,
+)
+from .introspection.reports import DEFAULT_LIMIT, NodeReport
+from .introspection.rows import Rows
+from .introspection.state_rows import (
+    ActorState,
+    NodeState,
+    ObjectState,
+    PlacementGroupState,
+    TaskState,
+    WaitState,
+    WorkerState,
+)
+from .introspection.status import RuntimeStatus, TaskGroup, status_of
+from .introspection.task_rows import actor_rows, group_rows, node_rows, task_rows, wait_rows, worker_rows
 from .native import Session, observe, sessions
-from .object_rows import MemoryTable, ObjectSummary, human_bytes, memory_table, object_rows, summarize_rows
-from .reports import DEFAULT_LIMIT, NodeReport
-from .rows import Rows
-from .state_rows import ActorState, NodeState, ObjectState, PlacementGroupState, TaskState, WaitState, WorkerState
-from .status import RuntimeStatus, TaskGroup, status_of
-from .task_rows import actor_rows, group_rows, node_rows, task_rows, wait_rows, worker_rows
 
 __all__ = [
     "ActorState",

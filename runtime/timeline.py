@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any
 
 from .context import current_engine
-from .reports import DEFAULT_LIMIT, NodeReport
+from .introspection.reports import DEFAULT_LIMIT, NodeReport
+from .introspection.story_events import ENDED, RAN, SPAN, UP
 from .state import ask
-from .story_events import ENDED, RAN, SPAN, UP
 
 _Span = tuple[float, float, str, str, dict[str, Any]]
 

@@ -1,6 +1,6 @@
 """The native engine: the paper's architecture on one machine, in processes of its own."""
 
+from .driver.observer import Session, observe, sessions
 from .engine import NativeEngine
-from .observer import Session, observe, sessions
 
 __all__ = ["NativeEngine", "Session", "observe", "sessions"]

@@ -14,28 +14,28 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..engine import Host, Whereabouts
-from ..reports import NodeReport
+from ..introspection.reports import NodeReport
 from ..resources import in_amounts, machine_resources, visible_gpus
 from ..settings import Settings
 from ..store_settings import store_settings
-from . import messages as m
-from .actor_calls import ActorCalls
-from .actors import Actors
-from .blocked_waits import Makers
-from .cancelling import Cancelling
-from .client import Client
-from .completion import ReadyQueue
-from .connection import Connection
-from .environments import Environments
-from .group_calls import GroupCalls
-from .interrupts import InterruptGuard
-from .long_waits import LongWaits, warn_after
-from .node_process import NodeProcess, become_node
-from .printer import Printer
-from .reporting import Reporting
-from .session import joined, new_session, packages_of
-from .task_calls import TaskCalls
-from .transport import Secrets, parse_address
+from .driver.interrupts import InterruptGuard
+from .driver.node_process import NodeProcess, become_node
+from .driver.printer import Printer
+from .node.session import joined, new_session, packages_of
+from .node.transport import Secrets, parse_address
+from .process.actor_calls import ActorCalls
+from .process.actors import Actors
+from .process.blocked_waits import Makers
+from .process.cancelling import Cancelling
+from .process.client import Client
+from .process.completion import ReadyQueue
+from .process.environments import Environments
+from .process.group_calls import GroupCalls
+from .process.long_waits import LongWaits, warn_after
+from .process.reporting import Reporting
+from .process.task_calls import TaskCalls
+from .protocol import messages as m
+from .protocol.connection import Connection
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ..context import current_engine
-from ..diagnosis import Diagnosis
 from ..exceptions import InputError, nearest
-from ..prometheus import render
+from ..introspection.diagnosis import Diagnosis
+from ..introspection.prometheus import render
 from ..state import ask
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")

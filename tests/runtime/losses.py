@@ -4,7 +4,7 @@ import os
 
 import psutil
 
-from shoal.runtime.native.arena import sealed_blocks
+from shoal.runtime.native.store.arena import sealed_blocks
 
 _GENERATION_AT = 24  # bytes into a block's header
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shoal.runtime.native.actor_table import Actor, ActorTable, AskResources, EndProcess, Tell
+from shoal.runtime.native.node.actor_table import Actor, ActorTable, AskResources, EndProcess, Tell
 
 OWNER, FIRST, SECOND = b"owner", b"process1", b"process2"
 KEY = b"actor"

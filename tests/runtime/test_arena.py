@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.runtime.exceptions import InternalError, ObjectStoreFullError
-from shoal.runtime.native.arena import CHUNK, HEADER, Arena, sealed_blocks
-from shoal.runtime.native.board import Board, new_board
-from shoal.runtime.native.views import StaleBlockError, Views
+from shoal.runtime.native.store.arena import CHUNK, HEADER, Arena, sealed_blocks
+from shoal.runtime.native.store.board import Board, new_board
+from shoal.runtime.native.store.views import StaleBlockError, Views
 
 ME, OTHER = b"maker-01", b"owner-02"
 CAPACITY = 1 << 24

@@ -2,8 +2,8 @@
 
 import pytest
 
-from shoal.runtime.native.capacity import AskSpill, AskTrim, CallMe, Capacity, Grant, Refuse
-from shoal.runtime.native.store_messages import Movable
+from shoal.runtime.native.node.capacity import AskSpill, AskTrim, CallMe, Capacity, Grant, Refuse
+from shoal.runtime.native.protocol.store_messages import Movable
 
 A, B, C = b"process1", b"process2", b"process3"
 TOTAL = 1 << 26

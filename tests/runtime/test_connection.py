@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from shoal.runtime.native import messages as m
-from shoal.runtime.native.connection import Connection
+from shoal.runtime.native.protocol import messages as m
+from shoal.runtime.native.protocol.connection import Connection
 
 MESSAGES = [
     m.Exit(),

@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.runtime.native.deadlocks import WaitGraph
-from shoal.runtime.native.wire import Awaited
+from shoal.runtime.native.node.deadlocks import WaitGraph
+from shoal.runtime.native.protocol.wire import Awaited
 
 A, B, C, D = b"a", b"b", b"c", b"d"
 

@@ -7,11 +7,11 @@ import signal
 import pytest
 
 from shoal import runtime
-from shoal.runtime.native.deaths import Death, killed_by_kernel, signal_name
-from shoal.runtime.native.machine_memory import Memory, biggest_processes, in_words, read_memory, read_oom_kills
-from shoal.runtime.native.memory_monitor import Candidate, MemoryMonitor, choose_victim
-from shoal.runtime.native.pool import Process
-from shoal.runtime.native.scheduler import Lease
+from shoal.runtime.native.node.deaths import Death, killed_by_kernel, signal_name
+from shoal.runtime.native.node.machine_memory import Memory, biggest_processes, in_words, read_memory, read_oom_kills
+from shoal.runtime.native.node.memory_monitor import Candidate, MemoryMonitor, choose_victim
+from shoal.runtime.native.node.pool import Process
+from shoal.runtime.native.node.scheduler import Lease
 
 MEMORY = Memory(total=8 * 2**30, available=2 * 2**30)
 EXIT_3 = 3 << 8

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.runtime.native.lineage import Fail, Forget, Lineage, Resubmit, Settle, Why
+from shoal.runtime.native.process.lineage import Fail, Forget, Lineage, Resubmit, Settle, Why
 
 FIRST, SECOND, THIRD = b"object-1", b"object-2", b"object-3"
 

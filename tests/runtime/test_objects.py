@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.runtime.native.messages import Span, Value
-from shoal.runtime.native.objects import FreeBlocks, Gone, ObjectTable, SendLend, SendRelease, owner_of, spans_of
+from shoal.runtime.native.process.objects import (
+    FreeBlocks,
+    Gone,
+    ObjectTable,
+    SendLend,
+    SendRelease,
+    owner_of,
+    spans_of,
+)
+from shoal.runtime.native.protocol.messages import Span, Value
 
 ME, OTHER, THIRD = b"process0", b"process1", b"process2"
 MINE, THEIRS = ME + b"object-1", OTHER + b"object-1"

@@ -14,11 +14,11 @@ import pytest
 from conftest import shoal_processes, wait_until
 
 from shoal import runtime
-from shoal.runtime.native import messages as m
-from shoal.runtime.native.connection import Connection
-from shoal.runtime.native.output import Audience, LogFile, Pipe, file_name
-from shoal.runtime.native.printer import Printer
-from shoal.runtime.native.session import KEPT_SESSIONS, SessionFolder, new_session
+from shoal.runtime.native.driver.printer import Printer
+from shoal.runtime.native.node.output import Audience, LogFile, Pipe, file_name
+from shoal.runtime.native.node.session import KEPT_SESSIONS, SessionFolder, new_session
+from shoal.runtime.native.protocol import messages as m
+from shoal.runtime.native.protocol.connection import Connection
 
 
 def run(source, tmp_path, **variables):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.runtime.native.scheduler import PATIENCE, GrantGroup, Lease, Scheduler
-from shoal.runtime.native.wire import Placement
+from shoal.runtime.native.node.scheduler import PATIENCE, GrantGroup, Lease, Scheduler
+from shoal.runtime.native.protocol.wire import Placement
 from shoal.runtime.resources import UNIT, in_units
 
 A, B = b"driver-a", b"driver-b"

@@ -1,7 +1,7 @@
 """Which node takes what another cannot grant: events in, moves out."""
 
-from shoal.runtime.native.messages import NodeLoad, Wish
-from shoal.runtime.native.spreading import BANDWIDTH, NodeState, Spreading, choose, estimated_wait
+from shoal.runtime.native.node.spreading import BANDWIDTH, NodeState, Spreading, choose, estimated_wait
+from shoal.runtime.native.protocol.messages import NodeLoad, Wish
 from shoal.runtime.resources import in_units
 
 HEAD, OTHER, THIRD = b"head", b"othr", b"thrd"

@@ -1,0 +1,1 @@
+"""What only a driver, or one who looks in from outside, needs."""

@@ -1,0 +1,105 @@
+"""Asking a node from outside: by a process that is no part of the runtime, such as `shoal status`.
+
+An observer does not register: it keeps no node alive and takes no line of the board. The node answers what it asks
+on the connection on which it asks.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from ...exceptions import InputError, NodeDiedError
+from ...introspection.reports import NodeReport, ProcessReport
+from ..node.session import is_joined
+from ..protocol import messages as m
+from ..protocol.connection import address
+
+_PREFIX, _SUFFIX = "@shoal-", "-node"
+#: How long the node waits for its processes' answers, seconds.
+ANSWER_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """A runtime of this user on this machine: its name, its node's pid, and when that was started (Unix time)."""
+
+    name: str
+    pid: int
+    started: float
+
+
+def sessions() -> list[Session]:
+    """Return the runtimes of this user that run on this machine, the newest first."""
+    found = []
+    for name in _session_names():
+        try:
+            with _connect(name) as sock:
+                credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        except OSError:  # it has just ended, or its listener's queue is full of somebody else's calls
+            continue
+        pid, user = (int.from_bytes(credentials[start : start + 4], "little") for start in (0, 4))
+        if user == os.getuid():
+            found.append(Session(name, pid, _started(pid)))
+    return sorted(found, key=lambda session: -session.started)
+
+
+def _session_names() -> set[str]:
+    names = set()
+    with open("/proc/net/unix") as file:
+        for line in file:
+            path = line.rstrip("\n").rpartition(" ")[2]
+            if path.startswith(_PREFIX) and path.endswith(_SUFFIX):
+                names.add(path[len(_PREFIX) : -len(_SUFFIX)])
+    return {name for name in names if not is_joined(name)}
+
+
+def _started(pid: int) -> float:
+    try:
+        return os.stat(f"/proc/{pid}")[stat.ST_CTIME]
+    except OSError:
+        return 0.0
+
+
+def _connect(session: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(address(session, None))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def observe(session: str, sections: Sequence[str], limit: int, seconds: float = ANSWER_SECONDS) -> list[NodeReport]:
+    """Return what the nodes of a session say; arguments as for `Engine.state`.
+
+    Raises:
+        InputError: there is no such session.
+        NodeDiedError: the node ended before it answered.
+    """
+    try:
+        sock = _connect(session)
+    except OSError:
+        raise InputError(f"there is no runtime with session {session!r} on this machine any more") from None
+    with sock, sock.makefile("rb") as stream:
+        sock.sendall(m.encode(m.AskState(1, list(sections), limit, seconds)))
+        header = stream.read(4)
+        payload = stream.read(int.from_bytes(header, "little")) if len(header) == 4 else b""
+    answer = m.decode(payload) if payload else None
+    if not isinstance(answer, m.State):
+        raise NodeDiedError(f"the node of session {session!r} ended before it answered")
+    return unpack(answer)
+
+
+def unpack(answer: m.State) -> list[NodeReport]:
+    """Return what is in a node's answer: its own report, and those of the nodes that it has asked."""
+    report = msgspec.msgpack.decode(answer.node, type=NodeReport)
+    report.processes = [msgspec.msgpack.decode(payload, type=ProcessReport) for payload in answer.reports]
+    report.silent = answer.silent
+    return [report, *(other for answers in answer.others for other in unpack(answers))]

@@ -1,0 +1,1 @@
+"""The node's daemon: workers, leases, actors, shared memory, other nodes."""

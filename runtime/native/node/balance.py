@@ -1,0 +1,108 @@
+"""Work between nodes: each tells the head what is free and what it cannot grant; the head has others grant it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..protocol import messages as m
+from ..protocol.wire import node_of
+from .cluster import Cluster
+from .leasing import Leasing
+from .spreading import Spreading
+
+
+class Balance:
+    """One node's part in sharing work; the head's part, too.
+
+    Attributes:
+        at_head: messages of processes that only the head can handle.
+    """
+
+    def __init__(self, cluster: Cluster, leasing: Leasing) -> None:
+        self._cluster, self._leasing = cluster, leasing
+        self._seen = 0
+        self._told: m.NodeLoad | None = None
+        self._spreading = Spreading(cluster.me)
+        me = cluster.nodes[cluster.me]
+        self._spreading.joined(me.id, me.resources)
+        self.at_head = (m.AskResources,)
+        self.handlers: dict[type, Callable[..., None]] = {
+            m.NodeLoad: lambda node, load: self._spreading.nodes[node].report(load),
+            m.Place: lambda head, message: self._on_place(message.wish),
+            m.Placed: lambda head, message: self._on_placed(message),
+            m.ForgetActor: lambda head, message: leasing.forget_actor(message.actor),
+            m.AskResources: lambda process, message: cluster.tell(process, self._available()),
+        }
+
+    def changed(self, message: m.NodeJoined | m.NodeDied) -> None:
+        """A node has joined or died."""
+        if isinstance(message, m.NodeJoined):
+            self._spreading.joined(message.node.id, message.node.resources)
+        else:
+            for wish in self._spreading.died(message.node):
+                self._leasing.place(wish)
+        nodes = self._cluster.nodes
+        mine = nodes[self._cluster.me].resources
+        self._leasing.leave_work(not mine.get("CPU") and any(node.resources.get("CPU") for node in nodes.values()))
+
+    def want_actor(self, wanted: m.ActorWanted) -> None:
+        """An actor is to be made: on its owner's node, unless that has no room."""
+        home = node_of(wanted.owner)
+        if home == self._cluster.me or home not in self._spreading.nodes or wanted.placement is not None:
+            self._leasing.want_actor(wanted)
+        else:
+            wish = m.Wish(wanted.owner, wanted.actor, wanted.demand, 1, {}, False, bytes(m.encode(wanted)[4:]))
+            self._spreading.give(home, wish)
+            self._cluster.tell_node(home, m.Place(wish))
+
+    def grant(self) -> None:
+        """Give out what has become free on this node."""
+        self._leasing.grant()
+
+    def actor_made(self, actor: m.ActorKey) -> None:
+        """An actor that another node was to make has its process."""
+        self._spreading.actor_made(actor)
+
+    def forget_actor(self, actor: m.ActorKey) -> None:
+        """An actor is not to be started after all, on whichever node it was to be."""
+        self._leasing.forget_actor(actor)
+        self._spreading.actor_made(actor)
+        self._cluster.spread(m.ForgetActor(actor))
+
+    def _available(self) -> m.Resources:
+        self._look_here(self._leasing.load(0))
+        return m.Resources(self._spreading.available())
+
+    def _look_here(self, load: m.NodeLoad) -> None:
+        here = self._spreading.nodes[self._cluster.me]
+        here.unseen.clear()  # what is decided for this node is done at once
+        here.report(load)
+
+    def _on_place(self, wish: m.Wish) -> None:
+        self._seen += 1
+        self._leasing.place(wish)
+
+    def _on_placed(self, message: m.Placed) -> None:
+        self._seen += 1
+        self._leasing.placed(message.asker, message.key)
+
+    def settle(self) -> None:
+        """Do what has become due; after each round of the loop."""
+        if len(self._cluster.nodes) == 1:
+            return
+        load = self._leasing.load(self._seen)
+        if not self._cluster.is_head:
+            if load != self._told:
+                self._told = load
+                self._cluster.tell_head(load)
+            return
+        self._look_here(load)
+        for move in self._spreading.moves():
+            if move.to == self._cluster.me:
+                self._leasing.place(move.wish)
+            else:
+                self._cluster.tell_node(move.to, m.Place(move.wish))
+            if move.home == self._cluster.me:
+                self._leasing.placed(move.wish.asker, move.wish.key)
+            else:
+                self._cluster.tell_node(move.home, m.Placed(move.wish.asker, move.wish.key))

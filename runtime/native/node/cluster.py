@@ -1,0 +1,300 @@
+"""The nodes that work together: who is there, and how a message gets from a process of one to a process of another.
+
+    head ─┬─ node        Each node has one line, to the head, and the head one to each.
+          └─ node
+
+What processes of different nodes say to each other goes process → node → head → node → process, and so does the news
+that a process has died, over connections that all keep their order. So nothing overtakes anything, and who is told of
+a death has read all that the dead process said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+import msgspec
+
+from ...exceptions import NodeDiedError
+from ..protocol import messages as m
+from ..protocol.connection import Connection, accept, address, listen
+from ..protocol.wire import PROCESS_BYTES, node_of
+from .loop import Loop
+
+Address = m.ProcessId | m.NodeId
+
+
+def _read_exactly(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        chunk = sock.recv(size - len(data))  # no more: what follows is for the loop
+        if not chunk:
+            raise NodeDiedError("the head has ended before it took this node in")
+        data += chunk
+    return data
+
+
+class Cluster:
+    """The nodes as one of them sees them.
+
+    Args:
+        me: this node.
+        loop: its loop.
+        receive: handles what another node, or a process of one, says to this node.
+        tell: sends a message to a process of this node; False if it is dead.
+        lost: told of the death of each process of another node.
+
+    Attributes:
+        head: the node that keeps actors, names and published values.
+        nodes: all that live, this one first.
+        welcome: for the head: the answer to a node that joins.
+        address: where others can join.
+        at_head: kinds of messages that only the head can handle.
+        changed: what to call when a node has joined or died.
+    """
+
+    def __init__(
+        self,
+        me: m.NodeInfo,
+        loop: Loop,
+        receive: Callable[[Address, m._Message], None],
+        tell: Callable[[m.ProcessId, m._Message], bool],
+        lost: Callable[[m.ProcessDied], None],
+    ) -> None:
+        self.me, self.head = me.id, me.id
+        self.nodes: dict[m.NodeId, m.NodeInfo] = {me.id: me}
+        self.welcome: m.Welcome
+        self.address = ""
+        self.at_head: set[type] = set()
+        self.changed: Callable[[m.NodeJoined | m.NodeDied], None] = lambda message: None
+        self._dead: list[m.NodeInfo] = []
+        self._loop, self._receive, self._tell, self._lost = loop, receive, tell, lost
+        self._lines: dict[m.NodeId, Connection] = {}
+        self._processes: dict[m.NodeId, set[m.ProcessId]] = {}  # for the head: those of the others
+        self._gone: set[m.ProcessId] = set()
+        self.handlers: dict[type, Callable[..., None]] = {
+            m.NodeJoined: lambda head, message: self._joined(message),
+            m.NodeDied: lambda head, message: self._died(message),
+            m.Pass: self._on_pass,
+            m.Relay: lambda process, message: self._relay(message.process, process, message.payload),
+            m.ProcessMade: lambda node, message: self._processes[node].add(message.process),
+            m.ProcessDied: self._process_died,
+            m.AskNodes: self._on_ask_nodes,
+        }
+
+    # Lines ------------------------------------------------------------------------------------------------------
+
+    def open(self, session: str) -> str:
+        """For the head: let nodes in. Return the name of the local socket on which they are awaited."""
+        listener = listen(session, self.me)
+        self._loop.watch(listener.fileno(), lambda: self._accept(listener))
+        return address(session, self.me)
+
+    def _accept(self, listener: socket.socket) -> None:
+        sock = accept(listener)
+        if sock is not None:
+            line = Connection(sock, self._loop.wait_for_room)
+            self._loop.watch(line.fileno(), lambda: self._read(line))
+
+    def join(self, sock: socket.socket) -> m.Welcome:
+        """Have the head, at the other end of this socket, take this node in."""
+        sock.sendall(m.encode(m.Join(self.nodes[self.me])))
+        size = int.from_bytes(_read_exactly(sock, 4), "little")
+        welcome = m.decode(_read_exactly(sock, size))
+        assert isinstance(welcome, m.Welcome)
+        self.head, self.address = welcome.nodes[0].id, welcome.address
+        line = Connection(sock, self._loop.wait_for_room)
+        self._add_line(self.head, line)
+        self._loop.watch(line.fileno(), lambda: self._read(line))
+        for node in welcome.nodes:
+            self._joined(m.NodeJoined(node))
+        return welcome
+
+    def _add_line(self, node: m.NodeId, line: Connection) -> None:
+        line.peer = node
+        self._lines[node] = line
+
+    def _read(self, line: Connection) -> None:
+        if line.blocked:
+            line.flush()
+        messages = line.receive()
+        if messages is None:
+            self._on_hang_up(line)
+            return
+        for message in messages:
+            if line.peer is not None:
+                self._receive(line.peer, message)
+            elif isinstance(message, m.Join):
+                self._on_join(line, message.node)
+
+    def _on_join(self, line: Connection, node: m.NodeInfo) -> None:
+        line.send(msgspec.structs.replace(self.welcome, nodes=list(self.nodes.values())))
+        self._add_line(node.id, line)
+        self._processes[node.id] = set()
+        self._joined(m.NodeJoined(node))
+
+    def _on_ask_nodes(self, process: m.ProcessId, message: m.AskNodes) -> None:
+        self._tell(process, m.Nodes(list(self.nodes.values()), self._dead, self.head, self.address))
+
+    def _on_hang_up(self, line: Connection) -> None:
+        self._loop.unwatch(line.fileno())
+        line.close()
+        if line.peer is None:
+            return
+        del self._lines[line.peer]
+        node = self.nodes[line.peer]
+        reason = f"node {node.id.hex()} on {node.host} (pid {node.pid}) has died: its connection has ended"
+        for process in self._processes.pop(node.id, ()):
+            self._process_lost(node.id, m.ProcessDied(process, reason))
+        self._died(m.NodeDied(node.id, reason))
+
+    def _joined(self, message: m.NodeJoined) -> None:
+        self.nodes[message.node.id] = message.node
+        self._news(message)
+
+    def _died(self, message: m.NodeDied) -> None:
+        self._dead.append(self.nodes.pop(message.node))
+        self._news(message)
+
+    def _news(self, message: m.NodeJoined | m.NodeDied) -> None:
+        concerned = message.node if isinstance(message, m.NodeDied) else message.node.id
+        self._spread(message, concerned)
+        self.changed(message)
+
+    def _spread(self, message: m._Message, but: m.NodeId) -> None:
+        """The head tells all other nodes, except the one that it is about."""
+        if self.is_head:
+            for node, line in self._lines.items():
+                if node != but:
+                    line.send(message)
+
+    def spread(self, message: m._Message) -> list[m.NodeId]:
+        """If this is the head, send a message to all other nodes; return which they are."""
+        self._spread(message, self.me)
+        return list(self._lines) if self.is_head else []
+
+    # Processes --------------------------------------------------------------------------------------------------
+
+    def process_made(self, process: m.ProcessId) -> None:
+        """This node has a new process."""
+        if not self.is_head:
+            self.tell_head(m.ProcessMade(process))
+
+    def process_died(self, message: m.ProcessDied) -> None:
+        """A process of this node is gone."""
+        if self.is_head:
+            self.spread(message)
+        else:
+            self.tell_head(message)
+
+    def _process_died(self, node: m.NodeId, message: m.ProcessDied) -> None:
+        if self.is_head:
+            self._processes[node].discard(message.process)
+        self._process_lost(node, message)
+
+    def _process_lost(self, node: m.NodeId, message: m.ProcessDied) -> None:
+        self._gone.add(message.process)
+        self._spread(message, node)
+        self._lost(message)
+
+    def lives(self, process: m.ProcessId) -> bool:
+        """Return whether a process of another node lives, as far as is known."""
+        return node_of(process) in self.nodes and process not in self._gone
+
+    # Messages ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_head(self) -> bool:
+        """Whether this node is the head."""
+        return self.head == self.me
+
+    def place_of(self, message: m._Message) -> m.NodeId:
+        """Return the node that can do what a process asks for."""
+        if type(message) in self.at_head:
+            return self.head
+        if isinstance(message, m.ReturnLease | m.KillWorker):
+            return node_of(message.worker)
+        if isinstance(message, m.ReadBlock):
+            return node_of(message.span.maker)
+        if isinstance(message, m.Free):
+            return node_of(message.spans[0].maker)
+        if isinstance(message, m.StillNeeded):
+            return node_of(message.maker)
+        return self.me
+
+    def tell_head(self, message: m._Message) -> None:
+        """Say something to the head."""
+        if self.head in self._lines:  # else it is dead, and this node ends
+            self._lines[self.head].send(message)
+
+    def tell_node(self, node: m.NodeId, message: m._Message) -> None:
+        """As the head, say something to another node, if it lives."""
+        if node in self._lines:
+            self._lines[node].send(message)
+
+    def tell(self, process: m.ProcessId, message: m._Message) -> None:
+        """Say something to a process of any node, if it lives."""
+        if node_of(process) == self.me:
+            self._tell(process, message)
+        else:
+            self.send(process, self.me, message)
+
+    def send(self, to: Address, by: Address, message: m._Message) -> None:
+        """Pass on what a process, or this node, says to another node or a process of one."""
+        self._send(m.Pass(to, by, bytes(m.encode(message)[4:])))
+
+    def _send(self, message: m.Pass) -> None:
+        line = self._lines.get(node_of(message.to) if self.is_head else self.head)
+        if line is not None:
+            line.send(message)
+        else:
+            self._undeliverable(message)
+
+    def _on_pass(self, node: m.NodeId, message: m.Pass) -> None:
+        if node_of(message.to) != self.me:
+            self._send(message)
+        elif message.to == self.me:
+            self._receive(message.by, m.decode(message.payload))
+        elif len(message.by) != PROCESS_BYTES:
+            self._tell(message.to, m.decode(message.payload))
+        else:
+            self._relay(message.to, message.by, message.payload)
+
+    def _relay(self, to: m.ProcessId, by: m.ProcessId, payload: bytes) -> None:
+        if node_of(to) != self.me:
+            self._send(m.Pass(to, by, payload))
+        elif not self._tell(to, m.Relay(by, payload)):
+            self._undeliverable(m.Pass(to, by, payload))
+
+    def _undeliverable(self, message: m.Pass) -> None:
+        """Tell who said it, if that was a process and it waits for something."""
+        if len(message.by) != PROCESS_BYTES:
+            return
+        if len(message.to) == PROCESS_BYTES:
+            answer: m._Message = m.ProcessDied(message.to, "it died long ago")
+        else:
+            asked = m.decode(message.payload)
+            if not isinstance(asked, m.ReadBlock):
+                return
+            answer = m.BlockRead(asked.span, asked.start, b"", f"node {message.to.hex()}, where it lies, is gone")
+        self.tell(message.by, answer)
+
+    # The end ----------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """The node ends: as the head, end the others."""
+        self.changed = lambda message: None
+        self.spread(m.Shutdown())
+
+    def hang_up(self) -> None:
+        """Say that nothing more comes; the other end closes the line when it has read all."""
+        for line in self._lines.values():
+            line.sock.settimeout(1)
+            line.flush()
+            with contextlib.suppress(OSError):
+                line.sock.shutdown(socket.SHUT_WR)
+
+    def ending(self) -> bool:
+        """Return whether a line is open."""
+        return bool(self._lines)

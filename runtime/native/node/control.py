@@ -1,0 +1,188 @@
+"""What all processes share by name: actors, their names, published values (the paper's control store)."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ...introspection.reports import EVENTS_KEPT, ActorReport, Event
+from ...introspection.story_events import ACTOR
+from ...resources import in_amounts
+from ..protocol import messages as m
+from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
+from .balance import Balance
+from .wait_cycles import WaitCycles
+
+
+class Control:
+    """Does what the table of actors asks for, and answers questions.
+
+    Args:
+        tell: sends a message to a process, if it lives.
+        end_process: ends an actor's process: gracefully, or at once.
+        ask_again: has an action done once all that lies in the sockets by now is read.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[m.ProcessId, m._Message], None],
+        end_process: Callable[[m.ProcessId, bool], None],
+        ask_again: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._tell, self._end_process, self._ask_again = tell, end_process, ask_again
+        self._actors = ActorTable()
+        self._published: dict[str, bytes] = {}
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.balance: Balance  # each needs the other
+        self._cycles = WaitCycles(tell, ask_again)
+        self.handlers: dict[type, Callable[..., None]] = {
+            **self._cycles.handlers,
+            m.ReserveName: self._on_reserve_name,
+            m.CreateActor: self._on_create_actor,
+            m.ActorFailed: lambda process, message: self._do(
+                self._actors.failed(message.actor, process, message.reason, message.failure)
+            ),
+            m.ActorGranted: self._on_actor_granted,
+            m.ActorUp: self._on_actor_up,
+            m.Constructed: lambda process, message: self._do(self._actors.constructed(process, message.failure)),
+            m.ActorExiting: lambda process, message: self._actors.exiting(process, message.reason),
+            m.WatchActor: self._on_watch_actor,
+            m.KillActor: self._on_kill_actor,
+            m.ActorReleased: lambda process, message: self._do(self._actors.released(message.actor)),
+            m.FindActor: lambda process, message: tell(
+                process, m.ActorFound(self._actors.find(message.namespace, message.name))
+            ),
+            m.ListNames: lambda process, message: tell(process, m.Names(self._actors.named())),
+            m.Publish: lambda process, message: self._published.update({message.key: message.payload}),
+            m.Lookup: lambda process, message: tell(process, m.Found(self._published.get(message.key))),
+        }
+
+    def describe(self) -> list[ActorReport]:
+        """Return all actors that are not forgotten."""
+        names = self._actors.names()
+        return [
+            ActorReport(
+                actor.key,
+                actor.class_name,
+                names.get(actor.key, ""),
+                actor.owner,
+                actor.state,
+                actor.process or b"",
+                actor.restarts,
+                actor.max_restarts,
+                in_amounts(actor.demand),
+                actor.reason,
+            )
+            for actor in self._actors.actors.values()
+        ]
+
+    def _note(self, actor: Actor) -> None:
+        detail = (actor.class_name, actor.state, actor.process, actor.reason)
+        self.events.append((time.monotonic(), ACTOR, actor.key, detail))
+
+    # Events -----------------------------------------------------------------------------------------------------
+
+    def process_died(self, process: m.ProcessId, reason: str, failure: bytes | None = None) -> None:
+        """A process is gone: an actor's, or an owner's."""
+        self._cycles.process_died(process)
+        self._do(self._actors.process_died(process, reason, failure))
+
+    def end_actors(self, group: m.GroupId, reason: str) -> None:
+        """End all actors of a placement group."""
+        for actor in list(self._actors.actors.values()):
+            if actor.placement is not None and actor.placement.group == group:
+                self._do(self._actors.end(actor.key, reason))
+
+    def _on_actor_granted(self, process: m.ProcessId, message: m.ActorGranted) -> None:
+        self.balance.actor_made(message.actor)
+        if not self._actors.granted(message.actor, process):
+            self._end_process(process, False)  # it has ended before its process was made
+        else:
+            self._note(self._actors.actors[message.actor])
+
+    def _on_actor_up(self, process: m.ProcessId, message: m.ActorUp) -> None:
+        actor = self._actors.actors.get(message.actor)
+        if actor is None:
+            return
+        if actor.kept is None:  # its owner has what it needs
+            self._tell(actor.owner, m.StartActor(message.actor, process, actor.restarts, message.gpus))
+        else:
+            actor.kept.assigned.gpus, actor.kept.construct.restarts = message.gpus, actor.restarts
+            for part in (actor.kept.assigned, actor.kept.function, actor.kept.construct):
+                self._tell(process, part)
+
+    def _on_reserve_name(self, process: m.ProcessId, message: m.ReserveName) -> None:
+        actor = _declared(process, message.create)
+        taken_by = self._actors.reserve(message.namespace, message.name, actor, message.identity)
+        if taken_by is None:
+            self._note(actor)
+        self._tell(process, m.NameReserved(taken_by))
+
+    def _on_create_actor(self, process: m.ProcessId, message: m.CreateActor) -> None:
+        actor = _declared(process, message)
+        if actor.key not in self._actors.actors:
+            self._note(actor)
+        self._do(self._actors.create(actor, message.ready))
+
+    def _on_watch_actor(self, process: m.ProcessId, message: m.WatchActor) -> None:
+        actor = self._actors.watch(message.actor, process)
+        if actor is None:
+            self._tell(process, m.ActorState(message.actor, "dead", None, self._actors.reason_of(message.actor)))
+        elif actor.state in ("alive", "dead"):
+            self._tell(process, _state_of(actor))
+
+    def _on_kill_actor(self, process: m.ProcessId, message: m.KillActor) -> None:
+        def kill() -> None:
+            self._do(self._actors.kill(message.actor, message.no_restart))
+
+        # Unknown: its owner's announcement is not read yet, or it is gone.
+        kill() if message.actor in self._actors.actors else self._ask_again(kill)
+
+    # Commands ---------------------------------------------------------------------------------------------------
+
+    def _do(self, commands: list[Command]) -> None:
+        for command in commands:
+            if isinstance(command, Tell):
+                self._note(command.actor)
+                if command.actor.state == "dead":
+                    self.balance.forget_actor(command.actor.key)
+                for watcher in command.actor.watchers:
+                    self._tell(watcher, _state_of(command.actor))
+            elif isinstance(command, AskResources):
+                actor = command.actor
+                owner = b"" if actor.detached else actor.owner
+                wanted = m.ActorWanted(
+                    actor.key,
+                    owner,
+                    actor.class_name,
+                    actor.demand,
+                    actor.job,
+                    actor.environment,
+                    actor.placement,
+                    actor.may_restart,
+                )
+                self.balance.want_actor(wanted)
+            elif isinstance(command, EndProcess):
+                self._end_process(command.process, command.gracefully)
+        self.balance.grant()
+
+
+def _declared(process: m.ProcessId, message: m.CreateActor) -> Actor:
+    return Actor(
+        message.actor,
+        process,
+        message.class_name,
+        message.demand,
+        message.max_restarts,
+        job=message.job,
+        environment=message.environment,
+        placement=message.placement,
+        detached=message.detached,
+        kept=message.kept,
+    )
+
+
+def _state_of(actor: Actor) -> m.ActorState:
+    process = actor.process if actor.state == "alive" else None
+    return m.ActorState(actor.key, actor.state, process, actor.reason, actor.failure)

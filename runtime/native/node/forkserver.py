@@ -1,0 +1,153 @@
+"""The fork server: one quiet process that has imported what workers need and forks them from itself.
+
+A worker takes milliseconds instead of the seconds that importing torch takes. For that it must stay single-threaded
+and must never start gRPC or CUDA: neither survives a fork. It reaps its children and reports each death at once. It
+dies with the node, and its children die with it (PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+import types
+from typing import Any
+
+import setproctitle
+
+from ..process.environments import exec_worker
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+from ..worker.worker_process import be_worker
+from .output import Pipe
+from .pool import Process
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that forked it ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)  # it died before we asked
+
+
+def start_fork_server(settings: dict[str, Any]) -> Process:
+    """Fork the fork server and return it, with a pipe of what it prints; in the child, serve and never return."""
+    ours, theirs = socket.socketpair()
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(write, True)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        os.close(write)
+        return Process(b"", -1, "fork server", pid, Connection(ours), pipes=[Pipe(read, True)])
+    code = 1
+    try:
+        die_with_parent(parent)
+        ours.close()
+        os.close(read)
+        os.dup2(write, 2)
+        os.close(write)
+        _serve(theirs, settings)
+        code = 0
+    except BaseException:  # the process must end here, and not go on as a second node
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve(sock: socket.socket, settings: dict[str, Any]) -> None:
+    setproctitle.setproctitle("shoal: fork server")
+    sys.path[:] = settings["sys_path"]
+    # cloudpickle looks for the driver's functions in __main__; what it finds must not be the node's own.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    node = Connection(sock)
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    _import(settings["preload"])
+    while True:
+        ready, _, _ = select.select([sock.fileno(), wake_read], [], [])
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+            _reap(node)
+        if sock.fileno() in ready:
+            messages = node.receive_with_fds()
+            if messages is None:
+                return
+            for message in messages:
+                if isinstance(message, m.Preload):
+                    if message.sys_path is not None:
+                        sys.path[:] = message.sys_path
+                    _import(message.modules)
+                elif isinstance(message, m.Fork):
+                    _fork(node, message, settings["session"], (wake_read, wake_write))
+
+
+def _import(modules: list[str]) -> None:
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # workers that need it will raise it to their callers
+            print(f"shoal: cannot preload {module!r}: {error!r}", file=sys.stderr)
+    # What is loaded now stays: the children's garbage collectors need not walk, and thereby copy, these pages.
+    gc.collect()
+    gc.freeze()
+
+
+def _reap(node: Connection) -> None:
+    while True:
+        try:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        node.send(m.Exited(pid, status, usage.ru_maxrss * 1024))
+
+
+def _fork(node: Connection, message: m.Fork, session: str, wake: tuple[int, int]) -> None:
+    output, errors = node.fds.popleft(), node.fds.popleft()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.close(output)
+        os.close(errors)
+        # Both of us do it, so that the group is there before anybody can send it a signal.
+        with contextlib.suppress(OSError):  # the child was quicker, and is another program already
+            os.setpgid(pid, pid)
+        node.send(m.Forked(message.process, pid))
+        return
+    try:
+        die_with_parent(parent)
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        node.close()
+        for fd in wake:
+            os.close(fd)
+        os.dup2(output, 1)
+        os.dup2(errors, 2)
+        os.close(output)
+        os.close(errors)
+        if message.environment is not None and message.environment.env_vars:
+            exec_worker(session, message)
+        be_worker(session, message)
+    except BaseException:  # the child must end here, and not go on as a second fork server
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(1)

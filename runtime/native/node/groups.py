@@ -1,0 +1,143 @@
+"""The table of placement groups: who made them, how they are, who wants to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ...capacity import Capacity
+from ...introspection.reports import GroupReport
+from ...placement import place
+from ...resources import Demand, in_amounts
+from ..protocol import messages as m
+from .leasing import Leasing
+
+# So many removed groups are remembered, for the table.
+_MOST_REMOVED = 100
+
+
+@dataclass
+class Group:
+    """A placement group. `state` is one of PENDING, CREATED, REMOVED; `creator`: None if it outlives that."""
+
+    id: m.GroupId
+    name: str
+    strategy: str
+    bundles: list[Demand]
+    creator: m.ProcessId | None
+    state: str = "PENDING"
+    reason: str = ""
+    watchers: set[m.ProcessId] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        """Return how messages name it."""
+        return f"placement group {self.name or self.id.hex()[-10:]}"
+
+
+class Groups:
+    """All placement groups of the cluster.
+
+    Args:
+        tell: sends a message to a process, if it lives.
+        lasts: whether what a process creates lasts no longer than that process: a driver, or an actor's. The groups of
+            tasks stay, as the worker that happens to run a task is nobody in particular.
+        end_actors: ends the actors in a group, for that reason.
+        node: the node's id, and all that it has.
+        keeps_infeasible: whether groups that can never be reserved wait, for a cluster that grows.
+
+    Attributes:
+        leasing: where bundles are reserved.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[m.ProcessId, m._Message], None],
+        lasts: Callable[[m.ProcessId], bool],
+        end_actors: Callable[[m.GroupId, str], None],
+        node: tuple[bytes, Demand],
+        keeps_infeasible: bool,
+    ) -> None:
+        self._tell, self._lasts, self._end_actors, self._node = tell, lasts, end_actors, node
+        self._keeps_infeasible = keeps_infeasible
+        self._groups: dict[m.GroupId, Group] = {}
+        self.leasing: Leasing  # each needs the other
+        self.handlers: dict[type, Callable[..., None]] = {
+            m.CreateGroup: self._on_create,
+            m.WatchGroup: self._on_watch,
+            m.GroupReserved: self._on_reserved,
+            m.RemoveGroup: lambda process, message: self._remove(message.group, "it was removed"),
+            m.AskGroups: lambda process, message: tell(
+                process, m.Groups([self._info(g) for g in self._groups.values()])
+            ),
+        }
+
+    def _on_create(self, process: m.ProcessId, message: m.CreateGroup) -> None:
+        if message.name and any(g.name == message.name and g.state != "REMOVED" for g in self._groups.values()):
+            refusal = f"a placement group named {message.name!r} exists. Use get_placement_group, or another name"
+            self._tell(process, m.GroupCreated(refusal))
+            return
+        creator = process if not message.detached and self._lasts(process) else None
+        group = Group(message.group, message.name, message.strategy, message.bundles, creator)
+        if place(group.bundles, group.strategy, [Capacity(self._node[1])]) is None:
+            wanted = ", ".join(str(in_amounts(bundle)) for bundle in group.bundles)
+            group.reason = (
+                f"{group} can never be reserved on 1 node: {group.strategy} of {wanted}; the node has "
+                f"{in_amounts(self._node[1])}. Ask for less, or start the runtime with more"
+            )
+        else:
+            self.leasing.want_group(group.id, dict(enumerate(group.bundles)))
+        if not group.reason or self._keeps_infeasible:
+            self._groups[group.id] = group
+        self._tell(process, m.GroupCreated(group.reason, infeasible=bool(group.reason)))
+        self.leasing.grant()
+
+    def _on_reserved(self, process: m.ProcessId, message: m.GroupReserved) -> None:
+        group = self._groups[message.group]
+        group.state = "CREATED"
+        self._show(group)
+
+    def _on_watch(self, process: m.ProcessId, message: m.WatchGroup) -> None:
+        group = self._groups.get(message.group)
+        if group is None:
+            self._tell(process, m.GroupState(message.group, "REMOVED", "the placement group is gone"))
+            return
+        group.watchers.add(process)
+        if group.state != "PENDING":
+            self._tell(process, m.GroupState(group.id, group.state, group.reason))
+
+    def _show(self, group: Group) -> None:
+        for watcher in group.watchers:
+            self._tell(watcher, m.GroupState(group.id, group.state, group.reason))
+
+    def _remove(self, group_id: m.GroupId, why: str) -> None:
+        group = self._groups.get(group_id)
+        if group is None or group.state == "REMOVED":
+            return
+        group.state, group.reason = "REMOVED", f"{group} is gone: {why}"
+        removed = [other.id for other in self._groups.values() if other.state == "REMOVED"]
+        for other in removed[:-_MOST_REMOVED]:
+            del self._groups[other]
+        self._show(group)  # first: whoever has tasks there is to know why their workers die
+        self._end_actors(group.id, group.reason)
+        self.leasing.drop_group(group.id)
+        self.leasing.grant()
+
+    def process_died(self, process: m.ProcessId, reason: str) -> None:
+        """A process is gone, and with it the groups that it made for itself."""
+        for group in list(self._groups.values()):
+            group.watchers.discard(process)
+            if group.creator == process:
+                self._remove(group.id, f"the process that created it is gone: {reason}")
+
+    def describe(self) -> list[GroupReport]:
+        """Return all groups."""
+        return [
+            GroupReport(g.id, g.name, g.strategy, g.state, list(map(in_amounts, g.bundles)), g.reason)
+            for g in self._groups.values()
+        ]
+
+    def _info(self, group: Group) -> m.GroupInfo:
+        nodes = [self._node[0]] * len(group.bundles) if group.state == "CREATED" else []
+        return m.GroupInfo(
+            group.id, group.name, group.strategy, group.state, group.bundles, nodes, group.creator or b"", group.reason
+        )

@@ -1,0 +1,272 @@
+"""A node's workers on loan: who gets one for tasks or as an actor, and which idle ones are kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ...exceptions import RuntimeEnvSetupError
+from ...failure import pack_error
+from ...introspection.reports import RequestReport
+from ...resources import UNIT, Demand, in_amounts
+from ..protocol import messages as m
+from .pool import Process
+from .scheduler import GrantGroup, Lease, Scheduler
+from .workers import Workers
+
+Tell = Callable[[m.ProcessId, m._Message], None]
+
+# How often, in seconds, those that wait grow older.
+_PASS_SECONDS = 0.1
+
+
+class Leasing:
+    """Does what the scheduler decides.
+
+    Args:
+        scheduler: the node's resources.
+        workers: its processes.
+        tell: sends a message to a process.
+        announce: has what happened to an actor's process handled as if that process had said it.
+        call_later: has something done after so many seconds.
+        gpus: the ids of the node's GPUs.
+        lives: whether a process, of any node, lives.
+    """
+
+    def __init__(  # noqa: PLR0917  # the node's parts, put together once
+        self,
+        scheduler: Scheduler,
+        workers: Workers,
+        tell: Tell,
+        announce: Tell,
+        call_later: Callable[[float, Callable[[], None]], None],
+        gpus: list[str],
+        lives: Callable[[m.ProcessId], bool],
+    ) -> None:
+        self._scheduler, self._workers, self._tell = scheduler, workers, tell
+        self._announce, self._call_later, self._gpus, self._lives = announce, call_later, gpus, lives
+        self._actors: dict[m.ActorKey, m.ActorWanted] = {}
+        self._seconds = 1.0  # until we know better
+        self._most_idle = max(1, scheduler.total["CPU"] // UNIT)
+        self._idle: list[Process] = []
+        self._kinds: dict[tuple[m.ProcessId, int], m.WantLeases] = {}
+        self._stopped = False
+        self._passing = False
+        self.handlers: dict[type, Callable[..., None]] = {
+            m.WantLeases: self._on_want_leases,
+            m.ReturnLease: self._on_return_lease,
+            m.KillWorker: self._on_kill_worker,
+            m.Blocked: lambda process, message: self._set_blocked(process, True),
+            m.Unblocked: lambda process, message: self._set_blocked(process, False),
+        }
+
+    def stop(self) -> None:
+        """Make no more processes: the node ends."""
+        self._stopped = True
+
+    def grant(self) -> None:
+        """Give out what has become free."""
+        if self._stopped:
+            return
+        for grant in self._scheduler.grant(most=self._workers.room):
+            if isinstance(grant, GrantGroup):
+                self._announce(b"", m.GroupReserved(grant.group))
+            elif isinstance(grant.key, bytes):
+                wanted = self._actors.pop(grant.key)
+                worker = self._workers.fork(wanted.class_name, wanted.environment)
+                worker.actor, worker.job = wanted, wanted.job
+                worker.lend(grant, wanted.retriable)
+                self._announce(worker.id, m.ActorGranted(grant.key))
+            else:
+                self._lend(grant)
+        if self._scheduler.waits and not self._passing:
+            self._passing = True
+            self._call_later(_PASS_SECONDS, self._pass_by)
+
+    def _pass_by(self) -> None:
+        """Let those that still wait grow older, and call back what the oldest ones need."""
+        self._passing = False
+        recalled = self._scheduler.pass_by()
+        for worker in self._workers.processes.values() if recalled else ():
+            if worker.lease in recalled:
+                self._tell(worker.lease.asker, m.Recall(worker.id))
+        self.grant()
+
+    # Tasks ------------------------------------------------------------------------------------------------------
+
+    def _on_want_leases(self, process: m.ProcessId, message: m.WantLeases) -> None:
+        self._kinds[process, message.key] = message
+        self._scheduler.want(process, message.key, message.demand, message.count, message.placement)
+        self.grant()
+
+    def _lend(self, lease: Lease) -> None:
+        assert isinstance(lease.key, int)
+        lease.since = time.monotonic()
+        kind = self._kinds[lease.asker, lease.key]
+        wanted = (kind.environment, kind.job)
+        fits = [worker for worker in self._idle if (worker.environment, worker.job) == wanted]
+        if fits and not lease.gpus:
+            worker = fits[-1]
+            self._idle.remove(worker)
+            worker.lend(lease, kind.retriable)
+            self.begin(worker)
+        else:
+            worker = self._workers.fork("worker", kind.environment)
+            worker.job = kind.job
+            worker.lend(lease, kind.retriable)
+
+    def begin(self, worker: Process) -> None:
+        """A worker is up: tell whom it is for."""
+        if worker.actor is not None:
+            self._announce(worker.id, m.ActorUp(worker.actor.actor, self._gpus_of(worker)))
+        elif worker.lease is None:
+            return
+        elif self._lives(worker.lease.asker):
+            assert isinstance(worker.lease.key, int)
+            self._tell(worker.lease.asker, m.Leased(worker.lease.key, worker.id, self._gpus_of(worker)))
+        else:
+            self._end(worker)
+
+    def _gpus_of(self, worker: Process) -> list[str]:
+        return [] if worker.lease is None else [self._gpus[index] for index in worker.lease.gpus]
+
+    def _leased_to(self, process: m.ProcessId, worker_id: m.ProcessId) -> Process | None:
+        worker = self._workers.processes.get(worker_id)
+        return worker if worker is not None and worker.lease is not None and worker.lease.asker == process else None
+
+    def _on_return_lease(self, process: m.ProcessId, message: m.ReturnLease) -> None:
+        worker = self._leased_to(process, message.worker)
+        if worker is not None:
+            self._end(worker, message.reusable)
+
+    def _on_kill_worker(self, process: m.ProcessId, message: m.KillWorker) -> None:
+        worker = self._leased_to(process, message.worker)
+        if worker is not None:
+            worker.kill()
+
+    def _end(self, worker: Process, reusable: bool = True) -> None:
+        lease, worker.lease = worker.lease, None
+        assert lease is not None
+        self._seconds += 0.3 * (time.monotonic() - lease.since - self._seconds)
+        self._scheduler.release(lease)
+        self._idle.append(worker)
+        # CUDA keeps to the devices that it saw first, and a worker that idles must not keep a device's memory.
+        if lease.gpus or not reusable:
+            self._dismiss(self._idle.pop())
+        elif len(self._idle) > self._most_idle:
+            self._dismiss(self._idle.pop(0))
+        self.grant()
+
+    def _dismiss(self, worker: Process) -> None:
+        worker.ended = True
+        self._tell(worker.id, m.Exit())
+
+    def dismiss_idle(self) -> None:
+        """Let idle workers go: new ones will be better."""
+        for worker in self._idle:
+            self._dismiss(worker)
+        self._idle.clear()
+
+    def _set_blocked(self, process_id: m.ProcessId, blocked: bool) -> None:
+        process = self._workers.processes[process_id]
+        if process.lease is not None and process.actor is None:
+            self._scheduler.set_blocked(process.lease, blocked)
+            if blocked:
+                self.grant()
+
+    def ended(self, process: Process, reason: str) -> None:
+        """A process of this node is gone: what it held is free."""
+        if process in self._idle:
+            self._idle.remove(process)
+        lease, process.lease = process.lease, None
+        if process.actor is not None and process.setup_failed:
+            error = RuntimeEnvSetupError(f"actor {process.title} cannot start in its runtime_env: {reason}")
+            self._announce(process.id, m.Constructed(process.actor.actor, pack_error(error)))
+        if lease is not None:
+            self._scheduler.release(lease)
+            if isinstance(lease.key, int) and process.setup_failed:
+                self._scheduler.want(lease.asker, lease.key, lease.demand, 0)
+                self._tell(lease.asker, m.EnvironmentFailed(lease.key, reason))
+            elif isinstance(lease.key, int) and not (process.registered or process.ended) and self._lives(lease.asker):
+                self._scheduler.want_again(lease)  # its asker was never told of it, and waits for it
+
+    def asker_died(self, asker: m.ProcessId) -> None:
+        """A process, of any node, is gone: what it asked for nobody wants."""
+        self._scheduler.forget(asker)
+        self._kinds = {key: kind for key, kind in self._kinds.items() if key[0] != asker}
+        for worker in self._workers.processes.values():
+            if worker.lease is not None and worker.lease.asker == asker and worker.actor is None:
+                worker.kill()  # what it runs, nobody waits for any more
+
+    # Actors -----------------------------------------------------------------------------------------------------
+
+    def want_actor(self, wanted: m.ActorWanted) -> None:
+        """An actor is to be started as soon as it can have its resources; see `grant`."""
+        self._actors[wanted.actor] = wanted
+        self._scheduler.want_actor(wanted.owner, wanted.actor, wanted.demand, wanted.placement)
+
+    def forget_actor(self, actor: m.ActorKey) -> None:
+        """An actor is not to be started after all."""
+        self._actors.pop(actor, None)
+        self._scheduler.forget_actor(actor)
+
+    # Placement groups -------------------------------------------------------------------------------------------
+
+    def want_group(self, group: m.GroupId, bundles: dict[int, Demand]) -> None:
+        """A placement group is to have these bundles reserved here, all of them at once; see `grant`."""
+        self._scheduler.want_group(group, bundles)
+
+    def drop_group(self, group: m.GroupId) -> None:
+        """A placement group is removed: kill what runs in it."""
+        leases = self._scheduler.drop_group(group)
+        for worker in self._workers.processes.values():
+            if worker.lease in leases:
+                worker.kill()
+
+    # Other nodes ------------------------------------------------------------------------------------------------
+
+    def leave_work(self, leaves_work: bool) -> None:
+        """Have what asks for nothing run on another node, or here again."""
+        self._scheduler.leaves_work = leaves_work
+        self.grant()
+
+    def load(self, seen: int) -> m.NodeLoad:
+        """Return what the head is to know."""
+        wishes = []
+        for asker, key, count in self._scheduler.wishes():
+            wanted = self._actors[key] if isinstance(key, bytes) else self._kinds[asker, key]
+            inputs = wanted.inputs if isinstance(wanted, m.WantLeases) else {}
+            in_group = wanted.placement is not None
+            payload = bytes(m.encode(wanted)[4:])
+            wishes.append(m.Wish(asker, key, wanted.demand, count, inputs, in_group, payload))
+        return m.NodeLoad(self._scheduler.available(), wishes, self._seconds, seen)
+
+    def place(self, wish: m.Wish) -> None:
+        """Grant, as soon as can be, what another node had no room for."""
+        request = m.decode(wish.request)
+        if isinstance(request, m.ActorWanted):
+            self.want_actor(request)
+        elif isinstance(request, m.WantLeases):
+            self._kinds[wish.asker, request.key] = request
+            self._scheduler.want_more(wish.asker, request.key, request.demand, request.placement)
+        self.grant()
+
+    def placed(self, asker: m.ProcessId, key: int | m.ActorKey) -> None:
+        """Another node has taken over one of what was asked for here."""
+        self._scheduler.withdraw(asker, key)
+        if isinstance(key, bytes):
+            self._actors.pop(key, None)
+
+    # Explaining -------------------------------------------------------------------------------------------------
+
+    def describe(self) -> tuple[dict[str, float], dict[str, float], list[RequestReport]]:
+        """Return what the node has, what of it is in use, and who waits for it, in the order of the queue."""
+        total, available = self._scheduler.total, self._scheduler.available()
+        used = {name: units - available[name] for name, units in total.items()}
+        requests = [
+            RequestReport(
+                request.asker, request.actor or b"", in_amounts(request.demand), request.count, request.reason
+            )
+            for request in self._scheduler.waiting()
+        ]
+        return in_amounts(total), in_amounts(used), requests

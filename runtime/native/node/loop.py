@@ -1,0 +1,53 @@
+"""The node's loop: one epoll set, what to do when a descriptor can be read, and when a time has come."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from ..protocol.connection import Connection
+
+
+class Loop:
+    """Descriptors and their readers; timers."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], object]] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_ids = itertools.count()
+
+    def watch(self, fd: int, reader: Callable[[], object]) -> None:
+        """Call `reader()` when the descriptor can be read."""
+        self._readers[fd] = reader
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching."""
+        if self._readers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def wait_for_room(self, connection: Connection | socket.socket, wanted: bool) -> None:
+        """Have a connection's reader called also when its socket has room to write, or no longer."""
+        if connection.fileno() in self._readers:
+            self._epoll.modify(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call `action()` once so many seconds have passed."""
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._timer_ids), action))
+
+    def poll(self, timeout: float | None) -> None:
+        """Wait for something to read, at most `timeout` seconds or until a timer is due, and have it done."""
+        if self._timers:
+            until = max(0.0, self._timers[0][0] - time.monotonic())
+            timeout = until if timeout is None else min(timeout, until)
+        for fd, _ in self._epoll.poll(timeout):
+            reader = self._readers.get(fd)
+            if reader is not None:
+                reader()
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()

@@ -1,0 +1,391 @@
+"""The node's daemon: one per machine. It makes workers, lends them out, keeps actors and names, reports deaths.
+
+    driver ─┬─ workers (tasks, actors)         directly, not through here
+            └─ node ─── fork server ─── workers
+                 │
+                 Leasing (resources, leases)   Control (actors, names, published values)   arenas' descriptors
+
+One thread, one loop. It ends with its last driver, however that one ended, and all that it started ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from ...exceptions import OutOfMemoryError
+from ...failure import pack_error
+from ...introspection.reports import EVENTS_KEPT, Event, NodeReport
+from ...introspection.story_events import DIED, UP
+from ...resources import UNIT
+from ..protocol import messages as m
+from ..protocol.connection import Connection, accept, listen
+from ..protocol.wire import PROCESS_BYTES, node_of
+from .balance import Balance
+from .cluster import Cluster
+from .control import Control
+from .groups import Groups
+from .leasing import Leasing
+from .loop import Loop
+from .metrics_server import MetricsServer
+from .node_reports import NodeReports, describe_worker
+from .output import Audience
+from .pool import Process
+from .scheduler import Scheduler
+from .session import SessionFolder, logs_of
+from .storage import Storage
+from .transport import Secrets, connect, serve
+from .workers import Workers
+
+_LAST_WORDS_SECONDS = 0.5
+# What other nodes take over from the head's settings.
+_SHARED_SETTINGS = ("sys_path", "preload", "max_lineage_bytes", "infeasible")
+# What is asked, or is about something that another process may have announced just before it told the asker: these are
+# looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing.
+_QUESTIONS = (
+    *(m.NewArena, m.ReserveName, m.FindActor, m.ListNames, m.Lookup),
+    *(m.AskResources, m.WatchActor, m.CreateGroup, m.WatchGroup, m.AskGroups),
+)
+
+
+class Node:
+    """All state of the daemon, and what it does about each message."""
+
+    def __init__(self, settings: dict[str, Any], folder: SessionFolder, fork_server: Process) -> None:
+        self._settings, self._folder, resources = settings, folder, settings["resources"]
+        self._loop = Loop()
+        self._listener = listen(settings["session"], None)
+        self._loop.watch(self._listener.fileno(), self._accept)
+        self._workers = Workers(
+            self._loop,
+            fork_server,
+            logs_of(folder.folder),
+            self._on_exit,
+            self._stop,
+            memory_usage_threshold=settings["memory_usage_threshold"],
+        )
+        self.info = m.NodeInfo(self._workers.prefix, socket.gethostname(), os.getpid(), resources)
+        self.cluster = Cluster(self.info, self._loop, self._receive, self._tell_here, self._on_death_elsewhere)
+        self._workers.on_new = self.cluster.process_made
+        self._processes = self._workers.processes
+        self.running = True
+        self._questions: list[Callable[[], None]] = []
+        self._control = control = Control(self.cluster.tell, self._end_process, self._questions_later)
+        scheduler = Scheduler(resources, idle_slots=4 * max(1, resources["CPU"] // UNIT))
+        tell, call_later, gpus = self.cluster.tell, self._loop.call_later, settings["gpus"]
+        self._leasing = Leasing(scheduler, self._workers, tell, self._handle, call_later, gpus, self._lives)
+        self._balance = Balance(self.cluster, self._leasing)
+        self.cluster.changed = self._on_nodes_changed
+        control.balance = self._balance
+        node = (self.info.id, resources)
+        self._groups = Groups(tell, self._is_creator, control.end_actors, node, settings["infeasible"] == "wait")
+        self._groups.leasing = self._leasing
+        self._started, self._deaths = time.monotonic(), 0
+        self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._storage = Storage(
+            settings["store_memory"], self._processes, tell, self._loop, self._workers.held, self._lives
+        )
+        self._reports = reports = NodeReports(self._loop, self._processes, self._describe)
+        port = settings["metrics_port"]
+        self._metrics = None if port is None else MetricsServer(self._loop, port, reports.scrape)
+        self._handlers = self._all_handlers()
+        at_head = {*control.handlers, *self._groups.handlers, *self._balance.at_head}
+        self.cluster.at_head = at_head | {m.Preload, m.AskState}
+        self._reports.ask_others = self.cluster.spread
+
+    def _all_handlers(self) -> dict[type, Callable[[m.ProcessId, Any], None]]:
+        return {
+            **self._leasing.handlers,
+            **self._control.handlers,
+            **self._groups.handlers,
+            **self._storage.handlers,
+            **self.cluster.handlers,
+            **self._balance.handlers,
+            m.EndProcess: lambda node, message: self._end_process(message.process, message.gracefully),
+            m.Output: lambda node, message: self._workers.relay.show(message),
+            m.AskState: self._on_ask_state,
+            m.State: self._reports.on_state,
+            m.StateReport: self._reports.on_report,
+            m.Label: self._on_label,
+            m.Preload: self._on_preload,
+            m.Shutdown: lambda process, message: self._stop(),
+        }
+
+    # Loop and connections ---------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until the last driver is gone."""
+        while self.running:
+            questions, self._questions = self._questions, []
+            self._loop.poll(0 if questions else None)
+            for answer in questions:
+                answer()
+            self._balance.settle()
+        self._end_all()
+
+    def _questions_later(self, question: Callable[[], None]) -> None:
+        self._questions.append(question)
+
+    def _accept(self) -> None:
+        sock = accept(self._listener)
+        if sock is not None:
+            connection = Connection(sock, self._loop.wait_for_room)
+            self._loop.watch(connection.fileno(), lambda: self._read(connection))
+
+    def _read(self, connection: Connection) -> None:
+        if connection.blocked:
+            connection.flush()
+            self._resume_output(connection)
+        try:
+            messages = connection.receive_with_fds()
+        except msgspec.MsgspecError:
+            if connection.peer is not None:
+                raise
+            messages = None  # an observer of another version must not end the node
+        if messages is None:
+            self._on_hang_up(connection)
+            return
+        for message in messages:
+            if isinstance(message, m.Register):
+                self._on_register(connection, message)
+            else:
+                process = self._processes.get(connection.peer or b"")
+                if process is None:
+                    if isinstance(message, m.AskState):  # an observer, which is none of our processes
+                        self._reports.answer(connection.send, message)
+                    continue
+                self._receive(process.id, message)
+
+    def _resume_output(self, connection: Connection) -> None:
+        process = self._processes.get(connection.peer or b"")
+        if process is not None and process.audience is not None:
+            process.audience.resume()
+
+    def _receive(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
+        if type(message) in _QUESTIONS:
+            self._questions.append(partial(self._handle, sender, message))
+        else:
+            self._handle(sender, message)
+
+    def _handle(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
+        """Do what a process or another node says, or have that node do it which can."""
+        node = self.cluster.place_of(message) if len(sender) == PROCESS_BYTES else self.info.id
+        if node == self.info.id:
+            self._handlers[type(message)](sender, message)
+        else:
+            self.cluster.send(node, sender, message)
+
+    def _tell_here(self, process_id: m.ProcessId, message: m._Message) -> bool:
+        process = self._processes.get(process_id)
+        if process is not None and process.connection is not None:
+            process.connection.send(message)
+        return process is not None  # one that is dying: its death will be told
+
+    def _lives(self, process: m.ProcessId) -> bool:
+        return process in self._processes if node_of(process) == self.info.id else self.cluster.lives(process)
+
+    def _on_hang_up(self, connection: Connection) -> None:
+        self._loop.unwatch(connection.fileno())
+        connection.close()
+        process = self._processes.get(connection.peer or b"")
+        if process is None:
+            return
+        process.connection = None
+        if process.driver:
+            self._on_death(process, f"driver process {process.pid} has ended")
+            if not any(other.driver for other in self._processes.values()):
+                self._stop()
+        elif not process.ended:
+            # A worker without a connection is no use; its death, reported by the fork server, does the rest.
+            process.signal(signal.SIGKILL)
+
+    def _on_register(self, connection: Connection, message: m.Register) -> None:
+        if message.process is None:
+            process = self._workers.new("driver")
+            self._workers.driver_came(process, message.pid)
+            process.job = m.Job(process.id, message.namespace)
+            if message.log_to_driver:
+                process.audience = Audience(connection, logs_of(self._folder.folder))
+        else:
+            known = self._processes.get(message.process)
+            if known is None:  # it was killed so soon that its death was reported before this was read
+                self._loop.unwatch(connection.fileno())
+                connection.close()
+                return
+            process = known
+            self._workers.came_up(process, message.pid)
+        connection.peer, process.connection = process.id, connection
+        settings = self._settings
+        welcome = m.Registered(
+            process.id,
+            process.index,
+            os.getpid(),
+            list(self.cluster.nodes.values()),
+            settings["infeasible"],
+            self._folder.folder,
+            settings["max_lineage_bytes"],
+            settings["spill_directory"],
+            settings["store_memory"],
+            process.job,
+        )
+        connection.send(welcome, (os.dup(self._workers.board_fd),))
+        self._events.append((time.monotonic(), UP, process.id, (process.pid, process.title)))
+        self._storage.joined(process.id)
+        self._leasing.begin(process)
+
+    # Workers ----------------------------------------------------------------------------------------------------
+
+    def _on_exit(self, process: Process, reason: str) -> None:
+        connection = process.connection
+        if connection is not None:
+            while messages := connection.receive_with_fds():  # what it said last counts
+                for message in messages:
+                    self._handle(process.id, message)
+            self._loop.unwatch(connection.fileno())
+            connection.close()
+        self._on_death(process, reason)
+
+    def _on_death(self, process: Process, reason: str) -> None:
+        self._deaths += not process.driver and not process.ended
+        self._events.append((time.monotonic(), DIED, process.id, reason))
+        self._workers.forget(process)
+        death = m.ProcessDied(process.id, reason, process.starved is not None)
+        self._leasing.ended(process, reason)
+        self._mourn(death)
+        self._storage.process_died(process)
+        self.cluster.process_died(death)
+        self._reports.died(process.id)
+
+    def _on_death_elsewhere(self, death: m.ProcessDied) -> None:
+        self._mourn(death)
+        self._storage.owner_died(death.process)
+
+    def _mourn(self, death: m.ProcessDied) -> None:
+        """A process of any node is gone."""
+        self._leasing.asker_died(death.process)
+        for other in self._processes:
+            self._tell_here(other, death)
+        failure = pack_error(OutOfMemoryError(death.reason)) if death.out_of_memory else None
+        self._control.process_died(death.process, death.reason, failure)
+        self._groups.process_died(death.process, death.reason)
+
+    def _is_creator(self, process_id: m.ProcessId) -> bool:
+        """Return whether what a process creates is its own: a driver's or an actor's, and not that of some task."""
+        process = self._processes.get(process_id)
+        return process is None or process.driver or process.actor is not None
+
+    def _end_process(self, process_id: m.ProcessId, gracefully: bool) -> None:
+        if node_of(process_id) != self.info.id:
+            self.cluster.send(node_of(process_id), self.info.id, m.EndProcess(process_id, gracefully))
+            return
+        process = self._processes.get(process_id)
+        if process is None:
+            return
+        if gracefully:
+            process.ended = True
+            self._tell_here(process_id, m.Exit())
+        else:
+            process.kill()
+
+    def _on_label(self, process: m.ProcessId, message: m.Label) -> None:
+        self._processes[process].label = message.text
+
+    def _on_preload(self, sender: m.ProcessId | m.NodeId, message: m.Preload) -> None:
+        self.cluster.spread(message)
+        self._workers.preload(message)
+        self._leasing.dismiss_idle()  # they were forked without these modules
+
+    # Other nodes ------------------------------------------------------------------------------------------------
+
+    def connect(self, settings: dict[str, Any]) -> None:
+        """Join a cluster, or let others join this one, as the settings say.
+
+        Raises:
+            InputError: it is refused.
+            NodeDiedError: there is no head.
+        """
+        secrets = msgspec.convert(settings.get("secrets", {"token": ""}), Secrets)
+        cluster = self.cluster
+        if "join" in settings:
+            welcome = cluster.join(connect(settings["join"], secrets))
+            self._workers.work_for(cluster.tell_head)
+            self._settings |= welcome.settings
+            self._workers.preload(m.Preload(self._settings["preload"], self._settings["sys_path"]))
+            print(f"shoal: node {self.info.id.hex()} has joined {settings['join']}", file=sys.stderr)
+        elif settings["listen"] is not None:
+            target = cluster.open(settings["session"])
+            cluster.address, self._server = serve(settings["listen"], secrets, target)
+            cluster.welcome = m.Welcome([], cluster.address, {name: settings[name] for name in _SHARED_SETTINGS})
+
+    def _on_nodes_changed(self, message: m.NodeJoined | m.NodeDied) -> None:
+        for process in self._processes:
+            self._tell_here(process, message)
+        self._balance.changed(message)
+        if isinstance(message, m.NodeJoined):
+            return
+        self._reports.died(message.node)
+        if message.node == self.cluster.head:
+            print(f"shoal: {message.reason}; so this node ends", file=sys.stderr)
+            self._stop()
+
+    # Introspection ----------------------------------------------------------------------------------------------
+
+    def _on_ask_state(self, sender: m.ProcessId | m.NodeId, message: m.AskState) -> None:
+        asks = partial(self.cluster.tell, sender) if len(sender) == PROCESS_BYTES else self.cluster.tell_head
+        self._reports.answer(asks, message)
+
+    def _describe(self, sections: list[str]) -> NodeReport:
+        total, used, requests = self._leasing.describe()
+        return NodeReport(
+            self._workers.prefix,
+            self._settings["session"],
+            os.getpid(),
+            socket.gethostname(),
+            self._started,
+            total,
+            used,
+            worker_deaths=self._deaths,
+            metrics_address="" if self._metrics is None else self._metrics.address,
+            metrics=self._reports.retired.metrics,
+            workers=[describe_worker(process) for process in self._processes.values()],
+            actors=self._control.describe(),
+            requests=requests,
+            groups=self._groups.describe(),
+            logs=logs_of(self._folder.folder),
+            events=[*self._events, *self._control.events] if "events" in sections else [],
+        )
+
+    # The end ----------------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        self.running = False
+        self._leasing.stop()
+
+    def _end_all(self) -> None:
+        """Kill the workers, pass on what they printed last, and leave."""
+        self._workers.kill_all()
+        self.cluster.end()
+        self._poll_while(lambda: self._printing() or (self.cluster.is_head and self.cluster.ending()))
+        self.cluster.hang_up()
+        self._poll_while(self.cluster.ending)
+        for process in self._processes.values():
+            if process.audience is not None and process.connection is not None:
+                process.audience.finish(time.monotonic, _LAST_WORDS_SECONDS)
+        self._folder.close()
+
+    def _printing(self) -> bool:
+        return any(process.pipes for process in self._processes.values())
+
+    def _poll_while(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _LAST_WORDS_SECONDS
+        while condition() and time.monotonic() < deadline:
+            self._loop.poll(0.05)

@@ -1,0 +1,163 @@
+"""The node's side of introspection: it asks its processes, waits for their answers a moment, and adds what it knows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ...introspection.reports import NodeReport, ProcessReport, WorkerReport
+from ...resources import in_amounts
+from ..protocol import messages as m
+from ..protocol.wire import PROCESS_BYTES
+from .loop import Loop
+from .node_metrics import Retired, scraped
+from .pool import Process
+
+_SCRAPE_SECONDS = 1.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+Collected = Callable[[list[bytes], list[m.ProcessId], list[m.State]], None]
+
+
+@dataclass
+class _Question:
+    awaited: set[m.ProcessId | m.NodeId]
+    then: Collected
+    reports: list[bytes] = field(default_factory=list)
+    others: list[m.State] = field(default_factory=list)
+
+
+class NodeReports:
+    """Collects the reports of all processes of the node.
+
+    Args:
+        loop: for the time limit.
+        processes: those that live.
+        describe: returns the node's own report, with these sections.
+
+    Attributes:
+        retired: what processes that are gone had counted.
+        ask_others: for the head: has other nodes asked, and returns which they are.
+    """
+
+    def __init__(
+        self, loop: Loop, processes: dict[bytes, Process], describe: Callable[[list[str]], NodeReport]
+    ) -> None:
+        self._loop, self._processes, self._describe = loop, processes, describe
+        self.ask_others: Callable[[m.AskState], Iterable[m.NodeId]] = lambda message: ()
+        self._questions: dict[int, _Question] = {}
+        self.retired = Retired()
+        self._numbers = 0
+
+    def answer(self, send: Callable[[m.State], object], message: m.AskState) -> None:
+        """Send the state to whoever asked: a process, the head, or an observer."""
+
+        def collected(reports: list[bytes], silent: list[m.ProcessId], others: list[m.State]) -> None:
+            own = msgspec.msgpack.encode(self._describe(message.sections))
+            send(m.State(message.question, own, reports, silent, others))
+
+        self.collect(message.sections, message.limit, message.seconds, collected, self.ask_others)
+
+    def scrape(self, send: Callable[[str], None]) -> None:
+        """Have the text for Prometheus sent, once all processes have answered."""
+        sections = ["metrics"]
+
+        def collected(reports: list[bytes], silent: list[m.ProcessId], others: list[m.State]) -> None:
+            send(scraped(self._describe(sections), reports, silent))
+
+        self.collect(sections, 1, _SCRAPE_SECONDS, collected)
+
+    def collect(
+        self,
+        sections: list[str],
+        limit: int,
+        seconds: float,
+        then: Collected,
+        ask_others: Callable[[m.AskState], Iterable[m.NodeId]] = lambda message: (),
+    ) -> None:
+        """Ask all processes and nodes; call `then(reports, silent, others)` when all have answered or time is over."""
+        self._numbers += 1
+        number = self._numbers
+        asked = {process.id for process in self._processes.values() if process.connection is not None}
+        others = ask_others(m.AskState(number, sections, limit, seconds))
+        self._questions[number] = _Question(asked.union(others), then)
+        for process_id in asked:
+            connection = self._processes[process_id].connection
+            assert connection is not None
+            connection.send(m.ReportState(number, sections, limit))
+        if self._questions[number].awaited:
+            self._loop.call_later(seconds, lambda: self._close(number))
+        else:
+            self._close(number)
+
+    def on_report(self, process: m.ProcessId, message: m.StateReport) -> None:
+        """Event: a process has answered."""
+        if message.metrics:
+            self.retired.note(msgspec.msgpack.decode(message.payload, type=ProcessReport))
+        question = self._questions.get(message.question)
+        if question is not None and process in question.awaited:  # else it is too late
+            question.reports.append(message.payload)
+            self._no_longer(message.question, question, process)
+
+    def on_state(self, node: m.NodeId, message: m.State) -> None:
+        """Event: another node has answered."""
+        question = self._questions.get(message.question)
+        if question is not None and node in question.awaited:
+            question.others.append(message)
+            self._no_longer(message.question, question, node)
+
+    def died(self, process: m.ProcessId | m.NodeId) -> None:
+        """Event: a process or node is gone, and will not answer."""
+        self.retired.process_died(process)
+        for number, question in list(self._questions.items()):
+            self._no_longer(number, question, process)
+
+    def _no_longer(self, number: int, question: _Question, process: m.ProcessId | m.NodeId) -> None:
+        question.awaited.discard(process)
+        if not question.awaited:
+            self._close(number)
+
+    def _close(self, number: int) -> None:
+        question = self._questions.pop(number, None)
+        if question is not None:
+            silent = sorted(process for process in question.awaited if len(process) == PROCESS_BYTES)
+            question.then(question.reports, silent, question.others)
+
+
+def describe_worker(process: Process) -> WorkerReport:
+    """Return what a node knows of one of its processes."""
+    cpu_seconds, started, memory = usage_of(process.pid)
+    lease = process.lease
+    return WorkerReport(
+        process.id,
+        process.pid,
+        process.title,
+        process.driver,
+        process.driver or process.registered,
+        in_amounts(lease.held()) if lease is not None else {},
+        process.actor.actor if process.actor is not None else b"",
+        lease.asker if lease is not None else b"",
+        lease is not None and lease.blocked,
+        process.ended,
+        cpu_seconds,
+        started,
+        memory,
+        sum(os.fstat(fd).st_blocks * 512 for fd in process.arenas),
+    )
+
+
+def usage_of(pid: int) -> tuple[float, float, int]:
+    """Return a process's CPU seconds, its start (monotonic seconds) and its resident bytes; zeros if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0, 0.0, 0
+    # The kernel counts starts from boot, sleep included; monotonic time leaves sleep out.
+    asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[19]) / _TICKS - asleep, int(fields[21]) * _PAGE

@@ -1,0 +1,178 @@
+"""The node's side of the object store: arenas' descriptors, budgets, what moves to disk, who holds what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..protocol import messages as m
+from ..store.arena import read_block
+from .capacity import AskSpill, AskTrim, CallMe, Capacity, Grant, Refuse
+from .dead_arenas import DeadArenas
+from .loop import Loop
+from .pool import Process
+
+
+class Storage:
+    """Does what `Capacity` asks for.
+
+    Args:
+        total: bytes of memory that the store may use.
+        processes: those that live.
+        tell: sends a message to a process, if it lives.
+        loop: the node's loop.
+        held: arena and offset of all blocks that are viewed.
+        lives: whether a process, of any node, lives.
+    """
+
+    def __init__(  # noqa: PLR0917  # the node's parts, put together once
+        self,
+        total: int,
+        processes: dict[m.ProcessId, Process],
+        tell: Callable[[m.ProcessId, m._Message], None],
+        loop: Loop,
+        held: Callable[[], set[tuple[int, int]]],
+        lives: Callable[[m.ProcessId], bool],
+    ) -> None:
+        self._processes, self._tell, self._loop, self._lives = processes, tell, loop, lives
+        self._capacity = Capacity(total)
+        self._dead = DeadArenas(held)
+        self._holdings: dict[m.ProcessId, m.Holdings] = {}
+        self._trouble = ""
+        self.handlers: dict[type, Callable[..., None]] = {
+            m.NewArena: self._on_new_arena,
+            m.ReadBlock: self._on_read_block,
+            m.Free: self._on_free,
+            m.StillNeeded: self._on_still_needed,
+            m.WantMemory: self._on_want_memory,
+            m.Trimmed: self._on_trimmed,
+            m.MemoryReturned: self._on_returned,
+            m.Spilled: self._on_spilled,
+        }
+
+    def joined(self, process: m.ProcessId) -> None:
+        """A process has registered."""
+        self._capacity.joined(process)
+
+    def process_died(self, process: Process) -> None:
+        """A process is gone; what it made for the living stays."""
+        self._holdings.pop(process.id, None)
+        for owner in self._dead.process_died(process.id, process.arenas, self._lives):
+            self._tell(owner, m.AskNeeded(process.id))
+        self._capacity.process_died(process.id, self._dead.size(), time.monotonic())
+        self._do()
+
+    def owner_died(self, process: m.ProcessId) -> None:
+        """A process of another node is gone: what dead processes have made for it is not needed any more."""
+        self._dead.process_died(process, (), self._lives)
+        self._capacity.dead_changed(self._dead.size(), time.monotonic())
+        self._do()
+
+    def _on_read_block(self, process: m.ProcessId, message: m.ReadBlock) -> None:
+        span = message.span
+        maker = self._processes.get(span.maker)
+        held = self._dead.holds(span.maker, span.arena) if maker is None else span.arena in maker.arenas
+        data = read_block(span, message.start, message.size) if held else None
+        problem = "" if data is not None else "it is not there any more"
+        self._tell(process, m.BlockRead(span, message.start, data or b"", problem))
+
+    def _on_new_arena(self, process_id: m.ProcessId, message: m.NewArena) -> None:
+        process = self._processes[process_id]
+        assert process.connection is not None
+        fd = process.connection.fds.popleft()
+        process.arenas.append(fd)
+        if message.on_disk:
+            self._dead.on_disk.add(fd)
+        self._tell(process_id, m.ArenaHeld(fd))
+
+    def _on_free(self, process: m.ProcessId, message: m.Free) -> None:
+        self._dead.free(message.spans)
+        self._capacity.dead_changed(self._dead.size(), time.monotonic())
+        self._do()
+
+    def _on_still_needed(self, process: m.ProcessId, message: m.StillNeeded) -> None:
+        self._dead.keep_only(message.maker, process, message.spans)
+        self._capacity.dead_changed(self._dead.size(), time.monotonic())
+        self._do()
+
+    def _on_want_memory(self, process: m.ProcessId, message: m.WantMemory) -> None:
+        self._capacity.wanted(process, message.request, message.size, time.monotonic())
+        self._do()
+
+    def _on_trimmed(self, process: m.ProcessId, message: m.Trimmed) -> None:
+        now = time.monotonic()
+        self._holdings[process] = message.holdings
+        self._capacity.returned(process, message.returned, now)
+        self._capacity.trimmed(process, message.movable, message.moving, now)
+        self._do()
+
+    def _on_returned(self, process: m.ProcessId, message: m.MemoryReturned) -> None:
+        self._capacity.returned(process, message.size, time.monotonic())
+        self._do()
+
+    def _on_spilled(self, process: m.ProcessId, message: m.Spilled) -> None:
+        self._trouble = message.trouble
+        self._capacity.spilled(process, message.size, time.monotonic())
+        self._do()
+
+    def _tick(self) -> None:
+        # What was viewed when its maker died may be free now.
+        self._capacity.dead_changed(self._dead.size(), time.monotonic())
+        self._capacity.tick(time.monotonic())
+        self._do()
+
+    def _do(self) -> None:
+        commands = self._capacity.commands
+        while commands:
+            command = commands.popleft()
+            if isinstance(command, Grant):
+                self._tell(command.process, m.MemoryGranted(command.request, command.size))
+            elif isinstance(command, Refuse):
+                reason = self._too_large(command) if command.too_large else self._full(command)
+                self._tell(command.process, m.MemoryRefused(command.request, reason))
+            elif isinstance(command, AskTrim):
+                self._tell(command.process, m.Trim(command.wanted))
+            elif isinstance(command, AskSpill):
+                self._tell(command.process, m.Spill(command.objects))
+            elif isinstance(command, CallMe):
+                self._loop.call_later(command.seconds, self._tick)
+
+    # Messages for the user --------------------------------------------------------------------------------------
+
+    def _too_large(self, refusal: Refuse) -> str:
+        return (
+            f"an object of {refusal.size:,} bytes is larger than the whole object store ({self._capacity.total:,} "
+            "bytes). Make it smaller, or the store larger: init(object_store_memory=…)"
+        )
+
+    def _full(self, refusal: Refuse) -> str:
+        lines = [
+            f"the object store ({self._capacity.total:,} bytes) has no room for {refusal.size:,} bytes: all that could "
+            "be freed or moved to disk was, and what is left is in use. Who holds what:"
+        ]
+        for process_id, holdings in self._holdings.items():
+            process = self._processes.get(process_id)
+            if process is not None and (holdings.objects or holdings.blocks):
+                lines += _describe(process, holdings)
+        if self._capacity.of_dead:
+            lines.append(f"  processes that have ended: made {self._capacity.of_dead:,} bytes that others still hold")
+        if self._trouble:
+            lines.append(f"Moving objects to disk failed: {self._trouble}")
+        lines.append(
+            "Drop references (del ref), and the arrays that view values: what is viewed cannot be moved. Arguments of "
+            "calls that have not ended, and arrays of runtime.empty, stay in memory, too: have fewer calls under way. "
+            "Or make the store larger: init(object_store_memory=…)"
+        )
+        return "\n".join(lines)
+
+
+def _describe(process: Process, holdings: m.Holdings) -> list[str]:
+    lines = [
+        f"  {process.title} (pid {process.pid}): owns {holdings.objects} objects, {holdings.size:,} bytes, of which "
+        f"{holdings.viewed:,} viewed; made {holdings.blocks} blocks, {holdings.made:,} bytes, of which "
+        f"{holdings.lingering:,} nobody refers to, but arrays still view; {holdings.on_disk:,} bytes on disk"
+    ]
+    for item in holdings.largest:
+        site = f" made at {item.site}" if item.site else ""
+        lines.append(f"    {item.size:>15,} bytes  object {item.object.hex()[-10:]}{site}{' (viewed)' * item.viewed}")
+    return lines

@@ -1,0 +1,183 @@
+"""The line between two nodes: a gRPC stream that carries the bytes of a socket.
+
+A node's loop sees a socket and nothing else: gRPC's threads only move bytes between that and the stream, so framing,
+buffering and the end of a connection are those of every other connection. A full socket holds its stream up, and
+HTTP/2 the other end. gRPC's pings find a machine that has vanished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from ...exceptions import InputError, NodeDiedError
+
+_SERVICE, _METHOD = "shoal.Node", "Join"
+_CHUNK = 1 << 18
+_MOST_NODES = 256
+_CONNECT_SECONDS = 20
+_OPTIONS = [
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 2_000),
+    ("grpc.so_reuseport", 0),
+]
+
+
+class Secrets(msgspec.Struct):
+    """What lets a node in: the session's token, and for mutual TLS the paths of three files in PEM format.
+
+    Attributes:
+        token: random text that both sides know.
+        ca: certificates of who may sign the other side's certificate.
+        certificate, key: this side's own.
+    """
+
+    token: str
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    @classmethod
+    def from_environment(cls, token: str) -> Secrets:
+        """Return the token with the files that SHOAL_TLS_CA, SHOAL_TLS_CERTIFICATE and SHOAL_TLS_KEY name.
+
+        Raises:
+            InputError: some but not all of them are given.
+        """
+        names = ("SHOAL_TLS_CA", "SHOAL_TLS_CERTIFICATE", "SHOAL_TLS_KEY")
+        files = [os.environ.get(name, "") for name in names]
+        if any(files) and not all(files):
+            missing = ", ".join(name for name, path in zip(names, files, strict=True) if not path)
+            raise InputError(f"TLS between nodes needs {', '.join(names)}: missing is {missing}")
+        return cls(token, *files)
+
+    def read_files(self) -> tuple[bytes, bytes, bytes]:
+        """Return the contents of ca, key and certificate."""
+        contents = []
+        for path in (self.ca, self.key, self.certificate):
+            with open(path, "rb") as file:
+                contents.append(file.read())
+        return contents[0], contents[1], contents[2]
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return host and port of "HOST:PORT".
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        raise InputError(f"{text!r} is no address: want HOST:PORT, such as 127.0.0.1:6379 (port 0: any free one)")
+    return host, int(port)
+
+
+def _version() -> str:
+    return f"shoal {metadata.version('shoal')}, Python {sys.version_info.major}.{sys.version_info.minor}"
+
+
+def serve(listen: str, secrets: Secrets, target: str) -> tuple[str, Any]:
+    """Let nodes in: each stream becomes a connection to the local socket `target`.
+
+    Returns:
+        (the address listened on, the server: it serves as long as that is held).
+
+    Raises:
+        InputError: the address cannot be listened on.
+    """
+    import grpc
+
+    def join(chunks: Iterable[bytes], context: Any) -> Iterator[bytes]:
+        given = dict(context.invocation_metadata())
+        # Before anything that the caller sent is looked at, and in constant time.
+        if not hmac.compare_digest(given.get("authorization", "").encode(), f"Bearer {secrets.token}".encode()):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not that of this cluster")
+        if given.get("version") != _version():
+            wrong = f"this node runs {given.get('version')}, the head {_version()}: they must be the same"
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, wrong)
+        context.send_initial_metadata(())
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(target)
+            mover = threading.Thread(target=_into_socket, args=(chunks, sock), daemon=True)
+            mover.start()
+            yield from _out_of_socket(sock)
+            context.cancel()
+            mover.join()
+
+    server = grpc.server(ThreadPoolExecutor(_MOST_NODES, "shoal-nodes"), options=_OPTIONS)
+    handler = grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: grpc.stream_stream_rpc_method_handler(join)})
+    server.add_generic_rpc_handlers((handler,))
+    host, _ = parse_address(listen)
+    try:
+        if secrets.key:
+            ca, key, certificate = secrets.read_files()
+            credentials = grpc.ssl_server_credentials([(key, certificate)], ca, require_client_auth=True)
+            port = server.add_secure_port(listen, credentials)
+        else:
+            port = server.add_insecure_port(listen)
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"cannot listen for nodes on {listen}: {error}") from None
+    server.start()
+    return f"{host}:{port}", server
+
+
+def connect(address: str, secrets: Secrets) -> socket.socket:
+    """Return a socket whose other end is the head's.
+
+    Raises:
+        InputError: the head refuses this node.
+        NodeDiedError: nobody answers there.
+    """
+    import grpc
+
+    if secrets.key:
+        credentials = grpc.ssl_channel_credentials(*secrets.read_files())
+        channel = grpc.secure_channel(address, credentials, _OPTIONS)
+    else:
+        channel = grpc.insecure_channel(address, _OPTIONS)
+    try:
+        grpc.channel_ready_future(channel).result(_CONNECT_SECONDS)
+    except grpc.FutureTimeoutError:
+        why = "Is it running, and is the port open to this machine? With TLS: do both sides use it?"
+        raise NodeDiedError(f"no head answers at {address} (waited {_CONNECT_SECONDS} s). {why}") from None
+    ours, theirs = socket.socketpair()
+    ours_metadata = (("authorization", f"Bearer {secrets.token}"), ("version", _version()))
+    call = channel.stream_stream(f"/{_SERVICE}/{_METHOD}")(_out_of_socket(theirs), metadata=ours_metadata)
+    call.initial_metadata()
+    if not call.is_active():
+        raise InputError(f"the head at {address} refuses this node: {call.details()}")
+    # The channel lives as long as something holds it.
+    threading.Thread(target=_into_socket, args=(call, theirs, channel), daemon=True).start()
+    return ours
+
+
+def _out_of_socket(sock: socket.socket) -> Iterator[bytes]:
+    with contextlib.suppress(OSError):
+        while chunk := sock.recv(_CHUNK):
+            yield chunk
+
+
+def _into_socket(chunks: Iterable[bytes], sock: socket.socket, channel: Any = None) -> None:
+    import grpc
+
+    try:
+        for chunk in chunks:
+            sock.sendall(chunk)
+    except (grpc.RpcError, OSError):
+        pass  # whoever reads the socket sees its end
+    finally:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,181 @@
+"""The node's processes: how workers are made, heard and found to be dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from ..protocol import messages as m
+from ..store.board import MOST_PROCESSES, Board, new_board
+from .deaths import Death, killed_by_kernel
+from .loop import Loop
+from .machine_memory import biggest_processes, read_memory, read_oom_kills
+from .memory_monitor import MemoryMonitor
+from .output import NodeLog
+from .pool import Process
+from .relay import OutputRelay
+
+# A worker that can't even start is our problem or the machine's: give up instead of forking for ever.
+_MOST_FAILED_STARTS = 5
+_LINES_FOR_DRIVERS = 8
+
+
+class Workers:
+    """All drivers and workers of the node, and its line to the fork server.
+
+    Args:
+        loop: the node's loop.
+        fork_server: its process.
+        logs: the folder for log files.
+        memory_usage_threshold: the part of the memory above which a worker is ended.
+        on_exit: told of every worker that has ended, with the reason, while its connection can still be read.
+        stop: ends the node; called if no worker can be made any more.
+
+    Attributes:
+        processes: those that live, by id.
+        prefix: the node's part of its processes' ids.
+        relay: hears what they print.
+        on_new: told of each new process.
+        board_fd: descriptor of the board of holders.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        fork_server: Process,
+        logs: str,
+        on_exit: Callable[[Process, str], None],
+        stop: Callable[[], None],
+        *,
+        memory_usage_threshold: float,
+    ) -> None:
+        self.processes: dict[bytes, Process] = {}
+        self.board_fd = new_board()
+        self._board = Board(self.board_fd, 0)
+        assert fork_server.connection is not None
+        self._loop, self._fork_server, self._fork_server_process = loop, fork_server.connection, fork_server
+        self.relay = OutputRelay(loop, self.processes, logs)
+        self._log = NodeLog(logs)
+        self._on_exit, self._stop = on_exit, stop
+        self._by_pid: dict[int, Process] = {}
+        self._free_lines = list(range(MOST_PROCESSES - 1, -1, -1))
+        self.prefix = os.urandom(4)
+        self._numbers = 0
+        self.on_new: Callable[[m.ProcessId], None] = lambda process: None
+        self._failed_starts = 0
+        self._oom_kills = read_oom_kills()
+        self._monitor = MemoryMonitor(loop.call_later, self.processes, memory_usage_threshold)
+        self._fork_server.on_blocked = loop.wait_for_room
+        loop.watch(self._fork_server.fileno(), self._read_fork_server)
+
+    def held(self) -> set[tuple[int, int]]:
+        """Return arena and offset of all blocks of shared memory that any process views."""
+        return self._board.held()
+
+    @property
+    def room(self) -> int:
+        """How many workers more there may be: each needs a line of the board, and drivers must find one, too."""
+        return max(0, len(self._free_lines) - _LINES_FOR_DRIVERS)
+
+    def new(self, title: str) -> Process:
+        """Return the record of a new process."""
+        self._numbers += 1
+        process = Process(self.prefix + self._numbers.to_bytes(4, "big"), self._free_lines.pop(), title)
+        self.processes[process.id] = process
+        self._board.open_line(process.index)
+        self.on_new(process.id)
+        return process
+
+    def driver_came(self, process: Process, pid: int) -> None:
+        """A driver has registered: from the first one on, somebody wants to know what the fork server says."""
+        if not any(other.driver for other in self.processes.values()):
+            self.relay.listen(self._fork_server_process)
+        process.driver, process.pid = True, pid
+
+    def work_for(self, head: Callable[[m.Output], None]) -> None:
+        """The drivers are elsewhere: `head` passes on to them what is printed here."""
+        self.relay.elsewhere = head
+        self.relay.listen(self._fork_server_process)
+
+    def came_up(self, process: Process, pid: int) -> None:
+        """A worker has registered."""
+        process.pid, process.registered = pid, True
+        self._failed_starts = 0
+
+    def forget(self, process: Process) -> None:
+        """A process is gone."""
+        del self.processes[process.id]
+        self._board.clear_line(process.index)
+        self._free_lines.append(process.index)
+
+    def preload(self, message: m.Preload) -> None:
+        """Have the fork server import modules."""
+        self._fork_server.send(message)
+
+    def fork(self, title: str, environment: m.Environment | None = None) -> Process:
+        """Have the fork server make a worker; it registers when it is up."""
+        process = self.new(title)
+        process.environment = environment
+        self._monitor.start()
+        ends = self.relay.open_pipes(process, False, True)
+        self._fork_server.send(m.Fork(process.id, title, environment), ends)
+        return process
+
+    def _read_fork_server(self) -> None:
+        if self._fork_server.blocked:
+            self._fork_server.flush()
+        messages = self._fork_server.receive()
+        if messages is None:
+            self.relay.hear_out(self._fork_server_process)
+            said = "".join(f"\n    {line}" for line in self._fork_server_process.tail)
+            self._log.say("the fork server has died; without it no worker can be made" + (said and f": {said}"))
+            self._stop()
+            return
+        for message in messages:
+            if isinstance(message, m.Forked):
+                process = self.processes[message.process]
+                process.pid = message.pid
+                self._by_pid[message.pid] = process
+                if process.ended:
+                    process.signal(signal.SIGKILL)
+            elif isinstance(message, m.Exited):
+                self._exited(self._by_pid.pop(message.pid), message)
+
+    def _exited(self, process: Process, message: m.Exited) -> None:
+        self.relay.hear_out(process)
+        status = message.status
+        kills, self._oom_kills = self._oom_kills, read_oom_kills()
+        if process.starved is None and killed_by_kernel(status, process.ended, kills, self._oom_kills):
+            process.starved = "the kernel"
+        reason = Death(
+            who=f"{process.pid} ({process.title})",
+            status=status,
+            expected=process.ended,
+            peak=message.peak,
+            memory=read_memory(),
+            starved=process.starved,
+            biggest=biggest_processes() if process.starved else (),
+            tail=process.tail,
+            log=process.log_path,
+        ).describe()
+        if not process.ended and not process.registered and process.environment is not None:
+            process.setup_failed = not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL
+        elif not process.ended and not process.registered:
+            self._failed_starts += 1
+            if self._failed_starts >= _MOST_FAILED_STARTS:
+                self._log.say(f"workers cannot start: {reason}")
+                self._stop()
+        if not process.ended:
+            self._log.note(reason)
+        process.signal(signal.SIGKILL)  # what it has started itself must not outlive it
+        self._on_exit(process, reason)
+
+    def kill_all(self) -> None:
+        """Kill all workers."""
+        self._loop.unwatch(self._fork_server.fileno())
+        os.kill(self._fork_server_process.pid, signal.SIGKILL)  # first, so that no worker is just being made
+        self.relay.ending = True
+        for process in self.processes.values():
+            if not process.driver:
+                process.kill()

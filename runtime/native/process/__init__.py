@@ -1,0 +1,1 @@
+"""What drivers and workers have in common: their connections, objects and calls."""

@@ -1,0 +1,350 @@
+"""Calls of actors' methods: one ordered queue per actor, straight to its process."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from ...engine import ActorId, Arguments, Function
+from ...exceptions import ActorUnavailableError, PendingCallsLimitExceeded, RuntimeEnvSetupError
+from ...failure import pack_error, unpack_exception
+from ...introspection.reports import TaskReport
+from ...introspection.story_events import AGAIN
+from ...options import STREAMING, ActorOptions, MethodOptions
+from ...results import died
+from ...scheduling import SchedulingStrategy
+from ...serialization import take_out_refs
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+from .call_reports import call_groups, call_rows
+from .calls import (
+    Extras,
+    Pending,
+    again_with_arguments,
+    await_slots,
+    cancelled,
+    failed_slot,
+    finish,
+    has_lost_slot,
+    slot_values,
+)
+from .client import Client
+from .log_keeper import KeptLog, handle_logs
+from .streams import open_stream
+
+
+class Constructor:
+    """For the owner: what makes the actor, as often as it must be made."""
+
+    __slots__ = ("arguments", "cls", "identity", "options", "strategy")
+
+    def __init__(  # made in one place
+        self,
+        cls: Function,
+        options: ActorOptions,
+        arguments: Pending,
+        identity: bytes,
+        strategy: SchedulingStrategy | None,
+    ) -> None:
+        self.cls, self.options, self.arguments, self.identity = cls, options, arguments, identity
+        self.strategy = strategy
+
+    def message(
+        self,
+        key: bytes,
+        arguments: m.Value,
+        slots: list[m.Value],
+        restarts: int = 0,
+        restoration: m.Restoration | None = None,
+    ) -> m.Construct:
+        """Return what makes a fresh worker the actor."""
+        cls, limit, groups = self.cls, self.options.max_concurrency, dict(self.options.concurrency_groups)
+        return m.Construct(key, cls.id, cls.name, arguments, slots, self.identity, limit, groups, restarts, restoration)
+
+
+class Link:
+    """This process's line to one actor.
+
+    Attributes:
+        lifetime: the object that stands for the actor's life; None: it is detached.
+        constructor: for the owner: what makes the actor.
+        checkpointed, log: whether it comes back with its state; for the owner: what brings it back.
+        state: as the node has told it last: "pending", "alive", "restarting" or "dead".
+        reason, failure: why it is dead or restarting.
+        process, connection: where it lives, if it does.
+        queue: calls that are still to be sent, in order.
+        inflight: those that were sent and not answered.
+        interrupted: those that its process has died with, until the node says what becomes of the actor.
+    """
+
+    __slots__ = (
+        "checkpointed",
+        "connection",
+        "constructor",
+        "failure",
+        "inflight",
+        "interrupted",
+        "key",
+        "lifetime",
+        "log",
+        "name",
+        "process",
+        "queue",
+        "reason",
+        "state",
+    )
+
+    def __init__(self, key: bytes, name: str, lifetime: bytes | None) -> None:
+        self.key = key
+        self.name = name
+        self.lifetime = lifetime
+        self.constructor: Constructor | None = None
+        self.log: KeptLog | None = None
+        self.checkpointed = False
+        self.state = "pending"
+        self.reason = ""
+        self.failure: bytes | None = None
+        self.process: bytes | None = None
+        self.connection: Connection | None = None
+        self.queue: deque[Pending] = deque()
+        self.inflight: dict[bytes, Pending] = {}
+        self.interrupted: list[Pending] = []
+
+
+class ActorCalls:
+    """All actors that this process knows, and its calls to them that have not ended.
+
+    Attributes:
+        links: the lines to them, by the actor's id.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.links: dict[bytes, Link] = {}
+        client.handlers[m.ActorState] = lambda node, message: self.on_state(message)
+        client.on_death.append(self._on_death)
+        client.recovery.resubmit_call = self._resubmit
+        handle_logs(client, self.links)
+
+    # Calling ----------------------------------------------------------------------------------------------------
+
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
+        """Queue a call; return references to what it will return, or the generator of them.
+
+        Raises:
+            PendingCallsLimitExceeded: too many calls of this process have not been answered.
+        """
+        client = self._client
+        args, kwargs, slots = take_out_refs(*arguments)
+        packed, inner = client.store.pack_arguments(args, kwargs)
+        num_returns = options.num_returns
+        retries = actor.max_task_retries if options.max_task_retries is None else options.max_task_retries
+        if actor.checkpointed:
+            retries = -1  # a call runs once whatever happens, so there is no harm in making it again
+        with client.lock:
+            client.settle_drops()
+            link = self.links.get(actor.id) or self._watch(actor)
+            if actor.max_pending_calls > 0:
+                self._check_room(link, actor, method, packed)
+            ids = client.new_ids(max(num_returns, 1))
+            refs: list[Any] = [client.new_ref(object_id) for object_id in ids] if num_returns else []
+            keeps = [*slots, *inner] if actor.lifetime is None else [actor.lifetime, *slots, *inner]
+            pending = Pending(method, None, ids, packed, slots, keeps, retries)
+            pending.link = link
+            client.calls[pending.task] = pending
+            if not options.is_plain:
+                options.check_checkpoints(f"{actor.class_name}.{method}", actor.checkpointed)
+                pending.extras = Extras.of_method(options)
+                if num_returns == STREAMING:
+                    refs = [open_stream(client, pending, refs[0], self)]
+            link.queue.append(pending)
+            if slots:
+                await_slots(client, pending, lambda: self._pump(link))
+            self._pump(link)
+        return refs
+
+    def _check_room(self, link: Link, actor: ActorId, method: str, packed: m.Value) -> None:
+        if len(link.queue) + len(link.inflight) >= actor.max_pending_calls:
+            self._client.objects.discard(packed)
+            self._client.act()
+            raise PendingCallsLimitExceeded(
+                f"{actor.class_name}.{method}: {actor.max_pending_calls} calls of this process to the actor have not "
+                "been answered, and that is its max_pending_calls. Wait for some of them, or raise the limit"
+            )
+
+    def _watch(self, actor: ActorId) -> Link:
+        self._client.check()
+        actor_id = actor.id  # the actor itself holds its lifetime
+        lifetime = None if actor.lifetime is None else actor.lifetime.id
+        link = self.links[actor_id] = Link(actor_id, actor.class_name, lifetime)
+        link.checkpointed = actor.checkpointed
+        if lifetime is not None:
+            self._client.on_gone[lifetime] = lambda: self.links.pop(actor_id, None)
+        self._client.node.send(m.WatchActor(actor_id))
+        return link
+
+    def _pump(self, link: Link) -> None:
+        queue = link.queue
+        if link.state == "dead":
+            while queue:
+                self._fail_dead(link, queue.popleft())
+            return
+        while queue and link.connection is not None and queue[0].missing == 0:
+            pending = queue[0]
+            if pending.slots and has_lost_slot(self._client, pending):
+                await_slots(self._client, pending, lambda: self._pump(link))
+                return
+            queue.popleft()
+            failure = failed_slot(self._client, pending) if pending.slots else None
+            if failure is None:
+                self._send(link, link.connection, pending)
+            else:
+                finish(self._client, pending, [failure] * len(pending.returns))
+
+    def _send(self, link: Link, connection: Connection, pending: Pending) -> None:
+        client = self._client
+        assert link.process is not None
+        slots: list[m.Value] = []
+        if pending.slots or pending.arguments.refs:
+            slots = slot_values(client, pending, link.process)
+        message = m.Call(pending.task, pending.name, pending.arguments, slots, len(pending.returns))
+        if pending.extras is not None:
+            pending.extras.apply(message)
+        if connection.post(message):
+            # While the actor is busy there is no hurry: its next reply, at the latest, has this flushed.
+            client.reactor.flush_soon(connection) if link.inflight else connection.flush()
+        pending.sent = time.monotonic()
+        link.inflight[pending.task] = pending
+
+    def kill(self, actor: ActorId, no_restart: bool) -> None:
+        """End an actor at once."""
+        with self._client.lock:
+            self._client.check()
+            self._client.node.send(m.KillActor(actor.id, no_restart))
+            link = self.links.get(actor.id)
+            if link is not None:
+                link.connection = None  # what we call from now on must not reach it while it is being killed
+                if no_restart:
+                    self.on_state(m.ActorState(actor.id, "dead", None, "it was killed by kill()"))
+
+    def forget_constructor(self, link: Link) -> None:
+        """Let go of what makes the actor: it will not be made again."""
+        if link.log is not None:
+            link.log.end()
+            link.log = None
+        if link.constructor is not None:
+            pending, link.constructor = link.constructor.arguments, None
+            finish(self._client, pending, [m.Value(b"")])
+
+    def report(self) -> Iterator[TaskReport]:
+        """Yield a row for each call that has not ended, and for each actor that has not started."""
+        return call_rows(self._client, self.links.values())
+
+    def report_groups(self) -> Iterator[TaskReport]:
+        """Yield the same, counted by actor, method and state."""
+        return call_groups(self.links.values())
+
+    def withdraw(self, pending: Pending) -> bool:
+        """Take a call out of its queue; False if it was sent to the actor already."""
+        link = pending.link
+        if pending.task in link.inflight:
+            return False
+        (link.interrupted if pending in link.interrupted else link.queue).remove(pending)
+        self._pump(link)
+        return True
+
+    def tell(self, pending: Pending, message: m._Message) -> None:
+        """Send a message to the actor, if it has the call."""
+        link = pending.link
+        if link.connection is not None and pending.task in link.inflight:
+            link.connection.send(message)
+
+    # Events -----------------------------------------------------------------------------------------------------
+
+    def on_reply(self, peer: Connection, pending: Pending, message: m.Reply) -> None:
+        """Event: a call has ended."""
+        link = pending.link
+        del link.inflight[message.task]
+        if link.log is not None:
+            link.log.ran(pending)
+        finish(self._client, pending, message.values, peer.peer, message.seconds)
+
+    def on_try_again(self, pending: Pending, failure: m.Value) -> None:
+        """Event: a call has raised an exception after which it is to be made again."""
+        link = pending.link
+        del link.inflight[pending.task]
+        if pending.use_retry():
+            self._client.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
+            link.queue.appendleft(pending)
+            self._pump(link)
+        else:
+            finish(self._client, pending, [failure] * len(pending.returns))
+
+    def on_argument_lost(self, pending: Pending, message: m.ArgumentLost) -> None:
+        """Event: a call could not read an argument and was not run."""
+        del pending.link.inflight[message.task]
+        if again_with_arguments(self._client, pending, message.span):
+            self._resubmit(pending)
+
+    def _resubmit(self, pending: Pending) -> None:
+        """Make a call again, before those that wait."""
+        link = pending.link
+        assert link is not None
+        self._client.calls[pending.task] = pending
+        link.queue.appendleft(pending)
+        if pending.slots:
+            await_slots(self._client, pending, lambda: self._pump(link))
+        self._pump(link)
+
+    def _on_death(self, process: bytes, reason: str) -> None:
+        for link in self.links.values():
+            if link.process == process:
+                link.interrupted = list(link.inflight.values())
+                link.inflight, link.process, link.connection = {}, None, None
+                if link.state == "dead":
+                    self._settle_interrupted(link)
+
+    def on_state(self, message: m.ActorState) -> None:
+        """Event: an actor has changed."""
+        link = self.links.get(message.actor)
+        if link is None or link.state == "dead":
+            return
+        link.state, link.reason, link.failure = message.state, message.reason, message.failure
+        self._settle_interrupted(link)
+        if message.process is not None:
+            link.process = message.process
+            link.connection = self._client.peer(message.process)
+        if link.state == "dead":
+            self.forget_constructor(link)
+        self._pump(link)
+
+    def _settle_interrupted(self, link: Link) -> None:
+        """Decide about the calls that were under way when the actor's process died."""
+        again = []
+        for pending in link.interrupted:
+            if pending.cancelled:
+                finish(self._client, pending, [cancelled(pending)] * len(pending.returns))
+            elif link.state == "dead":
+                self._fail_dead(link, pending)
+            elif pending.use_retry():
+                again.append(pending)
+                self._client.note((time.monotonic(), AGAIN, pending.task, link.reason))
+            else:
+                call = f"{link.name}.{pending.name}"
+                error = ActorUnavailableError(
+                    f"{call}: the actor crashed before it answered and is being restarted: {link.reason}. "
+                    "Raise max_task_retries to have such calls made again by themselves"
+                )
+                finish(self._client, pending, [m.Value(pack_error(error), failed=True)] * len(pending.returns))
+        link.interrupted = []
+        link.queue.extendleft(reversed(again))
+
+    def _fail_dead(self, link: Link, pending: Pending) -> None:
+        error = died(f"{link.name}.{pending.name}", ActorId(link.key, None, link.name), link.reason, None)
+        if link.failure is not None and isinstance(unpack_exception(link.failure), RuntimeEnvSetupError):
+            value = m.Value(link.failure, failed=True)
+        else:
+            value = m.Value(pack_error(error, link.failure), failed=True)
+        finish(self._client, pending, [value] * len(pending.returns))

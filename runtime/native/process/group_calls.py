@@ -1,0 +1,190 @@
+"""This process and placement groups: making and awaiting them, and where its tasks and actors are to run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...exceptions import InfeasibleError, InputError, PlacementGroupRemovedError
+from ...failure import pack_error
+from ...refs import ObjectRef
+from ...resources import Demand, in_amounts, in_units, infeasible, missing
+from ...scheduling import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroup,
+    PlacementGroupSchedulingStrategy,
+    SchedulingStrategy,
+    missing_in_bundle,
+)
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+from .client import Client
+
+
+class GroupCalls:
+    """Placement groups as this process knows them.
+
+    Attributes:
+        assigned: for a worker: the resources that it was given, for whoever has leased it or the actor that it is.
+        captured: where the tasks that this process starts run if they don't say it themselves.
+        on_removed: what to call with a group of which this process has heard that it is removed.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._watched: dict[m.GroupId, m.GroupState] = {}
+        self._awaited: dict[m.GroupId, list[tuple[m.ObjectId, PlacementGroup]]] = {}
+        self._warned: set[str] = set()
+        self.assigned: m.Assigned | None = None
+        self.captured: PlacementGroupSchedulingStrategy | None = None
+        self.on_removed: list[Callable[[m.GroupId], None]] = []
+        client.handlers[m.GroupState] = self._on_state
+        client.handlers[m.Assigned] = self._on_assigned
+
+    # Making, removing, asking -----------------------------------------------------------------------------------
+
+    def create(self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool) -> PlacementGroup:
+        """Have the node reserve bundles; returns at once.
+
+        Raises:
+            InfeasibleError: the nodes can never hold them.
+            InputError: a group has that name.
+        """
+        group = PlacementGroup(os.urandom(8), tuple(dict(bundle) for bundle in bundles), name)
+        demands = [in_units(bundle) for bundle in bundles]
+        answer = self._client.ask_node(m.CreateGroup(group.id, demands, strategy, name, detached))
+        if answer.infeasible and self._client.welcome.infeasible == "wait":
+            self._warn(answer.refusal)
+        elif answer.refusal:
+            raise (InfeasibleError if answer.infeasible else InputError)(answer.refusal)
+        return group
+
+    def remove(self, group: PlacementGroup) -> None:
+        """Have the node give the bundles back, and end what runs in them."""
+        with self._client.lock:
+            self._client.check()
+            self._client.node.send(m.RemoveGroup(group.id))
+
+    def ready(self, group: PlacementGroup) -> ObjectRef:
+        """Return a reference to the handle that is ready once the bundles are reserved."""
+        client = self._client
+        with client.lock:
+            client.settle_drops()
+            ref = client.new_ref(client.new_ids(1)[0])
+            self._awaited.setdefault(group.id, []).append((ref.id, group))
+            self._watch(group.id)
+            self._settle(group.id)
+        return ref
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return all about all groups."""
+        return [
+            {
+                "placement_group_id": info.group.hex(),
+                "name": info.name,
+                "strategy": info.strategy,
+                "state": info.state,
+                "bundles": {index: in_amounts(bundle) for index, bundle in enumerate(info.bundles)},
+                "bundles_to_node_id": {index: node.hex() for index, node in enumerate(info.nodes)},
+                "creator": info.creator.hex(),
+                "reason": info.reason,
+            }
+            for info in self._client.ask_node(m.AskGroups()).groups
+        ]
+
+    def current(self) -> PlacementGroup | None:
+        """Return the group that this process was given a bundle of."""
+        assigned = self.assigned
+        if assigned is None or assigned.placement is None:
+            return None
+        return PlacementGroup(assigned.placement.group, tuple(assigned.bundles or ()), assigned.group_name)
+
+    # What runs where --------------------------------------------------------------------------------------------
+
+    def strategy_of(self, given: SchedulingStrategy | None) -> SchedulingStrategy | None:
+        """Return the strategy of what this process starts: the one given, else that of a group that captures."""
+        return self.captured if given is None else given
+
+    def place(self, who: str, demand: Demand, strategy: SchedulingStrategy | None) -> m.Placement | None:
+        """Return what tells the node where something is to run; call it under the lock.
+
+        Raises:
+            InfeasibleError: it can never run there.
+        """
+        if isinstance(strategy, PlacementGroupSchedulingStrategy):
+            wants = missing_in_bundle(strategy, demand)
+            if wants:  # bundles never grow
+                raise infeasible(who, wants)
+            group = strategy.placement_group.id
+            self._watch(group)
+            return m.Placement(
+                group, strategy.placement_group_bundle_index, strategy.placement_group_capture_child_tasks
+            )
+        if isinstance(strategy, NodeAffinitySchedulingStrategy) and not strategy.soft:
+            node = self._client.me[:4].hex()
+            if strategy.node_id != node:
+                raise InfeasibleError(f"{who} can never run: there is no node {strategy.node_id!r}. Known: {node!r}.")
+        wants = missing(demand, self._client.most_of(demand))
+        if wants and self._client.welcome.infeasible == "raise":
+            raise infeasible(who, wants)
+        if wants:
+            self._warn(f"{who} waits for a node that has what it asks for: {wants}")
+        return None
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            print(f"shoal: {text}", file=sys.stderr)
+
+    def assignment(self, demand: Demand, gpus: list[str], strategy: SchedulingStrategy | None) -> m.Assigned:
+        """Return what tells a worker what it was given."""
+        if not isinstance(strategy, PlacementGroupSchedulingStrategy):
+            return m.Assigned(demand, gpus)
+        group = strategy.placement_group
+        placement = m.Placement(
+            group.id, strategy.placement_group_bundle_index, strategy.placement_group_capture_child_tasks
+        )
+        return m.Assigned(demand, gpus, placement, [dict(spec) for spec in group.bundle_specs], group.name)
+
+    def _on_assigned(self, caller: Connection, message: m.Assigned) -> None:
+        self.assigned = message
+        if message.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message.gpus)
+        self.captured = None
+        group = self.current()
+        if group is not None and message.placement is not None and message.placement.captures:
+            self.captured = PlacementGroupSchedulingStrategy(group, -1, placement_group_capture_child_tasks=True)
+
+    # Events -----------------------------------------------------------------------------------------------------
+
+    def _watch(self, group: m.GroupId) -> None:
+        if group not in self._watched:
+            self._watched[group] = m.GroupState(group, "PENDING")
+            self._client.node.send(m.WatchGroup(group))
+
+    def _on_state(self, node: Connection, message: m.GroupState) -> None:
+        self._watched[message.group] = message
+        self._settle(message.group)
+        if message.state == "REMOVED":
+            for listener in self.on_removed:
+                listener(message.group)
+
+    def _settle(self, group: m.GroupId) -> None:
+        """Answer those who await a group whose state is known."""
+        if self._watched[group].state == "PENDING":
+            return
+        failure = self.removal_of(group)
+        for object_id, handle in self._awaited.pop(group, ()):
+            if failure is None:
+                self._client.fulfil(object_id, self._client.store.pack(handle, self._client.me)[0])
+            else:
+                self._client.fulfil(object_id, failure)
+
+    def removal_of(self, group: m.GroupId) -> m.Value | None:
+        """Return the failure of what was to run in a group that is removed; None if it isn't."""
+        state = self._watched[group]
+        if state.state != "REMOVED":
+            return None
+        return m.Value(pack_error(PlacementGroupRemovedError(state.reason)), failed=True)

@@ -1,0 +1,296 @@
+"""Connections of a driver or worker: to the node and to other processes; who is dead, and what the node was asked."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from select import EPOLLOUT
+from typing import Any
+
+from ...exceptions import InternalError, NodeDiedError
+from ...introspection.metric_table import MetricTable
+from ...introspection.reports import EVENTS_KEPT, Event
+from ...introspection.story_events import recent
+from ..protocol import messages as m
+from ..protocol.connection import Connection, RelayedConnection, accept, address, listen
+from ..protocol.wire import node_of
+from .calls import remember
+from .reactor import Reactor, Waiter
+
+Message = m._Message
+# By question. Questions of one kind are answered in order; of different kinds they may go to different nodes.
+_ANSWERS: dict[type, type] = {
+    m.NewArena: m.ArenaHeld,
+    m.ReserveName: m.NameReserved,
+    m.FindActor: m.ActorFound,
+    m.ListNames: m.Names,
+    m.Lookup: m.Found,
+    m.AskResources: m.Resources,
+    m.AskNodes: m.Nodes,
+    m.CreateGroup: m.GroupCreated,
+    m.AskGroups: m.Groups,
+}
+
+
+class Links(ABC):
+    """All connections of one process, and the reading of them.
+
+    Args:
+        session: name of the runtime's run, part of all socket names.
+        process: the id that the node forked this worker with; None: a driver, which gets one.
+        log_to_driver: receive what workers print.
+        namespace: for a driver: where its actors' names belong.
+
+    Attributes:
+        me: this process's id.
+        job: what this process works for.
+        welcome: what the node said when this process registered.
+        board_fd: descriptor of the board of holders, for the caller to use and close.
+        lock: guards all state of the process; held for short stretches, never while waiting or running user code.
+        handlers: what to do with each kind of message, under the lock.
+        starved: processes that died for want of memory, the latest ones.
+        on_death: what to call with the id of a process that has died, and the reason.
+        events, note: what has happened, see `reports.Event`; adds to it.
+        metrics: the program's own.
+        nodes: those that live, by id.
+        on_node_death: what to call with the id of a node that has died, after its processes, and the reason.
+        broken: why nothing works any more, if so.
+        epitaph: says how the node has died; a driver that has started it knows.
+    """
+
+    def __init__(
+        self, session: str, process: bytes | None, *, log_to_driver: bool = False, namespace: str = ""
+    ) -> None:
+        self.session = session
+        self.lock = threading.RLock()
+        # A worker must be there to be called before the node knows that it is up; nobody knows a driver by then.
+        listener = None if process is None else listen(session, process)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.connect(address(session, None))
+        self.welcome, self.board_fd = _register(sock, m.Register(process, os.getpid(), log_to_driver, namespace))
+        self.me, self.job = self.welcome.process, self.welcome.job
+        self.dead: set[bytes] = set()
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.note = self.events.append
+        self.metrics = MetricTable()
+        self.broken: str | None = None
+        self.epitaph: Callable[[], str] = lambda: "the daemon of this node has died. Start the runtime again"
+        self.on_death: list[Callable[[bytes, str], None]] = []
+        self.nodes = {node.id: node for node in self.welcome.nodes}
+        self.on_node_death: list[Callable[[bytes, str], None]] = []
+        self.handlers: dict[type, Callable[[Connection, Any], None]] = {
+            m.Hello: self._on_hello,
+            m.ProcessDied: self._on_process_died,
+            m.Relay: self._on_relay,
+            m.NodeJoined: lambda node, message: self.nodes.update({message.node.id: message.node}),
+            m.NodeDied: self._on_node_died,
+        }
+        self.handlers |= dict.fromkeys(_ANSWERS.values(), self._on_answer)
+        self._peers: dict[bytes, Connection] = {}
+        # The node's too; two processes that call each other at the same moment have two.
+        self._connections: set[Connection] = set()
+        self.starved: dict[bytes, bool] = {}
+        self._reasons: dict[bytes, str] = {}  # why processes died, the latest ones
+        self._answers: dict[type, deque[tuple[Waiter, list[Message]]]] = {}
+        self._at_the_end: list[Waiter] = []
+        self._listener = listener or listen(session, self.me)
+        self.reactor = Reactor("shoal-reader")
+        self.node = Connection(sock, self.reactor.want_write)
+
+    def start(self) -> None:
+        """Begin to read, now that whoever builds on this has added its handlers."""
+        self.reactor.watch(self._listener.fileno(), lambda mask: self._accept())
+        self._watch(self.node)
+
+    @abstractmethod
+    def act(self) -> None:
+        """Do what has become due; called under the lock after messages were handled."""
+
+    @abstractmethod
+    def node_lost(self) -> None:
+        """Fail all that waits; called under the lock when the node is gone."""
+
+    def most_of(self, demand: Mapping[str, int]) -> dict[str, int]:
+        """Return the resources of a node that can meet a demand; if there is none, of one that comes close."""
+
+        def met(node: m.NodeInfo) -> tuple[int, int]:
+            enough = sum(node.resources.get(name, 0) >= units for name, units in demand.items())
+            return enough, node.resources.get("CPU", 0)
+
+        return max(self.nodes.values(), key=met).resources
+
+    # Connections ------------------------------------------------------------------------------------------------
+
+    def _watch(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        self.reactor.watch(connection.fileno(), lambda mask: self._read(connection, mask))
+
+    def _read(self, connection: Connection, mask: int) -> None:
+        if mask & EPOLLOUT and connection.blocked:
+            connection.flush()
+        handlers = self.handlers
+        with self.lock:
+            messages = connection.receive()
+            if messages is None:
+                self._close(connection)
+                return
+            try:
+                for message in messages:
+                    handlers[type(message)](connection, message)
+                self.act()
+            except InternalError as error:
+                error.add_note(recent(self.events))
+                raise
+
+    def _accept(self) -> bool:
+        sock = accept(self._listener)
+        if sock is not None:
+            self._watch(Connection(sock, self.reactor.want_write))
+        return sock is not None
+
+    def _on_hello(self, connection: Connection, message: m.Hello) -> None:
+        connection.peer = message.process
+        # All we send to a process goes over one connection, the first: the counting of references relies on its order.
+        self._peers.setdefault(message.process, connection)
+
+    def peer(self, process: bytes) -> Connection | None:
+        """Return the connection over which this process sends to another; None if that one is dead."""
+        connection = self._peers.get(process)
+        if connection is None and process not in self.dead:
+            if node_of(process) != node_of(self.me):
+                connection = self._peers[process] = RelayedConnection(process, self.node)
+                return connection
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.connect(address(self.session, process))
+            except OSError:
+                sock.close()
+                # It is dead. If it was before this process began, nobody would say so: the node answers what we send.
+                connection = self._peers[process] = RelayedConnection(process, self.node)
+                return connection
+            connection = Connection(sock, self.reactor.want_write)
+            connection.peer = process
+            self._peers[process] = connection
+            self._watch(connection)
+            connection.send(m.Hello(self.me))
+        return connection
+
+    def _on_relay(self, node: Connection, message: m.Relay) -> None:
+        connection = self.peer(message.process) or RelayedConnection(message.process, self.node)
+        inner = m.decode(message.payload)
+        self.handlers[type(inner)](connection, inner)
+
+    def _close(self, connection: Connection) -> None:
+        self.reactor.unwatch(connection.fileno())
+        connection.close()
+        self._connections.discard(connection)
+        if connection is self.node:
+            self._on_node_lost()
+        elif connection.peer is not None and self._peers.get(connection.peer) is connection:
+            del self._peers[connection.peer]
+
+    def _on_node_lost(self) -> None:
+        with self.lock:
+            self.broken = self.epitaph()
+            self.node_lost()
+            for waiter in [waiter for asked in self._answers.values() for waiter, _ in asked] + self._at_the_end:
+                waiter.finish()
+
+    def _hear_out(self, process: bytes) -> None:
+        """Handle what a dead process said last: its replies count, and so do its loans of our objects."""
+        while self._accept():  # it may even have called us just before
+            pass
+        for connection in list(self._connections):
+            if connection is self.node or connection.peer not in (None, process):
+                continue
+            while messages := connection.receive():
+                for message in messages:
+                    self.handlers[type(message)](connection, message)
+            if connection.peer == process:
+                self._close(connection)
+
+    def _on_process_died(self, node: Connection, message: m.ProcessDied) -> None:
+        if message.process in self.dead:
+            return
+        if node_of(message.process) == node_of(self.me):
+            self._hear_out(message.process)
+        self._peers.pop(message.process, None)
+        self.dead.add(message.process)
+        remember(self._reasons, message.process, message.reason)
+        if message.out_of_memory:
+            remember(self.starved, message.process, True)
+        for listener in self.on_death:
+            listener(message.process, message.reason)
+
+    def _on_node_died(self, node: Connection, message: m.NodeDied) -> None:
+        del self.nodes[message.node]
+        for listener in self.on_node_death:
+            listener(message.node, message.reason)
+
+    def death_of(self, process: bytes) -> str | None:
+        """Return why a process died; None if it is not known to be dead."""
+        return self._reasons.get(process, "it died long ago") if process in self.dead else None
+
+    # Asking the node --------------------------------------------------------------------------------------------
+
+    def ask_node(self, message: Message, fds: tuple[int, ...] = ()) -> Any:
+        """Send a question to the node and wait for its answer.
+
+        Raises:
+            NodeDiedError: the node is gone.
+        """
+        waiter = Waiter()
+        box: list[Message] = []
+        with self.lock:
+            self.check()
+            self._answers.setdefault(_ANSWERS[type(message)], deque()).append((waiter, box))
+            self.node.send(message, fds)
+        self.reactor.wait(waiter)
+        if not box:
+            raise NodeDiedError(self.broken or "the runtime was shut down meanwhile")
+        return box[0]
+
+    def _on_answer(self, node: Connection, message: Message) -> None:
+        waiter, box = self._answers[type(message)].popleft()
+        box.append(message)
+        waiter.finish()
+
+    def check(self) -> None:
+        """Raise NodeDiedError if the node is gone."""
+        if self.broken is not None:
+            raise NodeDiedError(self.broken)
+
+    def drain_node(self) -> None:
+        """Handle what the node said last; for a driver whose node has ended."""
+        self.broken = self.broken or "the runtime was shut down"
+        waiter = Waiter()
+        with self.lock:
+            if not self.node.closed:
+                self._at_the_end.append(waiter)
+            else:
+                waiter.finish()
+        self.reactor.wait(waiter, time.monotonic() + 1)
+
+    def close(self) -> None:
+        """Close all connections of this process."""
+        self.reactor.close()
+        with self.lock:
+            self.broken = self.broken or "the runtime was shut down"
+            for connection in self._connections:
+                connection.close()
+            self._listener.close()
+
+
+def _register(sock: socket.socket, message: m.Register) -> tuple[m.Registered, int]:
+    """Introduce this process to the node; return its answer and the descriptor of the board."""
+    sock.sendall(m.encode(message))
+    # Exactly one message is read: what the node sends after it is for the reader.
+    header, fds, _, _ = socket.recv_fds(sock, 4, 1)
+    answer = m.decode(sock.recv(int.from_bytes(header, "little"), socket.MSG_WAITALL))
+    assert isinstance(answer, m.Registered)
+    return answer, fds[0]

@@ -1,0 +1,96 @@
+"""Tells a driver's user why a wait takes so long: one line, once for each reason."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from ...exceptions import InputError
+from ...introspection.diagnosis import Diagnosis
+from ...introspection.reports import DEFAULT_LIMIT
+from ..driver.observer import ANSWER_SECONDS, unpack
+from ..protocol import messages as m
+from .client import Client
+from .reactor import Waiter
+from .reporting import Reporting
+
+#: Environment variable: after how many seconds a wait is explained; 0: never.
+WARN_AFTER_SECONDS = "SHOAL_WARN_AFTER_SECONDS"
+_DEFAULT_SECONDS = 30.0
+
+
+class LongWaits:
+    """Watches the waits of a process, in whichever thread reads; costs nothing but a timer while something waits.
+
+    Args:
+        client, reporting: the process's core, and how it asks for everybody's state.
+        seconds: a wait that is longer is explained.
+        tell: takes the line.
+    """
+
+    def __init__(
+        self, client: Client, reporting: Reporting, seconds: float, tell: Callable[[str], object] | None = None
+    ) -> None:
+        self._client, self._reporting, self._seconds = client, reporting, seconds
+        self._tell = tell or _print
+        self._armed = False
+        self._asked: set[Waiter] = set()
+        self._told: set[str] = set()
+
+    def begin(self) -> None:
+        """Event: a thread begins to wait."""
+        if not self._armed:
+            self._armed = True
+            self._client.reactor.call_later(self._seconds, self._look)
+
+    def _look(self) -> None:
+        client = self._client
+        with client.lock:
+            self._armed = False
+            now = time.monotonic()
+            waits = {waiter: wait[1] for waiter, wait in list(client.waits.items())}
+            self._asked &= waits.keys()
+            late = {waiter for waiter, since in waits.items() if since + self._seconds <= now} - self._asked
+            if late and client.broken is None:
+                self._asked |= late
+                since = {waits[waiter] for waiter in late}
+                self._reporting.ask_then(
+                    ["tasks"], DEFAULT_LIMIT, ANSWER_SECONDS, lambda answer: self._explain(answer, since)
+                )
+            due = [since + self._seconds for waiter, since in waits.items() if waiter not in self._asked]
+            if due:
+                self._armed = True
+                client.reactor.call_later(max(0.0, min(due) - now), self._look)
+
+    def _explain(self, answer: m.State | None, since: set[float]) -> None:
+        if answer is None:
+            return
+        diagnosis = Diagnosis(unpack(answer))
+        own = diagnosis.processes.get(self._client.me)
+        for wait in own.waits if own is not None else ():
+            verdict = diagnosis.judge_wait(wait)
+            if wait.since in since and wait.missing and verdict.waits_for not in self._told:
+                self._told.add(verdict.waits_for)
+                self._tell(
+                    f"shoal: {wait.thread} has waited {diagnosis.seconds(wait.since)} in get or wait: it "
+                    f"{verdict.reason}. `shoal status` shows more; {WARN_AFTER_SECONDS}=0 has this never told"
+                )
+
+
+def warn_after() -> float:
+    """Return after how many seconds waits are explained; 0: never.
+
+    Raises:
+        InputError: the environment variable holds no number.
+    """
+    text = os.environ.get(WARN_AFTER_SECONDS, "")
+    try:
+        return float(text) if text else _DEFAULT_SECONDS
+    except ValueError:
+        raise InputError(f"{WARN_AFTER_SECONDS}={text!r}: want a number of seconds, or 0 for never") from None
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,258 @@
+"""Which objects this process knows, who holds them, and when they may go: a state machine without I/O.
+
+The process that makes a call owns the objects that it returns. The owner counts, for every object, its own references
+and those of each borrower. Whoever sends a reference to a process says so to the owner (*lend*) before it sends it;
+a process that has dropped all its references to an object says how many it had been given (*release*). Counts are
+kept per borrower and signed: a release may overtake the loan that it answers, and the sum still comes out right,
+since the lender's own count stays up until its release, which follows its loan on the same connection.
+
+Methods are events; what they ask the outside to do is appended to `commands`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..protocol.messages import ObjectId, ProcessId, Span, Value
+
+
+@dataclass(frozen=True)
+class FreeBlocks:
+    """Tell the makers that these blocks are not needed any more."""
+
+    spans: list[Span]
+
+
+@dataclass(frozen=True)
+class SendRelease:
+    """Tell the owner that this process has dropped what it was given."""
+
+    object: ObjectId
+    count: int
+
+
+@dataclass(frozen=True)
+class SendLend:
+    """Tell the owner that a reference was passed on."""
+
+    object: ObjectId
+    to: ProcessId
+
+
+@dataclass(frozen=True)
+class Gone:
+    """An object of this process's own has no holder left."""
+
+    object: ObjectId
+
+
+Command = FreeBlocks | SendRelease | SendLend | Gone
+
+
+class Record:
+    """What is known of one object.
+
+    Attributes:
+        value: its value, once it is there.
+        inner: what lives as long as the value: references that it contains, copies of its blocks on other nodes.
+        local: references to it in this process.
+        borrowers: for the owner: references held by others, signed.
+        received: for a borrower: how many references it was given.
+        waiters: what to call, once, when the value arrives.
+        asked: for a borrower: whether the owner was asked for the value.
+    """
+
+    __slots__ = ("asked", "borrowers", "inner", "local", "received", "value", "waiters")
+
+    def __init__(self) -> None:
+        self.value: Value | None = None
+        self.inner: Any = None
+        self.local = 0
+        self.received = 0
+        self.asked = False
+        self.borrowers: dict[ProcessId, int] | None = None
+        self.waiters: list[Callable[[], None]] | None = None
+
+    def keep(self, more: Iterable[Any]) -> None:
+        """Have something live as long as the value."""
+        self.inner = [*(self.inner or ()), *more]
+
+
+def owner_of(object_id: ObjectId) -> ProcessId:
+    """Return the process that owns an object."""
+    return object_id[:8]
+
+
+def spans_of(value: Value) -> list[Span]:
+    """Return the blocks of shared memory that a value lies in."""
+    spans = [buffer for buffer in value.buffers if type(buffer) is Span]
+    if type(value.stream) is Span:
+        spans.append(value.stream)
+    return spans
+
+
+def size_of(value: Value) -> int:
+    """Return a value's bytes, wherever they are."""
+    return sum(part.size if isinstance(part, Span) else len(part) for part in (value.stream, *value.buffers))
+
+
+class ObjectTable:
+    """All records of one process.
+
+    Attributes:
+        large: when each object of this process's own whose value lies in the store was last used; monotonic seconds.
+        dead: processes that are gone; kept for ever, since what others say of them may come late.
+        needed: objects that can be made again and may have to be: without a holder they lose only their value.
+    """
+
+    def __init__(self, me: ProcessId, dead: set[ProcessId] | None = None) -> None:
+        self.me = me
+        self.records: dict[ObjectId, Record] = {}
+        self.large: dict[ObjectId, float] = {}
+        self.commands: deque[Command] = deque()
+        self.needed: Container[ObjectId] = ()
+        self.dead: set[ProcessId] = set() if dead is None else dead
+
+    def create(self, object_id: ObjectId) -> Record:
+        """Begin an object of this process's own, with one local reference."""
+        record = self.records[object_id] = Record()
+        record.local = 1
+        return record
+
+    def hold(self, object_id: ObjectId, given: int = 0, by: ProcessId | None = None) -> Record | None:
+        """Count one more local reference; `given`: references that came with a message, sent `by` a process.
+
+        Returns:
+            the record; None if the object is this process's own and gone already.
+        """
+        record = self.records.get(object_id)
+        if record is None:
+            if owner_of(object_id) == self.me:
+                return None
+            record = self.records[object_id] = Record()
+        record.local += 1
+        record.received += given
+        if given and by == self.me == owner_of(object_id):
+            self._count(object_id, record, by, -given)
+        return record
+
+    def drop(self, object_id: ObjectId) -> None:
+        """Count one local reference less."""
+        record = self.records.get(object_id)
+        if record is not None:
+            record.local -= 1
+            self._settle(object_id, record)
+
+    def lend(self, object_id: ObjectId, to: ProcessId) -> None:
+        """Note that a reference is about to be sent to a process."""
+        owner = owner_of(object_id)
+        if owner == self.me:
+            self.lent(object_id, to)  # also to ourselves: an actor may call itself, and nothing else keeps a message
+        elif to != owner:
+            # To the owner itself a reference needs no loan: it goes before our release, on one connection.
+            self.commands.append(SendLend(object_id, to))
+
+    def lent(self, object_id: ObjectId, to: ProcessId) -> None:
+        """Event: this process, or a borrower, has lent an object of ours."""
+        record = self.records.get(object_id)
+        if record is not None and to not in self.dead:
+            self._count(object_id, record, to, 1)
+
+    def released(self, object_id: ObjectId, by: ProcessId, count: int) -> None:
+        """Event: a borrower has dropped what it was given."""
+        record = self.records.get(object_id)
+        if record is not None and by not in self.dead:
+            self._count(object_id, record, by, -count)
+
+    def _count(self, object_id: ObjectId, record: Record, who: ProcessId, change: int) -> None:
+        if record.borrowers is None:
+            record.borrowers = {}
+        count = record.borrowers.get(who, 0) + change
+        if count:
+            record.borrowers[who] = count
+        else:
+            record.borrowers.pop(who, None)
+            self._settle(object_id, record)
+
+    def _settle(self, object_id: ObjectId, record: Record) -> None:
+        """Forget the object if nobody holds it."""
+        if record.local > 0 or record.borrowers:
+            return
+        if object_id in self.needed:
+            self.take_value(record)
+            return
+        del self.records[object_id]
+        record.inner = None
+        if owner_of(object_id) == self.me:
+            self.commands.append(Gone(object_id))
+            if record.value is not None:
+                self.discard(record.value)
+            self.large.pop(object_id, None)
+        else:
+            self.commands.append(SendRelease(object_id, record.received))
+
+    def settle(self, object_id: ObjectId) -> None:
+        """Forget an object, or its value if it is needed, in case nobody holds it."""
+        record = self.records.get(object_id)
+        if record is not None:
+            self._settle(object_id, record)
+
+    def take_value(self, record: Record) -> None:
+        """Let an object of this process's own have no value, as before it was made."""
+        value, record.value, record.inner = record.value, None, None
+        if value is not None:
+            self.discard(value)
+
+    def discard(self, value: Value) -> None:
+        """Give back the memory of a value that nobody wants."""
+        spans = spans_of(value)
+        if spans:
+            self.commands.append(FreeBlocks(spans))
+
+    def fulfil(self, object_id: ObjectId, value: Value, inner: Any = None) -> bool:
+        """Event: the value is there. Calls the waiters; False if nobody holds the object any more, or it has one."""
+        record = self.records.get(object_id)
+        if record is None:
+            if owner_of(object_id) == self.me:
+                self.discard(value)
+            return False
+        if record.value is not None and owner_of(object_id) == self.me:
+            self.discard(value)  # its task was run again for the sake of another object
+            return False
+        record.value, record.inner = value, inner
+        if (value.buffers or type(value.stream) is Span) and owner_of(object_id) == self.me and spans_of(value):
+            self.large[object_id] = time.monotonic()
+        waiters, record.waiters = record.waiters, None
+        for waiter in waiters or ():
+            waiter()
+        return True
+
+    def use(self, objects: Iterable[ObjectId]) -> None:
+        """Event: values are about to be read."""
+        if self.large:
+            now = time.monotonic()
+            self.large.update((object_id, now) for object_id in objects if object_id in self.large)
+
+    def owns_any(self) -> bool:
+        """Return whether an object of this process's own has a holder."""
+        return any(owner_of(object_id) == self.me for object_id in self.records)
+
+    def process_died(self, process: ProcessId) -> list[ObjectId]:
+        """Event: a process is gone, and with it all that it held.
+
+        Returns:
+            the objects that it owned and whose value is not here, or lies in blocks, which their makers take back.
+        """
+        self.dead.add(process)
+        orphans = []
+        for object_id, record in list(self.records.items()):
+            if owner_of(object_id) == process:
+                if record.value is None or spans_of(record.value):
+                    orphans.append(object_id)
+            elif record.borrowers and record.borrowers.pop(process, None) is not None:
+                self._settle(object_id, record)
+        return orphans

@@ -1,0 +1,249 @@
+"""Who reads a process's sockets: the thread that waits for something reads, for itself and for all others.
+
+A synchronous call must not pay for a hand-over between threads, so there is no receiver thread on its path: the
+thread in `wait` polls the sockets itself (it *leads*), and handles whatever arrives. Threads that wait meanwhile
+sleep until the leader finds their answer or stops leading. When no thread waits for anything, a background thread
+leads, so that the process stays responsive while user code computes; it gives way at once to a thread that wants to
+lead, and comes back only after none has led for a moment (`_GRACE`), so it never gets into the way of a loop of calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import os
+import select
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+
+from ..protocol.connection import Connection
+
+_GRACE = 0.002
+
+Handler = Callable[[int], object]
+
+
+class Waiter:
+    """Something that one thread waits for: ready after `notify` was called `count` times."""
+
+    __slots__ = ("_wake", "count", "ready")
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+        self.ready = count <= 0
+        self._wake = threading.Lock()
+        self._wake.acquire()
+
+    def notify(self, by: int = 1) -> None:
+        """Count down; wake the thread at zero."""
+        self.count -= by
+        if self.count <= 0 and not self.ready:
+            self.ready = True
+            self.wake()
+
+    def finish(self) -> None:
+        """Be ready now, whatever the count."""
+        self.notify(max(self.count, 1))
+
+    def sleep(self, timeout: float | None) -> None:
+        """Sleep until woken: by readiness, or since the leader's place is free."""
+        self._wake.acquire(timeout=-1 if timeout is None else timeout)
+
+    def wake(self) -> None:
+        """Wake the thread without being ready."""
+        with contextlib.suppress(RuntimeError):  # a lock used as a binary semaphore: it was woken already
+            self._wake.release()
+
+
+class Reactor:
+    """One epoll set, its handlers and timers, and the rule of who polls it."""
+
+    def __init__(self, name: str) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._lead = threading.RLock()  # not a plain lock: `busy` asks whether this thread has it
+        self._followers: deque[Waiter] = deque()
+        self._leads = 0
+        self._yield = False
+        self._background_polls = False
+        self._in_poll = False
+        self._nudged = False
+        self._look_again = False
+        self._closed = False
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_ids = itertools.count()
+        self._dirty: set[Connection] = set()
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.before_poll: Callable[[], None] = lambda: None
+        self.watch(self._waker, self._drain_waker)
+        self._thread = threading.Thread(target=self._background, name=name, daemon=True)
+        self._thread.start()
+
+    # What to read -----------------------------------------------------------------------------------------------
+
+    def watch(self, fd: int, handler: Handler) -> None:
+        """Call `handler(events)` when the descriptor can be read."""
+        self._handlers[fd] = handler
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def want_write(self, connection: Connection, wanted: bool) -> None:
+        """Have the connection flushed when its socket has room, or not any more."""
+        # A connection that is being closed, or isn't watched yet, has nothing to be written.
+        with contextlib.suppress(OSError, ValueError):
+            self._epoll.modify(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Flush before the next poll, or now if some thread sleeps in one."""
+        self._dirty.add(connection)
+        self.nudge()
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call `action` in whichever thread leads by then."""
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._timer_ids), action))
+        self.nudge()
+
+    # Waiting ----------------------------------------------------------------------------------------------------
+
+    def wait(self, waiter: Waiter, deadline: float | None = None) -> bool:
+        """Block until the waiter is ready; False if `deadline` (monotonic seconds) comes first."""
+        while not waiter.ready:
+            if self._closed or (deadline is not None and time.monotonic() >= deadline):
+                return False
+            if self._lead.acquire(False):
+                self._lead_for(waiter, deadline)
+            else:
+                self._follow(waiter, deadline)
+        return True
+
+    def _follow(self, waiter: Waiter, deadline: float | None) -> None:
+        """Sleep until the waiter is ready, the leader's place is free or the time is over."""
+        self._followers.append(waiter)
+        try:
+            if self._background_polls:
+                self._yield = True
+                self._wake_poll()
+            # The leader may have left before it could see us; then nobody would wake us.
+            if self._lead.acquire(False):
+                self._lead.release()
+            else:
+                waiter.sleep(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        finally:
+            try:
+                self._followers.remove(waiter)
+            except ValueError:  # we were offered the lead: if we don't need it any more, somebody else may
+                if waiter.ready or self._closed or (deadline is not None and time.monotonic() >= deadline):
+                    self._offer_lead()
+
+    def _lead_for(self, waiter: Waiter, deadline: float | None) -> None:
+        self._leads += 1
+        try:
+            while not waiter.ready and not self._closed:
+                timeout = None
+                if deadline is not None:
+                    timeout = deadline - time.monotonic()
+                    if timeout <= 0:
+                        return
+                self._poll(timeout)
+        finally:
+            self._lead.release()
+            self._offer_lead()
+
+    def _offer_lead(self) -> None:
+        while self._followers:
+            try:
+                follower = self._followers.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            follower.wake()
+            if not follower.ready:
+                return
+
+    # Polling ----------------------------------------------------------------------------------------------------
+
+    def _poll(self, timeout: float | None) -> None:
+        self._look_again = False
+        self.before_poll()
+        while self._dirty:
+            self._dirty.pop().flush()
+        if self._timers:
+            until = self._timers[0][0] - time.monotonic()
+            timeout = until if timeout is None else min(timeout, until)
+        self._poll_once(None if timeout is None else max(timeout, 0.0))
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()
+
+    def _poll_once(self, timeout: float | None) -> None:
+        self._in_poll = True
+        try:
+            # Who had something for us before the line above could not know that we were about to sleep.
+            events = self._epoll.poll(0.0 if self._look_again else timeout)
+        finally:
+            self._in_poll = False
+        for fd, mask in events:
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                handler(mask)
+
+    def _background(self) -> None:
+        while not self._closed:
+            leads = self._leads
+            time.sleep(_GRACE)
+            if self._leads != leads:
+                continue
+            if not self._lead.acquire(False):
+                with self._lead:  # sleep here, at no cost, while a thread leads for long; then give it a moment again
+                    pass
+                self._offer_lead()  # a thread that found the lead taken just now follows us
+                continue
+            self._background_polls = True
+            try:
+                while not self._yield and not self._closed and not self._followers:
+                    self._poll(None)
+            except Exception:  # a bug of ours must not silence the process for ever: it is shown, and reading goes on
+                traceback.print_exc()
+            finally:
+                self._background_polls = self._yield = False
+                self._lead.release()
+            self._offer_lead()
+
+    def nudge(self) -> None:
+        """Have whoever sleeps in a poll look again; cheap if nobody does."""
+        self._look_again = True  # first: whoever is about to sleep looks at it last
+        if self._in_poll and not self._nudged:
+            self._wake_poll()
+
+    def _wake_poll(self) -> None:
+        self._nudged = True
+        with contextlib.suppress(OSError):  # closing, or the counter is full: it is awake already
+            os.eventfd_write(self._waker, 1)
+
+    def _drain_waker(self, mask: int) -> None:
+        self._nudged = False
+        os.eventfd_read(self._waker)
+
+    def busy(self) -> bool:
+        """Return whether this thread is in the middle of reading for all: it must not be interrupted here."""
+        return self._lead._is_owned() and not self._in_poll  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._closed = True
+        self._wake_poll()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(1)
+        # Another thread may be polling: it must have seen that this is over before its descriptors are gone.
+        led = self._lead.acquire(timeout=1)
+        self._epoll.close()
+        if led:
+            self._lead.release()
+            self._offer_lead()
+        os.close(self._waker)

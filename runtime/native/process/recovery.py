@@ -1,0 +1,190 @@
+"""Lost objects of one process: noticed, reported to their owner, made again.
+
+    reader ──Lost──▶ owner: forget the value ──▶ Lineage: run the task again, its lost arguments' tasks first
+    reader ◀─Ready── owner: the value is there again
+
+Whoever waits goes on waiting. A block has one place and generation for ever, so the block that could not be read says
+which value was meant: a report about one that has been replaced since changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ...exceptions import ObjectLostError, ObjectReconstructionFailedError
+from ...introspection.story_events import AGAIN, LOST
+from ...refs import ObjectRef, short
+from ..protocol import messages as m
+from .calls import Pending
+from .lineage import Fail, Forget, Lineage, Resubmit, Why
+from .objects import owner_of, spans_of
+
+if TYPE_CHECKING:
+    from .client import Client
+
+# What a kept task takes besides its arguments, roughly, bytes.
+_OVERHEAD = 2000
+
+_EXPLANATIONS = {
+    Why.PUT: "it was stored by put in process {pid}, so no task can make it again. Return it from a task instead",
+    Why.NO_RETRIES: "the task that made it must not be run again. Raise its max_retries",
+    Why.METHOD: "a method of an actor made it. Create the actor with max_restarts and max_task_retries; where it comes "
+    "back with its state, no method is run twice: return large values from a task",
+    Why.STREAM: "a generator yielded it. Return such values from tasks of their own if they must survive",
+    Why.EVICTED: "what is needed to make it again was dropped. Raise init(max_lineage_bytes=…)",
+}
+
+
+class _Call:
+    """A call as lineage keeps it: without the references to arguments that can be made again."""
+
+    __slots__ = ("arguments", "held", "lifetime", "pending", "slots")
+
+    def __init__(self, pending: Pending) -> None:
+        self.pending = pending
+        self.lifetime = None if pending.link is None else pending.link.lifetime
+        self.arguments = [ref for ref in pending.keeps if ref.id != self.lifetime]  # a result must not keep its actor
+        self.slots = [ref.id for ref in pending.slots]
+        self.held: list[ObjectRef] = []
+
+    def use_retry(self) -> bool:
+        return self.pending.use_retry()
+
+
+class Recovery:
+    """What a process does about losses.
+
+    Args:
+        client: the process's objects.
+        most_bytes: how much the lineage of its objects may keep.
+
+    Attributes:
+        lineage: the tasks that may be run again.
+        resubmit_task, resubmit_call: send a call again, now that it holds its arguments.
+    """
+
+    def __init__(self, client: Client, most_bytes: int) -> None:
+        self._client = client
+        self.lineage = Lineage(most_bytes)
+        self.resubmit_task: Callable[[Pending], None]
+        self.resubmit_call: Callable[[Pending], None]
+        client.objects.needed = self.lineage.needed
+        self._acting = False
+
+    # Events -----------------------------------------------------------------------------------------------------
+
+    def ended(self, pending: Pending) -> None:
+        """A call has ended whose results lie outside this process's memory, or did: keep it if it may run again."""
+        results = [object_id for object_id in pending.returns if self._is_outside(object_id)]
+        # A method of an actor that comes back with its state must not run twice.
+        checkpointed = pending.link is not None and pending.link.checkpointed
+        if pending.retries == 0 or not results or checkpointed:
+            self.lineage.not_kept(pending.task, results, Why.METHOD if pending.function is None else Why.NO_RETRIES)
+            self._release(pending)
+            return
+        call = _Call(pending)
+        noted = [ref.id for ref in call.arguments if self.lineage.can_make(ref.id)]
+        call.held = [ref for ref in call.arguments if not self.lineage.can_make(ref.id)]
+        call.arguments = pending.keeps = pending.slots = []
+        self.lineage.finished(pending.task, call, results, noted, self._size(call))
+        for object_id in results:
+            self._client.objects.settle(object_id)  # it may have been made again for a task that ended meanwhile
+
+    def _is_outside(self, object_id: m.ObjectId) -> bool:
+        record = self._client.objects.records.get(object_id)
+        return record is not None and record.value is not None and bool(spans_of(record.value))
+
+    def lost(self, object_id: m.ObjectId, span: m.Span) -> None:
+        """A block of an object's value cannot be read; who needs the value waits for it after this."""
+        client = self._client
+        record = client.objects.records.get(object_id)
+        if record is None or record.value is None or span not in spans_of(record.value):
+            return  # it has been made again, or is about to be
+        if owner_of(object_id) == client.me:
+            client.note((time.monotonic(), LOST, object_id, None))
+            client.objects.take_value(record)
+            self.lineage.lost(object_id)
+            client.act()
+            return
+        record.value = record.inner = None
+        record.asked = True
+        peer = client.peer(owner_of(object_id))
+        if peer is not None:
+            peer.send(m.Lost(object_id, span))
+        elif (reason := client.death_of(owner_of(object_id))) is not None:
+            client.fail_orphan(object_id, reason)
+
+    def lost_argument(self, pending: Pending, span: m.Span) -> bool:
+        """A call was not run since it could not read an argument; False if that cannot be made again."""
+        for ref in pending.slots:
+            self.lost(ref.id, span)
+        return span not in spans_of(pending.arguments)
+
+    def act(self) -> bool:
+        """Carry out what the lineage asks for; False if that is just being done further up the stack."""
+        commands = self.lineage.commands
+        if self._acting:
+            return False
+        self._acting = True
+        try:
+            while commands:
+                command = commands.popleft()
+                if isinstance(command, Resubmit):
+                    assert isinstance(command.call, _Call)
+                    self._resubmit(command.call, command.arguments)
+                elif isinstance(command, Forget):
+                    assert isinstance(command.call, _Call)
+                    command.call.held = []
+                    self._release(command.call.pending)
+                elif isinstance(command, Fail):
+                    self._client.fail(command.object, _error(command.object, command.why))
+                else:
+                    self._client.objects.settle(command.object)
+        finally:
+            self._acting = False
+        return True
+
+    # Commands ---------------------------------------------------------------------------------------------------
+
+    def _resubmit(self, call: _Call, arguments: Iterable[m.ObjectId]) -> None:
+        client, pending = self._client, call.pending
+        client.note((time.monotonic(), AGAIN, pending.task, "a result of it was lost"))
+        held = [*call.held, *(client.adopt(object_id) for object_id in arguments)]
+        by_id = {ref.id: ref for ref in held}
+        pending.slots = [by_id[object_id] for object_id in call.slots]
+        pending.keeps = held
+        if call.lifetime is not None:
+            pending.keeps = [client.adopt(call.lifetime), *held]
+        call.held = []
+        for ref in held:
+            if owner_of(ref.id) == client.me and client.objects.records[ref.id].value is None:
+                self.lineage.lost(ref.id)
+        resubmit = self.resubmit_call if pending.function is None else self.resubmit_task
+        resubmit(pending)
+
+    def _release(self, pending: Pending) -> None:
+        pending.keeps = pending.slots = []
+        self._client.objects.discard(pending.arguments)
+
+    def _size(self, call: _Call) -> int:
+        pending = call.pending
+        values = [pending.arguments]
+        for ref in call.held:
+            record = self._client.objects.records.get(ref.id)
+            if record is not None and record.value is not None:
+                values.append(record.value)
+        return _OVERHEAD + sum(map(_bytes_in, values)) + sum(span.size for span in spans_of(pending.arguments))
+
+
+def _bytes_in(value: m.Value) -> int:
+    """Return how much of a value lies in this process's memory."""
+    return sum(len(part) for part in (value.stream, *value.buffers) if isinstance(part, bytes))
+
+
+def _error(object_id: m.ObjectId, why: Why) -> ObjectLostError:
+    kind = ObjectLostError if why is Why.PUT else ObjectReconstructionFailedError
+    explanation = _EXPLANATIONS[why].format(pid=os.getpid())
+    return kind(f"object {short(object_id)} is lost: its block of shared memory cannot be read, and {explanation}")

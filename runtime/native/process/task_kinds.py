@@ -1,0 +1,104 @@
+"""Kinds of this process's tasks: those that can run one after the other on a worker; and the workers that each has."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+
+from ...engine import Function
+from ...options import TaskOptions
+from ...resources import Demand
+from ...scheduling import SchedulingStrategy
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+from .calls import Pending
+from .client import Client
+from .environments import Environments
+from .group_calls import GroupCalls
+
+
+class WorkerLease:
+    """A worker of ours for the moment. `inflight` is in the order in which it runs the tasks."""
+
+    __slots__ = ("calls", "connection", "idle_since", "inflight", "recalled", "stuck", "worker")
+
+    def __init__(self, worker: bytes, connection: Connection) -> None:
+        self.worker = worker
+        self.connection = connection
+        self.inflight: dict[bytes, Pending] = {}
+        self.stuck = False  # its task waits for others: it takes no more
+        # Others wait for its resources, or a function was called there as often as it may: it takes no more, and is
+        # given back when it idles.
+        self.recalled = False
+        self.calls: dict[bytes, int] | None = None  # how often functions with max_calls were called there
+        self.idle_since = time.monotonic()
+
+
+class Kind:
+    """Tasks that ask for the same resources and surroundings, and the leases that fit them."""
+
+    def __init__(
+        self,
+        key: int,
+        demand: Demand,
+        environment: m.Environment | None,
+        strategy: SchedulingStrategy | None,
+        placement: m.Placement | None,
+        *,
+        retriable: bool = True,
+    ) -> None:
+        self.key, self.retriable = key, retriable
+        self.demand, self.environment = demand, environment
+        self.strategy, self.placement = strategy, placement
+        self.failure: m.Value | None = None  # of all of them: the placement group that they were to run in is gone
+        self.queue: deque[Pending] = deque()
+        self.leases: dict[bytes, WorkerLease] = {}
+        self.wanted = 0
+
+
+class Kinds:
+    """All kinds that this process has submitted tasks of.
+
+    Attributes:
+        by_key: those that may have tasks, by the number that the node knows them by.
+    """
+
+    def __init__(self, client: Client, environments: Environments, groups: GroupCalls) -> None:
+        self._client, self._environments, self._groups = client, environments, groups
+        self._by_shape: dict[tuple, Kind] = {}
+        self._keys = itertools.count()
+        self.by_key: dict[int, Kind] = {}
+
+    def of(self, function: Function, options: TaskOptions) -> Kind:
+        """Return the kind of a task.
+
+        Raises:
+            InfeasibleError: it can never run.
+            RuntimeEnvSetupError: its surroundings cannot be made.
+        """
+        environment, captured = self._environments.of(options.runtime_env), self._groups.captured
+        shape = options.kind
+        if environment is not None or captured is not None or options.max_retries == 0:
+            shape = (options.max_retries == 0, shape, environment.id if environment is not None else None, captured)
+        return self._by_shape.get(shape) or self._new(shape, function, options, environment)
+
+    def _new(self, shape: tuple, function: Function, options: TaskOptions, environment: m.Environment | None) -> Kind:
+        strategy = self._groups.strategy_of(options.scheduling_strategy)
+        with self._client.lock:
+            placement = self._groups.place(f"task {function.name}", options.demand, strategy)
+            retriable = options.max_retries != 0
+            kind = Kind(next(self._keys), options.demand, environment, strategy, placement, retriable=retriable)
+            kind.failure = None if placement is None else self._groups.removal_of(placement.group)
+            self._by_shape[shape] = self.by_key[kind.key] = kind
+        return kind
+
+    def drop_group(self, group: m.GroupId) -> list[Kind]:
+        """Forget the kinds that run in a placement group, which is removed; return them with the reason."""
+        dropped = []
+        for shape, kind in list(self._by_shape.items()):
+            if kind.placement is not None and kind.placement.group == group:
+                kind.failure = self._groups.removal_of(group)
+                del self._by_shape[shape], self.by_key[kind.key]
+                dropped.append(kind)
+        return dropped

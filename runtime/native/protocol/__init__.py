@@ -1,0 +1,1 @@
+"""What processes of the native engine say to each other, and over what."""

@@ -1,0 +1,1 @@
+"""Shared memory: arenas, who views what, values in messages and blocks."""

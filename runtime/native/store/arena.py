@@ -1,0 +1,267 @@
+"""Blocks of shared memory: one growing arena per making process.
+
+    maker   allocates blocks in its own arena and writes them; it alone frees and reuses them
+    node    holds every arena's descriptor, so that a block outlives its maker, and the board's
+    reader  maps an arena whole, once, and takes read-only views; its line on the board names the blocks it views
+
+An arena is a sparse memfd of fixed virtual size: it grows as pages are touched, and is never remapped. Memory that
+was used once is used again before fresh memory is: writing into fresh pages costs five times as much. A freed block
+is reused only when no living process has it on the board. A reader writes its line while it still holds a reference
+to the object, and the owner frees the object only after it was told that the reference is gone, so the line is
+always seen in time; no atomic operation is needed. Blocks of an object that was moved to disk are freed while readers
+may just be coming: there, the maker marks the block before it reads the board, the reader writes the board before it
+reads the mark, and each passes through a lock in between, which orders the two for the processor: one sees the other.
+
+An arena touches no more memory than its budget, which the node grants in steps (`capacity.py`), so that putting into
+memory that was used before asks nobody. What is free is given back to the kernel when the node wants it (`trim`).
+"""
+
+from __future__ import annotations
+
+import bisect
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator
+
+from ...exceptions import InternalError, ObjectStoreFullError
+from ..protocol.messages import Span
+from .board import Board
+
+HEADER = 64
+#: Memory is accounted in units of so many bytes.
+CHUNK = 1 << 16
+_ALIGN = 64
+_HEADER = struct.Struct("<QQ8sQ")  # state, size, owner, generation
+_STATE = struct.Struct("<Q")
+UNTOUCHED, FREE = 0, 1
+UNSEALED, SEALED = 2, 3  # unsealed: being written, or given back while a reader may still view it
+
+
+def map_arena(fd: int) -> mmap.mmap:
+    """Map the whole of an arena."""
+    return mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+class Arena:
+    """The blocks that this process makes: best fit, neighbours joined, touched memory first.
+
+    Args:
+        process: this process.
+        number: what the node holds the descriptor under.
+        fd: the arena; not needed afterwards.
+        board: the board of holders.
+        want: asks for so many bytes more; returns after `grant`, raises ObjectStoreFullError if there are none.
+    """
+
+    def __init__(self, process: bytes, number: int, fd: int, board: Board, want: Callable[[int], None]) -> None:
+        self.number = number
+        self.memory = map_arena(fd)
+        self._process = process
+        self._board = board
+        self._want = want
+        self._lock = threading.RLock()
+        self._frontier = 0
+        self._generation = 0
+        self._sizes: list[tuple[int, int]] = []  # (size, offset) of free blocks, sorted
+        self._ends: dict[int, int] = {}  # end → offset of free blocks
+        self._starts: dict[int, int] = {}  # offset → size of free blocks
+        self._live: dict[int, tuple[int, bytes, int]] = {}  # offset → size with header, owner, generation
+        self._freed: set[int] = set()  # offsets of live blocks that were given back and may still be viewed
+        self._budget = 0
+        self._touched = bytearray()  # for each chunk: 1 if it takes memory
+        self._resident = 0  # bytes of those
+        self._awaited = 0  # bytes that threads have asked for and not used yet
+
+    def allocate(self, size: int, owner: bytes) -> Span:
+        """Return a new block of `size` bytes, to be written and then sealed.
+
+        Raises:
+            ObjectStoreFullError: there is no room, neither here nor, after others were asked, in the node's store.
+        """
+        total = -(-(size + HEADER) // _ALIGN) * _ALIGN
+        if total + HEADER > len(self.memory):
+            self._want(total)  # which says how large the store is
+        while True:
+            with self._lock:
+                if self._freed:
+                    self._reclaim()
+                index = bisect.bisect_left(self._sizes, (total, 0))
+                offset = self._sizes[index][1] if index < len(self._sizes) else self._fresh(total)
+                missing = self._missing(offset, offset + total + HEADER)
+                if missing <= self._budget - self._resident:
+                    self._touch(offset, offset + total + HEADER, missing)
+                    self._take(offset, total)
+                    self._generation += 1
+                    self._live[offset] = (total, owner, self._generation)
+                    _HEADER.pack_into(self.memory, offset, UNSEALED, size, owner, self._generation)
+                    return Span(self._process, self.number, offset, size, self._generation)
+                self._awaited += missing
+            try:
+                self._want(missing)  # without the lock: whoever reads meanwhile may have to free blocks
+            finally:
+                with self._lock:
+                    self._awaited -= missing
+
+    def _fresh(self, total: int) -> int:
+        """Return where a block that grows into fresh memory begins."""
+        offset = self._ends.get(self._frontier, self._frontier)  # a free block before it becomes a part of it
+        if offset + total + HEADER > len(self.memory):
+            raise ObjectStoreFullError(
+                f"no room for {total:,} bytes: this process's {len(self._live)} blocks are scattered over the "
+                f"{len(self.memory):,} bytes that it can address. Drop references (del ref) and the arrays that view "
+                "their values, or make smaller objects"
+            )
+        return offset
+
+    def _take(self, offset: int, total: int) -> None:
+        size = self._starts.pop(offset, 0)
+        if size:
+            self._remove_free(offset, size)
+        if size > total:
+            self._insert(offset + total, size - total)
+        self._frontier = max(self._frontier, offset + total)
+
+    # Memory that is touched -------------------------------------------------------------------------------------
+
+    def _missing(self, start: int, end: int) -> int:
+        """Return how many bytes of fresh memory writing there takes."""
+        first, last = start // CHUNK, -(-end // CHUNK)
+        return (last - first - self._touched.count(1, first, last)) * CHUNK
+
+    def _touch(self, start: int, end: int, missing: int) -> None:
+        if missing:
+            first, last = start // CHUNK, -(-end // CHUNK)
+            self._touched.extend(bytes(max(0, last - len(self._touched))))
+            self._touched[first:last] = b"\1" * (last - first)
+            self._resident += missing
+
+    def grant(self, size: int) -> None:
+        """Allow so many bytes more."""
+        with self._lock:
+            self._budget += size
+
+    def trim(self) -> int:
+        """Give free memory back to the kernel; return by how many bytes the budget has shrunk."""
+        with self._lock:
+            if self._freed:
+                self._reclaim()
+            for offset, size in self._starts.items():
+                first, last = -(-(offset + HEADER) // CHUNK), (offset + size) // CHUNK
+                count = self._touched.count(1, first, last) if last > first else 0
+                if count:
+                    self._remove(first * CHUNK, (last - first) * CHUNK)
+                    self._touched[first:last] = bytes(last - first)
+                    self._resident -= count * CHUNK
+            spare = max(0, self._budget - self._resident - self._awaited)
+            self._budget -= spare
+            return spare
+
+    def _remove(self, start: int, size: int) -> None:
+        self.memory.madvise(mmap.MADV_REMOVE, start, size)
+
+    # Free blocks ------------------------------------------------------------------------------------------------
+
+    def _insert(self, offset: int, size: int) -> None:
+        after = self._starts.pop(offset + size, None)
+        if after is not None:
+            self._remove_free(offset + size, after)
+            size += after
+        before = self._ends.pop(offset, None)
+        if before is not None:
+            before_size = offset - before
+            del self._starts[before]
+            self._sizes.pop(bisect.bisect_left(self._sizes, (before_size, before)))
+            offset, size = before, size + before_size
+        # Free blocks have headers too, so that the node can walk a dead maker's arena.
+        _HEADER.pack_into(self.memory, offset, FREE, size - HEADER, b"", 0)
+        self._starts[offset] = size
+        self._ends[offset + size] = offset
+        bisect.insort(self._sizes, (size, offset))
+
+    def _remove_free(self, offset: int, size: int) -> None:
+        del self._ends[offset + size]
+        self._sizes.pop(bisect.bisect_left(self._sizes, (size, offset)))
+
+    def seal(self, span: Span, owner: bytes) -> None:
+        """Mark a block as written and owned by `owner`: it survives its maker."""
+        with self._lock:
+            self._live[span.offset] = (self._live[span.offset][0], owner, span.generation)
+        _HEADER.pack_into(self.memory, span.offset, SEALED, span.size, owner, span.generation)
+
+    def free(self, spans: list[Span]) -> None:
+        """Take blocks back, as soon as nobody views them."""
+        with self._lock:
+            for span in spans:
+                block = self._live.get(span.offset)
+                if block is None or block[2] != span.generation or span.offset in self._freed:
+                    raise InternalError(f"block {span} is freed twice")
+                self._give_up(span.offset)
+
+    def free_owner(self, owner: bytes) -> None:
+        """Take back all blocks of an owner that has died."""
+        with self._lock:
+            for offset, (_, whose, _) in self._live.items():
+                if whose == owner:
+                    self._give_up(offset)
+
+    def _give_up(self, offset: int) -> None:
+        self._freed.add(offset)
+        # The node, which walks the arena if we die before the block is used again, must not keep it for its owner.
+        _STATE.pack_into(self.memory, offset, UNSEALED)
+
+    def _reclaim(self) -> None:
+        held = self._board.held()
+        for offset in [offset for offset in self._freed if (self.number, offset) not in held]:
+            self._freed.remove(offset)
+            self._insert(offset, self._live.pop(offset)[0])
+
+    def busy(self) -> bool:
+        """Return whether this thread is in the middle of a change."""
+        return self._lock._is_owned()  # type: ignore[attr-defined]
+
+    def usage(self) -> tuple[int, int]:
+        """Return (blocks alive, bytes of memory taken)."""
+        with self._lock:
+            self._reclaim()
+            return len(self._live), self._resident
+
+    def lingering(self) -> int:
+        """Return the bytes of blocks that were given back and are still viewed."""
+        with self._lock:
+            return sum(self._live[offset][0] for offset in self._freed)
+
+
+def is_there(memory: mmap.mmap | memoryview, offset: int, span: Span) -> bool:
+    """Return whether the header at `offset` is that of this sealed block, and not of a later one in its place."""
+    state, size, _, generation = _HEADER.unpack_from(memory, offset)
+    return state == SEALED and generation == span.generation and size == span.size
+
+
+def walk(memory: mmap.mmap) -> Iterator[tuple[int, int, int, bytes]]:
+    """Return offset, size with header, state and owner of each block of an arena."""
+    offset = 0
+    while offset + HEADER <= len(memory):
+        state, size, owner, _ = _HEADER.unpack_from(memory, offset)
+        if state == UNTOUCHED:
+            return
+        total = -(-(size + HEADER) // _ALIGN) * _ALIGN
+        yield offset, total, state, owner
+        offset += total
+
+
+def read_block(span: Span, start: int, size: int) -> bytes | None:
+    """Return a part of a sealed block; for the node that holds its arena. None if the block is not there any more."""
+    header = os.pread(span.arena, HEADER, span.offset)
+    data = os.pread(span.arena, min(size, span.size - start), span.offset + HEADER + start)
+    # Looked at again: the maker may have reused the block meanwhile.
+    again = os.pread(span.arena, HEADER, span.offset)
+    there = header == again and len(header) == HEADER and is_there(memoryview(header), 0, span)
+    return data if there else None
+
+
+def sealed_blocks(fd: int) -> dict[int, bytes]:
+    """Return the owner of each sealed block of an arena, by offset; for the node, once the maker is dead."""
+    with map_arena(fd) as memory:
+        return {offset: owner for offset, _, state, owner in walk(memory) if state == SEALED}

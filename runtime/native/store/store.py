@@ -1,0 +1,297 @@
+"""Values into messages and shared memory, and back."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ... import serialization
+from ...failure import unpack_exception
+from ...refs import ObjectRef
+from ..protocol.messages import Holdings, ObjectId, Registered, Span, Value
+from ..protocol.wire import node_of
+from .arena import HEADER, Arena
+from .board import Board
+from .disk import DiskArena, open_unnamed, prepare
+from .views import Views
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
+
+# A value of up to this many bytes travels inside messages; of a larger one the big buffers lie in shared memory.
+INLINE = 100_000
+# Smaller buffers are not worth a block of their own.
+SMALLEST_BLOCK = 4096
+
+
+class Keeper(Protocol):
+    """What a store needs of its node."""
+
+    def hand_over(self, fd: int, on_disk: bool) -> int:
+        """Have an arena's descriptor held; return the number that it is held under."""
+
+    def want(self, size: int) -> None:
+        """Return once so many bytes more were granted to this process's arena; see `Arena`."""
+
+
+class Store:
+    """One process's side of the object store of its node.
+
+    Args:
+        process: this process.
+        board: the board of holders.
+        welcome: where arenas' descriptors are found, how large the store is, where objects go that it has no room for.
+        keeper: what asks the node to hold arenas, and for memory.
+    """
+
+    def __init__(
+        self,
+        process: bytes,
+        board: Board,
+        welcome: Registered,
+        keeper: Keeper,
+    ) -> None:
+        self._process, self._board, self._welcome = process, board, welcome
+        self._keeper = keeper
+        self._views = Views(welcome.node_pid, board)
+        self._arena: Arena | None = None
+        self._disk: DiskArena | None = None
+        self._lock = threading.Lock()
+        self.fetch: Callable[[Span], memoryview]  # a block of another node
+        self._unsealed: dict[int, tuple[Span, weakref.ref[np.ndarray]]] = {}
+
+    @property
+    def arena(self) -> Arena:
+        """This process's own arena, made on first use."""
+        if self._arena is None:
+            with self._lock:
+                if self._arena is None:
+                    fd = os.memfd_create("shoal-arena")
+                    try:
+                        # Address space costs nothing, and scattered free blocks take some.
+                        os.ftruncate(fd, self._welcome.store_memory * 4)
+                        number = self._keeper.hand_over(os.dup(fd), False)
+                        arena = Arena(self._process, number, fd, self._board, self._keeper.want)
+                    finally:
+                        os.close(fd)
+                    self._views.add_own(self._process, arena)
+                    self._arena = arena
+        return self._arena
+
+    def _disk_arena(self) -> DiskArena:
+        if self._disk is None:
+            with self._lock:
+                if self._disk is None:
+                    fd = open_unnamed(self._welcome.spill_directory)
+                    try:
+                        prepare(fd)
+                        disk = DiskArena(self._process, self._keeper.hand_over(os.dup(fd), True), fd, self._board)
+                    finally:
+                        os.close(fd)
+                    self._views.add_own(self._process, disk)
+                    self._disk = disk
+        return self._disk
+
+    def pack(self, value: Any, owner: bytes) -> tuple[Value, list[ObjectRef]]:
+        """Serialise a value for `owner`; return it beside the references inside it. Arrays of `empty` are sealed."""
+        return self._pack(*serialization.dump(value), owner, seal=True)
+
+    def pack_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Value, list[ObjectRef]]:
+        """Serialise a call's arguments; this process owns them."""
+        return self._pack(*serialization.dump_arguments(args, kwargs), self._process, seal=False)
+
+    def _pack(
+        self, stream: serialization.Stream, buffers: list[Any], refs: list[ObjectRef], owner: bytes, seal: bool
+    ) -> tuple[Value, list[ObjectRef]]:
+        ids = [ref.id for ref in refs] if refs else []
+        if not buffers and type(stream) is bytes and len(stream) <= INLINE:
+            return Value(stream, [], ids), refs
+        return self._pack_large(stream, [buffer.raw() for buffer in buffers], ids, owner, seal), refs
+
+    def _pack_large(
+        self, stream: serialization.Stream, views: list[memoryview], ids: list[ObjectId], owner: bytes, seal: bool
+    ) -> Value:
+        small = type(stream) is bytes and len(stream) <= INLINE
+        inline = small and len(stream) + sum(view.nbytes for view in views) <= INLINE
+        placed: list[bytes | Span] = []
+        try:
+            for view in views:
+                sealed = self._seal(view, owner) if seal and self._unsealed else None
+                placed.append(sealed or self._place(view, owner, inline))
+            body: bytes | Span
+            if type(stream) is not bytes:
+                body = self._copy(stream, owner)
+            else:
+                body = stream if small else self._copy([stream], owner)
+        except BaseException:  # there is no room for the rest, or the user interrupts the waiting for it
+            written = [span for span in placed if not isinstance(span, bytes)]
+            if written:
+                self.free(written)
+            raise
+        return Value(body, placed, ids)
+
+    def _seal(self, view: memoryview, owner: bytes) -> Span | None:
+        """Seal the block that is just this buffer, if there is one."""
+        address = serialization.address_of(view)
+        found = self._unsealed.get(address)
+        if found is None or found[0].size != view.nbytes:
+            return None
+        del self._unsealed[address]
+        span, array = found[0], found[1]()
+        self.arena.seal(span, owner)
+        if array is not None:
+            array.flags.writeable = False
+        return span
+
+    def _place(self, view: memoryview, owner: bytes, inline: bool) -> bytes | Span:
+        if inline or view.nbytes < SMALLEST_BLOCK:
+            return bytes(view)
+        return self._copy([view], owner)
+
+    def copy_value(self, value: Value, owner: bytes) -> Value:
+        """Return the same value in blocks of this process that belong to `owner`, whoever the old ones belong to."""
+        stream, *buffers = [
+            self._copy([memoryview(self._views.view(part))], owner) if isinstance(part, Span) else part
+            for part in (value.stream, *value.buffers)
+        ]
+        return Value(stream, buffers, value.refs, value.failed)
+
+    def _copy(self, pieces: Sequence[Any], owner: bytes) -> Span:
+        span = self.arena.allocate(sum(map(len, pieces)), owner)
+        start = span.offset + HEADER
+        for piece in pieces:
+            self.arena.memory[start : start + len(piece)] = piece
+            start += len(piece)
+        self.arena.seal(span, owner)
+        return span
+
+    def load(self, value: Value, copy: bool = False) -> Any:
+        """Rebuild a value, `copy`: with memory of its own; raise it if it is a failure's exception."""
+        if value.failed:
+            assert isinstance(value.stream, bytes)
+            raise unpack_exception(value.stream)
+        stream = value.stream if isinstance(value.stream, bytes) else self._view(value.stream)
+        if not value.buffers:
+            return serialization.loads(stream)
+        buffers: list[Any] = [buffer if isinstance(buffer, bytes) else self._view(buffer) for buffer in value.buffers]
+        return serialization.loads(stream, map(bytearray, buffers) if copy else buffers)
+
+    def _view(self, span: Span) -> memoryview | bytes:
+        return self._views.view(span) if node_of(span.maker) == node_of(self._process) else self.fetch(span)
+
+    def inlined(self, value: Value) -> Value:
+        """Return a value that lies in no shared memory."""
+        parts: list[bytes | Span] = [
+            part if isinstance(part, bytes) else bytes(self._view(part)) for part in (value.stream, *value.buffers)
+        ]
+        return Value(parts[0], parts[1:], value.refs, value.failed)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """Return a writable array over a new block, which `pack` will recognise by its address."""
+        import numpy as np
+
+        kind = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        if kind.hasobject or size == 0:
+            return np.empty(shape, kind)
+        span = self.arena.allocate(size, self._process)
+        address = 0
+
+        def abandoned() -> None:
+            if self._unsealed.pop(address, None) is not None:
+                self.arena.free([span])
+
+        exporter = self._views.export(self.arena.memory, span, abandoned)
+        if exporter is None:
+            self.arena.free([span])
+            return np.empty(shape, kind)
+        array: np.ndarray = np.ndarray(shape, kind, buffer=exporter)
+        address = array.__array_interface__["data"][0]
+        self._unsealed[address] = (span, weakref.ref(array))
+        return array
+
+    def busy(self) -> bool:
+        """Return whether this thread is in the middle of changing a table."""
+        return self._views.busy() or any(arena is not None and arena.busy() for arena in (self._arena, self._disk))
+
+    def drain(self) -> None:
+        """Let go of blocks whose last view has ended."""
+        self._views.drain()
+
+    def free(self, spans: list[Span]) -> None:
+        """Take back blocks of this process's own arenas."""
+        if self._disk is None:
+            self.arena.free(spans)
+            return
+        on_disk = [span for span in spans if self.is_on_disk(span)]
+        if len(on_disk) < len(spans):
+            self.arena.free([span for span in spans if not self.is_on_disk(span)])
+        if on_disk:
+            self._disk.free(on_disk)
+            self._disk.trim()
+
+    # Sharing the store with others ------------------------------------------------------------------------------
+
+    def is_on_disk(self, span: Span) -> bool:
+        """Return whether a block lies in this process's arena on disk."""
+        return self._disk is not None and span.arena == self._disk.number and span.maker == self._process
+
+    def on_disk(self, value: Value) -> tuple[Value, int]:
+        """Return a value of the same content whose blocks lie on disk, and how many bytes were moved there.
+
+        Raises:
+            OSError: the disk has no room, or fails.
+            StaleBlockError: the value has been freed meanwhile.
+        """
+        moved: list[Span] = []
+
+        def move(part: bytes | Span) -> bytes | Span:
+            if isinstance(part, bytes) or self.is_on_disk(part):
+                return part
+            moved.append(self._disk_arena().write([self._views.view(part)], self._process))
+            return moved[-1]
+
+        try:
+            stream, buffers = move(value.stream), [move(part) for part in value.buffers]
+        except BaseException:
+            if moved:
+                self.free(moved)
+            raise
+        return Value(stream, buffers, value.refs, value.failed), sum(span.size for span in moved)
+
+    def trim(self) -> int:
+        """Give back free memory; return how much."""
+        return 0 if self._arena is None else self._arena.trim()
+
+    def held(self) -> set[tuple[int, int]]:
+        """Return arena and offset of all blocks that any process of the node views."""
+        return self._board.held()
+
+    def holdings(self) -> Holdings:
+        """Return what this process has made."""
+        holdings = Holdings()
+        if self._arena is not None:
+            holdings.blocks, holdings.made = self._arena.usage()
+            holdings.lingering = self._arena.lingering()
+        if self._disk is not None:
+            holdings.on_disk = self._disk.usage()[1]
+        return holdings
+
+    def close(self) -> None:
+        """Let go of all shared memory; arrays that are still alive keep theirs."""
+        self._views.close()
+        self._arena = None
+        if self._disk is not None:
+            self._disk.close()
+            self._disk = None
+        self._board.close()
+
+    def process_died(self, process: bytes) -> None:
+        """Forget a dead process's arena, and take back the blocks that were made for it."""
+        self._views.forget(process)
+        if self._arena is not None:
+            self._arena.free_owner(process)

@@ -1,0 +1,318 @@
+"""How one item is run: begun, its result turned into values, its failure packed, the reply sent.
+
+Everything that happens to a task, a call or a constructor between its arrival and its reply is here, in whichever
+thread it happens; which thread that is, and when, is decided by who calls `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
+
+import cloudpickle
+
+from ...engine import Host
+from ...exceptions import ObjectLostError, TaskCancelledError
+from ...failure import pack_exception
+from ...introspection.story_events import RAN
+from ...options import STREAMING
+from ...refs import ObjectRef, short
+from ...remote import callable_name, load_function
+from ...results import how_it_left, split_returns
+from ...runtime_context import running
+from ...serialization import fill_slots
+from ..engine import NativeEngine
+from ..process.calls import parent
+from ..process.objects import owner_of
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+from ..store.views import StaleBlockError
+from .producing import Producer
+from .restorable import Restorable
+from .task_interrupts import TaskInterrupts
+
+
+class Code:
+    """A function or class that a caller has sent; rebuilt when it is first used."""
+
+    __slots__ = ("_loaded", "_payload")
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._loaded: Callable | None = None
+
+    def load(self) -> Callable:
+        """Return the function or class."""
+        if self._loaded is None:
+            self._loaded, self._payload = load_function(self._payload), b""
+        return self._loaded
+
+
+class Item:
+    """A task, call or constructor that has arrived.
+
+    Attributes:
+        caller: the process that waits for the reply.
+        message: the Push, Call or Construct.
+        refs: references that were lent to us with it; they live until it has ended.
+        code: what a task or constructor runs; None for a call.
+        host: the actor, if it is a call or constructor.
+        name: function or ``Class.method``, for messages.
+        cancelled: why it was cancelled on its event loop, if so.
+        started: when it began, in seconds of `time.perf_counter`.
+    """
+
+    __slots__ = ("caller", "cancelled", "code", "host", "message", "name", "refs", "started")
+
+    def __init__(self, caller: bytes, message: Any, refs: list[ObjectRef], code: Code | None) -> None:
+        self.caller, self.message, self.refs, self.code = caller, message, refs, code
+        self.host: Host | None = None
+        self.name = ""
+        self.started = 0.0
+        self.cancelled: m.CancelTask | None = None
+
+    @property
+    def task_id(self) -> bytes | None:
+        """The id of the task or call; a constructor has none."""
+        return None if type(self.message) is m.Construct else self.message.task
+
+    @property
+    def function_name(self) -> str:
+        """The function's name, or ``Class.method``."""
+        if self.host is None:
+            return callable_name(self.code.load()) if self.code is not None else self.name
+        method = "__init__" if type(self.message) is m.Construct else self.message.method
+        return f"{self.host.actor.class_name}.{method}"
+
+
+class Executor:
+    """Runs items; holds the actor that they are called on.
+
+    Attributes:
+        actor: the instance, once it is constructed; None in a worker that runs tasks.
+        class_name: what the actor is; None in a worker that runs tasks.
+        interrupts: what cancels tasks that run.
+        flush: has a reply sent that was queued on a connection; now, or soon together with others.
+        restorable: for an actor that comes back with its state: what it tells its owner.
+        on_leave: called when a call has asked for the end of this process, which is to have `exit_code`.
+    """
+
+    def __init__(self, engine: NativeEngine) -> None:
+        self._engine, self._client = engine, engine.client
+        self._producer = Producer(engine.client, self._pack)
+        self.actor: Any = None
+        self.class_name: str | None = None
+        self.flush: Callable[[Connection], None] = Connection.flush
+        self.restorable: Restorable | None = None
+        self.interrupts = TaskInterrupts(self._client.busy, engine.cancelling.cancel_children)
+        self.on_leave: Callable[[], None] = lambda: None
+        self.exit_code = 0
+
+    def run(self, item: Item) -> None:
+        """Run a task or call in this thread, and reply."""
+        if self.restorable is not None and self.restorable.answered(item.caller, item.message.task):
+            item.refs = []
+            return
+        failure: Exception | None = None
+        try:
+            values = self._succeed(item, self._begin(item))
+        except StaleBlockError as loss:
+            self.give_back(item, loss.span)
+            return
+        except Exception as error:  # a task's exception is a value
+            failure, values = error, self._fail(item, error)
+        except SystemExit as request:
+            self.leave(item.name, request)
+            return
+        finally:
+            self._note_end(item.message.task)
+        self._end(item, values, failure)
+
+    async def run_async(self, item: Item) -> None:
+        """Run a call on the event loop of this thread, and reply."""
+        failure: BaseException | None = None
+        try:
+            result = self._begin(item)
+            if inspect.iscoroutine(result):
+                result = await result
+            if item.message.num_returns == STREAMING:
+                values = await self._producer.produce_async(item.caller, item.message, result)
+            else:
+                values = self._succeed(item, result)
+        except StaleBlockError as loss:
+            self.give_back(item, loss.span)
+            return
+        except (Exception, asyncio.CancelledError) as error:  # a task's exception is a value
+            failure = error if item.cancelled is None else self._cancelled(item, "while it ran")
+            values = self._fail(item, failure)
+        except SystemExit as request:
+            self.leave(item.name, request)
+            return
+        finally:
+            self._note_end(item.message.task)
+        self._end(item, values, failure)
+
+    def construct(self, item: Item, cls: type) -> None:
+        """Make the actor; raises what the constructor raises."""
+        running.set(item)
+        self.actor = self._apply(cls, item.message)
+        if type(self.actor).__repr__ is not object.__repr__:
+            self._client.node.send(m.Label(repr(self.actor).partition("\n")[0][:100]))
+
+    def restore(self, message: m.Construct, owner: bytes, restoration: m.Restoration) -> None:
+        """Bring the constructed actor to where it was; raises what its `__restore__` raises."""
+        self.restorable = Restorable(self._client, owner, message.actor, restoration)
+        try:
+            self.restorable.restore(self.actor, self._run_again)
+        except StaleBlockError as loss:
+            raise ObjectLostError(
+                f"{message.name} cannot be restored: its checkpoint, or an argument of a call since, is lost: {loss}"
+            ) from loss
+
+    def _run_again(self, call: m.Call, in_doubt: bool) -> m.Reply | None:
+        """Run a recorded call; return its answer if that is in doubt."""
+        item = Item(owner_of(call.task), call, [], None)
+        try:
+            result = self._begin(item)
+            values = self._succeed(item, result) if in_doubt else []
+        except StaleBlockError:
+            raise
+        except Exception as error:  # a task's exception is a value
+            values = self._fail(item, error)
+        finally:
+            self._note_end(call.task)
+        return m.Reply(call.task, values, 0.0) if in_doubt else None
+
+    def leave(self, name: str, request: SystemExit) -> None:
+        """End this process, as a call asks: nothing new begins, what runs finishes, no reply is sent; in any thread."""
+        code = request.code
+        self.exit_code = code if isinstance(code, int) else int(code is not None)
+        if self.class_name is not None and self.exit_code == 0:
+            self._client.node.send(m.ActorExiting(how_it_left(name, request)))
+        self.on_leave()
+
+    @staticmethod
+    def crash() -> NoReturn:
+        """End this process at once because of the exception that is being handled: nobody else would hear of it."""
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+    def give_back(self, item: Item, span: m.Span) -> None:
+        """Tell the caller that an argument cannot be read; nothing was run."""
+        item.refs = []
+        message = item.message
+        construct = isinstance(message, m.Construct)
+        lost = (
+            m.ArgumentLost(message.actor, span, message.restarts) if construct else m.ArgumentLost(message.task, span)
+        )
+        with self._client.lock:
+            peer = self._client.peer(item.caller)
+            if peer is not None:
+                peer.send(lost)
+
+    def refuse(self, item: Item) -> None:
+        """Reply that an item was cancelled before it began."""
+        item.name = item.message.name if item.code is not None else f"{self.class_name}.{item.message.method}"
+        error = self._cancelled(item, "before it began")
+        self._end(item, self._fail(item, error), error)
+
+    def _cancelled(self, item: Item, when: str) -> TaskCancelledError:
+        task = item.message.task
+        if item.cancelled is not None and item.cancelled.recursive:
+            self._engine.cancelling.cancel_children(task, False)
+        return TaskCancelledError(f"{item.name} ({short(task)}) was cancelled {when}")
+
+    # Steps of a run ---------------------------------------------------------------------------------------------
+
+    def _begin(self, item: Item) -> Any:
+        """Call the function or method; return its result."""
+        message = item.message
+        item.started = time.perf_counter()
+        item.host = self._engine.hosted
+        running.set(item)
+        if item.code is not None:
+            item.name = message.name
+            self._client.executing[message.task] = (item.name, item.started)
+            parent.set(message.task)
+            return self._apply(item.code.load(), message, partial(self.interrupts.call, message.task, item.name))
+        item.name = f"{self.class_name}.{message.method}"
+        if message.extras is not None and message.extras.name is not None:
+            item.name = message.extras.name
+        self._client.executing[message.task] = (item.name, item.started)
+        parent.set(message.task)
+        return self._apply(getattr(self.actor, message.method), message)
+
+    def _apply(self, function: Callable, message: Any, guard: Callable | None = None) -> Any:
+        store = self._client.store
+        args, kwargs = store.load(message.arguments)
+        if message.slots:
+            args, kwargs = fill_slots(args, kwargs, [store.load(value) for value in message.slots])
+        return function(*args, **kwargs) if guard is None else guard(function, *args, **kwargs)
+
+    def _succeed(self, item: Item, result: Any) -> list[m.Value]:
+        """Return the values to reply with; raises what a wrong or unpicklable result raises."""
+        count = item.message.num_returns
+        if count == STREAMING:
+            task = item.message.task
+            step = _call if item.code is None else partial(self.interrupts.call, task, item.name)
+            return self._producer.produce(item.caller, item.message, result, step)
+        returned = [result] if count == 1 else split_returns(item.name, result, count)
+        return [self._pack(value, item.caller) for value in returned]
+
+    def _pack(self, value: Any, caller: bytes) -> m.Value:
+        packed, inner = self._client.store.pack(value, caller)
+        if inner:
+            with self._client.lock:
+                self._client.lend_all(packed, caller)
+        return packed
+
+    def _fail(self, item: Item, error: BaseException) -> list[m.Value]:
+        """Return the values that stand for an exception."""
+        failure = m.Value(pack_exception(error, item.name, self._engine.where()), failed=True)
+        return [failure] * abs(item.message.num_returns)  # that of a stream is -1
+
+    def _note_end(self, task: bytes) -> None:
+        begun = self._client.executing.pop(task, None)
+        if begun is not None:
+            self._client.note((time.perf_counter(), RAN, task, begun))
+
+    @staticmethod
+    def _is_to_be_run_again(item: Item, error: BaseException) -> bool:
+        """Return whether the caller wants it to be run again after such an exception."""
+        extras = item.message.extras
+        if extras is None or extras.retry is None:
+            return False
+        return isinstance(error, cloudpickle.loads(extras.retry) if extras.retry else Exception)
+
+    def _end(self, item: Item, values: list[m.Value], error: BaseException | None = None) -> None:
+        """Send the reply; `error`: what the values stand for, if it has failed."""
+        client = self._client
+        reply = m.Reply(item.message.task, values, time.perf_counter() - item.started)
+        if self.restorable is not None:
+            self.restorable.end(item.caller, item.message, reply)
+            item.refs = []
+            return
+        answer: m._Message = reply
+        if error is not None and self._is_to_be_run_again(item, error):
+            answer = m.TryAgain(item.message.task, values[0])
+        item.refs = []
+        with client.lock:
+            peer = client.peer(item.caller)
+            if peer is None:
+                for value in values:
+                    client.objects.discard(value)
+                client.act()
+            elif peer.post(answer):
+                self.flush(peer)
+
+
+def _call(step: Callable[[], Any]) -> Any:
+    return step()

@@ -1,0 +1,165 @@
+"""The streams of values that tasks of this process make, one value at a time, for their callers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from ..process.client import Client
+from ..process.reactor import Waiter
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+
+
+class _Output:
+    """One stream: how many values were taken, whether more are wanted, and who waits for either."""
+
+    __slots__ = ("caller", "stopped", "taken", "wake")
+
+    def __init__(self, caller: bytes, taken: int) -> None:
+        self.caller, self.taken = caller, taken
+        self.stopped = False
+        self.wake: Callable[[], object] | None = None
+
+
+class Producer:
+    """Sends what generators yield to those who called them.
+
+    Args:
+        client: this process's client.
+        pack: serialises a value for a process.
+    """
+
+    def __init__(self, client: Client, pack: Callable[[Any, bytes], m.Value]) -> None:
+        self._client, self._pack = client, pack
+        self._outputs: dict[bytes, _Output] = {}
+        client.handlers |= {m.Taken: self._on_taken, m.StopStream: self._on_stop}
+        client.on_death.append(self._on_death)
+
+    # Events -----------------------------------------------------------------------------------------------------
+
+    def _on_taken(self, caller: Connection, message: m.Taken) -> None:
+        output = self._outputs.get(message.task)
+        if output is not None:
+            output.taken = max(output.taken, message.count)
+            self._wake(output)
+
+    def _on_stop(self, caller: Connection, message: m.StopStream) -> None:
+        output = self._outputs.get(message.task)
+        if output is not None:
+            self._stop(output)
+
+    def _on_death(self, process: bytes, reason: str) -> None:
+        for output in self._outputs.values():
+            if output.caller == process:
+                self._stop(output)
+
+    def _stop(self, output: _Output) -> None:
+        output.stopped = True
+        self._wake(output)
+
+    @staticmethod
+    def _wake(output: _Output) -> None:
+        if output.wake is not None:
+            output.wake()
+
+    # Making values ----------------------------------------------------------------------------------------------
+
+    def produce(self, caller: bytes, message: Any, values: Any, step: Callable[[Callable], Any]) -> list[m.Value]:
+        """Send what an iterator yields until it ends or nobody wants more; return what to reply.
+
+        Args:
+            caller: who gets the values.
+            message: the Push or Call.
+            values: the iterator.
+            step: calls the user's code.
+
+        Raises:
+            TypeError: it is not an iterator.
+        """
+        if isinstance(values, AsyncIterator):
+            return step(lambda: asyncio.run(self.produce_async(caller, message, values)))
+        _checked(values)
+        output = self._outputs[message.task] = _Output(caller, message.extras.taken)
+        index, end = 0, object()
+        try:
+            while not output.stopped:
+                value = step(lambda: next(values, end))
+                if value is end:
+                    break
+                self._send(output, message, index, value)
+                index += 1
+                self._wait_for_room(output, index, message.extras.window)
+            else:
+                step(getattr(values, "close", lambda: None))
+        finally:
+            del self._outputs[message.task]
+        return [self._pack(None, caller)]
+
+    def _wait_for_room(self, output: _Output, made: int, window: int) -> None:
+        while window and made - output.taken >= window and not output.stopped:
+            waiter = Waiter()
+            output.wake = waiter.finish
+            if made - output.taken >= window and not output.stopped:
+                self._client.check()
+                self._client.block(waiter, None)
+
+    async def produce_async(self, caller: bytes, message: Any, values: Any) -> list[m.Value]:
+        """As `produce`, on the event loop of this thread."""
+        if not isinstance(values, AsyncIterator):
+            values = _as_async(_checked(values))
+        output = self._outputs[message.task] = _Output(caller, message.extras.taken)
+        index = 0
+        try:
+            while not output.stopped:
+                try:
+                    value = await anext(values)
+                except StopAsyncIteration:
+                    break
+                self._send(output, message, index, value)
+                index += 1
+                await self._wait_for_room_async(output, index, message.extras.window)
+            else:
+                close = getattr(values, "aclose", None)
+                if close is not None:
+                    await close()
+        finally:
+            del self._outputs[message.task]
+        return [self._pack(None, caller)]
+
+    async def _wait_for_room_async(self, output: _Output, made: int, window: int) -> None:
+        loop = asyncio.get_running_loop()
+        while window and made - output.taken >= window and not output.stopped:
+            room = asyncio.Event()
+            output.wake = lambda room=room: loop.call_soon_threadsafe(room.set)
+            if made - output.taken >= window and not output.stopped:
+                self._client.check()
+                await room.wait()
+            output.wake = None
+
+    def _send(self, output: _Output, message: Any, index: int, value: Any) -> None:
+        if index < message.extras.skip:
+            return  # it arrived in an earlier attempt
+        packed = self._pack(value, output.caller)
+        client = self._client
+        with client.lock:
+            peer = client.peer(output.caller)
+            if peer is not None:
+                peer.send(m.Item(message.task, index, packed))
+                return
+            output.stopped = True
+            client.objects.discard(packed)
+            client.act()
+
+
+def _checked(values: Any) -> Iterator[Any]:
+    if not isinstance(values, Iterator):
+        raise TypeError(f"num_returns='streaming' is for generators, but it returned a {type(values).__name__}")
+    return values
+
+
+async def _as_async(values: Iterator[Any]) -> AsyncIterator[Any]:
+    for value in values:
+        yield value
+        await asyncio.sleep(0)  # the other calls' turn

@@ -1,0 +1,126 @@
+"""In the process of an actor that comes back with its state: its restoration, and what it tells its owner.
+
+See `actor_log` for the order in which that is told, and why. Nothing here waits for an answer of the owner, only
+until the kernel has taken what was written.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ...checkpoints import CHECKPOINT, RESTORE
+from ...refs import ObjectRef
+from ..process.actor_log import Journal, Step
+from ..process.client import Client
+from ..process.objects import owner_of
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+
+
+class Restorable:
+    """An actor's line to the log that its owner keeps.
+
+    Args:
+        client: this process's objects and connections.
+        owner: the process that keeps the log.
+        actor: the actor's key.
+        restoration: how it is made.
+    """
+
+    def __init__(self, client: Client, owner: bytes, actor: bytes, restoration: m.Restoration) -> None:
+        self._client, self._owner, self._actor = client, owner, actor
+        self._restoration: m.Restoration | None = restoration
+        self._journal: Journal[m.Reply] = Journal(owner, restoration.every)
+        client.on_death.append(lambda process, reason: self._journal.caller_died(process))
+        self._instance: Any = None
+
+    # Restoring --------------------------------------------------------------------------------------------------
+
+    def restore(self, instance: Any, run_again: Callable[[m.Call, bool], m.Reply | None]) -> None:
+        """Bring a fresh instance to where the last one was; raises what its `__restore__` raises.
+
+        Args:
+            instance: the actor, just constructed.
+            run_again: runs a recorded call; with True it returns the answer.
+        """
+        self._instance = instance
+        restoration, self._restoration = self._restoration, None
+        assert restoration is not None
+        values = [value for entry in restoration.entries for value in (entry.call.arguments, *entry.call.slots)]
+        held = self._adopt([*values, *([restoration.state] if restoration.state is not None else [])])
+        if restoration.state is not None:
+            getattr(instance, RESTORE)(self._client.store.load(restoration.state))
+        for entry in restoration.entries:
+            # A caller that is dead asks for nothing, and an answer for it would be nobody's.
+            in_doubt = entry.in_doubt and owner_of(entry.call.task) not in self._client.dead
+            self._journal.replayed(entry.call.task, run_again(entry.call, in_doubt))
+        del held
+
+    def _adopt(self, values: Iterable[m.Value]) -> list[ObjectRef]:
+        with self._client.lock:
+            return [ref for value in values for ref in self._client.adopt_all(value, self._owner) or ()]
+
+    # Calls ------------------------------------------------------------------------------------------------------
+
+    def answered(self, caller: bytes, task: bytes) -> bool:
+        """Answer a call that has run before the actor came back; False if it has not."""
+        answer = self._journal.arrived(task)
+        if answer is None:
+            return False
+        self._write(caller, answer)
+        if caller != self._owner:
+            self._write(self._owner, m.Delivered(self._actor, task))
+        return True
+
+    def end(self, caller: bytes, call: m.Call, reply: m.Reply) -> None:
+        """Record a call that has run, reply, and send the state if it is time."""
+        for step in self._journal.ran(caller):
+            if step is Step.RECORD:
+                self._write(self._owner, m.Logged(self._actor, self._for_owner(call)))
+            elif step is Step.REPLY:
+                if not self._write(caller, reply):
+                    self._discard(reply)
+            else:
+                self._checkpoint()
+
+    def _for_owner(self, call: m.Call) -> m.Call:
+        """Return the call with arguments that are the owner's, and last as long as it needs them."""
+        client, store = self._client, self._client.store
+        arguments, *slots = [store.copy_value(value, self._owner) for value in (call.arguments, *call.slots)]
+        with client.lock:
+            for value in (arguments, *slots):
+                client.lend_all(value, self._owner)
+        return m.Call(call.task, call.method, arguments, slots, call.num_returns, call.extras)
+
+    def _checkpoint(self) -> None:
+        client = self._client
+        try:
+            packed, inner = client.store.pack(getattr(self._instance, CHECKPOINT)(), self._owner)
+        except Exception:  # the user's method, and pickling what it returned; the log goes on, so nothing is lost yet
+            traceback.print_exc()
+            print(f"{CHECKPOINT} failed; it is called again after the next call", file=sys.stderr, flush=True)
+            return
+        with client.lock:
+            client.lend_all(packed, self._owner)
+        del inner
+        self._write(self._owner, m.Checkpointed(self._actor, packed))
+        self._journal.checkpointed()
+
+    def _write(self, process: bytes, message: m._Message) -> bool:
+        """Write a message out; False if the other process is dead."""
+        with self._client.lock:
+            peer: Connection | None = self._client.peer(process)
+        if peer is None:
+            return False
+        peer.send(message)
+        peer.write_out()  # not under the lock: whoever is to read it may be waiting for us
+        return True
+
+    def _discard(self, reply: m.Reply) -> None:
+        with self._client.lock:
+            for value in reply.values:
+                self._client.objects.discard(value)
+            self._client.act()

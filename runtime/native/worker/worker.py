@@ -1,0 +1,264 @@
+"""A worker's main loop: the main thread reads, runs what it read, and replies.
+
+A plain worker runs tasks of whoever has leased it. When its task waits for others (`get`, `wait`), it gives its CPU
+back, and the tasks that were queued behind that one go back to their callers: they might be what it waits for. An
+actor's process constructs the actor first and then runs its methods in the order of arrival: one at a time, or, where
+the actor is to run several at the same time, by handing them over to threads or an event loop (`concurrency.py`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from ... import context
+from ...engine import Host
+from ...failure import pack_exception
+from ..engine import NativeEngine
+from ..process.actors import unpack_identity
+from ..process.blocked_waits import BlockedWaits
+from ..process.calls import remember
+from ..process.reactor import Waiter
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+from ..store.views import StaleBlockError
+from .concurrency import Place, place_for
+from .executor import Code, Executor, Item
+
+# How often, in seconds, a worker that is not wanted any more looks whether what it owns still is.
+_LOOK_AGAIN = 0.5
+
+
+class Worker:
+    """The state of one worker process."""
+
+    def __init__(self, session: str, process: bytes, environment: m.Environment | None) -> None:
+        self._engine = NativeEngine.join(session, process, environment)
+        self._client = client = self._engine.client
+        self._executor = Executor(self._engine)
+        self._executor.flush, self._executor.on_leave = self._send_reply, self._on_leave
+        self._place: Place | None = None
+        self._leaving = False
+        self._items: deque[Item] = deque()
+        self._running = False
+        self._waits = False
+        self._exiting = False
+        self._arrival: Waiter | None = None
+        client.handlers |= {
+            m.Function: self._on_function,
+            m.Push: self._on_push,
+            m.Call: self._on_call,
+            m.Construct: self._on_item,
+            m.CancelTask: self._on_cancel,
+            m.Exit: self._on_exit,
+        }
+        client.before_block, client.after_block = self._before_block, self._after_block
+        client.blocked_waits = BlockedWaits(client, self._engine.makers, self._waiting_call)
+        client.start()
+
+    # Arrivals; in whichever thread reads ------------------------------------------------------------------------
+
+    def _on_function(self, caller: Connection, message: m.Function) -> None:
+        remember(caller.code, message.id, Code(message.payload))
+
+    def _on_push(self, caller: Connection, message: m.Push) -> None:
+        if self._waits:
+            self._bounce([(caller.peer or b"", message)])
+            for value in (message.arguments, *message.slots):
+                self._client.adopt_all(value, caller.peer)  # lent to us all the same: taken, and dropped at once
+        else:
+            self._on_item(caller, message)
+
+    def _on_item(self, caller: Connection, message: m.Push | m.Construct) -> None:
+        self._items.append(self._item(caller, message, caller.code[message.function]))
+        self._wake()
+
+    def _on_call(self, caller: Connection, message: m.Call) -> None:
+        item = self._item(caller, message, None)
+        if self._place is None:
+            self._items.append(item)
+            self._wake()
+        elif not self._leaving:
+            self._place.begin(item)
+
+    def _item(self, caller: Connection, message: Any, code: Code | None) -> Item:
+        given = (message.arguments, *message.slots)
+        refs = [ref for value in given for ref in self._client.adopt_all(value, caller.peer) or ()]
+        return Item(caller.peer or b"", message, refs, code)
+
+    def _on_cancel(self, caller: Connection, message: m.CancelTask) -> None:
+        if message.recursive:
+            self._engine.cancelling.cancel_children(message.task, message.force)
+        if self._place is not None:
+            self._place.cancel(message)
+            return
+        item = next((item for item in list(self._items) if getattr(item.message, "task", None) == message.task), None)
+        if item is not None:
+            with contextlib.suppress(ValueError):  # the main thread has just begun it
+                self._items.remove(item)
+                self._executor.refuse(item)
+                return
+        if self._executor.class_name is None:
+            self._interrupt(message)
+
+    def _interrupt(self, message: m.CancelTask) -> None:
+        if message.force and message.task in self._client.executing:
+            # It is what runs: its reply cannot leave, nor the next task begin, while this thread has the lock.
+            for peer in list(self._client._peers.values()):
+                peer.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._executor.interrupts.request(message)
+
+    def _on_exit(self, node: Connection, message: m.Exit) -> None:
+        self._exiting = True
+        self._wake()
+
+    def _on_leave(self) -> None:
+        with self._client.lock:
+            self._leaving = True
+            self._wake()
+        self._client.reactor.nudge()
+
+    def _wake(self) -> None:
+        if self._arrival is not None:
+            self._arrival.finish()
+
+    # Waiting inside a task --------------------------------------------------------------------------------------
+
+    def _is_task_waiting(self) -> bool:
+        return self._running and threading.current_thread() is threading.main_thread()
+
+    def _waiting_call(self) -> str:
+        """Return the name of what the calling thread runs, if nothing else can run here until it goes on; else ""."""
+        if self._place is not None or not self._is_task_waiting():
+            return ""
+        names = [name for name, _ in self._client.executing.values()]
+        return names[-1] if names else f"{self._executor.class_name}.__init__"
+
+    def _before_block(self) -> None:
+        if self._place is not None:
+            self._place.on_block()
+        if not self._is_task_waiting():
+            return
+        with self._client.lock:
+            self._waits = self._executor.class_name is None
+            if self._waits:
+                self._bounce([(item.caller, item.message) for item in self._items])
+                self._items.clear()
+            self._client.node.send(m.Blocked())
+
+    def _after_block(self) -> None:
+        if self._is_task_waiting():
+            self._waits = False
+            self._client.node.send(m.Unblocked())
+
+    def _bounce(self, items: list[tuple[bytes, m.Push]]) -> None:
+        tasks: dict[bytes, list[bytes]] = {}
+        for caller, message in items:
+            tasks.setdefault(caller, []).append(message.task)
+        for caller, theirs in tasks.items():
+            peer = self._client.peer(caller)
+            if peer is not None:
+                peer.send(m.Bounced(theirs))
+
+    # Running ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run what arrives until told to exit, or until what runs asks for it."""
+        items = self._items
+        while True:
+            while items and not self._leaving:
+                self._run(items.popleft())
+            if self._leaving or (self._exiting and not self._is_needed()):
+                break
+            self._executor.interrupts.forget()
+            waiter = Waiter()
+            self._arrival = waiter
+            if not items and not self._leaving:
+                self._client.reactor.wait(waiter, time.monotonic() + _LOOK_AGAIN if self._exiting else None)
+            self._arrival = None
+            if self._client.broken is not None:
+                return
+        with self._client.lock:
+            self._leaving = True  # nothing is handed over any more
+        if self._place is not None:
+            self._place.finish()
+
+    def _is_needed(self) -> bool:
+        """Return whether others hold objects that tasks have made here: they would be lost with us, their owner."""
+        if self._executor.class_name is not None:
+            return False  # what an actor owns ends with it
+        with self._client.lock:
+            self._client.settle_drops()
+            return self._client.objects.owns_any()
+
+    def _run(self, item: Item) -> None:
+        self._running = True
+        try:
+            if isinstance(item.message, m.Construct):
+                self._construct(item)
+            else:
+                self._executor.run(item)
+        finally:
+            self._running = False
+
+    def _construct(self, item: Item) -> None:
+        message = item.message
+        assert item.code is not None
+        executor, name = self._executor, f"{message.name}.__init__"
+        executor.class_name, item.name = message.name, name
+        self._engine.hosted = item.host = Host(*unpack_identity(message.identity), message.restarts)
+        failure = None
+        try:
+            cls: Any = item.code.load()
+            self._place = place = self._place or place_for(cls, message, executor)
+            if place is None:
+                executor.construct(item, cls)
+                if message.restoration is not None:
+                    executor.restore(message, item.caller, message.restoration)
+            else:
+                place.apply(lambda: executor.construct(item, cls))
+        except StaleBlockError as loss:
+            executor.give_back(item, loss.span)
+            return
+        except Exception as error:  # a constructor's exception is the reason of the actor's death
+            failure = pack_exception(error, name, self._engine.where())
+        except SystemExit as request:
+            executor.leave(name, request)
+            return
+        self._client.node.send(m.Constructed(message.actor, failure))
+
+    def _send_reply(self, peer: Connection) -> None:
+        # With more to run, the reply goes out with the next ones, or when the background thread comes by.
+        self._client.reactor.flush_soon(peer) if self._items else peer.flush()
+
+    def close(self) -> None:
+        """Let the actor and the interpreter clean up."""
+        self._executor.actor = None
+        gc.collect()
+        for peer in list(self._client._peers.values()):
+            peer.flush()
+        self._engine.say_last()
+        atexit._run_exitfuncs()
+
+
+def run_worker(session: str, process: bytes, environment: m.Environment | None) -> None:
+    """Be a worker until told to exit; in a fresh process, which lives in `environment` already."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the driver's business
+    worker = Worker(session, process, environment)
+    context.set_engine(worker._engine)
+    worker.run()
+    worker.close()
+    code = worker._executor.exit_code
+    if code:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        raise SystemExit(code)

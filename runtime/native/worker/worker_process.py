@@ -1,0 +1,49 @@
+"""How a worker's process begins and ends, be it a fork of the fork server or an interpreter of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import types
+from typing import Any, NoReturn
+
+import msgspec
+import setproctitle
+
+from ..process.environments import enter
+from ..protocol import messages as m
+from .worker import run_worker
+
+
+def be_worker(session: str, fork: m.Fork) -> NoReturn:
+    """Be the worker that the node asked for, then end the process."""
+    code = 1
+    try:
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  # lives as long as the process
+        sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
+        setproctitle.setproctitle(f"shoal: {fork.title}")
+        if fork.environment is not None:
+            enter(fork.environment)
+        run_worker(session, fork.process, fork.environment)
+        code = 0
+    except SystemExit as request:
+        if isinstance(request.code, str):
+            print(request.code, file=sys.stderr)
+        code = request.code if isinstance(request.code, int) else int(request.code is not None)
+    except BaseException:  # the worker must end here, and not go on as a second fork server
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main(settings: dict[str, Any]) -> NoReturn:
+    """Be the worker that `environments.exec_worker` started this interpreter for."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    # cloudpickle looks for the driver's functions in __main__.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    be_worker(settings["session"], msgspec.msgpack.decode(bytes.fromhex(settings["fork"]), type=m.Fork))

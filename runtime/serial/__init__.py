@@ -1,0 +1,1 @@
+"""The serial engine: everything in the calling process."""

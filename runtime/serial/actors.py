@@ -1,0 +1,188 @@
+"""Actors of the serial engine: objects of this process, called one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ..checkpoints import is_async
+from ..engine import ActorId, Arguments, Function
+from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
+from ..failure import describe_here, pack_exception
+from ..options import ActorOptions, MethodOptions
+from ..remote import load_function
+from ..results import died, how_it_left, name_taken
+from ..runtime_env import RuntimeEnv
+from .calls import Attempts
+from .log import SerialLog
+from .private_loop import PrivateLoop
+from .records import Actor, SerialCall, Value
+from .resources import SerialResources
+from .tasks import SerialTasks
+
+
+class SerialActors(SerialTasks):
+    """All actors, and the names of the living ones."""
+
+    def __init__(
+        self, resources: SerialResources, namespace: str, runtime_env: RuntimeEnv | None, record_call_sites: bool
+    ) -> None:
+        super().__init__(resources, runtime_env, record_call_sites)
+        self._namespace = namespace
+        self._resources.on_removed = self._end_actors_of
+        self._actors: dict[bytes, Actor] = {}
+        self._lifetimes: dict[bytes, bytes] = {}
+        self._names: dict[tuple[str, str], bytes] = {}
+
+    def create_actor(
+        self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
+    ) -> ActorId:
+        """Construct the instance now; a failing constructor makes a dead actor, as on the other engines."""
+        strategy = self._resources.place(f"actor {cls.name}", options.demand, options.scheduling_strategy)
+        self._collect()
+        namespace = options.namespace or self._namespace
+        if options.name is not None and (namespace, options.name) in self._names:
+            if options.get_if_exists:
+                return self._handle_of(self._names[namespace, options.name])
+            raise name_taken(options.name)
+        packed, refs = self._pack_arguments(arguments)
+        lifetime = None if options.detached else self._store(Value())
+        info = ActorId.of(self._new_id(), lifetime, cls.name, methods, options)
+        # The record must not hold the reference that keeps the actor alive.
+        log = SerialLog(options.checkpoint_every or 0, self._pack, self._load, self._arguments)
+        lifetime_id = None if lifetime is None else lifetime.id
+        actor = Actor(cls, packed, refs, options, replace(info, lifetime=None), log, lifetime_id, namespace)
+        actor.surroundings, actor.strategy = self._surroundings.of(options.runtime_env), strategy
+        self._actors[info.id] = actor
+        if lifetime is not None:
+            self._lifetimes[lifetime.id] = info.id
+        if options.name is not None:
+            self._names[namespace, options.name] = info.id
+        removal = self._resources.removal_of(strategy)
+        if removal is None:
+            self._construct(actor)
+        else:
+            self._bury(actor, str(removal))
+        return info
+
+    def _gone(self, object_id: bytes) -> None:
+        actor_id = self._lifetimes.pop(object_id, None)
+        if actor_id is not None:
+            self._bury(self._actors[actor_id], "its last handle is gone")
+
+    def _construct(self, actor: Actor) -> None:
+        call = actor.call("__init__")
+        try:
+            with self._entered(call, actor.surroundings, actor.options.demand, actor.strategy):
+                args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
+                cls: Any = load_function(actor.function.payload)
+                actor.loop = PrivateLoop() if is_async(cls) else None
+                actor.instance = cls(*args, **kwargs) if actor.loop is None else actor.loop.run(cls, args, kwargs)
+                actor.log.restore(actor.instance)
+        except Exception as error:  # a constructor's exception is the reason of the actor's death
+            actor.cause = pack_exception(error, call.name, describe_here("serial"))
+            self._bury(actor, "its constructor failed")
+        except SystemExit as request:
+            self._bury(actor, how_it_left(call.name, request))
+
+    def _end_actors_of(self, group: bytes) -> None:
+        for actor in self._actors.values():
+            removal = self._resources.removal_of(actor.strategy)
+            if removal is not None and actor.death is None:
+                self._bury(actor, str(removal))
+
+    def _bury(self, actor: Actor, death: str) -> None:
+        actor.instance, actor.death = None, actor.death or death
+        if actor.options.name is not None and self._names.get((actor.namespace, actor.options.name)) == actor.info.id:
+            del self._names[actor.namespace, actor.options.name]
+        if actor.running is None:
+            actor.close_loop()
+
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
+        """Run the method now; a generator when its values are asked for."""
+        self._collect()
+        record = self._actors[actor.id]
+        call = record.call(method, self._new_id(), options.name)
+        if record.death is not None:
+            failure = died(call.function_name, actor, record.death, record.cause)
+            return [self._store(Value(failure=failure)) for _ in range(max(options.num_returns, 1))]
+        packed = self._pack_arguments(arguments)
+        retries = actor.max_task_retries if options.max_task_retries is None else options.max_task_retries
+        within = partial(self._inside, record, call)
+        attempts = Attempts(call, options, retries)
+        options.check_checkpoints(call.function_name, actor.checkpointed)
+        instance = record.instance
+        made = self._run(lambda: getattr(record.instance, method), packed, attempts, within, record.loop)
+        if actor.checkpointed and record.instance is instance:
+            with within():
+                record.log.ran(instance, method, *packed)
+        return made
+
+    @contextlib.contextmanager
+    def _inside(self, record: Actor, call: SerialCall) -> Iterator[None]:
+        """Run one of an actor's methods, or a part of it."""
+        if record.death is not None:
+            raise died(call.function_name, record.info, record.death, record.cause)
+        if record.running is not None:
+            raise DeadlockError(
+                f"{call.name} is called while {record.running} of the same actor runs. The serial engine runs a call "
+                "at once, and an actor one call at a time: use engine='native' if the two need not wait for each other"
+            )
+        record.running = call.name
+        try:
+            with self._entered(call, record.surroundings, record.options.demand, record.strategy):
+                yield
+        finally:
+            record.running = None
+            if record.death is not None:
+                record.close_loop()
+
+    def _left(self, call: SerialCall, request: SystemExit) -> ShoalError:
+        """End the actor that a call has asked to end; a code that is not 0 counts as a crash."""
+        if call.host is None:
+            return super()._left(call, request)
+        record = self._actors[call.host.actor.id]
+        reason = how_it_left(call.name, request)
+        if request.code in {None, 0} or not record.may_restart():
+            self._bury(record, reason)
+            return died(call.function_name, record.info, reason, None)
+        self._restart(record)
+        return ActorUnavailableError(f"{call.function_name}: the actor ended before it answered: {reason}")
+
+    def _restart(self, record: Actor) -> None:
+        record.restarts += 1
+        record.close_loop()
+        self._construct(record)
+
+    def kill(self, actor: ActorId, no_restart: bool) -> None:
+        """Drop the instance, or construct it again if it may be restarted."""
+        record = self._actors[actor.id]
+        if record.death is not None:
+            return
+        if no_restart or not record.may_restart():
+            self._bury(record, "it was killed by kill()")
+        else:
+            self._restart(record)
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
+        """Return the living actor of that name."""
+        self._collect()
+        actor_id = self._names.get((namespace or self._namespace, name))
+        return None if actor_id is None else self._handle_of(actor_id)
+
+    def _handle_of(self, actor_id: bytes) -> ActorId:
+        record = self._actors[actor_id]
+        return replace(record.info, lifetime=None if record.lifetime is None else self.adopt(record.lifetime))
+
+    def actor_names(self) -> list[tuple[str, str]]:
+        """Return all namespaces and names."""
+        self._collect()
+        return sorted(self._names)
+
+    def _end_actors(self) -> None:
+        for actor in self._actors.values():
+            actor.close_loop()
+        self._actors.clear()

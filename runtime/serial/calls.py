@@ -1,0 +1,180 @@
+"""How the serial engine repeats a call that has failed, and makes the values of a generator when they are asked for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import DeadlockError, TaskCancelledError
+from ..failure import describe_here, pack_exception
+from ..refs import ObjectRef
+from .private_loop import PrivateLoop
+
+if TYPE_CHECKING:
+    from ..options import MethodOptions, TaskOptions
+    from .records import SerialCall
+
+
+class Attempts:
+    """A call, and how often it is made.
+
+    Args:
+        running: the call as the code inside it sees it.
+        options: which exceptions are retried.
+        retries: how many times; -1: without limit.
+    """
+
+    def __init__(self, running: SerialCall, options: TaskOptions | MethodOptions, retries: int) -> None:
+        self.running, self.name = running, running.name
+        self.num_returns = options.num_returns
+        kinds = options.retry_exceptions
+        self._kinds: tuple[type[BaseException], ...] = (Exception,) if kinds is True else tuple(kinds or ())
+        self._left = retries
+        self._number = 1
+
+    def again(self, error: BaseException) -> bool:
+        """Return whether the call is to be made again after this exception, and count that."""
+        if self._left == 0 or not isinstance(error, self._kinds):
+            return False
+        if self._left > 0:
+            self._left -= 1
+        self._number += 1
+        return True
+
+    def failure(self, error: Exception) -> bytes:
+        """Serialise the exception of the last attempt, with its number if it is not the only one."""
+        most = "" if self._left < 0 else f" of {self._number + self._left}"
+        words = f", attempt {self._number}{most}" if self._number > 1 else ""
+        return pack_exception(error, self.name, describe_here("serial") + words)
+
+
+class SerialStream:
+    """The values of a generator, each made when it is asked for.
+
+    Args:
+        keep, keep_failure: make objects of values, and of an exception that stands for one.
+        begin: calls the generator function.
+        attempts: how often it may be called again.
+        within: what must surround the user's code.
+        loop: the actor's event loop, if it has one.
+    """
+
+    def __init__(  # noqa: PLR0917  # made in one place
+        self,
+        keep: Callable[[Any], ObjectRef],
+        keep_failure: Callable[[BaseException], ObjectRef],
+        begin: Callable[[], Any],
+        attempts: Attempts,
+        within: Callable[[], AbstractContextManager],
+        loop: PrivateLoop | None = None,
+    ) -> None:
+        self._loop = loop
+        self._keep, self._keep_failure, self._begin = keep, keep_failure, begin
+        self._attempts, self._within = attempts, within
+        self._values: Iterator[Any] | None = None
+        self._refs: deque[ObjectRef] = deque()
+        self._made = 0
+        self._completed: ObjectRef | None = None
+
+    def head(self) -> ObjectRef | None:
+        """Return the next value's object, made now; None at the end."""
+        if not self._refs and self._completed is None:
+            self._make()
+        return self._refs[0] if self._refs else None
+
+    def take(self, head: ObjectRef) -> bool:
+        """Take the value; False if another thread was quicker."""
+        if not self._refs or self._refs[0] is not head:
+            return False
+        self._refs.popleft()
+        return True
+
+    def completed(self) -> ObjectRef:
+        """Return the reference of the end; all values are made first."""
+        while self._completed is None:
+            self._make()
+        return self._completed
+
+    def cancel(self, force: bool, recursive: bool) -> None:
+        """Have no more made: the next value is the error."""
+        if self._completed is None:
+            self._end_values()
+            error = TaskCancelledError(f"{self._attempts.name} was cancelled")
+            self._completed = self._keep_failure(error)
+            self._refs.append(self._completed)
+
+    def _end_values(self) -> None:
+        close = getattr(self._values, "close", None)
+        if close is not None:
+            with self._within():
+                close()
+
+    def close(self) -> None:
+        """Drop what was not taken, and have no more made."""
+        if self._completed is None:
+            self._end_values()
+        self._refs.clear()
+        self._completed = self._completed or self._keep(None)
+
+    def _make(self) -> None:
+        try:
+            with self._within():
+                if self._values is None:
+                    self._values = _iterator(self._begin(), self._loop)
+                    for _ in range(self._made):  # they came in an earlier attempt
+                        next(self._values)
+                value = next(self._values)
+            self._refs.append(self._keep(value))
+            self._made += 1
+        except StopIteration:
+            self._completed = self._keep(None)
+        except DeadlockError:  # the caller's mistake, not the task's
+            raise
+        except SystemExit as request:
+            self._completed = self._keep_failure(request)
+            self._refs.append(self._completed)
+        except Exception as error:  # a task's exception is a value
+            if self._attempts.again(error):
+                self._values = None
+                self._make()
+            else:
+                self._completed = self._keep_failure(error)
+                self._refs.append(self._completed)
+
+
+def _iterator(result: Any, loop: PrivateLoop | None) -> Iterator[Any]:
+    if isinstance(result, AsyncIterator):
+        return _drive(result, loop)
+    if not isinstance(result, Iterator):
+        raise TypeError(f"num_returns='streaming' is for generators, but it returned a {type(result).__name__}")
+    return result
+
+
+def _drive(values: AsyncIterator[Any], loop: PrivateLoop | None) -> Iterator[Any]:
+    """Yield what an asynchronous generator yields, on the actor's event loop or one of its own."""
+    own = None if loop is not None else PrivateLoop()
+    end = object()
+
+    async def step() -> Any:
+        return await anext(values, end)
+
+    try:
+        while (value := (loop or own).run(step, (), {})) is not end:  # type: ignore[union-attr]
+            yield value
+    finally:
+        if own is not None:
+            own.close()
+
+
+class ReadyQueue:
+    """References in the order in which they were added: all are ready."""
+
+    def __init__(self) -> None:
+        self._refs: deque[ObjectRef] = deque()
+        self.add = self._refs.append
+
+    def pop(self, timeout: float | None) -> ObjectRef | None:
+        """Return the next reference."""
+        return self._refs.popleft() if self._refs else None

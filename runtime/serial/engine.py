@@ -1,0 +1,114 @@
+"""The serial engine: every task and actor runs in this process, at once, when `.remote()` is called.
+
+For debugging (`pdb` works, one stack) and for tests. Values pass through the same serialisation as on the other
+engines, so arguments are copies, results are read-only, and what could not be sent to a process fails here too.
+Options about running several calls of an actor at the same time are accepted: one at a time is within all limits.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from ..engine import Host, Whereabouts
+from ..exceptions import InputError
+from ..introspection.metric_table import MetricTable
+from ..introspection.reports import NodeReport
+from ..introspection.story_events import RECORD_CALL_SITES
+from ..refs import ObjectRef
+from ..resources import in_amounts, machine_resources, visible_gpus
+from ..scheduling import PlacementGroup
+from ..settings import Settings
+from ..store_settings import store_settings
+from .actors import SerialActors
+from .records import Value
+from .reports import ME, report_serial
+from .resources import NODE_ID, SerialResources
+
+
+class SerialEngine(SerialActors):
+    """Runs everything eagerly in the calling thread; see `shoal.runtime.engine.Engine` for the methods."""
+
+    name = "serial"
+    address = token = ""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.metrics_port is not None:
+            raise InputError("metrics_port needs engine='native'; here util.metrics.scrape() returns the same text")
+        if settings.infeasible == "wait":
+            raise InputError("infeasible='wait' needs engine='native': here nothing waits, and no node is added")
+        # Checked only: objects are ordinary memory here.
+        store_settings(settings.object_store_memory, settings.object_spilling_directory)
+        gpus = visible_gpus(settings.num_gpus)
+        total = machine_resources(settings.num_cpus, gpus, settings.memory, settings.resources)
+        namespace = settings.namespace or os.urandom(16).hex()
+        record_call_sites = settings.record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1"
+        super().__init__(SerialResources(total, gpus), namespace, settings.runtime_env, record_call_sites)
+        self.metrics = MetricTable()
+        self.available_resources = self._resources.available
+        self.create_group, self.remove_group = self._resources.create, self._resources.remove
+        self.group_table, self.current_group = self._resources.table, self._resources.current
+        self.gpu_ids = self._resources.gpu_ids
+        self._published: dict[str, bytes] = {}
+        self._started = time.monotonic()
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """This process is all there is."""
+        return Whereabouts(ME.hex(), self._namespace, NODE_ID, ME.hex())
+
+    def host(self) -> Host | None:
+        """Return None: this process is no actor."""
+
+    def assigned_resources(self) -> dict[str, float]:
+        """Return what the running task or actor was given."""
+        return {} if self._resources.assigned is None else in_amounts(self._resources.assigned.demand)
+
+    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
+        """Do nothing: the task has ended."""
+
+    def publish(self, key: str, payload: bytes) -> None:
+        """Keep a named value."""
+        self._published[key] = payload
+
+    def lookup(self, key: str) -> bytes | None:
+        """Return a named value."""
+        return self._published.get(key)
+
+    def preload(self, modules: Sequence[str]) -> None:
+        """Do nothing: there is no other process, and this one imports what it uses."""
+
+    def cluster_resources(self) -> dict[str, float]:
+        """Return what `init` was given or found."""
+        return in_amounts(self._resources.total)
+
+    def group_ready(self, group: PlacementGroup) -> ObjectRef:
+        """Return a reference to the group, or to the reason why it is not ready."""
+        failure = self._resources.unready(group)
+        return self.put(group) if failure is None else self._store(Value(failure=failure))
+
+    def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
+        """Return what there is: objects, actors and tasks that have ended."""
+        self._collect()
+        return report_serial(
+            sections,
+            limit,
+            started=self._started,
+            total=in_amounts(self._resources.total),
+            executing=self._executing,
+            values=self._values,
+            lifetimes=self._lifetimes,
+            sites=self._sites or {},
+            actors=self._actors.values(),
+            events=self._events,
+            metrics=self.metrics.report(),
+        )
+
+    def shutdown(self) -> None:
+        """Drop all objects and actors."""
+        self._end_actors()
+        self._values.clear()
+
+    def abandon(self) -> None:
+        """Do nothing: a forked child's copy is its own."""

@@ -1,0 +1,211 @@
+"""Resources on the serial engine: whether a demand can be met, placement groups, and the GPUs of what runs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..capacity import Capacity
+from ..exceptions import DeadlockError, InfeasibleError, InputError, PlacementGroupRemovedError
+from ..placement import place
+from ..resources import Demand, check_feasible, in_amounts, in_units, infeasible
+from ..scheduling import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroup,
+    PlacementGroupSchedulingStrategy,
+    SchedulingStrategy,
+    missing_in_bundle,
+)
+
+NODE_ID = "serial"
+
+
+@dataclass
+class _Group:
+    handle: PlacementGroup
+    strategy: str
+    bundles: dict[int, Demand]
+    reserved: dict[int, Capacity] = field(default_factory=dict)
+    removed: bool = False
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """What a task or actor was given: its resources, GPUs by id, and where it runs."""
+
+    demand: Demand
+    gpus: list[str]
+    strategy: SchedulingStrategy | None
+
+
+# Of each thread its own: several may run tasks at the same time.
+_assigned: ContextVar[Assigned | None] = ContextVar("assigned", default=None)
+
+
+class SerialResources:
+    """All resources of the serial engine.
+
+    Attributes:
+        total: what `init` was given or found.
+        on_removed: called with the id of a placement group that is removed.
+    """
+
+    def __init__(self, total: Demand, gpus: list[str]) -> None:
+        self.total = total
+        self.on_removed: Callable[[bytes], None] = lambda group: None
+        self._gpus = gpus
+        self._node = Capacity(total)
+        self._groups: dict[bytes, _Group] = {}
+        self._ids = itertools.count(1)
+
+    @property
+    def assigned(self) -> Assigned | None:
+        """What the task or actor that runs was given; None in the driver."""
+        return _assigned.get()
+
+    def available(self) -> dict[str, float]:
+        """Return what no placement group has: nothing runs between two calls."""
+        return in_amounts(self._node.free)
+
+    def place(self, who: str, demand: Demand, given: SchedulingStrategy | None) -> SchedulingStrategy | None:
+        """Return where something runs: as its own option says, else in the group of what runs, if that one captures.
+
+        Raises:
+            InfeasibleError: it can never run there.
+        """
+        strategy = given
+        running = self.assigned.strategy if self.assigned is not None else None
+        if (
+            given is None
+            and isinstance(running, PlacementGroupSchedulingStrategy)
+            and running.placement_group_capture_child_tasks
+        ):
+            strategy = PlacementGroupSchedulingStrategy(running.placement_group, -1, True)
+        if isinstance(strategy, PlacementGroupSchedulingStrategy):
+            wants = missing_in_bundle(strategy, demand)
+            if wants:
+                raise infeasible(who, wants)
+        elif isinstance(strategy, NodeAffinitySchedulingStrategy) and not strategy.soft and strategy.node_id != NODE_ID:
+            raise InfeasibleError(f"{who} can never run: there is no node {strategy.node_id!r}. Known: {NODE_ID!r}.")
+        else:
+            check_feasible(who, demand, self.total)
+        return strategy
+
+    def removal_of(self, strategy: SchedulingStrategy | None) -> PlacementGroupRemovedError | None:
+        """Return the error of what is to run in a group that is removed."""
+        if isinstance(strategy, PlacementGroupSchedulingStrategy):
+            group = self._groups[strategy.placement_group.id]
+            if group.removed:
+                return _removal(group.handle)
+        return None
+
+    @contextlib.contextmanager
+    def entered(self, demand: Demand, strategy: SchedulingStrategy | None) -> Iterator[None]:
+        """Let a task or a method run with its resources: CUDA_VISIBLE_DEVICES says which GPUs it has."""
+        assigned = Assigned(demand, self._choose_gpus(demand, strategy), strategy)
+        outer, variable = _assigned.set(assigned), os.environ.get("CUDA_VISIBLE_DEVICES")
+        if assigned.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(assigned.gpus)
+        try:
+            yield
+        finally:
+            if assigned.gpus:
+                if variable is None:
+                    del os.environ["CUDA_VISIBLE_DEVICES"]
+                else:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = variable
+            _assigned.reset(outer)
+
+    def _choose_gpus(self, demand: Demand, strategy: SchedulingStrategy | None) -> list[str]:
+        wanted = {"GPU": demand.get("GPU", 0)}
+        if not wanted["GPU"]:
+            return []
+        places = [Capacity(self.total)]
+        if isinstance(strategy, PlacementGroupSchedulingStrategy):
+            reserved = self._groups[strategy.placement_group.id].reserved
+            index = strategy.placement_group_bundle_index
+            places = [bundle.copy() for i, bundle in reserved.items() if index in (-1, i)]
+        shares = next((shares for place in places if (shares := place.take(wanted)) is not None), {})
+        return [self._gpus[index] for index in shares]
+
+    # Placement groups -------------------------------------------------------------------------------------------
+
+    def create(self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool) -> PlacementGroup:
+        """Reserve bundles at once, if no other group has what they need."""
+        if name and any(group.handle.name == name and not group.removed for group in self._groups.values()):
+            raise InputError(f"a placement group named {name!r} exists. Use get_placement_group, or another name")
+        handle = PlacementGroup(next(self._ids).to_bytes(8, "big"), tuple(dict(bundle) for bundle in bundles), name)
+        demands = [in_units(bundle) for bundle in bundles]
+        if place(demands, strategy, [Capacity(self.total)]) is None:
+            wanted = ", ".join(str(bundle) for bundle in bundles)
+            raise InfeasibleError(
+                f"{handle} can never be reserved on 1 node: {strategy} of {wanted}; the node has "
+                f"{in_amounts(self.total)}. Ask for less, or start the runtime with more"
+            )
+        self._groups[handle.id] = _Group(handle, strategy, dict(enumerate(demands)))
+        self._reserve()
+        return handle
+
+    def _reserve(self) -> None:
+        for group in self._groups.values():
+            if not group.reserved and not group.removed:
+                taken = self._node.take_all(group.bundles)
+                if taken is not None:
+                    group.reserved = {i: Capacity(group.bundles[i], taken[i]) for i in sorted(taken)}
+
+    def remove(self, handle: PlacementGroup) -> None:
+        """Give a group's bundles back."""
+        group = self._groups[handle.id]
+        if not group.removed:
+            group.removed = True
+            for bundle in group.reserved.values():
+                self._node.put_back(bundle.free, bundle.gpus)
+            group.reserved = {}
+            self.on_removed(handle.id)
+            self._reserve()
+
+    def unready(self, handle: PlacementGroup) -> Exception | None:
+        """Return why a group is not ready; None if it is."""
+        group = self._groups[handle.id]
+        if group.removed:
+            return _removal(handle)
+        if group.reserved:
+            return None
+        return DeadlockError(
+            f"{handle} waits for what other groups have, and nothing else runs on the serial engine meanwhile. "
+            "Call remove_placement_group first, or use engine='native'"
+        )
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return all about all groups."""
+        return [
+            {
+                "placement_group_id": group.handle.id.hex(),
+                "name": group.handle.name,
+                "strategy": group.strategy,
+                "state": "REMOVED" if group.removed else "CREATED" if group.reserved else "PENDING",
+                "bundles": {index: in_amounts(bundle) for index, bundle in group.bundles.items()},
+                "bundles_to_node_id": dict.fromkeys(group.reserved, NODE_ID),
+                "creator": "",
+                "reason": str(_removal(group.handle)) if group.removed else "",
+            }
+            for group in self._groups.values()
+        ]
+
+    def gpu_ids(self) -> list[str]:
+        """Return the GPUs of what runs."""
+        return [] if self.assigned is None else list(self.assigned.gpus)
+
+    def current(self) -> PlacementGroup | None:
+        """Return the group that what runs is in."""
+        strategy = self.assigned.strategy if self.assigned is not None else None
+        return strategy.placement_group if isinstance(strategy, PlacementGroupSchedulingStrategy) else None
+
+
+def _removal(group: PlacementGroup) -> PlacementGroupRemovedError:
+    return PlacementGroupRemovedError(f"{group} is gone: it was removed")
