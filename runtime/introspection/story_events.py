@@ -28,7 +28,7 @@ ACTOR, UP, DIED = "actor", "up", "died"
 #: Environment variable: "1" has every process note where its objects are made.
 RECORD_CALL_SITES = "SHOAL_RECORD_CALL_SITES"
 _FILES = (os.path.abspath(__file__), os.path.realpath(__file__))
-_OWN_FOLDERS = tuple({os.path.dirname(path) + os.sep for path in _FILES})
+_OWN_FOLDERS = tuple({os.path.dirname(os.path.dirname(path)) + os.sep for path in _FILES})  # the whole runtime
 _RECENT = 20
 
 
