@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test slow check format bench clean setup
+.PHONY: train test slow test-ray check format bench clean setup
 
 train: setup         ## PPO on CartPole-v1 until it is solved, into runs/cartpole
 	$(BIN)/shoal train ppo CartPole-v1 --workers 2 --seed 0 --total-timesteps 300000 --stop-return 475 \
@@ -13,6 +13,9 @@ test: setup          ## the tests, without the long ones
 
 slow: setup          ## the long tests: whole learning runs, stress, packaging
 	$(BIN)/python -m pytest -m slow
+
+test-ray: .venv-ray/installed         ## the runtime's contract, the examples and PPO on a real local Ray
+	.venv-ray/bin/python -m pytest tests/on_ray
 
 check: setup         ## what must hold before a commit: format, lint, types, architecture, tests
 	$(BIN)/ruff format --check .
@@ -33,6 +36,12 @@ bench: setup .venv-peers/installed         ## the numbers in the README, measure
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
 	@touch $@
 
+.venv-ray/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable ".[dev,ray]"
+	@touch $@
+
 setup: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -42,4 +51,4 @@ setup: .venv/installed
 	@touch $@
 
 clean:               ## remove what the targets above have made, but for runs/
-	rm -rf .venv .venv-peers build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-ray .venv-peers build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

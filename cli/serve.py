@@ -35,9 +35,12 @@ class ServeFlags:
     """Threads of torch in each replica."""
     seed: int = 0
     """Actions that are drawn (requests with "deterministic": false) derive from it."""
-    engine: str | None = field(default=None, metadata={"choices": ("native", "serial")})
-    """Where replicas run: native (processes of this machine) or serial (all in this process, for debugging).
-    Default: native on Linux."""
+    engine: str | None = field(default=None, metadata={"choices": ("native", "serial", "ray")})
+    """Where replicas run: native (processes of this machine), serial (all in this process, for debugging) or
+    ray (a Ray cluster). Default: what SHOAL_ENGINE says, else native on Linux."""
+    address: str | None = field(default=None, metadata={"metavar": "ADDRESS"})
+    """Of the Ray cluster, such as auto or HOST:6379. Default: what SHOAL_ADDRESS or RAY_ADDRESS says, else a Ray of its
+    own on this machine."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -48,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         raise InputError("no run is given. Write for example: shoal serve runs/cartpole --replicas 2")
     with (
         stop_as_event() as stopped,
-        running_runtime(flags.engine),
+        running_runtime(flags.engine, flags.address),
         serve(
             flags.run,
             replicas=flags.replicas,

@@ -52,9 +52,12 @@ class TrainFlags:
     Flags override a preset."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the environment's constructor."""
-    engine: str | None = field(default=None, metadata={"choices": ("native", "serial")})
-    """Where workers run: native (processes of this machine) or serial (all in this process, for debugging).
-    Default: native on Linux."""
+    engine: str | None = field(default=None, metadata={"choices": ("native", "serial", "ray")})
+    """Where workers run: native (processes of this machine), serial (all in this process, for debugging) or
+    ray (a Ray cluster). Default: what SHOAL_ENGINE says, else native on Linux."""
+    address: str | None = field(default=None, metadata={"metavar": "ADDRESS"})
+    """Of the Ray cluster, such as auto or HOST:6379. Default: what SHOAL_ADDRESS or RAY_ADDRESS says, else a Ray of its
+    own on this machine."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints; one is always saved at the end, and when the training is stopped."""
     json: bool = field(default=False, metadata={"switch": True})
@@ -159,7 +162,7 @@ def _plan_new(
     check_vacant(run_dir, overwrite=flags.overwrite)
     env = known_environment(flags.env)  # before the runtime: workers look for modules where this process did by then
     # As early as can be: workers' modules load while this process checks the environment and the settings.
-    stack.enter_context(running_runtime(flags.engine))
+    stack.enter_context(running_runtime(flags.engine, flags.address))
     settings = parsed.only_given(RunSettings) | parsed.only_given(algorithm_class.config_class)
     algorithm = stack.enter_context(
         algorithm_class(env, engine=flags.engine, env_kwargs=flags.env_kwargs, preset=flags.preset, **settings)
@@ -188,7 +191,7 @@ def _plan_resumed(
     total = flags.total_timesteps or int(config["total_timesteps"])
     stop_return = flags.stop_return if "stop_return" in parsed.given else config.get("stop_return")
     known_environment(config["env"])
-    stack.enter_context(running_runtime(flags.engine))
+    stack.enter_context(running_runtime(flags.engine, flags.address))
     changed = {name: parsed.values[name] for name in _FREE if name in parsed.given}
     algorithm = stack.enter_context(algorithm_class.load(run_dir, engine=flags.engine, **changed))
     if algorithm.timesteps >= total:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import atexit
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from . import context
+from . import context, engines
 from .context import current_engine, running_engine
 from .engine import Engine
 from .exceptions import InputError, nearest
 from .generators import ObjectRefGenerator
-from .native import NativeEngine
 from .options import check_name
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
-from .serial.engine import SerialEngine
 from .settings import Settings
-
-_ENGINES: dict[str, Callable[..., Any]] = {"native": NativeEngine, "serial": SerialEngine}
 
 
 def init(
     engine: str | None = None,
     *,
+    address: str | None = None,
     num_cpus: float | None = None,
     num_gpus: float | None = None,
     memory: float | None = None,
@@ -47,7 +43,10 @@ def init(
     """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
 
     Args:
-        engine: "native" (processes; the default on Linux) or "serial" (all in this one, to debug; default elsewhere).
+        engine: "native" (processes; the default on Linux), "serial" (all in this one, to debug; default elsewhere) or
+            "ray" (a Ray cluster). None: what the environment variable SHOAL_ENGINE says, else the default.
+        address: for engine="ray": the cluster, as `ray.init` takes it, such as "auto" or "ray-head:6379". None: what
+            the environment variable SHOAL_ADDRESS says, else Ray's RAY_ADDRESS, else a Ray of its own on this machine.
         num_cpus: CPUs that tasks may use at the same time; default: the cores this process may run on.
         num_gpus: GPUs; default: those that CUDA_VISIBLE_DEVICES or the NVIDIA driver shows.
         memory: bytes that tasks and actors may ask for with ``memory=``; default: seven tenths of the machine's.
@@ -78,7 +77,7 @@ def init(
     # Each of them has its name and its check in Settings.
     given = {name: value for name, value in locals().items() if name not in {"engine", "ignore_reinit_error"}}
     if not _is_running(ignore_reinit_error):
-        _begin(_engine_class(engine, listen)(Settings(**given)))
+        _begin(engines.start(engine, Settings(**given)))
 
 
 def _begin(engine: Engine) -> None:
@@ -91,21 +90,6 @@ def _is_running(is_fine: bool) -> bool:
     if running_engine() is None or is_fine:
         return running_engine() is not None
     raise InputError("the runtime is running already. Call shutdown() first, or pass ignore_reinit_error=True")
-
-
-def _engine_class(engine: str | None, listen: str | None) -> Callable[..., Any]:
-    name = engine or ("native" if sys.platform == "linux" else "serial")
-    if name not in _ENGINES:
-        raise InputError(f"engine={name!r}: unknown engine. {nearest(name, _ENGINES)}")
-    if name == "native" and sys.platform != "linux":
-        raise InputError(f"engine='native' needs Linux, this is {sys.platform}. Use engine='serial'")
-    if engine is None and name == "serial":
-        print(f"shoal: the native engine needs Linux, this is {sys.platform}: using engine='serial'", file=sys.stderr)
-    if listen is not None and name != "native":
-        raise InputError(
-            f"listen={listen!r}: engine={name!r} is one process, which no node can join. Use engine='native'"
-        )
-    return _ENGINES[name]
 
 
 def shutdown() -> None:

@@ -19,6 +19,7 @@ class Settings:
         InputError: a value that cannot work.
     """
 
+    address: str | None = None
     num_cpus: float | None = None
     num_gpus: float | None = None
     memory: float | None = None

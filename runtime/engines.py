@@ -1,0 +1,49 @@
+"""Which engine runs a program: what `init` is told, what the environment says, what this machine can."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+
+from .engine import Engine
+from .exceptions import InputError, nearest
+from .native import NativeEngine
+from .serial import SerialEngine
+from .settings import Settings
+
+
+def _ray(settings: Settings) -> Engine:
+    try:
+        module = importlib.import_module(".ray_engine", __package__)  # Ray is an extra, and takes a second to import
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise InputError('engine=\'ray\' needs Ray, which is not installed: pip install "shoal[ray]"') from None
+    return module.RayEngine(settings)
+
+
+_ENGINES: dict[str, Callable[[Settings], Engine]] = {"native": NativeEngine, "serial": SerialEngine, "ray": _ray}
+
+
+def start(engine: str | None, settings: Settings) -> Engine:
+    """Start an engine: the one that is asked for, else what SHOAL_ENGINE says, else this machine's default.
+
+    Raises:
+        InputError: there is no such engine, or not here.
+    """
+    chosen = engine or os.environ.get("SHOAL_ENGINE")
+    name = chosen or ("native" if sys.platform == "linux" else "serial")
+    if name not in _ENGINES:
+        raise InputError(f"engine={name!r}: unknown engine. {nearest(name, _ENGINES)}")
+    if name == "native" and sys.platform != "linux":
+        raise InputError(f"engine='native' needs Linux, this is {sys.platform}. Use engine='serial'")
+    if chosen is None and name == "serial":
+        print(f"shoal: the native engine needs Linux, this is {sys.platform}: using engine='serial'", file=sys.stderr)
+    if settings.address is not None and name != "ray":
+        raise InputError(f"address={settings.address!r} is for engine='ray'; this is engine={name!r}")
+    if settings.listen is not None and name != "native":
+        instead = "have nodes join with `ray start --address`" if name == "ray" else "use engine='native'"
+        raise InputError(f"listen={settings.listen!r} is for engine='native'; this is engine={name!r}: {instead}")
+    return _ENGINES[name](settings)

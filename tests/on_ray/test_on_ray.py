@@ -1,0 +1,173 @@
+"""Whole programs on a real Ray of this machine: training, killed workers, examples, commands, the page on scaling."""
+
+import json
+import os
+import re
+import runpy
+import secrets
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import wait_until
+from learning_envs import DiesOnce
+
+from shoal import runtime
+from shoal.algorithms import PPO
+from shoal.rl import serve
+
+# For the cluster and all that connect to it; Ray reads them when it is imported.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+pytest.importorskip("ray", reason="run by `make test-ray`")
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SETTINGS = {"preset": "none", "n_envs": 12, "group_size": 3, "n_steps": 32, "batch_size": 64, "n_epochs": 4, "seed": 5}
+
+
+def _path():
+    """Where workers find the tests' own modules, and this Shoal."""
+    own = [str(ROOT / "tests"), str(ROOT / "tests" / "runtime")]
+    return os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+@pytest.fixture
+def nothing_left_behind():
+    """A cluster outlives the programs that use it; that it ends is checked where it is started."""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a Ray cluster of one node, which knows where the tests' own modules are."""
+    address = f"127.0.0.1:{free_port()}"
+    head = subprocess.Popen(
+        [str(BIN / "ray"), "start", "--head", "--block", f"--port={address.rpartition(':')[2]}", "--num-cpus=4"]
+        + ["--include-dashboard=false", "--disable-usage-stats"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONPATH": _path()},
+        text=True,
+    )
+    lines = []
+    for line in head.stdout:
+        lines.append(line)
+        if "Ray runtime started" in line:
+            break
+    else:
+        pytest.fail("".join(lines))
+    children = psutil.Process(head.pid).children(recursive=True)
+    yield address
+    head.terminate()
+    head.communicate(timeout=60)
+    wait_until(lambda: not any(child.is_running() for child in children), 30)
+
+
+@pytest.fixture
+def on_ray(cluster):
+    runtime.init(engine="ray", address=cluster)
+    yield
+    runtime.shutdown()
+
+
+def train(engine, workers, env="CartPole-v1", address=None, **changes):
+    runtime.init(engine=engine, address=address)
+    try:
+        with PPO(env, **SETTINGS | changes, workers=workers) as ppo:
+            return ppo.train(4 * 12 * ppo.config.n_steps).weights_sha256
+    finally:
+        runtime.shutdown()
+
+
+def shoal(*arguments, **environment):
+    done = subprocess.run(
+        [str(BIN / "shoal"), *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_ppo_gives_the_same_weights_as_on_the_other_engines(cluster):
+    digests = {train("serial", 1), train("native", 2), *(train("ray", workers, address=cluster) for workers in (1, 3))}
+    assert len(digests) == 1
+
+
+def test_a_killed_worker_of_ray_changes_no_weight(cluster, tmp_path):
+    (tmp_path / "exists").touch()
+    calm, killed = (
+        train("ray", 2, DiesOnce, address=cluster, n_steps=64, env_kwargs={"marker": str(tmp_path / name)})
+        for name in ("exists", "is made at death")
+    )
+    assert (tmp_path / "is made at death").exists()
+    assert calm == killed
+
+
+def test_the_command_line_trains_on_a_cluster(cluster, tmp_path):
+    common = ("--workers", "2", "--seed", "0", "--total-timesteps", "2048", "--json")
+    here, there = (
+        json.loads(shoal("train", "ppo", "CartPole-v1", "--run-dir", str(tmp_path / name), *common, *engine))
+        for name, engine in (("native", ()), ("ray", ("--engine", "ray", "--address", cluster)))
+    )
+    assert here["weights_sha256"] == there["weights_sha256"]
+
+
+def test_replicas_that_serve_are_actors_of_ray(on_ray, cluster, tmp_path):
+    with PPO("CartPole-v1", **SETTINGS, workers=1) as ppo:
+        ppo.train(12 * 32)
+        ppo.save(tmp_path / "run")
+    with serve(tmp_path / "run", replicas=2) as served:
+        titles = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+        assert sum("ray::" in title and "PolicyReplica" in title for title in titles) == 2
+        assert served.act([0.0, 0.1, 0.02, -0.1]) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "wanted"),
+    [
+        ("hello_runtime.py", [], "pi is about 3.1"),
+        ("train_ppo_cartpole.py", ["--total-timesteps", "2000"], "weights "),
+        ("custom_env.py", ["--total-timesteps", "2000"], "mean return "),
+        ("serve_policy.py", ["--replicas", "1"], "'status': 'ok'"),
+    ],
+)
+def test_examples_run_unchanged(name, arguments, wanted, cluster, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *arguments],
+        env=os.environ | {"SHOAL_ENGINE": "ray", "SHOAL_ADDRESS": cluster},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert wanted in done.stdout
+
+
+def test_the_page_on_scaling_does_what_it_says(cluster, tmp_path):
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    section = page.partition("## A Ray on this machine")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    commands = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    trainings = [command for command in commands if command[:2] == ["shoal", "train"]]
+    assert trainings
+    for command in trainings:
+        shoal(*command[1:], "--run-dir", str(tmp_path / "run"), "--overwrite", RAY_ADDRESS=cluster)
+    for script in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        (tmp_path / "script.py").write_text(script.replace('"auto"', repr(cluster)))
+        runpy.run_path(str(tmp_path / "script.py"), run_name="__main__")
+        runtime.shutdown()
