@@ -20,7 +20,7 @@ def _ray(settings: Settings) -> Engine:
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise InputError('engine=\'ray\' needs Ray, which is not installed: pip install "shoal[ray]"') from None
+        raise InputError("engine='ray' needs Ray, which is not installed: pip install \"shoal[ray]\"") from None
     return module.RayEngine(settings)
 
 

@@ -1,286 +1,268 @@
 """The Ray engine: the runtime's calls on a Ray cluster. Scheduling, storage and recovery are Ray's; nothing is remade.
 
-A value travels through Ray as a `_Packed`: our own pickle, its buffers (which Ray keeps out of band, in its object
-store), and what Ray counts references of. Hence arguments, results and errors are exactly those of the other engines.
-Ray runs two things of ours: the function `_run_task`, and the actor class `_Host`, which holds a user's actor.
+Ray runs a few things of ours, all in `ray_hosts`: the functions that run the user's, the actor classes that hold the
+user's actors, and the board, one small actor for each job.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NoReturn
 
+import cloudpickle
 import ray
 from ray import exceptions as theirs
+from ray.util import get_current_placement_group, list_named_actors, placement_group
+from ray.util.placement_group import placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy as TheirStrategy
 
-from . import context, exceptions, serialization
-from .engine import ActorId, Arguments, Function
-from .exceptions import InputError
-from .failure import describe_here, pack_exception, unpack_exception
-from .options import ActorOptions, TaskOptions
+from . import context
+from .capacity import Capacity
+from .checkpoints import is_async
+from .engine import ActorId, Arguments, Function, Host, Whereabouts
+from .exceptions import InputError, PendingCallsLimitExceeded
+from .metric_table import MetricTable
+from .options import STREAMING, ActorOptions, MethodOptions, TaskOptions
+from .placement import place
+from .ray_hosts import AsyncHost, Board, Order, SyncHost, Work, echo
+from .ray_options import (
+    actor_arguments,
+    group_row,
+    init_arguments,
+    method_arguments,
+    our_group,
+    task_arguments,
+    their_group,
+)
+from .ray_values import BOARD, Code, Packed, RayValues, held, wrapped
 from .refs import ObjectRef
-from .remote import load_function
-from .serial import split_returns
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import DTypeLike
-
-# Pickle, buffers, and by id what Ray keeps alive for us: its references and actors' handles.
-_Packed = tuple[bytes, list[Any], dict[bytes, Any]]
+from .reports import Event
+from .resources import Demand, check_feasible, in_units, infeasible
+from .results import name_taken
+from .runtime_context import running
+from .scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, SchedulingStrategy, missing_in_bundle
+from .settings import Settings
 
 
-class _Held:
-    """What Ray counts, kept as long as our reference to it; stands where other engines have a callback."""
-
-    __slots__ = ("of",)
-
-    def __init__(self, of: Any) -> None:
-        self.of = of
-
-    def __call__(self, object_id: bytes) -> None:
-        """Do nothing: Ray sees the end of what is held."""
-
-
-class _Failure(Exception):
-    """A user's exception, packed, on its way through Ray."""
-
-    def __init__(self, payload: bytes) -> None:
-        super().__init__(payload)
-        self.payload = payload
-
-    def __str__(self) -> str:  # what Ray's own tools show
-        return str(unpack_exception(self.payload).__cause__)
-
-
-def _held(ref: ObjectRef) -> Any:
-    return ref._dropped.of  # type: ignore[attr-defined]
-
-
-class RayEngine:
+class RayEngine(RayValues):
     """Ray; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "ray"
+    token = ""
 
-    def __init__(
-        self,
-        *,
-        num_cpus: float | None = None,
-        num_gpus: float | None = None,
-        resources: dict[str, float] | None = None,
-        preload: Sequence[str] | None = None,
-        log_to_driver: bool = True,
-        address: str | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._join()
+        arguments = init_arguments(settings)
         self._started = not ray.is_initialized()
         if self._started:
-            own: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources or None}
-            if address is None:
-                own["include_dashboard"] = False
             try:
-                ray.init(address, log_to_driver=log_to_driver, **own)
+                ray.init(**arguments)
             except (ConnectionError, ValueError) as error:
                 raise InputError(
-                    f"no Ray to work on at {address or 'this machine'}: {error}. Start one with `ray start --head`, leave "
-                    "the address out for one of its own, or, where Ray asks for a token, set RAY_AUTH_MODE=token"
+                    f"no Ray to work on at {settings.address or 'this machine'}: {error}. Start one with `ray start "
+                    "--head`, leave the address out for one of its own, or, where Ray asks for a token, set "
+                    "RAY_AUTH_MODE=token"
                 ) from error
+        # A cluster that was there before may have an autoscaler, so that what cannot run now may run later.
+        self._is_fixed = settings.infeasible == "raise" and settings.address is None and self._started
         # It lives as long as this driver: handles that others get by its name keep nothing alive.
-        self._board = ray.remote(_Published).options(name=self._board_name(), num_cpus=0).remote()
+        self._board = ray.remote(Board).options(name=self.board_name(), num_cpus=0).remote(self._is_fixed)
 
     @classmethod
     def in_worker(cls) -> RayEngine:
         """Return the engine of a process that Ray has made."""
-        engine = context.running_engine()
-        if engine is None:
-            engine = cls.__new__(cls)
-            engine._started = False
-            engine._join()
-            engine._board = ray.get_actor(cls._board_name())
-            context.set_engine(engine)
-        assert isinstance(engine, RayEngine)
+        known = context.running_engine()
+        if known is not None:
+            assert isinstance(known, RayEngine)
+            return known
+        engine = cls.__new__(cls)
+        engine._started = False
+        engine._join()
+        context.set_engine(engine)
         return engine
 
     def _join(self) -> None:
-        self._arriving = threading.local()
+        super().__init__()
+        self.metrics = MetricTable()
         self._shipped: dict[bytes, Any] = {}
-        self._code: dict[bytes, Callable] = {}
+        self._run, self._stream = ray.remote(_run_task), ray.remote(_stream_task)
+        self._bounded: dict[tuple[bytes, int, bool], Any] = {}
+        self._hosts: dict[bytes, Any] = {}
+        # Whether the nodes that there are are all that there will be; None: the board knows.
+        self._is_fixed: bool | None = None
+        self._feasible: set[Any] = set()
 
-    # Values -----------------------------------------------------------------------------------------------------
+    # Tasks ------------------------------------------------------------------------------------------------------
 
-    def pack(self, value: Any) -> _Packed:
-        """Serialise a value for Ray."""
-        stream, buffers, refs = serialization.dumps(value)
-        return stream, list(buffers), {ref.id: _held(ref) for ref in refs}
+    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
+        """Have Ray run the function."""
+        name = options.name or function.name
+        self._check_feasible(f"task {function.name}", options.demand, options.scheduling_strategy)
+        order = Order(function.name, name, options.num_returns, options.retry, _attempts(options.max_retries))
+        packed, slots = self.pack_arguments(arguments)
+        task = self._task(function, options).options(**task_arguments(options, function.name))
+        return self._results(task.remote(order, self._ship(function), packed, *slots), options.num_returns)
 
-    def load(self, packed: _Packed) -> Any:
-        """Rebuild a value."""
-        stream, buffers, carried = packed
-        before, self._arriving.carried = getattr(self._arriving, "carried", {}), carried
-        try:
-            return serialization.loads(stream, buffers)
-        finally:
-            self._arriving.carried = before
-
-    def adopt(self, object_id: bytes) -> ObjectRef:
-        """Return a reference that arrived inside the value that is being loaded."""
-        return ObjectRef(object_id, _Held(self._arriving.carried[object_id]))
-
-    @staticmethod
-    def _ours(ref: ray.ObjectRef) -> ObjectRef:
-        return ObjectRef(ref.binary(), _Held(ref))
-
-    def put(self, value: Any) -> ObjectRef:
-        """Store a value."""
-        return self._ours(ray.put(self.pack(value)))
-
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
-        """Return the values."""
-        failure = None
-        try:
-            packed = ray.get([_held(ref) for ref in refs], timeout=timeout)
-        except theirs.RayError as error:
-            failure = _translated(error)
-        if failure is not None:
-            raise failure  # out here: what Ray raised is no context of it
-        return [self.load(each) for each in packed]
-
-    def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
-    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        """Split into ready and not ready."""
-        found = {ref.binary() for ref in ray.wait([_held(r) for r in refs], num_returns=num_returns, timeout=timeout)[0]}
-        return [ref for ref in refs if ref.id in found], [ref for ref in refs if ref.id not in found]
-
-    def future(self, ref: ObjectRef) -> Future:
-        """Return a future of the value."""
-        future: Future = Future()
-        future.set_running_or_notify_cancel()
-
-        def arrived(packed: Future) -> None:
-            error = packed.exception()
-            try:
-                if error is not None:
-                    raise _translated(error)
-                future.set_result(self.load(packed.result()))
-            except BaseException as failure:  # whatever the task raised belongs to whoever asks the future
-                future.set_exception(failure)
-
-        _held(ref).future().add_done_callback(arrived)
-        return future
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-        """Return an array in this process's memory: Ray's store takes copies only."""
-        import numpy as np
-
-        return np.empty(shape, dtype)
-
-    # Tasks and actors -------------------------------------------------------------------------------------------
+    def _task(self, function: Function, options: TaskOptions) -> Any:
+        streams = options.num_returns == STREAMING
+        if not options.max_calls:
+            return self._stream if streams else self._run
+        key = (function.id, options.max_calls, streams)
+        if key not in self._bounded:  # Ray counts the calls of each of its functions
+            task = _bounded(function.id, _stream_task if streams else _run_task)
+            self._bounded[key] = ray.remote(max_calls=options.max_calls)(task)
+        return self._bounded[key]
 
     def _ship(self, function: Function) -> Any:
         """Return Ray's reference to a function's code, stored once for all its calls."""
-        code = self._shipped.get(function.id)
-        if code is None:
-            carried = {ref.id: _held(ref) for ref in function.captured}
-            code = self._shipped[function.id] = ray.put((function.id, function.payload, carried))
-        return code
+        shipped = self._shipped.get(function.id)
+        if shipped is None:
+            shipped = self._shipped[function.id] = ray.put(_code(function))
+        return shipped
 
-    def unship(self, code: tuple[bytes, bytes, dict[bytes, Any]]) -> Callable:
-        """Return the callable behind `_ship`'s reference."""
-        key, payload, carried = code
-        if key not in self._code:
-            before, self._arriving.carried = getattr(self._arriving, "carried", {}), carried
-            try:
-                self._code[key] = load_function(payload)
-            finally:
-                self._arriving.carried = before
-        return self._code[key]
-
-    def _arguments(self, arguments: Arguments) -> tuple[_Packed, list[Any]]:
-        args, kwargs, slots = serialization.take_out_refs(*arguments)
-        return self.pack((args, kwargs)), [_held(ref) for ref in slots]
-
-    def _results(self, made: Any, num_returns: int) -> list[ObjectRef]:
+    def _results(self, made: Any, num_returns: int) -> list[Any]:
+        if num_returns == STREAMING:
+            return [self.stream(made)]
         if num_returns == 0:
             return []
-        return [self._ours(ref) for ref in (made if num_returns > 1 else [made])]
+        return [wrapped(ref) for ref in (made if num_returns > 1 else [made])]
 
-    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
-        """Have Ray run the function."""
-        packed, slots = self._arguments(arguments)
-        task = ray.remote(_run_task).options(
-            name=options.name or function.name,
-            num_returns=options.num_returns,
-            max_retries=options.max_retries,
-            **_resources(options),
-        )
-        made = task.remote(function.name, self._ship(function), packed, options.num_returns, *slots)
-        return self._results(made, options.num_returns)
+    # Actors -----------------------------------------------------------------------------------------------------
 
     def create_actor(
-        self, cls: Function, arguments: Arguments, options: ActorOptions, num_returns: dict[str, int]
+        self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
     ) -> ActorId:
         """Have Ray start a host for the actor."""
-        packed, slots = self._arguments(arguments)
-        # Named after the user's class, so that Ray's tools and `top` tell actors apart.
-        host = ray.remote(type(cls.name, (_Host,), {})).options(
-            name=options.name,
-            max_restarts=options.max_restarts,
-            max_task_retries=options.max_task_retries,
-            **_resources(options),
-        )
-        about = (cls.name, num_returns, options.max_task_retries)
+        given = actor_arguments(options, cls.name)
+        self._check_feasible(f"actor {cls.name}", options.demand, options.scheduling_strategy)
+        packed, slots = self.pack_arguments(arguments)
+        draft = ActorId.of(b"", None, cls.name, methods, options)
+        names = options.name, options.namespace
         # The code itself, not a reference to it: Ray can restart an actor only as long as its arguments are there.
-        code = (cls.id, cls.payload, {ref.id: _held(ref) for ref in cls.captured})
+        code = _code(cls)
         try:
-            handle = host.remote(about, code, packed, *slots)
+            handle = self._host(cls, code).options(**given).remote(draft, names, code, packed, *slots)
         except ValueError as error:
-            raise InputError(
-                f"an actor named {options.name!r} is alive. Use get_actor({options.name!r}) or another name"
-            ) from error
-        return self._actor(handle, about)
+            if options.name is None:
+                raise
+            raise name_taken(options.name) from error
+        actor = self._actor(handle, draft)
+        if options.name is not None:
+            self._board.publish.remote(_key(actor.id), cloudpickle.dumps(draft))
+        return actor
+
+    def _host(self, cls: Function, code: Code) -> Any:
+        """Return Ray's class for a user's: named after that, so that Ray's tools and `top` tell actors apart."""
+        if cls.id not in self._hosts:
+            base = AsyncHost if is_async(self.unship(code)) else SyncHost  # type: ignore[arg-type]  # it is a class
+            self._hosts[cls.id] = ray.remote(type(cls.name, (base,), {"join": staticmethod(RayEngine.in_worker)}))
+        return self._hosts[cls.id]
 
     @staticmethod
-    def _actor(handle: Any, about: tuple[str, dict[str, int], int]) -> ActorId:
+    def _actor(handle: Any, draft: ActorId) -> ActorId:
         actor_id = handle._actor_id.binary()
-        return ActorId(actor_id, ObjectRef(actor_id, _Held(handle)), *about)
+        return replace(draft, id=actor_id, lifetime=wrapped(handle, actor_id))
 
-    def call(self, actor: ActorId, method: str, arguments: Arguments, num_returns: int) -> list[ObjectRef]:
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
         """Have the actor's host call the method."""
-        packed, slots = self._arguments(arguments)
-        call = _held(actor.lifetime).call.options(num_returns=num_returns, name=f"{actor.class_name}.{method}")
-        return self._results(call.remote(method, packed, num_returns, *slots), num_returns)
+        self._classes[actor.id.hex()] = actor.class_name
+        function = f"{actor.class_name}.{method}"
+        retries = actor.max_task_retries if options.max_task_retries is None else options.max_task_retries
+        order = Order(function, options.name or function, options.num_returns, options.retry, _attempts(retries))
+        packed, slots = self.pack_arguments(arguments)
+        handle = held(actor.lifetime)
+        host_method = handle.stream if options.num_returns == STREAMING else handle.call
+        call = host_method.options(**method_arguments(options, order.name, retries))
+        try:
+            made = call.remote(order, method, packed, *slots)
+        except theirs.PendingCallsLimitExceeded as error:
+            raise PendingCallsLimitExceeded(
+                f"{function}: {actor.max_pending_calls} calls of this process to the actor have not been answered, and "
+                "that is its max_pending_calls. Wait for some of them, or raise the limit"
+            ) from error
+        return self._results(made, options.num_returns)
 
     def kill(self, actor: ActorId, no_restart: bool) -> None:
-        """End an actor."""
-        ray.kill(_held(actor.lifetime), no_restart=no_restart)
+        """Have Ray end an actor."""
+        ray.kill(held(actor.lifetime), no_restart=no_restart)
 
-    def find_actor(self, name: str) -> ActorId | None:
+    def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
         """Return the living actor of that name."""
         try:
-            handle = ray.get_actor(name)
-            return self._actor(handle, ray.get(handle.about.remote()))
-        except (ValueError, theirs.RayActorError):
+            handle = ray.get_actor(name, namespace)
+            draft = self.lookup(_key(handle._actor_id.binary()))
+            if draft is not None:
+                return self._actor(handle, cloudpickle.loads(draft))
+            return self._actor(handle, ray.get(handle.about.remote()))  # it is of another job
+        except (ValueError, AttributeError, theirs.RayActorError):
             return None
 
-    # Everything else --------------------------------------------------------------------------------------------
+    def actor_names(self) -> list[tuple[str, str]]:
+        """Return the namespace and name of each actor that Ray knows by name, the boards left out."""
+        rows = [(row["namespace"], row["name"]) for row in list_named_actors(all_namespaces=True)]
+        return sorted(row for row in rows if not row[1].startswith(BOARD))
 
-    @staticmethod
-    def _board_name() -> str:
-        return f"shoal: what job {ray.get_runtime_context().get_job_id()} has published"
+    # Placement --------------------------------------------------------------------------------------------------
 
-    def publish(self, key: str, payload: bytes) -> None:
-        """Keep a named value in an actor; it is known everywhere when this returns."""
-        ray.get(self._board.publish.remote(key, payload))
+    def _check_feasible(self, who: str, demand: Demand, strategy: SchedulingStrategy | None) -> None:
+        """Raise InfeasibleError for what can never run; Ray itself would wait."""
+        if isinstance(strategy, PlacementGroupSchedulingStrategy):
+            lacks = missing_in_bundle(strategy, demand)
+            if lacks:
+                raise infeasible(who, lacks)
+            return
+        key = frozenset(demand.items())
+        if key not in self._feasible:
+            if self._refuses():
+                most: Demand = {"CPU": 0}
+                for node in _nodes():
+                    most |= {name: max(units, most.get(name, 0)) for name, units in node.items()}
+                check_feasible(who, demand, most)
+            self._feasible.add(key)
 
-    def lookup(self, key: str) -> bytes | None:
-        """Return a named value."""
-        return ray.get(self._board.lookup.remote(key))
+    def _refuses(self) -> bool:
+        """Return whether what no node has is refused."""
+        if self._is_fixed is None:
+            self._is_fixed = ray.get(self.board.is_fixed.remote())
+        return bool(self._is_fixed)
 
-    def preload(self, modules: Sequence[str]) -> None:
-        """Do nothing: Ray starts its workers by itself."""
+    def create_group(
+        self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool
+    ) -> PlacementGroup:
+        """Have Ray reserve the bundles."""
+        if name and any(row["name"] == name and row["state"] != "REMOVED" for row in self.group_table()):
+            raise InputError(f"a placement group named {name!r} exists. Use get_placement_group({name!r})")
+        wanted = [in_units(bundle) for bundle in bundles]
+        if self._refuses() and place(wanted, strategy, [Capacity(node) for node in _nodes()]) is None:
+            raise infeasible(f"placement group {name or bundles}", f"{bundles} with strategy {strategy}")
+        amounts = [{key: amount for key, amount in bundle.items() if amount} for bundle in bundles]
+        made = placement_group(amounts, strategy, name, lifetime="detached" if detached else None)
+        return PlacementGroup(made.id.binary(), tuple(bundles), name)
+
+    def group_ready(self, group: PlacementGroup) -> ObjectRef:
+        """Return a reference to the group that a task makes which runs in it."""
+        task = ray.remote(echo).options(
+            num_cpus=0, resources={"bundle": 0.001}, scheduling_strategy=TheirStrategy(their_group(group))
+        )
+        return wrapped(task.remote(self.pack(group)))
+
+    def remove_group(self, group: PlacementGroup) -> None:
+        """Have Ray give the bundles back."""
+        remove_placement_group(their_group(group))
+
+    def group_table(self) -> list[dict[str, Any]]:
+        """Return a row for each placement group."""
+        return [group_row(row) for row in placement_group_table().values()]
+
+    def current_group(self) -> PlacementGroup | None:
+        """Return the placement group that the caller runs in."""
+        group = get_current_placement_group()
+        return None if group is None else our_group(group)
+
+    def gpu_ids(self) -> list[str]:
+        """Return the GPUs that Ray has given to the caller."""
+        return [] if self._started else [str(gpu) for gpu in ray.get_gpu_ids()]
 
     def cluster_resources(self) -> dict[str, float]:
         """Return what the cluster has."""
@@ -288,7 +270,49 @@ class RayEngine:
 
     def available_resources(self) -> dict[str, float]:
         """Return what is free in the cluster."""
-        return ray.available_resources()
+        return dict.fromkeys(ray.cluster_resources(), 0.0) | ray.available_resources()
+
+    def assigned_resources(self) -> dict[str, float]:
+        """Return what the running task or actor holds."""
+        return {} if running.get() is None else ray.get_runtime_context().get_assigned_resources()
+
+    # Everything else --------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """The address at which other nodes and programs reach this Ray."""
+        return ray.get_runtime_context().gcs_address
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """What this process is part of."""
+        here = ray.get_runtime_context()
+        return Whereabouts(here.get_job_id(), here.namespace, here.get_node_id(), here.get_worker_id())
+
+    def host(self) -> Host | None:
+        """Return the actor that this process is."""
+        return self.hosted
+
+    def publish(self, key: str, payload: bytes) -> None:
+        """Have the board keep a named value; it is known everywhere when this returns."""
+        ray.get(self.board.publish.remote(key, payload))
+
+    def lookup(self, key: str) -> bytes | None:
+        """Ask the board for a named value."""
+        return ray.get(self.board.lookup.remote(key))
+
+    def preload(self, modules: Sequence[str]) -> None:
+        """Do nothing: Ray starts its workers by itself."""
+
+    def state(self, sections: Sequence[str], limit: int) -> NoReturn:
+        """Refuse: Ray keeps its own books."""
+        raise InputError(
+            "engine='ray': what runs is shown by Ray: its dashboard, `ray status`, `ray list tasks` (actors, objects, "
+            "nodes …), `ray memory`, `ray timeline`, ray.nodes() and ray.util.metrics"
+        )
+
+    def note(self, event: Event) -> None:
+        """Do nothing: stories and timelines are Ray's."""
 
     def shutdown(self) -> None:
         """Leave Ray, if it was entered here."""
@@ -300,109 +324,38 @@ class RayEngine:
         self._started = False
 
 
-def _resources(options: TaskOptions | ActorOptions) -> dict[str, Any]:
-    return {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus, "resources": dict(options.resources)}
+def _code(function: Function) -> Code:
+    return function.id, function.payload, {ref.id: held(ref) for ref in function.captured}
 
 
-def _run_task(name: str, code: Any, packed: _Packed, num_returns: int, *slots: _Packed) -> Any:
+def _key(actor: bytes) -> str:
+    return f"actor {actor.hex()}"
+
+
+def _attempts(retries: int) -> int:
+    return retries + 1
+
+
+def _nodes() -> list[Demand]:
+    return [in_units(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _run_task(order: Order, code: Code, packed: Packed, *slots: Packed) -> Any:
     engine = RayEngine.in_worker()
-    return _run(engine, name, lambda: engine.unship(code), packed, num_returns, slots)
+    return Work(engine, order, lambda: engine.unship(code), packed, slots).run()
 
 
-def _run(
-    engine: RayEngine, name: str, find: Callable[[], Callable], packed: _Packed, num_returns: int, slots: Any
-) -> Any:
-    """Run a function in a process of Ray; whatever it raises travels as a `_Failure`."""
-    try:
-        args, kwargs = engine.load(packed)
-        args, kwargs = serialization.fill_slots(args, kwargs, [engine.load(slot) for slot in slots])
-        result = find()(*args, **kwargs)
-        values = [engine.pack(value) for value in split_returns(name, result, num_returns)]
-    except Exception as error:  # a task's exception is a value
-        raise _Failure(pack_exception(error, name, _here())) from None
-    return values[0] if num_returns == 1 else values
+def _stream_task(order: Order, code: Code, packed: Packed, *slots: Packed) -> Iterator[Packed]:
+    engine = RayEngine.in_worker()
+    yield from Work(engine, order, lambda: engine.unship(code), packed, slots).stream()
 
 
-def _here() -> str:
-    return describe_here(ray.get_runtime_context().get_node_id()[:8])
+def _bounded(key: bytes, task: Callable) -> Callable:
+    """Return a function of its own for a user's: Ray knows functions by their pickles."""
+    if task is _run_task:
+        return lambda *args: (key, task(*args))[1]
 
+    def stream(*args: Any) -> Iterator[Packed]:
+        yield from (key, task(*args))[1]
 
-class _Host:
-    """Holds a user's actor in a process of Ray."""
-
-    def __init__(self, about: tuple[str, dict[str, int], int], code: Any, packed: _Packed, *slots: _Packed) -> None:
-        self._about, self._instance, self._failure = about, None, None
-        engine = RayEngine.in_worker()
-        try:
-            args, kwargs = engine.load(packed)
-            args, kwargs = serialization.fill_slots(args, kwargs, [engine.load(slot) for slot in slots])
-            self._instance = engine.unship(code)(*args, **kwargs)
-        except Exception as error:  # Ray would keep only its text: calls raise it instead
-            self._failure = pack_exception(error, f"{about[0]}.__init__", _here())
-
-    def about(self) -> tuple[str, dict[str, int], int]:
-        """Return what makes a handle."""
-        return self._about
-
-    def call(self, method: str, packed: _Packed, num_returns: int, *slots: _Packed) -> Any:
-        """Call a method of the user's actor."""
-        if self._failure is not None:
-            error = exceptions.ActorDiedError(
-                f"{self._about[0]}.{method}: the actor is dead: its constructor failed. Create it again"
-            )
-            raise _ConstructorFailed(str(error), self._failure)
-        engine = RayEngine.in_worker()
-        return _run(
-            engine, f"{self._about[0]}.{method}", lambda: getattr(self._instance, method), packed, num_returns, slots
-        )
-
-
-class _ConstructorFailed(Exception):
-    """An actor's constructor has failed."""
-
-    def __init__(self, text: str, cause: bytes) -> None:
-        super().__init__(text, cause)
-        self.text, self.cause = text, cause
-
-
-class _Published:
-    """Holds named values."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, bytes] = {}
-
-    def publish(self, key: str, payload: bytes) -> None:
-        """Keep a value."""
-        self._values[key] = payload
-
-    def lookup(self, key: str) -> bytes | None:
-        """Return a value."""
-        return self._values.get(key)
-
-
-_KINDS: list[tuple[type[Exception], Callable[[str], BaseException]]] = [
-    (theirs.GetTimeoutError, exceptions.GetTimeoutError),
-    (theirs.ActorUnavailableError, exceptions.ActorUnavailableError),
-    (theirs.RayActorError, exceptions.ActorDiedError),
-    (theirs.OutOfMemoryError, exceptions.WorkerCrashedError),
-    (theirs.WorkerCrashedError, exceptions.WorkerCrashedError),
-    (theirs.OwnerDiedError, exceptions.OwnerDiedError),
-    (theirs.ObjectLostError, exceptions.ObjectLostError),
-    (theirs.ObjectStoreFullError, exceptions.ObjectStoreFullError),
-]
-
-
-def _translated(error: BaseException) -> BaseException:
-    """Return what the other engines would raise."""
-    if isinstance(error, theirs.RayTaskError):
-        cause = error.cause
-        if isinstance(cause, _Failure):
-            return unpack_exception(cause.payload)
-        if isinstance(cause, _ConstructorFailed):
-            died = exceptions.ActorDiedError(cause.text)
-            died.__cause__ = unpack_exception(cause.cause)
-            return died
-    for kind, ours in _KINDS:
-        if isinstance(error, kind):
-            return ours(str(error))
-    return error
+    return stream

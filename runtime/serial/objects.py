@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import serialization
 from ..exceptions import ObjectLostError
@@ -16,12 +15,9 @@ from ..failure import unpack_exception
 from ..introspection.reports import EVENTS_KEPT, Event
 from ..introspection.story_events import FREED, PUT, call_site
 from ..refs import ObjectRef
+from ..unsealed import Unsealed
 from .calls import ReadyQueue
 from .records import Value, size_of
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import DTypeLike
 
 
 class SerialObjects:
@@ -32,7 +28,8 @@ class SerialObjects:
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.note = self._events.append
         self._values: dict[bytes, Value] = {}
-        self._unsealed: dict[int, weakref.ref[np.ndarray]] = {}
+        self._unsealed = Unsealed()
+        self.empty = self._unsealed.empty
         self._dropped: deque[bytes] = deque()
         self._ids = itertools.count(1)
         self._pinned: set[ObjectRef] = set()
@@ -83,12 +80,9 @@ class SerialObjects:
 
     def _keep(self, view: memoryview, seal: bool) -> Any:
         """Return a read-only buffer with these contents: the array itself if it came from `empty`, else a copy."""
-        found = self._unsealed.get(serialization.address_of(view)) if seal and self._unsealed else None
-        array = None if found is None else found()
-        if array is None or array.nbytes != view.nbytes:
+        array = self._unsealed.seal(view) if seal else None
+        if array is None:
             return bytes(view)
-        del self._unsealed[serialization.address_of(view)]
-        array.flags.writeable = False
         return memoryview(array.reshape(-1).view("uint8"))  # type: ignore[arg-type]  # numpy 1 does not say so
 
     def _load(self, value: Value, copy: bool = False) -> Any:
@@ -131,13 +125,3 @@ class SerialObjects:
     def ready_queue(self) -> ReadyQueue:
         """Return a queue that is in the order of `add`."""
         return ReadyQueue()
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-        """Return an array that `_keep` will recognise."""
-        import numpy as np
-
-        array = np.empty(shape, dtype)
-        if array.nbytes and not array.dtype.hasobject:
-            address = array.__array_interface__["data"][0]
-            self._unsealed[address] = weakref.ref(array, lambda _: self._unsealed.pop(address, None))
-        return array
