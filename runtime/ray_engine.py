@@ -50,6 +50,8 @@ class RayEngine(RayValues):
 
     name = "ray"
     token = ""
+    # Whether the nodes that there are are all that there will be; None: the board knows.
+    _is_fixed: bool | None = None
 
     def __init__(self, settings: Settings) -> None:
         self._join()
@@ -65,7 +67,8 @@ class RayEngine(RayValues):
                     "RAY_AUTH_MODE=token"
                 ) from error
         # A cluster that was there before may have an autoscaler, so that what cannot run now may run later.
-        self._is_fixed = settings.infeasible == "raise" and settings.address is None and self._started
+        self._is_fixed = settings.infeasible == "raise" and arguments["address"] == "local" and self._started
+        self.address = ray.get_runtime_context().gcs_address
         # It lives as long as this driver: handles that others get by its name keep nothing alive.
         self._board = ray.remote(Board).options(name=self.board_name(), num_cpus=0).remote(self._is_fixed)
 
@@ -85,12 +88,11 @@ class RayEngine(RayValues):
     def _join(self) -> None:
         super().__init__()
         self.metrics = MetricTable()
+        self.address = ""
         self._shipped: dict[bytes, Any] = {}
         self._run, self._stream = ray.remote(_run_task), ray.remote(_stream_task)
         self._bounded: dict[tuple[bytes, int, bool], Any] = {}
-        self._hosts: dict[bytes, Any] = {}
-        # Whether the nodes that there are are all that there will be; None: the board knows.
-        self._is_fixed: bool | None = None
+        self._hosts: dict[tuple[bytes, tuple[tuple[str, int], ...]], Any] = {}
         self._feasible: set[Any] = set()
 
     # Tasks ------------------------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ class RayEngine(RayValues):
         # The code itself, not a reference to it: Ray can restart an actor only as long as its arguments are there.
         code = _code(cls)
         try:
-            handle = self._host(cls, code).options(**given).remote(draft, names, code, packed, *slots)
+            handle = self._host(cls, code, options).options(**given).remote(draft, names, code, packed, *slots)
         except ValueError as error:
             if options.name is None:
                 raise
@@ -152,12 +154,15 @@ class RayEngine(RayValues):
             self._board.publish.remote(_key(actor.id), cloudpickle.dumps(draft))
         return actor
 
-    def _host(self, cls: Function, code: Code) -> Any:
+    def _host(self, cls: Function, code: Code, options: ActorOptions) -> Any:
         """Return Ray's class for a user's: named after that, so that Ray's tools and `top` tell actors apart."""
-        if cls.id not in self._hosts:
+        groups = dict(options.concurrency_groups)
+        key = cls.id, tuple(groups.items())
+        if key not in self._hosts:
             base = AsyncHost if is_async(self.unship(code)) else SyncHost  # type: ignore[arg-type]  # it is a class
-            self._hosts[cls.id] = ray.remote(type(cls.name, (base,), {"join": staticmethod(RayEngine.in_worker)}))
-        return self._hosts[cls.id]
+            host = type(cls.name, (base,), {"join": staticmethod(RayEngine.in_worker)})
+            self._hosts[key] = ray.remote(concurrency_groups=groups)(host) if groups else ray.remote(host)
+        return self._hosts[key]
 
     @staticmethod
     def _actor(handle: Any, draft: ActorId) -> ActorId:
@@ -277,11 +282,6 @@ class RayEngine(RayValues):
         return {} if running.get() is None else ray.get_runtime_context().get_assigned_resources()
 
     # Everything else --------------------------------------------------------------------------------------------
-
-    @property
-    def address(self) -> str:
-        """The address at which other nodes and programs reach this Ray."""
-        return ray.get_runtime_context().gcs_address
 
     @property
     def whereabouts(self) -> Whereabouts:

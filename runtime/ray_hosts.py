@@ -62,8 +62,13 @@ def here() -> str:
     return describe_here(ray.get_runtime_context().get_node_id()[:8])
 
 
+def _attempts_before() -> int:
+    """Return how often the task or call was made before; for a constructor: how often the actor was restarted."""
+    return ray._private.worker.global_worker.core_worker.get_current_task_attempt_number()
+
+
 def _failure(order: Order, error: BaseException) -> Failure:
-    number = ray._private.worker.global_worker.core_worker.get_current_task_attempt_number() + 1
+    number = _attempts_before() + 1
     where = here()
     if number > 1:
         where += f", attempt {number}" + (f" of {order.attempts}" if order.attempts else "")
@@ -194,8 +199,7 @@ class ActorHost:
         engine, context = self.join(), ray.get_runtime_context()
         self._engine, self._instance, self._death = engine, None, b""
         actor = replace(draft, id=bytes.fromhex(context.get_actor_id()))
-        restarts = int(context.was_current_actor_reconstructed)
-        host = Host(actor, actor.id, name[0], name[1] or context.namespace, restarts)
+        host = Host(actor, actor.id, name[0], name[1] or context.namespace, _attempts_before())
         self._host = engine.hosted = host
         call = f"{draft.class_name}.__init__"
         running.set(Running(call, call, host, None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -44,24 +45,20 @@ def init_arguments(settings: Settings) -> dict[str, Any]:
         if getattr(settings, name) != defaults[name]:
             raise InputError(f"init({name}={getattr(settings, name)!r}) has no effect on engine='ray': {instead}")
     given = {name: getattr(settings, name) for name in _OF_CLUSTER if getattr(settings, name) not in (None, {})}
-    if settings.address is not None and given:
+    address = settings.address or os.environ.get("SHOAL_ADDRESS") or os.environ.get("RAY_ADDRESS") or "local"
+    if address != "local" and given:
         name, value = next(iter(given.items()))
         raise InputError(
-            f"init({name}={value!r}) does not go with address={settings.address!r}: what the cluster has is said where "
+            f"init({name}={value!r}) does not go with address={address!r}: what the cluster has is said where "
             "it is started, by `ray start`. Leave it out"
         )
-    if settings.address is None:
+    if address == "local":
         given["include_dashboard"] = False
     if "memory" in given:
         given["_memory"] = given.pop("memory")
     if settings.runtime_env:
         given["runtime_env"] = dict(settings.runtime_env)
-    return {
-        "address": settings.address,
-        "log_to_driver": settings.log_to_driver,
-        "namespace": settings.namespace,
-        **given,
-    }
+    return given | {"address": address, "log_to_driver": settings.log_to_driver, "namespace": settings.namespace}
 
 
 def _common(options: TaskOptions | ActorOptions) -> dict[str, Any]:
@@ -141,8 +138,6 @@ def actor_arguments(options: ActorOptions, class_name: str) -> dict[str, Any]:
     for name in ("name", "namespace", "lifetime", "max_concurrency"):
         if getattr(options, name) is not None:
             given[name] = getattr(options, name)
-    if options.concurrency_groups:
-        given["concurrency_groups"] = dict(options.concurrency_groups)
     if options.get_if_exists:
         given["get_if_exists"] = True
     return given

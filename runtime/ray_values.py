@@ -99,8 +99,10 @@ class RayValues:
         args, kwargs, slots = serialization.take_out_refs(*arguments)
         return self.pack((args, kwargs), seal=False), [held(ref) for ref in slots]
 
-    def load(self, packed: Packed, copy: bool = False) -> Any:
-        """Rebuild a value."""
+    def load(self, packed: Packed | None, copy: bool = False) -> Any:
+        """Rebuild a value; the end of a stream is None."""
+        if packed is None:
+            return None
         stream, buffers, carried = packed
         return self._with(carried, lambda: serialization.loads(stream, map(bytearray, buffers) if copy else buffers))
 
@@ -226,7 +228,7 @@ class RayValues:
         try:
             ray.cancel(task, force=force, recursive=recursive)
         except ValueError as error:
-            raise InputError(f"cancel: {error}. To end an actor use kill(actor)") from error
+            raise InputError(f"cancel: {str(error).rstrip('.')}. Use kill(actor) to end an actor") from error
         except TypeError:  # no task made it: it was put
             return
 

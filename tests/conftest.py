@@ -94,8 +94,14 @@ def shared_engine(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def engine_of_module(shared_engine: str) -> str:
-    """A running engine with two CPUs; the tests of a module share it, and must leave it as they found it."""
+def engine_of_module(shared_engine: str, request: pytest.FixtureRequest) -> str:
+    """A running engine with two CPUs; the tests of a module share it, and must leave it as they found it.
+
+    A test marked ``engines("native", …, reason="…")`` holds on these only.
+    """
+    for marker in request.node.iter_markers("engines"):
+        if shared_engine not in marker.args:
+            pytest.skip(marker.kwargs["reason"])
     if not runtime.is_initialized():
         runtime.init(engine=shared_engine, num_cpus=2, preload=WORKERS_NEED)
     return shared_engine

@@ -125,10 +125,16 @@ def test_refs_can_be_awaited_inside_async_methods(engine):
     assert runtime.get(meeting.gather.remote([square.remote(i) for i in range(4)])) == [0, 1, 4, 9]
 
 
-def test_calls_of_an_async_actor_run_at_the_same_time_and_begin_in_order(concurrent):
+def test_calls_of_an_async_actor_run_at_the_same_time(concurrent):
     meeting = Meeting.remote(50)
     refs = [meeting.meet.remote(i) for i in range(50)]
     assert runtime.get(refs, timeout=20) == [50] * 50
+
+
+@pytest.mark.engines("native", "serial", reason="Ray begins calls of concurrent actors in any order")
+def test_calls_of_an_async_actor_begin_in_order(concurrent):
+    meeting = Meeting.remote(50)
+    runtime.get([meeting.meet.remote(i) for i in range(50)], timeout=20)
     assert runtime.get(meeting.plain.remote()) == list(range(50))
 
 
@@ -139,6 +145,7 @@ def test_max_concurrency_limits_an_async_actor(concurrent):
     runtime.kill(meeting)
 
 
+@pytest.mark.engines("native", "serial", reason="Ray writes its own warning to its log")
 def test_get_inside_an_async_method_works_and_warns(concurrent):
     @runtime.remote
     class Blocking:
@@ -237,7 +244,12 @@ class AsyncGrouped:
         self.held.set()
 
 
-@pytest.mark.parametrize("cls", [Grouped, AsyncGrouped], ids=["threads", "async"])
+_OWN_LOOPS = pytest.mark.engines("native", "serial", reason="Ray gives each group an event loop of its own")
+
+
+@pytest.mark.parametrize(
+    "cls", [pytest.param(Grouped, id="threads"), pytest.param(AsyncGrouped, id="async", marks=_OWN_LOOPS)]
+)
 def test_concurrency_groups_do_not_wait_for_one_another(concurrent, cls):
     grouped = cls.remote()
     held = [grouped.hold.remote() for _ in range(2)]
@@ -599,6 +611,7 @@ def test_a_detached_actor_outlives_its_creator_and_comes_back(concurrent):
         runtime.get(orphan.increase.remote(), timeout=20)
 
 
+@pytest.mark.engines("native", "serial", reason="Ray takes such arguments, and they are lost with their owner")
 def test_a_detached_actor_refuses_what_would_end_with_its_creator(concurrent):
     with pytest.raises(runtime.InputError, match=r"detached actor Counter.*contain references"):
         Counter.options(lifetime="detached").remote([square.remote(2)])
