@@ -2,6 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# What the other suites are about, such as nodes, recovery and reports, is Ray's own affair there.
+CONTRACT_ON_RAY := tests/runtime/test_contract.py tests/runtime/test_contract_actors.py \
+	tests/runtime/test_contract_environments.py tests/runtime/test_contract_objects.py \
+	tests/runtime/test_contract_scheduling.py tests/runtime/test_contract_tasks.py
+
 .PHONY: train test slow test-ray check format bench clean setup
 
 train: setup         ## PPO on CartPole-v1 until it is solved, into runs/cartpole
@@ -15,6 +20,7 @@ slow: setup          ## the long tests: whole learning runs, stress, packaging
 	$(BIN)/python -m pytest -m slow
 
 test-ray: .venv-ray/installed         ## the runtime's contract, the examples and PPO on a real local Ray
+	SHOAL_TEST_ENGINES=ray PYTHONPATH=tests:tests/runtime .venv-ray/bin/python -m pytest $(CONTRACT_ON_RAY)
 	.venv-ray/bin/python -m pytest tests/on_ray
 
 check: setup         ## what must hold before a commit: format, lint, types, architecture, tests

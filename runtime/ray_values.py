@@ -6,6 +6,7 @@ Ray counts references of. Hence arguments, results and errors are exactly those 
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -89,10 +90,12 @@ class RayValues:
     def pack(self, value: Any, seal: bool = True) -> Packed:
         """Serialise a value for Ray."""
         stream, buffers, refs = serialization.dumps(value)
+        views = [memoryview(buffer.raw()) for buffer in buffers]
         if seal:
-            for buffer in buffers:
-                self._unsealed.seal(memoryview(buffer.raw()))
-        return stream, list(buffers), {ref.id: held(ref) for ref in refs}
+            for view in views:
+                self._unsealed.seal(view)
+        # Views of plain bytes: Ray 2.60 crashes where it reads a buffer that says nothing of its strides.
+        return stream, [pickle.PickleBuffer(view) for view in views], {ref.id: held(ref) for ref in refs}
 
     def pack_arguments(self, arguments: Arguments) -> tuple[Packed, list[Any]]:
         """Serialise arguments; beside them, Ray's references that it is to replace by their values."""

@@ -14,6 +14,8 @@ from shoal import runtime
 DEADLINE = 10.0
 # Other tests of the same process have imported torch; these workers need not wait for it.
 WORKERS_NEED = ("numpy",)
+# The engines on which what holds on all is tested.
+ENGINES = os.environ.get("SHOAL_TEST_ENGINES", "serial native").split()
 
 
 def wait_until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
@@ -70,7 +72,17 @@ def nothing_left_behind() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["serial", "native"])
+@pytest.fixture(autouse=True)
+def holds_here(request: pytest.FixtureRequest) -> None:
+    """Skip a test that is marked ``engines("native", …, reason="…")`` on other engines."""
+    for marker in request.node.iter_markers("engines"):
+        parameters = getattr(request.node, "callspec", None)
+        running = set(ENGINES).intersection(map(str, parameters.params.values())) if parameters else set()
+        if running and not running & set(marker.args):
+            pytest.skip(marker.kwargs["reason"])
+
+
+@pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test on every engine, with two CPUs."""
     runtime.init(engine=request.param, num_cpus=2, preload=WORKERS_NEED)
@@ -86,7 +98,7 @@ def native() -> Iterator[None]:
     runtime.shutdown()
 
 
-@pytest.fixture(scope="module", params=os.environ.get("SHOAL_TEST_ENGINES", "serial native").split())
+@pytest.fixture(scope="module", params=ENGINES)
 def shared_engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """The engines on which a contract suite runs, one after the other; checked for leaks once, at the module's end."""
     with leaving_nothing_behind():
@@ -94,14 +106,8 @@ def shared_engine(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def engine_of_module(shared_engine: str, request: pytest.FixtureRequest) -> str:
-    """A running engine with two CPUs; the tests of a module share it, and must leave it as they found it.
-
-    A test marked ``engines("native", …, reason="…")`` holds on these only.
-    """
-    for marker in request.node.iter_markers("engines"):
-        if shared_engine not in marker.args:
-            pytest.skip(marker.kwargs["reason"])
+def engine_of_module(shared_engine: str) -> str:
+    """A running engine with two CPUs; the tests of a module share it, and must leave it as they found it."""
     if not runtime.is_initialized():
         runtime.init(engine=shared_engine, num_cpus=2, preload=WORKERS_NEED)
     return shared_engine

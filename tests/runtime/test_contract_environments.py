@@ -6,6 +6,7 @@ import sys
 import types
 
 import pytest
+from conftest import ENGINES
 
 from shoal import runtime
 
@@ -79,7 +80,7 @@ def test_env_vars_can_build_on_those_that_are_there(engine):
     assert runtime.get(longer.remote("PATH")) == "/here:" + os.environ["PATH"]
 
 
-@pytest.mark.parametrize("name", ["serial", "native"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_the_jobs_environment_is_inherited_by_all(name):
     runtime.init(engine=name, num_cpus=1, preload=[], runtime_env={"env_vars": {"SHOAL_JOB": "j", "SHOAL_TEST": "j"}})
     own = variable.options(runtime_env={"env_vars": {"SHOAL_TEST": "own"}})
@@ -95,6 +96,7 @@ def test_the_jobs_environment_is_inherited_by_all(name):
 # Folders and modules --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.engines("native", "serial", reason="Ray copies local folders for a whole job only")
 def test_working_dir_is_where_tasks_run_and_import(engine, tmp_path):
     (tmp_path / "data.txt").write_text("found")
     (tmp_path / "shoal_answers_a.py").write_text("ANSWER = 42")
@@ -105,6 +107,7 @@ def test_working_dir_is_where_tasks_run_and_import(engine, tmp_path):
     assert os.getcwd() == here
 
 
+@pytest.mark.engines("native", "serial", reason="Ray copies local folders for a whole job only")
 def test_py_modules_can_be_imported(engine, tmp_path):
     package = tmp_path / "shoal_answers_b"
     package.mkdir()

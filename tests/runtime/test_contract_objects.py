@@ -196,6 +196,7 @@ def test_a_written_tensor_stays_as_it_is_when_the_object_is_gone(engine):
     del others
 
 
+@pytest.mark.engines("native", "serial", reason="on Ray tensors are copied out of its store")
 def test_tensors_lie_in_the_block_that_was_written_once(engine):
     if engine == "serial":
         pytest.skip("one process")
