@@ -45,6 +45,9 @@ from .scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, Schedu
 from .settings import Settings
 
 
+_OF_RAY = ("node:", "object_store_memory", "bundle")
+
+
 class RayEngine(RayValues):
     """Ray; see `shoal.runtime.engine.Engine` for the methods."""
 
@@ -247,9 +250,7 @@ class RayEngine(RayValues):
 
     def group_ready(self, group: PlacementGroup) -> ObjectRef:
         """Return a reference to the group that a task makes which runs in it."""
-        task = ray.remote(echo).options(
-            num_cpus=0, resources={"bundle": 0.001}, scheduling_strategy=TheirStrategy(their_group(group))
-        )
+        task = ray.remote(echo).options(num_cpus=0, scheduling_strategy=TheirStrategy(their_group(group)))
         return wrapped(task.remote(self.pack(group)))
 
     def remove_group(self, group: PlacementGroup) -> None:
@@ -271,11 +272,11 @@ class RayEngine(RayValues):
 
     def cluster_resources(self) -> dict[str, float]:
         """Return what the cluster has."""
-        return ray.cluster_resources()
+        return _asked_for(ray.cluster_resources())
 
     def available_resources(self) -> dict[str, float]:
         """Return what is free in the cluster."""
-        return dict.fromkeys(ray.cluster_resources(), 0.0) | ray.available_resources()
+        return dict.fromkeys(self.cluster_resources(), 0.0) | _asked_for(ray.available_resources())
 
     def assigned_resources(self) -> dict[str, float]:
         """Return what the running task or actor holds."""
@@ -334,6 +335,11 @@ def _key(actor: bytes) -> str:
 
 def _attempts(retries: int) -> int:
     return retries + 1
+
+
+def _asked_for(resources: dict[str, float]) -> dict[str, float]:
+    """Return the resources that can be asked for, without those that Ray has for itself."""
+    return {n: amount for n, amount in resources.items() if not (n.startswith(_OF_RAY) or "_group_" in n)}
 
 
 def _nodes() -> list[Demand]:

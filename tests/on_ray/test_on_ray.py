@@ -51,8 +51,10 @@ def cluster():
     """The address of a Ray cluster of one node, which knows where the tests' own modules are."""
     address = f"127.0.0.1:{free_port()}"
     head = subprocess.Popen(
-        [str(BIN / "ray"), "start", "--head", "--block", f"--port={address.rpartition(':')[2]}", "--num-cpus=4"]
-        + ["--include-dashboard=false", "--disable-usage-stats"],
+        shlex.split(
+            f"{BIN / 'ray'} start --head --block --port={address.rpartition(':')[2]} --num-cpus=4 "
+            "--include-dashboard=false --disable-usage-stats"
+        ),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=os.environ | {"PYTHONPATH": _path()},
