@@ -44,7 +44,7 @@ from .runtime_context import running
 from .scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, SchedulingStrategy, missing_in_bundle
 from .settings import Settings
 
-
+# Resources that Ray has for itself.
 _OF_RAY = ("node:", "object_store_memory", "bundle")
 
 

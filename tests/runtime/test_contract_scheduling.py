@@ -266,7 +266,7 @@ def test_node_affinity(engine):
 
 @pytest.fixture
 def processes(engine):
-    if engine == "serial":
+    if engine != "native":
         pytest.skip("needs processes")
     return engine
 
