@@ -10,7 +10,7 @@ from collections.abc import Callable
 from .engine import Engine
 from .exceptions import InputError, nearest
 from .native import NativeEngine
-from .serial import SerialEngine
+from .serial.engine import SerialEngine
 from .settings import Settings
 
 

@@ -22,7 +22,8 @@ from .capacity import Capacity
 from .checkpoints import is_async
 from .engine import ActorId, Arguments, Function, Host, Whereabouts
 from .exceptions import InputError, PendingCallsLimitExceeded
-from .metric_table import MetricTable
+from .introspection.metric_table import MetricTable
+from .introspection.reports import Event
 from .options import STREAMING, ActorOptions, MethodOptions, TaskOptions
 from .placement import place
 from .ray_hosts import AsyncHost, Board, Order, SyncHost, Work, echo
@@ -37,7 +38,6 @@ from .ray_options import (
 )
 from .ray_values import BOARD, Code, Packed, RayValues, held, wrapped
 from .refs import ObjectRef
-from .reports import Event
 from .resources import Demand, check_feasible, in_units, infeasible
 from .results import name_taken
 from .runtime_context import running
