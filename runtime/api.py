@@ -45,8 +45,7 @@ def init(
     Args:
         engine: "native" (processes; the default on Linux), "serial" (all in this one, to debug; default elsewhere) or
             "ray" (a Ray cluster). None: what the environment variable SHOAL_ENGINE says, else the default.
-        address: for engine="ray": the cluster, as `ray.init` takes it, such as "auto" or "ray-head:6379". None: what
-            the environment variable SHOAL_ADDRESS says, else Ray's RAY_ADDRESS, else a Ray of its own on this machine.
+        address: for engine="ray": the cluster, as "auto" or "ray-head:6379"; else SHOAL_ADDRESS, RAY_ADDRESS, its own.
         num_cpus: CPUs that tasks may use at the same time; default: the cores this process may run on.
         num_gpus: GPUs; default: those that CUDA_VISIBLE_DEVICES or the NVIDIA driver shows.
         memory: bytes that tasks and actors may ask for with ``memory=``; default: seven tenths of the machine's.
