@@ -33,6 +33,10 @@ class StatusFlags:
     """Print one line of JSON."""
 
 
+def _amount(resource: str, amount: float) -> str:
+    return state.human_bytes(amount) if resource == "memory" else f"{amount:g}"
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run `shoal status` and return the exit code."""
     about = "Show nodes, processes, tasks and actors of a running program, and why something waits."
@@ -66,7 +70,7 @@ def _show(before: state.RuntimeStatus, now: state.RuntimeStatus) -> Group:
     for node in now.nodes:
         parts.append(f"session {node.session}   node {node.node_id} on {node.node_name}, pid {node.pid}")
         used = "   ".join(
-            f"{name} {node.resources_used.get(name, 0):g} of {amount:g} used"
+            f"{name} {_amount(name, node.resources_used.get(name, 0))} of {_amount(name, amount)} used"
             for name, amount in node.resources_total.items()
         )
         parts += [f"resources: {used}", ""]
