@@ -20,7 +20,7 @@ slow: setup          ## the long tests: whole learning runs, stress, packaging
 	$(BIN)/python -m pytest -m slow
 
 test-ray: .venv-ray/installed         ## the runtime's contract, the examples and PPO on a real local Ray
-	SHOAL_TEST_ENGINES=ray PYTHONPATH=tests:tests/runtime .venv-ray/bin/python -m pytest $(CONTRACT_ON_RAY)
+	SHOAL_TEST_ENGINES=ray PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tests/runtime .venv-ray/bin/python -m pytest $(CONTRACT_ON_RAY)
 	.venv-ray/bin/python -m pytest tests/on_ray
 
 check: lint test     ## what must hold before a commit

@@ -16,7 +16,7 @@ from .settings import Settings
 
 def _ray(settings: Settings) -> Engine:
     try:
-        module = importlib.import_module(".ray_engine", __package__)  # Ray is an extra, and takes a second to import
+        module = importlib.import_module(".ray.engine", __package__)  # Ray is an extra, and takes a second to import
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise

@@ -11,16 +11,16 @@ import ray
 from ray.util import scheduling_strategies as theirs
 from ray.util.placement_group import PlacementGroup as TheirGroup
 
-from .exceptions import InputError
-from .options import STREAMING, ActorOptions, MethodOptions, TaskOptions
-from .ray_errors import Retry
-from .scheduling import (
+from ..exceptions import InputError
+from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
+from ..scheduling import (
     NodeAffinitySchedulingStrategy,
     PlacementGroup,
     PlacementGroupSchedulingStrategy,
     SchedulingStrategy,
 )
-from .settings import Settings
+from ..settings import Settings
+from .errors import Retry
 
 # What `init` knows and Ray is told elsewhere.
 _INSTEAD = {

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cloudpickle
 import ray
 
-from .engine import ActorId, Host
-from .failure import describe_here, pack_error, pack_exception
-from .ray_errors import Failure, Retry
-from .results import died, how_it_left, split_returns
-from .runtime_context import running
+from ..engine import ActorId, Host
+from ..failure import describe_here, pack_error, pack_exception
+from ..results import died, how_it_left, split_returns
+from ..runtime_context import running
+from .errors import Failure, Retry
 
 if TYPE_CHECKING:
-    from .ray_values import Packed, RayValues
+    from .values import Packed, RayValues
 
 
 class Order(NamedTuple):

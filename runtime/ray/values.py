@@ -17,14 +17,14 @@ from typing import Any
 import ray
 from ray import exceptions as theirs
 
-from . import serialization
-from .engine import Arguments, Host
-from .exceptions import InputError, ObjectLostError
-from .generators import ObjectRefGenerator
-from .ray_errors import translated
-from .refs import ObjectRef, short
-from .remote import load_function
-from .unsealed import Unsealed
+from .. import serialization
+from ..engine import Arguments, Host
+from ..exceptions import InputError, ObjectLostError
+from ..generators import ObjectRefGenerator
+from ..refs import ObjectRef, short
+from ..remote import load_function
+from ..unsealed import Unsealed
+from .errors import translated
 
 # Pickle, buffers, and by id what Ray keeps alive for us: its references and actors' handles.
 Packed = tuple[bytes, list[Any], dict[bytes, Any]]

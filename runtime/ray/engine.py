@@ -17,17 +17,23 @@ from ray.util import get_current_placement_group, list_named_actors, placement_g
 from ray.util.placement_group import placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy as TheirStrategy
 
-from . import context
-from .capacity import Capacity
-from .checkpoints import is_async
-from .engine import ActorId, Arguments, Function, Host, Whereabouts
-from .exceptions import InputError, PendingCallsLimitExceeded
-from .introspection.metric_table import MetricTable
-from .introspection.reports import Event
-from .options import STREAMING, ActorOptions, MethodOptions, TaskOptions
-from .placement import place
-from .ray_hosts import AsyncHost, Board, Order, SyncHost, Work, echo
-from .ray_options import (
+from .. import context
+from ..capacity import Capacity
+from ..checkpoints import is_async
+from ..engine import ActorId, Arguments, Function, Host, Whereabouts
+from ..exceptions import InputError, PendingCallsLimitExceeded
+from ..introspection.metric_table import MetricTable
+from ..introspection.reports import Event
+from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
+from ..placement import place
+from ..refs import ObjectRef
+from ..resources import Demand, check_feasible, in_units, infeasible
+from ..results import name_taken
+from ..runtime_context import running
+from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, SchedulingStrategy, missing_in_bundle
+from ..settings import Settings
+from .hosts import AsyncHost, Board, Order, SyncHost, Work, echo
+from .options import (
     actor_arguments,
     group_row,
     init_arguments,
@@ -36,13 +42,7 @@ from .ray_options import (
     task_arguments,
     their_group,
 )
-from .ray_values import BOARD, Code, Packed, RayValues, held, wrapped
-from .refs import ObjectRef
-from .resources import Demand, check_feasible, in_units, infeasible
-from .results import name_taken
-from .runtime_context import running
-from .scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, SchedulingStrategy, missing_in_bundle
-from .settings import Settings
+from .values import BOARD, Code, Packed, RayValues, held, wrapped
 
 # Resources that Ray has for itself.
 _OF_RAY = ("node:", "object_store_memory", "bundle")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from ray import exceptions as theirs
 
-from . import exceptions
-from .failure import unpack_exception
+from .. import exceptions
+from ..failure import unpack_exception
 
 
 class Failure(Exception):  # noqa: N818  # it carries one

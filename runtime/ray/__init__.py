@@ -1,0 +1,1 @@
+"""The Ray engine: the calls of the runtime, on a Ray cluster."""
