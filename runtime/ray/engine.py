@@ -1,6 +1,6 @@
 """The Ray engine: the runtime's calls on a Ray cluster. Scheduling, storage and recovery are Ray's; nothing is remade.
 
-Ray runs a few things of ours, all in `ray_hosts`: the functions that run the user's, the actor classes that hold the
+Ray runs a few things of ours, all in `hosts`: the functions that run the user's, the actor classes that hold the
 user's actors, and the board, one small actor for each job.
 """
 
