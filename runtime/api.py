@@ -60,7 +60,7 @@ def init(
         namespace: where the names of this program's actors belong; default: one of its own.
         runtime_env: surroundings of all tasks and actors; see `RuntimeEnv`.
         max_lineage_bytes: how much each process may keep to make lost objects again: the tasks that made its large
-            objects, with their arguments. What is beyond is dropped, oldest first, and such objects stay lost.
+            objects, with their arguments. What is beyond is dropped, oldest first. (Ray has a limit of its own.)
         infeasible: "raise" at once for what no node can ever meet, or "wait" for new nodes (not on the serial engine).
         metrics_port: serve metrics for Prometheus there, to this machine alone; 0: any free port, see `nodes()`.
         record_call_sites: note where each object is made, for `state.memory()`; also SHOAL_RECORD_CALL_SITES=1.

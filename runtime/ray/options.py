@@ -22,11 +22,10 @@ from ..scheduling import (
 from ..settings import Settings
 from .errors import Retry
 
-# What `init` knows and Ray is told elsewhere.
+# What `init` knows and Ray is told elsewhere. (`max_lineage_bytes` is no promise but a limit; Ray has its own.)
 _INSTEAD = {
     "log_directory": "Ray keeps its logs under its own folder: set RAY_TMPDIR, or `ray start --temp-dir`",
     "memory_usage_threshold": "set RAY_memory_usage_threshold where Ray is started",
-    "max_lineage_bytes": "set RAY_max_lineage_bytes where Ray is started",
     "record_call_sites": "set RAY_record_ref_creation_sites=1 and use `ray memory`",
     "metrics_port": "Ray serves its metrics itself: `ray start --metrics-export-port`",
 }
