@@ -44,6 +44,6 @@ def start(engine: str | None, settings: Settings) -> Engine:
     if settings.address is not None and name != "ray":
         raise InputError(f"address={settings.address!r} is for engine='ray'; this is engine={name!r}")
     if settings.listen is not None and name != "native":
-        instead = "have nodes join with `ray start --address`" if name == "ray" else "use engine='native'"
-        raise InputError(f"listen={settings.listen!r} is for engine='native'; this is engine={name!r}: {instead}")
+        instead = "Have nodes join with `ray start --address`" if name == "ray" else "Use engine='native'"
+        raise InputError(f"listen={settings.listen!r} is for engine='native'; this is engine={name!r}. {instead}")
     return _ENGINES[name](settings)

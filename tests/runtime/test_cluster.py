@@ -16,6 +16,8 @@ from nodes import address, joined, start_node
 from shoal import runtime
 from shoal.runtime import state
 
+pytestmark = pytest.mark.slow
+
 HERE, THERE = {"A": 1}, {"B": 1}
 
 

@@ -9,6 +9,8 @@ from gates import Gate, pass_gate
 
 from shoal import runtime
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def nothing_left_behind():

@@ -136,8 +136,9 @@ def test_an_exception_of_a_generator_is_its_last_value(engine):
 
 @pytest.mark.engines("native", "serial", reason="on Ray a generator that raises has completed")
 def test_what_a_generator_raised_is_raised_by_its_completion(engine):
+    generator = count_and_fail.remote(2)  # held: dropping it would stop the task
     with pytest.raises(KeyError, match="after all"):
-        runtime.get(count_and_fail.remote(2).completed())
+        runtime.get(generator.completed())
 
 
 def test_a_generator_with_a_fixed_number_of_returns_gives_that_many(engine):

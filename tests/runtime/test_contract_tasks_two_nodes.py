@@ -7,6 +7,8 @@ from test_contract_tasks import *  # noqa: F403  # the same tests, on this modul
 
 from shoal import runtime
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def two_nodes():

@@ -8,6 +8,8 @@ from test_contract import *  # noqa: F403  # the same tests, on this module's en
 
 from shoal import runtime
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def two_nodes():

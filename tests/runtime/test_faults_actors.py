@@ -14,6 +14,8 @@ from conftest import wait_until
 
 from shoal import runtime
 
+pytestmark = pytest.mark.slow
+
 CALLS = 100
 
 

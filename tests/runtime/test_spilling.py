@@ -10,6 +10,8 @@ from conftest import WORKERS_NEED, wait_until
 
 from shoal import runtime
 
+pytestmark = pytest.mark.slow
+
 STORE = 32 << 20
 SIZE = 1 << 20
 
