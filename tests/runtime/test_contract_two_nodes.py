@@ -9,6 +9,8 @@ from test_contract import *  # noqa: F403  # the same tests, on this module's en
 from shoal import runtime
 
 pytestmark = pytest.mark.slow
+# The other node ends with the head, so what shuts the runtime down is not for here.
+del test_shutdown_and_start_again, test_unknown_engine_names_the_nearest  # noqa: F821
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +24,6 @@ def two_nodes():
 @pytest.fixture
 def engine(two_nodes):
     return "native"
-
-
-def test_shutdown_and_start_again():
-    """Not here: the other node ends with the head."""
-
-
-def test_unknown_engine_names_the_nearest():
-    """Not here: it shuts down."""
 
 
 def test_all_of_it_runs_on_the_other_node(engine):
