@@ -223,11 +223,14 @@ class RayValues:
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         """Have Ray cancel the task."""
-        self.cancel_task(held(ref), force, recursive)
+        self.cancel_task(held(ref), held(ref), force, recursive)
 
     @staticmethod
-    def cancel_task(task: Any, force: bool, recursive: bool) -> None:
-        """Cancel a task of Ray's."""
+    def cancel_task(task: Any, completed: Any, force: bool, recursive: bool) -> None:
+        """Cancel a task of Ray's, unless `completed`, a reference to its end, is there."""
+        # Ray 2.60 aborts this process if a task is cancelled while Ray is still noting that it has ended.
+        if ray.wait([completed], timeout=0, fetch_local=False)[0]:
+            return
         try:
             ray.cancel(task, force=force, recursive=recursive)
         except ValueError as error:
@@ -315,11 +318,11 @@ class RayStream:
 
     def cancel(self, force: bool, recursive: bool) -> None:
         """Cancel the task."""
-        RayValues.cancel_task(self._generator, force, recursive)
+        RayValues.cancel_task(self._generator, self._generator.completed(), force, recursive)
 
     def close(self) -> None:
         """Drop what was not taken, and cancel the task."""
         with self._lock:
             ended, self._ended, self._head = self._ended, True, None
         if not ended:
-            ray.cancel(self._generator, force=False)
+            self.cancel(force=False, recursive=True)
