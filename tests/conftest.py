@@ -46,12 +46,26 @@ def _descriptors() -> set[str]:
     return kinds
 
 
+_looked_after = False
+
+
 @contextlib.contextmanager
 def leaving_nothing_behind() -> Iterator[None]:
-    """Fail if a process, a socket or shared memory is left once the runtime has been shut down."""
+    """Fail if a process, a socket or shared memory is left once the runtime has been shut down.
+
+    Within another one it leaves both to that one.
+    """
+    global _looked_after
+    if _looked_after:
+        yield
+        return
     before = _descriptors()
-    yield
-    runtime.shutdown()
+    _looked_after = True
+    try:
+        yield
+    finally:
+        _looked_after = False
+        runtime.shutdown()
     left = [f"{process.pid} {process.cmdline()}" for process in shoal_processes()]
     assert not left, f"processes left behind: {left}"
     leaked = _descriptors() - before
@@ -67,7 +81,7 @@ def logs_of_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """Check every test for leaks; a module whose tests share a runtime overrides this and checks once."""
+    """Check every test for leaks; where tests share a runtime it is done once, after the last of them."""
     with leaving_nothing_behind():
         yield
 
@@ -82,12 +96,34 @@ def holds_here(request: pytest.FixtureRequest) -> None:
             pytest.skip(marker.kwargs["reason"])
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run the test on every engine, with two CPUs."""
-    runtime.init(engine=request.param, num_cpus=2, preload=WORKERS_NEED)
-    yield request.param
-    runtime.shutdown()
+@pytest.fixture(scope="module", params=ENGINES)
+def shared_engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The engines on which a module's tests run, one after the other; checked for leaks once, after each."""
+    with leaving_nothing_behind():
+        yield request.param
+
+
+@pytest.fixture
+def engine(shared_engine: str) -> str:
+    """A running engine with two CPUs; the tests of a module share it, and must leave it as they found it."""
+    if not runtime.is_initialized():
+        runtime.init(engine=shared_engine, num_cpus=2, preload=WORKERS_NEED)
+    return shared_engine
+
+
+@pytest.fixture
+def concurrent(engine: str) -> None:
+    """Leave out engines that run one thing at a time."""
+    if engine == "serial":
+        pytest.skip("needs tasks that run at the same time")
+
+
+@pytest.fixture
+def processes(engine: str) -> str:
+    """Leave out engines whose processes tests cannot reach."""
+    if engine != "native":
+        pytest.skip("needs processes of this machine")
+    return engine
 
 
 @pytest.fixture
@@ -96,18 +132,3 @@ def native() -> Iterator[None]:
     runtime.init(engine="native", num_cpus=2, preload=WORKERS_NEED)
     yield
     runtime.shutdown()
-
-
-@pytest.fixture(scope="module", params=ENGINES)
-def shared_engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The engines on which a contract suite runs, one after the other; checked for leaks once, at the module's end."""
-    with leaving_nothing_behind():
-        yield request.param
-
-
-@pytest.fixture
-def engine_of_module(shared_engine: str) -> str:
-    """A running engine with two CPUs; the tests of a module share it, and must leave it as they found it."""
-    if not runtime.is_initialized():
-        runtime.init(engine=shared_engine, num_cpus=2, preload=WORKERS_NEED)
-    return shared_engine

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from conftest import wait_until
+from conftest import WORKERS_NEED, wait_until
 
 from shoal import runtime
 
@@ -40,3 +40,11 @@ def joined(*flags: str) -> Iterator[subprocess.Popen]:
     finally:
         node.kill()
         node.wait()
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[None]:
+    """Run a head without a CPU, and a node with two: whatever runs, runs on the latter."""
+    runtime.init("native", num_cpus=0, preload=WORKERS_NEED, listen="127.0.0.1:0")
+    with joined("--num-cpus", "2"):
+        yield

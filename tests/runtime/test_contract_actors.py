@@ -13,22 +13,6 @@ from shoal import runtime
 from shoal.runtime.util import list_named_actors
 
 
-@pytest.fixture
-def nothing_left_behind():
-    """Checked once for all, below: these tests share a runtime, which they must leave as they found it."""
-
-
-@pytest.fixture
-def engine(engine_of_module):
-    return engine_of_module
-
-
-@pytest.fixture
-def concurrent(engine):
-    if engine == "serial":
-        pytest.skip("the serial engine runs one call at a time")
-
-
 @runtime.remote
 def square(x):
     return x * x

@@ -12,22 +12,6 @@ from shoal import runtime
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def nothing_left_behind():
-    """Checked once for all, at the end of the module."""
-
-
-@pytest.fixture
-def engine(engine_of_module):
-    return engine_of_module
-
-
-@pytest.fixture
-def processes(engine):
-    if engine != "native":
-        pytest.skip("needs processes")
-
-
 @runtime.remote
 class Peer:
     def __init__(self):

@@ -6,7 +6,6 @@ import sys
 import types
 
 import pytest
-from conftest import ENGINES
 
 from shoal import runtime
 
@@ -80,9 +79,11 @@ def test_env_vars_can_build_on_those_that_are_there(engine):
     assert runtime.get(longer.remote("PATH")) == "/here:" + os.environ["PATH"]
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_the_jobs_environment_is_inherited_by_all(name):
-    runtime.init(engine=name, num_cpus=1, preload=[], runtime_env={"env_vars": {"SHOAL_JOB": "j", "SHOAL_TEST": "j"}})
+def test_the_jobs_environment_is_inherited_by_all(shared_engine):
+    runtime.shutdown()
+    runtime.init(
+        engine=shared_engine, num_cpus=1, preload=[], runtime_env={"env_vars": {"SHOAL_JOB": "j", "SHOAL_TEST": "j"}}
+    )
     own = variable.options(runtime_env={"env_vars": {"SHOAL_TEST": "own"}})
     assert runtime.get([variable.remote("SHOAL_JOB"), own.remote("SHOAL_JOB"), own.remote("SHOAL_TEST")]) == [
         "j",
@@ -91,6 +92,7 @@ def test_the_jobs_environment_is_inherited_by_all(name):
     ]
     assert runtime.get(Asker.remote().variable.remote("SHOAL_JOB")) == ("j", "j")
     assert "SHOAL_JOB" not in os.environ
+    runtime.shutdown()
 
 
 # Folders and modules --------------------------------------------------------------------------------------------------
@@ -141,6 +143,7 @@ def test_py_modules_can_be_imported(engine, tmp_path):
     ],
 )
 def test_a_bad_environment_is_refused_when_it_is_given(env, message):
+    runtime.shutdown()
     with pytest.raises(runtime.InputError, match=message):
         runtime.remote(runtime_env=env)(len)
     with pytest.raises(runtime.InputError, match=message):

@@ -18,16 +18,6 @@ _LABEL = rf'{_NAME}="(?:[^"\\\n]|\\["\\n])*"'
 _SAMPLE = re.compile(rf"({_NAME})(?:\{{({_LABEL}(?:,{_LABEL})*)\}})? (\S+)")
 
 
-@pytest.fixture
-def nothing_left_behind():
-    """Checked once for all, below: these tests share a runtime, which they must leave as they found it."""
-
-
-@pytest.fixture
-def engine(engine_of_module):
-    return engine_of_module
-
-
 def samples(text):
     """Return the samples of a text in Prometheus' format, having checked that it is one."""
     assert text.endswith("\n")

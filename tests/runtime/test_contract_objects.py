@@ -12,17 +12,6 @@ import pytest
 from shoal import runtime
 from shoal.runtime.util import deregister_serializer, inspect_serializability, register_serializer
 
-
-@pytest.fixture
-def nothing_left_behind():
-    """Checked once for all, below: these tests share a runtime, which they must leave as they found it."""
-
-
-@pytest.fixture
-def engine(engine_of_module):
-    return engine_of_module
-
-
 BIG = 300_000  # elements: far beyond what travels inside messages
 
 

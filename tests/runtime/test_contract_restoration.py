@@ -185,7 +185,7 @@ def test_a_restore_that_fails_is_the_reason_of_the_death(engine):
 # Crashes --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_call_that_was_not_answered_is_made_again(native, tmp_path):
+def test_a_call_that_was_not_answered_is_made_again(processes, tmp_path):
     ledger = Ledger.options(checkpoint_every=2).remote(tmp_path)
     refs = [
         ledger.add.remote(1),
@@ -196,7 +196,7 @@ def test_a_call_that_was_not_answered_is_made_again(native, tmp_path):
     assert runtime.get(ledger.all.remote()) == [0, 1, 100, 2, 3, 4, 5]
 
 
-def test_large_arguments_and_references_are_replayed_for_every_caller(native, tmp_path):
+def test_large_arguments_and_references_are_replayed_for_every_caller(processes, tmp_path):
     ledger = Ledger.options(checkpoint_every=100).remote(tmp_path)
     value = runtime.put(np.ones(50_000))
     runtime.get([ledger.add_array.remote(value), ledger.add_array.remote(np.ones(40_000))])
@@ -209,7 +209,7 @@ def test_large_arguments_and_references_are_replayed_for_every_caller(native, tm
     assert runtime.get(ledger.add.remote(1), timeout=30)[0] == 8
 
 
-def test_a_checkpoint_may_hold_references_and_large_arrays(native):
+def test_a_checkpoint_may_hold_references_and_large_arrays(processes):
     @runtime.remote(max_restarts=-1)
     class Buffer:
         def __init__(self):
@@ -235,7 +235,7 @@ def test_a_checkpoint_may_hold_references_and_large_arrays(native):
     assert runtime.get(buffer.total.remote(), timeout=30) == (3, 90_000)
 
 
-def test_a_checkpoint_that_fails_is_shown_and_taken_again(native, capfd):
+def test_a_checkpoint_that_fails_is_shown_and_taken_again(processes, capfd):
     @runtime.remote(max_restarts=-1)
     class Shy:
         def __init__(self):
@@ -269,7 +269,7 @@ def test_a_checkpoint_that_fails_is_shown_and_taken_again(native, capfd):
 
 
 @pytest.mark.parametrize("every", [1, 7])
-def test_kill_9_at_any_moment_changes_nothing_for_any_caller(native, tmp_path, every):
+def test_kill_9_at_any_moment_changes_nothing_for_any_caller(processes, tmp_path, every):
     """Three callers, hundreds of calls: each is in the state once, in its caller's order, and answered once."""
     ledger = Ledger.options(checkpoint_every=every).remote(tmp_path)
     mine, theirs = range(150), [range(1000, 1100), range(2000, 2100)]

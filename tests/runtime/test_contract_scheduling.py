@@ -21,11 +21,6 @@ InGroup = runtime.PlacementGroupSchedulingStrategy
 
 
 @pytest.fixture
-def nothing_left_behind():
-    """Checked once for all, at the end of the module."""
-
-
-@pytest.fixture
 def engine(shared_engine):
     if not runtime.is_initialized():
         runtime.init(
@@ -262,13 +257,6 @@ def test_node_affinity(engine):
 
 
 # What only processes can show -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def processes(engine):
-    if engine != "native":
-        pytest.skip("needs processes")
-    return engine
 
 
 def test_a_group_waits_until_all_its_bundles_are_free(processes):

@@ -9,16 +9,6 @@ from shoal import runtime
 from shoal.runtime import state
 
 
-@pytest.fixture
-def nothing_left_behind():
-    """Checked once for all, below: these tests share a runtime, which they must leave as they found it."""
-
-
-@pytest.fixture
-def engine(engine_of_module):
-    return engine_of_module
-
-
 @runtime.remote
 def square(x):
     return x * x

@@ -13,22 +13,6 @@ from shoal import runtime
 from shoal.runtime import util
 
 
-@pytest.fixture
-def nothing_left_behind():
-    """Checked once for all, below: these tests share a runtime, which they must leave as they found it."""
-
-
-@pytest.fixture
-def engine(engine_of_module):
-    return engine_of_module
-
-
-@pytest.fixture
-def concurrent(engine):
-    if engine == "serial":
-        pytest.skip("needs tasks that run at the same time")
-
-
 @runtime.remote
 def square(x):
     return x * x

@@ -2,8 +2,8 @@
 
 import psutil
 import pytest
-from conftest import WORKERS_NEED, leaving_nothing_behind
-from nodes import joined
+from conftest import leaving_nothing_behind
+from nodes import two_nodes
 from test_contract import *  # noqa: F403  # the same tests, on this module's engine
 
 from shoal import runtime
@@ -14,16 +14,9 @@ del test_shutdown_and_start_again, test_unknown_engine_names_the_nearest  # noqa
 
 
 @pytest.fixture(scope="module")
-def two_nodes():
-    with leaving_nothing_behind():
-        runtime.init("native", num_cpus=0, preload=WORKERS_NEED, listen="127.0.0.1:0")
-        with joined("--num-cpus", "2"):
-            yield
-
-
-@pytest.fixture
-def engine(two_nodes):
-    return "native"
+def shared_engine():
+    with leaving_nothing_behind(), two_nodes():
+        yield "native"
 
 
 def test_all_of_it_runs_on_the_other_node(engine):

@@ -9,22 +9,6 @@ from shoal import runtime
 from shoal.runtime import util
 
 
-@pytest.fixture
-def nothing_left_behind():
-    """Checked once for all, in `shared_engine`."""
-
-
-@pytest.fixture
-def engine(engine_of_module):
-    return engine_of_module
-
-
-@pytest.fixture
-def concurrent(engine):
-    if engine == "serial":
-        pytest.skip("two things at the same time")
-
-
 @runtime.remote
 class Doubler:
     def double(self, x):
