@@ -24,6 +24,14 @@ def train(workers, env="CartPole-v1", callbacks=(), **changes):
         return ppo.train(4 * 12 * settings["n_steps"], callbacks=callbacks).weights_sha256
 
 
+def serially(seed):
+    runtime.shutdown()
+    runtime.init(engine="serial")
+    digest = train(1, seed=seed)
+    runtime.shutdown()
+    return digest
+
+
 class Kill(Callback):
     """Kills actors of the training after its second iteration; they come back."""
 
@@ -38,15 +46,11 @@ class Kill(Callback):
 @pytest.fixture(scope="module")
 def expected():
     """Hash of the weights with one worker on the serial engine."""
-    runtime.init(engine="serial")
-    digest = train(1)
-    runtime.shutdown()
-    return digest
+    return serially(seed=5)
 
 
 def test_another_seed_gives_other_weights(expected):
-    runtime.init(engine="serial")
-    assert train(1, seed=6) != expected
+    assert serially(seed=6) != expected
 
 
 def test_any_number_of_workers_on_any_engine(engine, expected):
@@ -58,7 +62,7 @@ def test_actors_killed_between_iterations(engine, expected):
     assert train(2, callbacks=[Kill(lambda training: training.actors.learner)]) == expected
 
 
-def test_a_worker_that_dies_in_the_middle_of_a_rollout(native, tmp_path):
+def test_a_worker_that_dies_in_the_middle_of_a_rollout(processes, tmp_path):
     (tmp_path / "exists").touch()
     calm, killed = (
         train(2, DiesOnce, n_steps=64, env_kwargs={"marker": str(tmp_path / name)})
