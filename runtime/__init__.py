@@ -9,7 +9,10 @@ def square(x):
 runtime.get([square.remote(i) for i in range(4)])       # [0, 1, 4, 9]
 """
 
-from . import exceptions, state, util
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import exceptions
 from .api import cancel, engine_name, get, get_actor, init, is_initialized, kill, put, remote, shutdown, wait
 from .cluster_api import (
     available_resources,
@@ -48,8 +51,11 @@ from .remote import ActorClass, ActorHandle, RemoteFunction, method
 from .runtime_context import exit_actor, get_gpu_ids, get_runtime_context
 from .runtime_env import RuntimeEnv
 from .scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
-from .story import story
-from .timeline import profile, timeline
+
+if TYPE_CHECKING:
+    from . import state, util
+    from .introspection.story import story
+    from .introspection.timeline import profile, timeline
 
 __all__ = [
     "ActorClass",
@@ -110,3 +116,25 @@ __all__ = [
     "util",
     "wait",
 ]
+
+# Imported when somebody asks for it: tools, and what shows a running program. They take as long to import as half of
+# the rest, and whoever starts a runtime would wait for it twice: its daemon imports this package, too.
+_LATER = {
+    "profile": "introspection.timeline",
+    "state": "state",
+    "story": "introspection.story",
+    "timeline": "introspection.timeline",
+    "util": "util",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f".{_LATER[name]}", __name__)
+    globals()[name] = found = module if name == _LATER[name] else getattr(module, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

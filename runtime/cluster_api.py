@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -10,14 +11,13 @@ import cloudpickle
 from . import context
 from .context import current_engine, running_engine
 from .exceptions import InputError
-from .introspection.state_rows import NodeState
-from .native import NativeEngine
 from .settings import Settings
-from .state import list_nodes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike
+
+    from .introspection.state_rows import NodeState
 
 
 def empty(shape: int | Sequence[int], dtype: DTypeLike = "float64") -> np.ndarray:
@@ -67,7 +67,8 @@ def available_resources() -> dict[str, float]:
 
 def nodes() -> list[NodeState]:
     """Return the nodes: resources in all and in use, pid of the daemon, address of its metrics; the head first."""
-    return list_nodes()
+    rows: list[NodeState] = import_module(".state", __package__).list_nodes()  # imported late, as in __init__.py
+    return rows
 
 
 def cluster_address() -> str:
@@ -109,4 +110,4 @@ def become_node(
     if not token:
         raise InputError("no token is given: the head's cluster_token(), in SHOAL_TOKEN or --token-file")
     settings = Settings(num_cpus=num_cpus, num_gpus=num_gpus, memory=memory, resources=resources or {}, preload=())
-    NativeEngine.become_node(address, token, settings)
+    import_module(".native.engine", __package__).NativeEngine.become_node(address, token, settings)

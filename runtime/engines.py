@@ -5,26 +5,29 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from typing import Any
 
 from .engine import Engine
 from .exceptions import InputError, nearest
-from .native import NativeEngine
-from .serial.engine import SerialEngine
 from .settings import Settings
 
+# Of an engine only its name is known until it is used: Ray is an extra that takes a second to import, and the daemon
+# of the native engine, for which a starting driver waits, imports this package but none of the engines.
+_ENGINES = {
+    "native": ("native.start", "start"),
+    "serial": ("serial.engine", "SerialEngine"),
+    "ray": ("ray.engine", "RayEngine"),
+}
 
-def _ray(settings: Settings) -> Engine:
+
+def _load(name: str) -> Any:
+    module, starter = _ENGINES[name]
     try:
-        module = importlib.import_module(".ray.engine", __package__)  # Ray is an extra, and takes a second to import
+        return getattr(importlib.import_module(f".{module}", __package__), starter)
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
         raise InputError("engine='ray' needs Ray, which is not installed: pip install \"shoal[ray]\"") from None
-    return module.RayEngine(settings)
-
-
-_ENGINES: dict[str, Callable[[Settings], Engine]] = {"native": NativeEngine, "serial": SerialEngine, "ray": _ray}
 
 
 def start(engine: str | None, settings: Settings) -> Engine:
@@ -46,4 +49,5 @@ def start(engine: str | None, settings: Settings) -> Engine:
     if settings.listen is not None and name != "native":
         instead = "Have nodes join with `ray start --address`" if name == "ray" else "Use engine='native'"
         raise InputError(f"listen={settings.listen!r} is for engine='native'; this is engine={name!r}. {instead}")
-    return _ENGINES[name](settings)
+    started: Engine = _load(name)(settings)
+    return started

@@ -26,7 +26,6 @@ An exception raised by the user's own code inside a task or an actor method is r
 that was raised there; its ``__cause__`` is a `TaskError` with the remote traceback.
 """
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -131,6 +130,8 @@ class InfeasibleError(InputError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the sentence that names the spellings nearest to `name`, or all that are known; "" if none are."""
+    import difflib  # slow to import, and rarely needed
+
     names = sorted(map(str, known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:

@@ -1,15 +1,18 @@
 """References to objects: what `.remote()` and `put` return and `get` takes."""
 
-import asyncio
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from .context import current_engine
 from .exceptions import GetTimeoutError
 
 if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future
+
     from .engine import Engine
 
 
@@ -66,8 +69,10 @@ class ObjectRef:
         )
 
 
-async def until_ready(ref: ObjectRef, engine: "Engine") -> None:
+async def until_ready(ref: ObjectRef, engine: Engine) -> None:
     """Wait, without blocking the event loop, until a reference's value is there."""
+    import asyncio  # only where it is used already: it takes as long to import as all of the runtime's API
+
     loop = asyncio.get_running_loop()
     future = loop.create_future()
 

@@ -37,7 +37,7 @@ from .introspection.state_rows import (
 )
 from .introspection.status import RuntimeStatus, TaskGroup, status_of
 from .introspection.task_rows import actor_rows, group_rows, node_rows, task_rows, wait_rows, worker_rows
-from .native import Session, observe, sessions
+from .native.driver.observer import Session, observe, sessions
 
 __all__ = [
     "ActorState",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import sys
 from collections import Counter
@@ -52,20 +51,19 @@ class NativeEngine:
 
     name = "native"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, node: NodeProcess) -> None:
         seconds = warn_after()
-        self.token = os.environ.get(ENVIRONMENT_VARIABLE) or secrets.token_hex(16)
+        self.token = os.environ.get(ENVIRONMENT_VARIABLE) or os.urandom(16).hex()
         if settings.listen is not None:
             parse_address(settings.listen)
         session, folder = new_session(settings.log_directory)
         try:
             self.environments = Environments(packages_of(folder), None)
             self.environments.current = self.environments.of(settings.runtime_env)
-            node = _node_settings(settings) | {"session": session, "folder": folder}
+            given = _node_settings(settings) | {"session": session, "folder": folder}
             if settings.listen is not None:
-                node["secrets"] = msgspec.to_builtins(Secrets.from_environment(self.token))
-            self._node: NodeProcess | None = NodeProcess(node)
-            self.address = self._node.address
+                given["secrets"] = msgspec.to_builtins(Secrets.from_environment(self.token))
+            self.address = node.set_up(given)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -76,8 +74,9 @@ class NativeEngine:
             self.client.sites = {}
         self._printer = Printer(self.client.reactor.call_later)
         self.client.handlers[m.Output] = lambda node, message: self._printer.show(message)
-        self.client.epitaph = self._node.epitaph
-        self.client.reactor.watch(self._node.fileno(), lambda mask: self._read_node())
+        self._node: NodeProcess | None = node
+        self.client.epitaph = node.epitaph
+        self.client.reactor.watch(node.fileno(), lambda mask: self._read_node())
         if seconds > 0:
             self.client.on_wait = LongWaits(self.client, self._reporting, seconds).begin
         self._guard = InterruptGuard(self.client.busy)

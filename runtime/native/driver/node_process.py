@@ -25,14 +25,14 @@ def _command() -> list[str]:
     return [sys.executable, "-m", _DAEMON]
 
 
-def _environment(settings: dict[str, Any]) -> dict[str, str]:
+def _environment(record_call_sites: bool) -> dict[str, str]:
     environment = os.environ | {
         # The same hashes in every run and worker, and one thread per process unless told otherwise: processes are the
         # unit of parallelism here, and threads that fight for a core made training thirty times slower.
         "PYTHONHASHSEED": "0",
         **{name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")},
     }
-    if settings["record_call_sites"]:
+    if record_call_sites:
         environment[RECORD_CALL_SITES] = "1"
     return environment
 
@@ -46,39 +46,45 @@ def become_node(settings: dict[str, Any]) -> None:
     os.dup2(settings_fd, 0)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, _command(), _environment(settings))  # noqa: S606  # no shell is wanted
+    os.execve(sys.executable, _command(), _environment(settings["record_call_sites"]))  # noqa: S606  # no shell is wanted
 
 
 class NodeProcess:
-    """A running daemon. What it prints is shown, and is part of the errors that its death causes.
+    """A daemon that comes up, and then waits to be set up. What it prints is shown, and is part of the errors that its
+    death causes.
 
-    Attributes:
-        address: where other nodes can join; "" if they can't.
-
-    Raises:
-        NodeDiedError: it did not start; with what it printed.
+    Args:
+        record_call_sites: have its workers note where each object is made.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, record_call_sites: bool) -> None:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._process = process = subprocess.Popen(
+        self._process = subprocess.Popen(
             _command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environment(settings),
+            env=_environment(record_call_sites),
             start_new_session=True,  # the terminal's Ctrl-C is for the driver alone
         )
+        assert self._process.stderr is not None
+        self._errors = self._process.stderr
+
+    def set_up(self, settings: dict[str, Any]) -> str:
+        """Tell it what it is to be, and wait until it is; return where other nodes can join ("": nowhere).
+
+        Raises:
+            NodeDiedError: it did not start; with what it printed.
+        """
+        process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stderr is not None
-        self._errors = process.stderr
         ready = b""
         with process.stdout, contextlib.suppress(BrokenPipeError):  # if it is dead already, the missing answer tells
             with process.stdin:
                 process.stdin.write(json.dumps(settings).encode() + b"\n")
             ready = process.stdout.readline()
-        word, _, self.address = ready.decode().rstrip("\n").partition(" ")
+        word, _, address = ready.decode().rstrip("\n").partition(" ")
         if word != "ready":
             text = self._errors.read().decode(errors="replace").strip()
             self._errors.close()
@@ -88,6 +94,7 @@ class NodeProcess:
                 + (f"it said:{said}" if said else f"it said nothing. Try {sys.executable} -m {_DAEMON}")
             )
         os.set_blocking(self.fileno(), False)
+        return address
 
     @property
     def pid(self) -> int:
@@ -123,6 +130,14 @@ class NodeProcess:
         return f"the daemon of this node has died: {how}. Start the runtime again" + (
             f"; its last lines:{said}" if said else ""
         )
+
+    def kill(self) -> None:
+        """End it at once: nobody will use it."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            if stream is not None:
+                stream.close()
 
     def stop(self) -> None:
         """Wait for it to end, which it was told to; not for ever."""

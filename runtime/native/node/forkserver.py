@@ -25,11 +25,11 @@ import setproctitle
 from ..process.environments import exec_worker
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from ..worker.worker_process import be_worker
 from .output import Pipe
 from .pool import Process
 
 _PR_SET_PDEATHSIG = 1
+_WORKER = "..worker.worker_process"
 
 
 def die_with_parent(parent: int) -> None:
@@ -68,6 +68,8 @@ def start_fork_server(settings: dict[str, Any]) -> Process:
 
 def _serve(sock: socket.socket, settings: dict[str, Any]) -> None:
     setproctitle.setproctitle("shoal: fork server")
+    # Only here and now, while the node goes on: it has no use for this, and a starting driver waits for it.
+    importlib.import_module(_WORKER, __package__)
     sys.path[:] = settings["sys_path"]
     # cloudpickle looks for the driver's functions in __main__; what it finds must not be the node's own.
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -145,7 +147,7 @@ def _fork(node: Connection, message: m.Fork, session: str, wake: tuple[int, int]
         os.close(errors)
         if message.environment is not None and message.environment.env_vars:
             exec_worker(session, message)
-        be_worker(session, message)
+        importlib.import_module(_WORKER, __package__).be_worker(session, message)
     except BaseException:  # the child must end here, and not go on as a second fork server
         traceback.print_exc()
     finally:

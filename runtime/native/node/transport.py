@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -86,6 +85,8 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def _version() -> str:
+    from importlib import metadata  # slow to import, as gRPC is, and only needed by several nodes
+
     return f"shoal {metadata.version('shoal')}, Python {sys.version_info.major}.{sys.version_info.minor}"
 
 

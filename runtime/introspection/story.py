@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .exceptions import InputError
-from .introspection.diagnosis import Diagnosis
-from .introspection.object_rows import human_bytes, object_rows
-from .introspection.reports import DEFAULT_LIMIT, Event, NodeReport, ProcessReport
-from .introspection.story_events import ACTOR, AGAIN, BOUNCED, DIED, ENDED, FREED, LOST, PUT, RAN, UP
-from .introspection.task_rows import actor_rows, task_row
-from .refs import short
-from .state import ask, id_text
+from ..exceptions import InputError
+from ..refs import short
+from ..state import ask, id_text
+from .diagnosis import Diagnosis
+from .object_rows import human_bytes, object_rows
+from .reports import DEFAULT_LIMIT, Event, NodeReport, ProcessReport
+from .story_events import ACTOR, AGAIN, BOUNCED, DIED, ENDED, FREED, LOST, PUT, RAN, UP
+from .task_rows import actor_rows, task_row
 
 _Line = tuple[float, str]
 

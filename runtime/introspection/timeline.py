@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from .context import current_engine
-from .introspection.reports import DEFAULT_LIMIT, NodeReport
-from .introspection.story_events import ENDED, RAN, SPAN, UP
-from .state import ask
+from ..context import current_engine
+from ..state import ask
+from .reports import DEFAULT_LIMIT, NodeReport
+from .story_events import ENDED, RAN, SPAN, UP
 
 _Span = tuple[float, float, str, str, dict[str, Any]]
 

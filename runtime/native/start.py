@@ -1,0 +1,25 @@
+"""How a driver starts the engine: first the node, and while that comes up, what the driver itself needs is imported."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from ..engine import Engine
+from ..settings import Settings
+from .driver.node_process import NodeProcess
+
+
+def start(settings: Settings) -> Engine:
+    """Start the native engine with a node of its own.
+
+    Raises:
+        InputError: a setting that cannot work.
+        NodeDiedError: the node did not start.
+    """
+    node = NodeProcess(settings.record_call_sites)
+    try:
+        engine: Engine = import_module(".engine", __package__).NativeEngine(settings, node)
+    except BaseException:
+        node.kill()
+        raise
+    return engine

@@ -1,0 +1,44 @@
+"""What a starting program waits for: the modules that its daemon and it itself import."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import shoal_processes
+
+from shoal import runtime
+
+_SLOW = ("asyncio", "grpc", "importlib.metadata", "ray", "shoal.runtime.state", "shoal.runtime.util")
+_OF_WORKERS = (
+    "shoal.runtime.native.engine",
+    "shoal.runtime.native.worker.worker_process",
+    "shoal.runtime.serial.engine",
+)
+
+
+def imported_by(module: str) -> set[str]:
+    program = f"import {module}, sys; print(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("module", ["shoal.runtime", "shoal.runtime.native.node.daemon"])
+def test_nothing_is_imported_that_a_start_does_not_need(module):
+    assert not imported_by(module).intersection((*_SLOW, *_OF_WORKERS))
+
+
+def test_what_is_imported_late_is_there():
+    for name in runtime.__all__:
+        assert getattr(runtime, name) is not None
+        assert name in dir(runtime)
+    with pytest.raises(AttributeError, match="has no attribute 'sory'"):
+        runtime.sory  # noqa: B018
+
+
+def test_the_daemon_that_came_up_meanwhile_ends_when_its_settings_cannot_work(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.touch()
+    with pytest.raises(runtime.InputError, match="log_directory"):
+        runtime.init(engine="native", log_directory=str(blocker))
+    assert not shoal_processes()
