@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ...resources import Demand
 from ..process.calls import remember
 from ..protocol.messages import ActorKey, Environment, Job, KeptConstructor, Placement, ProcessId
@@ -46,23 +48,20 @@ class Actor:
         return self.max_restarts == -1 or self.restarts < self.max_restarts
 
 
-@dataclass(frozen=True)
-class AskResources:
+class AskResources(msgspec.Struct, frozen=True):
     """Have the scheduler grant what the actor needs."""
 
     actor: Actor
 
 
-@dataclass(frozen=True)
-class EndProcess:
+class EndProcess(msgspec.Struct, frozen=True):
     """End the actor's process: kill it, or let what it runs finish first."""
 
     process: ProcessId
     gracefully: bool
 
 
-@dataclass(frozen=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True):
     """Tell the watchers how the actor is."""
 
     actor: Actor

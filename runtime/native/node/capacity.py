@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ..protocol.store_messages import Movable
 from ..protocol.wire import ObjectId, ProcessId
 
@@ -36,8 +38,7 @@ _LARGEST_STEP = 1 << 26
 _SMALLEST_STEP = 1 << 18
 
 
-@dataclass(frozen=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """Let a process use so many bytes more; answers its request."""
 
     process: ProcessId
@@ -45,8 +46,7 @@ class Grant:
     size: int
 
 
-@dataclass(frozen=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True):
     """There is no room; answers a request. `too_large`: there never will be."""
 
     process: ProcessId
@@ -55,24 +55,21 @@ class Refuse:
     too_large: bool
 
 
-@dataclass(frozen=True)
-class AskTrim:
+class AskTrim(msgspec.Struct, frozen=True):
     """Have a process give back what it does not use and name what it could move; it answers by `trimmed`."""
 
     process: ProcessId
     wanted: int
 
 
-@dataclass(frozen=True)
-class AskSpill:
+class AskSpill(msgspec.Struct, frozen=True):
     """Have a process move these objects to disk; it answers by `spilled`."""
 
     process: ProcessId
     objects: list[ObjectId]
 
 
-@dataclass(frozen=True)
-class CallMe:
+class CallMe(msgspec.Struct, frozen=True):
     """Call `tick` after so many seconds."""
 
     seconds: float

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from .machine_memory import Memory, read_memory
 from .pool import Process
@@ -15,8 +16,7 @@ from .pool import Process
 _PERIOD = 0.5
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A worker that could be ended.
 
     Attributes:

@@ -20,6 +20,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ...capacity import Capacity, Shares
 from ...resources import Demand, as_text
 from ..protocol.wire import ActorKey, GroupId, Placement, ProcessId
@@ -57,15 +59,13 @@ class Lease:
         return {name: units for name, units in self.demand.items() if name != "CPU"}
 
 
-@dataclass(frozen=True)
-class GrantGroup:
+class GrantGroup(msgspec.Struct, frozen=True):
     """All bundles of a placement group are reserved."""
 
     group: GroupId
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True):
     """A request that waits: of a process for `count` workers, for the start of `actor`, or of a placement group."""
 
     asker: ProcessId

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ...resources import UNIT, Demand
 from ..protocol.messages import ActorKey, NodeId, NodeLoad, Wish
 
@@ -58,8 +60,7 @@ class NodeState:
             self.apply(decision)
 
 
-@dataclass(frozen=True)
-class Move:
+class Move(msgspec.Struct, frozen=True):
     """One of a wish that `home` could not grant is granted by `to`."""
 
     home: NodeId

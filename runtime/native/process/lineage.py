@@ -13,8 +13,9 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from ..protocol.messages import ObjectId
 
@@ -36,31 +37,27 @@ class Why(enum.Enum):
     EVICTED = "its lineage was dropped"
 
 
-@dataclass(frozen=True)
-class Resubmit:
+class Resubmit(msgspec.Struct, frozen=True):
     """Make this call again; first hold these arguments, and have those made again whose value is gone."""
 
     call: Again
     arguments: tuple[ObjectId, ...]
 
 
-@dataclass(frozen=True)
-class Fail:
+class Fail(msgspec.Struct, frozen=True):
     """This object will never have a value again."""
 
     object: ObjectId
     why: Why
 
 
-@dataclass(frozen=True)
-class Forget:
+class Forget(msgspec.Struct, frozen=True):
     """This call will not be made again: let go of what it kept."""
 
     call: Again
 
 
-@dataclass(frozen=True)
-class Settle:
+class Settle(msgspec.Struct, frozen=True):
     """No kept task needs this object any more: forget it if nobody else holds it."""
 
     object: ObjectId

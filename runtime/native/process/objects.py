@@ -14,37 +14,34 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from ..protocol.messages import ObjectId, ProcessId, Span, Value
 
 
-@dataclass(frozen=True)
-class FreeBlocks:
+class FreeBlocks(msgspec.Struct, frozen=True):
     """Tell the makers that these blocks are not needed any more."""
 
     spans: list[Span]
 
 
-@dataclass(frozen=True)
-class SendRelease:
+class SendRelease(msgspec.Struct, frozen=True):
     """Tell the owner that this process has dropped what it was given."""
 
     object: ObjectId
     count: int
 
 
-@dataclass(frozen=True)
-class SendLend:
+class SendLend(msgspec.Struct, frozen=True):
     """Tell the owner that a reference was passed on."""
 
     object: ObjectId
     to: ProcessId
 
 
-@dataclass(frozen=True)
-class Gone:
+class Gone(msgspec.Struct, frozen=True):
     """An object of this process's own has no holder left."""
 
     object: ObjectId
