@@ -134,6 +134,7 @@ class Executor:
         finally:
             self._note_end(item.message.task)
         self._end(item, values, failure)
+        del failure  # its traceback holds this frame: in a circle, the call's arguments would stay
 
     async def run_async(self, item: Item) -> None:
         """Run a call on the event loop of this thread, and reply."""
@@ -158,6 +159,7 @@ class Executor:
         finally:
             self._note_end(item.message.task)
         self._end(item, values, failure)
+        del failure  # its traceback holds this frame: in a circle, the call's arguments would stay
 
     def construct(self, item: Item, cls: type) -> None:
         """Make the actor; raises what the constructor raises."""
