@@ -1,6 +1,8 @@
 """What all tests share: an engine to run on, and a check that nothing is left behind."""
 
 import contextlib
+import gc
+import io
 import os
 import sys
 import time
@@ -10,6 +12,8 @@ import psutil
 import pytest
 
 from shoal import runtime
+from shoal.runtime import state
+from shoal.runtime.context import current_engine
 
 DEADLINE = 10.0
 # Other tests of the same process have imported torch; these workers need not wait for it.
@@ -73,6 +77,13 @@ def leaving_nothing_behind() -> Iterator[None]:
     assert not leaked or "ray" in sys.modules, f"descriptors left open: {leaked}"
 
 
+@contextlib.contextmanager
+def screen() -> Iterator[io.StringIO]:
+    """Collect what this process shows, also on other threads; pytest's captures lose some if read meanwhile."""
+    with io.StringIO() as shown, contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        yield shown
+
+
 @pytest.fixture(autouse=True, scope="session")
 def logs_of_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the log files of all runtimes that tests start, and of their child processes, in pytest's own folder."""
@@ -128,7 +139,36 @@ def processes(engine: str) -> str:
 
 @pytest.fixture
 def native() -> Iterator[None]:
-    """Run the test on the native engine, with two CPUs."""
+    """A native engine of the test's own, with two CPUs."""
     runtime.init(engine="native", num_cpus=2, preload=WORKERS_NEED)
     yield
     runtime.shutdown()
+
+
+@pytest.fixture(scope="module")
+def checked_once() -> Iterator[None]:
+    """Have the module checked for leaks at its end, instead of each of its tests."""
+    with leaving_nothing_behind():
+        yield
+
+
+def _at_rest() -> bool:
+    client = current_engine().client
+    gc.collect()
+    with client.lock:
+        client.settle_drops()
+        if client.objects.records:
+            return False
+    if any(row.worker_type == "ACTOR" for row in state.list_workers()):
+        return False
+    return runtime.available_resources() == runtime.cluster_resources()
+
+
+@pytest.fixture
+def shared_native(checked_once: None) -> Iterator[None]:
+    """A native engine with two CPUs that the tests of a module share; each must drop what it has made."""
+    if not runtime.is_initialized():
+        runtime.init(engine="native", num_cpus=2, preload=WORKERS_NEED)
+    yield
+    if runtime.is_initialized():
+        wait_until(_at_rest)

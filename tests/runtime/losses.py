@@ -15,9 +15,12 @@ def lose_blocks(at_least: int = 0, at_most: int = 1 << 40) -> int:
     folder = f"/proc/{node.pid}/fd"
     lost = 0
     for name in os.listdir(folder):
-        if not os.readlink(f"{folder}/{name}").startswith("/memfd:shoal-arena"):
+        try:
+            if not os.readlink(f"{folder}/{name}").startswith("/memfd:shoal-arena"):
+                continue
+            arena = os.open(f"{folder}/{name}", os.O_RDWR)
+        except FileNotFoundError:  # the node has just closed it
             continue
-        arena = os.open(f"{folder}/{name}", os.O_RDWR)
         for offset in sealed_blocks(arena):
             if at_least <= int.from_bytes(os.pread(arena, 8, offset + 8), "little") <= at_most:
                 os.pwrite(arena, os.urandom(8), offset + _GENERATION_AT)

@@ -13,7 +13,7 @@ from losses import lose_blocks
 from shoal import runtime
 from shoal.runtime.context import current_engine
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("native")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_native")]
 
 
 @runtime.remote

@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import psutil
 import pytest
-from conftest import WORKERS_NEED, wait_until
+from conftest import WORKERS_NEED, screen, wait_until
 from nodes import address, joined, start_node
 
 from shoal import runtime
@@ -145,14 +145,14 @@ def test_the_death_of_a_worker_on_the_other_node_is_told_with_its_cause(cluster)
         runtime.get(counter.increase.remote(), timeout=30)
 
 
-def test_what_workers_of_the_other_node_print_reaches_the_driver(cluster, capfd):
+def test_what_workers_of_the_other_node_print_reaches_the_driver(cluster):
     @runtime.remote(num_cpus=0, resources=THERE)
     def speak():
         print("from the other side", flush=True)
 
-    runtime.get(speak.remote())
-    shown = []
-    wait_until(lambda: shown.append(capfd.readouterr().out) or "from the other side" in "".join(shown))
+    with screen() as shown:
+        runtime.get(speak.remote())
+        wait_until(lambda: "from the other side" in shown.getvalue())
 
 
 # Deaths ---------------------------------------------------------------------------------------------------------------

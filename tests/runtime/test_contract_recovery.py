@@ -1,7 +1,6 @@
 """The contract of the runtime: lost objects are made again, or say why they cannot be."""
 
 import asyncio
-import contextlib
 import os
 import signal
 
@@ -72,7 +71,7 @@ def log(tmp_path):
 # Made again -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_lost_object_is_made_again_by_running_its_task_again(native, log):
+def test_a_lost_object_is_made_again_by_running_its_task_again(shared_native, log):
     ref = make.remote(log, 3)
     assert runtime.get(ref)[0] == 3
     assert lose_blocks() == 1
@@ -81,7 +80,7 @@ def test_a_lost_object_is_made_again_by_running_its_task_again(native, log):
     assert runs(log) == ["make"] * 2
 
 
-def test_what_it_was_made_from_is_made_again_too(native, log):
+def test_what_it_was_made_from_is_made_again_too(shared_native, log):
     ref = double.remote(log, double.remote(log, make.remote(log, 1)))
     assert runtime.get(total.remote(ref)) == 4 * BIG
     assert lose_blocks() == 1, "arguments that can be made again take no memory"
@@ -89,7 +88,7 @@ def test_what_it_was_made_from_is_made_again_too(native, log):
     assert runs(log) == ["make", "double", "double"] * 2
 
 
-def test_only_what_is_lost_is_made_again(native, log):
+def test_only_what_is_lost_is_made_again(shared_native, log):
     first = make.remote(log, 1)
     second = double.remote(log, first)
     runtime.get([first, second])
@@ -99,7 +98,7 @@ def test_only_what_is_lost_is_made_again(native, log):
     assert runs(log) == ["make", "double", "make", "double"]
 
 
-def test_arguments_of_tasks_calls_and_constructors_are_made_again(native, log):
+def test_arguments_of_tasks_calls_and_constructors_are_made_again(shared_native, log):
     ref = make.remote(log, 1)
     runtime.wait([ref])
     holder = Holder.remote()
@@ -110,7 +109,7 @@ def test_arguments_of_tasks_calls_and_constructors_are_made_again(native, log):
     assert runs(log) == ["make"] * 4
 
 
-def test_a_borrower_waits_until_the_owner_has_made_it_again(native, log):
+def test_a_borrower_waits_until_the_owner_has_made_it_again(shared_native, log):
     refs = [make.remote(log, 1), make.remote(log, 2)]
     holders = [Holder.remote() for _ in range(3)]
     runtime.get([holder.hold.remote(refs) for holder in holders])
@@ -121,7 +120,7 @@ def test_a_borrower_waits_until_the_owner_has_made_it_again(native, log):
     assert runs(log) == ["make"] * 4
 
 
-def test_references_inside_an_argument_are_made_again_with_it(native, log):
+def test_references_inside_an_argument_are_made_again_with_it(shared_native, log):
     @runtime.remote
     def sum_all(log, refs):
         note(log, "sum_all")
@@ -136,7 +135,7 @@ def test_references_inside_an_argument_are_made_again_with_it(native, log):
     assert sorted(runs(log)) == ["make"] * 4 + ["sum_all"] * 2
 
 
-def test_of_several_return_values_the_others_stay_as_they_are(native, log):
+def test_of_several_return_values_the_others_stay_as_they_are(shared_native, log):
     @runtime.remote(num_returns=3)
     def three(log):
         note(log, "three")
@@ -150,7 +149,7 @@ def test_of_several_return_values_the_others_stay_as_they_are(native, log):
     assert runs(log) == ["three"] * 2
 
 
-def test_views_of_the_lost_block_stay_valid(native, log):
+def test_views_of_the_lost_block_stay_valid(shared_native, log):
     ref = make.remote(log, 7)
     array = runtime.get(ref)
     lose_blocks()
@@ -159,7 +158,7 @@ def test_views_of_the_lost_block_stay_valid(native, log):
     assert (array == again).all()
 
 
-def test_await_and_future_wait_for_a_lost_object(native, log):
+def test_await_and_future_wait_for_a_lost_object(shared_native, log):
     async def main(ref):
         return await ref
 
@@ -171,7 +170,7 @@ def test_await_and_future_wait_for_a_lost_object(native, log):
     assert ref.future().result(30)[0] == 7
 
 
-def test_a_value_from_put_that_is_needed_to_make_an_object_again_is_kept(native, log):
+def test_a_value_from_put_that_is_needed_to_make_an_object_again_is_kept(shared_native, log):
     @runtime.remote
     def repeat(array):
         return np.tile(array, 2)
@@ -187,7 +186,7 @@ def test_a_value_from_put_that_is_needed_to_make_an_object_again_is_kept(native,
         runtime.get(ref, timeout=30)
 
 
-def test_what_an_actors_method_made_is_made_again_if_its_calls_may_be_retried(native):
+def test_what_an_actors_method_made_is_made_again_if_its_calls_may_be_retried(shared_native):
     holder = Holder.options(max_restarts=1, max_task_retries=1).remote()
     ref = holder.make.remote(4)
     assert runtime.get(ref)[0] == 4
@@ -198,7 +197,7 @@ def test_what_an_actors_method_made_is_made_again_if_its_calls_may_be_retried(na
         runtime.get(ref, timeout=30)
 
 
-def test_the_story_of_an_object_tells_of_the_loss(native, log):
+def test_the_story_of_an_object_tells_of_the_loss(shared_native, log):
     ref = make.remote(log, 1)
     runtime.get(ref)
     lose_blocks()
@@ -208,12 +207,15 @@ def test_the_story_of_an_object_tells_of_the_loss(native, log):
     assert "was queued again: a result of it was lost" in lines
 
 
-def test_objects_are_made_again_while_workers_are_killed(native, log):
+def test_objects_are_made_again_while_workers_are_killed(shared_native, log, tmp_path):
     """Losses and crashes together: ten rounds, each loses all blocks and kills a worker that makes them again."""
+    hold = tmp_path / "hold"
 
     @runtime.remote(max_retries=-1)
     def step(log, array):
         note(log, str(os.getpid()))
+        if hold.exists():
+            signal.pause()
         return np.zeros(BIG) + array + 1
 
     last = step.remote(log, 0)
@@ -222,25 +224,26 @@ def test_objects_are_made_again_while_workers_are_killed(native, log):
     for _ in range(10):
         assert runtime.get(last, timeout=60)[0] == 6
         before = len(runs(log))
-        lose_blocks()
+        hold.touch()
+        assert lose_blocks() > 0
         waiting = last.future()
         wait_until(lambda before=before: len(runs(log)) > before)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(runs(log)[-1]), signal.SIGKILL)
+        hold.unlink()
+        os.kill(int(runs(log)[-1]), signal.SIGKILL)
         assert waiting.result(60)[0] == 6
 
 
 # Not made again -------------------------------------------------------------------------------------------------------
 
 
-def test_an_object_from_put_says_that_it_cannot_be_made_again(native):
+def test_an_object_from_put_says_that_it_cannot_be_made_again(shared_native):
     ref = runtime.put(np.zeros(BIG))
     lose_blocks()
     with pytest.raises(runtime.ObjectLostError, match=r"put in process \d+, so no task can make it again"):
         runtime.get(ref)
 
 
-def test_what_an_actors_method_made_is_lost_with_it(native):
+def test_what_an_actors_method_made_is_lost_with_it(shared_native):
     ref = Holder.remote().make.remote(1)
     runtime.wait([ref])
     lose_blocks()
@@ -249,7 +252,7 @@ def test_what_an_actors_method_made_is_lost_with_it(native):
 
 
 @pytest.mark.parametrize("retries", [0, 1])
-def test_a_task_is_run_again_no_more_often_than_max_retries(native, log, retries):
+def test_a_task_is_run_again_no_more_often_than_max_retries(shared_native, log, retries):
     ref = make.options(max_retries=retries).remote(log, 1)
     for _ in range(retries):
         runtime.get(ref)
@@ -262,6 +265,7 @@ def test_a_task_is_run_again_no_more_often_than_max_retries(native, log, retries
 
 
 def test_lineage_beyond_max_lineage_bytes_is_dropped_oldest_first(log):
+    runtime.shutdown()
     runtime.init(num_cpus=2, preload=WORKERS_NEED, max_lineage_bytes=10_000)
     refs = [make.remote(log, value) for value in range(8)]
     runtime.wait(refs, num_returns=8)
@@ -269,9 +273,10 @@ def test_lineage_beyond_max_lineage_bytes_is_dropped_oldest_first(log):
     with pytest.raises(runtime.ObjectReconstructionFailedError, match="max_lineage_bytes"):
         runtime.get(refs[:4])
     assert runtime.get(refs[-1])[0] == 7
+    runtime.shutdown()
 
 
-def test_a_failure_while_it_is_made_again_is_its_value(native, tmp_path):
+def test_a_failure_while_it_is_made_again_is_its_value(shared_native, tmp_path):
     @runtime.remote
     def once(marker):
         if marker.exists():
@@ -288,7 +293,7 @@ def test_a_failure_while_it_is_made_again_is_its_value(native, tmp_path):
         runtime.get(ref)
 
 
-def test_lost_arguments_of_the_call_itself_are_reported(native, log):
+def test_lost_arguments_of_the_call_itself_are_reported(shared_native, log):
     ref = double.remote(log, np.ones(BIG))
     runtime.wait([ref])
     assert lose_blocks() == 2, "the arguments are kept to make the result again"

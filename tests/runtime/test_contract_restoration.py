@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import psutil
 import pytest
-from conftest import wait_until
+from conftest import screen, wait_until
 
 from shoal import runtime
 
@@ -235,7 +235,7 @@ def test_a_checkpoint_may_hold_references_and_large_arrays(processes):
     assert runtime.get(buffer.total.remote(), timeout=30) == (3, 90_000)
 
 
-def test_a_checkpoint_that_fails_is_shown_and_taken_again(processes, capfd):
+def test_a_checkpoint_that_fails_is_shown_and_taken_again(processes):
     @runtime.remote(max_restarts=-1)
     class Shy:
         def __init__(self):
@@ -254,18 +254,14 @@ def test_a_checkpoint_that_fails_is_shown_and_taken_again(processes, capfd):
             return self.calls, os.getpid()
 
     shy = Shy.remote()
-    shown = []
-
-    def is_shown():
-        shown.extend(capfd.readouterr())
-        return "RuntimeError: not yet" in "".join(shown) and "__checkpoint__ failed" in "".join(shown)
-
-    for expected in range(1, 6):
-        calls, pid = runtime.get(shy.call.remote(), timeout=30)
-        assert calls == expected
-        if expected == 1:
-            wait_until(is_shown)
-        os.kill(pid, signal.SIGKILL)
+    with screen() as shown:
+        for expected in range(1, 6):
+            calls, pid = runtime.get(shy.call.remote(), timeout=30)
+            assert calls == expected
+            if expected == 1:
+                wait_until(lambda: "__checkpoint__ failed" in shown.getvalue())
+                assert "RuntimeError: not yet" in shown.getvalue()
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("every", [1, 7])

@@ -117,7 +117,7 @@ def test_too_large_a_folder_is_refused_with_its_largest_files(tmp_path, monkeypa
 # Workers --------------------------------------------------------------------------------------------------------------
 
 
-def test_later_edits_of_the_folder_do_not_matter(native, tmp_path):
+def test_later_edits_of_the_folder_do_not_matter(shared_native, tmp_path):
     (tmp_path / "data.txt").write_text("old")
     reader = read.options(runtime_env={"working_dir": tmp_path})
     assert runtime.get(reader.remote("data.txt")) == "old"
@@ -126,7 +126,7 @@ def test_later_edits_of_the_folder_do_not_matter(native, tmp_path):
     assert runtime.get(read.options(runtime_env={"working_dir": tmp_path}).remote("data.txt")) == "new"
 
 
-def test_a_worker_serves_one_environment_only(native):
+def test_a_worker_serves_one_environment_only(shared_native):
     ours = {"env_vars": {"SHOAL_TEST": "1"}}
     mine = runtime.get(pid.options(runtime_env=ours).remote())
     plain = runtime.get(pid.remote())
@@ -136,7 +136,7 @@ def test_a_worker_serves_one_environment_only(native):
     assert seen == {mine}
 
 
-def test_variables_are_set_before_the_interpreter_starts(native):
+def test_variables_are_set_before_the_interpreter_starts(shared_native):
     @runtime.remote(runtime_env={"env_vars": {"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "3", "PYTHONPATH": "/nowhere"}})
     def look():
         import sys
@@ -152,7 +152,7 @@ def test_variables_are_set_before_the_interpreter_starts(native):
     assert text_hash != runtime.get(other_hash.remote())
 
 
-def test_a_process_that_cannot_start_in_its_environment_says_why_and_is_not_tried_for_ever(native):
+def test_a_process_that_cannot_start_in_its_environment_says_why_and_is_not_tried_for_ever(shared_native):
     broken = {"env_vars": {"PYTHONHOME": "/no/such/place"}}
     with pytest.raises(
         runtime.RuntimeEnvSetupError, match=r"(?s)task pid cannot run in its runtime_env: process \d+.*encodings"
@@ -161,7 +161,7 @@ def test_a_process_that_cannot_start_in_its_environment_says_why_and_is_not_trie
     assert runtime.get(pid.remote(), timeout=30) > 0
 
 
-def test_an_actor_that_cannot_start_in_its_environment_says_why(native):
+def test_an_actor_that_cannot_start_in_its_environment_says_why(shared_native):
     @runtime.remote(max_restarts=-1, runtime_env={"env_vars": {"PYTHONHOME": "/no/such/place"}})
     class Never:
         def f(self):
@@ -173,7 +173,7 @@ def test_an_actor_that_cannot_start_in_its_environment_says_why(native):
         runtime.get(Never.remote().f.remote(), timeout=30)
 
 
-def test_a_copy_that_is_gone_is_named(native, tmp_path):
+def test_a_copy_that_is_gone_is_named(shared_native, tmp_path):
     @runtime.remote(runtime_env={"working_dir": tmp_path})
     class Resident:
         def home(self):

@@ -51,16 +51,16 @@ class Fragile:
 # Workers --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_task_whose_worker_dies_is_retried(native, tmp_path):
+def test_a_task_whose_worker_dies_is_retried(shared_native, tmp_path):
     assert runtime.get(die_once.remote(str(tmp_path / "marker"), 5), timeout=30) == 5
 
 
-def test_tasks_queued_behind_the_one_that_dies_are_not_blamed(native, tmp_path):
+def test_tasks_queued_behind_the_one_that_dies_are_not_blamed(shared_native, tmp_path):
     refs = [die_once.options(max_retries=1).remote(str(tmp_path / "marker"), i) for i in range(50)]
     assert runtime.get(refs, timeout=30) == list(range(50))
 
 
-def test_without_retries_the_crash_is_reported_with_its_signal(native, tmp_path):
+def test_without_retries_the_crash_is_reported_with_its_signal(shared_native, tmp_path):
     ref = die_once.options(max_retries=0).remote(str(tmp_path / "marker"), 1)
     with pytest.raises(
         runtime.WorkerCrashedError, match=r"die_once has no retries left .*: process \d+ .*signal 9 \(SIGKILL\)"
@@ -68,7 +68,7 @@ def test_without_retries_the_crash_is_reported_with_its_signal(native, tmp_path)
         runtime.get(ref, timeout=30)
 
 
-def test_a_workers_exit_code_and_last_words_are_reported(native):
+def test_a_workers_exit_code_and_last_words_are_reported(shared_native):
     @runtime.remote(max_retries=0)
     def leave():
         print("goodbye then", flush=True)
@@ -81,7 +81,7 @@ def test_a_workers_exit_code_and_last_words_are_reported(native):
 # Actors ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_crashed_actor_reports_signal_and_cause(native):
+def test_a_crashed_actor_reports_signal_and_cause(shared_native):
     fragile = Fragile.remote()
     with pytest.raises(
         runtime.ActorDiedError, match=r"Fragile.die.*is dead: process \d+ \(Fragile\) .*signal 11 \(SIGSEGV\)"
@@ -91,12 +91,12 @@ def test_a_crashed_actor_reports_signal_and_cause(native):
         runtime.get(fragile.increase.remote(), timeout=30)
 
 
-def test_an_actors_last_words_are_in_the_error(native):
+def test_an_actors_last_words_are_in_the_error(shared_native):
     with pytest.raises(runtime.ActorDiedError, match=r"exit code 3.*\n.*these are my last words"):
         runtime.get(Fragile.remote().die.remote(3), timeout=30)
 
 
-def test_an_actor_with_restarts_comes_back_from_its_constructor(native):
+def test_an_actor_with_restarts_comes_back_from_its_constructor(shared_native):
     fragile = Fragile.options(max_restarts=1).remote(10)
     assert runtime.get(fragile.increase.remote()) == 11
     with pytest.raises(runtime.exceptions.ActorUnavailableError, match=r"is being restarted.*Raise max_task_retries"):
@@ -106,13 +106,13 @@ def test_an_actor_with_restarts_comes_back_from_its_constructor(native):
         runtime.get(fragile.die.remote(), timeout=30)
 
 
-def test_calls_in_flight_are_made_again_in_order(native, tmp_path):
+def test_calls_in_flight_are_made_again_in_order(shared_native, tmp_path):
     fragile = Fragile.options(max_restarts=-1, max_task_retries=-1).remote()
     refs = [fragile.die_once.remote(str(tmp_path / "marker")), *[fragile.increase.remote() for _ in range(20)]]
     assert runtime.get(refs, timeout=30) == ["survived", *range(1, 21)]
 
 
-def test_an_actor_killed_from_outside_comes_back(native):
+def test_an_actor_killed_from_outside_comes_back(shared_native):
     fragile = Fragile.options(max_restarts=-1, max_task_retries=-1).remote()
     for _ in range(3):
         pid = runtime.get(fragile.pid.remote(), timeout=30)
@@ -121,7 +121,7 @@ def test_an_actor_killed_from_outside_comes_back(native):
     assert runtime.get(fragile.increase.remote(), timeout=30) == 1
 
 
-def test_objects_of_a_dead_owner_are_lost_with_the_reason(native):
+def test_objects_of_a_dead_owner_are_lost_with_the_reason(shared_native):
     @runtime.remote
     class Owner:
         def make(self):
@@ -139,7 +139,7 @@ def test_objects_of_a_dead_owner_are_lost_with_the_reason(native):
         runtime.get(inner, timeout=30)
 
 
-def test_actors_end_with_their_creator(native):
+def test_actors_end_with_their_creator(shared_native):
     @runtime.remote
     class Parent:
         def __init__(self):
@@ -154,7 +154,7 @@ def test_actors_end_with_their_creator(native):
     wait_until(lambda: not psutil.pid_exists(pid))
 
 
-def test_what_a_worker_has_started_dies_with_it(native):
+def test_what_a_worker_has_started_dies_with_it(shared_native):
     @runtime.remote
     class Starter:
         def start(self):
@@ -173,7 +173,7 @@ def _named(title):
     return next(process for process in shoal_processes() if title in " ".join(process.cmdline()))
 
 
-def test_death_of_the_node_fails_what_waits_and_takes_all_with_it(native):
+def test_death_of_the_node_fails_what_waits_and_takes_all_with_it(shared_native):
     fragile = Fragile.remote()
     runtime.get(fragile.pid.remote())
     processes = shoal_processes()
@@ -186,6 +186,7 @@ def test_death_of_the_node_fails_what_waits_and_takes_all_with_it(native):
     runtime.shutdown()
     runtime.init(engine="native", num_cpus=1)
     assert runtime.get(Fragile.remote().increase.remote()) == 1
+    runtime.shutdown()
 
 
 # The driver -----------------------------------------------------------------------------------------------------------
@@ -301,6 +302,7 @@ def test_an_uncaught_exception_in_the_driver_leaves_nothing_behind():
 
 
 def test_a_node_that_cannot_start_shows_why(monkeypatch):
+    runtime.shutdown()
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(runtime.exceptions.NodeDiedError, match="did not start"):
         runtime.init(engine="native")

@@ -3,7 +3,6 @@
 import gc
 import os
 import threading
-import time
 
 import numpy as np
 import psutil
@@ -12,9 +11,10 @@ from conftest import shoal_processes, wait_until
 from gates import Gate, pass_gate
 
 from shoal import runtime
+from shoal.runtime import state
 from shoal.runtime.context import current_engine
 
-pytestmark = pytest.mark.usefixtures("native")
+pytestmark = pytest.mark.usefixtures("shared_native")
 
 
 @runtime.remote
@@ -41,7 +41,7 @@ class Holder:
 
 
 @runtime.remote
-def fail():
+def fail(box=None):
     raise KeyError("argument")
 
 
@@ -143,6 +143,7 @@ def test_an_actor_may_call_itself_and_get_references_back():
     runtime.get(holder.call_itself.remote(holder))
     wait_until(lambda: runtime.get(holder.get.remote()) == "called")
     assert runtime.get(holder.read_later.remote(), timeout=20) == "inner"
+    runtime.kill(holder)  # it holds itself
 
 
 def test_workers_that_are_not_needed_any_more_stay_while_others_hold_what_they_own():
@@ -153,8 +154,8 @@ def test_workers_that_are_not_needed_any_more_stay_while_others_hold_what_they_o
         return [runtime.put(i)]
 
     gate = Gate.remote()
-    makers = [make.remote(gate, i) for i in range(6)]  # all wait at the same time, so there are more workers than CPUs
-    runtime.wait(makers, timeout=0.5)
+    makers = [make.remote(gate, i) for i in range(6)]
+    wait_until(lambda: len(named_processes("worker")) >= 6)  # all wait at the same time, so there are more than CPUs
     gate.release.remote()
     boxes = runtime.get(makers, timeout=20)
     del makers
@@ -163,6 +164,23 @@ def test_workers_that_are_not_needed_any_more_stay_while_others_hold_what_they_o
     del boxes
     tables()
     wait_until(lambda: len(named_processes("worker")) <= 2)
+
+
+def test_a_task_or_call_that_failed_lets_go_of_what_it_was_given():
+    @runtime.remote
+    class Failing:
+        def fail(self, box):
+            raise KeyError("at once")
+
+        async def fail_later(self, box):
+            raise KeyError("awaited")
+
+    failing = Failing.remote()
+    for call in (fail, failing.fail, failing.fail_later):
+        holder = Holder.remote()
+        runtime.wait([call.remote([holder])])
+        del holder
+        wait_until(lambda: not actor_processes())
 
 
 def test_a_large_value_of_a_dead_owner_is_lost_and_says_so():
@@ -175,8 +193,7 @@ def test_a_large_value_of_a_dead_owner_is_lost_and_says_so():
     [ref] = runtime.get(owner.put.remote())
     array = runtime.get(ref)
     runtime.kill(owner)
-    wait_until(lambda: not named_processes("Owner"))
-    runtime.get(nothing.remote())  # what the node said about the death has arrived too
+    wait_until(lambda: state.get_actor(owner).state == "DEAD")  # what the node said before it has arrived too
     with pytest.raises(runtime.OwnerDiedError):
         runtime.get(ref)
     assert (array == 1).all()
@@ -255,10 +272,11 @@ def test_blocks_freed_by_their_owner_do_not_outlive_their_maker():
                 continue
         return sum("shoal-arena" in target for target in found)
 
+    before = arenas()
     maker = Maker.remote()
     ref = maker.make.remote()
     runtime.get(ref)
-    assert arenas() == 1
+    assert arenas() == before + 1
     del ref
     gc.collect()
     tables()
@@ -266,7 +284,7 @@ def test_blocks_freed_by_their_owner_do_not_outlive_their_maker():
     tables()
     runtime.get(nothing.remote())
     runtime.kill(maker)
-    wait_until(lambda: arenas() == 0)
+    wait_until(lambda: arenas() == before)
 
 
 def test_a_process_hears_of_deaths_before_its_birth():
@@ -288,21 +306,22 @@ def test_a_process_hears_of_deaths_before_its_birth():
         runtime.get(Late.remote().get.remote(refs), timeout=20)
 
 
-# Timing ---------------------------------------------------------------------------------------------------------------
+# While others wait ----------------------------------------------------------------------------------------------------
 
 
-def test_a_result_does_not_wait_for_the_next_call_to_end():
+def test_a_result_does_not_wait_for_the_next_call_to_end(tmp_path):
     @runtime.remote
-    class Slow:
-        def spin(self, seconds):
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
+    class Waiter:
+        def wait_for(self, path):
+            while not os.path.exists(path):
                 os.sched_yield()
 
-    slow = Slow.remote()
-    runtime.get(slow.spin.remote(0))
-    first, second = slow.spin.remote(0.05), slow.spin.remote(1)
-    assert runtime.wait([first, second], timeout=0.8) == ([first], [second])
+    waiter, paths = Waiter.remote(), [tmp_path / "first", tmp_path / "second"]
+    runtime.get(waiter.wait_for.remote(tmp_path))  # the method is known to be short now
+    refs = [waiter.wait_for.remote(path) for path in paths]
+    for ref, path in zip(refs, paths, strict=True):
+        path.touch()
+        runtime.get(ref, timeout=20)
 
 
 def test_a_dropped_handle_ends_its_actor_though_another_thread_waits():

@@ -15,7 +15,7 @@ from gates import Gate, pass_gate
 from shoal import runtime
 from shoal.runtime.context import current_engine
 
-pytestmark = pytest.mark.usefixtures("native")
+pytestmark = pytest.mark.usefixtures("shared_native")
 
 
 @runtime.remote

@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from conftest import shoal_processes, wait_until
+from conftest import screen, shoal_processes, wait_until
 
 from shoal import runtime
 from shoal.runtime.native.driver.printer import Printer
@@ -264,12 +264,12 @@ def test_a_node_that_cannot_start_shows_its_own_error(monkeypatch, tmp_path):
         runtime.init(engine="native")
 
 
-def test_the_fork_servers_words_reach_the_driver(capsys):
-    runtime.init(engine="native", num_cpus=1, preload=["no_such_module"])
-    seen = []
-    wait_until(lambda: seen.append(capsys.readouterr().err) or "no_such_module" in "".join(seen))
-    runtime.shutdown()
-    assert "(fork server pid=" in "".join(seen)
+def test_the_fork_servers_words_reach_the_driver():
+    with screen() as shown:
+        runtime.init(engine="native", num_cpus=1, preload=["no_such_module"])
+        wait_until(lambda: "no_such_module" in shown.getvalue())
+        runtime.shutdown()
+        assert "(fork server pid=" in shown.getvalue()
 
 
 def test_the_death_of_the_node_is_told_with_its_signal(native):

@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import WORKERS_NEED, wait_until
+from conftest import WORKERS_NEED, screen, wait_until
 
 from shoal import runtime
 from shoal.runtime import state
@@ -206,30 +206,23 @@ def test_a_process_that_does_not_answer_is_named(tmp_path):
     runtime.shutdown()
 
 
-def test_a_long_wait_is_explained_once(tmp_path, monkeypatch, capfd):
+def test_a_long_wait_is_explained_once(tmp_path, monkeypatch):
     monkeypatch.setenv("SHOAL_WARN_AFTER_SECONDS", "0.05")
     runtime.init(engine="native", num_cpus=1, preload=WORKERS_NEED)
     path = tmp_path / "lock"
-    told = ""
-
-    def is_told(line):
-        nonlocal told
-        told += capfd.readouterr().err
-        return line in told
-
-    with ThreadPoolExecutor(2) as threads, path.open("w") as lock:
+    reason = "made by square, which waits for CPU 1 (0 of 1 free); held by locked in pid"
+    with ThreadPoolExecutor(2) as threads, path.open("w") as lock, screen() as shown:
         fcntl.flock(lock, fcntl.LOCK_EX)
         held = locked.remote(path)
         wait_until(lambda: state.get_task(held).state == "RUNNING")
         waiting = square.remote(3)
         gets = [threads.submit(runtime.get, waiting) for _ in range(2)]
-        wait_until(lambda: is_told("made by square, which waits for CPU 1 (0 of 1 free); held by locked in pid"))
+        wait_until(lambda: reason in shown.getvalue())
         fcntl.flock(lock, fcntl.LOCK_UN)
         assert [get.result() for get in gets] == [9, 9]
-    runtime.shutdown()
-    is_told("")
-    assert told.count("made by square") == 1
-    assert "has waited 0." in told
+        runtime.shutdown()
+        assert shown.getvalue().count("made by square") == 1
+        assert "has waited 0." in shown.getvalue()
 
 
 def test_a_bad_threshold_of_warnings_is_refused(monkeypatch):
@@ -251,7 +244,7 @@ def test_placement_groups_are_listed_with_their_reasons():
 
 
 @pytest.mark.usefixtures("native")
-def test_logs_are_read_by_process(capfd):
+def test_logs_are_read_by_process():
     @runtime.remote
     def talk():
         print("hello from the task")
