@@ -15,7 +15,8 @@ from typing import Any
 from .messages import Relay, _Message, decode, encode
 
 Message = _Message
-_CHUNK = 1 << 18
+# More than the C library takes from its heap would be mapped anew for each read, which costs more than the read itself.
+_CHUNK = 1 << 16
 _SEND_AT = 1 << 16
 # How often a blocked writer looks whether its connection was closed meanwhile, milliseconds.
 _LOOK_AGAIN = 500
