@@ -31,7 +31,7 @@ from ..store.views import StaleBlockError
 from .calls import Pending
 from .completion import Futures
 from .links import Links
-from .objects import FreeBlocks, Gone, ObjectTable, Record, SendRelease, owner_of, size_of
+from .objects import FreeBlocks, Gone, ObjectTable, Record, SendLend, SendRelease, owner_of, size_of
 from .reactor import Waiter
 from .recovery import Recovery
 
@@ -193,7 +193,7 @@ class Client(Links):
             if isinstance(command, FreeBlocks):
                 self.memory.free(command.spans)
                 continue
-            if isinstance(command, Gone | SendRelease) and command.object in self.on_gone:
+            if not isinstance(command, SendLend) and command.object in self.on_gone:
                 self.on_gone.pop(command.object)()
             if isinstance(command, Gone):
                 if lineage.makers or lineage.reasons:
@@ -294,9 +294,11 @@ class Client(Links):
 
     def _get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool) -> list[Any]:
         records = self._await(refs, len(refs), timeout, stop_at_failure=True)
-        late = [ref for ref, record in zip(refs, records, strict=True) if record.value is None]
-        for record in records:
-            if record.value is not None and record.value.failed:
+        late = []
+        for ref, record in zip(refs, records, strict=True):
+            if record.value is None:
+                late.append(ref)
+            elif record.value.failed:
                 self.store.load(record.value)
         if late:
             raise GetTimeoutError(

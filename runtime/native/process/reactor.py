@@ -30,13 +30,13 @@ Handler = Callable[[int], object]
 class Waiter:
     """Something that one thread waits for: ready after `notify` was called `count` times."""
 
-    __slots__ = ("_wake", "count", "ready")
+    __slots__ = ("_bed", "_woken", "count", "ready")
 
     def __init__(self, count: int = 1) -> None:
         self.count = count
         self.ready = count <= 0
-        self._wake = threading.Lock()
-        self._wake.acquire()
+        self._woken = False
+        self._bed: threading.Lock | None = None  # made by who sleeps: a thread that reads for itself never does
 
     def notify(self, by: int = 1) -> None:
         """Count down; wake the thread at zero."""
@@ -51,12 +51,20 @@ class Waiter:
 
     def sleep(self, timeout: float | None) -> None:
         """Sleep until woken: by readiness, or since the leader's place is free."""
-        self._wake.acquire(timeout=-1 if timeout is None else timeout)
+        bed = self._bed
+        if bed is None:
+            bed = self._bed = threading.Lock()
+            bed.acquire()
+        if not self._woken:  # looked at after the lock is there, as `wake` looks for the lock after it has set this
+            bed.acquire(timeout=-1 if timeout is None else timeout)
+        self._woken = False
 
     def wake(self) -> None:
         """Wake the thread without being ready."""
-        with contextlib.suppress(RuntimeError):  # a lock used as a binary semaphore: it was woken already
-            self._wake.release()
+        self._woken = True
+        if self._bed is not None:
+            with contextlib.suppress(RuntimeError):  # a lock used as a binary semaphore: it was woken already
+                self._bed.release()
 
 
 class Reactor:

@@ -146,6 +146,8 @@ class Views:
         A view may end inside any allocation of any thread, so its finaliser only notes it (`_ended`): taking a lock
         there could deadlock.
         """
+        if not self._ended:
+            return
         callbacks = []
         with self._lock:
             while self._ended:
