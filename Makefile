@@ -13,8 +13,8 @@ train: setup         ## PPO on CartPole-v1 until it is solved, into runs/cartpol
 	$(BIN)/shoal train ppo CartPole-v1 --workers 2 --seed 0 --total-timesteps 300000 --stop-return 475 \
 		--run-dir runs/cartpole --overwrite
 
-test: setup          ## the tests, without the long ones
-	$(BIN)/python -m pytest
+test: setup          ## the tests, without the long ones, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: setup          ## the long tests: whole learning runs, stress, packaging
 	$(BIN)/python -m pytest -m slow

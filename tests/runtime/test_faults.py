@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import psutil
 import pytest
@@ -213,25 +212,25 @@ actors = [Busy.remote() for _ in range(2)]
 big = runtime.put(np.zeros(2_000_000))
 runtime.get([actor.pid.remote() for actor in actors])
 refs = [actor.work.remote() for actor in actors] + [spin.remote()]
-print("ready", flush=True)
+print(runtime.nodes()[0].session, flush=True)
 sys.stdin.readline()
 runtime.get(refs)
 """
 
 
 def _start_driver(source=DRIVER):
-    """Start a driver; return it and the processes that it has made, which it was made to wait for."""
+    """Start a driver; return it, the processes that it has made, which it was made to wait for, and its session."""
     driver = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(source)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert driver.stdin is not None
     assert driver.stdout is not None
     with driver.stdout, driver.stdin:
-        assert driver.stdout.readline() == "ready\n"
+        session = driver.stdout.readline().strip()
         family = psutil.Process(driver.pid).children(recursive=True)
         driver.stdin.write("go on\n")
     assert len(family) >= 4
-    return driver, family
+    return driver, family, session
 
 
 def _lives(process):
@@ -245,26 +244,24 @@ def _all_gone(family):
     return not any(map(_lives, family))
 
 
-def _sockets():
+def _sockets(session):
     with open("/proc/net/unix") as sockets:
-        return [line for line in sockets if "@shoal-" in line]
+        return [line for line in sockets if f"@shoal-{session}-" in line]
 
 
 def test_kill_9_of_the_driver_leaves_nothing_behind():
-    before = _sockets()
-    driver, family = _start_driver()
+    driver, family, session = _start_driver()
+    assert _sockets(session)
     driver.kill()
     driver.wait()
-    started = time.monotonic()
-    wait_until(lambda: _all_gone(family), 5)
-    wait_until(lambda: len(_sockets()) <= len(before), 5 - (time.monotonic() - started))
+    wait_until(lambda: _all_gone(family) and not _sockets(session))
 
 
 def test_ctrl_c_interrupts_get_and_leaves_nothing_behind():
-    driver, family = _start_driver()
+    driver, family, _ = _start_driver()
     driver.send_signal(signal.SIGINT)
     assert driver.wait(10) == -signal.SIGINT
-    wait_until(lambda: _all_gone(family), 5)
+    wait_until(lambda: _all_gone(family))
 
 
 def test_after_ctrl_c_the_runtime_still_works():
@@ -296,9 +293,9 @@ def test_after_ctrl_c_the_runtime_still_works():
 
 
 def test_an_uncaught_exception_in_the_driver_leaves_nothing_behind():
-    driver, family = _start_driver(DRIVER.replace("runtime.get(refs)", "raise SystemExit(3)"))
+    driver, family, _ = _start_driver(DRIVER.replace("runtime.get(refs)", "raise SystemExit(3)"))
     assert driver.wait(10) == 3
-    wait_until(lambda: _all_gone(family), 5)
+    wait_until(lambda: _all_gone(family))
 
 
 def test_a_node_that_cannot_start_shows_why(monkeypatch):
