@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -222,17 +221,15 @@ def test_help(arguments, texts, capsys):
         assert text in shown
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "ppo", "--help"]])
-def test_help_loads_nothing_heavy(arguments):
+def test_help_loads_nothing_heavy():
     code = (
         "import sys\nfrom shoal.cli.main import main\n"
-        f"main({arguments!r})\n"
+        "for arguments in (['--help'], ['train', '--help'], ['train', 'ppo', '--help']):\n"
+        "    main(arguments)\n"
         "print([name for name in ('torch', 'matplotlib', 'tensorboard', 'uvicorn') if name in sys.modules])"
     )
-    began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
-    assert time.perf_counter() - began < 10, "it takes half a second; ten are a hang"
 
 
 def test_every_setting_is_a_flag_with_help():
