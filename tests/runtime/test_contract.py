@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import wait_until
+from conftest import WORKERS_NEED, wait_until
 
 from shoal import runtime
 
@@ -533,7 +533,7 @@ def test_shutdown_and_start_again(engine):
     runtime.shutdown()
     runtime.shutdown()
     assert not runtime.is_initialized()
-    runtime.init(engine=engine)
+    runtime.init(engine=engine, preload=WORKERS_NEED)
     assert runtime.get(square.remote(4)) == 16
     runtime.shutdown()
 

@@ -8,7 +8,7 @@ import textwrap
 
 import psutil
 import pytest
-from conftest import shoal_processes, wait_until
+from conftest import WORKERS_NEED, shoal_processes, wait_until
 
 from shoal import runtime
 
@@ -183,7 +183,7 @@ def test_death_of_the_node_fails_what_waits_and_takes_all_with_it(shared_native)
     with pytest.raises(runtime.exceptions.NodeDiedError, match="Start the runtime again"):
         runtime.get(fragile.increase.remote(), timeout=30)
     runtime.shutdown()
-    runtime.init(engine="native", num_cpus=1)
+    runtime.init(engine="native", num_cpus=1, preload=WORKERS_NEED)
     assert runtime.get(Fragile.remote().increase.remote()) == 1
     runtime.shutdown()
 
