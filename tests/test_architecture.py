@@ -19,6 +19,17 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def for_each_file(check):
+    """Make one test per folder of a check of one file: there are so many that a test of each takes seconds."""
+
+    def test(layer):
+        for path in FILES:
+            if path.is_relative_to(ROOT / layer):
+                check(path)
+
+    return pytest.mark.parametrize("layer", LAYERS)(test)
+
+
 @cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
@@ -50,6 +61,7 @@ def parents_of(module: ast.Module) -> dict[ast.AST, ast.AST]:
     return {child: node for node in ast.walk(module) for child in ast.iter_child_nodes(node)}
 
 
+@cache
 def own_imports(path: Path) -> list[tuple[ast.ImportFrom, str, bool, bool]]:
     """Return (node, module, only for types, inside a function) of the imports of our own modules."""
     module = tree(path)
@@ -81,7 +93,7 @@ def modules_imported(path: Path) -> set[str]:
     return result
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@for_each_file
 def test_imports_follow_the_layers(path):
     layer = LAYERS.index(path.relative_to(ROOT).parts[0])
     for node, target, _, _ in own_imports(path):
@@ -93,7 +105,7 @@ def test_imports_follow_the_layers(path):
             assert not private, f"{name(path)}:{node.lineno} imports private names {private}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@for_each_file
 def test_no_import_by_another_name(path):
     for node in ast.walk(tree(path)):
         names = []
@@ -109,7 +121,7 @@ def test_no_import_by_another_name(path):
             )
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@for_each_file
 def test_own_modules_are_imported_at_the_top(path):
     late = [node.lineno for node, _, _, late in own_imports(path) if late]
     assert not late or name(path) in LATE_IMPORTS_ALLOWED, f"{name(path)}:{late} imports our own modules in a function"
@@ -131,7 +143,7 @@ def test_no_import_cycles():
         visit(module, [])
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@for_each_file
 def test_files_and_functions_are_short(path):
     limit = 200 if path.parent == ROOT / "algorithms" else 400
     lines = len(path.read_text().splitlines())
@@ -142,7 +154,7 @@ def test_files_and_functions_are_short(path):
             assert length <= 60, f"{name(path)}:{node.lineno} {node.name} has {length} lines"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@for_each_file
 def test_public_names_are_documented(path):
     module = tree(path)
     assert ast.get_docstring(module), f"{name(path)} has no docstring"
@@ -162,7 +174,7 @@ def test_public_names_are_documented(path):
     check(module, "")
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
+@for_each_file
 def test_one_word_one_meaning(path):
     found = [
         f"{n}: {line.strip()}" for n, line in enumerate(path.read_text().splitlines(), 1) if BANNED_WORDS.search(line)

@@ -7,7 +7,7 @@ import threading
 
 import cloudpickle
 import pytest
-from conftest import wait_until
+from conftest import WORKERS_NEED, wait_until
 
 from shoal import runtime
 from shoal.runtime.util import list_named_actors
@@ -502,7 +502,7 @@ def test_gpu_ids_are_those_that_were_assigned(engine):
 
     assert runtime.get(gpus.remote()) == ([], {"GPU": []})
     runtime.shutdown()
-    runtime.init(engine=engine, num_cpus=1, num_gpus=2)
+    runtime.init(engine=engine, num_cpus=1, num_gpus=2, preload=WORKERS_NEED)
     numbers, by_kind = runtime.get(gpus.options(num_gpus=2).remote())
     assert numbers == [0, 1]
     assert by_kind == {"GPU": ["0", "1"]}
