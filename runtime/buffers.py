@@ -25,6 +25,15 @@ def reduce_buffer(obj: Any) -> Any:
     return None
 
 
+def is_plain_array(obj: Any) -> bool:
+    """Return whether this is an array whose own pickling does it right, with nothing in it for anybody else to do."""
+    numpy = sys.modules.get("numpy")
+    if type(obj) is not getattr(numpy, "ndarray", None):
+        return False
+    flags = obj.flags
+    return obj.dtype.kind in "biufc" and flags.forc and flags.writeable
+
+
 def _reduce_array(array: Any, numpy: Any) -> Any:
     kind, plain = type(array), numpy.ndarray
     if array.dtype.hasobject:

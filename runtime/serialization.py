@@ -11,7 +11,7 @@ from typing import Any
 
 import cloudpickle
 
-from .buffers import reduce_buffer
+from .buffers import is_plain_array, reduce_buffer
 from .context import current_engine
 from .refs import ObjectRef
 
@@ -74,6 +74,8 @@ def dump(value: Any) -> tuple[Stream, list[pickle.PickleBuffer], list[ObjectRef]
     kind = type(value)
     if kind in _NUMBERS or (kind in _TEXTS and len(value) <= _LARGE):
         return pickle.dumps(value, 5), buffers, refs
+    if is_plain_array(value) and kind not in custom_serializers:  # half of what a small array's `put` would take
+        return pickle.dumps(value, 5, buffer_callback=buffers.append), buffers, refs
     pieces = _Pieces()
     try:
         _Pickler(pieces, buffers, refs).dump(value)

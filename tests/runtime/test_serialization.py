@@ -1,0 +1,52 @@
+"""Which arrays the C pickler gets alone, and which it must not."""
+
+import numpy as np
+import pytest
+
+from shoal.runtime import serialization
+from shoal.runtime.buffers import is_plain_array
+from shoal.runtime.util import deregister_serializer, register_serializer
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+def read_only() -> np.ndarray:
+    array = np.ones(3)
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("array", "plain"),
+    [
+        (np.ones(3), True),
+        (np.ones((2, 3), order="F"), True),
+        (np.ones((), ">i4"), True),
+        (np.empty(0), True),
+        (np.ones((4, 4))[::2, ::2], False),
+        (read_only(), False),
+        (np.ones(3).view(Subclass), False),
+        (np.zeros(2, "datetime64[s]"), False),
+        (np.array([None]), False),
+        (np.zeros(2, [("a", int)]), False),
+        ([1.0], False),
+    ],
+)
+def test_plain_arrays_and_others_come_out_as_they_went_in(array, plain):
+    assert is_plain_array(array) == plain
+    stream, buffers, refs = serialization.dump(array)
+    back = serialization.loads(stream, [bytes(buffer.raw()) for buffer in buffers])
+    np.testing.assert_array_equal(back, array)
+    assert type(back) is type(array)
+    assert getattr(back, "dtype", None) == getattr(array, "dtype", None)
+    assert refs == []
+
+
+def test_a_serializer_of_arrays_goes_before_their_own_pickling():
+    register_serializer(np.ndarray, serializer=len, deserializer=range)
+    try:
+        assert serialization.loads(serialization.dump(np.ones(3))[0]) == range(3)
+    finally:
+        deregister_serializer(np.ndarray)
