@@ -28,7 +28,7 @@ def wait_until(condition: Callable[[], object], seconds: float = DEADLINE) -> No
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
-        os.sched_yield()
+        time.sleep(0.001)  # leaves the processor to those that are to make it true
 
 
 def shoal_processes() -> list[psutil.Process]:

@@ -218,19 +218,29 @@ runtime.get(refs)
 """
 
 
-def _start_driver(source=DRIVER):
-    """Start a driver; return it, the processes that it has made, which it was made to wait for, and its session."""
-    driver = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(source)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert driver.stdin is not None
-    assert driver.stdout is not None
-    with driver.stdout, driver.stdin:
-        session = driver.stdout.readline().strip()
-        family = psutil.Process(driver.pid).children(recursive=True)
-        driver.stdin.write("go on\n")
-    assert len(family) >= 4
-    return driver, family, session
+@pytest.fixture
+def start_driver():
+    """Start a driver; get it, the processes that it has made, which it was made to wait for, and its session."""
+    drivers = []
+
+    def start(source=DRIVER):
+        driver = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(source)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        drivers.append(driver)
+        assert driver.stdin is not None
+        assert driver.stdout is not None
+        with driver.stdout, driver.stdin:
+            session = driver.stdout.readline().strip()
+            family = psutil.Process(driver.pid).children(recursive=True)
+            driver.stdin.write("go on\n")
+        assert len(family) >= 4
+        return driver, family, session
+
+    yield start
+    for driver in drivers:
+        driver.kill()
+        driver.wait()
 
 
 def _lives(process):
@@ -249,16 +259,16 @@ def _sockets(session):
         return [line for line in sockets if f"@shoal-{session}-" in line]
 
 
-def test_kill_9_of_the_driver_leaves_nothing_behind():
-    driver, family, session = _start_driver()
+def test_kill_9_of_the_driver_leaves_nothing_behind(start_driver):
+    driver, family, session = start_driver()
     assert _sockets(session)
     driver.kill()
     driver.wait()
     wait_until(lambda: _all_gone(family) and not _sockets(session))
 
 
-def test_ctrl_c_interrupts_get_and_leaves_nothing_behind():
-    driver, family, _ = _start_driver()
+def test_ctrl_c_interrupts_get_and_leaves_nothing_behind(start_driver):
+    driver, family, _ = start_driver()
     driver.send_signal(signal.SIGINT)
     assert driver.wait(10) == -signal.SIGINT
     wait_until(lambda: _all_gone(family))
@@ -292,8 +302,8 @@ def test_after_ctrl_c_the_runtime_still_works():
     assert done.stdout == "5\n", done.stderr
 
 
-def test_an_uncaught_exception_in_the_driver_leaves_nothing_behind():
-    driver, family, _ = _start_driver(DRIVER.replace("runtime.get(refs)", "raise SystemExit(3)"))
+def test_an_uncaught_exception_in_the_driver_leaves_nothing_behind(start_driver):
+    driver, family, _ = start_driver(DRIVER.replace("runtime.get(refs)", "raise SystemExit(3)"))
     assert driver.wait(10) == 3
     wait_until(lambda: _all_gone(family))
 
