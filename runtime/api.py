@@ -295,5 +295,5 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     return ActorHandle(actor)
 
 
-context.set_default_starter(init)
+context.set_default_starter(lambda: _begin(engines.start(None, Settings())))
 atexit.register(shutdown)

@@ -1,6 +1,7 @@
 """The one global of the runtime: the engine that this process talks to, and the names published through it."""
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,16 @@ def current_engine() -> "Engine":
 
 
 def running_engine() -> "Engine | None":
-    """Return the running engine, or None."""
+    """Return the running engine, or None; one of Ray's workers has been given one by the program that it works for."""
+    if _engine is None and in_rays_worker():
+        return current_engine()
     return _engine
+
+
+def in_rays_worker() -> bool:
+    """Return whether Ray has made this process, so that what runs in it belongs to a program on Ray."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
 
 
 def set_engine(engine: "Engine | None") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from .introspection.metric_table import MetricTable
 from .introspection.reports import Event, NodeReport
@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 class Function:
     """A remote function or an actor's class as engines see it.
 
-    `payload` and `id` are made on first use: the serialised callable, and the hash of that, so that a function
-    redefined in a notebook is a new one.
+    Attributes:
+        name: for messages.
+        id: a hash of `payload`, so that a function redefined in a notebook is a new one.
+        payload: the callable, serialised.
+        target: the callable itself.
+        captured: the references in it.
     """
 
     name: str
     id: bytes
     payload: bytes
+    target: Callable
     captured: tuple[ObjectRef, ...] = ()
 
 
@@ -101,6 +106,35 @@ class Whereabouts:
     namespace: str
     node: str
     worker: str
+
+
+class RunningCall(Protocol):
+    """A task, or a call of an actor's method, while it runs."""
+
+    @property
+    def task_id(self) -> bytes | None:
+        """Its id; None for the constructor of an actor."""
+
+    @property
+    def name(self) -> str:
+        """Its name for messages: the option, or that of the function or method."""
+
+    @property
+    def function_name(self) -> str:
+        """The function's, or ``Class.method``."""
+
+    @property
+    def host(self) -> Host | None:
+        """The actor, if it is a call of one."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a task or actor was given: resources by name, GPUs, and the placement group that it runs in."""
+
+    resources: dict[str, float]
+    gpus: list[str]
+    group: PlacementGroup | None
 
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -177,17 +211,23 @@ class Engine(Protocol):
     def host(self) -> Host | None:
         """Return the actor that this process is, if it is one."""
 
-    def assigned_resources(self) -> dict[str, float]:
-        """Return what the running task or actor holds."""
+    def running(self) -> RunningCall | None:
+        """Return the task or call that runs in this thread or asyncio task."""
+
+    def exit_actor(self) -> NoReturn:
+        """End the actor that this process is, once its running calls have ended."""
+
+    def holding(self) -> Holding:
+        """Return what the running task or this actor holds."""
 
     def adopt(self, object_id: bytes) -> ObjectRef:
         """Return a reference for an id that arrived inside a value."""
 
-    def borrow(self, object_id: bytes) -> ObjectRef:
-        """Return a reference for an id that nobody has lent to this process."""
+    def keep(self, ref: ObjectRef) -> bytes:
+        """Keep a reference until this process leaves the runtime; return what `borrow` makes one of anywhere."""
 
-    def pin(self, ref: ObjectRef) -> None:
-        """Keep a reference until this process leaves the runtime."""
+    def borrow(self, kept: bytes) -> ObjectRef:
+        """Return a reference that somebody keeps, or, for a `Host`'s lifetime, one to this actor."""
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array that lies in the object store."""
@@ -201,11 +241,8 @@ class Engine(Protocol):
     def preload(self, modules: Sequence[str]) -> None:
         """Import modules where new workers are made, before more of them are made."""
 
-    def cluster_resources(self) -> dict[str, float]:
-        """Return the resources of all nodes together."""
-
-    def available_resources(self) -> dict[str, float]:
-        """Return those not in use."""
+    def resources(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the resources of all nodes together, and those not in use."""
 
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
         """Return what every node and process knows, with at most `limit` rows of each section from each process.
@@ -226,12 +263,6 @@ class Engine(Protocol):
 
     def group_table(self) -> list[dict[str, Any]]:
         """Return a row for each placement group."""
-
-    def current_group(self) -> PlacementGroup | None:
-        """Return the placement group that the caller runs in."""
-
-    def gpu_ids(self) -> list[str]:
-        """Return the GPUs that the caller was given."""
 
     def note(self, event: Event) -> None:
         """Remember something that has happened in this process."""

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from . import context
 from .engine import Engine
 from .exceptions import InputError, nearest
 from .settings import Settings
@@ -31,12 +32,12 @@ def _load(name: str) -> Any:
 
 
 def start(engine: str | None, settings: Settings) -> Engine:
-    """Start an engine: the one that is asked for, else what SHOAL_ENGINE says, else this machine's default.
+    """Start an engine: the one that is asked for, else Ray's in its workers, else SHOAL_ENGINE, else the default.
 
     Raises:
         InputError: there is no such engine, or not here.
     """
-    chosen = engine or os.environ.get("SHOAL_ENGINE")
+    chosen = engine or ("ray" if context.in_rays_worker() else os.environ.get("SHOAL_ENGINE"))
     name = chosen or ("native" if sys.platform == "linux" else "serial")
     if name not in _ENGINES:
         raise InputError(f"engine={name!r}: unknown engine. {nearest(name, _ENGINES)}")

@@ -35,6 +35,11 @@ def _user_traceback(error: BaseException) -> str:
     return "".join(summary.format())
 
 
+def hints(error: BaseException) -> list[str]:
+    """Return what helps with a user's exception that the runtime is the reason of."""
+    return [_READ_ONLY] if isinstance(error, ValueError | TypeError) and "read-only" in str(error) else []
+
+
 def pack_exception(error: BaseException, task: str, where: str) -> bytes:
     """Serialise an exception with its traceback; whatever it holds, the result can be unpacked.
 
@@ -45,9 +50,7 @@ def pack_exception(error: BaseException, task: str, where: str) -> bytes:
     """
     text = _user_traceback(error)
     state = {k: v for k, v in vars(error).items() if k != "__notes__"} if hasattr(error, "__dict__") else {}
-    notes = list(getattr(error, "__notes__", ()))
-    if isinstance(error, ValueError | TypeError) and "read-only" in str(error):
-        notes.append(_READ_ONLY)
+    notes = [*getattr(error, "__notes__", ()), *hints(error)]
     try:
         stream, buffers, refs = serialization.dumps((type(error), _constructor_arguments(error), state, notes))
         if buffers or refs:

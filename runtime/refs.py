@@ -62,6 +62,9 @@ class ObjectRef:
     def __hash__(self) -> int:
         return hash(self.id)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ObjectRef":
+        return self  # the object cannot change
+
     def __reduce__(self) -> Any:
         raise TypeError(
             f"{self!r} cannot be pickled by hand, since nobody would know that the copy exists. "

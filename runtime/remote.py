@@ -30,7 +30,9 @@ def _as_function(target: Callable) -> Function:
     """Serialise a callable, its out-of-band buffers included."""
     stream, buffers, refs = serialization.dumps(target)
     payload = serialization.dumps((stream, [bytes(b.raw()) for b in buffers]))[0]
-    return Function(callable_name(target), hashlib.blake2b(payload, digest_size=16).digest(), payload, tuple(refs))
+    return Function(
+        callable_name(target), hashlib.blake2b(payload, digest_size=16).digest(), payload, target, tuple(refs)
+    )
 
 
 def load_function(payload: bytes) -> Callable:
@@ -207,18 +209,17 @@ class ActorHandle:
     def __reduce__(self) -> Any:
         # By hand: nobody would know of the copy, so the actor stays as long as this process or the runtime does.
         actor = self._actor
-        if actor.lifetime is not None:
-            current_engine().pin(actor.lifetime)
-        return _borrow_handle, (replace(actor, lifetime=None), None if actor.lifetime is None else actor.lifetime.id)
+        kept = None if actor.lifetime is None else current_engine().keep(actor.lifetime)
+        return _borrow_handle, (replace(actor, lifetime=None), kept)
 
 
-def _borrow_handle(actor: ActorId, lifetime: bytes | None) -> ActorHandle:
+def _borrow_handle(actor: ActorId, kept: bytes | None) -> ActorHandle:
     """Rebuild a handle that was pickled by hand."""
-    return ActorHandle(actor if lifetime is None else replace(actor, lifetime=current_engine().borrow(lifetime)))
+    return ActorHandle(actor if kept is None else replace(actor, lifetime=current_engine().borrow(kept)))
 
 
 # Through the runtime, which counts the reference to its lifetime, a handle travels as what it is made of.
-serialization.custom_serializers[ActorHandle] = (attrgetter("_actor"), ActorHandle)
+serialization.register(ActorHandle, attrgetter("_actor"), ActorHandle)
 
 
 class ActorMethod:

@@ -4,33 +4,12 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from .context import current_engine
-from .engine import Host
+from .engine import Host, RunningCall
 from .exceptions import ShoalError
 from .remote import ActorHandle
-
-
-class RunningCall(Protocol):
-    """A task, or a call of an actor's method, while it runs."""
-
-    @property
-    def task_id(self) -> bytes | None:
-        """Its id; None for the constructor of an actor."""
-
-    @property
-    def name(self) -> str:
-        """Its name for messages: the option, or that of the function or method."""
-
-    @property
-    def function_name(self) -> str:
-        """The function's, or ``Class.method``."""
-
-    @property
-    def host(self) -> Host | None:
-        """The actor, if it is a call of one."""
-
 
 #: What runs in this thread or asyncio task; set by whoever begins a call.
 running: ContextVar[RunningCall | None] = ContextVar("shoal_running", default=None)
@@ -65,17 +44,17 @@ class RuntimeContext:
 
     def get_task_id(self) -> str | None:
         """Return the id of the task or call that runs; None in a driver, a constructor and threads of the user's."""
-        call = running.get()
+        call = current_engine().running()
         return None if call is None or call.task_id is None else call.task_id.hex()
 
     def get_task_name(self) -> str | None:
         """Return the name of the task or call that runs: its ``name`` option, or that of its function."""
-        call = running.get()
+        call = current_engine().running()
         return None if call is None else call.name
 
     def get_task_function_name(self) -> str | None:
         """Return the name of the function that runs: ``function`` or ``Class.method``."""
-        call = running.get()
+        call = current_engine().running()
         return None if call is None else call.function_name
 
     def get_actor_id(self) -> str | None:
@@ -110,11 +89,11 @@ class RuntimeContext:
 
     def get_assigned_resources(self) -> dict[str, float]:
         """Return the resources that the running task or this actor holds, by name; {} in a driver."""
-        return current_engine().assigned_resources()
+        return current_engine().holding().resources
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """Return the accelerators that the running task or this actor holds, by kind: ``{"GPU": […]}``."""
-        return {"GPU": current_engine().gpu_ids()}
+        return {"GPU": current_engine().holding().gpus}
 
     def get(self) -> dict[str, Any]:
         """Return the ids as one dictionary, those that there are."""
@@ -139,12 +118,12 @@ def get_runtime_context() -> RuntimeContext:
 
 def get_gpu_ids() -> list[int] | list[str]:
     """Return the GPUs that the running task or this actor holds: numbers, or names if the machine's have such."""
-    visible = current_engine().gpu_ids()
+    visible = current_engine().holding().gpus
     return [int(gpu) for gpu in visible] if all(gpu.isdecimal() for gpu in visible) else visible
 
 
 def _host() -> Host | None:
-    call = running.get()
+    call = current_engine().running()
     return current_engine().host() if call is None else call.host
 
 
@@ -166,4 +145,4 @@ def exit_actor() -> NoReturn:
     """
     if _host() is None:
         raise TypeError("exit_actor() ends the actor that calls it; this code belongs to none. To end another: kill()")
-    raise ActorExit(0)
+    current_engine().exit_actor()

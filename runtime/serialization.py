@@ -23,11 +23,35 @@ _TEXTS = frozenset({str, bytes})
 # A pickle of more bytes than this stays in pieces.
 _LARGE = 100_000
 
+_Way = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 #: How objects of some classes travel: what makes something of them that can be pickled, and the way back. What
 #: `util.register_serializer` was told, and handles of actors, which are pickled otherwise by hand.
-custom_serializers: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
+custom_serializers: dict[type, _Way] = {}
+#: Engines with a pickler of their own hear of each class that is registered here, and of its end (None).
+listeners: set[Callable[[type, _Way | None], None]] = set()
 
 Stream = bytes | list[bytes | bytearray]
+
+
+def register(cls: type, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
+    """Have instances of a class travel as what `serializer` returns."""
+    custom_serializers[cls] = (serializer, deserializer)
+    for listener in listeners:
+        listener(cls, custom_serializers[cls])
+
+
+def deregister(cls: type) -> None:
+    """Forget what `register` was told about a class."""
+    if custom_serializers.pop(cls, None) is not None:
+        for listener in listeners:
+            listener(cls, None)
+
+
+def listen(listener: Callable[[type, _Way | None], None]) -> None:
+    """Tell a listener of the classes that are registered now, and from now on."""
+    for cls, way in custom_serializers.items():
+        listener(cls, way)
+    listeners.add(listener)
 
 
 def _rebuild_ref(object_id: bytes) -> ObjectRef:

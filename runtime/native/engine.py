@@ -8,13 +8,15 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from ..engine import Host, Whereabouts
+from ..engine import Holding, Host, RunningCall, Whereabouts
 from ..introspection.reports import NodeReport
+from ..refs import ObjectRef
 from ..resources import in_amounts, machine_resources, visible_gpus
+from ..runtime_context import ActorExit, running
 from ..settings import Settings
 from ..store_settings import store_settings
 from .driver.interrupts import InterruptGuard
@@ -118,7 +120,6 @@ class NativeEngine:
         client.handlers[m.ArgumentLost] = self._on_argument_lost
         self.adopt = client.adopt
         self.borrow = client.borrow
-        self.pin = client.pinned.add
         self.get = client.get
         self.put = client.put
         self.note = client.note
@@ -138,7 +139,6 @@ class NativeEngine:
         self.group_ready = groups.ready
         self.remove_group = groups.remove
         self.group_table = groups.table
-        self.current_group = groups.current
 
     def _on_reply(self, peer: Connection, message: m.Reply) -> None:
         pending = self.client.calls.get(message.task)
@@ -166,6 +166,11 @@ class NativeEngine:
             self.client.adopt_all(value, peer.peer)
             self.client.objects.discard(value)
 
+    def keep(self, ref: ObjectRef) -> bytes:
+        """Keep a reference as long as this process lives."""
+        self.client.kept.add(ref)
+        return ref.id
+
     def ready_queue(self) -> ReadyQueue:
         """Return a queue of references in the order in which their values arrive."""
         return ReadyQueue(self.client)
@@ -192,9 +197,19 @@ class NativeEngine:
         """Return the actor that lives in this process."""
         return self.hosted
 
-    def assigned_resources(self) -> dict[str, float]:
-        """Return what this process was given."""
-        return {} if self._groups.assigned is None else in_amounts(self._groups.assigned.demand)
+    def running(self) -> RunningCall | None:
+        """Return the task or call that runs here."""
+        return running.get()
+
+    def exit_actor(self) -> NoReturn:
+        """Leave the call; the worker ends then."""
+        raise ActorExit(0)
+
+    def holding(self) -> Holding:
+        """Return what this worker was given."""
+        given = self._groups.assigned
+        group = self._groups.current()
+        return Holding({}, [], group) if given is None else Holding(in_amounts(given.demand), list(given.gpus), group)
 
     def where(self) -> str:
         """Return the text that says where this process runs."""
@@ -220,20 +235,12 @@ class NativeEngine:
             self.client.check()
             self.client.node.send(m.Preload(list(modules)))
 
-    def cluster_resources(self) -> dict[str, float]:
-        """Return what all nodes have together."""
+    def resources(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Ask the node what all nodes have together, and what is free."""
         together: Counter[str] = Counter()
         for node in self.client.ask_node(m.AskNodes()).alive:
             together.update(node.resources)
-        return in_amounts(together)
-
-    def available_resources(self) -> dict[str, float]:
-        """Ask the node what is free."""
-        return in_amounts(self.client.ask_node(m.AskResources()).available)
-
-    def gpu_ids(self) -> list[str]:
-        """Return the GPUs of this worker."""
-        return [] if self._groups.assigned is None else list(self._groups.assigned.gpus)
+        return in_amounts(together), in_amounts(self.client.ask_node(m.AskResources()).available)
 
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
         """Ask the node how everything is."""

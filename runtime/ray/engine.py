@@ -1,64 +1,73 @@
-"""The Ray engine: the runtime's calls on a Ray cluster. Scheduling, storage and recovery are Ray's; nothing is remade.
+"""The Ray engine: the runtime's calls as Ray's. Functions, actors and values are Ray's own; nothing is remade here.
 
-Ray runs a few things of ours, all in `hosts`: the functions that run the user's, the actor classes that hold the
-user's actors, and the board, one small actor for each job.
+Beside them a program leaves in Ray only what it has published, and what makes handles of its named actors, both in the
+key-value store of Ray's control plane.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NoReturn
+import functools
+import inspect
+import types
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from time import sleep
+from typing import Any, ClassVar, NoReturn
 
 import cloudpickle
+import numpy as np
 import ray
 from ray import exceptions as theirs
+from ray.experimental import internal_kv as store
 from ray.util import get_current_placement_group, list_named_actors, placement_group
 from ray.util.placement_group import placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy as TheirStrategy
 
-from .. import context
+from .. import serialization
 from ..capacity import Capacity
-from ..checkpoints import is_async
-from ..engine import ActorId, Arguments, Function, Host, Whereabouts
+from ..context import current_engine
+from ..engine import ActorId, Arguments, Function, Holding, Host, Whereabouts
 from ..exceptions import InputError, PendingCallsLimitExceeded
 from ..introspection.metric_table import MetricTable
 from ..introspection.reports import Event
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
 from ..placement import place
-from ..refs import ObjectRef
+from ..private_loop import drive
+from ..ready_queue import ReadyQueue
+from ..refs import ObjectRef, short
 from ..resources import Demand, check_feasible, in_units, infeasible
 from ..results import name_taken
-from ..runtime_context import running
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, SchedulingStrategy, missing_in_bundle
 from ..settings import Settings
-from .hosts import AsyncHost, Board, Order, SyncHost, Work, echo
-from .options import (
-    actor_arguments,
-    group_row,
-    init_arguments,
-    method_arguments,
-    our_group,
-    task_arguments,
-    their_group,
-)
-from .values import BOARD, Code, Packed, RayValues, held, wrapped
+from . import translation as their
+from .references import arrival, cancel, has_arrived, held, stream, wrapped
 
-# Resources that Ray has for itself.
-_OF_RAY = ("node:", "object_store_memory", "bundle")
+_KEYS = b"shoal"
+_MYSELF = b"this actor"
 
 
-class RayEngine(RayValues):
+@dataclass(frozen=True)
+class Running:
+    """What runs here, for `get_runtime_context`."""
+
+    task_id: bytes | None
+    name: str
+    function_name: str
+    host: Host | None
+
+
+class RayEngine:
     """Ray; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "ray"
-    token = ""
-    # Whether the nodes that there are are all that there will be; None: the board knows.
-    _is_fixed: bool | None = None
+    address = token = ""
+    #: What this process's handle is made of, if it is an actor's.
+    draft: ClassVar[ActorId | None] = None
 
     def __init__(self, settings: Settings) -> None:
-        self._join()
-        arguments = init_arguments(settings)
+        arguments = their.init_arguments(settings)
         self._started = not ray.is_initialized()
         if self._started:
             try:
@@ -69,149 +78,179 @@ class RayEngine(RayValues):
                     "--head`, leave the address out for one of its own, or, where Ray asks for a token, set "
                     "RAY_AUTH_MODE=token"
                 ) from error
-        # A cluster that was there before may have an autoscaler, so that what cannot run now may run later.
-        self._is_fixed = settings.infeasible == "raise" and arguments["address"] == "local" and self._started
-        self.address = ray.get_runtime_context().gcs_address
-        # It lives as long as this driver: handles that others get by its name keep nothing alive.
-        self._board = ray.remote(Board).options(name=self.board_name(), num_cpus=0).remote(self._is_fixed)
-
-    @classmethod
-    def in_worker(cls) -> RayEngine:
-        """Return the engine of a process that Ray has made."""
-        known = context.running_engine()
-        if known is not None:
-            assert isinstance(known, RayEngine)
-            return known
-        engine = cls.__new__(cls)
-        engine._started = False
-        engine._join()
-        context.set_engine(engine)
-        return engine
-
-    def _join(self) -> None:
-        super().__init__()
+        # Another one may have an autoscaler, so that what cannot run now may run later.
+        self._is_fixed = settings.infeasible == "raise" and self._started and arguments["address"] == "local"
+        self._job = ray.get_runtime_context().get_job_id()
+        self._is_worker = ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+        self._functions: dict[Any, Any] = {}
+        self._kept: list[Any] = []
         self.metrics = MetricTable()
-        self.address = ""
-        self._shipped: dict[bytes, Any] = {}
-        self._run, self._stream = ray.remote(_run_task), ray.remote(_stream_task)
-        self._bounded: dict[tuple[bytes, int, bool], Any] = {}
-        self._hosts: dict[tuple[bytes, tuple[tuple[str, int], ...]], Any] = {}
-        self._feasible: set[Any] = set()
+        self.empty = np.empty
+        ray.util.register_serializer(ObjectRef, serializer=_taken_apart, deserializer=_put_together)
+        serialization.listen(_serialize_as)
 
-    # Tasks ------------------------------------------------------------------------------------------------------
+    # Tasks and actors -------------------------------------------------------------------------------------------
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
         """Have Ray run the function."""
-        name = options.name or function.name
         self._check_feasible(f"task {function.name}", options.demand, options.scheduling_strategy)
-        order = Order(function.name, name, options.num_returns, options.retry, _attempts(options.max_retries))
-        packed, slots = self.pack_arguments(arguments)
-        task = self._task(function, options).options(**task_arguments(options, function.name))
-        return self._results(task.remote(order, self._ship(function), packed, *slots), options.num_returns)
-
-    def _task(self, function: Function, options: TaskOptions) -> Any:
         streams = options.num_returns == STREAMING
-        if not options.max_calls:
-            return self._stream if streams else self._run
-        key = (function.id, options.max_calls, streams)
-        if key not in self._bounded:  # Ray counts the calls of each of its functions
-            task = _bounded(function.id, _stream_task if streams else _run_task)
-            self._bounded[key] = ray.remote(max_calls=options.max_calls)(task)
-        return self._bounded[key]
-
-    def _ship(self, function: Function) -> Any:
-        """Return Ray's reference to a function's code, stored once for all its calls."""
-        shipped = self._shipped.get(function.id)
-        if shipped is None:
-            shipped = self._shipped[function.id] = ray.put(_code(function))
-        return shipped
-
-    def _results(self, made: Any, num_returns: int) -> list[Any]:
-        if num_returns == STREAMING:
-            return [self.stream(made)]
-        if num_returns == 0:
-            return []
-        return [wrapped(ref) for ref in (made if num_returns > 1 else [made])]
-
-    # Actors -----------------------------------------------------------------------------------------------------
+        key = function.id, options.max_calls, streams
+        if key not in self._functions:
+            make = ray.remote(max_calls=options.max_calls) if options.max_calls else ray.remote
+            self._functions[key] = make(_yielding(function.target) if streams else function.target)
+        task = self._functions[key].options(**their.option_arguments(options, function.name))
+        return _results(_call(task.remote, arguments), options.num_returns)
 
     def create_actor(
         self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
     ) -> ActorId:
-        """Have Ray start a host for the actor."""
-        given = actor_arguments(options, cls.name)
+        """Have Ray start the actor."""
+        given = their.option_arguments(options, cls.name)
         self._check_feasible(f"actor {cls.name}", options.demand, options.scheduling_strategy)
-        packed, slots = self.pack_arguments(arguments)
         draft = ActorId.of(b"", None, cls.name, methods, options)
-        names = options.name, options.namespace
-        # The code itself, not a reference to it: Ray can restart an actor only as long as its arguments are there.
-        code = _code(cls)
+        packed, groups = cloudpickle.dumps(draft), dict(options.concurrency_groups)
+        key = cls.id, packed, tuple(groups.items())
+        if key not in self._functions:
+            make = ray.remote(concurrency_groups=groups) if groups else ray.remote
+            self._functions[key] = make(_hosted(cls.target, draft))  # type: ignore[arg-type]  # it is a class
         try:
-            handle = self._host(cls, code, options).options(**given).remote(draft, names, code, packed, *slots)
+            handle = _call(self._functions[key].options(**given).remote, arguments)
         except ValueError as error:
             if options.name is None:
                 raise
             raise name_taken(options.name) from error
-        actor = self._actor(handle, draft)
         if options.name is not None:
-            self._board.publish.remote(_key(actor.id), cloudpickle.dumps(draft))
-        return actor
-
-    def _host(self, cls: Function, code: Code, options: ActorOptions) -> Any:
-        """Return Ray's class for a user's: named after that, so that Ray's tools and `top` tell actors apart."""
-        groups = dict(options.concurrency_groups)
-        key = cls.id, tuple(groups.items())
-        if key not in self._hosts:
-            base = AsyncHost if is_async(self.unship(code)) else SyncHost  # type: ignore[arg-type]  # it is a class
-            host = type(cls.name, (base,), {"join": staticmethod(RayEngine.in_worker)})
-            self._hosts[key] = ray.remote(concurrency_groups=groups)(host) if groups else ray.remote(host)
-        return self._hosts[key]
-
-    @staticmethod
-    def _actor(handle: Any, draft: ActorId) -> ActorId:
-        actor_id = handle._actor_id.binary()
-        return replace(draft, id=actor_id, lifetime=wrapped(handle, actor_id))
+            kept = _key(handle._actor_id.binary(), "detached" if options.detached else self._job)
+            store._internal_kv_put(kept, packed, overwrite=False, namespace=_KEYS)
+        return _of(handle, draft)
 
     def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
-        """Have the actor's host call the method."""
-        self._classes[actor.id.hex()] = actor.class_name
-        function = f"{actor.class_name}.{method}"
-        retries = actor.max_task_retries if options.max_task_retries is None else options.max_task_retries
-        order = Order(function, options.name or function, options.num_returns, options.retry, _attempts(retries))
-        packed, slots = self.pack_arguments(arguments)
-        handle = held(actor.lifetime)
-        host_method = handle.stream if options.num_returns == STREAMING else handle.call
-        call = host_method.options(**method_arguments(options, order.name, retries))
+        """Have Ray call the method."""
+        given = their.option_arguments(options, f"{actor.class_name}.{method}")
         try:
-            made = call.remote(order, method, packed, *slots)
+            made = _call(getattr(held(actor.lifetime), method).options(**given).remote, arguments)
         except theirs.PendingCallsLimitExceeded as error:
             raise PendingCallsLimitExceeded(
-                f"{function}: {actor.max_pending_calls} calls of this process to the actor have not been answered, and "
-                "that is its max_pending_calls. Wait for some of them, or raise the limit"
+                f"{actor.class_name}.{method}: {actor.max_pending_calls} calls of this process to the actor have not "
+                "been answered, and that is its max_pending_calls. Wait for some of them, or raise the limit"
             ) from error
-        return self._results(made, options.num_returns)
+        return _results(made, options.num_returns)
 
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         """Have Ray end an actor."""
         ray.kill(held(actor.lifetime), no_restart=no_restart)
 
+    def exit_actor(self) -> NoReturn:
+        """Have Ray end this actor."""
+        ray.actor.exit_actor()
+        raise AssertionError("Ray's exit_actor does not return")
+
+    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
+        """Have Ray cancel the task."""
+        cancel(held(ref), held(ref), force, recursive)
+
     def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
-        """Return the living actor of that name."""
+        """Return the living actor of that name; an actor that another program made without this runtime is none."""
         try:
             handle = ray.get_actor(name, namespace)
-            draft = self.lookup(_key(handle._actor_id.binary()))
-            if draft is not None:
-                return self._actor(handle, cloudpickle.loads(draft))
-            return self._actor(handle, ray.get(handle.about.remote()))  # it is of another job
-        except (ValueError, AttributeError, theirs.RayActorError):
+        except ValueError:
             return None
+        actor = handle._actor_id.binary()
+        for _ in range(100):  # its creator may be about to say what makes a handle
+            for prefix in (actor[-4:].hex(), "detached"):  # ids of Ray's actors end with their job's
+                draft = store._internal_kv_get(_key(actor, prefix), namespace=_KEYS)
+                if draft is not None:
+                    return _of(handle, cloudpickle.loads(draft))
+            sleep(0.01)
+        return None
 
     def actor_names(self) -> list[tuple[str, str]]:
-        """Return the namespace and name of each actor that Ray knows by name, the boards left out."""
-        rows = [(row["namespace"], row["name"]) for row in list_named_actors(all_namespaces=True)]
-        return sorted(row for row in rows if not row[1].startswith(BOARD))
+        """Return the namespace and name of each actor that Ray knows by name."""
+        return sorted((row["namespace"], row["name"]) for row in list_named_actors(all_namespaces=True))
 
-    # Placement --------------------------------------------------------------------------------------------------
+    # Objects ----------------------------------------------------------------------------------------------------
+
+    def put(self, value: Any) -> ObjectRef:
+        """Have Ray store a value."""
+        return wrapped(ray.put(value))
+
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
+        """Have Ray return the values."""
+        failure = None
+        try:
+            if timeout == 0 and len(refs) == 1 and has_arrived(refs[0]):
+                # Whoever awaits has been given the value already; asking again would block the event loop.
+                values = [arrival(refs[0]).result()]
+            else:
+                values = ray.get([held(ref) for ref in refs], timeout=timeout)
+        except Exception as error:  # whatever the task raised
+            failure = their.translated(error)
+        if failure is not None:
+            raise failure  # out here: what Ray raised is no context of it
+        return deepcopy(values) if copy else values
+
+    def wait(
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        """Split into ready and not ready."""
+        waited = [held(ref) for ref in refs]
+        ready, _ = ray.wait(waited, num_returns=num_returns, timeout=timeout)
+        if len(ready) < len(refs):  # Ray returns those that it sees first; the first ones that are ready are wanted
+            ready, _ = ray.wait(waited, num_returns=len(refs), timeout=0)
+        found = {ref.binary() for ref in ready}
+        chosen = [ref for ref in refs if ref.id in found][:num_returns]
+        taken = set(chosen)
+        return chosen, [ref for ref in refs if ref not in taken]
+
+    def future(self, ref: ObjectRef) -> Future:
+        """Return a future of the value."""
+        future: Future = Future()
+        future.set_running_or_notify_cancel()
+
+        def arrived(theirs: Future) -> None:
+            error = theirs.exception()
+            if error is None:
+                future.set_result(theirs.result())
+            else:
+                future.set_exception(their.translated(error))
+
+        held(ref).future().add_done_callback(arrived)
+        return future
+
+    def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
+        """Have Ray call it."""
+        arrival(ref).add_done_callback(lambda _: action())
+
+    def ready_queue(self) -> ReadyQueue:
+        """Return a queue of references in the order in which their values arrive."""
+        return ReadyQueue(self.when_ready)
+
+    def adopt(self, object_id: bytes) -> NoReturn:
+        """Refuse: Ray's references travel through Ray alone."""
+        raise InputError(f"reference {short(object_id)} was pickled by hand; pass it to a task or an actor instead")
+
+    def keep(self, ref: ObjectRef) -> bytes:
+        """Keep a reference, or a handle, until this process leaves Ray."""
+        self._kept.append(held(ref))
+        return ray.cloudpickle.dumps((held(ref), ref.id))
+
+    def borrow(self, kept: bytes) -> ObjectRef:
+        """Return what was kept, or a reference to this actor."""
+        if kept == _MYSELF:
+            handle = ray.get_runtime_context().current_actor
+            return wrapped(handle, handle._actor_id.binary())
+        return wrapped(*ray.cloudpickle.loads(kept))
+
+    def publish(self, key: str, payload: bytes) -> None:
+        """Have Ray keep a named value until the job ends."""
+        store._internal_kv_put(f"{self._job}/value/{key}".encode(), payload, overwrite=True, namespace=_KEYS)
+
+    def lookup(self, key: str) -> bytes | None:
+        """Return a named value."""
+        return store._internal_kv_get(f"{self._job}/value/{key}".encode(), namespace=_KEYS)
+
+    # Resources and placement ------------------------------------------------------------------------------------
 
     def _check_feasible(self, who: str, demand: Demand, strategy: SchedulingStrategy | None) -> None:
         """Raise InfeasibleError for what can never run; Ray itself would wait."""
@@ -219,21 +258,25 @@ class RayEngine(RayValues):
             lacks = missing_in_bundle(strategy, demand)
             if lacks:
                 raise infeasible(who, lacks)
-            return
-        key = frozenset(demand.items())
-        if key not in self._feasible:
-            if self._refuses():
-                most: Demand = {"CPU": 0}
-                for node in _nodes():
-                    most |= {name: max(units, most.get(name, 0)) for name, units in node.items()}
-                check_feasible(who, demand, most)
-            self._feasible.add(key)
+        elif self._is_fixed:
+            check_feasible(who, demand, self._nodes[0])
 
-    def _refuses(self) -> bool:
-        """Return whether what no node has is refused."""
-        if self._is_fixed is None:
-            self._is_fixed = ray.get(self.board.is_fixed.remote())
-        return bool(self._is_fixed)
+    @functools.cached_property
+    def _nodes(self) -> list[Demand]:
+        return [{"CPU": 0} | in_units(node["Resources"]) for node in ray.nodes()]
+
+    def resources(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return what the cluster has, and what of it is free."""
+        total, free = their.asked_for(ray.cluster_resources()), their.asked_for(ray.available_resources())
+        return total, dict.fromkeys(total, 0.0) | free
+
+    def holding(self) -> Holding:
+        """Return what the running task or this actor holds."""
+        if not self._is_worker:
+            return Holding({}, [], None)
+        resources = ray.get_runtime_context().get_assigned_resources()
+        group = their.our_group(get_current_placement_group())
+        return Holding(resources, [str(gpu) for gpu in ray.get_gpu_ids()], group)
 
     def create_group(
         self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool
@@ -242,7 +285,7 @@ class RayEngine(RayValues):
         if name and any(row["name"] == name and row["state"] != "REMOVED" for row in self.group_table()):
             raise InputError(f"a placement group named {name!r} exists. Use get_placement_group({name!r})")
         wanted = [in_units(bundle) for bundle in bundles]
-        if self._refuses() and place(wanted, strategy, [Capacity(node) for node in _nodes()]) is None:
+        if self._is_fixed and place(wanted, strategy, [Capacity(node) for node in self._nodes]) is None:
             raise infeasible(f"placement group {name or bundles}", f"{bundles} with strategy {strategy}")
         amounts = [{key: amount for key, amount in bundle.items() if amount} for bundle in bundles]
         made = placement_group(amounts, strategy, name, lifetime="detached" if detached else None)
@@ -250,39 +293,20 @@ class RayEngine(RayValues):
 
     def group_ready(self, group: PlacementGroup) -> ObjectRef:
         """Return a reference to the group that a task makes which runs in it."""
-        task = ray.remote(echo).options(num_cpus=0, scheduling_strategy=TheirStrategy(their_group(group)))
-        return wrapped(task.remote(self.pack(group)))
+        task = ray.remote(lambda: group).options(
+            num_cpus=0, scheduling_strategy=TheirStrategy(their.their_group(group))
+        )
+        return wrapped(task.remote())
 
     def remove_group(self, group: PlacementGroup) -> None:
         """Have Ray give the bundles back."""
-        remove_placement_group(their_group(group))
+        remove_placement_group(their.their_group(group))
 
     def group_table(self) -> list[dict[str, Any]]:
         """Return a row for each placement group."""
-        return [group_row(row) for row in placement_group_table().values()]
+        return [their.group_row(row) for row in placement_group_table().values()]
 
-    def current_group(self) -> PlacementGroup | None:
-        """Return the placement group that the caller runs in."""
-        group = get_current_placement_group()
-        return None if group is None else our_group(group)
-
-    def gpu_ids(self) -> list[str]:
-        """Return the GPUs that Ray has given to the caller."""
-        return [] if self._started else [str(gpu) for gpu in ray.get_gpu_ids()]
-
-    def cluster_resources(self) -> dict[str, float]:
-        """Return what the cluster has."""
-        return _asked_for(ray.cluster_resources())
-
-    def available_resources(self) -> dict[str, float]:
-        """Return what is free in the cluster."""
-        return dict.fromkeys(self.cluster_resources(), 0.0) | _asked_for(ray.available_resources())
-
-    def assigned_resources(self) -> dict[str, float]:
-        """Return what the running task or actor holds."""
-        return {} if running.get() is None else ray.get_runtime_context().get_assigned_resources()
-
-    # Everything else --------------------------------------------------------------------------------------------
+    # What this process is ---------------------------------------------------------------------------------------
 
     @property
     def whereabouts(self) -> Whereabouts:
@@ -292,18 +316,28 @@ class RayEngine(RayValues):
 
     def host(self) -> Host | None:
         """Return the actor that this process is."""
-        return self.hosted
+        if self.draft is None:
+            return None
+        here = ray.get_runtime_context()
+        actor = replace(self.draft, id=bytes.fromhex(here.get_actor_id()))
+        return Host(actor, _MYSELF, here.get_actor_name() or None, here.namespace, here.was_current_actor_reconstructed)
 
-    def publish(self, key: str, payload: bytes) -> None:
-        """Have the board keep a named value; it is known everywhere when this returns."""
-        ray.get(self.board.publish.remote(key, payload))
-
-    def lookup(self, key: str) -> bytes | None:
-        """Ask the board for a named value."""
-        return ray.get(self.board.lookup.remote(key))
+    def running(self) -> Running | None:
+        """Return the task or call that runs in this thread or asyncio task."""
+        here = ray.get_runtime_context()
+        task = here.get_task_id() if self._is_worker else None
+        if task is None:
+            return None
+        name, host = here.get_task_name(), self.host()
+        # A constructor has none; others have the id of the first object that they return, as on the other engines.
+        task_id = None if name.endswith(".__init__") else bytes.fromhex(task) + (1).to_bytes(4, "little")
+        return Running(task_id, name, here.get_task_function_name(), host)
 
     def preload(self, modules: Sequence[str]) -> None:
         """Do nothing: Ray starts its workers by itself."""
+
+    def note(self, event: Event) -> None:
+        """Do nothing: stories and timelines are Ray's."""
 
     def state(self, sections: Sequence[str], limit: int) -> NoReturn:
         """Refuse: Ray keeps its own books."""
@@ -312,11 +346,11 @@ class RayEngine(RayValues):
             "nodes …), `ray memory`, `ray timeline`, ray.nodes() and ray.util.metrics"
         )
 
-    def note(self, event: Event) -> None:
-        """Do nothing: stories and timelines are Ray's."""
-
     def shutdown(self) -> None:
         """Leave Ray, if it was entered here."""
+        serialization.listeners.discard(_serialize_as)
+        if not self._is_worker:
+            store._internal_kv_del(f"{self._job}/".encode(), del_by_prefix=True, namespace=_KEYS)
         if self._started:
             ray.shutdown()
 
@@ -325,43 +359,71 @@ class RayEngine(RayValues):
         self._started = False
 
 
-def _code(function: Function) -> Code:
-    return function.id, function.payload, {ref.id: held(ref) for ref in function.captured}
+def _key(actor: bytes, prefix: str) -> bytes:
+    return f"{prefix}/actor/{actor.hex()}".encode()
 
 
-def _key(actor: bytes) -> str:
-    return f"actor {actor.hex()}"
+def _of(handle: Any, draft: ActorId) -> ActorId:
+    actor_id = handle._actor_id.binary()
+    return replace(draft, id=actor_id, lifetime=wrapped(handle, actor_id))
 
 
-def _attempts(retries: int) -> int:
-    return retries + 1
+def _call(remote: Callable[..., Any], arguments: Arguments) -> Any:
+    args, kwargs = arguments
+    theirs = [held(arg) if type(arg) is ObjectRef else arg for arg in args]
+    return remote(*theirs, **{key: held(arg) if type(arg) is ObjectRef else arg for key, arg in kwargs.items()})
 
 
-def _asked_for(resources: dict[str, float]) -> dict[str, float]:
-    """Return the resources that can be asked for, without those that Ray has for itself."""
-    return {n: amount for n, amount in resources.items() if not (n.startswith(_OF_RAY) or "_group_" in n)}
+def _results(made: Any, num_returns: int) -> list[Any]:
+    if num_returns == STREAMING:
+        return [stream(made)]
+    if num_returns == 0:
+        return []
+    return [wrapped(ref) for ref in (made if num_returns > 1 else [made])]
 
 
-def _nodes() -> list[Demand]:
-    return [in_units(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+def _hosted(cls: type, draft: ActorId) -> type:
+    """Return a class whose instances tell their process, before they are made, what handles of them are made of."""
+
+    @functools.wraps(cls.__init__)  # type: ignore[misc]  # it is that of the user's class
+    def construct(self: Any, *args: Any, **kwargs: Any) -> None:
+        RayEngine.draft = draft
+        cls.__init__(self, *args, **kwargs)  # type: ignore[misc]
+
+    # Ray writes into the signature of the innermost function that it finds.
+    construct.__signature__ = inspect.signature(construct)  # type: ignore[attr-defined]
+    del construct.__wrapped__  # type: ignore[attr-defined]
+    members = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    members |= {name: _yielding(member) for name, member in inspect.getmembers(cls, inspect.isgeneratorfunction)}
+    return types.new_class(cls.__name__, (cls,), {}, lambda body: body.update(members, __init__=construct))
 
 
-def _run_task(order: Order, code: Code, packed: Packed, *slots: Packed) -> Any:
-    engine = RayEngine.in_worker()
-    return Work(engine, order, lambda: engine.unship(code), packed, slots).run()
+def _yielding(function: Callable) -> Callable:
+    """Return a generator function that yields what another returns an iterator of."""
+
+    @functools.wraps(function)
+    def values(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        made = function(*args, **kwargs)
+        # Ray 2.60 sends something into generators, which `yield from` would pass on to what cannot take it.
+        for value in drive(made) if isinstance(made, AsyncIterator) else made:
+            yield value
+            if ray.get_runtime_context().is_canceled():  # how calls of actors hear that nobody wants more
+                break
+
+    return values
 
 
-def _stream_task(order: Order, code: Code, packed: Packed, *slots: Packed) -> Iterator[Packed]:
-    engine = RayEngine.in_worker()
-    yield from Work(engine, order, lambda: engine.unship(code), packed, slots).stream()
+def _taken_apart(ref: ObjectRef) -> tuple[Any, bytes]:
+    return held(ref), ref.id
 
 
-def _bounded(key: bytes, task: Callable) -> Callable:
-    """Return a function of its own for a user's: Ray knows functions by their pickles."""
-    if task is _run_task:
-        return lambda *args: (key, task(*args))[1]
+def _put_together(taken_apart: tuple[Any, bytes]) -> ObjectRef:
+    current_engine()  # whoever has a reference may send it on, which this process must have been told how to do
+    return wrapped(*taken_apart)
 
-    def stream(*args: Any) -> Iterator[Packed]:
-        yield from (key, task(*args))[1]
 
-    return stream
+def _serialize_as(cls: type, functions: tuple[Callable, Callable] | None) -> None:
+    if functions is None:
+        ray.util.deregister_serializer(cls)
+    else:
+        ray.util.register_serializer(cls, serializer=functions[0], deserializer=functions[1])

@@ -13,12 +13,12 @@ from ..engine import ActorId, Arguments, Function
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
 from ..failure import describe_here, pack_exception
 from ..options import ActorOptions, MethodOptions
+from ..private_loop import PrivateLoop
 from ..remote import load_function
 from ..results import died, how_it_left, name_taken
 from ..runtime_env import RuntimeEnv
 from .calls import Attempts
 from .log import SerialLog
-from .private_loop import PrivateLoop
 from .records import Actor, SerialCall, Value
 from .resources import SerialResources
 from .tasks import SerialTasks

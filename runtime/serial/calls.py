@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import DeadlockError, TaskCancelledError
 from ..failure import describe_here, pack_exception
+from ..private_loop import PrivateLoop, drive
 from ..refs import ObjectRef
-from .private_loop import PrivateLoop
 
 if TYPE_CHECKING:
     from ..options import MethodOptions, TaskOptions
@@ -146,35 +146,7 @@ class SerialStream:
 
 def _iterator(result: Any, loop: PrivateLoop | None) -> Iterator[Any]:
     if isinstance(result, AsyncIterator):
-        return _drive(result, loop)
+        return drive(result, loop)
     if not isinstance(result, Iterator):
         raise TypeError(f"num_returns='streaming' is for generators, but it returned a {type(result).__name__}")
     return result
-
-
-def _drive(values: AsyncIterator[Any], loop: PrivateLoop | None) -> Iterator[Any]:
-    """Yield what an asynchronous generator yields, on the actor's event loop or one of its own."""
-    own = None if loop is not None else PrivateLoop()
-    end = object()
-
-    async def step() -> Any:
-        return await anext(values, end)
-
-    try:
-        while (value := (loop or own).run(step, (), {})) is not end:  # type: ignore[union-attr]
-            yield value
-    finally:
-        if own is not None:
-            own.close()
-
-
-class ReadyQueue:
-    """References in the order in which they were added: all are ready."""
-
-    def __init__(self) -> None:
-        self._refs: deque[ObjectRef] = deque()
-        self.add = self._refs.append
-
-    def pop(self, timeout: float | None) -> ObjectRef | None:
-        """Return the next reference."""
-        return self._refs.popleft() if self._refs else None

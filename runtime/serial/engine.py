@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
-from ..engine import Host, Whereabouts
+from ..engine import Holding, Host, RunningCall, Whereabouts
 from ..exceptions import InputError
 from ..introspection.metric_table import MetricTable
 from ..introspection.reports import NodeReport
 from ..introspection.story_events import RECORD_CALL_SITES
 from ..refs import ObjectRef
 from ..resources import in_amounts, machine_resources, visible_gpus
+from ..runtime_context import ActorExit, running
 from ..scheduling import PlacementGroup
 from ..settings import Settings
 from ..store_settings import store_settings
@@ -46,10 +48,8 @@ class SerialEngine(SerialActors):
         record_call_sites = settings.record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1"
         super().__init__(SerialResources(total, gpus), namespace, settings.runtime_env, record_call_sites)
         self.metrics = MetricTable()
-        self.available_resources = self._resources.available
         self.create_group, self.remove_group = self._resources.create, self._resources.remove
-        self.group_table, self.current_group = self._resources.table, self._resources.current
-        self.gpu_ids = self._resources.gpu_ids
+        self.group_table = self._resources.table
         self._published: dict[str, bytes] = {}
         self._started = time.monotonic()
 
@@ -61,9 +61,19 @@ class SerialEngine(SerialActors):
     def host(self) -> Host | None:
         """Return None: this process is no actor."""
 
-    def assigned_resources(self) -> dict[str, float]:
+    def running(self) -> RunningCall | None:
+        """Return the innermost task or call."""
+        return running.get()
+
+    def exit_actor(self) -> NoReturn:
+        """Leave the call."""
+        raise ActorExit(0)
+
+    def holding(self) -> Holding:
         """Return what the running task or actor was given."""
-        return {} if self._resources.assigned is None else in_amounts(self._resources.assigned.demand)
+        given = self._resources.assigned
+        resources = {} if given is None else in_amounts(given.demand)
+        return Holding(resources, self._resources.gpu_ids(), self._resources.current())
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         """Do nothing: the task has ended."""
@@ -79,9 +89,9 @@ class SerialEngine(SerialActors):
     def preload(self, modules: Sequence[str]) -> None:
         """Do nothing: there is no other process, and this one imports what it uses."""
 
-    def cluster_resources(self) -> dict[str, float]:
-        """Return what `init` was given or found."""
-        return in_amounts(self._resources.total)
+    def resources(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return what `init` was given or found, and what of it is free."""
+        return in_amounts(self._resources.total), self._resources.available()
 
     def group_ready(self, group: PlacementGroup) -> ObjectRef:
         """Return a reference to the group, or to the reason why it is not ready."""

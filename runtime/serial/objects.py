@@ -14,9 +14,9 @@ from ..exceptions import ObjectLostError
 from ..failure import unpack_exception
 from ..introspection.reports import EVENTS_KEPT, Event
 from ..introspection.story_events import FREED, PUT, call_site
+from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef
 from ..unsealed import Unsealed
-from .calls import ReadyQueue
 from .records import Value, size_of
 
 
@@ -32,20 +32,21 @@ class SerialObjects:
         self.empty = self._unsealed.empty
         self._dropped: deque[bytes] = deque()
         self._ids = itertools.count(1)
-        self._pinned: set[ObjectRef] = set()
+        self._kept: set[ObjectRef] = set()
 
     def adopt(self, object_id: bytes) -> ObjectRef:
         """Return one more reference to an object."""
         self._values.setdefault(object_id, Value(failure=ObjectLostError("the object is gone"))).count += 1
         return ObjectRef(object_id, self._dropped.append)
 
-    def borrow(self, object_id: bytes) -> ObjectRef:
+    def borrow(self, kept: bytes) -> ObjectRef:
         """Return one more reference to an object."""
-        return self.adopt(object_id)
+        return self.adopt(kept)
 
-    def pin(self, ref: ObjectRef) -> None:
+    def keep(self, ref: ObjectRef) -> bytes:
         """Keep a reference until the end."""
-        self._pinned.add(ref)
+        self._kept.add(ref)
+        return ref.id
 
     def _new_id(self) -> bytes:
         return next(self._ids).to_bytes(16, "big")
@@ -124,4 +125,4 @@ class SerialObjects:
 
     def ready_queue(self) -> ReadyQueue:
         """Return a queue that is in the order of `add`."""
-        return ReadyQueue()
+        return ReadyQueue(self.when_ready)

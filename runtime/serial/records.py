@@ -7,10 +7,10 @@ from typing import Any
 
 from ..engine import ActorId, Function, Host
 from ..options import ActorOptions
+from ..private_loop import PrivateLoop
 from ..refs import ObjectRef
 from ..scheduling import SchedulingStrategy
 from .log import SerialLog
-from .private_loop import PrivateLoop
 
 
 @dataclass

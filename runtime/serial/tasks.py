@@ -16,6 +16,7 @@ from ..exceptions import ShoalError, WorkerCrashedError
 from ..generators import ObjectRefGenerator
 from ..introspection.story_events import ENDED
 from ..options import STREAMING, TaskOptions
+from ..private_loop import PrivateLoop
 from ..refs import ObjectRef
 from ..remote import load_function
 from ..resources import Demand
@@ -25,7 +26,6 @@ from ..runtime_env import RuntimeEnv
 from ..scheduling import SchedulingStrategy
 from .calls import Attempts, SerialStream
 from .objects import SerialObjects
-from .private_loop import PrivateLoop
 from .records import SerialCall, Value
 from .reports import ME
 from .resources import SerialResources

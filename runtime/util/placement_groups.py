@@ -74,7 +74,7 @@ def placement_group_table(placement_group: PlacementGroup | None = None) -> dict
 
 def get_current_placement_group() -> PlacementGroup | None:
     """Return the group that this task or actor runs in; None if it runs in none, and in a driver."""
-    return current_engine().current_group()
+    return current_engine().holding().group
 
 
 def _checked(group: PlacementGroup) -> PlacementGroup:

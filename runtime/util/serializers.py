@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .. import serialization
+from ..context import running_engine
 from ..exceptions import InputError
 from ..refs import ObjectRef
-from ..serialization import custom_serializers
 
 # The pickler writes these itself, without asking anybody.
 _BUILT_IN = frozenset({
@@ -39,9 +40,10 @@ def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserial
     for name, function in (("serializer", serializer), ("deserializer", deserializer)):
         if not callable(function):
             raise TypeError(f"register_serializer({cls.__name__}): {name}={function!r:.80} cannot be called")
-    custom_serializers[cls] = (serializer, deserializer)
+    running_engine()  # one with a pickler of its own is to hear of it
+    serialization.register(cls, serializer, deserializer)
 
 
 def deregister_serializer(cls: type) -> None:
     """Forget what `register_serializer` was told about a class; does nothing if that is nothing."""
-    custom_serializers.pop(cls, None)
+    serialization.deregister(cls)

@@ -43,7 +43,7 @@ class Client(Links):
     """One process's objects, over its links; arguments as for `Links`.
 
     Attributes:
-        pinned: references that live as long as this process.
+        kept: references that live as long as this process.
         recovery: what is done about lost objects.
         calls: this process's calls that have not ended, by task.
         on_gone: what to do once no reference to an object is left in this process.
@@ -69,7 +69,7 @@ class Client(Links):
         self.calls: dict[bytes, Pending] = {}
         self.futures = Futures(self)
         self.on_gone: dict[bytes, Callable[[], object]] = {}
-        self.pinned: set[ObjectRef] = set()
+        self.kept: set[ObjectRef] = set()
         self.before_block: Callable[[], None] = lambda: None
         self.after_block: Callable[[], None] = lambda: None
         self.waits: dict[Waiter, tuple[str, float, list[bytes], int]] = {}

@@ -1,8 +1,8 @@
-"""An event loop that turns only while something waits for it."""
+"""An event loop that turns only while something waits for it, also for what yields asynchronously."""
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 
@@ -37,3 +37,19 @@ class PrivateLoop:
         if left:
             self._complete(asyncio.wait(left, timeout=1))
         self._loop.close()
+
+
+def drive(values: AsyncIterator[Any], loop: PrivateLoop | None = None) -> Iterator[Any]:
+    """Yield what an asynchronous generator yields, on the given loop or one of its own."""
+    own = None if loop is not None else PrivateLoop()
+    end = object()
+
+    async def step() -> Any:
+        return await anext(values, end)
+
+    try:
+        while (value := (loop or own).run(step, (), {})) is not end:  # type: ignore[union-attr]
+            yield value
+    finally:
+        if own is not None:
+            own.close()
