@@ -1,7 +1,7 @@
 """What a call ends with: the values that its result stands for, or the error of a dead actor."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from .engine import ActorId
@@ -22,6 +22,12 @@ def split_returns(name: str, result: Any, num_returns: int) -> list[Any]:
         got = f"{len(result)} values" if isinstance(result, tuple | list) else f"a {type(result).__name__}"
         raise ValueError(f"{name} has num_returns={num_returns}, but returned {got}: return a tuple of {num_returns}")
     return list(result)
+
+
+def check_yields(result: Any) -> None:
+    """Raise TypeError unless this is what a call with num_returns="streaming" can return."""
+    if not isinstance(result, Iterator | AsyncIterator):
+        raise TypeError(f"num_returns='streaming' is for generators, but it returned a {type(result).__name__}")
 
 
 def died(call: str, actor: ActorId, death: str, cause: bytes | None) -> ActorDiedError:

@@ -7,14 +7,12 @@ key-value store of Ray's control plane.
 from __future__ import annotations
 
 import functools
-import inspect
-import types
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from time import sleep
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import cloudpickle
 import numpy as np
@@ -34,7 +32,6 @@ from ..introspection.metric_table import MetricTable
 from ..introspection.reports import Event
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
 from ..placement import place
-from ..private_loop import drive
 from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef, short
 from ..resources import Demand, check_feasible, in_units, infeasible
@@ -42,6 +39,7 @@ from ..results import name_taken
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, SchedulingStrategy, missing_in_bundle
 from ..settings import Settings
 from . import translation as their
+from .callables import draft_of_this_actor, hosted, yielding
 from .references import arrival, cancel, has_arrived, held, stream, wrapped
 
 _KEYS = b"shoal"
@@ -63,8 +61,6 @@ class RayEngine:
 
     name = "ray"
     address = token = ""
-    #: What this process's handle is made of, if it is an actor's.
-    draft: ClassVar[ActorId | None] = None
 
     def __init__(self, settings: Settings) -> None:
         arguments = their.init_arguments(settings)
@@ -98,7 +94,7 @@ class RayEngine:
         key = function.id, options.max_calls, streams
         if key not in self._functions:
             make = ray.remote(max_calls=options.max_calls) if options.max_calls else ray.remote
-            self._functions[key] = make(_yielding(function.target) if streams else function.target)
+            self._functions[key] = make(yielding(function.target) if streams else function.target)
         task = self._functions[key].options(**their.option_arguments(options, function.name))
         return _results(_call(task.remote, arguments), options.num_returns)
 
@@ -113,7 +109,7 @@ class RayEngine:
         key = cls.id, packed, tuple(groups.items())
         if key not in self._functions:
             make = ray.remote(concurrency_groups=groups) if groups else ray.remote
-            self._functions[key] = make(_hosted(cls.target, draft))  # type: ignore[arg-type]  # it is a class
+            self._functions[key] = make(hosted(cls.target, draft))  # type: ignore[arg-type]  # it is a class
         try:
             handle = _call(self._functions[key].options(**given).remote, arguments)
         except ValueError as error:
@@ -316,10 +312,11 @@ class RayEngine:
 
     def host(self) -> Host | None:
         """Return the actor that this process is."""
-        if self.draft is None:
+        draft = draft_of_this_actor()
+        if draft is None:
             return None
         here = ray.get_runtime_context()
-        actor = replace(self.draft, id=bytes.fromhex(here.get_actor_id()))
+        actor = replace(draft, id=bytes.fromhex(here.get_actor_id()))
         return Host(actor, _MYSELF, here.get_actor_name() or None, here.namespace, here.was_current_actor_reconstructed)
 
     def running(self) -> Running | None:
@@ -380,37 +377,6 @@ def _results(made: Any, num_returns: int) -> list[Any]:
     if num_returns == 0:
         return []
     return [wrapped(ref) for ref in (made if num_returns > 1 else [made])]
-
-
-def _hosted(cls: type, draft: ActorId) -> type:
-    """Return a class whose instances tell their process, before they are made, what handles of them are made of."""
-
-    @functools.wraps(cls.__init__)  # type: ignore[misc]  # it is that of the user's class
-    def construct(self: Any, *args: Any, **kwargs: Any) -> None:
-        RayEngine.draft = draft
-        cls.__init__(self, *args, **kwargs)  # type: ignore[misc]
-
-    # Ray writes into the signature of the innermost function that it finds.
-    construct.__signature__ = inspect.signature(construct)  # type: ignore[attr-defined]
-    del construct.__wrapped__  # type: ignore[attr-defined]
-    members = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-    members |= {name: _yielding(member) for name, member in inspect.getmembers(cls, inspect.isgeneratorfunction)}
-    return types.new_class(cls.__name__, (cls,), {}, lambda body: body.update(members, __init__=construct))
-
-
-def _yielding(function: Callable) -> Callable:
-    """Return a generator function that yields what another returns an iterator of."""
-
-    @functools.wraps(function)
-    def values(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        made = function(*args, **kwargs)
-        # Ray 2.60 sends something into generators, which `yield from` would pass on to what cannot take it.
-        for value in drive(made) if isinstance(made, AsyncIterator) else made:
-            yield value
-            if ray.get_runtime_context().is_canceled():  # how calls of actors hear that nobody wants more
-                break
-
-    return values
 
 
 def _taken_apart(ref: ObjectRef) -> tuple[Any, bytes]:

@@ -136,5 +136,5 @@ def _close_streams(queue: SimpleQueue[RayStream]) -> None:
         dropped = queue.get()
         try:
             dropped.close()
-        except (theirs.RayError, RuntimeError):  # the job has ended meanwhile
+        except (theirs.RayError, RuntimeError, ValueError):  # its job has ended meanwhile
             continue

@@ -11,6 +11,7 @@ from ..exceptions import DeadlockError, TaskCancelledError
 from ..failure import describe_here, pack_exception
 from ..private_loop import PrivateLoop, drive
 from ..refs import ObjectRef
+from ..results import check_yields
 
 if TYPE_CHECKING:
     from ..options import MethodOptions, TaskOptions
@@ -145,8 +146,5 @@ class SerialStream:
 
 
 def _iterator(result: Any, loop: PrivateLoop | None) -> Iterator[Any]:
-    if isinstance(result, AsyncIterator):
-        return drive(result, loop)
-    if not isinstance(result, Iterator):
-        raise TypeError(f"num_returns='streaming' is for generators, but it returned a {type(result).__name__}")
-    return result
+    check_yields(result)
+    return drive(result, loop) if isinstance(result, AsyncIterator) else result

@@ -71,6 +71,9 @@ ARRAYS = {
 }
 
 
+_COPIED_BY_RAY = {"dates", "durations", "subclass"}
+
+
 @pytest.mark.parametrize("name", ARRAYS)
 def test_every_kind_of_array_comes_out_as_it_went_in(engine, name):
     array = ARRAYS[name]
@@ -81,7 +84,7 @@ def test_every_kind_of_array_comes_out_as_it_went_in(engine, name):
         np.testing.assert_array_equal(np.asarray(result), np.asarray(array))
     if name == "masked":
         assert (result.mask == array.mask).all()
-    elif name != "objects":
+    elif name != "objects" and (engine != "ray" or name not in _COPIED_BY_RAY):
         assert not result.flags.writeable
 
 
@@ -151,7 +154,10 @@ TENSORS = {
 }
 
 
-@pytest.mark.parametrize("name", TENSORS)
+_NOT_ON_RAY = pytest.mark.engines("native", "serial", reason="Ray cannot take these")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=_NOT_ON_RAY if n == "float8" else ()) for n in TENSORS])
 def test_every_kind_of_tensor_comes_out_as_it_went_in(engine, name):
     tensor = TENSORS[name]()
     for result in (runtime.get(runtime.put(tensor)), runtime.get(echo.remote({"inside": [tensor]}))["inside"][0]):
@@ -194,6 +200,7 @@ def test_tensors_lie_in_the_block_that_was_written_once(engine):
     assert place_of(runtime.get(ref))[:2] == there[:2]
 
 
+@pytest.mark.engines("native", "serial", reason="Ray copies each tensor by itself, as torch pickles it")
 def test_tensors_that_share_memory_do_so_afterwards(engine):
     base = torch.zeros(BIG)
     both = runtime.get(runtime.put({"whole": base, "half": base[: BIG // 2]}))
@@ -202,6 +209,7 @@ def test_tensors_that_share_memory_do_so_afterwards(engine):
     assert both["whole"][BIG // 2 :].eq(0).all()
 
 
+@pytest.mark.engines("native", "serial", reason="Ray copies tensors as torch pickles them")
 def test_a_small_part_of_a_tensor_does_not_bring_the_whole_along(engine):
     row = runtime.get(runtime.put(torch.zeros(1000, 1000)[3]))
     assert row.untyped_storage().nbytes() == 4000
@@ -253,7 +261,7 @@ def test_a_pickle_buffer_comes_out_as_a_buffer(engine):
 def test_bytes_of_any_size(engine, value):
     result = runtime.get(runtime.put(value))
     assert result == value
-    assert type(result) is type(value)
+    assert type(result) is type(value) or (engine == "ray" and type(value) is bytearray)  # of which Ray makes bytes
     assert runtime.get(echo.remote(value)) == value
 
 
@@ -293,6 +301,7 @@ def test_a_worker_that_returns_a_registered_class_registers_it_too(engine, locke
     assert runtime.get(read.remote(Locked(4))) == 4
 
 
+@pytest.mark.engines("native", "serial", reason="Ray has its own words")
 def test_a_class_is_not_registered_any_more(engine):
     register_serializer(Locked, serializer=lambda locked: locked.value, deserializer=Locked)
     deregister_serializer(Locked)

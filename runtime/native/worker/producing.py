@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from ...results import check_yields
 from ..process.client import Client
 from ..process.reactor import Waiter
 from ..protocol import messages as m
@@ -78,9 +79,9 @@ class Producer:
         Raises:
             TypeError: it is not an iterator.
         """
+        check_yields(values)
         if isinstance(values, AsyncIterator):
             return step(lambda: asyncio.run(self.produce_async(caller, message, values)))
-        _checked(values)
         output = self._outputs[message.task] = _Output(caller, message.extras.taken)
         index, end = 0, object()
         try:
@@ -107,8 +108,9 @@ class Producer:
 
     async def produce_async(self, caller: bytes, message: Any, values: Any) -> list[m.Value]:
         """As `produce`, on the event loop of this thread."""
+        check_yields(values)
         if not isinstance(values, AsyncIterator):
-            values = _as_async(_checked(values))
+            values = _as_async(values)
         output = self._outputs[message.task] = _Output(caller, message.extras.taken)
         index = 0
         try:
@@ -151,12 +153,6 @@ class Producer:
             output.stopped = True
             client.objects.discard(packed)
             client.act()
-
-
-def _checked(values: Any) -> Iterator[Any]:
-    if not isinstance(values, Iterator):
-        raise TypeError(f"num_returns='streaming' is for generators, but it returned a {type(values).__name__}")
-    return values
 
 
 async def _as_async(values: Iterator[Any]) -> AsyncIterator[Any]:

@@ -1,0 +1,55 @@
+"""The user's functions and classes as Ray is given them: themselves, but for what yields, and for what actors know."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import ray
+
+from ..engine import ActorId
+from ..private_loop import drive
+from ..results import check_yields
+
+_draft: ActorId | None = None
+
+
+def draft_of_this_actor() -> ActorId | None:
+    """Return what handles of the actor are made of that this process is; None if it is none."""
+    return _draft
+
+
+def hosted(cls: type, draft: ActorId) -> type:
+    """Return a class whose instances tell their process, before they are made, what handles of them are made of."""
+
+    @functools.wraps(cls.__init__)  # type: ignore[misc]  # it is that of the user's class
+    def construct(self: Any, *args: Any, **kwargs: Any) -> None:
+        global _draft
+        _draft = draft
+        cls.__init__(self, *args, **kwargs)  # type: ignore[misc]  # as above
+
+    # Ray writes into the signature of the innermost function that it finds.
+    construct.__signature__ = inspect.signature(construct)  # type: ignore[attr-defined]
+    del construct.__wrapped__
+    members = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    members |= {name: yielding(member) for name, member in inspect.getmembers(cls, inspect.isgeneratorfunction)}
+    return types.new_class(cls.__name__, (cls,), {}, lambda body: body.update(members, __init__=construct))
+
+
+def yielding(function: Callable) -> Callable:
+    """Return a generator function that yields what another returns an iterator of."""
+
+    @functools.wraps(function)
+    def values(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        made = function(*args, **kwargs)
+        check_yields(made)
+        # Ray 2.60 sends something into generators, which `yield from` would pass on to what cannot take it.
+        for value in drive(made) if isinstance(made, AsyncIterator) else made:
+            yield value
+            if ray.get_runtime_context().is_canceled():  # how calls of actors hear that nobody wants more
+                break
+
+    return values
