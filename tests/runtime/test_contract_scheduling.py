@@ -231,6 +231,7 @@ def test_the_table_lists_all_about_a_group(engine):
     assert placement_group_table()[group.id.hex()] == row
 
 
+@pytest.mark.engines("native", "serial", reason="on Ray an actor with restarts left waits for the group to come back")
 def test_removing_a_group_kills_its_actors(engine):
     group = placement_group([{"CPU": 1}], name="doomed")
     worker = Worker.options(num_cpus=1, max_restarts=-1, scheduling_strategy=InGroup(group)).remote()
@@ -241,6 +242,7 @@ def test_removing_a_group_kills_its_actors(engine):
         runtime.get(worker.pid.remote())
 
 
+@pytest.mark.engines("native", "serial", reason="on Ray it waits")
 def test_what_is_sent_to_a_removed_group_fails(engine):
     group = placement_group([{"CPU": 1}], name="past")
     remove_placement_group(group)
@@ -250,6 +252,7 @@ def test_what_is_sent_to_a_removed_group_fails(engine):
         runtime.get(devices.options(scheduling_strategy=InGroup(group)).remote())
 
 
+@pytest.mark.engines("native", "serial", reason="Ray has its own words for a node that is not there")
 def test_node_affinity(engine):
     with pytest.raises(runtime.InfeasibleError, match="there is no node 'elsewhere'"):
         devices.options(scheduling_strategy=runtime.NodeAffinitySchedulingStrategy("elsewhere", soft=False)).remote()
