@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 # What the other suites are about, such as nodes, recovery and reports, is Ray's own affair there.
 CONTRACT_ON_RAY := tests/runtime/test_contract.py tests/runtime/test_contract_actors.py \
-	tests/runtime/test_contract_environments.py tests/runtime/test_contract_objects.py \
+	tests/runtime/test_contract_scheduling.py tests/runtime/test_contract_tasks.py
 	tests/runtime/test_contract_tasks.py
 
 .PHONY: train test slow test-ray check lint format bench clean setup
