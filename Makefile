@@ -3,9 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # What the other suites are about, such as nodes, recovery and reports, is Ray's own affair there.
-CONTRACT_ON_RAY := tests/runtime/test_contract.py tests/runtime/test_contract_actors.py \
-	tests/runtime/test_contract_scheduling.py tests/runtime/test_contract_tasks.py
-	tests/runtime/test_contract_tasks.py
+CONTRACT_ON_RAY := $(addprefix tests/runtime/test_contract,.py _actors.py _environments.py _objects.py \
+	_scheduling.py _tasks.py)
 
 .PHONY: train test slow test-ray check lint format bench clean setup
 
