@@ -62,7 +62,7 @@ class ObjectRef:
     def __hash__(self) -> int:
         return hash(self.id)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "ObjectRef":
+    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef:
         return self  # the object cannot change
 
     def __reduce__(self) -> Any:

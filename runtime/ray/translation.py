@@ -17,6 +17,7 @@ from .. import exceptions
 from ..exceptions import InputError, TaskError
 from ..failure import hints
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
+from ..resources import visible_gpus
 from ..scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 from ..settings import Settings
 
@@ -74,6 +75,7 @@ def init_arguments(settings: Settings) -> dict[str, Any]:
             "it is started, by `ray start`. Leave it out"
         )
     if address == "local":
+        visible_gpus(settings.num_gpus)  # Ray's own check leaves processes behind
         given["include_dashboard"] = False
     if "memory" in given:
         given["_memory"] = given.pop("memory")
