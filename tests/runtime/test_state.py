@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -222,7 +223,7 @@ def test_a_long_wait_is_explained_once(tmp_path, monkeypatch):
         assert [get.result() for get in gets] == [9, 9]
         runtime.shutdown()
         assert shown.getvalue().count("made by square") == 1
-        assert "has waited 0." in shown.getvalue()
+        assert re.search(r"has waited \d+\.\d", shown.getvalue())
 
 
 def test_a_bad_threshold_of_warnings_is_refused(monkeypatch):
