@@ -222,7 +222,7 @@ def test_a_long_wait_is_explained_once(tmp_path, monkeypatch):
         fcntl.flock(lock, fcntl.LOCK_UN)
         assert [get.result() for get in gets] == [9, 9]
         runtime.shutdown()
-        assert shown.getvalue().count("made by square") == 1
+        assert shown.getvalue().count(reason) == 1
         assert re.search(r"has waited \d+\.\d", shown.getvalue())
 
 
