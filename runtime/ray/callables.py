@@ -22,13 +22,17 @@ def draft_of_this_actor() -> ActorId | None:
     return _draft
 
 
+def _remember(draft: ActorId) -> None:
+    global _draft  # what is pickled by value has globals of its own, so it must call this, which is not
+    _draft = draft
+
+
 def hosted(cls: type, draft: ActorId) -> type:
     """Return a class whose instances tell their process, before they are made, what handles of them are made of."""
 
     @functools.wraps(cls.__init__)  # type: ignore[misc]  # it is that of the user's class
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
-        global _draft
-        _draft = draft
+        _remember(draft)
         cls.__init__(self, *args, **kwargs)  # type: ignore[misc]  # as above
 
     # Ray writes into the signature of the innermost function that it finds.
