@@ -325,10 +325,12 @@ class RayEngine:
         task = here.get_task_id() if self._is_worker else None
         if task is None:
             return None
-        name, host = here.get_task_name(), self.host()
-        # A constructor has none; others have the id of the first object that they return, as on the other engines.
-        task_id = None if name.endswith(".__init__") else bytes.fromhex(task) + (1).to_bytes(4, "little")
-        return Running(task_id, name, here.get_task_function_name(), host)
+        name = here.get_task_name()
+        if name.endswith(".__init__"):  # which Ray puts the actor's name before
+            return Running(None, name.rpartition(":")[2], here.get_task_function_name(), self.host())
+        # The id of the first object that it returns, as on the other engines.
+        task_id = bytes.fromhex(task) + (1).to_bytes(4, "little")
+        return Running(task_id, name, here.get_task_function_name(), self.host())
 
     def preload(self, modules: Sequence[str]) -> None:
         """Do nothing: Ray starts its workers by itself."""
