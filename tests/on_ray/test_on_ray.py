@@ -18,15 +18,23 @@ from learning_envs import DiesOnce
 
 from shoal import runtime
 from shoal.algorithms import PPO
+from shoal.envs import register, registered
 from shoal.rl import serve
 
 # For the cluster and all that connect to it; Ray reads them when it is imported.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-pytest.importorskip("ray", reason="run by `make test-ray`")
+ray = pytest.importorskip("ray", reason="run by `make test-ray`")
+internal_kv = pytest.importorskip("ray.experimental.internal_kv")
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SETTINGS = {"preset": "none", "n_envs": 12, "group_size": 3, "n_steps": 32, "batch_size": 64, "n_epochs": 4, "seed": 5}
+
+
+@runtime.remote
+class Named:
+    def registered(self):
+        return registered()
 
 
 def _path():
@@ -116,6 +124,48 @@ def test_a_killed_worker_of_ray_changes_no_weight(cluster, tmp_path):
     )
     assert (tmp_path / "is made at death").exists()
     assert calm == killed
+
+
+def test_the_learner_asks_ray_for_a_gpu(cluster):
+    runtime.init(engine="ray", num_cpus=2, num_gpus=1)
+    try:
+        with PPO("CartPole-v1", **SETTINGS, workers=1) as ppo:
+            ppo.train(12 * 32)
+            assert runtime.available_resources()["GPU"] == 0
+    finally:
+        runtime.shutdown()
+
+
+def test_a_job_leaves_nothing_in_the_control_plane(cluster):
+    runtime.init(engine="ray", address=cluster)
+    register("LeftBehind-v0", DiesOnce)
+    kept = Named.options(name="left behind").remote()
+    assert "LeftBehind-v0" in runtime.get(kept.registered.remote())
+    assert internal_kv._internal_kv_list(b"", namespace=b"shoal")
+    runtime.shutdown()
+    ray.init(address=cluster)
+    left = internal_kv._internal_kv_list(b"", namespace=b"shoal")
+    ray.shutdown()
+    assert left == []
+
+
+def test_actors_of_other_programs_are_not_found(on_ray):
+    class Theirs:
+        def f(self):
+            return 1
+
+    theirs = ray.remote(Theirs).options(name="theirs").remote()
+    assert ray.get(theirs.f.remote()) == 1
+    with pytest.raises(runtime.InputError, match="no living actor has that name"):
+        runtime.get_actor("theirs")
+
+
+def test_other_programs_can_read_what_is_stored(on_ray):
+    @runtime.remote
+    def plain(boxed):
+        return ray.get(ray.put(runtime.get(boxed[0])))
+
+    assert runtime.get(plain.remote([runtime.put({"x": 3})])) == {"x": 3}
 
 
 def test_the_command_line_trains_on_a_cluster(cluster, tmp_path):
