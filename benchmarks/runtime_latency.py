@@ -33,7 +33,7 @@ def measure(module_name: str) -> dict[str, float]:
     if module_name == "ray":
         import ray as runtime
 
-        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+        quiet = {"address": "local", "include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
         started = time.perf_counter()
         runtime.init(num_cpus=2, **quiet)
     else:

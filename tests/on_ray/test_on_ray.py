@@ -9,6 +9,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -21,8 +22,10 @@ from shoal.algorithms import PPO
 from shoal.envs import register, registered
 from shoal.rl import serve
 
-# For the cluster and all that connect to it; Ray reads them when it is imported.
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+# For the cluster and all that connect to it; Ray reads them when it is imported. Its ordinary folder would keep a note of
+# a cluster that is gone, for which later programs would look.
+FOLDER = tempfile.TemporaryDirectory(prefix="ray-")
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": FOLDER.name}
 ray = pytest.importorskip("ray", reason="run by `make test-ray`")
 internal_kv = pytest.importorskip("ray.experimental.internal_kv")
 
