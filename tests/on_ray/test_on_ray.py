@@ -22,8 +22,8 @@ from shoal.algorithms import PPO
 from shoal.envs import register, registered
 from shoal.rl import serve
 
-# For the cluster and all that connect to it; Ray reads them when it is imported. Its ordinary folder would keep a note of
-# a cluster that is gone, for which later programs would look.
+# For the cluster and all that connect to it; Ray reads them when it is imported. Its ordinary folder would keep a note
+# of a cluster that is gone, for which later programs would look.
 FOLDER = tempfile.TemporaryDirectory(prefix="ray-")
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": FOLDER.name}
 ray = pytest.importorskip("ray", reason="run by `make test-ray`")
