@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from ..process import main_thread
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_AGAIN_SECONDS = 0.001
 
 
 class InterruptGuard:
@@ -38,16 +38,10 @@ class InterruptGuard:
         def handle(number: int, frame: FrameType | None) -> Any:
             if not self._busy():
                 return theirs(number, frame)
-            threading.Thread(target=self._send_again, args=(number,), daemon=True).start()
+            main_thread.send_later(number)
             return None
 
         return handle
-
-    @staticmethod
-    def _send_again(number: int) -> None:
-        time.sleep(_AGAIN_SECONDS)
-        # To the main thread itself: another one would not interrupt what the main thread waits in.
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     def remove(self) -> None:
         """Put the handlers back, those that are still ours."""

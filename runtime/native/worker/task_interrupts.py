@@ -9,19 +9,17 @@ the user's cleanup or in ours, is not interrupted again.
 from __future__ import annotations
 
 import signal
-import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from ...exceptions import TaskCancelledError
 from ...refs import short
+from ..process import main_thread
 from ..protocol import messages as m
 
 # A real-time signal: libraries and schedulers have uses of their own for SIGUSR1 and SIGUSR2.
 _SIGNAL = signal.SIGRTMIN + 3
-_AGAIN_SECONDS = 0.001
 
 
 class TaskInterrupts:
@@ -42,7 +40,7 @@ class TaskInterrupts:
         """Interrupt a task that runs or is about to; nothing happens if it has ended; from any thread."""
         self._requests[message.task] = message
         if self._running == message.task:
-            self._send()
+            main_thread.send(_SIGNAL)
 
     def forget(self) -> None:
         """Forget requests that came too late; from the main thread, when it has nothing to run."""
@@ -79,18 +77,9 @@ class TaskInterrupts:
         if self._running is None or self._running not in self._requests:
             return  # it has ended meanwhile
         if self._busy() or _is_in_finaliser(frame):
-            threading.Thread(target=self._send_later, daemon=True).start()
+            main_thread.send_later(_SIGNAL)
         else:
             self._interrupt()
-
-    def _send_later(self) -> None:
-        time.sleep(_AGAIN_SECONDS)
-        self._send()
-
-    @staticmethod
-    def _send() -> None:
-        # To the main thread itself: another one would not interrupt what the main thread waits in.
-        signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
 
 
 def _is_in_finaliser(frame: FrameType | None) -> bool:
