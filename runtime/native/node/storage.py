@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from ..protocol import messages as m
 from ..store.arena import read_block
-from .capacity import AskSpill, AskTrim, CallMe, Capacity, Grant, Refuse
 from .dead_arenas import DeadArenas
 from .loop import Loop
 from .pool import Process
+from .store_budgets import AskSpill, AskTrim, CallMe, Grant, Refuse, StoreBudgets
 
 
 class Storage:
-    """Does what `Capacity` asks for.
+    """Does what `StoreBudgets` asks for.
 
     Args:
         total: bytes of memory that the store may use.
@@ -35,7 +35,7 @@ class Storage:
         lives: Callable[[m.ProcessId], bool],
     ) -> None:
         self._processes, self._tell, self._loop, self._lives = processes, tell, loop, lives
-        self._capacity = Capacity(total)
+        self._budgets = StoreBudgets(total)
         self._dead = DeadArenas(held)
         self._holdings: dict[m.ProcessId, m.Holdings] = {}
         self._trouble = ""
@@ -52,20 +52,20 @@ class Storage:
 
     def joined(self, process: m.ProcessId) -> None:
         """A process has registered."""
-        self._capacity.joined(process)
+        self._budgets.joined(process)
 
     def process_died(self, process: Process) -> None:
         """A process is gone; what it made for the living stays."""
         self._holdings.pop(process.id, None)
         for owner in self._dead.process_died(process.id, process.arenas, self._lives):
             self._tell(owner, m.AskNeeded(process.id))
-        self._capacity.process_died(process.id, self._dead.size(), time.monotonic())
+        self._budgets.process_died(process.id, self._dead.size(), time.monotonic())
         self._do()
 
     def owner_died(self, process: m.ProcessId) -> None:
         """A process of another node is gone: what dead processes have made for it is not needed any more."""
         self._dead.process_died(process, (), self._lives)
-        self._capacity.dead_changed(self._dead.size(), time.monotonic())
+        self._budgets.dead_changed(self._dead.size(), time.monotonic())
         self._do()
 
     def _on_read_block(self, process: m.ProcessId, message: m.ReadBlock) -> None:
@@ -87,42 +87,42 @@ class Storage:
 
     def _on_free(self, process: m.ProcessId, message: m.Free) -> None:
         self._dead.free(message.spans)
-        self._capacity.dead_changed(self._dead.size(), time.monotonic())
+        self._budgets.dead_changed(self._dead.size(), time.monotonic())
         self._do()
 
     def _on_still_needed(self, process: m.ProcessId, message: m.StillNeeded) -> None:
         self._dead.keep_only(message.maker, process, message.spans)
-        self._capacity.dead_changed(self._dead.size(), time.monotonic())
+        self._budgets.dead_changed(self._dead.size(), time.monotonic())
         self._do()
 
     def _on_want_memory(self, process: m.ProcessId, message: m.WantMemory) -> None:
-        self._capacity.wanted(process, message.request, message.size, time.monotonic())
+        self._budgets.wanted(process, message.request, message.size, time.monotonic())
         self._do()
 
     def _on_trimmed(self, process: m.ProcessId, message: m.Trimmed) -> None:
         now = time.monotonic()
         self._holdings[process] = message.holdings
-        self._capacity.returned(process, message.returned, now)
-        self._capacity.trimmed(process, message.movable, message.moving, now)
+        self._budgets.returned(process, message.returned, now)
+        self._budgets.trimmed(process, message.movable, message.moving, now)
         self._do()
 
     def _on_returned(self, process: m.ProcessId, message: m.MemoryReturned) -> None:
-        self._capacity.returned(process, message.size, time.monotonic())
+        self._budgets.returned(process, message.size, time.monotonic())
         self._do()
 
     def _on_spilled(self, process: m.ProcessId, message: m.Spilled) -> None:
         self._trouble = message.trouble
-        self._capacity.spilled(process, message.size, time.monotonic())
+        self._budgets.spilled(process, message.size, time.monotonic())
         self._do()
 
     def _tick(self) -> None:
         # What was viewed when its maker died may be free now.
-        self._capacity.dead_changed(self._dead.size(), time.monotonic())
-        self._capacity.tick(time.monotonic())
+        self._budgets.dead_changed(self._dead.size(), time.monotonic())
+        self._budgets.tick(time.monotonic())
         self._do()
 
     def _do(self) -> None:
-        commands = self._capacity.commands
+        commands = self._budgets.commands
         while commands:
             command = commands.popleft()
             if isinstance(command, Grant):
@@ -141,21 +141,21 @@ class Storage:
 
     def _too_large(self, refusal: Refuse) -> str:
         return (
-            f"an object of {refusal.size:,} bytes is larger than the whole object store ({self._capacity.total:,} "
+            f"an object of {refusal.size:,} bytes is larger than the whole object store ({self._budgets.total:,} "
             "bytes). Make it smaller, or the store larger: init(object_store_memory=…)"
         )
 
     def _full(self, refusal: Refuse) -> str:
         lines = [
-            f"the object store ({self._capacity.total:,} bytes) has no room for {refusal.size:,} bytes: all that could "
+            f"the object store ({self._budgets.total:,} bytes) has no room for {refusal.size:,} bytes: all that could "
             "be freed or moved to disk was, and what is left is in use. Who holds what:"
         ]
         for process_id, holdings in self._holdings.items():
             process = self._processes.get(process_id)
             if process is not None and (holdings.objects or holdings.blocks):
                 lines += _describe(process, holdings)
-        if self._capacity.of_dead:
-            lines.append(f"  processes that have ended: made {self._capacity.of_dead:,} bytes that others still hold")
+        if self._budgets.of_dead:
+            lines.append(f"  processes that have ended: made {self._budgets.of_dead:,} bytes that others still hold")
         if self._trouble:
             lines.append(f"Moving objects to disk failed: {self._trouble}")
         lines.append(

@@ -86,7 +86,7 @@ class _Request:
 
 
 @dataclass
-class Capacity:
+class StoreBudgets:
     """All budgets of a node.
 
     Attributes:
