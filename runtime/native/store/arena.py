@@ -12,8 +12,8 @@ always seen in time; no atomic operation is needed. Blocks of an object that was
 may just be coming: there, the maker marks the block before it reads the board, the reader writes the board before it
 reads the mark, and each passes through a lock in between, which orders the two for the processor: one sees the other.
 
-An arena touches no more memory than its budget, which the node grants in steps (`store_budgets.py`), so that putting into
-memory that was used before asks nobody. What is free is given back to the kernel when the node wants it (`trim`).
+An arena touches no more memory than its budget, which the node grants in steps (`store_budgets.py`), so that putting
+into memory that was used before asks nobody. What is free is given back to the kernel when the node wants it (`trim`).
 """
 
 from __future__ import annotations
