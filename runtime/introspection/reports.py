@@ -174,6 +174,10 @@ class GroupReport(_Row):
     reason: str
 
 
+# The Unix time at which the monotonic clock began; taken once, so that a moment has the same time in each report.
+_EPOCH = time.time() - time.monotonic()
+
+
 class NodeReport(msgspec.Struct, array_like=True):
     """A node, with what its processes say.
 
@@ -202,8 +206,8 @@ class NodeReport(msgspec.Struct, array_like=True):
     processes: list[ProcessReport] = []
     silent: list[bytes] = []
     now: float = msgspec.field(default_factory=time.monotonic)
-    wall: float = msgspec.field(default_factory=time.time)
+    epoch: float = msgspec.field(default_factory=lambda: _EPOCH)
 
     def wall_time(self, monotonic: float) -> float:
         """Return the Unix time of a moment of this node's monotonic clock."""
-        return self.wall - self.now + monotonic
+        return self.epoch + monotonic
