@@ -92,12 +92,15 @@ def _is_running(is_fine: bool) -> bool:
 
 
 def shutdown() -> None:
-    """End the runtime: all tasks, actors, objects and processes. Does nothing if it isn't running."""
+    """End the runtime: all tasks, actors, objects and processes. Does nothing in a worker, and if it isn't running."""
     engine = running_engine()
-    if engine is not None:
-        try:
-            engine.shutdown()
-        finally:
+    if engine is None:
+        return
+    ended = True
+    try:
+        ended = engine.shutdown()
+    finally:
+        if ended:
             context.set_engine(None)
 
 

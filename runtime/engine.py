@@ -267,8 +267,8 @@ class Engine(Protocol):
     def note(self, event: Event) -> None:
         """Remember something that has happened in this process."""
 
-    def shutdown(self) -> None:
-        """End everything that the engine started."""
+    def shutdown(self) -> bool:
+        """End everything that the engine started; return whether it is ended: in a worker it goes on."""
 
     def abandon(self) -> None:
         """Forget everything without touching it: this process is a forked child and owns none of it."""

@@ -246,10 +246,10 @@ class NativeEngine:
         """Ask the node how everything is."""
         return self._reporting.ask(sections, limit)
 
-    def shutdown(self) -> None:
+    def shutdown(self) -> bool:
         """End the node and with it everything else; in a worker: nothing, it is not the worker's to end."""
         if self._node is None:
-            return
+            return False
         with self.client.lock:
             if self.client.broken is None:
                 self.client.node.send(m.Shutdown())
@@ -259,6 +259,7 @@ class NativeEngine:
         self._node.close()
         self._printer.flush()
         self._guard.remove()
+        return True
 
     def abandon(self) -> None:
         """Forget the node, which belongs to the parent of this forked child."""

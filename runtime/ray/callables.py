@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -40,6 +41,7 @@ def hosted(cls: type, draft: ActorId) -> type:
     del construct.__wrapped__
     members = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
     members |= {name: yielding(member) for name, member in inspect.getmembers(cls, inspect.isgeneratorfunction)}
+    members |= {name: _leaving(member) for name, member in inspect.getmembers(cls, inspect.iscoroutinefunction)}
     return types.new_class(cls.__name__, (cls,), {}, lambda body: body.update(members, __init__=construct))
 
 
@@ -53,7 +55,39 @@ def yielding(function: Callable) -> Callable:
         # Ray 2.60 sends something into generators, which `yield from` would pass on to what cannot take it.
         for value in drive(made) if isinstance(made, AsyncIterator) else made:
             yield value
-            if ray.get_runtime_context().is_canceled():  # how calls of actors hear that nobody wants more
+            if _is_cancelled():
                 break
 
     return values
+
+
+def _is_cancelled() -> bool:
+    """Return whether nobody wants the values of this call of an actor any more."""
+    try:
+        return ray.get_runtime_context().is_canceled()
+    except RuntimeError:  # Ray does not say on an event loop
+        return False
+
+
+def _leaving(method: Callable) -> Callable:
+    """Return an async method in which SystemExit ends the actor: Ray's event loop would die of it, and calls wait."""
+
+    @functools.wraps(method)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await method(*args, **kwargs)
+        except SystemExit as request:
+            if type(request) is SystemExit and request.code:
+                os._exit(request.code if isinstance(request.code, int) else 1)
+            ray.actor.exit_actor()
+
+    return call
+
+
+def as_function(target: Callable) -> Callable:
+    """Return a function that calls something else that can be called, since Ray takes nothing else for tasks."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return target(*args, **kwargs)
+
+    return target if inspect.isfunction(target) else call

@@ -6,11 +6,12 @@ key-value store of Ray's control plane.
 
 from __future__ import annotations
 
+import atexit
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import sleep
 from typing import Any, NoReturn
 
@@ -19,14 +20,14 @@ import numpy as np
 import ray
 from ray import exceptions as theirs
 from ray.experimental import internal_kv as store
-from ray.util import get_current_placement_group, list_named_actors, placement_group
+from ray.util import list_named_actors, placement_group
 from ray.util.placement_group import placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy as TheirStrategy
 
 from .. import serialization
 from ..capacity import Capacity
 from ..context import current_engine
-from ..engine import ActorId, Arguments, Function, Holding, Host, Whereabouts
+from ..engine import ActorId, Arguments, Function
 from ..exceptions import InputError, PendingCallsLimitExceeded
 from ..introspection.metric_table import MetricTable
 from ..introspection.reports import Event
@@ -35,28 +36,18 @@ from ..placement import place
 from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef, short
 from ..resources import Demand, check_feasible, in_units, infeasible
-from ..results import name_taken
+from ..results import name_taken, object_gone
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, SchedulingStrategy, missing_in_bundle
 from ..settings import Settings
 from . import translation as their
-from .callables import draft_of_this_actor, hosted, yielding
+from .callables import as_function, hosted, yielding
 from .references import arrival, cancel, has_arrived, held, stream, wrapped
+from .surroundings import MYSELF, Surroundings
 
 _KEYS = b"shoal"
-_MYSELF = b"this actor"
 
 
-@dataclass(frozen=True)
-class Running:
-    """What runs here, for `get_runtime_context`."""
-
-    task_id: bytes | None
-    name: str
-    function_name: str
-    host: Host | None
-
-
-class RayEngine:
+class RayEngine(Surroundings):
     """Ray; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "ray"
@@ -77,13 +68,14 @@ class RayEngine:
         # Another one may have an autoscaler, so that what cannot run now may run later.
         self._is_fixed = settings.infeasible == "raise" and self._started and arguments["address"] == "local"
         self._job = ray.get_runtime_context().get_job_id()
-        self._is_worker = ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+        super().__init__()
         self._functions: dict[Any, Any] = {}
         self._kept: list[Any] = []
         self.metrics = MetricTable()
         self.empty = np.empty
         ray.util.register_serializer(ObjectRef, serializer=_taken_apart, deserializer=_put_together)
         serialization.listen(_serialize_as)
+        atexit.register(self.shutdown)  # before Ray's own, which comes before ours: it was imported later
 
     # Tasks and actors -------------------------------------------------------------------------------------------
 
@@ -94,7 +86,7 @@ class RayEngine:
         key = function.id, options.max_calls, streams
         if key not in self._functions:
             make = ray.remote(max_calls=options.max_calls) if options.max_calls else ray.remote
-            self._functions[key] = make(yielding(function.target) if streams else function.target)
+            self._functions[key] = make(yielding(function.target) if streams else as_function(function.target))
         task = self._functions[key].options(**their.option_arguments(options, function.name))
         return _results(_call(task.remote, arguments), options.num_returns)
 
@@ -181,7 +173,8 @@ class RayEngine:
             else:
                 values = ray.get([held(ref) for ref in refs], timeout=timeout)
         except Exception as error:  # whatever the task raised
-            failure = their.translated(error)
+            outlived = isinstance(error, ValueError) and "owner is unknown" in str(error)
+            failure = object_gone(refs[0].id) if outlived else their.translated(error)
         if failure is not None:
             raise failure  # out here: what Ray raised is no context of it
         return deepcopy(values) if copy else values
@@ -233,7 +226,7 @@ class RayEngine:
 
     def borrow(self, kept: bytes) -> ObjectRef:
         """Return what was kept, or a reference to this actor."""
-        if kept == _MYSELF:
+        if kept == MYSELF:
             handle = ray.get_runtime_context().current_actor
             return wrapped(handle, handle._actor_id.binary())
         return wrapped(*ray.cloudpickle.loads(kept))
@@ -266,14 +259,6 @@ class RayEngine:
         total, free = their.asked_for(ray.cluster_resources()), their.asked_for(ray.available_resources())
         return total, dict.fromkeys(total, 0.0) | free
 
-    def holding(self) -> Holding:
-        """Return what the running task or this actor holds."""
-        if not self._is_worker:
-            return Holding({}, [], None)
-        resources = ray.get_runtime_context().get_assigned_resources()
-        group = their.our_group(get_current_placement_group())
-        return Holding(resources, [str(gpu) for gpu in ray.get_gpu_ids()], group)
-
     def create_group(
         self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool
     ) -> PlacementGroup:
@@ -302,35 +287,7 @@ class RayEngine:
         """Return a row for each placement group."""
         return [their.group_row(row) for row in placement_group_table().values()]
 
-    # What this process is ---------------------------------------------------------------------------------------
-
-    @property
-    def whereabouts(self) -> Whereabouts:
-        """What this process is part of."""
-        here = ray.get_runtime_context()
-        return Whereabouts(here.get_job_id(), here.namespace, here.get_node_id(), here.get_worker_id())
-
-    def host(self) -> Host | None:
-        """Return the actor that this process is."""
-        draft = draft_of_this_actor()
-        if draft is None:
-            return None
-        here = ray.get_runtime_context()
-        actor = replace(draft, id=bytes.fromhex(here.get_actor_id()))
-        return Host(actor, _MYSELF, here.get_actor_name() or None, here.namespace, here.was_current_actor_reconstructed)
-
-    def running(self) -> Running | None:
-        """Return the task or call that runs in this thread or asyncio task."""
-        here = ray.get_runtime_context()
-        task = here.get_task_id() if self._is_worker else None
-        if task is None:
-            return None
-        name = here.get_task_name()
-        if name.endswith(".__init__"):  # which Ray puts the actor's name before
-            return Running(None, name.rpartition(":")[2], here.get_task_function_name(), self.host())
-        # The id of the first object that it returns, as on the other engines.
-        task_id = bytes.fromhex(task) + (1).to_bytes(4, "little")
-        return Running(task_id, name, here.get_task_function_name(), self.host())
+    # What Ray does in its own way -------------------------------------------------------------------------------
 
     def preload(self, modules: Sequence[str]) -> None:
         """Do nothing: Ray starts its workers by itself."""
@@ -345,13 +302,17 @@ class RayEngine:
             "nodes …), `ray memory`, `ray timeline`, ray.nodes() and ray.util.metrics"
         )
 
-    def shutdown(self) -> None:
-        """Leave Ray, if it was entered here."""
+    def shutdown(self) -> bool:
+        """Leave Ray, if it was entered here; a worker stays."""
+        if self._is_worker:
+            return False
         serialization.listeners.discard(_serialize_as)
-        if not self._is_worker:
+        atexit.unregister(self.shutdown)
+        if ray.is_initialized():
             store._internal_kv_del(f"{self._job}/".encode(), del_by_prefix=True, namespace=_KEYS)
         if self._started:
             ray.shutdown()
+        return True
 
     def abandon(self) -> None:
         """Forget Ray, which belongs to the parent of this forked child."""

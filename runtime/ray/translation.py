@@ -52,7 +52,7 @@ _DEATHS = {
     "out of scope": "its last handle is gone",
     "placement group": "its placement group was removed",
 }
-_TASKS = re.compile(r"ray::([^\s(]+)\(\) \(pid=(\d+), ip=([^,)]+)")
+_TASKS = re.compile(r"ray::(.+?)\(\) \(pid=(\d+), ip=([^,)]+)")
 _COLOURS = re.compile(r"\x1b\[\d+m")
 
 
@@ -177,7 +177,7 @@ def translated(error: BaseException) -> BaseException:
 
 def _of_task(error: theirs.RayTaskError) -> BaseException:
     text = _COLOURS.sub("", str(error))
-    task, pid, node = _TASKS.findall(text)[-1]  # the last one is where it began
+    task, pid, node = [("a task", "?", "?"), *_TASKS.findall(text)][-1]  # the last one is where it began
     where = f"node {node}, pid {pid}"
     report = TaskError(task, text, where)
     if isinstance(error.cause, theirs.RayError):  # it could not be pickled

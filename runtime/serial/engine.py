@@ -115,10 +115,11 @@ class SerialEngine(SerialActors):
             metrics=self.metrics.report(),
         )
 
-    def shutdown(self) -> None:
+    def shutdown(self) -> bool:
         """Drop all objects and actors."""
         self._end_actors()
         self._values.clear()
+        return True
 
     def abandon(self) -> None:
         """Do nothing: a forked child's copy is its own."""

@@ -16,8 +16,12 @@ from ..introspection.reports import EVENTS_KEPT, Event
 from ..introspection.story_events import FREED, PUT, call_site
 from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef
+from ..results import object_gone
 from ..unsealed import Unsealed
 from .records import Value, size_of
+
+# Of the whole process, so that a reference that outlives its runtime is none to an object of the next one.
+_IDS = itertools.count(1)
 
 
 class SerialObjects:
@@ -31,7 +35,6 @@ class SerialObjects:
         self._unsealed = Unsealed()
         self.empty = self._unsealed.empty
         self._dropped: deque[bytes] = deque()
-        self._ids = itertools.count(1)
         self._kept: set[ObjectRef] = set()
 
     def adopt(self, object_id: bytes) -> ObjectRef:
@@ -49,7 +52,7 @@ class SerialObjects:
         return ref.id
 
     def _new_id(self) -> bytes:
-        return next(self._ids).to_bytes(16, "big")
+        return next(_IDS).to_bytes(16, "big")
 
     def _store(self, value: Value, object_id: bytes | None = None) -> ObjectRef:
         self._collect()
@@ -101,6 +104,9 @@ class SerialObjects:
     def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
         """Return the values; here they are always there."""
         self._collect()
+        for ref in refs:
+            if ref.id not in self._values:
+                raise object_gone(ref.id)
         return [self._load(self._values[ref.id], copy) for ref in refs]
 
     def wait(

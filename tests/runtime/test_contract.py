@@ -1,5 +1,8 @@
 """The contract of the runtime: every documented behaviour of its public API, on every engine."""
 
+import functools
+import operator
+
 import numpy as np
 import pytest
 from conftest import WORKERS_NEED, wait_until
@@ -91,6 +94,21 @@ def test_wrong_number_of_returns_is_an_error_that_names_both(engine):
 
     with pytest.raises(ValueError, match=r"num_returns=2, but returned 1 values"):
         runtime.get(one.remote()[0])
+
+
+@pytest.mark.parametrize("target", [functools.partial(int, base=2), operator.itemgetter(0), "101".count, len])
+def test_whatever_can_be_called_can_be_a_task(engine, target):
+    argument = "101"
+    assert runtime.get(runtime.remote(target).remote(argument)) == target(argument)
+
+
+@pytest.mark.parametrize("name", ["step 1", "step(1)", "a: b"])
+def test_a_tasks_name_may_be_any_text(engine, name):
+    with pytest.raises(KeyError) as caught:
+        runtime.get(fail.options(name=name).remote("x"))
+    assert caught.value.__cause__.task == name
+    with pytest.raises(KeyError):
+        fail.options(name=name).remote("x").future().result(timeout=30)
 
 
 def test_arguments_are_copies(engine):
@@ -542,6 +560,26 @@ def test_shutdown_and_start_again(engine):
     runtime.init(engine=engine, preload=WORKERS_NEED)
     assert runtime.get(square.remote(4)) == 16
     runtime.shutdown()
+
+
+def test_a_reference_that_outlives_its_runtime_says_so(engine):
+    old = runtime.put("old")
+    runtime.shutdown()
+    runtime.init(engine=engine, preload=WORKERS_NEED)
+    assert runtime.get(runtime.put("new")) == "new"
+    with pytest.raises(runtime.ObjectLostError, match="a runtime that has been shut down"):
+        runtime.get(old)
+    runtime.shutdown()
+
+
+@pytest.mark.engines("native", "ray", reason="there is one process")
+def test_shutdown_in_a_worker_does_nothing(engine):
+    @runtime.remote
+    def stop():
+        runtime.shutdown()
+        return runtime.is_initialized(), runtime.get(square.remote(3))
+
+    assert runtime.get([stop.remote() for _ in range(4)]) == [(True, 9)] * 4
 
 
 def test_published_values_are_known_everywhere(engine):

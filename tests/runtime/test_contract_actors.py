@@ -179,6 +179,34 @@ def test_async_functions_are_refused_as_tasks(engine):
             pass
 
 
+def test_a_plain_generator_of_an_async_actor(engine):
+    @runtime.remote
+    class Mixed:
+        def count(self, n):
+            yield from range(n)
+
+        async def nothing(self):
+            pass
+
+    mixed = Mixed.remote()
+    assert [runtime.get(ref) for ref in mixed.count.remote(3)] == [0, 1, 2]
+
+
+@pytest.mark.engines("native", "serial", reason="Ray makes instances without arguments")
+def test_an_actors_class_may_have_new_instead_of_init(engine):
+    @runtime.remote
+    class Made:
+        def __new__(cls, value):
+            made = super().__new__(cls)
+            made.value = value
+            return made
+
+        def get(self):
+            return self.value
+
+    assert runtime.get(Made.remote(3).get.remote()) == 3
+
+
 # Threaded actors and concurrency groups -------------------------------------------------------------------------------
 
 
@@ -376,6 +404,17 @@ def test_system_exit_with_another_code_counts_as_a_crash(engine):
     assert runtime.get(counter.increase.remote(), timeout=20) == 11
     with pytest.raises(runtime.ActorDiedError, match="exit code 4"):
         runtime.get(counter.leave.remote(4), timeout=20)
+
+
+def test_system_exit_in_an_async_method_ends_the_actor(concurrent):
+    @runtime.remote
+    class Leaving:
+        async def leave(self, code):
+            sys.exit(code)
+
+    for code in (0, 5):
+        with pytest.raises(runtime.ActorDiedError):
+            runtime.get(Leaving.remote().leave.remote(code), timeout=20)
 
 
 def test_exit_actor_outside_an_actor_is_an_error(engine):

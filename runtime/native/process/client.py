@@ -331,8 +331,7 @@ class Client(Links):
 
         callbacks: list[tuple[Record, Callable[[], None]]] = []
         with self.lock:
-            known = self.objects.records
-            records = [known[ref.id] for ref in refs]
+            records = self.objects.records_of([ref.id for ref in refs])
             for ref, record in zip(refs, records, strict=True):
                 if record.value is None:
                     callback: Callable[[], None] = partial(arrived, record)

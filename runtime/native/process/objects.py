@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from ...results import object_gone
 from ..protocol.messages import ObjectId, ProcessId, Span, Value
 
 
@@ -119,6 +120,13 @@ class ObjectTable:
         record = self.records[object_id] = Record()
         record.local = 1
         return record
+
+    def records_of(self, objects: Iterable[ObjectId]) -> list[Record]:
+        """Return the records of objects; ObjectLostError for a reference that outlived its runtime."""
+        try:
+            return [self.records[object_id] for object_id in objects]
+        except KeyError as error:
+            raise object_gone(error.args[0]) from None
 
     def hold(self, object_id: ObjectId, given: int = 0, by: ProcessId | None = None) -> Record | None:
         """Count one more local reference; `given`: references that came with a message, sent `by` a process.
