@@ -65,6 +65,11 @@ class RayEngine(Surroundings):
                     "--head`, leave the address out for one of its own, or, where Ray asks for a token, set "
                     "RAY_AUTH_MODE=token"
                 ) from error
+        elif settings != Settings(preload=settings.preload, log_to_driver=settings.log_to_driver):
+            raise InputError(
+                "Ray is running in this process already: what `init` is given would have no effect. Leave it out, or "
+                "leave ray.init to the runtime"
+            )
         # Another one may have an autoscaler, so that what cannot run now may run later.
         self._is_fixed = settings.infeasible == "raise" and self._started and arguments["address"] == "local"
         self._job = ray.get_runtime_context().get_job_id()
@@ -128,6 +133,8 @@ class RayEngine(Surroundings):
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         """Have Ray end an actor."""
         ray.kill(held(actor.lifetime), no_restart=no_restart)
+        if no_restart:
+            store._internal_kv_del(_key(actor.id, "detached"), namespace=_KEYS)
 
     def exit_actor(self) -> NoReturn:
         """Have Ray end this actor."""

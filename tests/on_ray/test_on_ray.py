@@ -1,11 +1,14 @@
 """Whole programs on a real Ray of this machine: training, killed workers, examples, commands, the page on scaling."""
 
+import atexit
+import importlib.util
 import json
 import os
 import re
 import runpy
 import secrets
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,12 +25,16 @@ from shoal.algorithms import PPO
 from shoal.envs import register, registered
 from shoal.rl import serve
 
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("run by `make test-ray`", allow_module_level=True)
+
 # For the cluster and all that connect to it; Ray reads them when it is imported. Its ordinary folder would keep a note
 # of a cluster that is gone, for which later programs would look.
-FOLDER = tempfile.TemporaryDirectory(prefix="ray-")
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": FOLDER.name}
-ray = pytest.importorskip("ray", reason="run by `make test-ray`")
-internal_kv = pytest.importorskip("ray.experimental.internal_kv")
+FOLDER = tempfile.mkdtemp(prefix="ray-")
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": FOLDER}
+ray = importlib.import_module("ray")
+internal_kv = importlib.import_module("ray.experimental.internal_kv")
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

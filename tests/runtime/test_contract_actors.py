@@ -630,6 +630,7 @@ def test_a_detached_actor_outlives_its_creator_and_comes_back(concurrent):
     runtime.kill(orphan, no_restart=False)
     wait_until(lambda: runtime.get(orphan.increase.options(max_task_retries=-1).remote(0), timeout=20) == 9)
     runtime.kill(orphan)
+    wait_until(lambda: "orphan" not in list_named_actors())
     with pytest.raises(runtime.ActorDiedError, match=r"killed by kill\(\)"):
         runtime.get(orphan.increase.remote(), timeout=20)
 

@@ -67,7 +67,7 @@ def waiting(tmp_path):
 
 
 def test_every_one_of_a_thousand_waiting_tasks_names_its_reason(waiting):
-    wait_until(lambda: "waits for object" in state.get_task(waiting["busy"][0]).reason)
+    wait_until(lambda: "made by locked, which runs in pid" in state.get_task(waiting["busy"][0]).reason)
     wait_until(lambda: state.summarize_actors()[0].state_counts.get("ALIVE") == 2)
     rows = {row.task_id: row for row in state.list_tasks()}
     group = {name: [rows[ref.hex()] for ref in refs] for name, refs in waiting.items()}
