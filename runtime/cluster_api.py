@@ -57,12 +57,12 @@ def preload(*modules: str) -> None:
 
 def cluster_resources() -> dict[str, float]:
     """Return the resources of all nodes together, by name."""
-    return current_engine().resources()[0]
+    return current_engine().cluster_resources()
 
 
 def available_resources() -> dict[str, float]:
     """Return the resources that are not in use now, by name."""
-    return current_engine().resources()[1]
+    return current_engine().available_resources()
 
 
 def nodes() -> list[NodeState]:

@@ -241,8 +241,11 @@ class Engine(Protocol):
     def preload(self, modules: Sequence[str]) -> None:
         """Import modules where new workers are made, before more of them are made."""
 
-    def resources(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return the resources of all nodes together, and those not in use."""
+    def cluster_resources(self) -> dict[str, float]:
+        """Return the resources of all nodes together."""
+
+    def available_resources(self) -> dict[str, float]:
+        """Return those not in use."""
 
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
         """Return what every node and process knows, with at most `limit` rows of each section from each process.

@@ -19,6 +19,18 @@ class ActorExit(SystemExit):
     """Raised by `exit_actor`; ends the actor once it has left the method."""
 
 
+class RunsCalls:
+    """Part of the engines that run the user's code themselves; see `shoal.runtime.engine.Engine` for the methods."""
+
+    def running(self) -> RunningCall | None:
+        """Return the innermost task or call."""
+        return running.get()
+
+    def exit_actor(self) -> NoReturn:
+        """Leave the call; the actor ends then."""
+        raise ActorExit(0)
+
+
 class RuntimeContext:
     """Where this code runs; each question is about the moment at which it is asked.
 

@@ -206,7 +206,7 @@ class NodeReport(msgspec.Struct, array_like=True):
     processes: list[ProcessReport] = []
     silent: list[bytes] = []
     now: float = msgspec.field(default_factory=time.monotonic)
-    epoch: float = msgspec.field(default_factory=lambda: _EPOCH)
+    epoch: float = _EPOCH
 
     def wall_time(self, monotonic: float) -> float:
         """Return the Unix time of a moment of this node's monotonic clock."""

@@ -8,15 +8,15 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..engine import Holding, Host, RunningCall, Whereabouts
+from ..engine import Holding, Host, Whereabouts
 from ..introspection.reports import NodeReport
 from ..refs import ObjectRef
 from ..resources import in_amounts, machine_resources, visible_gpus
-from ..runtime_context import ActorExit, running
+from ..runtime_context import RunsCalls
 from ..settings import Settings
 from ..store_settings import store_settings
 from .driver.interrupts import InterruptGuard
@@ -48,7 +48,7 @@ _PRELOADABLE = ("numpy", "gymnasium", "torch")
 ENVIRONMENT_VARIABLE = "SHOAL_TOKEN"
 
 
-class NativeEngine:
+class NativeEngine(RunsCalls):
     """Processes of this machine; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "native"
@@ -197,14 +197,6 @@ class NativeEngine:
         """Return the actor that lives in this process."""
         return self.hosted
 
-    def running(self) -> RunningCall | None:
-        """Return the task or call that runs here."""
-        return running.get()
-
-    def exit_actor(self) -> NoReturn:
-        """Leave the call; the worker ends then."""
-        raise ActorExit(0)
-
     def holding(self) -> Holding:
         """Return what this worker was given."""
         given = self._groups.assigned
@@ -235,12 +227,16 @@ class NativeEngine:
             self.client.check()
             self.client.node.send(m.Preload(list(modules)))
 
-    def resources(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Ask the node what all nodes have together, and what is free."""
+    def cluster_resources(self) -> dict[str, float]:
+        """Return what all nodes have together."""
         together: Counter[str] = Counter()
         for node in self.client.ask_node(m.AskNodes()).alive:
             together.update(node.resources)
-        return in_amounts(together), in_amounts(self.client.ask_node(m.AskResources()).available)
+        return in_amounts(together)
+
+    def available_resources(self) -> dict[str, float]:
+        """Ask the node what is free."""
+        return in_amounts(self.client.ask_node(m.AskResources()).available)
 
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
         """Ask the node how everything is."""

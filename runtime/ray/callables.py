@@ -40,8 +40,9 @@ def hosted(cls: type, draft: ActorId) -> type:
     construct.__signature__ = inspect.signature(construct)  # type: ignore[attr-defined]
     del construct.__wrapped__
     members = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-    members |= {name: yielding(member) for name, member in inspect.getmembers(cls, inspect.isgeneratorfunction)}
-    members |= {name: _leaving(member) for name, member in inspect.getmembers(cls, inspect.iscoroutinefunction)}
+    # Static and class methods are no functions there: they stay as they are, and take no `self`.
+    members |= {name: yielding(member) for name, member in inspect.getmembers_static(cls, inspect.isgeneratorfunction)}
+    members |= {name: _leaving(member) for name, member in inspect.getmembers_static(cls, inspect.iscoroutinefunction)}
     return types.new_class(cls.__name__, (cls,), {}, lambda body: body.update(members, __init__=construct))
 
 
@@ -86,8 +87,10 @@ def _leaving(method: Callable) -> Callable:
 
 def as_function(target: Callable) -> Callable:
     """Return a function that calls something else that can be called, since Ray takes nothing else for tasks."""
+    if inspect.isfunction(target):
+        return target
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return target(*args, **kwargs)
 
-    return target if inspect.isfunction(target) else call
+    return call

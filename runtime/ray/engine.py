@@ -36,7 +36,7 @@ from ..placement import place
 from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef, short
 from ..resources import Demand, check_feasible, in_units, infeasible
-from ..results import name_taken, object_gone
+from ..results import name_taken
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, SchedulingStrategy, missing_in_bundle
 from ..settings import Settings
 from . import translation as their
@@ -180,8 +180,7 @@ class RayEngine(Surroundings):
             else:
                 values = ray.get([held(ref) for ref in refs], timeout=timeout)
         except Exception as error:  # whatever the task raised
-            outlived = isinstance(error, ValueError) and "owner is unknown" in str(error)
-            failure = object_gone(refs[0].id) if outlived else their.translated(error)
+            failure = their.translated(error, refs[0].id)
         if failure is not None:
             raise failure  # out here: what Ray raised is no context of it
         return deepcopy(values) if copy else values
@@ -209,9 +208,9 @@ class RayEngine(Surroundings):
             if error is None:
                 future.set_result(theirs.result())
             else:
-                future.set_exception(their.translated(error))
+                future.set_exception(their.translated(error, ref.id))
 
-        held(ref).future().add_done_callback(arrived)
+        arrival(ref).add_done_callback(arrived)
         return future
 
     def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
@@ -261,10 +260,13 @@ class RayEngine(Surroundings):
     def _nodes(self) -> list[Demand]:
         return [{"CPU": 0} | in_units(node["Resources"]) for node in ray.nodes()]
 
-    def resources(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return what the cluster has, and what of it is free."""
-        total, free = their.asked_for(ray.cluster_resources()), their.asked_for(ray.available_resources())
-        return total, dict.fromkeys(total, 0.0) | free
+    def cluster_resources(self) -> dict[str, float]:
+        """Return what the cluster has."""
+        return their.asked_for(ray.cluster_resources())
+
+    def available_resources(self) -> dict[str, float]:
+        """Return what is free in the cluster."""
+        return dict.fromkeys(self.cluster_resources(), 0.0) | their.asked_for(ray.available_resources())
 
     def create_group(
         self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool

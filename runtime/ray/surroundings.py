@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import ray
 from ray.util import get_current_placement_group
 
+from ..context import in_rays_worker
 from ..engine import Holding, Host, Whereabouts
 from . import translation as their
 from .callables import draft_of_this_actor
@@ -31,7 +32,7 @@ class Surroundings:
     """Part of the Ray engine; see `shoal.runtime.engine.Engine` for the methods."""
 
     def __init__(self) -> None:
-        self._is_worker = ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+        self._is_worker = in_rays_worker()
 
     @property
     def whereabouts(self) -> Whereabouts:

@@ -18,6 +18,7 @@ from ..exceptions import InputError, TaskError
 from ..failure import hints
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
 from ..resources import visible_gpus
+from ..results import object_gone
 from ..scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 from ..settings import Settings
 
@@ -157,10 +158,11 @@ def asked_for(resources: Mapping[str, float]) -> dict[str, float]:
     return {name: amount for name, amount in resources.items() if not name.startswith(own) and "_group_" not in name}
 
 
-def translated(error: BaseException) -> BaseException:
-    """Return what the other engines would raise where Ray has raised `error`."""
+def translated(error: BaseException, object_id: bytes) -> BaseException:
+    """Return what the other engines would raise where Ray has raised `error` for an object."""
     if not isinstance(error, theirs.RayError):
-        return error
+        outlived = isinstance(error, ValueError) and "owner is unknown" in str(error)
+        return object_gone(object_id) if outlived else error
     if isinstance(error, theirs.RayTaskError) and not isinstance(error, theirs.TaskCancelledError):
         return _of_task(error)
     text = _COLOURS.sub("", str(error))

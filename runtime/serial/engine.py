@@ -10,16 +10,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import NoReturn
 
-from ..engine import Holding, Host, RunningCall, Whereabouts
+from ..engine import Holding, Host, Whereabouts
 from ..exceptions import InputError
 from ..introspection.metric_table import MetricTable
 from ..introspection.reports import NodeReport
 from ..introspection.story_events import RECORD_CALL_SITES
 from ..refs import ObjectRef
 from ..resources import in_amounts, machine_resources, visible_gpus
-from ..runtime_context import ActorExit, running
+from ..runtime_context import RunsCalls
 from ..scheduling import PlacementGroup
 from ..settings import Settings
 from ..store_settings import store_settings
@@ -29,7 +28,7 @@ from .reports import ME, report_serial
 from .resources import NODE_ID, SerialResources
 
 
-class SerialEngine(SerialActors):
+class SerialEngine(SerialActors, RunsCalls):
     """Runs everything eagerly in the calling thread; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "serial"
@@ -48,6 +47,7 @@ class SerialEngine(SerialActors):
         record_call_sites = settings.record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1"
         super().__init__(SerialResources(total, gpus), namespace, settings.runtime_env, record_call_sites)
         self.metrics = MetricTable()
+        self.available_resources = self._resources.available
         self.create_group, self.remove_group = self._resources.create, self._resources.remove
         self.group_table = self._resources.table
         self._published: dict[str, bytes] = {}
@@ -60,14 +60,6 @@ class SerialEngine(SerialActors):
 
     def host(self) -> Host | None:
         """Return None: this process is no actor."""
-
-    def running(self) -> RunningCall | None:
-        """Return the innermost task or call."""
-        return running.get()
-
-    def exit_actor(self) -> NoReturn:
-        """Leave the call."""
-        raise ActorExit(0)
 
     def holding(self) -> Holding:
         """Return what the running task or actor was given."""
@@ -89,9 +81,9 @@ class SerialEngine(SerialActors):
     def preload(self, modules: Sequence[str]) -> None:
         """Do nothing: there is no other process, and this one imports what it uses."""
 
-    def resources(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return what `init` was given or found, and what of it is free."""
-        return in_amounts(self._resources.total), self._resources.available()
+    def cluster_resources(self) -> dict[str, float]:
+        """Return what `init` was given or found."""
+        return in_amounts(self._resources.total)
 
     def group_ready(self, group: PlacementGroup) -> ObjectRef:
         """Return a reference to the group, or to the reason why it is not ready."""

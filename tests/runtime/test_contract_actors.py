@@ -192,6 +192,29 @@ def test_a_plain_generator_of_an_async_actor(engine):
     assert [runtime.get(ref) for ref in mixed.count.remote(3)] == [0, 1, 2]
 
 
+def test_static_and_class_methods_may_yield_and_await(engine):
+    @runtime.remote
+    class Kinds:
+        @staticmethod
+        def count(n):
+            yield 0
+            yield n
+
+        @classmethod
+        def named(cls, n):
+            for _ in range(n):
+                yield cls.__name__
+
+        @staticmethod
+        async def double(x):
+            return 2 * x
+
+    kinds = Kinds.remote()
+    assert [runtime.get(ref) for ref in kinds.count.remote(3)] == [0, 3]
+    assert [runtime.get(ref) for ref in kinds.named.remote(1)] == ["Kinds"]
+    assert runtime.get(kinds.double.remote(4)) == 8
+
+
 @pytest.mark.engines("native", "serial", reason="Ray makes instances without arguments")
 def test_an_actors_class_may_have_new_instead_of_init(engine):
     @runtime.remote
