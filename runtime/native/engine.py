@@ -156,8 +156,8 @@ class NativeEngine(RunsCalls):
 
     def _on_item(self, peer: Connection, message: m.Item) -> None:
         pending = self.client.calls.get(message.task)
-        if pending is not None and pending.extras is not None:
-            pending.extras.stream.on_item(message.index, message.value, peer.peer)
+        if pending is not None and pending.stream is not None:
+            pending.stream.on_item(message.index, message.value, peer.peer)
         else:
             self._give_up([message.value], peer)
 

@@ -473,6 +473,23 @@ def test_a_running_generator_is_cancelled_with_its_values_kept(concurrent):
     assert list(generator) == []
 
 
+def test_a_generator_that_waits_for_room_is_cancelled(concurrent):
+    def endless(*_):
+        while True:
+            yield 1
+
+    actor = runtime.remote(type("Producer", (), {"endless": endless, "ping": lambda self: "pong"}))
+    plain, threaded = actor.remote(), actor.options(max_concurrency=2).remote()
+    for make in (runtime.remote(endless), plain.endless, threaded.endless):
+        generator = make.options(generator_backpressure=1).remote()
+        first = next(generator)
+        runtime.wait([generator])
+        runtime.cancel(generator)
+        assert runtime.get(first) == 1
+        assert is_cancelled(list(generator)[-1])
+    assert runtime.get([plain.ping.remote(), threaded.ping.remote()], timeout=30) == ["pong", "pong"]
+
+
 def test_queued_calls_of_an_actor_are_cancelled_and_running_ones_are_not(concurrent, tmp_path):
     @runtime.remote
     class Worker:

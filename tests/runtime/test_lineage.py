@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.runtime.native.process.lineage import Fail, Forget, Lineage, Resubmit, Settle, Why
+from shoal.runtime.native.process.lineage import Fail, Forget, Interrupt, Lineage, Resubmit, Settle, Why
 
 FIRST, SECOND, THIRD = b"object-1", b"object-2", b"object-3"
 
@@ -20,6 +20,16 @@ class Call:
             return False
         self.retries -= self.retries > 0
         return True
+
+    def lost(self, object_id):
+        return True
+
+
+class Generator(Call):
+    """A run of it is past what is lost."""
+
+    def lost(self, object_id):
+        return False
 
 
 @pytest.fixture
@@ -110,16 +120,51 @@ def test_the_oldest_lineage_is_dropped_first(lineage):
     assert commands(lineage) == [Fail(FIRST, Why.EVICTED), Resubmit(calls[1], ())]
 
 
-class Task(Call):
-    """A task of the model: what it needs, what it returns, and what it holds."""
+def test_a_generator_that_is_past_what_is_lost_is_run_again(lineage):
+    call = Generator(retries=1)
+    lineage.yielded(FIRST, call, SECOND)
+    lineage.yielded(FIRST, call, THIRD)
+    assert lineage.can_make(SECOND)
+    lineage.lost(SECOND)
+    lineage.lost(THIRD)
+    assert commands(lineage) == [Interrupt(call)], "one run makes both"
+    lineage.lost(SECOND)
+    assert commands(lineage) == [Fail(SECOND, Why.NO_RETRIES)]
 
-    def __init__(self, number, arguments, count, retries):
+
+def test_a_generators_values_that_are_dropped_while_it_runs_are_forgotten(lineage):
+    call = Generator()
+    lineage.yielded(FIRST, call, SECOND)
+    lineage.dropped(SECOND)
+    assert (lineage.tasks, lineage.makers, commands(lineage)) == ({}, {}, [])
+    lineage.yielded(FIRST, call, THIRD)
+    lineage.finished(FIRST, call, [THIRD], [], 1)
+    lineage.lost(THIRD)
+    assert commands(lineage) == [Resubmit(call, ())]
+
+
+class Task(Call):
+    """A task of the model: what it needs, what it returns, and what it holds.
+
+    One that streams makes its values one after the other, and a run of it makes those that were lost when it began.
+    """
+
+    def __init__(self, number, arguments, count, retries, streams):
         super().__init__(retries)
+        self.streams = streams
+        self.begun = self.interrupted = False
+        self.missing, self.arrived, self.todo = set(), set(), []
         self.id = number * 10
         self.returns = [number * 10 + index for index in range(count)]
         self.arguments = arguments
         self.held = list(arguments)
         self.runs = 0
+
+    def lost(self, object_id):
+        if not self.streams or object_id in self.missing:
+            return True
+        self.missing.add(object_id)
+        return self.interrupted or not self.begun
 
 
 class World:
@@ -153,10 +198,10 @@ class World:
         self.values[object_id] = None
         self.chances[object_id // 10 * 10] += 1
 
-    def submit(self, which, count):
+    def submit(self, which, count, streams=False):
         held = sorted(self.user)
         arguments = [held[index % len(held)] for index in which] if held else []
-        task = Task(len(self.tasks) + 1, arguments, count, self.retries)
+        task = Task(len(self.tasks) + 1, arguments, count, self.retries, streams)
         self.tasks.append(task)
         for object_id in task.returns:
             self.values[object_id] = None
@@ -179,18 +224,28 @@ class World:
             self.lineage.lost(object_id)
 
     def run(self, which):
-        """Run a task whose arguments are there, if one is queued."""
-        ready = [task for task in self.queue if all(self.values[argument] for argument in task.arguments)]
+        """Run a task whose arguments are there, if one is queued; of one that streams, make one value."""
+        ready = [task for task in self.queue if task.begun or all(self.values[need] for need in task.arguments)]
         if not ready:
             return False
         task = ready[which % len(ready)]
+        if not task.begun:
+            task.runs += 1
+            task.failed = any(self.values[argument] == "failed" for argument in task.arguments)
+        if task.streams and self.go_on(task):
+            return True
         self.queue.remove(task)
-        task.runs += 1
-        failed = any(self.values[argument] == "failed" for argument in task.arguments)
-        for object_id in task.returns:
-            if object_id in self.values and self.values[object_id] is None:
-                self.values[object_id] = "failed" if failed else "there"
-        results = [object_id for object_id in task.returns if self.values.get(object_id) == "there"]
+        task.begun = False
+        unmade = [object_id for object_id in task.returns if object_id in self.values and not self.values[object_id]]
+        kept = set()
+        for object_id in unmade:
+            if task.streams and not task.failed and object_id in task.arrived:
+                kept.add(object_id)  # it was let go of: it can be made again
+            else:
+                self.values[object_id] = "failed" if task.failed else "there"
+        results = [
+            object_id for object_id in task.returns if self.values.get(object_id) == "there" or object_id in kept
+        ]
         if task.retries == 0 or not results:
             self.lineage.not_kept(task.id, results, Why.NO_RETRIES)
             self.let_go(task, task.held)
@@ -199,6 +254,31 @@ class World:
             self.let_go(task, noted, lambda: self.lineage.finished(task.id, task, results, noted, 1))
         for object_id in results:
             self.settle(object_id)
+        return True
+
+    def go_on(self, task):
+        """Make one more value of a stream; False if it is at its end."""
+        if not task.begun:
+            task.begun, task.interrupted = True, False
+            new = [object_id for object_id in task.returns if object_id not in task.arrived]
+            task.todo = [] if task.failed else sorted(task.missing) + new
+            return True
+        if task.interrupted:
+            task.begun = False
+            return True
+        if not task.todo:
+            return False
+        object_id = task.todo.pop(0)
+        task.missing.discard(object_id)
+        if self.values.get(object_id, "dropped") is None:
+            self.values[object_id] = "there"
+            if object_id not in task.arrived:
+                if task.retries == 0:
+                    self.lineage.not_kept(object_id, [object_id], Why.NO_RETRIES)
+                else:
+                    self.lineage.yielded(task.id, task, object_id)
+            self.settle(object_id)
+        task.arrived.add(object_id)
         return True
 
     def let_go(self, task, arguments, first=lambda: None):
@@ -218,6 +298,10 @@ class World:
                 for argument in task.arguments:
                     if self.values[argument] is None:
                         self.lineage.lost(argument)
+            elif isinstance(command, Interrupt):
+                assert command.call.streams
+                assert command.call.begun
+                command.call.interrupted = True
             elif isinstance(command, Fail):
                 assert self.retries != -1 or command.why is Why.EVICTED
                 self.values[command.object] = "failed"
@@ -250,7 +334,7 @@ class World:
 
 NUMBER = st.integers(0, 1000)
 STEP = st.one_of(
-    st.tuples(st.just("submit"), st.lists(NUMBER, max_size=3), st.integers(1, 3)),
+    st.tuples(st.just("submit"), st.lists(NUMBER, max_size=3), st.integers(1, 3), st.booleans()),
     st.tuples(st.just("drop"), NUMBER),
     st.tuples(st.just("lose"), NUMBER),
     st.tuples(st.just("run"), NUMBER),

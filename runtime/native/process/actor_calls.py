@@ -246,10 +246,14 @@ class ActorCalls:
         """Yield the same, counted by actor, method and state."""
         return call_groups(self.links.values())
 
+    def has_sent(self, pending: Pending) -> bool:
+        """Return whether the actor has the call."""
+        return pending.task in pending.link.inflight
+
     def withdraw(self, pending: Pending) -> bool:
         """Take a call out of its queue; False if it was sent to the actor already."""
         link = pending.link
-        if pending.task in link.inflight:
+        if self.has_sent(pending):
             return False
         (link.interrupted if pending in link.interrupted else link.queue).remove(pending)
         self._pump(link)
@@ -258,7 +262,7 @@ class ActorCalls:
     def tell(self, pending: Pending, message: m._Message) -> None:
         """Send a message to the actor, if it has the call."""
         link = pending.link
-        if link.connection is not None and pending.task in link.inflight:
+        if link.connection is not None and self.has_sent(pending):
             link.connection.send(message)
 
     # Events -----------------------------------------------------------------------------------------------------
@@ -269,13 +273,16 @@ class ActorCalls:
         del link.inflight[message.task]
         if link.log is not None:
             link.log.ran(pending)
-        finish(self._client, pending, message.values, peer.peer, message.seconds)
+        if pending.is_interrupted:
+            self._resubmit(pending)
+        else:
+            finish(self._client, pending, message.values, peer.peer, message.seconds)
 
     def on_try_again(self, pending: Pending, failure: m.Value) -> None:
         """Event: a call has raised an exception after which it is to be made again."""
         link = pending.link
         del link.inflight[pending.task]
-        if pending.use_retry():
+        if pending.is_interrupted or pending.use_retry():
             self._client.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
             link.queue.appendleft(pending)
             self._pump(link)

@@ -17,6 +17,7 @@ from ..protocol.messages import Call, CallExtras, ObjectId, Push, Span, Value
 
 if TYPE_CHECKING:
     from .client import Client
+    from .streams import Stream
 
 _MOST_REMEMBERED = 256
 
@@ -50,7 +51,7 @@ class Extras:
 
     def __init__(self, told: CallExtras | None = None, max_calls: int = 0) -> None:
         self.told = told
-        self.stream: Any = None
+        self.stream: Stream | None = None
         self.max_calls = max_calls
         self.attempt = 1
         self.cancelled = False
@@ -71,7 +72,7 @@ class Extras:
         message.extras = self.told
         if self.stream is not None and self.told is not None:
             message.num_returns = STREAMING
-            self.told.skip, self.told.taken = self.stream.arrived, self.stream.taken
+            self.stream.begin(self.told)
 
     def finish(self, pending: Pending, values: list[Value]) -> list[Value]:
         """The call has ended: return its values, failures with the number of the attempt; end its stream."""
@@ -166,7 +167,23 @@ class Pending:
     @property
     def cancelled(self) -> bool:
         """Whether it is not wanted any more."""
-        return self.extras is not None and self.extras.cancelled
+        extras = self.extras
+        return extras is not None and (extras.cancelled or (extras.stream is not None and extras.stream.is_unwanted))
+
+    @property
+    def stream(self) -> Stream | None:
+        """Where its values go one by one."""
+        return None if self.extras is None else self.extras.stream
+
+    @property
+    def results(self) -> list[ObjectId]:
+        """What it has returned, and what it has yielded that lies outside this process's memory."""
+        return self.returns if self.stream is None else [*self.returns, *self.stream.outside]
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether its run under way was ended so that another one makes values again."""
+        return self.stream is not None and self.stream.interrupted and not self.cancelled
 
     def use_retry(self) -> bool:
         """Return whether it may be sent again after a crash, and count that."""

@@ -230,7 +230,7 @@ class Client(Links):
             peer.send(m.Ready(object_id, value))
 
     def _on_lost(self, connection: Connection, message: m.Lost) -> None:
-        self.recovery.lost(message.object, message.span)
+        self.recovery.lost([message.object], message.span)
         self._on_request(connection, message)
 
     def _on_request(self, connection: Connection, message: m.Request | m.Lost) -> None:
@@ -287,8 +287,7 @@ class Client(Links):
                     return values
             except StaleBlockError as loss:
                 with self.lock:
-                    for ref in refs:
-                        self.recovery.lost(ref.id, loss.span)
+                    self.recovery.lost([ref.id for ref in refs], loss.span)
             if deadline is not None:
                 timeout = max(0.0, deadline - time.monotonic())
 

@@ -5,6 +5,9 @@ as one of them is referenced. Its arguments are kept with it: those that can be 
 a note (`needed`: their value may go, their own task stays), all others as they are. So losing the last of a chain of
 results runs again as much of the chain as is gone, and not more.
 
+A generator is kept from its first such value on. If one is lost while it runs, the run may be past it: then it is
+stopped, and made again.
+
 Methods are events; what they ask the outside to do is appended to `commands`.
 """
 
@@ -26,6 +29,9 @@ class Again(Protocol):
     def use_retry(self) -> bool:
         """Return whether it may be made again, and count that."""
 
+    def lost(self, result: ObjectId) -> bool:
+        """Event: a result is to be made again. Return whether the run under way, if there is one, will do it."""
+
 
 class Why(enum.Enum):
     """Why an object cannot be made again."""
@@ -33,7 +39,7 @@ class Why(enum.Enum):
     PUT = "it was stored by put"
     NO_RETRIES = "no retries are left"
     METHOD = "an actor's method made it"
-    STREAM = "a generator yielded it"
+    CANCELLED = "the generator that yielded it was cancelled"
     EVICTED = "its lineage was dropped"
 
 
@@ -42,6 +48,12 @@ class Resubmit(msgspec.Struct, frozen=True):
 
     call: Again
     arguments: tuple[ObjectId, ...]
+
+
+class Interrupt(msgspec.Struct, frozen=True):
+    """End the run of this call that is under way, and make it again."""
+
+    call: Again
 
 
 class Fail(msgspec.Struct, frozen=True):
@@ -63,7 +75,7 @@ class Settle(msgspec.Struct, frozen=True):
     object: ObjectId
 
 
-Command = Resubmit | Fail | Forget | Settle
+Command = Resubmit | Interrupt | Fail | Forget | Settle
 
 
 class _Task:
@@ -135,6 +147,15 @@ class Lineage:
                 break
             self._forget(oldest, Why.EVICTED)
 
+    def yielded(self, task: ObjectId, call: Again, result: ObjectId) -> None:
+        """Event: a task that goes on has made a result that lies outside, and may be run again."""
+        kept = self.tasks.get(task)
+        if kept is None:
+            kept = self.tasks[task] = _Task(task, call, set(), (), 0)
+            kept.running = True
+        kept.results.add(result)
+        self.makers[result] = kept
+
     def not_kept(self, task: ObjectId, results: Iterable[ObjectId], why: Why) -> None:
         """Event: a task has ended and must not be run again."""
         self._take_out(task)
@@ -146,15 +167,20 @@ class Lineage:
         task = self.makers.get(object_id)
         if task is None:
             self.commands.append(Fail(object_id, self.reasons.get(object_id, Why.PUT)))
-        elif not task.running:
-            if task.call.use_retry():
-                task.running = True
-                arguments, task.arguments = task.arguments, ()
-                self.commands.append(Resubmit(task.call, arguments))
-                self._release(arguments)
-            else:
-                self._forget(task, Why.NO_RETRIES)
-                self.commands.append(Fail(object_id, Why.NO_RETRIES))
+            return
+        comes = task.call.lost(object_id) or Interrupt(task.call) in self.commands
+        if task.running and comes:
+            return
+        if not task.call.use_retry():
+            self._forget(task, Why.NO_RETRIES)
+            self.commands.append(Fail(object_id, Why.NO_RETRIES))
+        elif task.running:
+            self.commands.append(Interrupt(task.call))
+        else:
+            task.running = True
+            arguments, task.arguments = task.arguments, ()
+            self.commands.append(Resubmit(task.call, arguments))
+            self._release(arguments)
 
     def dropped(self, object_id: ObjectId) -> None:
         """Event: nobody holds an object any more."""

@@ -18,9 +18,10 @@ from ...exceptions import ObjectLostError, ObjectReconstructionFailedError
 from ...introspection.story_events import AGAIN, LOST
 from ...refs import ObjectRef, short
 from ..protocol import messages as m
+from ..protocol.wire import node_of
 from .calls import Pending
-from .lineage import Fail, Forget, Lineage, Resubmit, Why
-from .objects import owner_of, spans_of
+from .lineage import Fail, Forget, Interrupt, Lineage, Resubmit, Why
+from .objects import Record, owner_of, spans_of
 
 if TYPE_CHECKING:
     from .client import Client
@@ -30,10 +31,10 @@ _OVERHEAD = 2000
 
 _EXPLANATIONS = {
     Why.PUT: "it was stored by put in process {pid}, so no task can make it again. Return it from a task instead",
-    Why.NO_RETRIES: "the task that made it must not be run again. Raise its max_retries",
+    Why.NO_RETRIES: "what made it must not be run again. Raise max_retries of the task, max_task_retries of the actor",
     Why.METHOD: "a method of an actor made it. Create the actor with max_restarts and max_task_retries; where it comes "
     "back with its state, no method is run twice: return large values from a task",
-    Why.STREAM: "a generator yielded it. Return such values from tasks of their own if they must survive",
+    Why.CANCELLED: "the generator that yielded it was cancelled, and what is cancelled is not run again",
     Why.EVICTED: "what is needed to make it again was dropped. Raise init(max_lineage_bytes=…)",
 }
 
@@ -52,6 +53,9 @@ class _Call:
 
     def use_retry(self) -> bool:
         return self.pending.use_retry()
+
+    def lost(self, result: m.ObjectId) -> bool:
+        return self.pending.stream is None or self.pending.stream.lost(result)
 
 
 class Recovery:
@@ -78,11 +82,10 @@ class Recovery:
 
     def ended(self, pending: Pending) -> None:
         """A call has ended whose results lie outside this process's memory, or did: keep it if it may run again."""
-        results = [object_id for object_id in pending.returns if self._is_outside(object_id)]
-        # A method of an actor that comes back with its state must not run twice.
-        checkpointed = pending.link is not None and pending.link.checkpointed
-        if pending.retries == 0 or not results or checkpointed:
-            self.lineage.not_kept(pending.task, results, Why.METHOD if pending.function is None else Why.NO_RETRIES)
+        results = [object_id for object_id in pending.results if self._may_be_lost(object_id)]
+        why = _why_not_again(pending)
+        if why is not None or not results:
+            self.lineage.not_kept(pending.task, results, why or Why.NO_RETRIES)
             self._release(pending)
             return
         call = _Call(pending)
@@ -93,21 +96,49 @@ class Recovery:
         for object_id in results:
             self._client.objects.settle(object_id)  # it may have been made again for a task that ended meanwhile
 
-    def _is_outside(self, object_id: m.ObjectId) -> bool:
+    def _may_be_lost(self, object_id: m.ObjectId) -> bool:
+        """Return whether a value lies outside, or was let go of since it can be made again."""
         record = self._client.objects.records.get(object_id)
-        return record is not None and record.value is not None and bool(spans_of(record.value))
+        return record is not None and (record.value is None or bool(spans_of(record.value)))
 
-    def lost(self, object_id: m.ObjectId, span: m.Span) -> None:
-        """A block of an object's value cannot be read; who needs the value waits for it after this."""
+    def yielded(self, pending: Pending, object_id: m.ObjectId) -> None:
+        """A generator that goes on has made this value, which lies outside this process's memory."""
+        why = _why_not_again(pending)
+        if why is None:
+            known = self.lineage.tasks.get(pending.task)
+            self.lineage.yielded(pending.task, _Call(pending) if known is None else known.call, object_id)
+        else:
+            self.lineage.not_kept(object_id, [object_id], why)
+
+    def lost(self, object_ids: Iterable[m.ObjectId], span: m.Span) -> None:
+        """A block cannot be read that belongs to one of these objects; who needs its value waits for it after this.
+
+        What else of them is lost is found out, so that all of it is made again at the same time.
+        """
+        for object_id in object_ids:
+            record = self._client.objects.records.get(object_id)
+            if record is not None and record.value is not None:  # else it is about to be made again
+                gone = span if span in spans_of(record.value) else self._unreadable(record.value)
+                if gone is not None:
+                    self._lose(object_id, record, gone)
+        self._client.act()
+
+    def _unreadable(self, value: m.Value) -> m.Span | None:
+        store, nodes = self._client.store, self._client.nodes
+        for span in spans_of(value):
+            if not (store.has(span) if store.is_near(span) else node_of(span.maker) in nodes):
+                return span
+        return None
+
+    def _lose(self, object_id: m.ObjectId, record: Record, span: m.Span) -> None:
         client = self._client
-        record = client.objects.records.get(object_id)
-        if record is None or record.value is None or span not in spans_of(record.value):
-            return  # it has been made again, or is about to be
         if owner_of(object_id) == client.me:
-            client.note((time.monotonic(), LOST, object_id, None))
-            client.objects.take_value(record)
-            self.lineage.lost(object_id)
-            client.act()
+            self._lose_mine(object_id, record)
+            task = self.lineage.makers.get(object_id)
+            for other in [] if task is None else list(task.results):  # one run makes all of them again
+                theirs = client.objects.records.get(other)
+                if theirs is not None and theirs.value is not None and self._unreadable(theirs.value) is not None:
+                    self._lose_mine(other, theirs)
             return
         record.value = record.inner = None
         record.asked = True
@@ -117,10 +148,14 @@ class Recovery:
         elif (reason := client.death_of(owner_of(object_id))) is not None:
             client.fail_orphan(object_id, reason)
 
+    def _lose_mine(self, object_id: m.ObjectId, record: Record) -> None:
+        self._client.note((time.monotonic(), LOST, object_id, None))
+        self._client.objects.take_value(record)
+        self.lineage.lost(object_id)
+
     def lost_argument(self, pending: Pending, span: m.Span) -> bool:
         """A call was not run since it could not read an argument; False if that cannot be made again."""
-        for ref in pending.slots:
-            self.lost(ref.id, span)
+        self.lost([ref.id for ref in pending.slots], span)
         return span not in spans_of(pending.arguments)
 
     def act(self) -> bool:
@@ -135,6 +170,9 @@ class Recovery:
                 if isinstance(command, Resubmit):
                     assert isinstance(command.call, _Call)
                     self._resubmit(command.call, command.arguments)
+                elif isinstance(command, Interrupt):
+                    assert isinstance(command.call, _Call)
+                    self._interrupt(command.call.pending)
                 elif isinstance(command, Forget):
                     assert isinstance(command.call, _Call)
                     command.call.held = []
@@ -165,6 +203,11 @@ class Recovery:
         resubmit = self.resubmit_call if pending.function is None else self.resubmit_task
         resubmit(pending)
 
+    def _interrupt(self, pending: Pending) -> None:
+        assert pending.stream is not None, "other results are all there only when their task has ended"
+        self._client.note((time.monotonic(), AGAIN, pending.task, "a value of it was lost"))
+        pending.stream.interrupt()
+
     def _release(self, pending: Pending) -> None:
         pending.keeps = pending.slots = []
         self._client.objects.discard(pending.arguments)
@@ -177,6 +220,14 @@ class Recovery:
             if record is not None and record.value is not None:
                 values.append(record.value)
         return _OVERHEAD + sum(map(_bytes_in, values)) + sum(span.size for span in spans_of(pending.arguments))
+
+
+def _why_not_again(pending: Pending) -> Why | None:
+    """Return why a call must not be made again for the sake of its results; None if it may."""
+    # A method of an actor that comes back with its state must not run twice.
+    if pending.retries == 0 or (pending.link is not None and pending.link.checkpointed):
+        return Why.METHOD if pending.function is None else Why.NO_RETRIES
+    return Why.CANCELLED if pending.extras is not None and pending.extras.cancelled else None
 
 
 def _bytes_in(value: m.Value) -> int:

@@ -230,7 +230,10 @@ class TaskCalls:
         del lease.inflight[message.task]
         pending.lease, lease.stuck = None, False
         self._note_time(pending, message.seconds)
-        finish(self._client, pending, message.values, peer.peer, message.seconds)
+        if pending.is_interrupted:
+            kind.queue.append(pending)
+        else:
+            finish(self._client, pending, message.values, peer.peer, message.seconds)
         self._has_ended(kind, lease)
 
     def on_try_again(self, pending: Pending, failure: m.Value) -> None:
@@ -238,7 +241,7 @@ class TaskCalls:
         kind, lease = pending.kind, pending.lease
         del lease.inflight[pending.task]
         pending.lease, lease.stuck = None, False
-        if pending.use_retry():
+        if pending.is_interrupted or pending.use_retry():
             self._client.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
             kind.queue.append(pending)
         else:
@@ -336,9 +339,13 @@ class TaskCalls:
 
     # Cancelling -------------------------------------------------------------------------------------------------
 
+    def has_sent(self, pending: Pending) -> bool:
+        """Return whether a worker has the task."""
+        return pending.lease is not None
+
     def withdraw(self, pending: Pending) -> bool:
         """Take a task out of its queue; False if it was sent to a worker already."""
-        if pending.lease is not None:
+        if self.has_sent(pending):
             return False
         if self._awaiting.pop(pending.task, None) is None:
             pending.kind.queue.remove(pending)

@@ -27,7 +27,8 @@ class CallExtras(msgspec.Struct, array_like=True, gc=False):
         name: a name for messages.
         concurrency_group: instead of the method's.
         retry: after which exceptions to answer with TryAgain: a pickled tuple of types, b"" for all; None: after none.
-        skip: of a stream: so many of its first values have arrived in an earlier attempt.
+        skip: of a stream: so many of its first values have arrived in an earlier attempt,
+        missing: but these of them are lost, and to be made again.
         taken: of a stream: so many of its values were taken.
         window: of a stream: how many values may wait to be taken; 0: any number.
     """
@@ -38,6 +39,7 @@ class CallExtras(msgspec.Struct, array_like=True, gc=False):
     skip: int = 0
     taken: int = 0
     window: int = 0
+    missing: list[int] = []
 
 
 class Push(_Message):

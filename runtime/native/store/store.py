@@ -181,7 +181,15 @@ class Store:
         return serialization.loads(stream, map(bytearray, buffers) if copy else buffers)
 
     def _view(self, span: Span) -> memoryview | bytes:
-        return self._views.view(span) if node_of(span.maker) == node_of(self._process) else self.fetch(span)
+        return self._views.view(span) if self.is_near(span) else self.fetch(span)
+
+    def is_near(self, span: Span) -> bool:
+        """Return whether a block lies on this node."""
+        return node_of(span.maker) == node_of(self._process)
+
+    def has(self, span: Span) -> bool:
+        """Return whether a block of this node is what it was."""
+        return self._views.has(span)
 
     def inlined(self, value: Value) -> Value:
         """Return a value that lies in no shared memory."""

@@ -73,9 +73,9 @@ class Views:
         Raises:
             StaleBlockError: the block was given back; its owner knows where the value lies now.
         """
-        known = self._arenas.get((span.maker, span.arena))
-        memory = known or self._open(span)
-        if memory is None or span.offset + HEADER + span.size > len(memory):
+        known = (span.maker, span.arena) in self._arenas
+        memory = self._memory(span)
+        if memory is None:
             raise StaleBlockError(span)
         exporter = self.export(memory, span)
         view: memoryview | bytes
@@ -87,12 +87,21 @@ class Views:
             view = memoryview(exporter).cast("B").toreadonly()
         # Looked at only now: from here on the board, or the copy, keeps the block as it is.
         if not is_there(memory, span.offset, span):
-            if known is None:  # its number may be another arena's by now
+            if not known:  # its number may be another arena's by now
                 self._arenas.pop((span.maker, span.arena), None)
             del view, exporter
             self.drain()
             raise StaleBlockError(span)
         return view
+
+    def has(self, span: Span) -> bool:
+        """Return whether a block is there at this moment: without a view of it, that may change at any time."""
+        memory = self._memory(span)
+        return memory is not None and is_there(memory, span.offset, span)
+
+    def _memory(self, span: Span) -> mmap.mmap | None:
+        memory = self._arenas.get((span.maker, span.arena)) or self._open(span)
+        return None if memory is None or span.offset + HEADER + span.size > len(memory) else memory
 
     def _map_private(self, span: Span, exporter: Any) -> Any:
         """Return a writable buffer over a block that is being viewed: pages are copied as they are written."""

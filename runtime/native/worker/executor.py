@@ -96,6 +96,7 @@ class Executor:
     """Runs items; holds the actor that they are called on.
 
     Attributes:
+        producer: sends what generators yield.
         actor: the instance, once it is constructed; None in a worker that runs tasks.
         class_name: what the actor is; None in a worker that runs tasks.
         interrupts: what cancels tasks that run.
@@ -106,7 +107,7 @@ class Executor:
 
     def __init__(self, engine: NativeEngine) -> None:
         self._engine, self._client = engine, engine.client
-        self._producer = Producer(engine.client, self._pack)
+        self.producer = Producer(engine.client, self._pack)
         self.actor: Any = None
         self.class_name: str | None = None
         self.flush: Callable[[Connection], None] = Connection.flush
@@ -144,7 +145,7 @@ class Executor:
             if inspect.iscoroutine(result):
                 result = await result
             if item.message.num_returns == STREAMING:
-                values = await self._producer.produce_async(item.caller, item.message, result)
+                values = await self.producer.produce_async(item.caller, item.message, result)
             else:
                 values = self._succeed(item, result)
         except StaleBlockError as loss:
@@ -265,7 +266,7 @@ class Executor:
         if count == STREAMING:
             task = item.message.task
             step = _call if item.code is None else partial(self.interrupts.call, task, item.name)
-            return self._producer.produce(item.caller, item.message, result, step)
+            return self.producer.produce(item.caller, item.message, result, step)
         returned = [result] if count == 1 else split_returns(item.name, result, count)
         return [self._pack(value, item.caller) for value in returned]
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from ...exceptions import TaskCancelledError
+from ...refs import short
 from ...results import check_yields
 from ..process.client import Client
 from ..process.reactor import Waiter
@@ -14,14 +16,19 @@ from ..protocol.connection import Connection
 
 
 class _Output:
-    """One stream: how many values were taken, whether more are wanted, and who waits for either."""
+    """One stream: which values are wanted, how many were taken, whether more are wanted, and who waits for either."""
 
-    __slots__ = ("caller", "stopped", "taken", "wake")
+    __slots__ = ("caller", "cancelled", "missing", "skip", "stopped", "taken", "wake", "window")
 
-    def __init__(self, caller: bytes, taken: int) -> None:
-        self.caller, self.taken = caller, taken
-        self.stopped = False
+    def __init__(self, caller: bytes, told: m.CallExtras) -> None:
+        self.caller, self.taken, self.window = caller, told.taken, told.window
+        self.skip, self.missing = told.skip, frozenset(told.missing)
+        self.stopped = self.cancelled = False
         self.wake: Callable[[], object] | None = None
+
+    def has_room(self, made: int) -> bool:
+        """Return whether the next value may be made, after so many, or nobody wants it."""
+        return not self.window or made - self.taken < self.window or self.stopped
 
 
 class Producer:
@@ -49,6 +56,13 @@ class Producer:
     def _on_stop(self, caller: Connection, message: m.StopStream) -> None:
         output = self._outputs.get(message.task)
         if output is not None:
+            self._stop(output)
+
+    def cancel(self, task: m.ObjectId) -> None:
+        """Have a task that makes values raise TaskCancelledError at its next yield, if nothing else ends it earlier."""
+        output = self._outputs.get(task)
+        if output is not None:
+            output.cancelled = True
             self._stop(output)
 
     def _on_death(self, process: bytes, reason: str) -> None:
@@ -82,27 +96,32 @@ class Producer:
         check_yields(values)
         if isinstance(values, AsyncIterator):
             return step(lambda: asyncio.run(self.produce_async(caller, message, values)))
-        output = self._outputs[message.task] = _Output(caller, message.extras.taken)
+        output = self._outputs[message.task] = _Output(caller, message.extras)
         index, end = 0, object()
         try:
             while not output.stopped:
                 value = step(lambda: next(values, end))
                 if value is end:
                     break
-                self._send(output, message, index, value)
+                self._send(output, message.task, index, value)
                 index += 1
-                self._wait_for_room(output, index, message.extras.window)
+                self._wait_for_room(output, index)
             else:
                 step(getattr(values, "close", lambda: None))
         finally:
             del self._outputs[message.task]
-        return [self._pack(None, caller)]
+        return self._end(output, message.task)
 
-    def _wait_for_room(self, output: _Output, made: int, window: int) -> None:
-        while window and made - output.taken >= window and not output.stopped:
+    def _end(self, output: _Output, task: m.ObjectId) -> list[m.Value]:
+        if output.cancelled:
+            raise TaskCancelledError(f"task {short(task)} was cancelled while it yielded values")
+        return [self._pack(None, output.caller)]
+
+    def _wait_for_room(self, output: _Output, made: int) -> None:
+        while not output.has_room(made):
             waiter = Waiter()
             output.wake = waiter.finish
-            if made - output.taken >= window and not output.stopped:
+            if not output.has_room(made):
                 self._client.check()
                 self._client.block(waiter, None)
 
@@ -111,7 +130,7 @@ class Producer:
         check_yields(values)
         if not isinstance(values, AsyncIterator):
             values = _as_async(values)
-        output = self._outputs[message.task] = _Output(caller, message.extras.taken)
+        output = self._outputs[message.task] = _Output(caller, message.extras)
         index = 0
         try:
             while not output.stopped:
@@ -119,36 +138,36 @@ class Producer:
                     value = await anext(values)
                 except StopAsyncIteration:
                     break
-                self._send(output, message, index, value)
+                self._send(output, message.task, index, value)
                 index += 1
-                await self._wait_for_room_async(output, index, message.extras.window)
+                await self._wait_for_room_async(output, index)
             else:
                 close = getattr(values, "aclose", None)
                 if close is not None:
                     await close()
         finally:
             del self._outputs[message.task]
-        return [self._pack(None, caller)]
+        return self._end(output, message.task)
 
-    async def _wait_for_room_async(self, output: _Output, made: int, window: int) -> None:
+    async def _wait_for_room_async(self, output: _Output, made: int) -> None:
         loop = asyncio.get_running_loop()
-        while window and made - output.taken >= window and not output.stopped:
+        while not output.has_room(made):
             room = asyncio.Event()
             output.wake = lambda room=room: loop.call_soon_threadsafe(room.set)
-            if made - output.taken >= window and not output.stopped:
+            if not output.has_room(made):
                 self._client.check()
                 await room.wait()
             output.wake = None
 
-    def _send(self, output: _Output, message: Any, index: int, value: Any) -> None:
-        if index < message.extras.skip:
+    def _send(self, output: _Output, task: m.ObjectId, index: int, value: Any) -> None:
+        if index < output.skip and index not in output.missing:
             return  # it arrived in an earlier attempt
         packed = self._pack(value, output.caller)
         client = self._client
         with client.lock:
             peer = client.peer(output.caller)
             if peer is not None:
-                peer.send(m.Item(message.task, index, packed))
+                peer.send(m.Item(task, index, packed))
                 return
             output.stopped = True
             client.objects.discard(packed)

@@ -97,6 +97,7 @@ class Worker:
     def _on_cancel(self, caller: Connection, message: m.CancelTask) -> None:
         if message.recursive:
             self._engine.cancelling.cancel_children(message.task, message.force)
+        self._executor.producer.cancel(message.task)
         if self._place is not None:
             self._place.cancel(message)
             return
