@@ -183,19 +183,25 @@ def test_an_actor_with_restarts_comes_back_on_a_node_that_joins_later(cluster):
         assert runtime.get(ref, timeout=60) == 1
 
 
-def test_a_result_that_lay_on_a_dead_node_is_made_again(cluster, tmp_path):
+def test_what_lay_on_a_dead_node_is_made_again(cluster, tmp_path):
     @runtime.remote
     def make():
         return np.ones(1_000_000)
 
+    @runtime.remote(max_retries=1)
+    def make_one_by_one():
+        for value in range(3):
+            yield np.full(1_000_000, value)
+
     held = hold_cpu.remote(str(tmp_path / "go"), 1)
     wait_until(lambda: runtime.available_resources()["CPU"] == 1)
-    ref = make.remote()
+    ref, refs = make.remote(), list(make_one_by_one.remote())
     runtime.wait([ref])
     (tmp_path / "go").touch()
     runtime.get(held)
     die(cluster)
     assert runtime.get(ref, timeout=60).sum() == 1_000_000
+    assert [runtime.get(ref, timeout=60)[0] for ref in refs] == [0, 1, 2], "one run makes all of them again"
 
 
 def test_what_was_put_on_a_dead_node_is_lost_and_says_so(cluster):
