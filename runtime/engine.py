@@ -46,7 +46,7 @@ class ActorId:
         lifetime: the reference that keeps it alive; None if it is detached.
         class_name: its class, for messages.
         methods: the methods that can be called, with their options.
-        groups: its concurrency groups.
+        groups: its concurrency groups; None: whoever made the handle does not know them.
         max_task_retries: how many times a call may be made again after a crash of the actor; -1: without limit.
         max_pending_calls: how many calls of one process may be unanswered; -1: without limit.
         checkpointed: whether it comes back with its state.
@@ -56,7 +56,7 @@ class ActorId:
     lifetime: ObjectRef | None
     class_name: str
     methods: Mapping[str, MethodOptions] = field(default_factory=dict)
-    groups: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = ()
     max_task_retries: int = 0
     max_pending_calls: int = -1
     checkpointed: bool = False
@@ -129,6 +129,16 @@ class RunningCall(Protocol):
 
 
 @dataclass(frozen=True)
+class Running:
+    """A `RunningCall` for engines that need to know no more of it."""
+
+    task_id: bytes | None
+    name: str
+    function_name: str
+    host: Host | None = None
+
+
+@dataclass(frozen=True)
 class Holding:
     """What a task or actor was given: resources by name, GPUs, and the placement group that it runs in."""
 
@@ -151,12 +161,18 @@ class ReadyQueue(Protocol):
 
 
 class Engine(Protocol):
-    """One way of running tasks and actors. All engines give the same results and the same errors."""
+    """One way of running tasks and actors. All engines give the same results and the same errors.
+
+    Attributes:
+        name: as `init` is given it.
+        metrics: what `util.metrics` counts in this process.
+        address, token: where and with which secret further nodes may join; "" where they cannot.
+    """
 
     name: str
     metrics: MetricTable
-    address: str
-    token: str
+    address: str = ""
+    token: str = ""
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
         """Run a function as a task; return one reference for each of its return values."""
@@ -185,6 +201,9 @@ class Engine(Protocol):
 
     def future(self, ref: ObjectRef) -> Future:
         """Return a future of the value."""
+
+    async def value(self, ref: ObjectRef) -> Any:
+        """Return the value, or raise as `get` does, without blocking the event loop."""
 
     def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
         """Call `action` once the value is there, in any thread; it must be short and not raise."""
@@ -239,7 +258,8 @@ class Engine(Protocol):
         """Return what was published under `key`."""
 
     def preload(self, modules: Sequence[str]) -> None:
-        """Import modules where new workers are made, before more of them are made."""
+        """Import modules where new workers are made, before more of them are made, if the engine makes them."""
+        return
 
     def cluster_resources(self) -> dict[str, float]:
         """Return the resources of all nodes together."""
@@ -268,7 +288,8 @@ class Engine(Protocol):
         """Return a row for each placement group."""
 
     def note(self, event: Event) -> None:
-        """Remember something that has happened in this process."""
+        """Remember something that has happened in this process, if the engine tells stories."""
+        return
 
     def shutdown(self) -> bool:
         """End everything that the engine started; return whether it is ended: in a worker it goes on."""

@@ -10,6 +10,7 @@ from typing import Any
 from . import context
 from .engine import Engine
 from .exceptions import InputError, nearest
+from .options import given
 from .settings import Settings
 
 # Of an engine only its name is known until it is used: Ray is an extra that takes a second to import, and the daemon
@@ -18,6 +19,25 @@ _ENGINES = {
     "native": ("native.start", "start"),
     "serial": ("serial.engine", "SerialEngine"),
     "ray": ("ray.engine", "RayEngine"),
+}
+
+# What `init` can be told that has no effect on an engine, and what to do instead. (`max_lineage_bytes` is no promise
+# but a limit, `preload` a wish: an engine that knows nothing of them loses nothing.)
+_NO_EFFECT = {
+    "native": {"address": "use engine='ray'"},
+    "serial": {
+        "address": "use engine='ray'",
+        "listen": "use engine='native'",
+        "infeasible": "here nothing waits, and no node is added: use engine='native'",
+        "metrics_port": "use engine='native'; here util.metrics.scrape() returns the same text",
+    },
+    "ray": {
+        "listen": "have nodes join with `ray start --address`",
+        "log_directory": "Ray keeps its logs under its own folder: set RAY_TMPDIR, or `ray start --temp-dir`",
+        "memory_usage_threshold": "set RAY_memory_usage_threshold where Ray is started",
+        "metrics_port": "Ray serves its metrics itself: `ray start --metrics-export-port`",
+        "record_call_sites": "set RAY_record_ref_creation_sites=1 and use `ray memory`",
+    },
 }
 
 
@@ -45,10 +65,9 @@ def start(engine: str | None, settings: Settings) -> Engine:
         raise InputError(f"engine='native' needs Linux, this is {sys.platform}. Use engine='serial'")
     if chosen is None and name == "serial":
         print(f"shoal: the native engine needs Linux, this is {sys.platform}: using engine='serial'", file=sys.stderr)
-    if settings.address is not None and name != "ray":
-        raise InputError(f"address={settings.address!r} is for engine='ray'; this is engine={name!r}")
-    if settings.listen is not None and name != "native":
-        instead = "Have nodes join with `ray start --address`" if name == "ray" else "Use engine='native'"
-        raise InputError(f"listen={settings.listen!r} is for engine='native'; this is engine={name!r}. {instead}")
+    said = given(settings)
+    for setting, instead in _NO_EFFECT[name].items():
+        if setting in said:
+            raise InputError(f"init({setting}={said[setting]!r}) has no effect on engine={name!r}: {instead}")
     started: Engine = _load(name)(settings)
     return started

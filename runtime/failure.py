@@ -3,6 +3,7 @@
 import os
 import pickle
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 from . import serialization
@@ -113,9 +114,13 @@ def unpack_exception(payload: bytes) -> BaseException:
     ) as trouble:  # any code of the user's may run while unpickling; the remote traceback must survive it
         cause.add_note(f"The exception itself could not be rebuilt in this process: {trouble!r}")
         return cause
-    for note in notes:
+    return explained(error, cause, notes)
+
+
+def explained(error: BaseException, cause: TaskError, notes: Iterable[str]) -> BaseException:
+    """Return a user's exception with what is known of the task that raised it."""
+    for note in (*notes, f"Raised in {cause.task} ({cause.where})."):
         error.add_note(note)
-    error.add_note(f"Raised in {task} ({where}).")
     error.__cause__ = cause
     return error
 

@@ -45,6 +45,12 @@ def check_name(name: str, value: str | None) -> None:
         raise InputError(f"{name}={value!r}: want a string that is not empty")
 
 
+def given(options: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that say something else than their defaults."""
+    pairs = [(f, getattr(options, f.name)) for f in fields(options)]
+    return {f.name: value for f, value in pairs if value not in (f.default, {}, None)}
+
+
 class _Checked:
     """Options that are made from keyword arguments; for frozen dataclasses."""
 
@@ -264,9 +270,9 @@ class MethodOptions(_Outcome):
                 "all its values together. Return a list, or handle the exception in the method"
             )
 
-    def check_group(self, method: str, groups: Collection[str]) -> None:
-        """Raise InputError unless the actor has the concurrency group."""
-        if self.concurrency_group is not None and self.concurrency_group not in groups:
+    def check_group(self, method: str, groups: Collection[str] | None) -> None:
+        """Raise InputError unless the actor has the concurrency group; None: which it has is not known."""
+        if groups is not None and self.concurrency_group is not None and self.concurrency_group not in groups:
             known = nearest(self.concurrency_group, groups) or "The actor has none: @remote(concurrency_groups={…})"
             raise InputError(f"{method}: unknown concurrency_group {self.concurrency_group!r}. {known}")
 

@@ -43,15 +43,7 @@ class ObjectRef:
         return current_engine().future(self)
 
     def __await__(self) -> Generator[Any, None, Any]:
-        engine = current_engine()
-        while True:
-            yield from until_ready(self, engine).__await__()
-            try:
-                return engine.get([self], 0)[0]  # unpickled here, in the thread that wants it
-            except GetTimeoutError as error:
-                if error.__cause__ is not None:  # the task's own
-                    raise
-            # Its block was lost: it is being made again.
+        return current_engine().value(self).__await__()
 
     def __repr__(self) -> str:
         return f"ObjectRef({short(self.id)})"
@@ -70,6 +62,18 @@ class ObjectRef:
             f"{self!r} cannot be pickled by hand, since nobody would know that the copy exists. "
             "Pass it to a task or an actor, return it, or put it inside another object"
         )
+
+
+async def value_of(ref: ObjectRef, engine: Engine) -> Any:
+    """Return a reference's value, unpickled in the thread that wants it; nothing blocks the event loop."""
+    while True:
+        await until_ready(ref, engine)
+        try:
+            return engine.get([ref], 0)[0]
+        except GetTimeoutError as error:
+            if error.__cause__ is not None:  # the task's own
+                raise
+        # Its block was lost: it is being made again.
 
 
 async def until_ready(ref: ObjectRef, engine: Engine) -> None:

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from .engine import ActorId
-from .exceptions import ActorDiedError, InputError, ObjectLostError
+from .exceptions import ActorDiedError, InputError, ObjectLostError, PendingCallsLimitExceeded
 from .failure import unpack_exception
+from .private_loop import PrivateLoop, drive
 from .refs import short
 from .runtime_context import ActorExit
 
@@ -29,6 +30,25 @@ def check_yields(result: Any) -> None:
     """Raise TypeError unless this is what a call with num_returns="streaming" can return."""
     if not isinstance(result, Iterator | AsyncIterator):
         raise TypeError(f"num_returns='streaming' is for generators, but it returned a {type(result).__name__}")
+
+
+def values_of(result: Any, loop: PrivateLoop | None = None) -> Iterator[Any]:
+    """Return what a call yields, one value after the other; what yields asynchronously is driven by `loop`.
+
+    Raises:
+        TypeError: it is not what yields.
+    """
+    check_yields(result)
+    return drive(result, loop) if isinstance(result, AsyncIterator) else result
+
+
+def too_many_calls(call: str, limit: int) -> PendingCallsLimitExceeded:
+    """Return the error of a call that was not made."""
+    count = "too many" if limit < 0 else limit  # it is not known here
+    return PendingCallsLimitExceeded(
+        f"{call}: {count} calls of this process to the actor have not been answered, and that is its "
+        "max_pending_calls. Wait for some of them, or raise the limit"
+    )
 
 
 def died(call: str, actor: ActorId, death: str, cause: bytes | None) -> ActorDiedError:

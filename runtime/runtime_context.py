@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from .context import current_engine
-from .engine import Host, RunningCall
+from .engine import Engine, Host, RunningCall
 from .exceptions import ShoalError
+from .refs import ObjectRef, value_of
 from .remote import ActorHandle
 
 #: What runs in this thread or asyncio task; set by whoever begins a call.
@@ -29,6 +30,10 @@ class RunsCalls:
     def exit_actor(self) -> NoReturn:
         """Leave the call; the actor ends then."""
         raise ActorExit(0)
+
+    async def value(self: Engine, ref: ObjectRef) -> Any:
+        """Wait until the value is there, then read it."""
+        return await value_of(ref, self)
 
 
 class RuntimeContext:

@@ -1,11 +1,16 @@
-"""What the runtime's settings, options and placement groups are in Ray, and what Ray's errors are here."""
+"""What the runtime's own things are in Ray: functions, classes, handles, references, streams, options, errors."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import fields
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -14,35 +19,28 @@ from ray.util import scheduling_strategies
 from ray.util.placement_group import PlacementGroup as TheirGroup
 
 from .. import exceptions
+from ..context import current_engine
+from ..engine import ActorId, Arguments
 from ..exceptions import InputError, TaskError
-from ..failure import hints
-from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
+from ..failure import explained, hints
+from ..generators import ObjectRefGenerator
+from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions, given
+from ..refs import ObjectRef
 from ..resources import visible_gpus
-from ..results import object_gone
+from ..results import object_gone, values_of
 from ..scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 from ..settings import Settings
 
-# What `init` knows and Ray is told elsewhere. (`max_lineage_bytes` is no promise but a limit; Ray has its own.)
-_INSTEAD = {
-    "log_directory": "Ray keeps its logs under its own folder: set RAY_TMPDIR, or `ray start --temp-dir`",
-    "memory_usage_threshold": "set RAY_memory_usage_threshold where Ray is started",
-    "record_call_sites": "set RAY_record_ref_creation_sites=1 and use `ray memory`",
-    "metrics_port": "Ray serves its metrics itself: `ray start --metrics-export-port`",
-}
-# What belongs to those who start a cluster.
-_OF_CLUSTER = ("num_cpus", "num_gpus", "memory", "resources", "object_store_memory", "object_spilling_directory")
-# Our names of options that Ray calls otherwise.
-_RENAMED = {"generator_backpressure": "_generator_backpressure_num_objects"}
-# Options that are given otherwise, or that Ray does not know.
+# What belongs to those who start a cluster, and is given only to a Ray of the program's own.
+_OF_CLUSTER = {"num_cpus", "num_gpus", "memory", "resources", "object_store_memory", "object_spilling_directory"}
+# Options that Ray is given otherwise, or that it does not know.
 _ELSEWHERE = {"name", "runtime_env", "max_calls", "concurrency_groups", "checkpoint_every"}
 # Most errors have Ray's names.
 _OTHERWISE = {
     "LocalRayletDiedError": "WorkerCrashedError",
     "OutOfDiskError": "ObjectStoreFullError",
     "TaskPlacementGroupRemoved": "PlacementGroupRemovedError",
-    "ActorPlacementGroupRemoved": "PlacementGroupRemovedError",
     "TaskUnschedulableError": "PlacementGroupRemovedError",
-    "ActorUnschedulableError": "PlacementGroupRemovedError",
 }
 # Why an actor is dead, in the runtime's words, by what Ray's have in them.
 _DEATHS = {
@@ -57,99 +55,290 @@ _TASKS = re.compile(r"ray::(.+?)\(\) \(pid=(\d+), ip=([^,)]+)")
 _COLOURS = re.compile(r"\x1b\[\d+m")
 
 
-def init_arguments(settings: Settings) -> dict[str, Any]:
-    """Return the arguments of `ray.init`.
+# Functions, classes, handles ------------------------------------------------------------------------------------------
 
-    Raises:
-        InputError: a setting that has no counterpart there, or that belongs to whoever started the cluster.
-    """
-    defaults = {field.name: field.default for field in fields(Settings)}
-    for name, instead in _INSTEAD.items():
-        if getattr(settings, name) != defaults[name]:
-            raise InputError(f"init({name}={getattr(settings, name)!r}) has no effect on engine='ray': {instead}")
-    given = {name: getattr(settings, name) for name in _OF_CLUSTER if getattr(settings, name) not in (None, {})}
+
+def function(target: Callable) -> Callable:
+    """Return a function that calls something else that can be called, since Ray takes nothing else for tasks."""
+    if inspect.isfunction(target):
+        return target
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return target(*args, **kwargs)
+
+    return call
+
+
+def generator(target: Callable) -> Callable:
+    """Return a function that yields what another returns an iterator of."""
+
+    @functools.wraps(target)
+    def values(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        # Ray 2.60 sends something into generators, which `yield from` would pass on to what cannot take it.
+        for value in values_of(target(*args, **kwargs)):  # noqa: UP028
+            yield value
+
+    return values
+
+
+def actor_class(cls: Any, methods: Mapping[str, MethodOptions]) -> Any:
+    """Return an actor's class with its methods' options where Ray looks for them, and generators that Ray can run."""
+    for name, options in methods.items():
+        member, said = inspect.getattr_static(cls, name), _by_their_names(options)
+        if said and inspect.isfunction(member):
+            ray.method(**said)(member)
+    # Static and class methods are no functions there: they stay as they are, and take no `self`.
+    members = {name: generator(member) for name, member in inspect.getmembers_static(cls, inspect.isgeneratorfunction)}
+    members |= {name: _leaving(member) for name, member in inspect.getmembers_static(cls, inspect.iscoroutinefunction)}
+    if not members:
+        return cls
+    members |= {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return types.new_class(cls.__name__, (cls,), {}, lambda body: body.update(members))
+
+
+def _leaving(method: Callable) -> Callable:
+    """Return an async method in which SystemExit ends the actor: Ray's event loop would die of it, and calls wait."""
+
+    @functools.wraps(method)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await method(*args, **kwargs)
+        except SystemExit as request:
+            if type(request) is SystemExit and request.code:
+                os._exit(request.code if isinstance(request.code, int) else 1)
+            ray.actor.exit_actor()
+
+    return call
+
+
+def actor(handle: Any) -> ActorId:
+    """Return the actor behind a handle of Ray's, also of one that another program has made; without its lifetime."""
+    names = [name for name in handle._ray_method_signatures if not name.startswith("__") or name == "__call__"]
+    yields, counts = handle._ray_method_is_generator, handle._ray_method_num_returns
+    methods = {
+        name: MethodOptions.of(
+            num_returns=counts.get(name) or ("streaming" if yields.get(name) else 1),
+            generator_backpressure=handle._ray_method_generator_backpressure_num_objects.get(name),
+            max_task_retries=handle._ray_method_max_task_retries.get(name),
+            retry_exceptions=handle._ray_method_retry_exceptions.get(name),
+        )
+        for name in names
+    }
+    cls = handle._ray_actor_creation_function_descriptor.class_name.replace("<locals>.", "")
+    return ActorId(handle._actor_id.binary(), None, cls, methods, groups=None)
+
+
+# References -----------------------------------------------------------------------------------------------------------
+
+
+class _Held:
+    """What Ray counts, kept as long as our reference to it; stands where other engines have a callback."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def __call__(self, object_id: bytes) -> None:
+        """Do nothing: Ray sees the end of what is held."""
+
+
+def held(ref: ObjectRef | None) -> Any:
+    """Return Ray's reference, or handle of an actor, behind ours."""
+    assert ref is not None  # detached actors have a lifetime here, too: Ray knows that it keeps nothing alive
+    return ref._dropped.of  # type: ignore[attr-defined]
+
+
+def wrapped(ref: Any, object_id: bytes | None = None) -> ObjectRef:
+    """Return our reference to something of Ray's."""
+    return ObjectRef(ref.binary() if object_id is None else object_id, _Held(ref))
+
+
+def taken_apart(ref: ObjectRef) -> tuple[Any, bytes]:
+    """Return what a reference travels as."""
+    return held(ref), ref.id
+
+
+def put_together(parts: tuple[Any, bytes]) -> ObjectRef:
+    """Return the reference that has travelled."""
+    current_engine()  # whoever has a reference may send it on, which this process must have been told how to do
+    return wrapped(*parts)
+
+
+def serialize_as(cls: type, functions: tuple[Callable, Callable] | None) -> None:
+    """Have Ray serialise a class with these functions; None: as it would by itself."""
+    if functions is None:
+        ray.util.deregister_serializer(cls)
+    else:
+        ray.util.register_serializer(cls, serializer=functions[0], deserializer=functions[1])
+
+
+def call(remote: Callable[..., Any], arguments: Arguments) -> Any:
+    """Make a call of Ray's with our arguments."""
+    args, kwargs = arguments
+    plain = [held(arg) if type(arg) is ObjectRef else arg for arg in args]
+    return remote(*plain, **{key: held(arg) if type(arg) is ObjectRef else arg for key, arg in kwargs.items()})
+
+
+def results(made: Any, num_returns: int) -> list[Any]:
+    """Return our references, or our generator, for what a call of Ray's has returned."""
+    if num_returns != STREAMING:
+        return [wrapped(ref) for ref in ([made] if num_returns == 1 else made or ())]
+    stream = ObjectRefGenerator(values := _Stream(made))
+    # A queue may be used in any allocation, when the last reference goes; Ray's lock may not.
+    weakref.finalize(stream, _closing().put, values).atexit = False
+    return [stream]
+
+
+def cancel(task: Any, completed: Any, force: bool, recursive: bool) -> None:
+    """Cancel a task of Ray's, unless `completed`, a reference to its end, is there."""
+    # Ray 2.60 aborts this process if a task is cancelled while Ray is still noting that it has ended.
+    if ray.wait([completed], timeout=0, fetch_local=False)[0]:
+        return
+    try:
+        ray.cancel(task, force=force, recursive=recursive)
+    except ValueError as error:
+        raise InputError(f"cancel: {str(error).rstrip('.')}. Use kill(actor) to end an actor") from error
+    except TypeError:  # no task made it: it was put
+        return
+
+
+class _Stream:
+    """The values of one of Ray's generators; its exception is the last of them. See `generators.Stream`."""
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+        self._lock = threading.Lock()
+        self._head: ObjectRef | None = None
+        self._ended = False
+
+    def head(self) -> ObjectRef | None:
+        with self._lock:
+            if self._head is None and not self._ended:
+                self._head = wrapped(self._generator._get_next_ref_n(1)[0])
+            return self._head
+
+    def take(self, head: ObjectRef) -> bool:
+        with self._lock:
+            if head is not self._head:
+                return False
+            self._head = None
+            if self._ended:  # it was the exception
+                return True
+            try:
+                taken = next(self._generator)
+            except StopIteration:
+                self._ended = True
+                return False
+            if taken.binary() == head.id:
+                return True
+            self._head, self._ended = wrapped(taken), True
+            return False
+
+    def completed(self) -> ObjectRef:
+        return wrapped(self._generator.completed())
+
+    def cancel(self, force: bool, recursive: bool) -> None:
+        cancel(self._generator, self._generator.completed(), force, recursive)
+
+    def close(self) -> None:
+        with self._lock:
+            ended, self._ended, self._head = self._ended, True, None
+        if not ended:
+            self.cancel(force=False, recursive=True)
+
+
+@functools.cache
+def _closing() -> SimpleQueue[_Stream]:
+    queue: SimpleQueue[_Stream] = SimpleQueue()
+    threading.Thread(target=_close_streams, args=(queue,), name="shoal-streams", daemon=True).start()
+    return queue
+
+
+def _close_streams(queue: SimpleQueue[_Stream]) -> None:
+    while True:
+        dropped = queue.get()
+        try:
+            dropped.close()
+        except (theirs.RayError, RuntimeError, ValueError):  # its job has ended meanwhile
+            continue
+
+
+# Settings, options, placement -----------------------------------------------------------------------------------------
+
+
+def init_arguments(settings: Settings) -> dict[str, Any]:
+    """Return the arguments of `ray.init`; InputError for what is said to whoever starts a cluster."""
+    said = {name: value for name, value in given(settings).items() if name in _OF_CLUSTER}
     address = settings.address or os.environ.get("SHOAL_ADDRESS") or os.environ.get("RAY_ADDRESS") or "local"
-    if address != "local" and given:
-        name, value = next(iter(given.items()))
+    if address != "local" and said:
+        name, value = next(iter(said.items()))
         raise InputError(
             f"init({name}={value!r}) does not go with address={address!r}: what the cluster has is said where "
             "it is started, by `ray start`. Leave it out"
         )
     if address == "local":
         visible_gpus(settings.num_gpus)  # Ray's own check leaves processes behind
-        given["include_dashboard"] = False
-    if "memory" in given:
-        given["_memory"] = given.pop("memory")
+        said["include_dashboard"] = False
+    if "memory" in said:
+        said["_memory"] = said.pop("memory")
     if settings.runtime_env:
-        given["runtime_env"] = dict(settings.runtime_env)
-    return given | {"address": address, "log_to_driver": settings.log_to_driver, "namespace": settings.namespace}
+        said["runtime_env"] = dict(settings.runtime_env)
+    return said | {"address": address, "log_to_driver": settings.log_to_driver, "namespace": settings.namespace}
 
 
-def option_arguments(options: TaskOptions | ActorOptions | MethodOptions, name: str) -> dict[str, Any]:
+def options(ours: TaskOptions | ActorOptions | MethodOptions, name: str) -> dict[str, Any]:
     """Return the arguments of `.options` of one of Ray's tasks, actors or methods, which are ours but for a few.
 
     Raises:
         InputError: an option that Ray has no counterpart of.
     """
-    given: dict[str, Any] = {}
-    for field in fields(options):
-        value = getattr(options, field.name)
-        # What is left out is Ray's default, too. It has other ones for CPUs, and for functions that yield.
-        if field.name in {"num_cpus", "num_returns"} or value not in (field.default, {}, None):
-            given[_RENAMED.get(field.name, field.name)] = value
-    if given.get("num_returns") == STREAMING:
-        given["num_returns"] = "streaming"
-    if "scheduling_strategy" in given:
-        given["scheduling_strategy"] = _strategy(given["scheduling_strategy"])
-    given = {key: value for key, value in given.items() if key not in _ELSEWHERE}
-    if isinstance(options, ActorOptions):
-        if options.checkpoint_every:
-            raise InputError(
-                f"{name}: __checkpoint__ and __restore__ need engine='native': Ray brings actors back without their "
-                "state. Pass checkpoint_every=0, and save and load the state in the actor yourself"
-            )
-        return given | _environment(options) | ({"name": options.name} if options.name else {})
-    if isinstance(options, TaskOptions):
-        given |= _environment(options)
-    return given | {"name": options.name or name}
-
-
-def _environment(options: TaskOptions | ActorOptions) -> dict[str, Any]:
-    for key in ("working_dir", "py_modules"):
-        if key in (options.runtime_env or {}):
+    # Where nothing is said, Ray means the same, but for these.
+    said = {key: getattr(ours, key) for key in ("num_cpus",) if hasattr(ours, key)} | _by_their_names(ours)
+    if isinstance(ours, TaskOptions | MethodOptions) and "num_returns" not in said:
+        said["num_returns"] = 1
+    if "scheduling_strategy" in said:
+        said["scheduling_strategy"] = strategy(said["scheduling_strategy"])
+    if not isinstance(ours, MethodOptions) and ours.runtime_env:
+        for key in {"working_dir", "py_modules"} & set(ours.runtime_env):
             raise InputError(
                 f"runtime_env: {key!r} of one task or actor is not supported on engine='ray', which copies local "
                 "folders only for a whole job: give it to init(runtime_env=…)"
             )
-    return {"runtime_env": dict(options.runtime_env)} if options.runtime_env else {}
-
-
-def _strategy(strategy: Any) -> Any:
-    if isinstance(strategy, PlacementGroupSchedulingStrategy):
-        return scheduling_strategies.PlacementGroupSchedulingStrategy(
-            their_group(strategy.placement_group),
-            strategy.placement_group_bundle_index,
-            strategy.placement_group_capture_child_tasks,
+        said["runtime_env"] = dict(ours.runtime_env)
+    if not isinstance(ours, ActorOptions):
+        return said | {"name": ours.name or name}
+    if ours.checkpoint_every:
+        raise InputError(
+            f"{name}: __checkpoint__ and __restore__ need engine='native': Ray brings actors back without their "
+            "state. Pass checkpoint_every=0, and save and load the state in the actor yourself"
         )
-    if isinstance(strategy, NodeAffinitySchedulingStrategy):
-        return scheduling_strategies.NodeAffinitySchedulingStrategy(strategy.node_id, strategy.soft)
-    return strategy
+    return said | ({"name": ours.name} if ours.name else {})
 
 
-def their_group(group: PlacementGroup) -> TheirGroup:
+def _by_their_names(ours: TaskOptions | ActorOptions | MethodOptions) -> dict[str, Any]:
+    said = {name: value for name, value in given(ours).items() if name not in _ELSEWHERE}
+    if said.get("num_returns") == STREAMING:
+        said["num_returns"] = "streaming"
+    if "generator_backpressure" in said:
+        said["_generator_backpressure_num_objects"] = said.pop("generator_backpressure")
+    return said
+
+
+def strategy(ours: Any) -> Any:
+    """Return one of our scheduling strategies as Ray's."""
+    if isinstance(ours, PlacementGroupSchedulingStrategy):
+        return scheduling_strategies.PlacementGroupSchedulingStrategy(
+            group(ours.placement_group),
+            ours.placement_group_bundle_index,
+            ours.placement_group_capture_child_tasks,
+        )
+    if isinstance(ours, NodeAffinitySchedulingStrategy):
+        return scheduling_strategies.NodeAffinitySchedulingStrategy(ours.node_id, ours.soft)
+    return ours
+
+
+def group(ours: PlacementGroup) -> TheirGroup:
     """Return Ray's handle of a placement group."""
-    return TheirGroup(ray.PlacementGroupID(group.id), [dict(bundle) for bundle in group.bundle_specs])
-
-
-def our_group(group: TheirGroup | None) -> PlacementGroup | None:
-    """Return our handle of a placement group."""
-    return None if group is None else PlacementGroup(group.id.binary(), tuple(group.bundle_specs))
-
-
-def group_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of our table of placement groups, from one of Ray's."""
-    kept = ("placement_group_id", "name", "strategy", "state", "bundles", "bundles_to_node_id")
-    return {key: row.get(key) for key in kept} | {"creator": "", "reason": ""}
+    return TheirGroup(ray.PlacementGroupID(ours.id), [dict(bundle) for bundle in ours.bundle_specs])
 
 
 def asked_for(resources: Mapping[str, float]) -> dict[str, float]:
@@ -158,41 +347,34 @@ def asked_for(resources: Mapping[str, float]) -> dict[str, float]:
     return {name: amount for name, amount in resources.items() if not name.startswith(own) and "_group_" not in name}
 
 
-def translated(error: BaseException, object_id: bytes) -> BaseException:
-    """Return what the other engines would raise where Ray has raised `error` for an object."""
-    if not isinstance(error, theirs.RayError):
-        outlived = isinstance(error, ValueError) and "owner is unknown" in str(error)
-        return object_gone(object_id) if outlived else error
-    if isinstance(error, theirs.RayTaskError) and not isinstance(error, theirs.TaskCancelledError):
-        return _of_task(error)
-    text = _COLOURS.sub("", str(error))
-    if isinstance(error, theirs.UnserializableException):
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def error(raised: BaseException, object_id: bytes) -> BaseException:
+    """Return what the other engines would raise where Ray has raised something for an object."""
+    if not isinstance(raised, theirs.RayError):
+        outlived = isinstance(raised, ValueError) and "owner is unknown" in str(raised)
+        return object_gone(object_id) if outlived else raised
+    text = _COLOURS.sub("", str(raised))
+    if isinstance(raised, theirs.RayTaskError) and not isinstance(raised, theirs.TaskCancelledError):
+        task, pid, node = [("a task", "?", "?"), *_TASKS.findall(text)][-1]  # the last one is where it began
+        report = TaskError(task, text, f"node {node}, pid {pid}")
+        could_travel = not isinstance(raised.cause, theirs.RayError)
+        return explained(raised.cause, report, hints(raised.cause)) if could_travel else report
+    if isinstance(raised, theirs.UnserializableException):
         return TaskError("a task", text, "on Ray")
-    if isinstance(error, theirs.RayActorError):
-        return _of_actor(error, text)
-    for kind in type(error).__mro__:
+    if isinstance(raised, theirs.RayActorError):
+        return _of_actor(raised, text)
+    for kind in type(raised).__mro__:
         name = _OTHERWISE.get(kind.__name__, kind.__name__)
         if hasattr(exceptions, name):
             return getattr(exceptions, name)(text)
     return exceptions.ShoalError(f"Ray: {text}")
 
 
-def _of_task(error: theirs.RayTaskError) -> BaseException:
-    text = _COLOURS.sub("", str(error))
-    task, pid, node = [("a task", "?", "?"), *_TASKS.findall(text)][-1]  # the last one is where it began
-    where = f"node {node}, pid {pid}"
-    report = TaskError(task, text, where)
-    if isinstance(error.cause, theirs.RayError):  # it could not be pickled
-        return report
-    for note in (*hints(error.cause), f"Raised in {task} ({where})."):
-        error.cause.add_note(note)
-    error.cause.__cause__ = report
-    return error.cause
-
-
-def _of_actor(error: theirs.RayActorError, text: str) -> exceptions.ShoalError:
+def _of_actor(raised: theirs.RayActorError, text: str) -> exceptions.ShoalError:
     why = next((ours for part, ours in _DEATHS.items() if part in text.lower()), "its process has died")
-    if isinstance(error, theirs.ActorUnavailableError):
+    if isinstance(raised, theirs.ActorUnavailableError):
         return exceptions.ActorUnavailableError(f"the actor crashed during the call. Ray: {text}")
     if "placement group" in text.lower():
         return exceptions.PlacementGroupRemovedError(f"the actor is dead: {why}. Ray: {text}")

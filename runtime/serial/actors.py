@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ..checkpoints import is_async
-from ..engine import ActorId, Arguments, Function
+from ..engine import ActorId, Arguments, Function, Running
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
 from ..failure import describe_here, pack_exception
 from ..options import ActorOptions, MethodOptions
@@ -19,7 +19,7 @@ from ..results import died, how_it_left, name_taken
 from ..runtime_env import RuntimeEnv
 from .calls import Attempts
 from .log import SerialLog
-from .records import Actor, SerialCall, Value
+from .records import Actor, Value
 from .resources import SerialResources
 from .tasks import SerialTasks
 
@@ -122,7 +122,7 @@ class SerialActors(SerialTasks):
         return made
 
     @contextlib.contextmanager
-    def _inside(self, record: Actor, call: SerialCall) -> Iterator[None]:
+    def _inside(self, record: Actor, call: Running) -> Iterator[None]:
         """Run one of an actor's methods, or a part of it."""
         if record.death is not None:
             raise died(call.function_name, record.info, record.death, record.cause)
@@ -140,7 +140,7 @@ class SerialActors(SerialTasks):
             if record.death is not None:
                 record.close_loop()
 
-    def _left(self, call: SerialCall, request: SystemExit) -> ShoalError:
+    def _left(self, call: Running, request: SystemExit) -> ShoalError:
         """End the actor that a call has asked to end; a code that is not 0 counts as a crash."""
         if call.host is None:
             return super()._left(call, request)

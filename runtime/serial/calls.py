@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import DeadlockError, TaskCancelledError
 from ..failure import describe_here, pack_exception
-from ..private_loop import PrivateLoop, drive
+from ..private_loop import PrivateLoop
 from ..refs import ObjectRef
-from ..results import check_yields
+from ..results import values_of
 
 if TYPE_CHECKING:
+    from ..engine import Running
     from ..options import MethodOptions, TaskOptions
-    from .records import SerialCall
 
 
 class Attempts:
@@ -27,7 +27,7 @@ class Attempts:
         retries: how many times; -1: without limit.
     """
 
-    def __init__(self, running: SerialCall, options: TaskOptions | MethodOptions, retries: int) -> None:
+    def __init__(self, running: Running, options: TaskOptions | MethodOptions, retries: int) -> None:
         self.running, self.name = running, running.name
         self.num_returns = options.num_returns
         kinds = options.retry_exceptions
@@ -123,7 +123,7 @@ class SerialStream:
         try:
             with self._within():
                 if self._values is None:
-                    self._values = _iterator(self._begin(), self._loop)
+                    self._values = values_of(self._begin(), self._loop)
                     for _ in range(self._made):  # they came in an earlier attempt
                         next(self._values)
                 value = next(self._values)
@@ -143,8 +143,3 @@ class SerialStream:
             else:
                 self._completed = self._keep_failure(error)
                 self._refs.append(self._completed)
-
-
-def _iterator(result: Any, loop: PrivateLoop | None) -> Iterator[Any]:
-    check_yields(result)
-    return drive(result, loop) if isinstance(result, AsyncIterator) else result

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 
 from ..engine import Holding, Host, Whereabouts
-from ..exceptions import InputError
 from ..introspection.metric_table import MetricTable
 from ..introspection.reports import NodeReport
 from ..introspection.story_events import RECORD_CALL_SITES
@@ -35,10 +34,6 @@ class SerialEngine(SerialActors, RunsCalls):
     address = token = ""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.metrics_port is not None:
-            raise InputError("metrics_port needs engine='native'; here util.metrics.scrape() returns the same text")
-        if settings.infeasible == "wait":
-            raise InputError("infeasible='wait' needs engine='native': here nothing waits, and no node is added")
         # Checked only: objects are ordinary memory here.
         store_settings(settings.object_store_memory, settings.object_spilling_directory)
         gpus = visible_gpus(settings.num_gpus)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..engine import ActorId, Function, Host
+from ..engine import ActorId, Function, Host, Running
 from ..options import ActorOptions
 from ..private_loop import PrivateLoop
 from ..refs import ObjectRef
@@ -22,16 +22,6 @@ class Value:
     inner: list[ObjectRef] = field(default_factory=list)
     failure: bytes | BaseException | None = None
     count: int = 0
-
-
-@dataclass(frozen=True)
-class SerialCall:
-    """A task or call as the code inside it sees it; see `runtime_context.RunningCall`."""
-
-    task_id: bytes | None
-    name: str
-    function_name: str
-    host: Host | None = None
 
 
 @dataclass
@@ -55,11 +45,11 @@ class Actor:
     cause: bytes | None = None
     loop: PrivateLoop | None = None
 
-    def call(self, method: str, task_id: bytes | None = None, name: str | None = None) -> SerialCall:
+    def call(self, method: str, task_id: bytes | None = None, name: str | None = None) -> Running:
         """Return a call of this actor as the code inside it is to see it."""
         host = Host(self.info, self.lifetime, self.options.name, self.namespace, self.restarts)
         function_name = f"{self.info.class_name}.{method}"
-        return SerialCall(task_id, name or function_name, function_name, host)
+        return Running(task_id, name or function_name, function_name, host)
 
     def may_restart(self) -> bool:
         """Return whether it may be made again."""

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from .. import serialization
-from ..engine import Arguments, Function
+from ..engine import Arguments, Function, Running
 from ..exceptions import ShoalError, WorkerCrashedError
 from ..generators import ObjectRefGenerator
 from ..introspection.story_events import ENDED
@@ -26,7 +26,7 @@ from ..runtime_env import RuntimeEnv
 from ..scheduling import SchedulingStrategy
 from .calls import Attempts, SerialStream
 from .objects import SerialObjects
-from .records import SerialCall, Value
+from .records import Value
 from .reports import ME
 from .resources import SerialResources
 from .surroundings import Surroundings
@@ -47,7 +47,7 @@ class SerialTasks(SerialObjects):
         removal = self._resources.removal_of(strategy)
         if removal is not None:
             return [self._store(Value(failure=removal)) for _ in range(abs(options.num_returns))]
-        call = SerialCall(self._new_id(), options.name or function.name, function.name)
+        call = Running(self._new_id(), options.name or function.name, function.name)
         within = partial(self._entered, call, self._surroundings.of(options.runtime_env), options.demand, strategy)
         attempts = Attempts(call, options, options.max_retries)
         return self._run(partial(load_function, function.payload), packed, attempts, within)
@@ -117,13 +117,13 @@ class SerialTasks(SerialObjects):
         assert isinstance(error, SystemExit)
         return Value(failure=self._left(attempts.running, error))
 
-    def _left(self, call: SerialCall, request: SystemExit) -> ShoalError:
+    def _left(self, call: Running, request: SystemExit) -> ShoalError:
         """Return what becomes of a call that has asked for the end of its process."""
         return WorkerCrashedError(f"task {call.name} ended its process with {request!r}")
 
     @contextlib.contextmanager
     def _entered(
-        self, call: SerialCall, surroundings: Any, demand: Demand, strategy: SchedulingStrategy | None
+        self, call: Running, surroundings: Any, demand: Demand, strategy: SchedulingStrategy | None
     ) -> Iterator[None]:
         """Let a call know itself, and have what it asked for."""
         before = running.set(call)

@@ -159,15 +159,42 @@ def test_a_job_leaves_nothing_in_the_control_plane(cluster):
     assert left == []
 
 
-def test_actors_of_other_programs_are_not_found(on_ray):
+def test_actors_that_others_have_made_can_be_called(on_ray):
     class Theirs:
-        def f(self):
+        def one(self):
             return 1
 
-    theirs = ray.remote(Theirs).options(name="theirs").remote()
-    assert ray.get(theirs.f.remote()) == 1
-    with pytest.raises(runtime.InputError, match="no living actor has that name"):
-        runtime.get_actor("theirs")
+        @ray.method(num_returns=2)
+        def two(self):
+            return 1, 2
+
+        def count(self, n):
+            yield from (i for i in range(n))
+
+    kept = ray.remote(Theirs).options(name="theirs").remote()
+    theirs = runtime.get_actor("theirs")
+    assert runtime.get(theirs.one.remote()) == 1
+    assert runtime.get(theirs.two.remote()) == [1, 2]
+    assert [runtime.get(ref) for ref in theirs.count.remote(3)] == [0, 1, 2]
+    assert ray.get(kept.one.remote()) == 1
+
+
+def test_a_handle_by_name_knows_what_the_class_says_of_its_methods(on_ray):
+    @runtime.remote(concurrency_groups={"io": 1})
+    class Ours:
+        @runtime.method(num_returns=2, concurrency_group="io")
+        def two(self):
+            return 1, 2
+
+        @runtime.method(generator_backpressure=1, num_returns="streaming")
+        def count(self, n):
+            yield from range(n)
+
+    kept = Ours.options(name="ours").remote()
+    ours = runtime.get_actor("ours")
+    assert ours == kept
+    assert runtime.get(ours.two.remote()) == runtime.get(ours.two.options(concurrency_group="io").remote()) == [1, 2]
+    assert [runtime.get(ref) for ref in ours.count.remote(3)] == [0, 1, 2]
 
 
 def test_other_programs_can_read_what_is_stored(on_ray):

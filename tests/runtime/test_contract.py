@@ -500,6 +500,8 @@ def test_named_actor(engine):
     with pytest.raises(runtime.InputError, match="an actor named 'the counter' is alive"):
         Counter.options(name="the counter").remote()
     del counter
+    if engine == "ray":  # which ends it in its own time
+        wait_until(lambda: "the counter" not in runtime.util.list_named_actors())
     with pytest.raises(runtime.InputError, match="no living actor has that name"):
         runtime.get_actor("the counter")
     Counter.options(name="the counter").remote()

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...engine import ActorId, Arguments, Function
-from ...exceptions import ActorUnavailableError, PendingCallsLimitExceeded, RuntimeEnvSetupError
+from ...exceptions import ActorUnavailableError, RuntimeEnvSetupError
 from ...failure import pack_error, unpack_exception
 from ...introspection.reports import TaskReport
 from ...introspection.story_events import AGAIN
 from ...options import STREAMING, ActorOptions, MethodOptions
-from ...results import died
+from ...results import died, too_many_calls
 from ...scheduling import SchedulingStrategy
 from ...serialization import take_out_refs
 from ..protocol import messages as m
@@ -169,10 +169,7 @@ class ActorCalls:
         if len(link.queue) + len(link.inflight) >= actor.max_pending_calls:
             self._client.objects.discard(packed)
             self._client.act()
-            raise PendingCallsLimitExceeded(
-                f"{actor.class_name}.{method}: {actor.max_pending_calls} calls of this process to the actor have not "
-                "been answered, and that is its max_pending_calls. Wait for some of them, or raise the limit"
-            )
+            raise too_many_calls(f"{actor.class_name}.{method}", actor.max_pending_calls)
 
     def _watch(self, actor: ActorId) -> Link:
         self._client.check()
