@@ -339,7 +339,7 @@ def test_a_request_for_all_cpus_is_not_starved_by_small_ones(processes):
 def test_infeasible_requests_may_wait(shared_engine, capsys):
     runtime.shutdown()
     if shared_engine == "serial":
-        with pytest.raises(runtime.InputError, match="infeasible='wait'.* use engine='native'"):
+        with pytest.raises(runtime.InputError, match=r"infeasible='wait'.* use engine='native'"):
             runtime.init(engine="serial", infeasible="wait")
         return
     runtime.init(engine="native", num_cpus=1, infeasible="wait", preload=WORKERS_NEED)
