@@ -293,6 +293,24 @@ def test_bad_retry_exceptions_are_refused():
         square.options(retry_exceptions=[3])
 
 
+def test_a_short_task_is_not_kept_behind_a_long_one_of_the_same_function(concurrent, tmp_path):
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+
+    @runtime.remote
+    def step(what):
+        if what == "wait":
+            begun.touch()
+            wait_until(gate.exists, 60)
+        elif what == "open":
+            gate.touch()
+
+    runtime.get([step.remote("short") for _ in range(50)])
+    wait_until(lambda: runtime.available_resources()["CPU"] == 2)
+    waiting = step.remote("wait")
+    wait_until(begun.exists)
+    runtime.get([waiting, step.remote("open")], timeout=30)
+
+
 def test_max_calls_bounds_the_calls_in_one_process(concurrent):
     @runtime.remote(max_calls=2)
     def pid():

@@ -38,12 +38,11 @@ from .calls import (
 from .client import Client
 from .environments import Environments
 from .group_calls import GroupCalls
+from .leases import Leases
 from .objects import spans_of
 from .streams import open_stream
 from .task_kinds import Kind, Kinds, WorkerLease
 
-# A lease without work is kept this long, seconds: a loop of `get(f.remote())` must not ask the node each time.
-_LINGER = 0.02
 # Work to have in a worker's queue, seconds, and the most tasks that may make it up.
 _AHEAD = 0.002
 _MOST_AHEAD = 64
@@ -58,14 +57,13 @@ class TaskCalls:
         self._client, self._groups = client, groups
         self._kinds = kinds = Kinds(client, environments, groups)
         self._by_key = kinds.by_key
+        self._leases = Leases(client, kinds)
         self._awaiting: dict[bytes, tuple[Kind, Pending]] = {}
         self._seconds: dict[bytes, float] = {}
-        self._ticking = False
         client.handlers[m.Leased] = self._on_leased
         client.handlers[m.Bounced] = self._on_bounced
         client.handlers[m.EnvironmentFailed] = self._on_environment_failed
         client.recovery.resubmit_task = self._submit
-        client.handlers[m.Recall] = self._on_recall
         groups.on_removed.append(self._on_group_removed)
         client.on_death.append(self._on_death)
         client.on_node_death.append(self._on_node_death)
@@ -187,6 +185,8 @@ class TaskCalls:
         if connection.post(message):
             # While the worker is busy there is no hurry: its next reply, at the latest, has this flushed.
             client.reactor.flush_soon(connection) if lease.inflight else connection.flush()
+        if lease.inflight:
+            self._leases.look_soon()  # it may be behind a task that takes long
         pending.sent = time.monotonic()
         lease.inflight[pending.task] = pending
         pending.lease = lease
@@ -212,7 +212,7 @@ class TaskCalls:
         if connection is not None:  # else it has died already
             connection.post(self._groups.assignment(kind.demand, message.gpus, kind.strategy))
             kind.leases[message.worker] = WorkerLease(message.worker, connection)
-            self._tick_soon()
+            self._leases.look_soon()
         self._pump(kind)
 
     def _on_environment_failed(self, node: Connection, message: m.EnvironmentFailed) -> None:
@@ -254,9 +254,9 @@ class TaskCalls:
         if not lease.inflight:
             lease.idle_since = time.monotonic()
             if lease.recalled:
-                self._return(kind, lease)
+                self._leases.give_back(kind, lease)
             else:
-                self._tick_soon()
+                self._leases.look_soon()
 
     def on_argument_lost(self, pending: Pending, message: m.ArgumentLost) -> None:
         """Event: a task could not read an argument and was not run."""
@@ -361,39 +361,3 @@ class TaskCalls:
         """Have the node kill the worker if it is the task that it runs."""
         if pending.lease is not None and next(iter(pending.lease.inflight)) == pending.task:
             self._client.node.send(m.KillWorker(pending.lease.worker))
-
-    # Giving leases back -----------------------------------------------------------------------------------------
-
-    def _on_recall(self, node: Connection, message: m.Recall) -> None:
-        for kind in self._by_key.values():
-            lease = kind.leases.get(message.worker)
-            if lease is not None:
-                lease.recalled = True
-                if not lease.inflight:
-                    self._return(kind, lease)
-
-    def _return(self, kind: Kind, lease: WorkerLease) -> None:
-        del kind.leases[lease.worker]
-        # Calls of functions that may be called only so often in one process are counted here, not by the next holder.
-        self._client.node.send(m.ReturnLease(lease.worker, reusable=lease.calls is None))
-
-    def _tick_soon(self) -> None:
-        if not self._ticking:
-            self._ticking = True
-            self._client.reactor.call_later(_LINGER, self._tick)
-
-    def _tick(self) -> None:
-        with self._client.lock:
-            self._ticking = False
-            now = time.monotonic()
-            idle = False
-            for kind in self._by_key.values():
-                for lease in list(kind.leases.values()):
-                    if lease.inflight:
-                        continue
-                    if now - lease.idle_since >= _LINGER:
-                        self._return(kind, lease)
-                    else:
-                        idle = True
-            if idle:
-                self._tick_soon()

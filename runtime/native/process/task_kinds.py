@@ -21,13 +21,14 @@ from .group_calls import GroupCalls
 class WorkerLease:
     """A worker of ours for the moment. `inflight` is in the order in which it runs the tasks."""
 
-    __slots__ = ("calls", "connection", "idle_since", "inflight", "recalled", "stuck", "worker")
+    __slots__ = ("calls", "connection", "first", "idle_since", "inflight", "recalled", "stuck", "worker")
 
     def __init__(self, worker: bytes, connection: Connection) -> None:
         self.worker = worker
         self.connection = connection
         self.inflight: dict[bytes, Pending] = {}
-        self.stuck = False  # its task waits for others: it takes no more
+        self.stuck = False  # its task waits for others, or takes long: it takes no more
+        self.first = b""  # the task that it ran, with others behind it, when we last looked
         # Others wait for its resources, or a function was called there as often as it may: it takes no more, and is
         # given back when it idles.
         self.recalled = False

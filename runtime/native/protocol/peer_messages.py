@@ -138,8 +138,12 @@ class CancelObject(_Message):
     recursive: bool
 
 
+class Bounce(_Message):
+    """To a worker, from who has leased it: return the tasks that were not started."""
+
+
 class Bounced(_Message):
-    """Tasks that were not started, since the task before them waits for others; run them elsewhere."""
+    """Tasks that were not started, since the task before them waits for others or takes long; run them elsewhere."""
 
     tasks: list[ObjectId]
 

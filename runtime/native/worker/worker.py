@@ -58,6 +58,7 @@ class Worker:
             m.Call: self._on_call,
             m.Construct: self._on_item,
             m.CancelTask: self._on_cancel,
+            m.Bounce: self._on_bounce,
             m.Exit: self._on_exit,
         }
         client.before_block, client.after_block = self._before_block, self._after_block
@@ -93,6 +94,14 @@ class Worker:
         given = (message.arguments, *message.slots)
         refs = [ref for value in given for ref in self._client.adopt_all(value, caller.peer) or ()]
         return Item(caller.peer or b"", message, refs, code)
+
+    def _on_bounce(self, caller: Connection, message: m.Bounce) -> None:
+        returned = []
+        for item in [item for item in list(self._items) if item.caller == caller.peer]:
+            with contextlib.suppress(ValueError):  # the main thread has just begun it
+                self._items.remove(item)
+                returned.append((item.caller, item.message))
+        self._bounce(returned)
 
     def _on_cancel(self, caller: Connection, message: m.CancelTask) -> None:
         if message.recursive:

@@ -1,0 +1,68 @@
+"""Leases of workers that this process has: given back when they idle, relieved of tasks that wait behind a long one."""
+
+from __future__ import annotations
+
+import time
+
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+from .client import Client
+from .task_kinds import Kind, Kinds, WorkerLease
+
+# A lease without work is kept this long, seconds: a loop of `get(f.remote())` must not ask the node each time.
+_LINGER = 0.02
+
+
+class Leases:
+    """Looks after the leases of all kinds of tasks, as long as there is one that may need it."""
+
+    def __init__(self, client: Client, kinds: Kinds) -> None:
+        self._client, self._kinds = client, kinds
+        self._looking = False
+        client.handlers[m.Recall] = self._on_recall
+
+    def look_soon(self) -> None:
+        """Look after them in a moment, under the lock: a lease idles, or has tasks behind the one that it runs."""
+        if not self._looking:
+            self._looking = True
+            self._client.reactor.call_later(_LINGER, self._look)
+
+    def give_back(self, kind: Kind, lease: WorkerLease) -> None:
+        """Return the worker to the node."""
+        del kind.leases[lease.worker]
+        # Calls of functions that may be called only so often in one process are counted here, not by the next holder.
+        self._client.node.send(m.ReturnLease(lease.worker, reusable=lease.calls is None))
+
+    def _on_recall(self, node: Connection, message: m.Recall) -> None:
+        for kind in self._kinds.by_key.values():
+            lease = kind.leases.get(message.worker)
+            if lease is not None:
+                lease.recalled = True
+                if not lease.inflight:
+                    self.give_back(kind, lease)
+
+    def _look(self) -> None:
+        with self._client.lock:
+            self._looking = False
+            now = time.monotonic()
+            look_again = False
+            for kind in self._kinds.by_key.values():
+                for lease in list(kind.leases.values()):
+                    if len(lease.inflight) > 1 and not lease.stuck:
+                        _bounce_if_long(lease)
+                    elif lease.inflight:
+                        continue
+                    elif now - lease.idle_since >= _LINGER:
+                        self.give_back(kind, lease)
+                        continue
+                    look_again = True
+            if look_again:
+                self.look_soon()
+
+
+def _bounce_if_long(lease: WorkerLease) -> None:
+    """Have tasks returned that wait behind one that takes long after all: a CPU may be idle elsewhere."""
+    first = next(iter(lease.inflight))
+    if first == lease.first:
+        lease.connection.send(m.Bounce())
+    lease.first = first
