@@ -304,7 +304,7 @@ def test_a_short_task_is_not_kept_behind_a_long_one_of_the_same_function(concurr
         elif what == "open":
             gate.touch()
 
-    runtime.get([step.remote("short") for _ in range(50)])
+    runtime.get([step.remote("short") for _ in range(500)])
     wait_until(lambda: runtime.available_resources()["CPU"] == 2)
     waiting = step.remote("wait")
     wait_until(begun.exists)
