@@ -107,7 +107,9 @@ class RayEngine(Engine):
         try:
             handle = their.call(made.options(**given).remote, arguments)
         except ValueError as error:
-            raise error if options.name is None else name_taken(options.name) from error
+            if options.name is None:
+                raise
+            raise name_taken(options.name) from error
         actor_id = handle._actor_id.binary()
         return ActorId.of(actor_id, wrapped(handle, actor_id), cls.name, methods, options)
 
