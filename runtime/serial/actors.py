@@ -82,11 +82,13 @@ class SerialActors(SerialTasks):
                 actor.loop = PrivateLoop() if is_async(cls) else None
                 actor.instance = cls(*args, **kwargs) if actor.loop is None else actor.loop.run(cls, args, kwargs)
                 actor.log.restore(actor.instance)
-        except Exception as error:  # a constructor's exception is the reason of the actor's death
-            actor.cause = pack_exception(error, call.name, describe_here("serial"))
-            self._bury(actor, "its constructor failed")
         except SystemExit as request:
             self._bury(actor, how_it_left(call.name, request))
+        except KeyboardInterrupt:  # the user's Ctrl-C
+            raise
+        except BaseException as error:  # a constructor's exception is the reason of the actor's death
+            actor.cause = pack_exception(error, call.name, describe_here("serial"))
+            self._bury(actor, "its constructor failed")
 
     def _end_actors_of(self, group: bytes) -> None:
         for actor in self._actors.values():

@@ -1,5 +1,7 @@
 """The contract of exceptions: what is raised in a task or a method is raised by `get`, and nothing else is lost."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,20 @@ class Failing:
         raise make()
 
     def count(self):
+        return self.calls
+
+
+@runtime.remote
+class AsyncFailing:
+    def __init__(self):
+        self.calls = 0
+
+    async def fail(self, make):
+        self.calls += 1
+        await asyncio.sleep(0)
+        raise make()
+
+    async def count(self):
         return self.calls
 
 
@@ -118,3 +134,114 @@ def test_a_story_names_the_type_whatever_the_exception_says(engine):
     ref = fail_with.remote(lambda: ValueError("a\nb: c"))
     raised_by(ref)
     assert "it failed with ValueError" in runtime.story(ref)
+
+
+any_exception = pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Abort("no"),
+        lambda: asyncio.CancelledError("no"),
+        lambda: GeneratorExit("no"),
+        lambda: BaseExceptionGroup("g", [Abort("no")]),
+    ],
+    ids=["own", "CancelledError", "GeneratorExit", "group"],
+)
+
+
+@any_exception
+def test_any_exception_of_a_task_is_raised_by_get(engine, make):
+    assert type(raised_by(fail_with.remote(make))) is type(make())
+
+
+@any_exception
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_an_actor_lives_on_after_any_exception(engine, concurrency, make):
+    actor = Failing.options(max_concurrency=concurrency).remote()
+    assert type(raised_by(actor.fail.remote(make))) is type(make())
+    assert runtime.get(actor.count.remote()) == 1
+
+
+@any_exception
+@pytest.mark.engines("native", "serial", reason="Ray takes a CancelledError for a cancelled call")
+def test_an_async_actor_lives_on_after_any_exception(engine, make):
+    actor = AsyncFailing.remote()
+    assert type(raised_by(actor.fail.remote(make))) is type(make())
+    assert runtime.get(actor.count.remote()) == 1
+
+
+def test_any_exception_of_a_generator_is_its_last_value(engine):
+    @runtime.remote(max_retries=0)
+    def count():
+        yield 0
+        raise Abort("no")
+
+    first, last = count.options(num_returns="streaming").remote()
+    assert runtime.get(first) == 0
+    assert type(raised_by(last)) is Abort
+
+
+def test_any_exception_of_a_constructor_is_the_cause_of_the_actors_death(engine):
+    @runtime.remote
+    class Stillborn:
+        def __init__(self):
+            raise Abort("no")
+
+        def work(self):
+            pass
+
+    error = raised_by(Stillborn.remote().work.remote())
+    assert type(error) is runtime.ActorDiedError
+    assert "its constructor failed" in str(error)
+
+
+@pytest.mark.engines("native", "serial", reason="Ray retries after all of them, and takes no list with them")
+@pytest.mark.parametrize(("retried", "runs"), [(True, 1), ([Abort], 3)], ids=["True", "listed"])
+def test_what_is_no_exception_class_is_retried_only_if_it_is_listed(engine, tmp_path, retried, runs):
+    @runtime.remote(max_retries=2, retry_exceptions=retried)
+    def f():
+        with open(tmp_path / "runs", "a") as file:
+            file.write("x")
+        raise Abort("no")
+
+    assert type(raised_by(f.remote())) is Abort
+    assert len((tmp_path / "runs").read_text()) == runs
+
+
+def interrupt():
+    return KeyboardInterrupt("Ctrl-C")
+
+
+@pytest.mark.engines("serial", reason="tasks run in other processes, which Ctrl-C does not reach")
+def test_ctrl_c_in_a_task_reaches_the_user_at_once(engine):
+    with pytest.raises(KeyboardInterrupt):
+        fail_with.remote(interrupt)
+    actor = Failing.remote()
+    with pytest.raises(KeyboardInterrupt):
+        actor.fail.remote(interrupt)
+    assert runtime.get(actor.count.remote()) == 1
+
+
+@pytest.mark.engines("native", reason="Ray takes it for a cancelled task; on the serial engine it is the user's Ctrl-C")
+def test_an_interrupt_that_nobody_asked_for_is_an_exception_like_others(engine):
+    actor = AsyncFailing.remote()
+    for ref in (fail_with.remote(interrupt), actor.fail.remote(interrupt)):
+        assert type(raised_by(ref)) is KeyboardInterrupt
+    assert runtime.get(actor.count.remote()) == 1
+
+
+@pytest.mark.engines("native", reason="needs an event loop that turns by itself")
+def test_an_event_loop_survives_an_interrupt_of_a_task_of_the_users(engine):
+    @runtime.remote
+    class Loop:
+        async def run(self):
+            async def inner():
+                raise KeyboardInterrupt
+
+            await asyncio.create_task(inner())
+
+        async def ping(self):
+            return "here"
+
+    loop = Loop.remote()
+    assert type(raised_by(loop.run.remote())) is KeyboardInterrupt
+    assert runtime.get(loop.ping.remote(), timeout=10) == "here"

@@ -42,9 +42,9 @@ class Ledger:
     def add_all_of(self, refs):
         return self.add(int(sum(array.sum() for array in runtime.get(refs))))
 
-    def fail_after(self, value):
+    def fail_after(self, value, kind=KeyError):
         self.entries.append(value)
-        raise KeyError(value)
+        raise kind(value)
 
     def all(self):
         return list(self.entries)
@@ -103,10 +103,15 @@ def test_the_state_is_sent_after_every_so_many_calls(engine, tmp_path):
     assert after.index("restore") == after.index("constructed") + 1
 
 
-def test_calls_that_failed_have_changed_the_state_too(engine, tmp_path):
+class Abort(BaseException):
+    """What `except Exception` is not meant to catch."""
+
+
+@pytest.mark.parametrize("kind", [KeyError, Abort])
+def test_calls_that_failed_have_changed_the_state_too(engine, tmp_path, kind):
     ledger = Ledger.options(checkpoint_every=10).remote(tmp_path)
-    with pytest.raises(KeyError, match="9"):
-        runtime.get(ledger.fail_after.remote(9))
+    with pytest.raises(kind, match="9"):
+        runtime.get(ledger.fail_after.remote(9, kind))
     restart(ledger, engine)
     assert runtime.get(ledger.all.remote(), timeout=30) == [0, 9]
 

@@ -6,7 +6,6 @@ thread it happens; which thread that is, and when, is decided by who calls `run`
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import sys
@@ -121,17 +120,17 @@ class Executor:
         if self.restorable is not None and self.restorable.answered(item.caller, item.message.task):
             item.refs = []
             return
-        failure: Exception | None = None
+        failure: BaseException | None = None
         try:
             values = self._succeed(item, self._begin(item))
         except StaleBlockError as loss:
             self.give_back(item, loss.span)
             return
-        except Exception as error:  # a task's exception is a value
-            failure, values = error, self._fail(item, error)
         except SystemExit as request:
             self.leave(item.name, request)
             return
+        except BaseException as error:  # a task's exception is a value
+            failure, values = error, self._fail(item, error)
         finally:
             self._note_end(item.message.task)
         self._end(item, values, failure)
@@ -151,12 +150,12 @@ class Executor:
         except StaleBlockError as loss:
             self.give_back(item, loss.span)
             return
-        except (Exception, asyncio.CancelledError) as error:  # a task's exception is a value
-            failure = error if item.cancelled is None else self._cancelled(item, "while it ran")
-            values = self._fail(item, failure)
         except SystemExit as request:
             self.leave(item.name, request)
             return
+        except BaseException as error:  # a task's exception is a value
+            failure = error if item.cancelled is None else self._cancelled(item, "while it ran")
+            values = self._fail(item, failure)
         finally:
             self._note_end(item.message.task)
         self._end(item, values, failure)
@@ -185,9 +184,9 @@ class Executor:
         try:
             result = self._begin(item)
             values = self._succeed(item, result) if in_doubt else []
-        except StaleBlockError:
+        except (StaleBlockError, SystemExit):
             raise
-        except Exception as error:  # a task's exception is a value
+        except BaseException as error:  # a task's exception is a value
             values = self._fail(item, error)
         finally:
             self._note_end(call.task)

@@ -99,7 +99,11 @@ class Restorable:
         client = self._client
         try:
             packed, inner = client.store.pack(getattr(self._instance, CHECKPOINT)(), self._owner)
-        except Exception:  # the user's method, and pickling what it returned; the log goes on, so nothing is lost yet
+        except SystemExit:
+            raise
+        except (
+            BaseException
+        ):  # the user's method, or pickling what it returned; the log goes on, so nothing is lost yet
             traceback.print_exc()
             print(f"{CHECKPOINT} failed; it is called again after the next call", file=sys.stderr, flush=True)
             return

@@ -230,11 +230,11 @@ class Worker:
         except StaleBlockError as loss:
             executor.give_back(item, loss.span)
             return
-        except Exception as error:  # a constructor's exception is the reason of the actor's death
-            failure = pack_exception(error, name, self._engine.where())
         except SystemExit as request:
             executor.leave(name, request)
             return
+        except BaseException as error:  # a constructor's exception is the reason of the actor's death
+            failure = pack_exception(error, name, self._engine.where())
         self._client.node.send(m.Constructed(message.actor, failure))
 
     def _send_reply(self, peer: Connection) -> None:
