@@ -27,6 +27,7 @@ from .calls import (
     cancelled,
     failed_slot,
     finish,
+    give_up,
     has_lost_slot,
     slot_values,
 )
@@ -287,7 +288,7 @@ class ActorCalls:
             link.queue.appendleft(pending)
             self._pump(link)
         else:
-            finish(self._client, pending, [failure] * len(pending.returns))
+            give_up(self._client, pending, failure)
 
     def on_argument_lost(self, pending: Pending, message: m.ArgumentLost) -> None:
         """Event: a call could not read an argument and was not run."""

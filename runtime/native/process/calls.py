@@ -261,6 +261,11 @@ def finish(
     pending.keeps = pending.slots = []
 
 
+def give_up(client: Client, pending: Pending, failure: Value) -> None:
+    """A call has failed and is not made again: it ends with this failure, or was cancelled meanwhile."""
+    finish(client, pending, [cancelled(pending) if pending.cancelled else failure] * len(pending.returns))
+
+
 def _note_end(  # noqa: PLR0917  # made for each call: names cost time
     client: Client, pending: Pending, values: list[Value], by: bytes | None, now: float, seconds: float
 ) -> None:
