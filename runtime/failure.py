@@ -188,3 +188,8 @@ def type_of_failure(payload: bytes) -> str:
 def describe_here(node: str) -> str:
     """Return the text that says where this process runs."""
     return f"node {node}, pid {os.getpid()}"
+
+
+def not_made(method: str) -> str:
+    """Return why an actor is dead whose constructor has failed, or another method that was to make it what it was."""
+    return f"its {'constructor' if method == '__init__' else method} failed"

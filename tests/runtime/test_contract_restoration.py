@@ -182,9 +182,10 @@ def test_a_restore_that_fails_is_the_reason_of_the_death(engine):
         runtime.kill(broken, no_restart=False)
     else:
         os.kill(pid, signal.SIGKILL)
-    with pytest.raises(runtime.ActorDiedError) as caught:
+    with pytest.raises(runtime.ActorDiedError, match="its __restore__ failed") as caught:
         runtime.get([broken.f.remote() for _ in range(3)], timeout=30)
     assert "cannot read it" in str(caught.value.__cause__)
+    assert caught.value.__cause__.__cause__.task.endswith("Broken.__restore__")
 
 
 # Crashes --------------------------------------------------------------------------------------------------------------
