@@ -37,9 +37,7 @@ class SerialLog:
             self._state = self._pack(getattr(instance, CHECKPOINT)())
         except (SystemExit, KeyboardInterrupt):
             raise
-        except (
-            BaseException
-        ):  # the user's method, or pickling what it returned; the log goes on, so nothing is lost yet
+        except BaseException:  # of the user's method, or of pickling; the log goes on, so nothing is lost yet
             traceback.print_exc()
             print(f"{CHECKPOINT} failed; it is called again after the next call", file=sys.stderr, flush=True)
         else:
