@@ -6,7 +6,7 @@ import traceback
 from typing import Any, NamedTuple
 
 from . import serialization
-from .exceptions import TaskError
+from .exceptions import ShoalError, TaskError
 
 _READ_ONLY = (
     "Arrays from the object store (arguments and results of tasks, get) are shared with other processes and therefore "
@@ -81,8 +81,13 @@ def pack_exception(error: BaseException, task: str, where: str) -> bytes:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as trouble:  # pickling runs code of the user's; the traceback must survive whatever it does
-        why = "".join(traceback.format_exception_only(trouble)).strip()
+        why = _in_words(trouble)
     return _Packed(type(error).__name__, stream, _user_traceback(error), task, where, why).packed()
+
+
+def _in_words(trouble: BaseException) -> str:
+    """Return an exception as a traceback ends with it; also where its `str` fails."""
+    return "".join(traceback.format_exception_only(trouble)).strip()
 
 
 def _pickled(error: BaseException) -> bytes:
@@ -168,10 +173,10 @@ def unpack_exception(payload: bytes) -> BaseException:
         kind, args, state, notes = serialization.loads(packed.stream)
         error = _make(kind, args)
         _fill(error, state)
-    except (
-        Exception
-    ) as trouble:  # any code of the user's may run while unpickling; the remote traceback must survive it
-        cause.add_note(f"The exception itself could not be rebuilt in this process: {trouble!r}")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as trouble:  # unpickling runs code of the user's; the remote traceback must survive it
+        cause.add_note(f"The exception itself could not be rebuilt in this process: {_in_words(trouble)}")
         return cause
     for note in notes:
         error.add_note(note)
@@ -183,6 +188,12 @@ def unpack_exception(payload: bytes) -> BaseException:
 def type_of_failure(payload: bytes) -> str:
     """Return the name of a packed exception's type, without running any code of the user's."""
     return _Packed(*pickle.loads(payload)).kind
+
+
+def is_own(payload: bytes, kind: type[ShoalError]) -> bool:
+    """Return whether a packed exception is the runtime's own, of just this type; no code of the user's runs."""
+    packed = _Packed(*pickle.loads(payload))
+    return packed.text is None and packed.kind == kind.__name__
 
 
 def describe_here(node: str) -> str:

@@ -194,6 +194,33 @@ def test_any_exception_of_a_constructor_is_the_cause_of_the_actors_death(engine)
     assert "its constructor failed" in str(error)
 
 
+class Trap:
+    """Fails where it is rebuilt."""
+
+    def __reduce__(self):
+        return _spring, ()
+
+
+def _spring():
+    raise Abort("sprung")
+
+
+@pytest.mark.engines("native", "serial", reason="Ray keeps only the text of what a constructor raised")
+def test_the_cause_of_an_actors_death_is_rebuilt_by_whoever_asks_for_it(engine):
+    @runtime.remote
+    class Stillborn:
+        def __init__(self):
+            raise Holding(Trap())
+
+        def work(self):
+            pass
+
+    actor = Stillborn.remote()
+    for error in [raised_by(actor.work.remote()) for _ in range(2)]:
+        assert type(error) is runtime.ActorDiedError
+        assert "could not be rebuilt in this process" in error.__cause__.__notes__[0]
+
+
 @pytest.mark.engines("native", "serial", reason="Ray retries after all of them, and takes no list with them")
 @pytest.mark.parametrize(("retried", "runs"), [(True, 1), ([Abort], 3)], ids=["True", "listed"])
 def test_what_is_no_exception_class_is_retried_only_if_it_is_listed(engine, tmp_path, retried, runs):

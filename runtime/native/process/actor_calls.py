@@ -9,7 +9,7 @@ from typing import Any
 
 from ...engine import ActorId, Arguments, Function
 from ...exceptions import ActorUnavailableError, PendingCallsLimitExceeded, RuntimeEnvSetupError
-from ...failure import pack_error, unpack_exception
+from ...failure import is_own, pack_error
 from ...introspection.reports import TaskReport
 from ...introspection.story_events import AGAIN
 from ...options import STREAMING, ActorOptions, MethodOptions
@@ -351,7 +351,7 @@ class ActorCalls:
 
     def _fail_dead(self, link: Link, pending: Pending) -> None:
         error = died(f"{link.name}.{pending.name}", ActorId(link.key, None, link.name), link.reason, None)
-        if link.failure is not None and isinstance(unpack_exception(link.failure), RuntimeEnvSetupError):
+        if link.failure is not None and is_own(link.failure, RuntimeEnvSetupError):
             value = m.Value(link.failure, failed=True)
         else:
             value = m.Value(pack_error(error, link.failure), failed=True)
