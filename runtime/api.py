@@ -92,7 +92,10 @@ def _is_running(is_fine: bool) -> bool:
 
 
 def shutdown() -> None:
-    """End the runtime: all tasks, actors, objects and processes. Does nothing in a worker, and if it isn't running."""
+    """End the runtime: all tasks, actors, objects and processes. Does nothing in a worker, and if it isn't running.
+
+    Threads that wait for something are raised a ShoalError that says so.
+    """
     engine = running_engine()
     if engine is None:
         return

@@ -25,8 +25,14 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = "float64") -> np.ndarra
 
     `put` it, or return it from a task or an actor's method (also inside a dict, list or dataclass): that seals it in
     place, without a copy. It is read-only from then on, for the one who made it too.
+
+    Raises:
+        InputError: there is no array of that shape.
     """
-    return current_engine().empty((shape,) if isinstance(shape, int) else tuple(shape), dtype)
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if any(size < 0 for size in sizes):
+        raise InputError(f"empty: shape={shape!r}: want sizes of at least 0")
+    return current_engine().empty(sizes, dtype)
 
 
 def publish(key: str, value: Any) -> None:

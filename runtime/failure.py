@@ -4,10 +4,10 @@ import os
 import pickle
 import traceback
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import serialization
-from .exceptions import TaskError
+from .exceptions import ShoalError, TaskError
 
 _READ_ONLY = (
     "Arrays from the object store (arguments and results of tasks, get) are shared with other processes and therefore "
@@ -32,13 +32,40 @@ def _user_traceback(error: BaseException) -> str:
         theirs = [frame for frame in part.stack if not is_ours(frame.filename)]
         if theirs:
             part.stack = traceback.StackSummary.from_list(theirs)
-        seen += [part.__cause__, part.__context__]
+        seen += [part.__cause__, part.__context__, *(part.exceptions or ())]
     return "".join(summary.format())
 
 
 def hints(error: BaseException) -> list[str]:
     """Return what helps with a user's exception that the runtime is the reason of."""
-    return [_READ_ONLY] if isinstance(error, ValueError | TypeError) and "read-only" in str(error) else []
+    if not isinstance(error, ValueError | TypeError):
+        return []
+    # Not str(error), which may be the user's code.
+    return [_READ_ONLY] if any(isinstance(said, str) and "read-only" in said for said in error.args) else []
+
+
+class _Packed(NamedTuple):
+    """An exception as bytes: what is in them.
+
+    Attributes:
+        kind: the name of its type, for whoever must not run code of the user's.
+        stream: its pickle; b"": the exception itself cannot travel.
+        text: the traceback where it was raised; None: it is one of the runtime's own errors.
+        task, where: what raised it, and where that ran.
+        why: why the exception itself cannot travel.
+        cause: of the runtime's own: a packed exception that is its cause.
+    """
+
+    kind: str
+    stream: bytes
+    text: str | None = None
+    task: str = ""
+    where: str = ""
+    why: str = ""
+    cause: bytes | None = None
+
+    def packed(self) -> bytes:
+        return pickle.dumps(tuple(self), 5)
 
 
 def pack_exception(error: BaseException, task: str, where: str) -> bytes:
@@ -49,37 +76,69 @@ def pack_exception(error: BaseException, task: str, where: str) -> bytes:
         task: name of the task or ``Class.method``, for messages.
         where: node and pid where it was raised.
     """
-    text = _user_traceback(error)
-    state = {k: v for k, v in vars(error).items() if k != "__notes__"} if hasattr(error, "__dict__") else {}
-    notes = [*getattr(error, "__notes__", ()), *hints(error)]
+    stream, why = b"", ""
     try:
-        stream, buffers, refs = serialization.dumps((type(error), _constructor_arguments(error), state, notes))
-        if buffers or refs:
-            raise TypeError("exceptions travel as one small pickle")
-    except TypeError:
-        stream = b""
-    return pickle.dumps((stream, text, task, where), 5)
+        stream = _pickled(error)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as trouble:  # pickling runs code of the user's; the traceback must survive whatever it does
+        why = _in_words(trouble)
+    return _Packed(type(error).__name__, stream, _user_traceback(error), task, where, why).packed()
+
+
+def _in_words(trouble: BaseException) -> str:
+    """Return an exception as a traceback ends with it; also where its `str` fails."""
+    return "".join(traceback.format_exception_only(trouble)).strip()
+
+
+def _pickled(error: BaseException) -> bytes:
+    """Return the pickle of an exception, in the parts that `unpack_exception` puts together."""
+    state = {k: v for k, v in vars(error).items() if k != "__notes__"} if hasattr(error, "__dict__") else {}
+    notes = [note for note in (*getattr(error, "__notes__", ()), *hints(error)) if isinstance(note, str)]
+    stream, refs = serialization.dump_whole(
+        (type(error), _constructor_arguments(error), state, notes), _reduce_inner_exception
+    )
+    if refs:
+        raise TypeError(
+            f"it holds {refs[0]!r}, and nothing would keep that object alive until the exception is read. Let it hold "
+            "the value (get), or return the reference instead of raising it"
+        )
+    return stream
+
+
+def _reduce_inner_exception(value: Any) -> Any:
+    """Have an exception that another one holds, as a group does, travel like that one; None: it knows how to travel."""
+    kind = type(value)
+    if not isinstance(value, BaseException) or kind.__reduce_ex__ is not object.__reduce_ex__:
+        return None
+    if not _is_reduced_as_built_in(kind):
+        return None
+    return _make, (kind, _constructor_arguments(value)), vars(value), None, None, _fill
+
+
+def _is_reduced_as_built_in(kind: type[BaseException]) -> bool:
+    return type(kind.__reduce__).__name__ == "method_descriptor"
 
 
 def _constructor_arguments(error: BaseException) -> tuple[Any, ...]:
     """Return what the built-in part of the exception was made from: `args`, and more for OSError with a file name."""
-    if type(type(error).__reduce__).__name__ == "method_descriptor":
+    if _is_reduced_as_built_in(type(error)):
         return error.__reduce__()[1]  # type: ignore[return-value]
     return error.args
 
 
 def pack_error(error: BaseException, cause: bytes | None = None) -> bytes:
     """Serialise one of the runtime's own errors; `cause` is a packed exception that becomes its cause."""
-    return pickle.dumps((pickle.dumps(error, 5), None, cause, ""), 5)
+    return _Packed(type(error).__name__, pickle.dumps(error, 5), cause=cause).packed()
 
 
 def add_to_where(payload: bytes, more: str) -> bytes:
     """Return a user's packed exception with a few words more on where it was raised; other failures as they are."""
-    stream, text, task, where = pickle.loads(payload)
-    return payload if text is None else pickle.dumps((stream, text, task, where + more), 5)
+    packed = _Packed(*pickle.loads(payload))
+    return payload if packed.text is None else packed._replace(where=packed.where + more).packed()
 
 
-def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+def _make(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     # A user's __init__ may want other arguments than it passed on to `args`, or have effects, so it isn't called;
     # the nearest built-in one is, since OSError or UnicodeError keep their fields outside __dict__.
     error = kind.__new__(kind, *args)
@@ -88,8 +147,11 @@ def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, 
         if init is not None and type(init).__name__ == "wrapper_descriptor":
             init(error, *args)
             break
-    error.__dict__.update(state)
     return error
+
+
+def _fill(error: BaseException, state: dict[str, Any]) -> None:
+    error.__dict__.update(state)
 
 
 def unpack_exception(payload: bytes) -> BaseException:
@@ -98,21 +160,23 @@ def unpack_exception(payload: bytes) -> BaseException:
     It has exactly the type of the original, and a `TaskError` with the remote traceback as its cause. Where the type
     cannot be had in this process, the `TaskError` itself is returned.
     """
-    stream, text, task, where = pickle.loads(payload)
-    if text is None:
-        own: BaseException = pickle.loads(stream)
-        own.__cause__ = None if task is None else unpack_exception(task)
+    packed = _Packed(*pickle.loads(payload))
+    if packed.text is None:
+        own: BaseException = pickle.loads(packed.stream)
+        own.__cause__ = None if packed.cause is None else unpack_exception(packed.cause)
         return own
-    cause = TaskError(task, text, where)
-    if not stream:
+    cause = TaskError(packed.task, packed.text, packed.where)
+    if not packed.stream:
+        cause.add_note(f"The exception itself could not be sent to another process: {packed.why}")
         return cause
     try:
-        kind, args, state, notes = serialization.loads(stream)
-        error = _rebuild(kind, args, state)
-    except (
-        Exception
-    ) as trouble:  # any code of the user's may run while unpickling; the remote traceback must survive it
-        cause.add_note(f"The exception itself could not be rebuilt in this process: {trouble!r}")
+        kind, args, state, notes = serialization.loads(packed.stream)
+        error = _make(kind, args)
+        _fill(error, state)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as trouble:  # unpickling runs code of the user's; the remote traceback must survive it
+        cause.add_note(f"The exception itself could not be rebuilt in this process: {_in_words(trouble)}")
         return cause
     return explained(error, cause, notes)
 
@@ -125,15 +189,22 @@ def explained(error: BaseException, cause: TaskError, notes: Iterable[str]) -> B
     return error
 
 
-def type_of_failure(payload: Any) -> str:
+def type_of_failure(payload: bytes) -> str:
     """Return the name of a packed exception's type, without running any code of the user's."""
-    stream, text, _, _ = pickle.loads(payload)
-    if text is None:
-        return type(pickle.loads(stream)).__name__
-    last = [line for line in text.splitlines() if line and not line.startswith((" ", "\t"))][-1]
-    return last.partition(":")[0].rpartition(".")[2]
+    return _Packed(*pickle.loads(payload)).kind
+
+
+def is_own(payload: bytes, kind: type[ShoalError]) -> bool:
+    """Return whether a packed exception is the runtime's own, of just this type; no code of the user's runs."""
+    packed = _Packed(*pickle.loads(payload))
+    return packed.text is None and packed.kind == kind.__name__
 
 
 def describe_here(node: str) -> str:
     """Return the text that says where this process runs."""
     return f"node {node}, pid {os.getpid()}"
+
+
+def not_made(method: str) -> str:
+    """Return why an actor is dead whose constructor has failed, or another method that was to make it what it was."""
+    return f"its {'constructor' if method == '__init__' else method} failed"

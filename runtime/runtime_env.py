@@ -96,9 +96,14 @@ def _check_variables(given: Any) -> dict[str, str]:
         raise InputError(f"runtime_env: env_vars={given!r:.80}: want a dict of names and values")
     for name, value in (given or {}).items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise InputError(f"runtime_env: env_vars has the name {name!r:.80}: want text without '='")
-        if not isinstance(value, str) or "\0" in value:
+            raise InputError(f"runtime_env: env_vars has the name {name!r:.80}: want text without '=' and '\\0'")
+        if not isinstance(value, str):
             raise InputError(f"runtime_env: env_vars[{name!r}]={value!r:.80}: want text, such as {str(value)!r:.80}")
+        if "\0" in value:
+            raise InputError(
+                f"runtime_env: env_vars[{name!r}]={value!r:.80}: no variable can have a '\\0'. Leave it out, or encode "
+                "the value, such as in base64"
+            )
     return dict(given or {})
 
 

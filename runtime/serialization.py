@@ -65,11 +65,24 @@ class _Pieces(list[bytes | bytearray]):
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Collects the references that it meets, since whoever receives the value will hold them too."""
+    """Collects the references that it meets, since whoever receives the value will hold them too.
 
-    def __init__(self, file: _Pieces, buffers: list[pickle.PickleBuffer], refs: list[ObjectRef]) -> None:
-        super().__init__(file, protocol=5, buffer_callback=buffers.append)
-        self._refs = refs
+    Args:
+        file: takes the pickle.
+        buffers: takes the buffers; None: they are a part of the pickle.
+        refs: takes the references.
+        reduce: says how an object is to travel; None: it has no opinion.
+    """
+
+    def __init__(
+        self,
+        file: _Pieces,
+        buffers: list[pickle.PickleBuffer] | None,
+        refs: list[ObjectRef],
+        reduce: Callable[[Any], Any] = reduce_buffer,
+    ) -> None:
+        super().__init__(file, protocol=5, buffer_callback=None if buffers is None else buffers.append)
+        self._refs, self._reduce = refs, reduce
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -79,7 +92,7 @@ class _Pickler(cloudpickle.Pickler):
         if kind in custom_serializers:
             serializer, deserializer = custom_serializers[kind]
             return deserializer, (serializer(obj),)
-        reduced = reduce_buffer(obj)
+        reduced = self._reduce(obj)
         return super().reducer_override(obj) if reduced is None else reduced
 
 
@@ -119,6 +132,22 @@ def dumps(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], list[ObjectRef]
     """Serialise a value; as `dump`, with the pickle in one piece."""
     stream, buffers, refs = dump(value)
     return stream if type(stream) is bytes else b"".join(stream), buffers, refs  # type: ignore[arg-type]
+
+
+def dump_whole(value: Any, reduce: Callable[[Any], Any]) -> tuple[bytes, list[ObjectRef]]:
+    """Serialise a value with its buffers inside the pickle; return it beside the references inside the value.
+
+    Args:
+        value: what to serialise.
+        reduce: returns how an object is to travel, in the form of `__reduce__`; None: as ever.
+
+    Raises:
+        BaseException: whatever the pickling of what the value holds raises.
+    """
+    pieces = _Pieces()
+    refs: list[ObjectRef] = []
+    _Pickler(pieces, None, refs, lambda obj: reduce(obj) or reduce_buffer(obj)).dump(value)
+    return b"".join(pieces), refs
 
 
 def dump_arguments(

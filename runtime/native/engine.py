@@ -246,9 +246,7 @@ class NativeEngine(RunsCalls):
         """End the node and with it everything else; in a worker: nothing, it is not the worker's to end."""
         if self._node is None:
             return False
-        with self.client.lock:
-            if self.client.broken is None:
-                self.client.node.send(m.Shutdown())
+        self.client.shut_down()
         self._node.stop()
         self.client.drain_node()
         self.client.close()

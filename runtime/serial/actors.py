@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..checkpoints import is_async
+from ..checkpoints import RESTORE, is_async
 from ..engine import ActorId, Arguments, Function, Running
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
-from ..failure import describe_here, pack_exception
+from ..failure import describe_here, not_made, pack_exception
 from ..options import ActorOptions, MethodOptions
 from ..private_loop import PrivateLoop
 from ..remote import load_function
@@ -74,19 +74,23 @@ class SerialActors(SerialTasks):
             self._bury(self._actors[actor_id], "its last handle is gone")
 
     def _construct(self, actor: Actor) -> None:
-        call = actor.call("__init__")
+        call, method = actor.call("__init__"), "__init__"
         try:
             with self._entered(call, actor.surroundings, actor.options.demand, actor.strategy):
                 args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
                 cls: Any = load_function(actor.function.payload)
                 actor.loop = PrivateLoop() if is_async(cls) else None
                 actor.instance = cls(*args, **kwargs) if actor.loop is None else actor.loop.run(cls, args, kwargs)
+                method = RESTORE
                 actor.log.restore(actor.instance)
-        except Exception as error:  # a constructor's exception is the reason of the actor's death
-            actor.cause = pack_exception(error, call.name, describe_here("serial"))
-            self._bury(actor, "its constructor failed")
         except SystemExit as request:
-            self._bury(actor, how_it_left(call.name, request))
+            self._bury(actor, how_it_left(f"{actor.info.class_name}.{method}", request))
+        except KeyboardInterrupt:  # the user's Ctrl-C
+            raise
+        except BaseException as error:  # a constructor's exception is the reason of the actor's death
+            name = f"{actor.info.class_name}.{method}"
+            actor.cause = pack_exception(error, name, describe_here("serial"))
+            self._bury(actor, not_made(method))
 
     def _end_actors_of(self, group: bytes) -> None:
         for actor in self._actors.values():

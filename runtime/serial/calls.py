@@ -44,7 +44,7 @@ class Attempts:
         self._number += 1
         return True
 
-    def failure(self, error: Exception) -> bytes:
+    def failure(self, error: BaseException) -> bytes:
         """Serialise the exception of the last attempt, with its number if it is not the only one."""
         most = "" if self._left < 0 else f" of {self._number + self._left}"
         words = f", attempt {self._number}{most}" if self._number > 1 else ""
@@ -136,7 +136,9 @@ class SerialStream:
         except SystemExit as request:
             self._completed = self._keep_failure(request)
             self._refs.append(self._completed)
-        except Exception as error:  # a task's exception is a value
+        except KeyboardInterrupt:  # the user's Ctrl-C
+            raise
+        except BaseException as error:  # a task's exception is a value
             if self._attempts.again(error):
                 self._values = None
                 self._make()

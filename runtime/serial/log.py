@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -36,7 +35,9 @@ class SerialLog:
             return
         try:
             self._state = self._pack(getattr(instance, CHECKPOINT)())
-        except Exception:  # the user's method, and pickling what it returned; the log goes on, so nothing is lost yet
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # of the user's method, or of pickling; the log goes on, so nothing is lost yet
             traceback.print_exc()
             print(f"{CHECKPOINT} failed; it is called again after the next call", file=sys.stderr, flush=True)
         else:
@@ -47,6 +48,10 @@ class SerialLog:
         if self._state is not None:
             getattr(instance, RESTORE)(self._load(self._state))
         for method, arguments in self._calls:
-            with contextlib.suppress(Exception):  # it was raised in the caller when the call ran first
+            try:
                 args, kwargs = self._unpack(*arguments)
                 getattr(instance, method)(*args, **kwargs)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:  # noqa: S110  # it was raised in the caller when the call ran first
+                pass

@@ -93,11 +93,11 @@ class SerialTasks(SerialObjects):
                 self._executing.append((name, started))
                 try:
                     values = [self._pack(value) for value in split_returns(name, call(), num_returns)]
-                except Exception as error:  # a task's exception is a value
-                    if not attempts.again(error):
+                except KeyboardInterrupt:  # the user's Ctrl-C
+                    raise
+                except BaseException as error:  # a task's exception is a value
+                    if isinstance(error, SystemExit) or not attempts.again(error):
                         values, error_type = [self._failure(attempts, error)] * num_returns, type(error).__name__
-                except SystemExit as request:
-                    values, error_type = [self._failure(attempts, request)] * num_returns, "SystemExit"
                 finally:
                     self._executing.pop()
         # A task has the id of the first object that it returns.
@@ -112,10 +112,9 @@ class SerialTasks(SerialObjects):
         return returned
 
     def _failure(self, attempts: Attempts, error: BaseException) -> Value:
-        if isinstance(error, Exception):
-            return Value(failure=attempts.failure(error))
-        assert isinstance(error, SystemExit)
-        return Value(failure=self._left(attempts.running, error))
+        if isinstance(error, SystemExit):
+            return Value(failure=self._left(attempts.running, error))
+        return Value(failure=attempts.failure(error))
 
     def _left(self, call: Running, request: SystemExit) -> ShoalError:
         """Return what becomes of a call that has asked for the end of its process."""

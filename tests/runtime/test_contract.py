@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import re
 
 import numpy as np
 import pytest
@@ -385,6 +386,12 @@ def test_empty_returned_inside_a_structure(engine):
     assert result["array"].sum() == 1999 * 1000
     assert not result["array"].flags.writeable
     assert runtime.get(maker.kept_is_writable.remote()) is False
+
+
+@pytest.mark.parametrize("shape", [-1, (-1,), (3, -2)])
+def test_empty_refuses_shapes_that_no_array_can_have(engine, shape):
+    with pytest.raises(runtime.InputError, match=re.escape(f"shape={shape}: want sizes of at least 0")):
+        runtime.empty(shape, np.float64)
 
 
 def test_empty_that_is_passed_as_an_argument_stays_writable(engine):

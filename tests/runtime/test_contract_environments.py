@@ -133,6 +133,7 @@ def test_py_modules_can_be_imported(engine, tmp_path):
         ({"env_vars": {"A": 1}}, r"env_vars\['A'\]=1: want text, such as '1'"),
         ({"env_vars": ["A"]}, "want a dict of names and values"),
         ({"env_vars": {"A=B": "1"}}, "want text without '='"),
+        ({"env_vars": {"A": "x\0y"}}, r"no variable can have a '\\0'. Leave it out"),
         ({"working_dir": "/no/such/folder"}, "/no/such/folder does not exist"),
         ({"working_dir": __file__}, "is not a folder"),
         ({"working_dir": "s3://bucket/code.zip"}, "only local paths are supported"),

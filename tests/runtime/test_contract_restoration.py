@@ -42,9 +42,9 @@ class Ledger:
     def add_all_of(self, refs):
         return self.add(int(sum(array.sum() for array in runtime.get(refs))))
 
-    def fail_after(self, value):
+    def fail_after(self, value, kind=KeyError):
         self.entries.append(value)
-        raise KeyError(value)
+        raise kind(value)
 
     def all(self):
         return list(self.entries)
@@ -103,10 +103,15 @@ def test_the_state_is_sent_after_every_so_many_calls(engine, tmp_path):
     assert after.index("restore") == after.index("constructed") + 1
 
 
-def test_calls_that_failed_have_changed_the_state_too(engine, tmp_path):
+class Abort(BaseException):
+    """What `except Exception` is not meant to catch."""
+
+
+@pytest.mark.parametrize("kind", [KeyError, Abort])
+def test_calls_that_failed_have_changed_the_state_too(engine, tmp_path, kind):
     ledger = Ledger.options(checkpoint_every=10).remote(tmp_path)
-    with pytest.raises(KeyError, match="9"):
-        runtime.get(ledger.fail_after.remote(9))
+    with pytest.raises(kind, match="9"):
+        runtime.get(ledger.fail_after.remote(9, kind))
     restart(ledger, engine)
     assert runtime.get(ledger.all.remote(), timeout=30) == [0, 9]
 
@@ -177,9 +182,10 @@ def test_a_restore_that_fails_is_the_reason_of_the_death(engine):
         runtime.kill(broken, no_restart=False)
     else:
         os.kill(pid, signal.SIGKILL)
-    with pytest.raises(runtime.ActorDiedError) as caught:
+    with pytest.raises(runtime.ActorDiedError, match="its __restore__ failed") as caught:
         runtime.get([broken.f.remote() for _ in range(3)], timeout=30)
     assert "cannot read it" in str(caught.value.__cause__)
+    assert caught.value.__cause__.__cause__.task.endswith("Broken.__restore__")
 
 
 # Crashes --------------------------------------------------------------------------------------------------------------

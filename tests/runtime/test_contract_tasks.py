@@ -402,6 +402,44 @@ def test_what_a_task_returns_after_catching_the_interrupt_is_its_value(concurren
     assert runtime.get(ref, timeout=30) == "what I have so far"
 
 
+@pytest.mark.engines("native", reason="on Ray what it raises after the interrupt is its value")
+def test_a_cancelled_task_is_cancelled_even_if_its_exceptions_are_retried(concurrent, tmp_path):
+    begun = tmp_path / "begun"
+
+    @runtime.remote(max_retries=-1, retry_exceptions=True)
+    def work():
+        begun.touch()
+        try:
+            while True:
+                pass
+        except KeyboardInterrupt:
+            raise ValueError("it fails instead") from None
+
+    ref = work.remote()
+    wait_until(begun.exists)
+    runtime.cancel(ref)
+    assert is_cancelled(ref)
+
+
+def test_a_cancelled_call_is_cancelled_even_if_its_exceptions_are_retried(concurrent, tmp_path):
+    begun = tmp_path / "begun"
+
+    @runtime.remote
+    class Worker:
+        @runtime.method(max_task_retries=-1, retry_exceptions=True)
+        def work(self, gate):
+            begun.touch()
+            runtime.get(pass_gate.remote(gate, 1))
+            raise ValueError("it fails")
+
+    gate, worker = Gate.remote(), Worker.remote()
+    ref = worker.work.remote(gate)
+    wait_until(begun.exists)
+    runtime.cancel(ref, recursive=False)
+    gate.release.remote()
+    assert is_cancelled(ref)
+
+
 def test_queued_tasks_never_begin(concurrent, tmp_path):
     gate = Gate.remote()
     running = [pass_gate.remote(gate, i) for i in range(2)]

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from shoal.runtime.exceptions import ActorDiedError, TaskError
-from shoal.runtime.failure import pack_error, pack_exception, unpack_exception
+from shoal.runtime.failure import is_own, pack_error, pack_exception, type_of_failure, unpack_exception
 
 
 def travel(error):
@@ -32,16 +32,28 @@ class Picky(Exception):
         Picky.made += 1
 
 
+class Abort(BaseException):
+    pass
+
+
 class Unwilling(Exception):
+    def __init__(self, trouble):
+        self.trouble = trouble
+
     def __setstate__(self, state):
         raise RuntimeError("not here")
 
     def __reduce__(self):
-        return _refuse, ()
+        return _refuse, (self.trouble,)
 
 
-def _refuse():
-    raise RuntimeError("cannot be rebuilt")
+def _refuse(trouble):
+    raise trouble("cannot be rebuilt")
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("it does not say")
 
 
 def test_type_arguments_and_cause():
@@ -96,12 +108,39 @@ def test_what_cannot_be_pickled_becomes_a_task_error():
     assert "ValueError: holds a lock" in str(error)
 
 
-def test_what_cannot_be_rebuilt_becomes_a_task_error_that_says_why():
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (RuntimeError, "RuntimeError: cannot be rebuilt"),
+        (Abort, "test_failure.Abort: cannot be rebuilt"),
+        (Mute, "test_failure.Mute: <exception str() failed>"),
+    ],
+)
+def test_what_cannot_be_rebuilt_becomes_a_task_error_that_says_why(trouble, words):
     original = ValueError("x")
-    original.part = Unwilling()
+    original.part = Unwilling(trouble)
     error = travel(original)
     assert type(error) is TaskError
-    assert "could not be rebuilt in this process: RuntimeError('cannot be rebuilt')" in error.__notes__[0]
+    assert error.__notes__ == [f"The exception itself could not be rebuilt in this process: {words}"]
+
+
+def test_exceptions_may_hold_each_other():
+    original, other = ValueError("one"), KeyError("other")
+    original.other, other.other = other, original
+    error = travel(original)
+    assert type(error) is ValueError
+    assert type(error.other) is KeyError
+    assert error.other.other.args == ("one",)
+
+
+def test_the_type_is_known_without_running_code_of_the_users():
+    original = ExceptionGroup("a\nb: c", [Unwilling(Abort)])
+    packed = pack_exception(original, "f", "here")
+    assert type_of_failure(packed) == "ExceptionGroup"
+    assert not is_own(packed, ActorDiedError)
+    own = pack_error(ActorDiedError("x"), packed)
+    assert type_of_failure(own) == "ActorDiedError"
+    assert is_own(own, ActorDiedError)
 
 
 def test_the_remote_traceback_shows_causes():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -394,3 +395,23 @@ def test_idle_processes_use_no_cpu():
     runtime.wait([keeper.value.remote()], timeout=5)  # fails at once: it keeps nothing
     threading.Event().wait(0.5)
     assert sum(sum(process.cpu_times()[:2]) for process in shoal_processes()) - used < 0.1
+
+
+def test_whoever_waits_when_the_runtime_is_shut_down_is_told_so():
+    blocked = pass_gate.remote(Gate.remote(), 1)
+    waits = [
+        lambda: runtime.get(blocked),
+        lambda: runtime.get([runtime.put(1), blocked], timeout=60),
+        lambda: runtime.wait([blocked]),
+        lambda: runtime.wait([blocked, runtime.put(1)], num_returns=2, timeout=60),
+    ]
+    with ThreadPoolExecutor(len(waits)) as pool:
+        told = [pool.submit(wait) for wait in waits]
+        told.append(blocked.future())
+        client = current_engine().client
+        wait_until(lambda: len(client.waits) == len(waits))
+        runtime.shutdown()
+    for one in told:
+        error = one.exception(30)
+        assert type(error) is runtime.ShoalError
+        assert "the runtime was shut down while this waited" in str(error)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from ...failure import not_made
 from ...resources import Demand
 from ..process.calls import remember
 from ..protocol.messages import ActorKey, Environment, Job, KeptConstructor, Placement, ProcessId
@@ -133,15 +134,15 @@ class ActorTable:
         self._by_process[process] = actor
         return True
 
-    def constructed(self, process: ProcessId, failure: bytes | None) -> list[Command]:
-        """Event: its constructor has returned, or failed."""
+    def constructed(self, process: ProcessId, failure: bytes | None, method: str = "__init__") -> list[Command]:
+        """Event: it is made, or the method that was to make it has failed."""
         actor = self._by_process.get(process)
         if actor is None or actor.state != "starting":
             return []
         if failure is None:
             actor.state = "alive"
             return [Tell(actor)]
-        return [*self._die(actor, "its constructor failed", failure), EndProcess(process, gracefully=True)]
+        return [*self._die(actor, not_made(method), failure), EndProcess(process, gracefully=True)]
 
     def process_died(self, process: ProcessId, reason: str, failure: bytes | None = None) -> list[Command]:
         """Event: a process is gone, perhaps with an exception as the cause: an actor's, or the owner's of actors."""

@@ -45,7 +45,9 @@ class Control:
             ),
             m.ActorGranted: self._on_actor_granted,
             m.ActorUp: self._on_actor_up,
-            m.Constructed: lambda process, message: self._do(self._actors.constructed(process, message.failure)),
+            m.Constructed: lambda process, message: self._do(
+                self._actors.constructed(process, message.failure, message.method)
+            ),
             m.ActorExiting: lambda process, message: self._actors.exiting(process, message.reason),
             m.WatchActor: self._on_watch_actor,
             m.KillActor: self._on_kill_actor,

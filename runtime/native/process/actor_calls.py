@@ -9,7 +9,7 @@ from typing import Any
 
 from ...engine import ActorId, Arguments, Function
 from ...exceptions import ActorUnavailableError, RuntimeEnvSetupError
-from ...failure import pack_error, unpack_exception
+from ...failure import is_own, pack_error
 from ...introspection.reports import TaskReport
 from ...introspection.story_events import AGAIN
 from ...options import STREAMING, ActorOptions, MethodOptions
@@ -27,6 +27,7 @@ from .calls import (
     cancelled,
     failed_slot,
     finish,
+    give_up,
     has_lost_slot,
     slot_values,
 )
@@ -284,7 +285,7 @@ class ActorCalls:
             link.queue.appendleft(pending)
             self._pump(link)
         else:
-            finish(self._client, pending, [failure] * len(pending.returns))
+            give_up(self._client, pending, failure)
 
     def on_argument_lost(self, pending: Pending, message: m.ArgumentLost) -> None:
         """Event: a call could not read an argument and was not run."""
@@ -347,7 +348,7 @@ class ActorCalls:
 
     def _fail_dead(self, link: Link, pending: Pending) -> None:
         error = died(f"{link.name}.{pending.name}", ActorId(link.key, None, link.name), link.reason, None)
-        if link.failure is not None and isinstance(unpack_exception(link.failure), RuntimeEnvSetupError):
+        if link.failure is not None and is_own(link.failure, RuntimeEnvSetupError):
             value = m.Value(link.failure, failed=True)
         else:
             value = m.Value(pack_error(error, link.failure), failed=True)

@@ -244,23 +244,39 @@ def finish(
     client.calls.pop(pending.task, None)
     if pending.extras is not None:
         values = pending.extras.finish(pending, values)
-    link = pending.link
-    if link is None or pending.function is None:  # a constructor has not ended when it is no longer needed
-        error = type_of_failure(values[0].stream) if values and values[0].failed else ""
-        who = ("", pending.name, b"") if link is None else (link.name, pending.name, link.key)
-        times = (pending.submitted, pending.sent, seconds)
-        client.note((time.monotonic(), ENDED, pending.task, (*who, by, *times, len(pending.returns), error)))
+    now = time.monotonic()
     outside = False
     for object_id, value in zip(pending.returns, values, strict=False):
         client.fulfil(object_id, value, by)
         if value.buffers or type(value.stream) is Span:
             outside = True
+    # After the values are stored: whatever goes wrong with a note, nobody waits for ever.
+    if pending.link is None or pending.function is None:  # a constructor has not ended when it is no longer needed
+        _note_end(client, pending, values, by, now, seconds)
     if outside or pending.task in client.recovery.lineage.tasks:
         client.recovery.ended(pending)
         return
     if pending.arguments.buffers or type(pending.arguments.stream) is Span:
         client.objects.discard(pending.arguments)
     pending.keeps = pending.slots = []
+
+
+def give_up(client: Client, pending: Pending, failure: Value) -> None:
+    """A call has failed and is not made again: it ends with this failure, or was cancelled meanwhile."""
+    finish(client, pending, [cancelled(pending) if pending.cancelled else failure] * len(pending.returns))
+
+
+def _note_end(  # noqa: PLR0917  # made for each call: names cost time
+    client: Client, pending: Pending, values: list[Value], by: bytes | None, now: float, seconds: float
+) -> None:
+    link = pending.link
+    error = ""
+    if values and values[0].failed:
+        assert isinstance(values[0].stream, bytes)
+        error = type_of_failure(values[0].stream)
+    who = ("", pending.name, b"") if link is None else (link.name, pending.name, link.key)
+    times = (pending.submitted, pending.sent, seconds)
+    client.note((now, ENDED, pending.task, (*who, by, *times, len(pending.returns), error)))
 
 
 def again_with_arguments(client: Client, pending: Pending, span: Span) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, OwnerDiedError
+from ...exceptions import GetTimeoutError, ObjectLostError, OwnerDiedError
 from ...failure import pack_error
 from ...introspection.story_events import FREED, PUT, RECORD_CALL_SITES, call_site
 from ...refs import ObjectRef, short
@@ -109,7 +109,7 @@ class Client(Links):
 
     def node_lost(self) -> None:
         """Fail all objects that have no value yet."""
-        failure = m.Value(pack_error(NodeDiedError(self.broken)), failed=True)
+        failure = m.Value(pack_error(self.gone()), failed=True)
         for object_id, record in list(self.objects.records.items()):
             if record.value is None:
                 self.objects.fulfil(object_id, failure)
@@ -377,6 +377,8 @@ class Client(Links):
             self.reactor.wait(waiter, deadline)
         finally:
             self.after_block()
+        if self._is_shut_down and self.broken is not None:
+            raise self.gone()
 
     def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
         """Call `action` once a value is there: now, or in whichever thread reads, so it must be short and not raise."""

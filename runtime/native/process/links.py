@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from select import EPOLLOUT
 from typing import Any
 
-from ...exceptions import InternalError, NodeDiedError
+from ...exceptions import InternalError, NodeDiedError, ShoalError
 from ...introspection.metric_table import MetricTable
 from ...introspection.reports import EVENTS_KEPT, Event
 from ...introspection.story_events import recent
@@ -23,6 +23,10 @@ from .calls import remember
 from .reactor import Reactor, Waiter
 
 Message = m._Message
+_SHUT_DOWN = (
+    "the runtime was shut down while this waited or called: what was not ready by then is lost. Let the threads that "
+    "use it finish before shutdown()"
+)
 # By question. Questions of one kind are answered in order; of different kinds they may go to different nodes.
 _ANSWERS: dict[type, type] = {
     m.NewArena: m.ArenaHeld,
@@ -79,6 +83,7 @@ class Links(ABC):
         self.note = self.events.append
         self.metrics = MetricTable()
         self.broken: str | None = None
+        self._is_shut_down = False
         self.epitaph: Callable[[], str] = lambda: "the daemon of this node has died. Start the runtime again"
         self.on_death: list[Callable[[bytes, str], None]] = []
         self.nodes = {node.id: node for node in self.welcome.nodes}
@@ -196,7 +201,7 @@ class Links(ABC):
 
     def _on_node_lost(self) -> None:
         with self.lock:
-            self.broken = self.epitaph()
+            self.broken = _SHUT_DOWN if self._is_shut_down else self.epitaph()
             self.node_lost()
             for waiter in [waiter for asked in self._answers.values() for waiter, _ in asked] + self._at_the_end:
                 waiter.finish()
@@ -242,7 +247,7 @@ class Links(ABC):
         """Send a question to the node and wait for its answer.
 
         Raises:
-            NodeDiedError: the node is gone.
+            ShoalError: the node is gone; see `check`.
         """
         waiter = Waiter()
         box: list[Message] = []
@@ -252,7 +257,7 @@ class Links(ABC):
             self.node.send(message, fds)
         self.reactor.wait(waiter)
         if not box:
-            raise NodeDiedError(self.broken or "the runtime was shut down meanwhile")
+            raise self.gone()
         return box[0]
 
     def _on_answer(self, node: Connection, message: Message) -> None:
@@ -261,13 +266,24 @@ class Links(ABC):
         waiter.finish()
 
     def check(self) -> None:
-        """Raise NodeDiedError if the node is gone."""
+        """Raise NodeDiedError if the node has died, ShoalError if it was shut down."""
         if self.broken is not None:
-            raise NodeDiedError(self.broken)
+            raise self.gone()
+
+    def gone(self) -> ShoalError:
+        """Return the error of whoever needs the node that is gone."""
+        return ShoalError(_SHUT_DOWN) if self._is_shut_down or self.broken is None else NodeDiedError(self.broken)
+
+    def shut_down(self) -> None:
+        """Have the node end, and with it all that waits for something."""
+        with self.lock:
+            if self.broken is None:
+                self._is_shut_down = True
+                self.node.send(m.Shutdown())
 
     def drain_node(self) -> None:
         """Handle what the node said last; for a driver whose node has ended."""
-        self.broken = self.broken or "the runtime was shut down"
+        self.broken = self.broken or _SHUT_DOWN
         waiter = Waiter()
         with self.lock:
             if not self.node.closed:
@@ -280,7 +296,7 @@ class Links(ABC):
         """Close all connections of this process."""
         self.reactor.close()
         with self.lock:
-            self.broken = self.broken or "the runtime was shut down"
+            self.broken = self.broken or _SHUT_DOWN
             for connection in self._connections:
                 connection.close()
             self._listener.close()

@@ -119,7 +119,8 @@ class Reporting:
         client = self._client
         client.reactor.wait(waiter, time.monotonic() + seconds + _GRACE_SECONDS)
         if not box or box[0] is None:
-            raise NodeDiedError(client.broken or f"the node has not answered within {seconds + _GRACE_SECONDS} s")
+            client.check()
+            raise NodeDiedError(f"the node has not answered within {seconds + _GRACE_SECONDS} s")
         return unpack(box[0])
 
     def ask_then(

@@ -31,6 +31,7 @@ from .calls import (
     cancelled,
     failed_slot,
     finish,
+    give_up,
     has_lost_slot,
     remember,
     slot_values,
@@ -245,7 +246,7 @@ class TaskCalls:
             self._client.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
             kind.queue.append(pending)
         else:
-            finish(self._client, pending, [failure] * len(pending.returns))
+            give_up(self._client, pending, failure)
         self._has_ended(kind, lease)
 
     def _has_ended(self, kind: Kind, lease: WorkerLease) -> None:

@@ -223,10 +223,11 @@ class ActorState(_Message):
 
 
 class Constructed(_Message):
-    """The constructor has returned, or failed with this exception."""
+    """The actor is made; or the method that was the last step of that has failed with this exception."""
 
     actor: ActorKey
     failure: bytes | None
+    method: str = "__init__"
 
 
 class ActorExiting(_Message):

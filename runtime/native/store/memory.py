@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ...exceptions import NodeDiedError, ObjectStoreFullError
+from ...exceptions import ObjectStoreFullError, ShoalError
 from ..process.objects import FreeBlocks, spans_of
 from ..process.reactor import Waiter
 from ..protocol import messages as m
@@ -64,7 +64,7 @@ class Memory:
 
         Raises:
             ObjectStoreFullError: everything is in use, and stays so.
-            NodeDiedError: the node is gone.
+            ShoalError: the node is gone; see `Links.check`.
         """
         client, waiter, refusal = self._client, Waiter(), list[str]()
         with client.lock:
@@ -77,7 +77,7 @@ class Memory:
         if refusal:
             raise ObjectStoreFullError(refusal[0])
         if not waiter.ready:
-            raise NodeDiedError(client.broken or "the runtime was shut down meanwhile")
+            raise client.gone()
         client.check()
 
     def _on_granted(self, message: m.MemoryGranted) -> None:
@@ -184,7 +184,7 @@ class Memory:
         for object_id in objects:
             try:
                 moved += self._move(object_id)
-            except (OSError, NodeDiedError) as error:  # the disk is full, say; the object stays where it is
+            except (OSError, ShoalError) as error:  # the disk is full, say; the object stays where it is
                 trouble = trouble or f"{self._client.spill_directory}: {error}"
             finally:
                 self._moving.discard(object_id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -203,9 +205,9 @@ class Store:
         import numpy as np
 
         kind = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        if kind.hasobject or size == 0:
-            return np.empty(shape, kind)
+        size = math.prod(map(int, shape)) * kind.itemsize
+        if kind.hasobject or not 0 < size <= sys.maxsize:
+            return np.empty(shape, kind)  # or raise its own error: no array is that large
         span = self.arena.allocate(size, self._process)
         address = 0
 

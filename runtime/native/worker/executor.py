@@ -6,7 +6,6 @@ thread it happens; which thread that is, and when, is decided by who calls `run`
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import sys
@@ -37,6 +36,7 @@ from ..store.views import StaleBlockError
 from .producing import Producer
 from .restorable import Restorable
 from .task_interrupts import TaskInterrupts
+from .user_code import UserCode, exit_code
 
 
 class Code:
@@ -107,7 +107,8 @@ class Executor:
 
     def __init__(self, engine: NativeEngine) -> None:
         self._engine, self._client = engine, engine.client
-        self.producer = Producer(engine.client, self._pack)
+        self._user_code = UserCode()
+        self.producer = Producer(engine.client, self._pack, self._user_code)
         self.actor: Any = None
         self.class_name: str | None = None
         self.flush: Callable[[Connection], None] = Connection.flush
@@ -121,17 +122,17 @@ class Executor:
         if self.restorable is not None and self.restorable.answered(item.caller, item.message.task):
             item.refs = []
             return
-        failure: Exception | None = None
+        failure: BaseException | None = None
         try:
             values = self._succeed(item, self._begin(item))
         except StaleBlockError as loss:
             self.give_back(item, loss.span)
             return
-        except Exception as error:  # a task's exception is a value
-            failure, values = error, self._fail(item, error)
         except SystemExit as request:
             self.leave(item.name, request)
             return
+        except BaseException as error:  # a task's exception is a value
+            failure, values = error, self._fail(item, error)
         finally:
             self._note_end(item.message.task)
         self._end(item, values, failure)
@@ -143,7 +144,8 @@ class Executor:
         try:
             result = self._begin(item)
             if inspect.iscoroutine(result):
-                result = await result
+                with self._user_code:
+                    result = await result
             if item.message.num_returns == STREAMING:
                 values = await self.producer.produce_async(item.caller, item.message, result)
             else:
@@ -151,12 +153,12 @@ class Executor:
         except StaleBlockError as loss:
             self.give_back(item, loss.span)
             return
-        except (Exception, asyncio.CancelledError) as error:  # a task's exception is a value
-            failure = error if item.cancelled is None else self._cancelled(item, "while it ran")
-            values = self._fail(item, failure)
         except SystemExit as request:
             self.leave(item.name, request)
             return
+        except BaseException as error:  # a task's exception is a value
+            failure = error if item.cancelled is None else self._cancelled(item, "while it ran")
+            values = self._fail(item, failure)
         finally:
             self._note_end(item.message.task)
         self._end(item, values, failure)
@@ -171,7 +173,7 @@ class Executor:
 
     def restore(self, message: m.Construct, owner: bytes, restoration: m.Restoration) -> None:
         """Bring the constructed actor to where it was; raises what its `__restore__` raises."""
-        self.restorable = Restorable(self._client, owner, message.actor, restoration)
+        self.restorable = Restorable(self._client, self._user_code, owner, message.actor, restoration)
         try:
             self.restorable.restore(self.actor, self._run_again)
         except StaleBlockError as loss:
@@ -185,9 +187,9 @@ class Executor:
         try:
             result = self._begin(item)
             values = self._succeed(item, result) if in_doubt else []
-        except StaleBlockError:
+        except (StaleBlockError, SystemExit):
             raise
-        except Exception as error:  # a task's exception is a value
+        except BaseException as error:  # a task's exception is a value
             values = self._fail(item, error)
         finally:
             self._note_end(call.task)
@@ -195,8 +197,7 @@ class Executor:
 
     def leave(self, name: str, request: SystemExit) -> None:
         """End this process, as a call asks: nothing new begins, what runs finishes, no reply is sent; in any thread."""
-        code = request.code
-        self.exit_code = code if isinstance(code, int) else int(code is not None)
+        self.exit_code = exit_code(request)
         if self.class_name is not None and self.exit_code == 0:
             self._client.node.send(m.ActorExiting(how_it_left(name, request)))
         self.on_leave()
@@ -258,7 +259,8 @@ class Executor:
         args, kwargs = store.load(message.arguments)
         if message.slots:
             args, kwargs = fill_slots(args, kwargs, [store.load(value) for value in message.slots])
-        return function(*args, **kwargs) if guard is None else guard(function, *args, **kwargs)
+        with self._user_code:
+            return function(*args, **kwargs) if guard is None else guard(function, *args, **kwargs)
 
     def _succeed(self, item: Item, result: Any) -> list[m.Value]:
         """Return the values to reply with; raises what a wrong or unpicklable result raises."""
@@ -267,7 +269,8 @@ class Executor:
             task = item.message.task
             step = _call if item.code is None else partial(self.interrupts.call, task, item.name)
             return self.producer.produce(item.caller, item.message, result, step)
-        returned = [result] if count == 1 else split_returns(item.name, result, count)
+        with self._user_code:  # what is returned may be a generator
+            returned = [result] if count == 1 else split_returns(item.name, result, count)
         return [self._pack(value, item.caller) for value in returned]
 
     def _pack(self, value: Any, caller: bytes) -> m.Value:

@@ -13,6 +13,7 @@ from ..process.client import Client
 from ..process.reactor import Waiter
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from .user_code import UserCode
 
 
 class _Output:
@@ -37,10 +38,11 @@ class Producer:
     Args:
         client: this process's client.
         pack: serialises a value for a process.
+        user_code: surrounds what generators do.
     """
 
-    def __init__(self, client: Client, pack: Callable[[Any, bytes], m.Value]) -> None:
-        self._client, self._pack = client, pack
+    def __init__(self, client: Client, pack: Callable[[Any, bytes], m.Value], user_code: UserCode) -> None:
+        self._client, self._pack, self._user_code = client, pack, user_code
         self._outputs: dict[bytes, _Output] = {}
         client.handlers |= {m.Taken: self._on_taken, m.StopStream: self._on_stop}
         client.on_death.append(self._on_death)
@@ -100,14 +102,16 @@ class Producer:
         index, end = 0, object()
         try:
             while not output.stopped:
-                value = step(lambda: next(values, end))
+                with self._user_code:
+                    value = step(lambda: next(values, end))
                 if value is end:
                     break
                 self._send(output, message.task, index, value)
                 index += 1
                 self._wait_for_room(output, index)
             else:
-                step(getattr(values, "close", lambda: None))
+                with self._user_code:
+                    step(getattr(values, "close", lambda: None))
         finally:
             del self._outputs[message.task]
         return self._end(output, message.task)
@@ -131,12 +135,12 @@ class Producer:
         if not isinstance(values, AsyncIterator):
             values = _as_async(values)
         output = self._outputs[message.task] = _Output(caller, message.extras)
-        index = 0
+        index, end = 0, object()
         try:
             while not output.stopped:
-                try:
-                    value = await anext(values)
-                except StopAsyncIteration:
+                with self._user_code:
+                    value = await anext(values, end)
+                if value is end:
                     break
                 self._send(output, message.task, index, value)
                 index += 1
@@ -144,7 +148,8 @@ class Producer:
             else:
                 close = getattr(values, "aclose", None)
                 if close is not None:
-                    await close()
+                    with self._user_code:
+                        await close()
         finally:
             del self._outputs[message.task]
         return self._end(output, message.task)

@@ -18,6 +18,7 @@ from ..process.client import Client
 from ..process.objects import owner_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from .user_code import UserCode
 
 
 class Restorable:
@@ -25,13 +26,16 @@ class Restorable:
 
     Args:
         client: this process's objects and connections.
+        user_code: surrounds what the actor's methods do.
         owner: the process that keeps the log.
         actor: the actor's key.
         restoration: how it is made.
     """
 
-    def __init__(self, client: Client, owner: bytes, actor: bytes, restoration: m.Restoration) -> None:
-        self._client, self._owner, self._actor = client, owner, actor
+    def __init__(
+        self, client: Client, user_code: UserCode, owner: bytes, actor: bytes, restoration: m.Restoration
+    ) -> None:
+        self._client, self._user_code, self._owner, self._actor = client, user_code, owner, actor
         self._restoration: m.Restoration | None = restoration
         self._journal: Journal[m.Reply] = Journal(owner, restoration.every)
         client.on_death.append(lambda process, reason: self._journal.caller_died(process))
@@ -52,7 +56,8 @@ class Restorable:
         values = [value for entry in restoration.entries for value in (entry.call.arguments, *entry.call.slots)]
         held = self._adopt([*values, *([restoration.state] if restoration.state is not None else [])])
         if restoration.state is not None:
-            getattr(instance, RESTORE)(self._client.store.load(restoration.state))
+            with self._user_code:
+                getattr(instance, RESTORE)(self._client.store.load(restoration.state))
         for entry in restoration.entries:
             # A caller that is dead asks for nothing, and an answer for it would be nobody's.
             in_doubt = entry.in_doubt and owner_of(entry.call.task) not in self._client.dead
@@ -98,8 +103,12 @@ class Restorable:
     def _checkpoint(self) -> None:
         client = self._client
         try:
-            packed, inner = client.store.pack(getattr(self._instance, CHECKPOINT)(), self._owner)
-        except Exception:  # the user's method, and pickling what it returned; the log goes on, so nothing is lost yet
+            with self._user_code:
+                state = getattr(self._instance, CHECKPOINT)()
+            packed, inner = client.store.pack(state, self._owner)
+        except SystemExit:
+            raise
+        except BaseException:  # of the user's method, or of pickling; the log goes on, so nothing is lost yet
             traceback.print_exc()
             print(f"{CHECKPOINT} failed; it is called again after the next call", file=sys.stderr, flush=True)
             return

@@ -20,6 +20,7 @@ from collections import deque
 from typing import Any
 
 from ... import context
+from ...checkpoints import RESTORE
 from ...engine import Host
 from ...failure import pack_exception
 from ..engine import NativeEngine
@@ -223,8 +224,8 @@ class Worker:
     def _construct(self, item: Item) -> None:
         message = item.message
         assert item.code is not None
-        executor, name = self._executor, f"{message.name}.__init__"
-        executor.class_name, item.name = message.name, name
+        executor, method = self._executor, "__init__"
+        executor.class_name, item.name = message.name, f"{message.name}.{method}"
         self._engine.hosted = item.host = Host(*unpack_identity(message.identity), message.restarts)
         failure = None
         try:
@@ -233,18 +234,19 @@ class Worker:
             if place is None:
                 executor.construct(item, cls)
                 if message.restoration is not None:
+                    method = RESTORE
                     executor.restore(message, item.caller, message.restoration)
             else:
                 place.apply(lambda: executor.construct(item, cls))
         except StaleBlockError as loss:
             executor.give_back(item, loss.span)
             return
-        except Exception as error:  # a constructor's exception is the reason of the actor's death
-            failure = pack_exception(error, name, self._engine.where())
         except SystemExit as request:
-            executor.leave(name, request)
+            executor.leave(f"{message.name}.{method}", request)
             return
-        self._client.node.send(m.Constructed(message.actor, failure))
+        except BaseException as error:  # a constructor's exception is the reason of the actor's death
+            failure = pack_exception(error, f"{message.name}.{method}", self._engine.where())
+        self._client.node.send(m.Constructed(message.actor, failure, method))
 
     def _send_reply(self, peer: Connection) -> None:
         # With more to run, the reply goes out with the next ones, or when the background thread comes by.

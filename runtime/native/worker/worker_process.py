@@ -13,6 +13,7 @@ import setproctitle
 
 from ..process.environments import enter
 from ..protocol import messages as m
+from .user_code import exit_code
 from .worker import run_worker
 
 
@@ -30,7 +31,7 @@ def be_worker(session: str, fork: m.Fork) -> NoReturn:
     except SystemExit as request:
         if isinstance(request.code, str):
             print(request.code, file=sys.stderr)
-        code = request.code if isinstance(request.code, int) else int(request.code is not None)
+        code = exit_code(request)
     except BaseException:  # the worker must end here, and not go on as a second fork server
         traceback.print_exc()
     finally:
