@@ -11,6 +11,7 @@ import cloudpickle
 from . import context
 from .context import current_engine, running_engine
 from .exceptions import InputError
+from .plain_numbers import as_int
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = "float64") -> np.ndarra
     `put` it, or return it from a task or an actor's method (also inside a dict, list or dataclass): that seals it in
     place, without a copy. It is read-only from then on, for the one who made it too.
     """
-    return current_engine().empty((shape,) if isinstance(shape, int) else tuple(shape), dtype)
+    length = as_int(shape)
+    shape = shape if length is None else (length,)
+    return current_engine().empty(tuple(shape), dtype)  # type: ignore[arg-type]  # it is no number
 
 
 def publish(key: str, value: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 from conftest import WORKERS_NEED, wait_until
 
 from shoal import runtime
+from shoal.runtime import util
 
 
 @runtime.remote
@@ -486,6 +487,36 @@ def test_wait_refuses_duplicates_and_bad_counts(engine):
         with pytest.raises(runtime.InputError, match="want 1 to 1"):
             runtime.wait([ref], num_returns=count)
     assert runtime.wait([]) == ([], [])
+
+
+def test_numbers_of_numpy_are_numbers(engine):
+    one, limit = np.int64(1), np.float32(20)
+    options = {
+        "num_cpus": np.float32(0.5),
+        "max_retries": one,
+        "num_returns": np.int32(2),
+        "resources": {"memory_of_ours": np.float64(0)},
+    }
+    refs = add.options(**options).remote([1], [2])
+    assert runtime.get(refs, timeout=limit) == [1, 2]
+    assert runtime.wait(refs, num_returns=one, timeout=np.int64(20)) == (refs[:1], refs[1:])
+    counter = runtime.remote(max_restarts=one, concurrency_groups={"io": one}, num_cpus=one)(Counter._target).remote()
+    assert runtime.get(counter.pair.options(num_returns=np.int8(2)).remote()) == [0, 0]
+    assert list(util.as_completed(refs, timeout=limit)) == [1, 2]
+    assert runtime.empty(np.int64(3)).shape == (3,)
+    for bad in (True, np.True_, np.float32(-1), np.array([1.0]), "1"):
+        with pytest.raises(runtime.InputError):
+            runtime.get(refs, timeout=bad)
+        with pytest.raises(runtime.InputError):
+            add.options(num_cpus=bad)
+
+
+def test_a_placement_group_takes_numbers_of_numpy(engine):
+    group = util.placement_group([{"CPU": np.float32(1)}, {"CPU": np.int64(1)}])
+    assert group.wait(np.int64(20))
+    placed = runtime.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=np.int64(1))
+    assert runtime.get(add.options(scheduling_strategy=placed).remote(1)) == 1
+    util.remove_placement_group(group)
 
 
 # Actors ---------------------------------------------------------------------------------------------------------------
