@@ -42,6 +42,7 @@ class Diagnosis:
         self.starts: dict[bytes, TaskReport] = {}
         self.executing: dict[bytes, tuple[bytes, ExecutingReport]] = {}
         self.silent: set[bytes] = set()
+        self._generators: dict[bytes, bytes] = {}
         self._first_sent: dict[bytes, TaskReport] = {}
         self._most_returns = 1
         self._heads: dict[bytes, TaskReport] = {}
@@ -59,6 +60,7 @@ class Diagnosis:
             self.starts.update({row.actor: row for row in process.groups if row.type == "ACTOR_CREATION_TASK"})
             for row in process.tasks:
                 self.tasks[row.task] = (row, process.process)
+                self._generators.update(dict.fromkeys(row.promised, row.task))
                 self._most_returns = max(self._most_returns, row.num_returns)
                 if row.worker:
                     first = self._first_sent.get(row.worker)
@@ -214,6 +216,8 @@ class Diagnosis:
 
     def maker(self, object_id: bytes) -> tuple[TaskReport, bytes] | None:
         """Return the task that makes an object, if it has not ended."""
+        if object_id in self._generators:
+            return self.tasks[self._generators[object_id]]
         number = int.from_bytes(object_id[8:], "big")
         for before in range(self._most_returns):
             found = self.tasks.get(object_id[:8] + max(0, number - before).to_bytes(8, "big"))

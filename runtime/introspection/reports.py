@@ -40,6 +40,7 @@ class TaskReport(_Row):
         count: for a group: how many of this name and state there are.
         started, ended: when it ran; 0: not known, not yet.
         error: the exception's type, if it has failed.
+        promised: of a generator: the objects that it is to give values.
     """
 
     task: bytes
@@ -60,6 +61,7 @@ class TaskReport(_Row):
     started: float = 0.0
     ended: float = 0.0
     error: str = ""
+    promised: list[bytes] = []
 
 
 class ExecutingReport(_Row):

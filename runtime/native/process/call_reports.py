@@ -38,6 +38,7 @@ def _row(pending: Pending, kind: str, state: str, name: str = "") -> TaskReport:
         pending.retries,
         num_returns=len(pending.returns),
         sent=pending.sent,
+        promised=[] if pending.stream is None else pending.stream.promised,
     )
 
 

@@ -128,11 +128,11 @@ class Client(Links):
         self._numbers += count
         return [self.me + number.to_bytes(8, "big") for number in range(first, first + count)]
 
-    def new_ref(self, object_id: bytes) -> ObjectRef:
-        """Return the first reference to a new object."""
+    def new_ref(self, object_id: bytes, site: str | None = None) -> ObjectRef:
+        """Return the first reference to a new object, made at the line of the user's that `site` names, or here."""
         self.objects.create(object_id)
         if self.sites is not None:
-            self.sites[object_id] = call_site()
+            self.sites[object_id] = site or call_site()
         return ObjectRef(object_id, self._drop)
 
     def adopt(self, object_id: bytes, given: int = 0, by: bytes | None = None) -> ObjectRef:
