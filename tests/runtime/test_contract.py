@@ -7,6 +7,7 @@ import operator
 import numpy as np
 import pytest
 from conftest import WORKERS_NEED, wait_until
+from gates import Gate, pass_gate
 
 from shoal import runtime
 from shoal.runtime import util
@@ -424,6 +425,27 @@ def test_future_and_await(engine):
 
 
 @pytest.mark.engines("native", "serial", reason="on Ray `empty` is ordinary memory")
+@pytest.mark.engines("native", "serial", reason="on Ray it would wait for ever")
+@pytest.mark.parametrize("ask", ["result", "exception"])
+def test_a_task_that_waits_for_a_future_lends_its_cpu(engine, ask):
+    @runtime.remote(num_cpus=2)
+    def outer():
+        future = square.remote(3).future()
+        return getattr(future, ask)(), future.result(20)
+
+    assert runtime.get(outer.remote(), timeout=20) == (9 if ask == "result" else None, 9)
+
+
+def test_a_future_that_is_late_raises_a_timeout(concurrent):
+    gate = Gate.remote()
+    future = pass_gate.remote(gate, 1).future()
+    for ask in (future.result, future.exception):
+        with pytest.raises(TimeoutError):
+            ask(0.001)
+    gate.release.remote()
+    assert future.result(20) == 1
+
+
 def test_empty_put_seals_in_place(engine):
     array = runtime.empty((100, 30), np.float32)
     array[:] = 3
