@@ -208,11 +208,11 @@ class ActorHandle:
     Handles may be passed to tasks and other actors. The actor ends when its last handle is gone.
     """
 
-    __slots__ = ("__weakref__", "_actor", "_parameters")
+    __slots__ = ("__weakref__", "_actor", "_parameters_of_methods")
 
     def __init__(self, actor: ActorId, parameters: Mapping[str, Parameters] = MappingProxyType({})) -> None:
         # Who has the class knows what methods take. A handle that travels does not carry it: the actor knows it, too.
-        self._actor, self._parameters = actor, parameters
+        self._actor, self._parameters_of_methods = actor, parameters
 
     def __getattr__(self, name: str) -> "ActorMethod":
         actor = self._actor
@@ -271,7 +271,7 @@ class ActorMethod:
             PendingCallsLimitExceeded: ``max_pending_calls`` calls of this process have not been answered yet.
         """
         handle = self._handle
-        parameters = handle._parameters.get(self._name)
+        parameters = handle._parameters_of_methods.get(self._name)
         if parameters is not None:
             parameters.check(args, kwargs)
         engine = running_engine() or current_engine()
