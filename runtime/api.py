@@ -12,6 +12,7 @@ from .engine import Engine
 from .exceptions import InputError, nearest
 from .generators import ObjectRefGenerator
 from .options import check_name
+from .plain_numbers import as_int, as_timeout
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
 from .settings import Settings
@@ -159,7 +160,7 @@ def get(refs: ObjectRef | Sequence[ObjectRef], timeout: float | None = None, *, 
         WorkerCrashedError, ActorDiedError, ObjectLostError: the value will never be there.
     """
     if timeout is not None:
-        _check_timeout("get", timeout)
+        timeout = as_timeout("get", timeout)
     if type(refs) is ObjectRef:
         return current_engine().get([refs], timeout, copy)[0]
     return current_engine().get(_check_refs("get", refs), timeout, copy)
@@ -214,20 +215,15 @@ def wait(
         generators = {a: g for a, g in zip(awaited, refs, strict=True) if isinstance(g, ObjectRefGenerator)}
         given = awaited
     checked = _check_refs("wait", given)
-    _check_timeout("wait", timeout)
+    timeout, count = as_timeout("wait", timeout), as_int(num_returns)
     if not checked:
         return [], []
     if len(set(checked)) != len(checked):
         raise InputError(f"wait: {len(checked)} references are given, but only {len(set(checked))} different ones")
-    if isinstance(num_returns, bool) or not isinstance(num_returns, int) or not 1 <= num_returns <= len(checked):
+    if count is None or not 1 <= count <= len(checked):
         raise InputError(f"wait: num_returns={num_returns!r}: want 1 to {len(checked)}, the number of references")
-    ready, pending = current_engine().wait(checked, num_returns, timeout)
+    ready, pending = current_engine().wait(checked, count, timeout)
     return [generators.get(ref, ref) for ref in ready], [generators.get(ref, ref) for ref in pending]
-
-
-def _check_timeout(verb: str, timeout: float | None) -> None:
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0):
-        raise InputError(f"{verb}: timeout={timeout!r}: want seconds, 0 or more, or None to wait without limit")
 
 
 def _check_refs(verb: str, refs: Any) -> list[ObjectRef]:

@@ -11,6 +11,7 @@ import cloudpickle
 from . import context
 from .context import current_engine, running_engine
 from .exceptions import InputError
+from .plain_numbers import as_int
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = "float64") -> np.ndarra
     Raises:
         InputError: there is no array of that shape.
     """
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    length = as_int(shape)
+    sizes: tuple[int, ...] = tuple(shape) if length is None else (length,)  # type: ignore[arg-type]  # it is no number
     if any(size < 0 for size in sizes):
         raise InputError(f"empty: shape={shape!r}: want sizes of at least 0")
     return current_engine().empty(sizes, dtype)

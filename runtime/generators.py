@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from .context import current_engine
 from .exceptions import GetTimeoutError
+from .plain_numbers import as_timeout
 from .refs import ObjectRef, short, until_ready
 
 
@@ -63,6 +64,7 @@ class ObjectRefGenerator(Iterator[ObjectRef], AsyncIterator[ObjectRef]):
         Raises:
             GetTimeoutError: the time ran out; nothing is lost.
         """
+        timeout = as_timeout("next_ready", timeout)
         while (head := self._stream.head()) is not None:
             ready, _ = current_engine().wait([head], 1, timeout)
             if not ready:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import cloudpickle
 
 from .exceptions import InputError, nearest
+from .plain_numbers import as_int, in_plain_numbers
 from .resources import Demand, check_amount, check_gpus, in_units
 from .runtime_env import RuntimeEnv
 from .scheduling import SchedulingStrategy, check_strategy
@@ -71,7 +72,7 @@ class _Checked:
                 raise InputError(f"option {name!r} is not supported: {_REFUSED[name]}")
             if name not in known:
                 raise InputError(f"unknown option {name!r}. {nearest(name, known)}")
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: in_plain_numbers(value) for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +115,10 @@ def returns_count(value: Any) -> int:
         return STREAMING
     if value == "dynamic":
         raise InputError("num_returns='dynamic' is not supported: use num_returns='streaming' and iterate the result")
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    count = as_int(value)
+    if count is None or count < 0:
         raise InputError(f"num_returns={value!r}: want an integer of at least 0, or 'streaming' for a generator")
-    return value
+    return count
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,9 @@ class ObjectRef:
     def __hash__(self) -> int:
         return hash(self.id)
 
+    def __copy__(self) -> ObjectRef:
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef:
         return self  # the object cannot change
 

@@ -3,9 +3,10 @@
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
 from . import serialization
@@ -15,10 +16,21 @@ from .engine import ActorId, Function
 from .exceptions import InputError, nearest
 from .options import DEFAULT_METHOD, GENERATOR_METHOD, ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef, short
+from .signatures import Parameters, parameters_of_methods
 
 T = TypeVar("T")
 
 _METHOD_OPTIONS = "__shoal_method_options__"
+# Special methods that are for Python or for us to call, on the instance itself.
+_NOT_REMOTE = {
+    "__checkpoint__",
+    "__class_getitem__",
+    "__del__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+    "__restore__",
+    "__setstate__",
+}
 
 
 def callable_name(target: Callable) -> str:
@@ -78,10 +90,16 @@ def method_table(cls: type) -> dict[str, MethodOptions]:
     """Return the methods of an actor's class that can be called remotely, with their options."""
     table = {}
     for name, member in inspect.getmembers(cls, callable):
-        if not name.startswith("__") or name == "__call__":
+        if not name.startswith("__") or _is_special_method(name, member):
             default = GENERATOR_METHOD if _yields(member) else DEFAULT_METHOD
             table[name] = getattr(member, _METHOD_OPTIONS, default)
     return table
+
+
+def _is_special_method(name: str, member: Any) -> bool:
+    """Return whether ``handle.__name__.remote(…)`` calls the actor's: what handles have, too, is about the handle."""
+    is_own = inspect.isfunction(member) or inspect.ismethod(member)  # not one of `object` or of a class written in C
+    return is_own and name not in _NOT_REMOTE and name not in dir(ActorHandle)
 
 
 class RemoteFunction:
@@ -91,10 +109,16 @@ class RemoteFunction:
         functools.update_wrapper(self, function)
         self._target = function
         self._options = options
+        self._parameters = Parameters(f"{callable_name(function)}.remote", function)
         self._function: Function | None = None
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Start the task; return a reference to its value (a list of them if ``num_returns`` is not 1)."""
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Start the task; return a reference to its value (a list of them if ``num_returns`` is not 1).
+
+        Raises:
+            TypeError: the arguments do not fit the function, or one cannot be sent to another process.
+        """
+        self._parameters.check(args, kwargs)
         if self._function is None:
             self._function = _as_function(self._target)
         return _result(current_engine().submit(self._function, (args, kwargs), self._options))
@@ -102,7 +126,7 @@ class RemoteFunction:
     def options(self, **options: Any) -> "RemoteFunction":
         """Return the same remote function with some options changed."""
         changed = RemoteFunction(self._target, self._options.but(**options))
-        changed._function = self._function
+        changed._function, changed._parameters = self._function, self._parameters
         return changed
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -122,22 +146,30 @@ class ActorClass(Generic[T]):
         self._options = options
         self._checkpoint_every = checkpoint_interval(cls, options)
         self._function: Function | None = None
+        self._parameters = Parameters(f"{cls.__name__}.remote", cls)
+        self._parameters_of_methods: dict[str, Parameters] | None = None
         self.__name__, self.__doc__ = cls.__name__, cls.__doc__
         if options.concurrency_groups or options.max_task_retries:
             self._methods()
 
-    def remote(self, *args: Any, **kwargs: Any) -> "ActorHandle":
+    def remote(self, /, *args: Any, **kwargs: Any) -> "ActorHandle":
         """Start an actor with these constructor arguments; return its handle at once.
 
         Raises:
             TypeError: the arguments do not fit the constructor.
             InputError: an actor of that name is alive.
         """
+        self._parameters.check(args, kwargs)
+        methods = self._methods()
         if self._function is None:
             self._function = _as_function(self._target)
-        _check_constructor(self._target, args, kwargs)
+        if self._parameters_of_methods is None:
+            self._parameters_of_methods = parameters_of_methods(self._target, methods)
         engine, options = current_engine(), self._options.but(checkpoint_every=self._checkpoint_every)
-        return ActorHandle(engine.create_actor(self._function, (args, kwargs), options, self._methods()))
+        actor = engine.create_actor(self._function, (args, kwargs), options, methods)
+        # Else it is one that existed, perhaps of another class.
+        is_ours = actor.methods is methods
+        return ActorHandle(actor, self._parameters_of_methods if is_ours else {})
 
     def _methods(self) -> dict[str, MethodOptions]:
         table = method_table(self._target)
@@ -150,6 +182,7 @@ class ActorClass(Generic[T]):
         """Return the same actor class with some options changed."""
         changed = ActorClass(self._target, self._options.but(**options))
         changed._function = self._function
+        changed._parameters, changed._parameters_of_methods = self._parameters, self._parameters_of_methods
         return changed
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -157,19 +190,16 @@ class ActorClass(Generic[T]):
         name = self._target.__name__
         raise TypeError(f"actor class {name!r} is not instantiated directly: use {name}.remote(…)")
 
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
+        """Refuse to be inherited from, with a TypeError that says what to do."""
+        name = self._target.__name__
+        raise TypeError(
+            f"actor class {name!r} cannot be inherited from: inherit from the plain class, without @remote, and "
+            "decorate the new one"
+        )
+
     def __reduce__(self) -> Any:
         return ActorClass, (self._target, self._options)
-
-
-def _check_constructor(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    try:
-        signature = inspect.signature(cls)
-    except (ValueError, TypeError):  # classes written in C may not say what they take
-        return
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise TypeError(f"{cls.__name__}.remote(…): {error}; the constructor takes {signature}") from None
 
 
 class ActorHandle:
@@ -178,10 +208,11 @@ class ActorHandle:
     Handles may be passed to tasks and other actors. The actor ends when its last handle is gone.
     """
 
-    __slots__ = ("__weakref__", "_actor")
+    __slots__ = ("__weakref__", "_actor", "_parameters_of_methods")
 
-    def __init__(self, actor: ActorId) -> None:
-        self._actor = actor
+    def __init__(self, actor: ActorId, parameters: Mapping[str, Parameters] = MappingProxyType({})) -> None:
+        # Who has the class knows what methods take. A handle that travels does not carry it: the actor knows it, too.
+        self._actor, self._parameters_of_methods = actor, parameters
 
     def __getattr__(self, name: str) -> "ActorMethod":
         actor = self._actor
@@ -231,14 +262,20 @@ class ActorMethod:
         # The handle itself, not its id: `A.remote().f.remote()` must keep the actor alive until the call is made.
         self._handle, self._name, self._options = handle, name, options
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the method; return a reference to its value (a list of them if ``num_returns`` is not 1).
 
         Raises:
+            TypeError: one of the arguments cannot be sent to another process; or, where the actor was created, they do
+                not fit the method. Elsewhere that is what `get` of the result raises.
             PendingCallsLimitExceeded: ``max_pending_calls`` calls of this process have not been answered yet.
         """
+        handle = self._handle
+        parameters = handle._parameters_of_methods.get(self._name)
+        if parameters is not None:
+            parameters.check(args, kwargs)
         engine = running_engine() or current_engine()
-        return _result(engine.call(self._handle._actor, self._name, (args, kwargs), self._options))
+        return _result(engine.call(handle._actor, self._name, (args, kwargs), self._options))
 
     def options(self, **options: Any) -> "ActorMethod":
         """Return the same method with some options changed; see `method` for the options.

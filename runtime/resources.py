@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 
 from .exceptions import InfeasibleError, InputError, nearest
+from .plain_numbers import as_number, in_plain_numbers
 
 #: So many units make 1 CPU, 1 GPU, 1 byte of memory.
 UNIT = 10_000
@@ -26,7 +27,7 @@ def in_units(amounts: Mapping[str, float]) -> Demand:
 
     An amount between two units is rounded down, so that six tasks of 1/6 fit into 1.
     """
-    units = {name: math.floor(amount * UNIT + 1e-6) for name, amount in amounts.items()}
+    units = {name: math.floor(in_plain_numbers(amount) * UNIT + 1e-6) for name, amount in amounts.items()}
     return {name: count for name, count in units.items() if count}
 
 
@@ -42,7 +43,8 @@ def as_text(units: int) -> str:
 
 def check_amount(name: str, value: float) -> None:
     """Raise InputError unless `value` is 0 or a finite number of at least one unit."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    number = as_number(value)
+    if number is None or not math.isfinite(number) or number < 0:
         raise InputError(f"{name}={value!r}: want a number that is not negative")
     if 0 < value < 1 / UNIT:
         raise InputError(f"{name}={value!r}: resources count in steps of {1 / UNIT:g}; want 0 or at least that")

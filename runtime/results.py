@@ -1,7 +1,7 @@
 """What a call ends with: the values that its result stands for, or the error of a dead actor."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sized
 from typing import Any
 
 from .engine import ActorId
@@ -13,17 +13,21 @@ from .runtime_context import ActorExit
 
 
 def split_returns(name: str, result: Any, num_returns: int) -> list[Any]:
-    """Return the values that a task's result stands for; ValueError if their number is not `num_returns`."""
+    """Return the values that a task's result stands for, any iterable; ValueError if there are not `num_returns`."""
     if num_returns == 1:
         return [result]
     if num_returns == 0:
         return []
-    if isinstance(result, Iterator):  # a generator yields them
-        result = list(itertools.islice(result, num_returns + 1))
-    if not isinstance(result, tuple | list) or len(result) != num_returns:
-        got = f"{len(result)} values" if isinstance(result, tuple | list) else f"a {type(result).__name__}"
-        raise ValueError(f"{name} has num_returns={num_returns}, but returned {got}: return a tuple of {num_returns}")
-    return list(result)
+    try:
+        given = iter(result)
+    except TypeError:
+        got = f"a {type(result).__name__}"
+    else:
+        values = list(itertools.islice(given, num_returns + 1))
+        if len(values) == num_returns:
+            return values
+        got = f"{len(result) if isinstance(result, Sized) else len(values)} values"
+    raise ValueError(f"{name} has num_returns={num_returns}, but returned {got}: return a tuple of {num_returns}")
 
 
 def check_yields(result: Any) -> None:

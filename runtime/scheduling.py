@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .context import current_engine
 from .exceptions import InputError, nearest
+from .plain_numbers import as_int, as_timeout
 from .resources import check_amount, check_gpus, in_units, missing
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class PlacementGroup:
 
     def wait(self, timeout_seconds: float | None = 30) -> bool:
         """Return whether all bundles are reserved, within so many seconds; None waits without limit."""
-        ready, _ = current_engine().wait([self.ready()], 1, timeout_seconds)
+        timeout = as_timeout(f"{self}.wait", timeout_seconds)
+        ready, _ = current_engine().wait([self.ready()], 1, timeout)
         return bool(ready)
 
     def __str__(self) -> str:
@@ -69,14 +71,15 @@ class PlacementGroupSchedulingStrategy:
     placement_group_capture_child_tasks: bool = False
 
     def __post_init__(self) -> None:
-        group, index = self.placement_group, self.placement_group_bundle_index
+        group, index = self.placement_group, as_int(self.placement_group_bundle_index)
         if not isinstance(group, PlacementGroup):
             raise InputError(f"placement_group={group!r:.80}: want what placement_group(…) returned")
-        if isinstance(index, bool) or not isinstance(index, int) or not -1 <= index < group.bundle_count:
+        if index is None or not -1 <= index < group.bundle_count:
             raise InputError(
-                f"placement_group_bundle_index={index!r}: {group} has {group.bundle_count} bundles; "
-                f"want 0 to {group.bundle_count - 1}, or -1 for any"
+                f"placement_group_bundle_index={self.placement_group_bundle_index!r}: "
+                f"{group} has {group.bundle_count} bundles; want 0 to {group.bundle_count - 1}, or -1 for any"
             )
+        object.__setattr__(self, "placement_group_bundle_index", index)
 
 
 @dataclass(frozen=True)

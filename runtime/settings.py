@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from .exceptions import InputError
 from .options import check_name, check_resources
+from .plain_numbers import in_plain_numbers
 from .resources import check_amount
 from .runtime_env import RuntimeEnv
 
@@ -40,6 +41,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resources", dict(self.resources or {}))
+        for given in fields(self):
+            object.__setattr__(self, given.name, in_plain_numbers(getattr(self, given.name)))
         if self.runtime_env is not None:
             object.__setattr__(self, "runtime_env", RuntimeEnv.of(self.runtime_env))
         check_resources(self.resources)

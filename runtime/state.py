@@ -38,6 +38,7 @@ from .introspection.state_rows import (
 from .introspection.status import RuntimeStatus, TaskGroup, status_of
 from .introspection.task_rows import actor_rows, group_rows, node_rows, task_rows, wait_rows, worker_rows
 from .native.driver.observer import Session, observe, sessions
+from .plain_numbers import as_int
 
 __all__ = [
     "ActorState",
@@ -109,17 +110,18 @@ def ask(sections: Sequence[str], limit: int, address: str | None) -> list[NodeRe
     Raises:
         InputError: a bad limit, or there is no runtime to ask.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+    most = as_int(limit)
+    if most is None or most < 1:
         raise InputError(f"limit={limit!r}: want a whole number of rows, at least 1")
     engine = running_engine()
     if address is None and engine is not None:
-        return engine.state(sections, limit)
+        return engine.state(sections, most)
     if address is None:
         running = sessions()
         if not running:
             raise InputError("no runtime of this user is running on this machine: start a program that uses Shoal")
         address = running[0].name
-    return observe(address, sections, limit)
+    return observe(address, sections, most)
 
 
 def _select(rows: Iterable[_Row], kind: type[_Row], filters: Sequence[Filter] | None, limit: int) -> Rows[_Row]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..refs import short
-from .reports import ActorReport, ExecutingReport, NodeReport, ProcessReport, TaskReport, WaitReport, WorkerReport
-from .wants import Shortage, describe_shortage
+from .reports import (
+    ActorReport,
+    ExecutingReport,
+    GroupReport,
+    NodeReport,
+    ProcessReport,
+    TaskReport,
+    WaitReport,
+    WorkerReport,
+)
+from .wants import Shortage, describe_shortage, describe_shortage_in_group
 
 # A reason that leads to a reason, and so on: enough to see what is stuck, short enough to read.
 _DEEPEST = 4
@@ -42,10 +52,13 @@ class Diagnosis:
         self.starts: dict[bytes, TaskReport] = {}
         self.executing: dict[bytes, tuple[bytes, ExecutingReport]] = {}
         self.silent: set[bytes] = set()
+        self._generators: dict[bytes, bytes] = {}
         self._first_sent: dict[bytes, TaskReport] = {}
         self._most_returns = 1
         self._heads: dict[bytes, TaskReport] = {}
-        self._shortages: dict[tuple[tuple[str, float], ...], Shortage] = {}
+        self._shortages: dict[tuple[bytes, tuple[tuple[str, float], ...]], Shortage] = {}
+        self._groups: dict[bytes, tuple[NodeReport, GroupReport]] = {}
+        self._group_of: dict[bytes, bytes] = {}
         for node in nodes:
             self._add(node)
 
@@ -53,12 +66,15 @@ class Diagnosis:
         self.silent.update(node.silent)
         self.workers.update({worker.process: (node, worker) for worker in node.workers})
         self.actors.update({actor.actor: (node, actor) for actor in node.actors})
+        self._groups.update({group.group: (node, group) for group in node.groups})
+        self._group_of.update({request.actor: request.group for request in node.requests if request.actor})
         for process in node.processes:
             self.processes[process.process] = process
             self.executing.update({item.task: (process.process, item) for item in process.executing})
             self.starts.update({row.actor: row for row in process.groups if row.type == "ACTOR_CREATION_TASK"})
             for row in process.tasks:
                 self.tasks[row.task] = (row, process.process)
+                self._generators.update(dict.fromkeys(row.promised, row.task))
                 self._most_returns = max(self._most_returns, row.num_returns)
                 if row.worker:
                     first = self._first_sent.get(row.worker)
@@ -98,7 +114,7 @@ class Diagnosis:
             return self._sent(row)
         if row.type != "NORMAL_TASK":
             return (self._call if row.type == "ACTOR_TASK" else self._start)(row, depth)
-        shortage = self._shortage(row.demand)
+        shortage = self._shortage(row.demand, row.group)
         place = f"; place {row.place} in the queue of {self._process_name(owner)}" if row.place > 1 else ""
         return Verdict(row.state, f"waits for {shortage.full}{place}", f"waits for {shortage.brief}")
 
@@ -109,6 +125,13 @@ class Diagnosis:
         if len(report.executing) == 1 and waits:
             inner = self.judge_wait(waits[0], depth + 1)
             return Verdict("RUNNING", f"{where}, where it {inner.reason}", "waits in get or wait")
+        if what.untaken:
+            some = "1 waits" if what.untaken == 1 else f"{what.untaken} wait"
+            reason = "waits until its values are taken"
+            return Verdict("RUNNING", f"{where}, where it {reason}: {some}", reason)
+        if what.awaits:
+            awaited = self.describe_object(what.awaits[0], depth + 1)
+            return Verdict("RUNNING", f"{where}, where it awaits {awaited}", "awaits objects")
         return Verdict("RUNNING", where)
 
     def _arguments(self, row: TaskReport, depth: int) -> Verdict:
@@ -191,16 +214,20 @@ class Diagnosis:
             row = self.tasks.get(start.task, (start, b""))[0]
             inner = self._arguments(row, depth) if row.missing else Verdict("", "waits for its arguments")
             return Verdict("DEPENDENCIES_UNREADY", inner.reason, "waits for its arguments")
-        shortage = self._shortage(actor.demand)
+        shortage = self._shortage(actor.demand, self._group_of.get(actor.actor, b""))
         crash = f" ({actor.reason})" if actor.state == "restarting" and actor.reason else ""
         return Verdict(state, f"waits for {shortage.full}{crash}", f"waits for {shortage.brief}")
 
-    def _shortage(self, demand: dict[str, float]) -> Shortage:
-        key = tuple(demand.items())
-        found = self._shortages.get(key)
-        if found is None:
-            found = self._shortages[key] = describe_shortage(demand, self.nodes, self._label)
-        return found
+    def _shortage(self, demand: dict[str, float], group: bytes) -> Shortage:
+        key = group, tuple(demand.items())
+        if key not in self._shortages:
+            if group in self._groups:
+                home, report = self._groups[group]
+                found = describe_shortage_in_group(demand, report, home, self._label)
+            else:
+                found = describe_shortage(demand, self.nodes, self._label)
+            self._shortages[key] = found
+        return self._shortages[key]
 
     def _label(self, worker: WorkerReport) -> str:
         """Return what a process that holds resources is, in a word."""
@@ -214,6 +241,8 @@ class Diagnosis:
 
     def maker(self, object_id: bytes) -> tuple[TaskReport, bytes] | None:
         """Return the task that makes an object, if it has not ended."""
+        if object_id in self._generators:
+            return self.tasks[self._generators[object_id]]
         number = int.from_bytes(object_id[8:], "big")
         for before in range(self._most_returns):
             found = self.tasks.get(object_id[:8] + max(0, number - before).to_bytes(8, "big"))
@@ -265,11 +294,8 @@ class Diagnosis:
             # An actor's class and method may be shared by several actors, whose groups are apart.
             tasks = running.get(group.name, [])
             mine = [tasks.pop() for _ in range(min(len(tasks), group.count))]
-            for waits_for in ("", "waits in get or wait"):
-                verdicts = [self._running(*self.executing[task], 0) for task in mine]
-                count = sum(verdict.waits_for == waits_for for verdict in verdicts)
-                if count:
-                    yield _part(group, count), Verdict("RUNNING", "", waits_for)
+            for waits_for, count in Counter(self._running(*self.executing[task], 0).waits_for for task in mine).items():
+                yield _part(group, count), Verdict("RUNNING", "", waits_for)
             if group.count > len(mine):
                 whose = "actor" if group.type == "ACTOR_TASK" else "worker"
                 verdict = Verdict(group.state, "", f"waits for its {whose} to run it")
@@ -279,7 +305,7 @@ class Diagnosis:
 
     def _queued(self, group: TaskReport) -> Verdict:
         if group.type == "NORMAL_TASK":
-            shortage = self._shortage(group.demand)
+            shortage = self._shortage(group.demand, group.group)
             return Verdict(group.state, "", f"waits for {shortage.brief}")
         found = self.actors.get(group.actor)
         if found is not None and found[1].state == "alive":

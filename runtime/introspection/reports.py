@@ -40,6 +40,8 @@ class TaskReport(_Row):
         count: for a group: how many of this name and state there are.
         started, ended: when it ran; 0: not known, not yet.
         error: the exception's type, if it has failed.
+        promised: of a generator: the objects that it is to give values.
+        group: the placement group that it is to run in.
     """
 
     task: bytes
@@ -60,14 +62,23 @@ class TaskReport(_Row):
     started: float = 0.0
     ended: float = 0.0
     error: str = ""
+    promised: list[bytes] = []
+    group: bytes = b""
 
 
 class ExecutingReport(_Row):
-    """A task or call that a process executes now."""
+    """A task or call that a process executes now.
+
+    Attributes:
+        awaits: objects that it awaits without blocking a thread, of which the first are named.
+        untaken: if it waits until values that it has yielded are taken: how many there are.
+    """
 
     task: bytes
     name: str
     started: float
+    awaits: list[bytes] = []
+    untaken: int = 0
 
 
 class WaitReport(_Row):
@@ -154,13 +165,14 @@ class ActorReport(_Row):
 
 
 class RequestReport(_Row):
-    """A wish for workers, or for the start of an actor, that waits in the scheduler's queue."""
+    """A wish for workers, or for the start of an actor, that waits in the scheduler's queue; `group`: to run in it."""
 
     asker: bytes
     actor: bytes
     demand: dict[str, float]
     count: int
     note: str = ""
+    group: bytes = b""
 
 
 class GroupReport(_Row):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .reports import NodeReport, WorkerReport
+from ..refs import short
+from .reports import GroupReport, NodeReport, WorkerReport
 
 _MOST_HOLDERS = 3
 _MOST_PIDS = 4
@@ -37,9 +39,8 @@ def describe_shortage(
     if not demand:
         return Shortage("a worker process", "a worker process")
     if any(_fits(demand, node) for node in nodes):
-        # It may be a worker that still starts; the scheduler knows if it is something else, such as a placement group.
-        notes = [request.note for node in nodes for request in node.requests if request.demand == demand]
-        return Shortage(next(filter(None, notes), "a worker process that starts"), "a worker process")
+        # It may be a worker that still starts; the scheduler knows if it is something else.
+        return Shortage(_note(demand, b"", nodes) or "a worker process that starts", "a worker process")
     short = [name for name in demand if all(_free(node, name) < demand[name] - 1e-9 for node in nodes)]
     if not short:
         what = f"{describe_demand(demand)} on one node; each is free somewhere, but not together"
@@ -47,6 +48,41 @@ def describe_shortage(
     brief = " and ".join(_amounts(name, demand[name], nodes) for name in short)
     holders = _holders(short, nodes, label)
     return Shortage(brief + (f"; held by {holders}" if holders else ""), brief)
+
+
+def describe_shortage_in_group(
+    demand: Mapping[str, float], group: GroupReport, home: NodeReport, label: Callable[[WorkerReport], str]
+) -> Shortage:
+    """Return what keeps a request from being granted that is to run in a placement group.
+
+    Args:
+        demand: what it asks for.
+        group: the group.
+        home: the node that reserves the group.
+        label: returns what a process is busy with.
+    """
+    name = f"placement group {group.name or short(group.group)}"
+    if group.state == "CREATED":
+        note = _note(demand, group.group, [home])
+        if not note:
+            return Shortage("a worker process that starts", "a worker process")
+        brief = f"{describe_demand(demand)} in {name}"
+        return Shortage(f"{brief}: {note}", brief)
+    wanted: Counter[str] = Counter()
+    for bundle in group.bundles:
+        wanted.update(bundle)
+    amounts = " and ".join(_amounts(resource, amount, [home]) for resource, amount in wanted.items())
+    bundles = f" in {len(group.bundles)} bundles" * (len(group.bundles) > 1)
+    brief = f"{name}, which has not been reserved yet: it wants {amounts}{bundles}"
+    holders = _holders([resource for resource in wanted if _free(home, resource) < wanted[resource]], [home], label)
+    parts = [brief, f"held by {holders}" * bool(holders), group.reason]
+    return Shortage("; ".join(filter(None, parts)), brief)
+
+
+def _note(demand: Mapping[str, float], group: bytes, nodes: list[NodeReport]) -> str:
+    """Return what the scheduler says of a request that is in its queue."""
+    found = (r.note for node in nodes for r in node.requests if (r.demand, r.group) == (demand, group))
+    return next(filter(None, found), "")
 
 
 def _fits(demand: Mapping[str, float], node: NodeReport) -> bool:

@@ -127,7 +127,7 @@ class NativeEngine(RunsCalls):
         self.say_last = self._reporting.say_last
         self.wait = client.wait
         self.future = client.futures.of
-        self.when_ready = client.when_ready
+        self.when_ready = client.arrivals.when_ready
         self.submit = self._tasks.submit
         self.call = self._calls.call
         self.create_actor = self._actors.create

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..api import get, wait
 from ..exceptions import GetTimeoutError, InputError
+from ..plain_numbers import as_timeout
 from ..refs import ObjectRef
 from ..remote import ActorHandle
 
@@ -96,6 +97,7 @@ class ActorPool:
     def _get(self, choose: Callable[[], ObjectRef | None], timeout: float | None, give_up: bool) -> Any:
         if not self.has_next():
             raise StopIteration("the pool has no more results")
+        timeout = as_timeout("the pool's next result", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         self._collect(0)
         while (ref := choose()) is None or ref in self._busy:

@@ -9,6 +9,7 @@ from typing import Any
 from ..api import get, remote
 from ..context import current_engine
 from ..exceptions import GetTimeoutError, InputError
+from ..plain_numbers import as_int, as_timeout
 from ..refs import ObjectRef
 from ..remote import ActorMethod, RemoteFunction
 
@@ -32,7 +33,7 @@ def as_completed(
             raise TypeError(f"as_completed takes ObjectRefs, not a {type(ref).__name__} ({ref!r:.80})")
     if len(set(refs)) != len(refs):
         raise InputError(f"as_completed: {len(refs)} references are given, but only {len(set(refs))} different ones")
-    return _completed(refs, timeout, yield_obj_refs)
+    return _completed(refs, as_timeout("as_completed", timeout), yield_obj_refs)
 
 
 def _completed(refs: Sequence[ObjectRef], timeout: float | None, yield_obj_refs: bool) -> Iterator[Any]:
@@ -65,11 +66,12 @@ def map_unordered(
     Raises:
         Exception: what a call raised, when its turn comes.
     """
-    if isinstance(backpressure_size, bool) or not isinstance(backpressure_size, int) or backpressure_size < 1:
+    most = as_int(backpressure_size)
+    if most is None or most < 1:
         raise InputError(f"map_unordered: backpressure_size={backpressure_size!r}: want an integer of at least 1")
     if not isinstance(function, RemoteFunction | ActorMethod):
         function = remote(function)
-    return _mapped(function, items, backpressure_size, yield_obj_refs)
+    return _mapped(function, items, most, yield_obj_refs)
 
 
 def _mapped(function: Any, items: Iterable[Any], most: int, yield_obj_refs: bool) -> Iterator[Any]:

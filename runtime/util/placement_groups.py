@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ..context import current_engine
 from ..exceptions import InputError, nearest
+from ..plain_numbers import in_plain_numbers
 from ..scheduling import GROUP_STRATEGIES, PlacementGroup, check_bundles
 
 
@@ -37,7 +38,9 @@ def placement_group(
         raise InputError(f"lifetime={lifetime!r}: want None or 'detached'")
     if not isinstance(name, str):
         raise InputError(f"name={name!r}: want a string")
-    return current_engine().create_group(list(bundles), strategy, name, lifetime == "detached")
+    return current_engine().create_group(
+        [in_plain_numbers(dict(bundle)) for bundle in bundles], strategy, name, lifetime == "detached"
+    )
 
 
 def remove_placement_group(placement_group: PlacementGroup) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..api import engine_name, get, kill, remote
 from ..exceptions import DeadlockError, InputError
+from ..plain_numbers import as_int, as_timeout
 from ..remote import ActorHandle
 
 
@@ -66,10 +67,11 @@ class Queue:
     """
 
     def __init__(self, maxsize: int = 0, actor_options: dict[str, Any] | None = None) -> None:
-        if isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 0:
+        most = as_int(maxsize)
+        if most is None or most < 0:
             raise InputError(f"maxsize={maxsize!r}: want an integer of at least 0 (0 means: without limit)")
-        self.maxsize = maxsize
-        self.actor: ActorHandle = remote(_Items).options(**(actor_options or {})).remote(maxsize)
+        self.maxsize = most
+        self.actor: ActorHandle = remote(_Items).options(**(actor_options or {})).remote(most)
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Add an item.
@@ -83,7 +85,7 @@ class Queue:
             Full: there was no room (in time).
             InputError: `timeout` is negative.
         """
-        _check(timeout)
+        timeout = as_timeout("put", timeout)
         if not block or _alone():
             self._now(self.actor.put_batch.remote([item]), block and timeout is None, "put", Full)
         else:
@@ -91,7 +93,7 @@ class Queue:
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the oldest item; arguments and errors as for `put`, but `Empty`."""
-        _check(timeout)
+        timeout = as_timeout("get", timeout)
         if not block or _alone():
             return self._now(self.actor.get_batch.remote(1), block and timeout is None, "get", Empty)[0]
         return get(self.actor.get.remote(timeout))
@@ -122,18 +124,19 @@ class Queue:
 
     def get_nowait_batch(self, num_items: int) -> list[Any]:
         """Take so many items, or none: `Empty` if there are fewer."""
-        if isinstance(num_items, bool) or not isinstance(num_items, int) or num_items < 0:
+        count = as_int(num_items)
+        if count is None or count < 0:
             raise InputError(f"num_items={num_items!r}: want an integer of at least 0")
-        return get(self.actor.get_batch.remote(num_items))
+        return get(self.actor.get_batch.remote(count))
 
     def put_async(self, item: Any, timeout: float | None = None) -> Awaitable[None]:
         """As `put`, to be awaited."""
-        _check(timeout)
+        timeout = as_timeout("put_async", timeout)
         return self.actor.put.remote(item, timeout)
 
     def get_async(self, timeout: float | None = None) -> Awaitable[Any]:
         """As `get`, to be awaited."""
-        _check(timeout)
+        timeout = as_timeout("get_async", timeout)
         return self.actor.get.remote(timeout)
 
     def qsize(self) -> int:
@@ -160,8 +163,3 @@ class Queue:
 
 def _alone() -> bool:
     return engine_name() == "serial"
-
-
-def _check(timeout: float | None) -> None:
-    if timeout is not None and timeout < 0:
-        raise InputError(f"timeout={timeout!r}: want seconds that are not negative, or None")

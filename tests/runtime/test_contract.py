@@ -1,5 +1,6 @@
 """The contract of the runtime: every documented behaviour of its public API, on every engine."""
 
+import copy
 import functools
 import operator
 import re
@@ -7,8 +8,10 @@ import re
 import numpy as np
 import pytest
 from conftest import WORKERS_NEED, wait_until
+from gates import Gate, pass_gate
 
 from shoal import runtime
+from shoal.runtime import util
 
 
 @runtime.remote
@@ -95,6 +98,63 @@ def test_wrong_number_of_returns_is_an_error_that_names_both(engine):
 
     with pytest.raises(ValueError, match=r"num_returns=2, but returned 1 values"):
         runtime.get(one.remote()[0])
+
+
+@pytest.mark.parametrize("result", [np.arange(2), range(2), {0: "a", 1: "b"}, [0, 1]])
+def test_whatever_can_be_iterated_is_taken_apart(engine, result):
+    @runtime.remote(num_returns=2)
+    def two():
+        return result
+
+    assert runtime.get(two.remote()) == [0, 1]
+
+
+@pytest.mark.engines("native", "serial", reason="Ray has its own words")
+def test_what_is_no_iterable_cannot_be_taken_apart(engine):
+    with pytest.raises(ValueError, match=r"num_returns=2, but returned a int"):
+        runtime.get(square.options(num_returns=2).remote(3)[0])
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [((), {}), ((1, 2, 3), {}), ((1,), {"c": 2}), ((1,), {"a": 1})])
+def test_wrong_arguments_of_a_task_are_refused_at_once(engine, args, kwargs):
+    with pytest.raises(TypeError, match="argument"):
+        add.remote(*args, **kwargs)
+
+
+@pytest.mark.engines("native", "serial", reason="Ray has its own words")
+def test_the_error_of_wrong_arguments_says_what_is_taken(engine):
+    with pytest.raises(TypeError, match=r"^add\.remote\(…\): missing a required argument: 'a'; it takes \(a, b=0\)$"):
+        add.options(num_cpus=0).remote(b=1)
+
+
+def test_a_decorator_may_take_other_arguments_than_what_it_wraps(engine):
+    def with_one(function):
+        @functools.wraps(function)
+        def call():
+            return function(1)
+
+        return call
+
+    @runtime.remote
+    @with_one
+    def wrapped(x):
+        return x
+
+    assert runtime.get(wrapped.remote()) == 1
+
+
+@pytest.mark.engines("native", "serial", reason="Ray's own methods have parameters of these names")
+def test_keyword_arguments_may_have_any_name(engine):
+    class Taker:
+        def __init__(this, **given):  # so that `self` is free
+            this.given = given
+
+        def take(this, **given):  # as above
+            return this.given, given
+
+    given = {"self": 1, "task": 2, "name": 3, "function": 4, "args": 5, "engine": 6}
+    assert runtime.get(runtime.remote(lambda **given: given).remote(**given)) == given
+    assert runtime.get(runtime.remote(Taker).remote(**given).take.remote(**given)) == (given, given)
 
 
 @pytest.mark.parametrize("target", [functools.partial(int, base=2), operator.itemgetter(0), "101".count, len])
@@ -341,6 +401,11 @@ def test_refs_compare_and_hash_by_identity_of_the_object(engine):
     assert ref != runtime.put(1)
 
 
+def test_a_copy_of_a_ref_is_the_ref(engine):
+    ref = runtime.put(1)
+    assert copy.copy(ref) is copy.deepcopy(ref) is ref
+
+
 def test_refs_cannot_be_pickled_by_hand(engine):
     with pytest.raises(TypeError, match="Pass it to a task or an actor"):
         __import__("pickle").dumps(runtime.put(1))
@@ -361,6 +426,27 @@ def test_future_and_await(engine):
 
 
 @pytest.mark.engines("native", "serial", reason="on Ray `empty` is ordinary memory")
+@pytest.mark.engines("native", "serial", reason="on Ray it would wait for ever")
+@pytest.mark.parametrize("ask", ["result", "exception"])
+def test_a_task_that_waits_for_a_future_lends_its_cpu(engine, ask):
+    @runtime.remote(num_cpus=2)
+    def outer():
+        future = square.remote(3).future()
+        return getattr(future, ask)(), future.result(20)
+
+    assert runtime.get(outer.remote(), timeout=20) == (9 if ask == "result" else None, 9)
+
+
+def test_a_future_that_is_late_raises_a_timeout(concurrent):
+    gate = Gate.remote()
+    future = pass_gate.remote(gate, 1).future()
+    for ask in (future.result, future.exception):
+        with pytest.raises(TimeoutError):
+            ask(0.001)
+    gate.release.remote()
+    assert future.result(20) == 1
+
+
 def test_empty_put_seals_in_place(engine):
     array = runtime.empty((100, 30), np.float32)
     array[:] = 3
@@ -432,6 +518,36 @@ def test_wait_refuses_duplicates_and_bad_counts(engine):
     assert runtime.wait([]) == ([], [])
 
 
+def test_numbers_of_numpy_are_numbers(engine):
+    one, limit = np.int64(1), np.float32(20)
+    options = {
+        "num_cpus": np.float32(0.5),
+        "max_retries": one,
+        "num_returns": np.int32(2),
+        "resources": {"memory_of_ours": np.float64(0)},
+    }
+    refs = add.options(**options).remote([1], [2])
+    assert runtime.get(refs, timeout=limit) == [1, 2]
+    assert runtime.wait(refs, num_returns=one, timeout=np.int64(20)) == (refs[:1], refs[1:])
+    counter = runtime.remote(max_restarts=one, concurrency_groups={"io": one}, num_cpus=one)(Counter._target).remote()
+    assert runtime.get(counter.pair.options(num_returns=np.int8(2)).remote()) == [0, 0]
+    assert list(util.as_completed(refs, timeout=limit)) == [1, 2]
+    assert runtime.empty(np.int64(3)).shape == (3,)
+    for bad in (True, np.True_, np.float32(-1), np.array([1.0]), "1"):
+        with pytest.raises(runtime.InputError):
+            runtime.get(refs, timeout=bad)
+        with pytest.raises(runtime.InputError):
+            add.options(num_cpus=bad)
+
+
+def test_a_placement_group_takes_numbers_of_numpy(engine):
+    group = util.placement_group([{"CPU": np.float32(1)}, {"CPU": np.int64(1)}])
+    assert group.wait(np.int64(20))
+    placed = runtime.PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=np.int64(1))
+    assert runtime.get(add.options(scheduling_strategy=placed).remote(1)) == 1
+    util.remove_placement_group(group)
+
+
 # Actors ---------------------------------------------------------------------------------------------------------------
 
 
@@ -478,8 +594,79 @@ def test_unknown_method_names_the_nearest(engine):
 
 
 def test_wrong_constructor_arguments_are_refused_at_once(engine):
-    with pytest.raises(TypeError, match=r"Counter\.remote.*the constructor takes \(start=0\)"):
+    with pytest.raises(TypeError, match=r"Counter\.remote.*it takes \(start=0\)"):
         Counter.remote(1, 2)
+
+
+def test_wrong_arguments_of_a_method_are_refused_where_the_actor_was_created(engine):
+    counter = Counter.remote()
+    for args, kwargs in [((1, 2), {}), ((), {"bye": 1}), ((), {"self": 1})]:
+        with pytest.raises(TypeError, match="argument"):
+            counter.increase.remote(*args, **kwargs)
+    assert runtime.get(counter.increase.remote(by=2)) == 2
+
+
+def test_wrong_arguments_of_a_method_are_refused_elsewhere(engine):
+    @runtime.remote
+    def call(counter):
+        return runtime.get(counter.increase.remote(1, 2))
+
+    with pytest.raises(TypeError, match="argument"):
+        runtime.get(call.remote(Counter.remote()))
+
+
+@pytest.mark.engines("native", "serial", reason="Ray's decorator is another one")
+def test_actor_classes_are_not_inherited_from():
+    with pytest.raises(TypeError, match="'Counter' cannot be inherited from: inherit from the plain class"):
+
+        class Derived(Counter):
+            pass
+
+
+def test_special_methods_that_a_class_defines_are_called_like_others(engine):
+    @runtime.remote
+    class Shelf:
+        def __init__(self):
+            self.books = {}
+
+        def __setitem__(self, title, book):
+            self.books[title] = book
+
+        def __len__(self):
+            return len(self.books)
+
+        def __iter__(self):
+            return iter(self.books)
+
+        def __call__(self):
+            return "called"
+
+    shelf = Shelf.remote()
+    runtime.get(shelf.__setitem__.remote("a", 1))
+    assert runtime.get([shelf.__len__.remote(), shelf.__call__.remote()]) == [1, "called"]
+    for python_calls in (len, iter):
+        with pytest.raises(TypeError):
+            python_calls(shelf)
+
+
+@pytest.mark.engines("native", "serial", reason="Ray has its own words")
+def test_special_methods_that_concern_the_handle_are_not_the_actors(engine):
+    @runtime.remote
+    class Copied:
+        def __copy__(self):
+            raise AssertionError
+
+        def __reduce__(self):
+            raise AssertionError
+
+        def __setstate__(self, state):
+            raise AssertionError
+
+    actor = Copied.remote()
+    assert copy.copy(actor) == copy.deepcopy(actor) == actor
+    for missing in ("__len__", "__setstate__", "__getstate__.remote"):
+        with pytest.raises(AttributeError):
+            operator.attrgetter(missing)(actor)
 
 
 def test_failing_constructor_makes_a_dead_actor_with_the_exception_as_cause(engine):

@@ -33,6 +33,12 @@ class Peer:
     def ask_about(self, refs):
         return runtime.get(refs)
 
+    def iterate(self):
+        return runtime.get(list(self.other.values.remote()))
+
+    def values(self):
+        yield 1
+
     def answer(self):
         return "answer"
 
@@ -51,6 +57,14 @@ def test_an_actor_that_waits_for_itself_raises(engine):
     runtime.get(peer.meet.remote(peer))
     with pytest.raises(runtime.exceptions.DeadlockError, match=r"Peer\.ask"):
         runtime.get(peer.ask.remote(), timeout=20)
+    assert runtime.get(peer.answer.remote()) == "answer"
+
+
+def test_an_actor_that_iterates_a_generator_of_its_own_raises(engine):
+    peer = Peer.remote()
+    runtime.get(peer.meet.remote(peer))
+    with pytest.raises(runtime.exceptions.DeadlockError, match=r"Peer\.iterate"):
+        runtime.get(peer.iterate.remote(), timeout=20)
     assert runtime.get(peer.answer.remote()) == "answer"
 
 

@@ -15,6 +15,12 @@ def square(x):
 
 
 @runtime.remote
+def squares(most):
+    for x in range(most):
+        yield x * x
+
+
+@runtime.remote
 def fail():
     raise KeyError("on purpose")
 
@@ -163,5 +169,7 @@ def test_call_sites_are_recorded_if_wished(engine):
     runtime.get(refs)
     rows = [state.get_object(ref) for ref in refs]
     assert all(f"{__file__}:" in row.call_site and "test_call_sites" in row.call_site for row in rows)
+    values = list(squares.remote(3))
+    assert all("test_call_sites" in state.get_object(value).call_site for value in values)
     assert f"{__file__}:" in str(state.memory())
     runtime.shutdown()

@@ -302,6 +302,16 @@ def test_after_ctrl_c_the_runtime_still_works():
     assert done.stdout == "5\n", done.stderr
 
 
+def test_ctrl_c_in_a_finaliser_comes_after_it(native):
+    class Dropped:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    dropped = [Dropped()]
+    with pytest.raises(KeyboardInterrupt):
+        wait_until(dropped.clear)
+
+
 def test_an_uncaught_exception_in_the_driver_leaves_nothing_behind(start_driver):
     driver, family, _ = start_driver(DRIVER.replace("runtime.get(refs)", "raise SystemExit(3)"))
     assert driver.wait(10) == 3

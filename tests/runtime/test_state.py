@@ -1,5 +1,6 @@
 """Why things wait, on the native engine: every kind of reason, by name."""
 
+import asyncio
 import fcntl
 import os
 import re
@@ -242,6 +243,101 @@ def test_placement_groups_are_listed_with_their_reasons():
     assert rows["waiting"].state == "PENDING"
     for group in (waiting, made):
         runtime.util.remove_placement_group(group)
+
+
+@pytest.fixture
+def lock(tmp_path, native):
+    """The path of a file that is locked until the test ends, on an engine of its own."""
+    path = tmp_path / "lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield str(path)
+
+
+@pytest.mark.usefixtures("native")
+def test_what_is_to_run_in_a_group_that_is_not_reserved_yet_names_it():
+    made = runtime.util.placement_group([{"CPU": 1}])
+    runtime.get(made.ready())
+    waiting = runtime.util.placement_group([{"CPU": 1}, {"CPU": 1}], name="later")
+    there = runtime.PlacementGroupSchedulingStrategy(waiting)
+    refs = [square.options(scheduling_strategy=there).remote(i) for i in range(2)]
+    actor = Counter.options(scheduling_strategy=there, num_cpus=1).remote()
+    reason = (
+        "waits for placement group later, which has not been reserved yet: it wants CPU 2 (1 of 2 free) in 2 bundles"
+    )
+    wait_until(lambda: state.get_actor(actor).waits_for == reason)
+    assert state.get_actor(actor).reason == reason
+    for row in map(state.get_task, refs):
+        assert (row.waits_for, row.reason[: len(reason)]) == (reason, reason)
+    assert {("square", reason), ("Counter", reason)} <= {(row.name, row.waits_for) for row in state.status().tasks}
+    for group in (waiting, made):
+        runtime.util.remove_placement_group(group)
+
+
+def test_what_waits_for_room_in_a_bundle_names_the_group(lock):
+    group = runtime.util.placement_group([{"CPU": 1}], name="small")
+    there = runtime.PlacementGroupSchedulingStrategy(group)
+    held = locked.options(scheduling_strategy=there).remote(lock)
+    wait_until(lambda: state.get_task(held).state == "RUNNING")
+    behind = square.options(scheduling_strategy=there).remote(3)
+    wait_until(lambda: state.get_task(behind).waits_for == "waits for CPU 1 in placement group small")
+    assert "CPU 1 wanted, 0 of 1 free" in state.get_task(behind).reason
+    runtime.util.remove_placement_group(group)
+
+
+@runtime.remote(generator_backpressure=2)
+def squares(most):
+    for x in range(most):
+        yield x * x
+
+
+class Squares:
+    async def give(self, most):
+        for x in range(most):
+            yield x * x
+
+
+@pytest.mark.usefixtures("native")
+def test_a_generator_says_that_it_waits_for_its_consumer():
+    actor = runtime.remote(Squares).remote()
+    for call in (squares, actor.give.options(generator_backpressure=2)):
+        values = call.remote(3)
+        ref = values.completed()
+        wait_until(lambda ref=ref: state.get_task(ref).waits_for == "waits until its values are taken")
+        assert state.get_task(ref).reason.endswith("where it waits until its values are taken: 2 wait")
+        assert "waits until its values are taken" in {row.waits_for for row in state.status().tasks}
+        assert runtime.get(list(values)) == [0, 1, 4]
+        wait_until(lambda ref=ref: state.get_task(ref).state == "FINISHED")
+
+
+def test_who_waits_for_the_next_value_of_a_generator_names_it(lock):
+    @runtime.remote
+    def values(path):
+        yield runtime.get(locked.options(num_cpus=0).remote(path))
+
+    @runtime.remote
+    def first(path):
+        return runtime.get(next(values.remote(path)))
+
+    ref = first.remote(lock)
+    wait_until(lambda: re.search("object .*, made by .*values, which runs in pid", state.get_task(ref).reason))
+
+
+@pytest.mark.parametrize("by", ["await", "as_completed"])
+def test_what_a_task_awaits_without_blocking_is_named(lock, by):
+    @runtime.remote
+    def ask(path):
+        async def wait():
+            return await locked.options(num_cpus=0).remote(path)
+
+        if by == "await":
+            return asyncio.run(wait())
+        return list(runtime.util.as_completed([locked.options(num_cpus=0).remote(path)]))
+
+    ref = ask.remote(lock)
+    wait_until(lambda: state.get_task(ref).waits_for == "awaits objects")
+    assert "where it awaits object " in state.get_task(ref).reason
+    wait_until(lambda: "made by locked, which runs in pid" in state.get_task(ref).reason)
 
 
 @pytest.mark.usefixtures("native")

@@ -18,8 +18,9 @@ class InterruptGuard:
 
     Python runs signal handlers in the main thread between any two of its instructions. A KeyboardInterrupt between
     reading a reply and storing it would lose the reply, and whoever catches the interrupt and goes on, to save a
-    checkpoint, would wait for it for ever. Hence a signal that comes at a bad moment is sent again a moment later; that
-    costs nothing when there is none. Handlers that are installed while the guard is up replace it.
+    checkpoint, would wait for it for ever; one in a ``__del__``, such as that of a reference, Python would swallow.
+    Hence a signal that comes at a bad moment is sent again a moment later; that costs nothing when there is none.
+    Handlers that are installed while the guard is up replace it.
     """
 
     def __init__(self, busy: Callable[[], bool]) -> None:
@@ -36,10 +37,10 @@ class InterruptGuard:
 
     def _guard(self, theirs: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], Any]:
         def handle(number: int, frame: FrameType | None) -> Any:
-            if not self._busy():
-                return theirs(number, frame)
-            main_thread.send_later(number)
-            return None
+            if self._busy() or main_thread.is_in_finaliser(frame):
+                main_thread.send_later(number)
+                return None
+            return theirs(number, frame)
 
         return handle
 

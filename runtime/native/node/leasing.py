@@ -265,8 +265,13 @@ class Leasing:
         used = {name: units - available[name] for name, units in total.items()}
         requests = [
             RequestReport(
-                request.asker, request.actor or b"", in_amounts(request.demand), request.count, request.reason
+                waiting.asker,
+                waiting.actor or b"",
+                in_amounts(waiting.demand),
+                waiting.count,
+                waiting.reason,
+                waiting.scope or b"",
             )
-            for request in self._scheduler.waiting()
+            for waiting in self._scheduler.waiting()
         ]
         return in_amounts(total), in_amounts(used), requests

@@ -66,13 +66,17 @@ class GrantGroup(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A request that waits: of a process for `count` workers, for the start of `actor`, or of a placement group."""
+    """A request that waits: of a process for `count` workers, for the start of `actor`, or of a placement group.
+
+    `scope`: the placement group that it is to draw from, if any.
+    """
 
     asker: ProcessId
     actor: ActorKey | None
     demand: Demand
     count: int
     reason: str
+    scope: GroupId | None
 
 
 @dataclass(eq=False)
@@ -332,7 +336,7 @@ class Scheduler:
         for place, request in enumerate(self._waiting, 1):
             actor = request.key if isinstance(request.key, bytes) and request.bundles is None else None
             reason = f"{self._lacks(request)}; number {place} of {len(self._waiting)} in the queue"
-            rows.append(Waiting(request.asker, actor, request.total_demand(), request.count, reason))
+            rows.append(Waiting(request.asker, actor, request.total_demand(), request.count, reason, request.scope))
         return rows
 
     def _lacks(self, request: _Request) -> str:

@@ -71,9 +71,11 @@ class Makers:
         number = int.from_bytes(object_id[8:], "big")
         for first in range(number, max(0, number - _MOST_RETURNS), -1):
             pending = self._client.calls.get(object_id[:8] + first.to_bytes(8, "big"))
-            if pending is not None:
-                return pending if object_id in pending.returns else None
-        return None
+            if pending is not None and object_id in pending.returns:
+                return pending
+        # The values of a stream have numbers far behind that of the call.
+        streams = ((pending, pending.stream) for pending in self._client.calls.values())
+        return next((pending for pending, stream in streams if stream and object_id in stream.promised), None)
 
     def _collect(self, pending: Pending, makers: set[m.ProcessId], seen: set[m.ObjectId]) -> None:
         seen.add(pending.task)

@@ -38,6 +38,7 @@ def _row(pending: Pending, kind: str, state: str, name: str = "") -> TaskReport:
         pending.retries,
         num_returns=len(pending.returns),
         sent=pending.sent,
+        promised=[] if pending.stream is None else pending.stream.promised,
     )
 
 
@@ -48,17 +49,21 @@ def task_rows(client: Client, kinds: Iterable[Kind], awaiting: Iterable[tuple[Ki
         for lease in kind.leases.values():
             for pending in lease.inflight.values():
                 row = _row(pending, TASK, SENT)
-                row.demand, row.worker = in_amounts(kind.demand), lease.worker
+                row.demand, row.group, row.worker = in_amounts(kind.demand), _group_of(kind), lease.worker
                 yield row
     for kind in kinds:
         for place, pending in enumerate(kind.queue, 1):
             row = _row(pending, TASK, QUEUED)
-            row.demand, row.place = in_amounts(kind.demand), place
+            row.demand, row.group, row.place = in_amounts(kind.demand), _group_of(kind), place
             yield row
     for kind, pending in awaiting:
         row = _row(pending, TASK, ARGUMENTS)
-        row.demand, row.missing = in_amounts(kind.demand), missing_slots(client, pending)
+        row.demand, row.group, row.missing = in_amounts(kind.demand), _group_of(kind), missing_slots(client, pending)
         yield row
+
+
+def _group_of(kind: Kind) -> bytes:
+    return b"" if kind.placement is None else kind.placement.group
 
 
 def task_groups(kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, Pending]]) -> Iterator[TaskReport]:
@@ -67,7 +72,7 @@ def task_groups(kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, Pending]])
         sent = [pending for lease in kind.leases.values() for pending in lease.inflight.values()]
         mine = [pending for other, pending in awaiting if other is kind] if awaiting else []
         for state, tasks in ((SENT, sent), (QUEUED, kind.queue), (ARGUMENTS, mine)):
-            yield from _counted(tasks, TASK, state, demand=in_amounts(kind.demand))
+            yield from _counted(tasks, TASK, state, demand=in_amounts(kind.demand), group=_group_of(kind))
 
 
 def _counted(
@@ -78,13 +83,14 @@ def _counted(
     name_of: Callable[[Pending], str] = attrgetter("name"),
     demand: dict[str, float],
     actor: bytes = b"",
+    group: bytes = b"",
 ) -> Iterator[TaskReport]:
     counts = Counter(map(name_of, tasks))
     oldest: dict[str, float] = {}
     for pending in tasks if counts else ():
         oldest.setdefault(name_of(pending), pending.submitted)  # they are in the order of submission
     for name, count in counts.items():
-        yield TaskReport(b"", name, kind, state, oldest[name], demand=demand, actor=actor, count=count)
+        yield TaskReport(b"", name, kind, state, oldest[name], demand=demand, actor=actor, count=count, group=group)
 
 
 def _call_name(pending: Pending) -> str:

@@ -29,7 +29,7 @@ from ..store.memory import Memory
 from ..store.store import Store
 from ..store.views import StaleBlockError
 from .calls import Pending
-from .completion import Futures
+from .completion import Arrivals, Futures
 from .links import Links
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendLend, SendRelease, owner_of, size_of
 from .reactor import Waiter
@@ -52,6 +52,7 @@ class Client(Links):
         on_wait: what to call when a thread begins to wait.
         blocked_waits: for a worker: hears of waits without a timeout.
         executing: tasks and calls that run here now: name, since when.
+        untaken: those of them that yield values and wait until these are taken: how many there are.
         sites: where objects of this process were made, if that is recorded.
         on_node_lost: what to call when the node is gone.
     """
@@ -67,7 +68,7 @@ class Client(Links):
         self.fetching = Fetching(self)
         self.dropped: deque[bytes] = deque()
         self.calls: dict[bytes, Pending] = {}
-        self.futures = Futures(self)
+        self.arrivals, self.futures = Arrivals(self), Futures(self)
         self.on_gone: dict[bytes, Callable[[], object]] = {}
         self.kept: set[ObjectRef] = set()
         self.before_block: Callable[[], None] = lambda: None
@@ -76,6 +77,7 @@ class Client(Links):
         self.on_wait: Callable[[], None] | None = None
         self.blocked_waits: BlockedWaits | None = None
         self.executing: dict[bytes, tuple[str, float]] = {}
+        self.untaken: dict[bytes, int] = {}
         self.sites: dict[bytes, str] | None = {} if os.environ.get(RECORD_CALL_SITES) == "1" else None
         self.on_node_lost: list[Callable[[], None]] = []
         self.memory = Memory(self)
@@ -128,11 +130,11 @@ class Client(Links):
         self._numbers += count
         return [self.me + number.to_bytes(8, "big") for number in range(first, first + count)]
 
-    def new_ref(self, object_id: bytes) -> ObjectRef:
-        """Return the first reference to a new object."""
+    def new_ref(self, object_id: bytes, site: str | None = None) -> ObjectRef:
+        """Return the first reference to a new object, made at the line of the user's that `site` names, or here."""
         self.objects.create(object_id)
         if self.sites is not None:
-            self.sites[object_id] = call_site()
+            self.sites[object_id] = site or call_site()
         return ObjectRef(object_id, self._drop)
 
     def adopt(self, object_id: bytes, given: int = 0, by: bytes | None = None) -> ObjectRef:
@@ -379,13 +381,6 @@ class Client(Links):
             self.after_block()
         if self._is_shut_down and self.broken is not None:
             raise self.gone()
-
-    def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
-        """Call `action` once a value is there: now, or in whichever thread reads, so it must be short and not raise."""
-        with self.lock:
-            there = self.record_of(ref, action).value is not None
-        if there:
-            action()
 
     def close(self) -> None:
         """Close all connections, and let go of shared memory."""

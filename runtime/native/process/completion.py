@@ -5,16 +5,80 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from ...refs import ObjectRef
+from .calls import parent
 from .reactor import Waiter
 
 if TYPE_CHECKING:
     from .client import Client
+
+
+class _Awaiting:
+    """What is called once an object's value is there, for the sake of a task that runs here."""
+
+    __slots__ = ("__weakref__", "_action", "object", "task")
+
+    def __init__(self, task: bytes, object_id: bytes, action: Callable[[], None]) -> None:
+        self.task, self.object, self._action = task, object_id, action
+
+    def __call__(self) -> None:
+        self._action()
+
+
+class Arrivals:
+    """Tells of values as they come, without blocking: what `await`, futures and `as_completed` are made of."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._awaiting: WeakSet[_Awaiting] = WeakSet()  # each lives as long as its object has no value
+
+    def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
+        """Call `action` once a value is there: now, or in whichever thread reads, so it must be short and not raise."""
+        task = parent.get()
+        awaiting = None if task is None else _Awaiting(task, ref.id, action)
+        with self._client.lock:
+            there = self._client.record_of(ref, awaiting or action).value is not None
+            if awaiting is not None and not there:
+                self._awaiting.add(awaiting)
+        if there:
+            action()
+
+    def awaited(self) -> dict[bytes, list[bytes]]:
+        """Return which objects the tasks that run here await so; called under the lock."""
+        found: dict[bytes, list[bytes]] = {}
+        for awaiting in self._awaiting:
+            found.setdefault(awaiting.task, []).append(awaiting.object)
+        return found
+
+
+class _Future(Future):
+    """A future of a value: whoever waits for it waits as in `get`, so that a task lends its CPU meanwhile."""
+
+    def __init__(self, client: Client, ref: ObjectRef) -> None:
+        super().__init__()
+        self._client = client
+        self.awaited: ObjectRef | None = ref
+
+    def result(self, timeout: float | None = None) -> Any:
+        return super().result(self._wait(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return super().exception(self._wait(timeout))
+
+    def _wait(self, timeout: float | None) -> float | None:
+        """Wait for the value; return what is left of the time: it is still to be unpickled."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ref = self.awaited
+        if ref is not None and not self.done():
+            self._client.wait([ref], 1, timeout)
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 class Futures:
@@ -25,7 +89,7 @@ class Futures:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._queue: SimpleQueue[tuple[Future, ObjectRef] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[_Future, ObjectRef] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def of(self, ref: ObjectRef) -> Future:
@@ -34,9 +98,9 @@ class Futures:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="shoal-futures", daemon=True)
                 self._thread.start()
-        future: Future = Future()
+        future = _Future(self._client, ref)
         future.set_running_or_notify_cancel()
-        self._client.when_ready(ref, partial(self._queue.put, (future, ref)))
+        self._client.arrivals.when_ready(ref, partial(self._queue.put, (future, ref)))
         return future
 
     def _run(self) -> None:
@@ -46,6 +110,7 @@ class Futures:
                 future.set_result(self._client.get([ref], None)[0])
             except BaseException as error:  # whatever the task raised belongs to whoever asks the future
                 future.set_exception(error)
+            future.awaited = None
             del entry, future, ref  # nothing is kept alive while the thread waits
 
     def close(self) -> None:
@@ -67,7 +132,7 @@ class ReadyQueue:
 
     def add(self, ref: ObjectRef) -> None:
         """Have `pop` return the reference once its value is there."""
-        self._client.when_ready(ref, partial(self._arrived, ref))
+        self._client.arrivals.when_ready(ref, partial(self._arrived, ref))
 
     def _arrived(self, ref: ObjectRef) -> None:
         self._ready.append(ref)

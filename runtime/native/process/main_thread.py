@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from types import FrameType
 
 _LATER_SECONDS = 0.001
 
@@ -17,6 +18,15 @@ def send(number: int) -> None:
 def send_later(number: int) -> None:
     """Send a signal to the main thread in a moment; returns at once."""
     threading.Thread(target=_wait_and_send, args=(number,), daemon=True).start()
+
+
+def is_in_finaliser(frame: FrameType | None) -> bool:
+    """Return whether Python would swallow what a handler that has interrupted this frame raises."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _wait_and_send(number: int) -> None:

@@ -65,7 +65,11 @@ class Reporting:
         client = self._client
         records = client.objects.records
         report = ProcessReport(client.me, os.getpid(), objects_total=len(records))
-        report.executing = [ExecutingReport(task, *what) for task, what in list(client.executing.items())]
+        awaited = client.arrivals.awaited()
+        report.executing = [
+            ExecutingReport(task, *what, sorted(awaited.get(task, ()))[:_MOST_NAMED], client.untaken.get(task, 0))
+            for task, what in list(client.executing.items())
+        ]
         report.waits = [self._wait(*wait) for wait in list(client.waits.values())]
         report.groups = list(self._groups())
         report.tasks_total = sum(group.count for group in report.groups)

@@ -54,6 +54,7 @@ class Stream:
         "_lost",
         "_pending",
         "_promises",
+        "_site",
         "_window",
         "arrived",
         "interrupted",
@@ -65,6 +66,7 @@ class Stream:
         self._completed: ObjectRef | None = completed
         self._client, self._pending, self._calls = client, pending, calls
         self._window = window
+        self._site = client.sites.get(completed.id) if client.sites is not None else None
         self._promises: deque[ObjectRef] = deque()
         self.taken = 0
         self._ended = False
@@ -75,7 +77,8 @@ class Stream:
         self._promise()
 
     def _promise(self) -> None:
-        self._promises.append(self._client.new_ref(self._client.new_ids(1)[0]))
+        # Made in whichever thread reads, for the line of the user's that made the call.
+        self._promises.append(self._client.new_ref(self._client.new_ids(1)[0], self._site))
 
     # Events, under the lock -------------------------------------------------------------------------------------
 
@@ -152,6 +155,11 @@ class Stream:
     def is_unwanted(self) -> bool:
         """Whether nobody wants any value of another run."""
         return not self._goes_on and not self._missing()
+
+    @property
+    def promised(self) -> list[m.ObjectId]:
+        """The objects that the call is to give values: the next one, and those that were lost and are wanted."""
+        return [*([self._promises[-1].id] if self._goes_on else ()), *self._missing().values()]
 
     def _missing(self) -> dict[int, m.ObjectId]:
         """Return the values that were lost and are wanted, by their places."""

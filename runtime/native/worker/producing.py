@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -108,7 +109,7 @@ class Producer:
                     break
                 self._send(output, message.task, index, value)
                 index += 1
-                self._wait_for_room(output, index)
+                self._wait_for_room(output, message.task, index)
             else:
                 with self._user_code:
                     step(getattr(values, "close", lambda: None))
@@ -121,13 +122,22 @@ class Producer:
             raise TaskCancelledError(f"task {short(task)} was cancelled while it yielded values")
         return [self._pack(None, output.caller)]
 
-    def _wait_for_room(self, output: _Output, made: int) -> None:
+    def _wait_for_room(self, output: _Output, task: m.ObjectId, made: int) -> None:
         while not output.has_room(made):
             waiter = Waiter()
             output.wake = waiter.finish
-            if not output.has_room(made):
-                self._client.check()
-                self._client.block(waiter, None)
+            with self._seen_to_wait(output, task, made):
+                if not output.has_room(made):
+                    self._client.check()
+                    self._client.block(waiter, None)
+
+    @contextlib.contextmanager
+    def _seen_to_wait(self, output: _Output, task: m.ObjectId, made: int) -> Iterator[None]:
+        self._client.untaken[task] = made - output.taken
+        try:
+            yield
+        finally:
+            del self._client.untaken[task]
 
     async def produce_async(self, caller: bytes, message: Any, values: Any) -> list[m.Value]:
         """As `produce`, on the event loop of this thread."""
@@ -144,7 +154,7 @@ class Producer:
                     break
                 self._send(output, message.task, index, value)
                 index += 1
-                await self._wait_for_room_async(output, index)
+                await self._wait_for_room_async(output, message.task, index)
             else:
                 close = getattr(values, "aclose", None)
                 if close is not None:
@@ -154,14 +164,15 @@ class Producer:
             del self._outputs[message.task]
         return self._end(output, message.task)
 
-    async def _wait_for_room_async(self, output: _Output, made: int) -> None:
+    async def _wait_for_room_async(self, output: _Output, task: m.ObjectId, made: int) -> None:
         loop = asyncio.get_running_loop()
         while not output.has_room(made):
             room = asyncio.Event()
             output.wake = lambda room=room: loop.call_soon_threadsafe(room.set)
-            if not output.has_room(made):
-                self._client.check()
-                await room.wait()
+            with self._seen_to_wait(output, task, made):
+                if not output.has_room(made):
+                    self._client.check()
+                    await room.wait()
             output.wake = None
 
     def _send(self, output: _Output, task: m.ObjectId, index: int, value: Any) -> None:

@@ -46,7 +46,7 @@ class TaskInterrupts:
         """Forget requests that came too late; from the main thread, when it has nothing to run."""
         self._requests.clear()
 
-    def call(self, task: bytes, name: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
+    def call(self, task: bytes, name: str, function: Callable, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function of the user's in the main thread.
 
         Raises:
@@ -76,16 +76,7 @@ class TaskInterrupts:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._running is None or self._running not in self._requests:
             return  # it has ended meanwhile
-        if self._busy() or _is_in_finaliser(frame):
+        if self._busy() or main_thread.is_in_finaliser(frame):
             main_thread.send_later(_SIGNAL)
         else:
             self._interrupt()
-
-
-def _is_in_finaliser(frame: FrameType | None) -> bool:
-    """Return whether Python would swallow what is raised here."""
-    while frame is not None:
-        if frame.f_code.co_name == "__del__":
-            return True
-        frame = frame.f_back
-    return False

@@ -1,0 +1,43 @@
+"""Numbers that users give, of whatever library, as Python's own: numpy has its own, which do not go into messages."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+from .exceptions import InputError
+
+
+def as_int(value: Any) -> int | None:
+    """Return a whole number as an int; None if it is none: a boolean is not."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+
+
+def as_number(value: Any) -> float | None:
+    """Return a number as an int or float; None if it is none: a boolean is not."""
+    whole = as_int(value)
+    if whole is not None or isinstance(value, bool):
+        return whole
+    return float(value) if isinstance(value, Real) else None
+
+
+def in_plain_numbers(value: Any) -> Any:
+    """Return a number, or a dict of numbers, as ints and floats; anything else as it is."""
+    if type(value) is dict:
+        return {key: in_plain_numbers(item) for key, item in value.items()}
+    number = as_number(value)
+    return value if number is None else number
+
+
+def as_timeout(what: str, timeout: Any) -> float | None:
+    """Return a time limit in seconds as an int or float.
+
+    Raises:
+        InputError: it is neither None nor a number of at least 0.
+    """
+    if timeout is None:
+        return None
+    seconds = as_number(timeout)
+    if seconds is None or not seconds >= 0:
+        raise InputError(f"{what}: timeout={timeout!r}: want seconds, 0 or more, or None to wait without limit")
+    return seconds
