@@ -50,7 +50,8 @@ _LAST_WORDS_SECONDS = 0.5
 # What other nodes take over from the head's settings.
 _SHARED_SETTINGS = ("sys_path", "preload", "max_lineage_bytes", "infeasible")
 # What is asked, or is about something that another process may have announced just before it told the asker: these are
-# looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing.
+# looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing. If the
+# asker's death lies there, they are dropped, and its connection, which is closed, closes descriptors that came along.
 _QUESTIONS = (
     *(m.NewArena, m.ReserveName, m.FindActor, m.ListNames, m.Lookup),
     *(m.AskResources, m.WatchActor, m.CreateGroup, m.WatchGroup, m.AskGroups),
@@ -172,9 +173,15 @@ class Node:
 
     def _receive(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
         if type(message) in _QUESTIONS:
-            self._questions.append(partial(self._handle, sender, message))
+            self._questions.append(partial(self._answer, sender, message))
         else:
             self._handle(sender, message)
+
+    def _answer(self, asker: m.ProcessId, question: m._Message) -> None:
+        process = self._processes.get(asker)
+        # Who has died meanwhile hears no answer, and nothing would undo what is done for it now.
+        if self._lives(asker) and (process is None or process.connection is not None):
+            self._handle(asker, question)
 
     def _handle(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
         """Do what a process or another node says, or have that node do it which can."""
@@ -249,7 +256,7 @@ class Node:
         if connection is not None:
             while messages := connection.receive_with_fds():  # what it said last counts
                 for message in messages:
-                    self._handle(process.id, message)
+                    self._receive(process.id, message)
             self._loop.unwatch(connection.fileno())
             connection.close()
         self._on_death(process, reason)
