@@ -88,6 +88,10 @@ class Control:
         self._cycles.process_died(process)
         self._do(self._actors.process_died(process, reason, failure))
 
+    def is_actor(self, process: m.ProcessId) -> bool:
+        """Return whether an actor lives in a process, of whichever node."""
+        return self._actors.lives_in(process)
+
     def end_actors(self, group: m.GroupId, reason: str) -> None:
         """End all actors of a placement group."""
         for actor in list(self._actors.actors.values()):

@@ -288,7 +288,7 @@ class Node:
     def _is_creator(self, process_id: m.ProcessId) -> bool:
         """Return whether what a process creates is its own: a driver's or an actor's, and not that of some task."""
         process = self._processes.get(process_id)
-        return process is None or process.driver or process.actor is not None
+        return (process is not None and process.driver) or self._control.is_actor(process_id)
 
     def _end_process(self, process_id: m.ProcessId, gracefully: bool) -> None:
         if node_of(process_id) != self.info.id:
