@@ -120,10 +120,13 @@ class ProcessReport(_Row):
 
 
 class WorkerReport(_Row):
-    """A process as its node sees it; `demand` is what its lease or actor holds at the moment."""
+    """A process as its node sees it; `demand` is what its lease or actor holds at the moment.
+
+    `pid` is None while it is being forked.
+    """
 
     process: bytes
-    pid: int
+    pid: int | None
     title: str
     driver: bool
     registered: bool

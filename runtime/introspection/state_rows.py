@@ -91,6 +91,7 @@ class WorkerState:
     """A process of the runtime.
 
     Attributes:
+        pid: None while it is being made: it has none yet.
         worker_type: DRIVER, WORKER (tasks) or ACTOR.
         title: what its process title says.
         is_alive: False while it is starting or ending.
@@ -102,7 +103,7 @@ class WorkerState:
     """
 
     worker_id: str
-    pid: int
+    pid: int | None
     worker_type: str
     title: str
     is_alive: bool

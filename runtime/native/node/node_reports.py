@@ -135,7 +135,7 @@ def describe_worker(process: Process) -> WorkerReport:
     lease = process.lease
     return WorkerReport(
         process.id,
-        process.pid,
+        process.pid or None,
         process.title,
         process.driver,
         process.driver or process.registered,
