@@ -100,6 +100,7 @@ class WorkerState:
         answers: it has said itself how it is; False: it did not answer in time.
         memory: bytes of its resident set.
         shared_memory: bytes of the object store that it has made.
+        viewed_memory: bytes of the object store's memory that arrays in it view, whoever made them.
     """
 
     worker_id: str
@@ -116,6 +117,7 @@ class WorkerState:
     cpu_seconds: float = 0.0
     memory: int = 0
     shared_memory: int = 0
+    viewed_memory: int = 0
     start_time_ms: int | None = None
 
 

@@ -93,7 +93,7 @@ class Node:
         self._started, self._deaths = time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._storage = Storage(
-            settings["store_memory"], self._processes, tell, self._loop, self._workers.held, self._lives
+            settings["store_memory"], self._processes, tell, self._loop, self._workers.board, self._lives
         )
         self._reports = reports = NodeReports(self._loop, self._processes, self._describe)
         port = settings["metrics_port"]
@@ -352,6 +352,7 @@ class Node:
 
     def _describe(self, sections: list[str]) -> NodeReport:
         total, used, requests = self._leasing.describe()
+        views = self._storage.views()
         return NodeReport(
             self._workers.prefix,
             self._settings["session"],
@@ -363,7 +364,7 @@ class Node:
             worker_deaths=self._deaths,
             metrics_address="" if self._metrics is None else self._metrics.address,
             metrics=self._reports.retired.metrics,
-            workers=[describe_worker(process) for process in self._processes.values()],
+            workers=[describe_worker(process, views.get(process.id)) for process in self._processes.values()],
             actors=self._control.describe(),
             requests=requests,
             groups=self._groups.describe(),
