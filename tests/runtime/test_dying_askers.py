@@ -1,6 +1,6 @@
-"""Processes that die while the node has yet to answer them: what they asked for must not happen, let alone last.
+"""Processes that die, or are interrupted, while the node has yet to answer: what they asked for must not last.
 
-The node is stopped while they ask and die, so that it finds the question and the death at once.
+The node is stopped meanwhile, so that it finds the question and the death at once.
 """
 
 import contextlib
@@ -156,6 +156,25 @@ def test_a_group_that_a_task_asks_for_as_it_dies_is_not_made(native, tmp_path):
     with pytest.raises(runtime.WorkerCrashedError, match="SIGKILL"):
         runtime.get(ref, timeout=30)
     wait_until(nothing_is_left)
+
+
+def test_a_name_is_free_again_if_its_creation_is_interrupted(native):
+    node, client = current_engine()._node.pid, current_engine().client
+
+    def interrupt():
+        wait_until(lambda: any(client._answers.values()))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    stop(node)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            named_actor()
+    finally:
+        thread.join()
+        os.kill(node, signal.SIGCONT)
+    assert runtime.get(named_actor().pid.remote(), timeout=30)
 
 
 @pytest.mark.slow

@@ -39,6 +39,9 @@ class Control:
         self.handlers: dict[type, Callable[..., None]] = {
             **self._cycles.handlers,
             m.ReserveName: self._on_reserve_name,
+            m.WithdrawActor: lambda process, message: self._do(
+                self._actors.end(message.actor, "its creation was interrupted", forget=True)
+            ),
             m.CreateActor: self._on_create_actor,
             m.ActorFailed: lambda process, message: self._do(
                 self._actors.failed(message.actor, process, message.reason, message.failure)

@@ -52,8 +52,9 @@ _SHARED_SETTINGS = ("sys_path", "preload", "max_lineage_bytes", "infeasible")
 # What is asked, or is about something that another process may have announced just before it told the asker: these are
 # looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing. If the
 # asker's death lies there, they are dropped, and its connection, which is closed, closes descriptors that came along.
+# A withdrawal is among them since it must not overtake what it withdraws.
 _QUESTIONS = (
-    *(m.NewArena, m.ReserveName, m.FindActor, m.ListNames, m.Lookup),
+    *(m.NewArena, m.ReserveName, m.WithdrawActor, m.FindActor, m.ListNames, m.Lookup),
     *(m.AskResources, m.WatchActor, m.CreateGroup, m.WatchGroup, m.AskGroups),
 )
 

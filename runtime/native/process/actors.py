@@ -92,7 +92,8 @@ class Actors:
             try:
                 reserve = m.ReserveName(declared, namespace, options.name, identity)
                 living = self._reserve(reserve, options.get_if_exists)
-            except BaseException:
+            except BaseException:  # an interrupt, too: what was asked for until then must not stay
+                client.node.send(m.WithdrawActor(key))
                 self._discard(packed)
                 raise
             if living is not None:
