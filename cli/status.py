@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -91,10 +92,10 @@ def _processes(before: state.RuntimeStatus, now: state.RuntimeStatus) -> Table:
     seconds = {row.worker_id: row.cpu_seconds for row in before.workers}
     span = max(now.at - before.at, 1e-3)
     rows = []
-    for row in sorted(now.workers, key=lambda row: row.pid):
+    for row in sorted(now.workers, key=lambda row: row.pid or math.inf):  # the last have none yet
         share = (row.cpu_seconds - seconds.get(row.worker_id, row.cpu_seconds)) / span
         runs = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in Counter(row.executing).items())
-        rows.append([str(row.pid), row.title, f"{share:.0%}", human_bytes(row.memory), runs])
+        rows.append([str(row.pid or ""), row.title, f"{share:.0%}", human_bytes(row.memory), runs])
     return table(["pid", "process", "CPU", "memory", "runs"], rows, right={0, 2, 3})
 
 

@@ -316,11 +316,12 @@ def summarize_objects(*, address: str | None = None) -> list[ObjectSummary]:
 
 
 def memory(*, address: str | None = None) -> MemoryTable:
-    """Return who holds the object store's memory, by owner and call site; ``print`` shows it as a table.
+    """Return who holds the object store's memory, by owner and call site, and who views it; ``print`` shows a table.
 
     Call sites are recorded only after ``init(record_call_sites=True)`` or with SHOAL_RECORD_CALL_SITES=1.
     """
-    return memory_table(list_objects(address=address))
+    diagnosis = Diagnosis(ask(["objects", "tasks"], DEFAULT_LIMIT, address))
+    return memory_table(object_rows(diagnosis), worker_rows(diagnosis))
 
 
 def _count(counts: dict[str, int], key: str, by: int) -> None:

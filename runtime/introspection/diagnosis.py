@@ -88,13 +88,15 @@ class Diagnosis:
         return self.workers[process][0] if process in self.workers else self.nodes[0]
 
     def pid(self, process: bytes) -> int | None:
-        """Return a process's pid, if it lives."""
+        """Return a process's pid, if it lives and has one yet."""
         found = self.workers.get(process)
         return None if found is None else found[1].pid
 
     def _process_name(self, process: bytes) -> str:
-        found = self.workers.get(process)
-        return "a process that is gone" if found is None else f"pid {found[1].pid}"
+        if process not in self.workers:
+            return "a process that is gone"
+        pid = self.pid(process)
+        return "a process that is being made" if pid is None else f"pid {pid}"
 
     def seconds(self, since: float) -> str:
         """Return the text for a time span that began at `since`."""

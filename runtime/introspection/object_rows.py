@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .diagnosis import Diagnosis
 from .reports import ObjectReport
-from .state_rows import ObjectState
+from .state_rows import ObjectState, WorkerState
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
@@ -58,9 +58,14 @@ class ObjectSummary:
 
 @dataclass(frozen=True)
 class MemoryTable:
-    """Who holds the object store's memory, largest first; `str` shows a table."""
+    """Who holds the object store's memory, largest first; `str` shows a table.
+
+    Attributes:
+        viewers: processes in which arrays view some of it, which cannot be moved or freed, though its owner drop it.
+    """
 
     rows: list[ObjectSummary]
+    viewers: list[WorkerState]
 
     @property
     def total(self) -> int:
@@ -74,7 +79,10 @@ class MemoryTable:
             site = row.call_site or "(not recorded: set SHOAL_RECORD_CALL_SITES=1)"
             lines.append(f"{owner:>9}  {row.count:>8}  {human_bytes(row.size):>9}  {row.where:<13}  {site}")
         count = sum(row.count for row in self.rows)
-        return "\n".join([*lines, f"{'in all':>9}  {count:>8}  {human_bytes(self.total):>9}"])
+        lines.append(f"{'in all':>9}  {count:>8}  {human_bytes(self.total):>9}")
+        for viewer in self.viewers:
+            lines.append(f"{viewer.pid:>9}  {'views':>8}  {human_bytes(viewer.viewed_memory):>9}  {viewer.title}")
+        return "\n".join(lines)
 
 
 def summarize_rows(rows: Iterable[ObjectState]) -> list[ObjectSummary]:
@@ -88,9 +96,10 @@ def summarize_rows(rows: Iterable[ObjectState]) -> list[ObjectSummary]:
     return sorted(summaries, key=lambda row: (-row.size, -row.count))
 
 
-def memory_table(rows: Iterable[ObjectState]) -> MemoryTable:
-    """Return the table of who holds what."""
-    return MemoryTable(summarize_rows(rows))
+def memory_table(rows: Iterable[ObjectState], workers: Iterable[WorkerState]) -> MemoryTable:
+    """Return the table of who holds and who views what."""
+    viewers = [worker for worker in workers if worker.viewed_memory]
+    return MemoryTable(summarize_rows(rows), sorted(viewers, key=lambda worker: -worker.viewed_memory))
 
 
 def human_bytes(size: float) -> str:

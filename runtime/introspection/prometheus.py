@@ -80,7 +80,7 @@ def _node_families(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str, list[_
             resources += [("", own | {"name": name, "kind": kind}, amount) for name, amount in amounts.items()]
     yield "shoal_resources", "gauge", "Resources by name, in all and in use.", resources
     yield "shoal_worker_deaths_total", "counter", "Worker processes that died without being told to.", deaths
-    workers = [worker for _, worker in diagnosis.workers.values()]
+    workers = [worker for _, worker in diagnosis.workers.values() if worker.pid is not None]
     names = [{"pid": str(worker.pid), "title": worker.title} for worker in workers]
     what = [
         ("shoal_process_cpu_seconds_total", "counter", "CPU time of each process.", "cpu_seconds"),

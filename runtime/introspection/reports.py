@@ -131,10 +131,13 @@ class ProcessReport(_Row):
 
 
 class WorkerReport(_Row):
-    """A process as its node sees it; `demand` is what its lease or actor holds at the moment."""
+    """A process as its node sees it; `demand` is what its lease or actor holds at the moment.
+
+    `pid` is None while it is being forked; `viewed`: bytes of the object store's memory that arrays in it view.
+    """
 
     process: bytes
-    pid: int
+    pid: int | None
     title: str
     driver: bool
     registered: bool
@@ -147,6 +150,7 @@ class WorkerReport(_Row):
     started: float = 0.0
     memory: int = 0
     shared_memory: int = 0
+    viewed: int = 0
 
 
 class ActorReport(_Row):

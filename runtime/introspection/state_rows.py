@@ -91,6 +91,7 @@ class WorkerState:
     """A process of the runtime.
 
     Attributes:
+        pid: None while it is being made: it has none yet.
         worker_type: DRIVER, WORKER (tasks) or ACTOR.
         title: what its process title says.
         is_alive: False while it is starting or ending.
@@ -99,10 +100,11 @@ class WorkerState:
         answers: it has said itself how it is; False: it did not answer in time.
         memory: bytes of its resident set.
         shared_memory: bytes of the object store that it has made.
+        viewed_memory: bytes of the object store's memory that arrays in it view, whoever made them.
     """
 
     worker_id: str
-    pid: int
+    pid: int | None
     worker_type: str
     title: str
     is_alive: bool
@@ -115,6 +117,7 @@ class WorkerState:
     cpu_seconds: float = 0.0
     memory: int = 0
     shared_memory: int = 0
+    viewed_memory: int = 0
     start_time_ms: int | None = None
 
 

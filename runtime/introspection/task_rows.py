@@ -102,6 +102,7 @@ def worker_rows(diagnosis: Diagnosis) -> Iterator[WorkerState]:
             cpu_seconds=worker.cpu_seconds,
             memory=worker.memory,
             shared_memory=worker.shared_memory,
+            viewed_memory=worker.viewed,
             start_time_ms=_ms(node, worker.started),
         )
 

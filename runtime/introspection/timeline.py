@@ -81,7 +81,7 @@ def _node_events(node: NodeReport, number: int) -> Iterator[dict[str, Any]]:
 def _rows(node: NodeReport) -> Iterator[tuple[str, list[_Span]]]:
     """Yield the title and the spans of each process, the living and those that are remembered."""
     titles = {key: f"pid {detail[0]} {detail[1]}" for _, kind, key, detail in node.events if kind == UP}
-    titles |= {worker.process: f"pid {worker.pid} {worker.title}" for worker in node.workers}
+    titles |= {worker.process: f"pid {worker.pid} {worker.title}" for worker in node.workers if worker.pid}
     spans: dict[bytes, dict[Any, _Span]] = {process: {} for process in titles}
     for process in node.processes:
         mine = spans.setdefault(process.process, {})

@@ -104,11 +104,13 @@ def _holders(names: list[str], nodes: list[NodeReport], label: Callable[[WorkerR
     for node in nodes:
         for worker in node.workers:
             if any(worker.demand.get(name) for name in names):
-                found.setdefault(label(worker), []).append(worker.pid)
+                pids = found.setdefault(label(worker), [])
+                pids += [] if worker.pid is None else [worker.pid]
     texts = []
     for what, pids in list(found.items())[:_MOST_HOLDERS]:
         more = f" and {len(pids) - _MOST_PIDS} more" if len(pids) > _MOST_PIDS else ""
-        texts.append(f"{what} in pid {', '.join(map(str, pids[:_MOST_PIDS]))}{more}")
+        where = f" in pid {', '.join(map(str, pids[:_MOST_PIDS]))}{more}" if pids else ", which is being made"
+        texts.append(f"{what}{where}")
     if len(found) > _MOST_HOLDERS:
         texts.append(f"{len(found) - _MOST_HOLDERS} others")
     return "; ".join(texts)

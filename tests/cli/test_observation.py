@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import signal
 
+import psutil
 import pytest
-from conftest import WORKERS_NEED, leaving_nothing_behind
+from conftest import WORKERS_NEED, leaving_nothing_behind, wait_until
 
 from shoal import runtime
 from shoal.cli.main import main
+from shoal.runtime import state
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +24,11 @@ def session():
 @runtime.remote
 def square(x):
     return x * x
+
+
+@runtime.remote
+class Late:
+    pass
 
 
 def test_status(session, capsys):
@@ -50,6 +58,21 @@ def test_list(session, capsys):
     assert "1 of 3 rows are shown" in capsys.readouterr().err
     for what in ("actors", "objects", "nodes", "placement-groups", "waits"):
         assert main(["list", what, "--session", session]) == 0
+
+
+def test_processes_that_are_being_made_are_shown_without_a_pid(session, capsys):
+    fork_server = psutil.Process(state.list_nodes()[0].pid).children()[0].pid
+    os.kill(fork_server, signal.SIGSTOP)
+    try:
+        late = Late.remote()
+        wait_until(lambda: any(row.pid is None for row in state.list_workers()))
+        assert main(["list", "workers", "--session", session, "--filter", "pid=None"]) == 0
+        assert capsys.readouterr().out.splitlines()[1].split() == ["ACTOR", "Late"]
+        assert main(["status", "--session", session]) == 0
+        assert re.search(r"^ +Late +0% +0 B *$", capsys.readouterr().out, re.MULTILINE)
+    finally:
+        os.kill(fork_server, signal.SIGCONT)
+    del late
 
 
 def test_memory(session, capsys):

@@ -15,6 +15,7 @@ from nodes import address, joined, start_node
 
 from shoal import runtime
 from shoal.runtime import state
+from shoal.runtime.util import placement_group
 
 pytestmark = pytest.mark.slow
 
@@ -143,6 +144,25 @@ def test_the_death_of_a_worker_on_the_other_node_is_told_with_its_cause(cluster)
     os.kill(runtime.get(counter.pid.remote()), signal.SIGSEGV)
     with pytest.raises(runtime.ActorDiedError, match="SIGSEGV"):
         runtime.get(counter.increase.remote(), timeout=30)
+
+
+def test_a_group_lasts_as_long_as_the_actor_of_the_other_node_that_made_it_but_longer_than_a_tasks_worker(cluster):
+    def make_group():
+        placement_group([{"A": 1}])
+        return os.getpid()
+
+    @runtime.remote(num_cpus=0, resources=THERE)
+    class Maker:
+        def make(self):
+            return make_group()
+
+    pids = [runtime.get(runtime.remote(num_cpus=0, resources=THERE)(make_group).remote(), timeout=30)]
+    maker = Maker.remote()
+    pids.append(runtime.get(maker.make.remote(), timeout=30))
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not {row.pid for row in state.list_workers()} & set(pids))
+    assert [row.state for row in state.list_placement_groups()] == ["CREATED", "REMOVED"]
 
 
 def test_what_workers_of_the_other_node_print_reaches_the_driver(cluster):

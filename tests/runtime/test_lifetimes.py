@@ -199,6 +199,68 @@ def test_a_large_value_of_a_dead_owner_is_lost_and_says_so():
     assert (array == 1).all()
 
 
+# Handles by name ------------------------------------------------------------------------------------------------------
+
+
+@runtime.remote
+class Owner:
+    """Owns an actor with a name."""
+
+    def create(self, name):
+        self.holder = Holder.options(name=name, namespace="shared").remote("the owner's")
+        return runtime.get(self.holder.get.remote())
+
+    def drop(self):
+        del self.holder
+        tables()  # counts what was dropped: by now the node is told
+
+
+def drop(owner):
+    runtime.get(owner.drop.remote())
+
+
+def kill(owner):
+    runtime.kill(owner)
+    wait_until(lambda: state.get_actor(owner).state == "DEAD")
+
+
+def owner_of_x(monkeypatch, *ends):
+    """Return the owner of an actor named "x"; it ends so once this process knows the actor and has no handle yet."""
+    owner, client, meanwhile = Owner.remote(), current_engine().client, list(ends)
+    runtime.get(owner.create.remote("x"))
+    borrow = client.borrow
+
+    def borrow_late(object_id):
+        while meanwhile:
+            meanwhile.pop()(owner)
+        return borrow(object_id)
+
+    monkeypatch.setattr(client, "borrow", borrow_late)
+    return owner
+
+
+@pytest.mark.parametrize("end", [drop, kill])
+def test_an_actor_whose_last_handle_goes_just_before_ours_is_made_anew(monkeypatch, end):
+    owner_of_x(monkeypatch, end)
+    holder = Holder.options(name="x", namespace="shared", get_if_exists=True).remote("ours")
+    assert runtime.get(holder.get.remote(), timeout=20) == "ours"
+
+
+@pytest.mark.parametrize("end", [drop, kill])
+def test_an_actor_whose_last_handle_goes_just_before_ours_is_not_found(monkeypatch, end):
+    owner_of_x(monkeypatch, end)
+    with pytest.raises(ValueError, match="no living actor"):
+        runtime.get_actor("x", namespace="shared")
+
+
+def test_a_handle_by_name_keeps_the_actor_alive(monkeypatch):
+    owner = owner_of_x(monkeypatch)
+    holder = Holder.options(name="x", namespace="shared", get_if_exists=True).remote("ours")
+    found = runtime.get_actor("x", namespace="shared")
+    drop(owner)
+    assert runtime.get([holder.get.remote(), found.get.remote()], timeout=20) == ["the owner's"] * 2
+
+
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 

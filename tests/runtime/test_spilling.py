@@ -9,6 +9,7 @@ import pytest
 from conftest import WORKERS_NEED, wait_until
 
 from shoal import runtime
+from shoal.runtime import state
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +116,26 @@ def test_when_all_is_in_use_the_error_says_who_holds_what(small_store):
     assert "Drop references" in message
     viewed.clear()
     assert is_whole(runtime.get(runtime.put(array(1))), 1)
+
+
+def test_who_only_views_memory_is_named(small_store):
+    @runtime.remote
+    class Viewer:
+        def __init__(self):
+            self.viewed = []
+
+        def keep(self, value):
+            self.viewed.append(value)
+            return os.getpid()
+
+    viewer, count = Viewer.remote(), 20
+    [pid] = {runtime.get(viewer.keep.remote(array(number))) for number in range(count)}
+    [row] = state.memory().viewers
+    assert (row.pid, row.viewed_memory // SIZE) == (pid, count)
+    assert re.search(rf"^ +{pid} +views +[\d.]+ MB +\S*Viewer$", str(state.memory()), re.MULTILINE)
+    named = rf"Viewer \(pid {pid}\): arrays in it view {count} blocks"
+    with pytest.raises(runtime.exceptions.ObjectStoreFullError, match=named):
+        runtime.put(np.zeros(STORE - count // 2 * SIZE, np.uint8))
 
 
 def test_an_object_larger_than_the_store_is_refused_with_both_sizes(small_store):

@@ -9,11 +9,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 from conftest import WORKERS_NEED, screen, wait_until
 
 from shoal import runtime
 from shoal.runtime import state
+from shoal.runtime.context import current_engine
+from shoal.runtime.util import metrics
 
 
 @runtime.remote
@@ -206,6 +209,22 @@ def test_a_process_that_does_not_answer_is_named(tmp_path):
     os.kill(row.worker_pid, signal.SIGCONT)
     runtime.get(ref)
     runtime.shutdown()
+
+
+def test_a_process_that_is_being_made_has_no_pid_yet(native):
+    fork_server = psutil.Process(current_engine()._node.pid).children()[0].pid
+    os.kill(fork_server, signal.SIGSTOP)
+    try:
+        counters = [Counter.options(num_cpus=1).remote() for _ in range(3)]
+        wait_until(lambda: len(state.list_workers()) == 3)
+        assert [(row.pid, row.is_alive) for row in state.list_workers()[1:]] == [(None, False)] * 2
+        reason = "waits for CPU 1 (0 of 2 free); held by actor Counter, which is being made"
+        assert state.get_actor(counters[2]).reason == reason
+        assert 'pid="0"' not in metrics.scrape()
+    finally:
+        os.kill(fork_server, signal.SIGCONT)
+    assert runtime.get([counter.increase.remote() for counter in counters[:2]]) == [1, 1]
+    assert all(row.pid is not None for row in state.list_workers())
 
 
 def test_a_long_wait_is_explained_once(tmp_path, monkeypatch):

@@ -108,6 +108,10 @@ class ActorTable:
         """Return why an actor is dead that is forgotten."""
         return self._reasons.get(key, "its last handle is gone")
 
+    def lives_in(self, process: ProcessId) -> bool:
+        """Return whether a process was made for an actor, and has not died."""
+        return process in self._by_process
+
     # Events -----------------------------------------------------------------------------------------------------
 
     def create(self, actor: Actor, ready: bool) -> list[Command]:

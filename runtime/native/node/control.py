@@ -39,6 +39,9 @@ class Control:
         self.handlers: dict[type, Callable[..., None]] = {
             **self._cycles.handlers,
             m.ReserveName: self._on_reserve_name,
+            m.WithdrawActor: lambda process, message: self._do(
+                self._actors.end(message.actor, "its creation was interrupted", forget=True)
+            ),
             m.CreateActor: self._on_create_actor,
             m.ActorFailed: lambda process, message: self._do(
                 self._actors.failed(message.actor, process, message.reason, message.failure)
@@ -89,6 +92,10 @@ class Control:
         """A process is gone: an actor's, or an owner's."""
         self._cycles.process_died(process)
         self._do(self._actors.process_died(process, reason, failure))
+
+    def is_actor(self, process: m.ProcessId) -> bool:
+        """Return whether an actor lives in a process, of whichever node."""
+        return self._actors.lives_in(process)
 
     def end_actors(self, group: m.GroupId, reason: str) -> None:
         """End all actors of a placement group."""

@@ -71,6 +71,10 @@ class DeadArenas:
         """Return whether this arena of a dead maker is kept."""
         return (maker, arena) in self._arenas
 
+    def numbers(self) -> set[int]:
+        """Return the descriptors of all arenas that are kept."""
+        return {number for _, number in self._arenas}
+
     def free(self, spans: Iterable[Span]) -> None:
         """Forget blocks that their owner needs no more."""
         for span in spans:

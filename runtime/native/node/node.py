@@ -50,9 +50,11 @@ _LAST_WORDS_SECONDS = 0.5
 # What other nodes take over from the head's settings.
 _SHARED_SETTINGS = ("sys_path", "preload", "max_lineage_bytes", "infeasible")
 # What is asked, or is about something that another process may have announced just before it told the asker: these are
-# looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing.
+# looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing. If the
+# asker's death lies there, they are dropped, and its connection, which is closed, closes descriptors that came along.
+# A withdrawal is among them since it must not overtake what it withdraws.
 _QUESTIONS = (
-    *(m.NewArena, m.ReserveName, m.FindActor, m.ListNames, m.Lookup),
+    *(m.NewArena, m.ReserveName, m.WithdrawActor, m.FindActor, m.ListNames, m.Lookup),
     *(m.AskResources, m.WatchActor, m.CreateGroup, m.WatchGroup, m.AskGroups),
 )
 
@@ -92,7 +94,7 @@ class Node:
         self._started, self._deaths = time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._storage = Storage(
-            settings["store_memory"], self._processes, tell, self._loop, self._workers.held, self._lives
+            settings["store_memory"], self._processes, tell, self._loop, self._workers.board, self._lives
         )
         self._reports = reports = NodeReports(self._loop, self._processes, self._describe)
         port = settings["metrics_port"]
@@ -172,9 +174,15 @@ class Node:
 
     def _receive(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
         if type(message) in _QUESTIONS:
-            self._questions.append(partial(self._handle, sender, message))
+            self._questions.append(partial(self._answer, sender, message))
         else:
             self._handle(sender, message)
+
+    def _answer(self, asker: m.ProcessId, question: m._Message) -> None:
+        process = self._processes.get(asker)
+        # Who has died meanwhile hears no answer, and nothing would undo what is done for it now.
+        if self._lives(asker) and (process is None or process.connection is not None):
+            self._handle(asker, question)
 
     def _handle(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
         """Do what a process or another node says, or have that node do it which can."""
@@ -249,7 +257,7 @@ class Node:
         if connection is not None:
             while messages := connection.receive_with_fds():  # what it said last counts
                 for message in messages:
-                    self._handle(process.id, message)
+                    self._receive(process.id, message)
             self._loop.unwatch(connection.fileno())
             connection.close()
         self._on_death(process, reason)
@@ -281,7 +289,7 @@ class Node:
     def _is_creator(self, process_id: m.ProcessId) -> bool:
         """Return whether what a process creates is its own: a driver's or an actor's, and not that of some task."""
         process = self._processes.get(process_id)
-        return process is None or process.driver or process.actor is not None
+        return (process is not None and process.driver) or self._control.is_actor(process_id)
 
     def _end_process(self, process_id: m.ProcessId, gracefully: bool) -> None:
         if node_of(process_id) != self.info.id:
@@ -345,6 +353,7 @@ class Node:
 
     def _describe(self, sections: list[str]) -> NodeReport:
         total, used, requests = self._leasing.describe()
+        views = self._storage.views()
         return NodeReport(
             self._workers.prefix,
             self._settings["session"],
@@ -356,7 +365,7 @@ class Node:
             worker_deaths=self._deaths,
             metrics_address="" if self._metrics is None else self._metrics.address,
             metrics=self._reports.retired.metrics,
-            workers=[describe_worker(process) for process in self._processes.values()],
+            workers=[describe_worker(process, views.get(process.id)) for process in self._processes.values()],
             actors=self._control.describe(),
             requests=requests,
             groups=self._groups.describe(),

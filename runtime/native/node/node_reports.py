@@ -16,6 +16,7 @@ from ..protocol.wire import PROCESS_BYTES
 from .loop import Loop
 from .node_metrics import Retired, scraped
 from .pool import Process
+from .storage import Views
 
 _SCRAPE_SECONDS = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -129,13 +130,13 @@ class NodeReports:
             question.then(question.reports, silent, question.others)
 
 
-def describe_worker(process: Process) -> WorkerReport:
-    """Return what a node knows of one of its processes."""
+def describe_worker(process: Process, views: Views | None) -> WorkerReport:
+    """Return what a node knows of one of its processes, and of the store's memory that it views."""
     cpu_seconds, started, memory = usage_of(process.pid)
     lease = process.lease
     return WorkerReport(
         process.id,
-        process.pid,
+        process.pid or None,
         process.title,
         process.driver,
         process.driver or process.registered,
@@ -148,6 +149,7 @@ def describe_worker(process: Process) -> WorkerReport:
         started,
         memory,
         sum(os.fstat(fd).st_blocks * 512 for fd in process.arenas),
+        0 if views is None else views.size,
     )
 
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..protocol import messages as m
-from ..store.arena import read_block
+from ..store.arena import read_block, size_in_use
+from ..store.board import Board
 from .dead_arenas import DeadArenas
 from .loop import Loop
 from .pool import Process
 from .store_budgets import AskSpill, AskTrim, CallMe, Grant, Refuse, StoreBudgets
+
+
+@dataclass
+class Views:
+    """What a process views of the store's memory: so many blocks, of so many bytes together."""
+
+    blocks: int = 0
+    size: int = 0
 
 
 class Storage:
@@ -21,7 +31,7 @@ class Storage:
         processes: those that live.
         tell: sends a message to a process, if it lives.
         loop: the node's loop.
-        held: arena and offset of all blocks that are viewed.
+        board: who views which blocks.
         lives: whether a process, of any node, lives.
     """
 
@@ -31,12 +41,13 @@ class Storage:
         processes: dict[m.ProcessId, Process],
         tell: Callable[[m.ProcessId, m._Message], None],
         loop: Loop,
-        held: Callable[[], set[tuple[int, int]]],
+        board: Board,
         lives: Callable[[m.ProcessId], bool],
     ) -> None:
         self._processes, self._tell, self._loop, self._lives = processes, tell, loop, lives
         self._budgets = StoreBudgets(total)
-        self._dead = DeadArenas(held)
+        self._board = board
+        self._dead = DeadArenas(board.held)
         self._holdings: dict[m.ProcessId, m.Holdings] = {}
         self._trouble = ""
         self.handlers: dict[type, Callable[..., None]] = {
@@ -67,6 +78,18 @@ class Storage:
         self._dead.process_died(process, (), self._lives)
         self._budgets.dead_changed(self._dead.size(), time.monotonic())
         self._do()
+
+    def views(self) -> dict[m.ProcessId, Views]:
+        """Return what each process views, if it views anything: those keep the memory of what nobody refers to."""
+        processes = {process.index: process for process in self._processes.values()}
+        arenas = {arena for process in processes.values() for arena in process.arenas} | self._dead.numbers()
+        in_memory = arenas - self._dead.on_disk
+        found = {}
+        for index, blocks in self._board.lines():
+            sizes = [size_in_use(*block) for block in blocks if block[0] in in_memory]
+            if sizes and index in processes:
+                found[processes[index].id] = Views(len(sizes), sum(sizes))
+        return found
 
     def _on_read_block(self, process: m.ProcessId, message: m.ReadBlock) -> None:
         span = message.span
@@ -150,10 +173,9 @@ class Storage:
             f"the object store ({self._budgets.total:,} bytes) has no room for {refusal.size:,} bytes: all that could "
             "be freed or moved to disk was, and what is left is in use. Who holds what:"
         ]
-        for process_id, holdings in self._holdings.items():
-            process = self._processes.get(process_id)
-            if process is not None and (holdings.objects or holdings.blocks):
-                lines += _describe(process, holdings)
+        views = self.views()
+        for process in self._processes.values():
+            lines += _describe(process, self._holdings.get(process.id, m.Holdings()), views.get(process.id, Views()))
         if self._budgets.of_dead:
             lines.append(f"  processes that have ended: made {self._budgets.of_dead:,} bytes that others still hold")
         if self._trouble:
@@ -166,12 +188,17 @@ class Storage:
         return "\n".join(lines)
 
 
-def _describe(process: Process, holdings: m.Holdings) -> list[str]:
-    lines = [
-        f"  {process.title} (pid {process.pid}): owns {holdings.objects} objects, {holdings.size:,} bytes, of which "
-        f"{holdings.viewed:,} viewed; made {holdings.blocks} blocks, {holdings.made:,} bytes, of which "
-        f"{holdings.lingering:,} nobody refers to, but arrays still view; {holdings.on_disk:,} bytes on disk"
-    ]
+def _describe(process: Process, holdings: m.Holdings, views: Views) -> list[str]:
+    parts = []
+    if holdings.objects or holdings.blocks:
+        parts.append(f"owns {holdings.objects} objects, {holdings.size:,} bytes, of which {holdings.viewed:,} viewed")
+        lingering = f"{holdings.lingering:,} nobody refers to, but arrays still view"
+        parts.append(f"made {holdings.blocks} blocks, {holdings.made:,} bytes, of which {lingering}")
+    if holdings.on_disk:
+        parts.append(f"has moved {holdings.on_disk:,} bytes to disk")
+    if views.blocks:
+        parts.append(f"arrays in it view {views.blocks} blocks, {views.size:,} bytes")
+    lines = [f"  {process.title} (pid {process.pid}): {'; '.join(parts)}"] if parts else []
     for item in holdings.largest:
         site = f" made at {item.site}" if item.site else ""
         lines.append(f"    {item.size:>15,} bytes  object {item.object.hex()[-10:]}{site}{' (viewed)' * item.viewed}")

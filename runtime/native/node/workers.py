@@ -37,7 +37,7 @@ class Workers:
         prefix: the node's part of its processes' ids.
         relay: hears what they print.
         on_new: told of each new process.
-        board_fd: descriptor of the board of holders.
+        board: who views which blocks of shared memory; `board_fd`: its descriptor.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Workers:
     ) -> None:
         self.processes: dict[bytes, Process] = {}
         self.board_fd = new_board()
-        self._board = Board(self.board_fd, 0)
+        self.board = Board(self.board_fd, 0)
         assert fork_server.connection is not None
         self._loop, self._fork_server, self._fork_server_process = loop, fork_server.connection, fork_server
         self.relay = OutputRelay(loop, self.processes, logs)
@@ -69,10 +69,6 @@ class Workers:
         self._fork_server.on_blocked = loop.wait_for_room
         loop.watch(self._fork_server.fileno(), self._read_fork_server)
 
-    def held(self) -> set[tuple[int, int]]:
-        """Return arena and offset of all blocks of shared memory that any process views."""
-        return self._board.held()
-
     @property
     def room(self) -> int:
         """How many workers more there may be: each needs a line of the board, and drivers must find one, too."""
@@ -83,7 +79,7 @@ class Workers:
         self._numbers += 1
         process = Process(self.prefix + self._numbers.to_bytes(4, "big"), self._free_lines.pop(), title)
         self.processes[process.id] = process
-        self._board.open_line(process.index)
+        self.board.open_line(process.index)
         self.on_new(process.id)
         return process
 
@@ -106,7 +102,7 @@ class Workers:
     def forget(self, process: Process) -> None:
         """A process is gone."""
         del self.processes[process.id]
-        self._board.clear_line(process.index)
+        self.board.clear_line(process.index)
         self._free_lines.append(process.index)
 
     def preload(self, message: m.Preload) -> None:

@@ -16,6 +16,7 @@ from ...engine import ActorId, Arguments, Function
 from ...exceptions import InputError
 from ...failure import pack_error
 from ...options import ActorOptions, MethodOptions
+from ...refs import ObjectRef
 from ...results import name_taken
 from ...serialization import take_out_refs
 from ..protocol import messages as m
@@ -26,6 +27,7 @@ from .client import Client
 from .environments import Environments
 from .group_calls import GroupCalls
 from .log_keeper import KeptLog
+from .reactor import Waiter
 
 _BOUND = (
     "contain references to objects, or handles of actors that are not detached: those end with this process, and the "
@@ -78,6 +80,8 @@ class Actors:
             client.settle_drops()
             [lifetime_id] = client.new_ids(1)
             lifetime = None if options.detached else client.new_ref(lifetime_id)
+            if lifetime is not None:
+                client.objects.fulfil(lifetime_id, m.Value(b""))  # for those who ask whether it is there: see `_adopt`
         actor = ActorId.of(key, lifetime, cls.name, methods, options)
         namespace = options.namespace or client.job.namespace
         identity = pack_identity(actor, options.name, namespace)
@@ -85,12 +89,16 @@ class Actors:
             key, cls.name, demand, options.max_restarts, False, client.job, environment, placement, options.detached
         )
         if options.name is not None:
-            taken_by = client.ask_node(m.ReserveName(declared, namespace, options.name, identity)).taken_by
-            if taken_by is not None:
+            try:
+                reserve = m.ReserveName(declared, namespace, options.name, identity)
+                living = self._reserve(reserve, options.get_if_exists)
+            except BaseException:  # an interrupt, too: what was asked for until then must not stay
+                client.node.send(m.WithdrawActor(key))
                 self._discard(packed)
-                if options.get_if_exists:
-                    return self.adopt(taken_by)
-                raise name_taken(options.name)
+                raise
+            if living is not None:
+                self._discard(packed)
+                return living
         pending = Pending(cls.name, cls, [lifetime_id], packed, slots, [*slots, *inner, *cls.captured], 0)
         with client.lock:
             link = pending.link = self._calls.links[key] = Link(
@@ -107,6 +115,20 @@ class Actors:
             if not slots or not await_slots(client, pending, lambda: self._start(link, declared)):
                 self._start(link, declared)
         return actor
+
+    def _reserve(self, question: m.ReserveName, get_if_exists: bool) -> ActorId | None:
+        """Have an actor get its name; return the living one that has it, if that will do.
+
+        Raises:
+            InputError: a living actor has that name.
+        """
+        while (taken_by := self._client.ask_node(question).taken_by) is not None:
+            if not get_if_exists:
+                raise name_taken(question.name)
+            living = self._adopt(taken_by)
+            if living is not None:
+                return living
+        return None
 
     def _discard(self, packed: m.Value) -> None:
         with self._client.lock:
@@ -197,9 +219,12 @@ class Actors:
         """Return the living actor of that name, in this job's namespace or another."""
         with self._client.lock:
             self._client.settle_drops()
-        message = m.FindActor(namespace or self._client.job.namespace, name)
-        identity = self._client.ask_node(message).identity
-        return None if identity is None else self.adopt(identity)
+        question = m.FindActor(namespace or self._client.job.namespace, name)
+        while (identity := self._client.ask_node(question).identity) is not None:
+            living = self._adopt(identity)
+            if living is not None:
+                return living
+        return None
 
     def names(self) -> list[tuple[str, str]]:
         """Return the namespaces and names of all named actors that live."""
@@ -207,7 +232,26 @@ class Actors:
             self._client.settle_drops()
         return self._client.ask_node(m.ListNames()).names
 
-    def adopt(self, identity: bytes) -> ActorId:
-        """Return an actor of which nobody has given this process a handle."""
-        actor, lifetime, _, _ = unpack_identity(identity)
-        return actor if lifetime is None else replace(actor, lifetime=self._client.borrow(lifetime))
+    def _adopt(self, identity: bytes) -> ActorId | None:
+        """Return an actor of which nobody has given this process a handle; None if its last one was gone before.
+
+        Then its owner has told the node, or is dead: asked again, the node does not name it any more.
+        """
+        actor, lifetime_id, _, _ = unpack_identity(identity)
+        if lifetime_id is None:
+            return actor
+        lifetime = self._client.borrow(lifetime_id)
+        return replace(actor, lifetime=lifetime) if self._is_there(lifetime) else None
+
+    def _is_there(self, lifetime: ObjectRef) -> bool:
+        """Wait until its owner has answered: the value, or that the object was gone before it was borrowed."""
+        client, waiter = self._client, Waiter()
+        with client.lock:
+            client.check()
+            record = client.record_of(lifetime, waiter.finish)
+            if record.value is not None:
+                waiter.finish()
+        # The owner answers whatever it computes: this is like a question to the node, and gives no CPU back.
+        client.reactor.wait(waiter)
+        client.check()
+        return record.value is not None and not record.value.failed

@@ -163,6 +163,12 @@ class NameReserved(_Message):
     taken_by: bytes | None
 
 
+class WithdrawActor(_Message):
+    """From who has declared that actor with a name: it is not to be, since I was interrupted before the answer."""
+
+    actor: ActorKey
+
+
 class ActorFailed(_Message):
     """From its owner: that actor cannot be started, for this reason and exception."""
 

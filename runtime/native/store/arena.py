@@ -239,6 +239,15 @@ def is_there(memory: mmap.mmap | memoryview, offset: int, span: Span) -> bool:
     return state == SEALED and generation == span.generation and size == span.size
 
 
+def size_in_use(arena: int, offset: int) -> int:
+    """Return the bytes of the block there, for the node that holds its arena; 0 if there is none."""
+    header = os.pread(arena, HEADER, offset)
+    if len(header) < HEADER:
+        return 0
+    state, size, _, _ = _HEADER.unpack_from(header)
+    return size if state in {UNSEALED, SEALED} else 0
+
+
 def walk(memory: mmap.mmap) -> Iterator[tuple[int, int, int, bytes]]:
     """Return offset, size with header, state and owner of each block of an arena."""
     offset = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
 
 MOST_PROCESSES = 1024
 _SLOTS = 4096
@@ -52,17 +53,20 @@ class Board:
 
     def held(self) -> set[tuple[int, int]]:
         """Return (arena, offset) of all blocks that any process views."""
-        held: set[tuple[int, int]] = set()
+        return {block for _, blocks in self.lines() for block in blocks}
+
+    def lines(self) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """Yield the index of each process that may view something, and (arena, offset) of the blocks that it views."""
         cells = self._cells
         for index in range(MOST_PROCESSES):
             line = index * _REGION // 8
             used = cells[line + 1]
             if used:
                 slots = cells[line + 8 : line + 8 + used * 2].tolist()
-                held.update((arena - 1, offset) for arena, offset in zip(slots[::2], slots[1::2], strict=True) if arena)
+                pairs = zip(slots[::2], slots[1::2], strict=True)
+                yield index, [(arena - 1, offset) for arena, offset in pairs if arena]
             elif cells[line] == 0:
                 break  # lines are given out in order, and this one never was
-        return held
 
     def close(self) -> None:
         """Unmap the board."""
