@@ -134,14 +134,6 @@ def test_a_stream_goes_on_where_it_was_when_its_worker_is_killed(tmp_path):
     nothing_is_left()
 
 
-def test_a_lost_value_of_a_stream_says_that_it_cannot_be_made_again():
-    ref = next(arrays.remote(1))
-    runtime.wait([ref])
-    lose_blocks()
-    with pytest.raises(runtime.ObjectLostError, match="a generator yielded it"):
-        runtime.get(ref, timeout=60)
-
-
 def test_a_stream_whose_worker_is_killed_for_good_ends_with_the_error():
     @runtime.remote(max_retries=0)
     def one():
