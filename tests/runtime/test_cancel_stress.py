@@ -8,7 +8,6 @@ import numpy as np
 import psutil
 import pytest
 from conftest import shoal_processes, wait_until
-from losses import lose_blocks
 
 from shoal import runtime
 from shoal.runtime.context import current_engine
