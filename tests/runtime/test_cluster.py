@@ -300,5 +300,5 @@ def test_a_bad_address_is_refused(bad):
 
 
 def test_serial_cannot_listen():
-    with pytest.raises(runtime.InputError, match="Use engine='native'"):
+    with pytest.raises(runtime.InputError, match="use engine='native'"):
         runtime.init("serial", listen="127.0.0.1:0")
