@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 from conftest import WORKERS_NEED, wait_until
-from losses import lose_blocks
+from losses import count_blocks, lose_blocks
 
 from shoal import runtime
 
@@ -83,7 +83,8 @@ def test_a_lost_object_is_made_again_by_running_its_task_again(shared_native, lo
 def test_what_it_was_made_from_is_made_again_too(shared_native, log):
     ref = double.remote(log, double.remote(log, make.remote(log, 1)))
     assert runtime.get(total.remote(ref)) == 4 * BIG
-    assert lose_blocks() == 1, "arguments that can be made again take no memory"
+    wait_until(lambda: count_blocks() == 1)  # arguments that can be made again take no memory
+    lose_blocks()
     assert runtime.get(ref)[0] == 4
     assert runs(log) == ["make", "double", "double"] * 2
 

@@ -356,3 +356,70 @@ def test_a_generator_that_is_dropped_before_its_turn_does_not_block_its_actor(sh
     del generator
     (tmp_path / "go").touch()
     assert runtime.get(busy.ping.remote(), timeout=30) == "here"
+
+
+def test_what_is_taken_while_the_generator_waits_for_its_turn_counts(shared_native, tmp_path):
+    """The second run waits behind another call, as the caller takes a value that was made by the first one."""
+    gate = tmp_path / "gate"
+
+    @runtime.remote(max_restarts=-1, max_task_retries=-1)
+    class Busy:
+        def stream(self, count):
+            for i in range(count):
+                yield np.full(BIG, i)
+
+        def wait_for(self, path):
+            wait_until(path.exists)
+
+    busy = Busy.remote()
+    generator = busy.stream.options(generator_backpressure=1).remote(4)
+    refs = [next(generator)]
+    runtime.wait([generator])
+    busy.wait_for.remote(gate)
+    lose_blocks()
+    waiting = refs[0].future()
+    refs.append(next(generator))
+    gate.touch()
+    assert waiting.result(30)[0] == 0
+    refs += list(generator)
+    assert [first(ref) for ref in refs] == [0, 1, 2, 3]
+
+
+def test_the_cleanup_of_a_cancelled_generator_is_done_when_it_has_ended(shared_native, log):
+    generator = stream.options(generator_backpressure=1).remote(log, 3)
+    next(generator)
+    runtime.wait([generator])
+    runtime.cancel(generator)
+    with pytest.raises(runtime.TaskCancelledError):
+        runtime.get(generator.completed(), timeout=30)
+    assert noted(log)[-1] == "end"
+
+
+def test_what_an_actor_yielded_that_has_ended_cannot_be_made_again(shared_native):
+    [ref] = Producer.options(max_restarts=-1, max_task_retries=-1).remote().stream.remote(1)
+    wait_until(lambda: not any(row.state == "ALIVE" for row in runtime.state.list_actors()))
+    lose_blocks()
+    with pytest.raises(runtime.ObjectReconstructionFailedError, match="has ended"):
+        first(ref)
+
+
+def test_a_run_that_is_to_be_made_again_and_crashes_uses_one_retry(shared_native, tmp_path):
+    crash = tmp_path / "crash"
+
+    @runtime.remote(max_retries=1)
+    def crash_when_closed():
+        try:
+            for i in range(4):
+                yield np.full(BIG, i)
+        except GeneratorExit:
+            crash.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    generator = crash_when_closed.options(generator_backpressure=1).remote()
+    refs = [next(generator)]
+    runtime.wait([generator])
+    lose_blocks()
+    assert first(refs[0]) == 0
+    assert crash.exists()
+    refs += list(generator)
+    assert [first(ref) for ref in refs] == [0, 1, 2, 3]

@@ -17,9 +17,9 @@ class Call:
 
     def use_retry(self):
         if self.retries == 0:
-            return False
+            return Why.NO_RETRIES
         self.retries -= self.retries > 0
-        return True
+        return None
 
     def lost(self, object_id):
         return True

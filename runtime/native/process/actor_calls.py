@@ -179,9 +179,15 @@ class ActorCalls:
         link = self.links[actor_id] = Link(actor_id, actor.class_name, lifetime)
         link.checkpointed = actor.checkpointed
         if lifetime is not None:
-            self._client.on_gone[lifetime] = lambda: self.links.pop(actor_id, None)
+            self._client.on_gone[lifetime] = lambda: self.forget(actor_id)
         self._client.node.send(m.WatchActor(actor_id))
         return link
+
+    def forget(self, actor_id: bytes) -> None:
+        """Event: nobody here has a handle any more, so that the actor may end without this process hearing of it."""
+        link = self.links.pop(actor_id, None)
+        if link is not None:
+            link.state, link.reason, link.connection = "dead", "its last handle is gone", None
 
     def _pump(self, link: Link) -> None:
         queue = link.queue
@@ -280,7 +286,7 @@ class ActorCalls:
         """Event: a call has raised an exception after which it is to be made again."""
         link = pending.link
         del link.inflight[pending.task]
-        if pending.is_interrupted or pending.use_retry():
+        if pending.use_retry():
             self._client.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
             link.queue.appendleft(pending)
             self._pump(link)

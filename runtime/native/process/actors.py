@@ -210,7 +210,7 @@ class Actors:
     def _released(self, link: Link) -> None:
         # Whatever waits for the actor holds a reference to its lifetime, so nothing does.
         self._client.node.send(m.ActorReleased(link.key))
-        del self._calls.links[link.key]
+        self._calls.forget(link.key)
         self._calls.forget_constructor(link)
 
     # Finding ----------------------------------------------------------------------------------------------------

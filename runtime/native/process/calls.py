@@ -187,6 +187,8 @@ class Pending:
 
     def use_retry(self) -> bool:
         """Return whether it may be sent again after a crash, and count that."""
+        if self.is_interrupted:
+            return True  # that was counted when it was interrupted
         if self.retries == 0 or self.cancelled:
             return False
         if self.retries > 0:

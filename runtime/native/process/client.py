@@ -313,12 +313,17 @@ class Client(Links):
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """Split into ready and not ready; see `shoal.runtime.wait`."""
-        records = self._await(refs, num_returns, timeout, stop_at_failure=False)
-        ready: list[ObjectRef] = []
-        pending: list[ObjectRef] = []
-        for ref, record in zip(refs, records, strict=True):
-            (ready if record.value is not None and len(ready) < num_returns else pending).append(ref)
-        return ready, pending
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            records = self._await(refs, num_returns, timeout, stop_at_failure=False)
+            ready: list[ObjectRef] = []
+            pending: list[ObjectRef] = []
+            for ref, record in zip(refs, records, strict=True):
+                (ready if record.value is not None and len(ready) < num_returns else pending).append(ref)
+            # Another thread may have found a value to be lost just after it came.
+            if len(ready) == num_returns or (deadline is not None and time.monotonic() >= deadline):
+                return ready, pending
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
 
     def _await(
         self, refs: Sequence[ObjectRef], count: int, timeout: float | None, stop_at_failure: bool

@@ -23,24 +23,25 @@ import msgspec
 from ..protocol.messages import ObjectId
 
 
-class Again(Protocol):
-    """A call that can be made again."""
-
-    def use_retry(self) -> bool:
-        """Return whether it may be made again, and count that."""
-
-    def lost(self, result: ObjectId) -> bool:
-        """Event: a result is to be made again. Return whether the run under way, if there is one, will do it."""
-
-
 class Why(enum.Enum):
     """Why an object cannot be made again."""
 
     PUT = "it was stored by put"
     NO_RETRIES = "no retries are left"
     METHOD = "an actor's method made it"
+    ACTOR_ENDED = "the actor whose method made it has ended"
     CANCELLED = "the generator that yielded it was cancelled"
     EVICTED = "its lineage was dropped"
+
+
+class Again(Protocol):
+    """A call that can be made again."""
+
+    def use_retry(self) -> Why | None:
+        """Count that it is made again; return why it cannot be, if so."""
+
+    def lost(self, result: ObjectId) -> bool:
+        """Event: a result is to be made again. Return whether the run under way, if there is one, will do it."""
 
 
 class Resubmit(msgspec.Struct, frozen=True):
@@ -171,9 +172,10 @@ class Lineage:
         comes = task.call.lost(object_id) or Interrupt(task.call) in self.commands
         if task.running and comes:
             return
-        if not task.call.use_retry():
-            self._forget(task, Why.NO_RETRIES)
-            self.commands.append(Fail(object_id, Why.NO_RETRIES))
+        why = task.call.use_retry()
+        if why is not None:
+            self._forget(task, why)
+            self.commands.append(Fail(object_id, why))
         elif task.running:
             self.commands.append(Interrupt(task.call))
         else:

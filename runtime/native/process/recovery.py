@@ -34,6 +34,7 @@ _EXPLANATIONS = {
     Why.NO_RETRIES: "what made it must not be run again. Raise max_retries of the task, max_task_retries of the actor",
     Why.METHOD: "a method of an actor made it. Create the actor with max_restarts and max_task_retries; where it comes "
     "back with its state, no method is run twice: return large values from a task",
+    Why.ACTOR_ENDED: "the actor whose method made it has ended",
     Why.CANCELLED: "the generator that yielded it was cancelled, and what is cancelled is not run again",
     Why.EVICTED: "what is needed to make it again was dropped. Raise init(max_lineage_bytes=…)",
 }
@@ -51,8 +52,9 @@ class _Call:
         self.slots = [ref.id for ref in pending.slots]
         self.held: list[ObjectRef] = []
 
-    def use_retry(self) -> bool:
-        return self.pending.use_retry()
+    def use_retry(self) -> Why | None:
+        why = _why_not_again(self.pending)
+        return why if why is not None or self.pending.use_retry() else Why.NO_RETRIES
 
     def lost(self, result: m.ObjectId) -> bool:
         return self.pending.stream is None or self.pending.stream.lost(result)
@@ -224,10 +226,17 @@ class Recovery:
 
 def _why_not_again(pending: Pending) -> Why | None:
     """Return why a call must not be made again for the sake of its results; None if it may."""
-    # A method of an actor that comes back with its state must not run twice.
-    if pending.retries == 0 or (pending.link is not None and pending.link.checkpointed):
-        return Why.METHOD if pending.function is None else Why.NO_RETRIES
-    return Why.CANCELLED if pending.extras is not None and pending.extras.cancelled else None
+    extras, link = pending.extras, pending.link
+    if extras is not None and extras.cancelled:
+        return Why.CANCELLED
+    if link is not None and link.state == "dead":
+        return Why.ACTOR_ENDED
+    if link is not None and link.checkpointed:
+        return Why.METHOD  # it must not run twice
+    if pending.retries == 0:
+        had_some = extras is not None and extras.attempt > 1
+        return Why.METHOD if link is not None and not had_some else Why.NO_RETRIES
+    return None
 
 
 def _bytes_in(value: m.Value) -> int:

@@ -92,14 +92,13 @@ class Stream:
         lost = self._lost.pop(index, None)
         if lost is not None:
             self._client.fulfil(lost, value, by)
+            if self.is_unwanted:
+                self._calls.tell(self._pending, m.StopStream(self._pending.task))
         elif index == self.arrived and self._goes_on:
             self._arrive(value, by)
         else:  # it came in an earlier attempt, or nobody wants it
             self._client.adopt_all(value, by)
             self._client.objects.discard(value)
-        if self.interrupted or self.is_unwanted:
-            # Not only once: who was told before it had begun does not know.
-            self._calls.tell(self._pending, m.StopStream(self._pending.task))
 
     def _arrive(self, value: m.Value, by: bytes | None) -> None:
         promised = self._promises[-1]

@@ -242,7 +242,7 @@ class TaskCalls:
         kind, lease = pending.kind, pending.lease
         del lease.inflight[pending.task]
         pending.lease, lease.stuck = None, False
-        if pending.is_interrupted or pending.use_retry():
+        if pending.use_retry():
             self._client.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
             kind.queue.append(pending)
         else:
@@ -277,17 +277,19 @@ class TaskCalls:
             self._seconds[pending.function.id] = known + 0.3 * (seconds - known)
 
     def _on_bounced(self, worker: Connection, message: m.Bounced) -> None:
-        kinds = set()
+        left: dict[Kind, WorkerLease] = {}
         for task in reversed(message.tasks):
             pending = self._client.calls.get(task)
             if pending is not None and pending.lease is not None:
-                pending.lease.stuck = True
-                self._client.note((time.monotonic(), BOUNCED, task, pending.lease.worker))
-                del pending.lease.inflight[task]
-                kinds.add(pending.kind)
+                lease = left[pending.kind] = pending.lease
+                lease.stuck = True
+                self._client.note((time.monotonic(), BOUNCED, task, lease.worker))
+                del lease.inflight[task]
                 self._queue_again([pending])
-        for kind in kinds:
-            self._pump(kind)
+        for kind, lease in left.items():
+            if not lease.inflight:  # what they were behind has ended meanwhile
+                lease.stuck = False
+            self._has_ended(kind, lease)
 
     def _on_death(self, process: bytes, reason: str) -> None:
         for kind in list(self._by_key.values()):

@@ -96,8 +96,11 @@ class Views:
 
     def has(self, span: Span) -> bool:
         """Return whether a block is there at this moment: without a view of it, that may change at any time."""
-        memory = self._memory(span)
-        return memory is not None and is_there(memory, span.offset, span)
+        known, memory = (span.maker, span.arena) in self._arenas, self._memory(span)
+        there = memory is not None and is_there(memory, span.offset, span)
+        if not there and not known:  # its number may be another arena's by now
+            self._arenas.pop((span.maker, span.arena), None)
+        return there
 
     def _memory(self, span: Span) -> mmap.mmap | None:
         memory = self._arenas.get((span.maker, span.arena)) or self._open(span)

@@ -214,6 +214,8 @@ class Executor:
         item.refs = []
         message = item.message
         construct = isinstance(message, m.Construct)
+        if not construct:
+            self.producer.forget(message.task)
         lost = (
             m.ArgumentLost(message.actor, span, message.restarts) if construct else m.ArgumentLost(message.task, span)
         )
@@ -301,6 +303,8 @@ class Executor:
     def _end(self, item: Item, values: list[m.Value], error: BaseException | None = None) -> None:
         """Send the reply; `error`: what the values stand for, if it has failed."""
         client = self._client
+        if item.message.num_returns == STREAMING:
+            self.producer.forget(item.message.task)
         reply = m.Reply(item.message.task, values, time.perf_counter() - item.started)
         if self.restorable is not None:
             self.restorable.end(item.caller, item.message, reply)

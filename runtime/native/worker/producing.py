@@ -48,6 +48,15 @@ class Producer:
         client.handlers |= {m.Taken: self._on_taken, m.StopStream: self._on_stop}
         client.on_death.append(self._on_death)
 
+    def expect(self, caller: bytes, message: m.Push | m.Call) -> None:
+        """Event: a call has arrived whose values are wanted one by one: what its caller says from here on counts."""
+        assert message.extras is not None
+        self._outputs[message.task] = _Output(caller, message.extras)
+
+    def forget(self, task: m.ObjectId) -> None:
+        """Event: a call has ended, or was sent back."""
+        self._outputs.pop(task, None)
+
     # Events -----------------------------------------------------------------------------------------------------
 
     def _on_taken(self, caller: Connection, message: m.Taken) -> None:
@@ -69,7 +78,7 @@ class Producer:
             self._stop(output)
 
     def _on_death(self, process: bytes, reason: str) -> None:
-        for output in self._outputs.values():
+        for output in list(self._outputs.values()):
             if output.caller == process:
                 self._stop(output)
 
@@ -99,22 +108,18 @@ class Producer:
         check_yields(values)
         if isinstance(values, AsyncIterator):
             return step(lambda: asyncio.run(self.produce_async(caller, message, values)))
-        output = self._outputs[message.task] = _Output(caller, message.extras)
-        index, end = 0, object()
-        try:
-            while not output.stopped:
-                with self._user_code:
-                    value = step(lambda: next(values, end))
-                if value is end:
-                    break
-                self._send(output, message.task, index, value)
-                index += 1
-                self._wait_for_room(output, message.task, index)
-            else:
-                with self._user_code:
-                    step(getattr(values, "close", lambda: None))
-        finally:
-            del self._outputs[message.task]
+        output, index, end = self._outputs[message.task], 0, object()
+        while not output.stopped:
+            with self._user_code:
+                value = step(lambda: next(values, end))
+            if value is end:
+                break
+            self._send(output, message.task, index, value)
+            index += 1
+            self._wait_for_room(output, message.task, index)
+        else:
+            with self._user_code:  # not as a step, which an interrupt would end before the user's cleanup
+                getattr(values, "close", lambda: None)()
         return self._end(output, message.task)
 
     def _end(self, output: _Output, task: m.ObjectId) -> list[m.Value]:
@@ -144,24 +149,20 @@ class Producer:
         check_yields(values)
         if not isinstance(values, AsyncIterator):
             values = _as_async(values)
-        output = self._outputs[message.task] = _Output(caller, message.extras)
-        index, end = 0, object()
-        try:
-            while not output.stopped:
+        output, index, end = self._outputs[message.task], 0, object()
+        while not output.stopped:
+            with self._user_code:
+                value = await anext(values, end)
+            if value is end:
+                break
+            self._send(output, message.task, index, value)
+            index += 1
+            await self._wait_for_room_async(output, message.task, index)
+        else:
+            close = getattr(values, "aclose", None)
+            if close is not None:
                 with self._user_code:
-                    value = await anext(values, end)
-                if value is end:
-                    break
-                self._send(output, message.task, index, value)
-                index += 1
-                await self._wait_for_room_async(output, message.task, index)
-            else:
-                close = getattr(values, "aclose", None)
-                if close is not None:
-                    with self._user_code:
-                        await close()
-        finally:
-            del self._outputs[message.task]
+                    await close()
         return self._end(output, message.task)
 
     async def _wait_for_room_async(self, output: _Output, task: m.ObjectId, made: int) -> None:

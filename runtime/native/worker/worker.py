@@ -23,6 +23,7 @@ from ... import context
 from ...checkpoints import RESTORE
 from ...engine import Host
 from ...failure import pack_exception
+from ...options import STREAMING
 from ..engine import NativeEngine
 from ..process.actors import unpack_identity
 from ..process.blocked_waits import BlockedWaits
@@ -92,6 +93,8 @@ class Worker:
             self._place.begin(item)
 
     def _item(self, caller: Connection, message: Any, code: Code | None) -> Item:
+        if not isinstance(message, m.Construct) and message.num_returns == STREAMING:
+            self._executor.producer.expect(caller.peer or b"", message)
         given = (message.arguments, *message.slots)
         refs = [ref for value in given for ref in self._client.adopt_all(value, caller.peer) or ()]
         return Item(caller.peer or b"", message, refs, code)
@@ -174,6 +177,7 @@ class Worker:
     def _bounce(self, items: list[tuple[bytes, m.Push]]) -> None:
         tasks: dict[bytes, list[bytes]] = {}
         for caller, message in items:
+            self._executor.producer.forget(message.task)
             tasks.setdefault(caller, []).append(message.task)
         for caller, theirs in tasks.items():
             peer = self._client.peer(caller)
@@ -186,8 +190,8 @@ class Worker:
         """Run what arrives until told to exit, or until what runs asks for it."""
         items = self._items
         while True:
-            while items and not self._leaving:
-                self._run(items.popleft())
+            while not self._leaving and (item := self._next_item()) is not None:
+                self._run(item)
             if self._leaving or (self._exiting and not self._is_needed()):
                 break
             self._executor.interrupts.forget()
@@ -202,6 +206,12 @@ class Worker:
             self._leaving = True  # nothing is handed over any more
         if self._place is not None:
             self._place.finish()
+
+    def _next_item(self) -> Item | None:
+        try:
+            return self._items.popleft()
+        except IndexError:  # asked first, it might be there, and be sent back by the thread that reads
+            return None
 
     def _is_needed(self) -> bool:
         """Return whether others hold objects that tasks have made here: they would be lost with us, their owner."""
