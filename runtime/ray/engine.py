@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 _KEYS = b"shoal"
+_MOST_REMEMBERED = 256
 # Stands for this actor's lifetime, for `borrow`.
 _MYSELF = b"this actor"
 
@@ -85,6 +86,8 @@ class RayEngine(Engine):
     def _remote(self, key: Any, target: Callable[[], Any], **options: Any) -> Any:
         """Return what Ray has made of a function or class, which is made once."""
         if key not in self._remotes:
+            if len(self._remotes) >= _MOST_REMEMBERED:  # a program may make functions in a loop
+                del self._remotes[next(iter(self._remotes))]
             self._remotes[key] = (ray.remote(**options) if options else ray.remote)(target())
         return self._remotes[key]
 
@@ -107,7 +110,7 @@ class RayEngine(Engine):
         try:
             handle = their.call(made.options(**given).remote, arguments)
         except ValueError as error:
-            if options.name is None:
+            if options.name is None or self.find_actor(options.name, options.namespace) is None:
                 raise
             raise name_taken(options.name) from error
         actor_id = handle._actor_id.binary()
@@ -169,7 +172,8 @@ class RayEngine(Engine):
             ready, _ = ray.wait(waited, num_returns=len(refs), timeout=0)
         found = {ref.binary() for ref in ready}
         chosen = [ref for ref in refs if ref.id in found][:num_returns]
-        return chosen, [ref for ref in refs if ref not in set(chosen)]
+        taken = set(chosen)
+        return chosen, [ref for ref in refs if ref not in taken]
 
     def future(self, ref: ObjectRef) -> Future:
         future: Future = Future()

@@ -425,7 +425,6 @@ def test_future_and_await(engine):
 # empty ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.engines("native", "serial", reason="on Ray `empty` is ordinary memory")
 @pytest.mark.engines("native", "serial", reason="on Ray it would wait for ever")
 @pytest.mark.parametrize("ask", ["result", "exception"])
 def test_a_task_that_waits_for_a_future_lends_its_cpu(engine, ask):
@@ -447,6 +446,7 @@ def test_a_future_that_is_late_raises_a_timeout(concurrent):
     assert future.result(20) == 1
 
 
+@pytest.mark.engines("native", "serial", reason="on Ray `empty` is ordinary memory")
 def test_empty_put_seals_in_place(engine):
     array = runtime.empty((100, 30), np.float32)
     array[:] = 3

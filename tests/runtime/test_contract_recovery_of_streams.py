@@ -267,6 +267,29 @@ def test_dropping_the_generator_while_a_value_is_made_again(shared_native, log, 
     assert first(refs[0]) == 0
 
 
+def test_dropping_all_of_it_while_values_are_made_again(shared_native, log, tmp_path):
+    """That nothing is left of it is checked after the test."""
+    hold = tmp_path / "hold"
+
+    @runtime.remote
+    def held():
+        for i in range(1 << 30):
+            wait_until(lambda: not hold.exists(), 30)
+            yield np.full(BIG, i)
+
+    generator = held.options(generator_backpressure=2).remote()
+    refs = [next(generator), next(generator)]
+    hold.touch()
+    lose_blocks()
+    with pytest.raises(runtime.GetTimeoutError):
+        runtime.get(refs[0], timeout=0.01)
+    del generator
+    runtime.put(0)  # by now the runtime knows
+    refs.clear()
+    runtime.put(0)
+    hold.unlink()
+
+
 # Not made again -------------------------------------------------------------------------------------------------------
 
 

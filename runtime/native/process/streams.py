@@ -92,8 +92,7 @@ class Stream:
         lost = self._lost.pop(index, None)
         if lost is not None:
             self._client.fulfil(lost, value, by)
-            if self.is_unwanted:
-                self._calls.tell(self._pending, m.StopStream(self._pending.task))
+            self._stop_if_unwanted()
         elif index == self.arrived and self._goes_on:
             self._arrive(value, by)
         else:  # it came in an earlier attempt, or nobody wants it
@@ -112,6 +111,16 @@ class Stream:
 
     def _on_gone(self, object_id: m.ObjectId) -> None:
         self._lost.pop(self.outside.pop(object_id), None)
+        self._stop_if_unwanted()
+
+    def _stop_if_unwanted(self) -> None:
+        pending = self._pending
+        if pending.task not in self._client.calls or not self.is_unwanted:
+            return
+        if self._calls.withdraw(pending):
+            finish(self._client, pending, [cancelled(pending)])
+        else:
+            self._calls.tell(pending, m.StopStream(pending.task))
 
     def finish(self, failure: m.Value | None) -> None:
         """Event: the task has ended, perhaps with an exception, which is the last value then."""
@@ -196,13 +205,7 @@ class Stream:
         """Drop what was not taken, and have no more made."""
         with self._client.lock:
             self._promises.clear()
-            pending = self._pending
-            if pending.task not in self._client.calls or not self.is_unwanted:
-                return
-            if self._calls.withdraw(pending):
-                finish(self._client, pending, [cancelled(pending)])
-            else:
-                self._calls.tell(pending, m.StopStream(pending.task))
+            self._stop_if_unwanted()
 
     def on_dropped(self) -> None:
         """Event: nobody has the generator any more; values of it may live on, and with them what makes them again."""
