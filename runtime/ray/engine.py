@@ -1,7 +1,8 @@
 """The Ray engine: the runtime's calls as Ray's. Functions, actors, handles and values are Ray's own.
 
 Beside them a program leaves in Ray only what it has published, in the key-value store of its control plane. What the
-runtime's functions, options, references and errors are in Ray is said by `translation.py`.
+runtime's own things are in Ray, such as options and errors, is said by `translation.py`; and `functions.py` has what
+the few functions and classes become that Ray cannot take as they are.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from ..resources import Demand, check_feasible, in_units, infeasible
 from ..results import name_taken, too_many_calls
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, missing_in_bundle
 from ..settings import Settings
+from . import functions
 from . import translation as their
 from .translation import held, wrapped
 
@@ -93,7 +95,7 @@ class RayEngine(Engine):
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
         self._check_feasible(f"task {function.name}", options)
-        make = their.generator if options.num_returns == STREAMING else their.function
+        make = functions.generator if options.num_returns == STREAMING else functions.function
         limit = {"max_calls": options.max_calls} if options.max_calls else {}
         task = self._remote((function.id, make, options.max_calls), lambda: make(function.target), **limit)
         made = their.call(task.options(**their.options(options, function.name)).remote, arguments)
@@ -106,7 +108,7 @@ class RayEngine(Engine):
         self._check_feasible(f"actor {cls.name}", options)
         groups = dict(options.concurrency_groups)
         limits = {"concurrency_groups": groups} if groups else {}
-        made = self._remote((cls.id, str(groups)), lambda: their.actor_class(cls.target, methods), **limits)
+        made = self._remote((cls.id, str(groups)), lambda: functions.actor_class(cls.target, methods), **limits)
         try:
             handle = their.call(made.options(**given).remote, arguments)
         except ValueError as error:
@@ -139,7 +141,7 @@ class RayEngine(Engine):
             handle = ray.get_actor(name, namespace)
         except ValueError:
             return None
-        actor = their.actor(handle)
+        actor = functions.actor(handle)
         return replace(actor, lifetime=wrapped(handle, actor.id))
 
     def actor_names(self) -> list[tuple[str, str]]:
@@ -229,7 +231,7 @@ class RayEngine(Engine):
         if not self._is_worker or here.get_actor_id() is None:
             return None
         return Host(
-            their.actor(here.current_actor), _MYSELF, here.get_actor_name() or None, here.namespace, self._restarts
+            functions.actor(here.current_actor), _MYSELF, here.get_actor_name() or None, here.namespace, self._restarts
         )
 
     @functools.cached_property
