@@ -171,6 +171,25 @@ def test_await_and_future_wait_for_a_lost_object(shared_native, log):
     assert ref.future().result(30)[0] == 7
 
 
+def test_a_future_of_a_lost_object_holds_up_no_other(shared_native, tmp_path):
+    gate = tmp_path / "gate"
+
+    @runtime.remote
+    def slow_the_second_time(begun):
+        if begun.exists():
+            wait_until(gate.exists, 30)
+        begun.touch()
+        return np.zeros(BIG)
+
+    ref = slow_the_second_time.remote(tmp_path / "begun")
+    runtime.wait([ref])
+    lose_blocks()
+    lost = ref.future()
+    assert runtime.put(1).future().result(30) == 1
+    gate.touch()
+    assert len(lost.result(30)) == BIG
+
+
 def test_a_value_from_put_that_is_needed_to_make_an_object_again_is_kept(shared_native, log):
     @runtime.remote
     def repeat(array):

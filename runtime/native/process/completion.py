@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from ...exceptions import GetTimeoutError
 from ...refs import ObjectRef
 from .calls import parent
 from .reactor import Waiter
@@ -100,18 +101,27 @@ class Futures:
                 self._thread.start()
         future = _Future(self._client, ref)
         future.set_running_or_notify_cancel()
-        self._client.arrivals.when_ready(ref, partial(self._queue.put, (future, ref)))
+        self._await(future, ref)
         return future
+
+    def _await(self, future: _Future, ref: ObjectRef) -> None:
+        self._client.arrivals.when_ready(ref, partial(self._queue.put, (future, ref)))
 
     def _run(self) -> None:
         while (entry := self._queue.get()) is not None:
             future, ref = entry
-            try:
-                future.set_result(self._client.get([ref], None)[0])
-            except BaseException as error:  # whatever the task raised belongs to whoever asks the future
-                future.set_exception(error)
-            future.awaited = None
+            self._fulfil(future, ref)
             del entry, future, ref  # nothing is kept alive while the thread waits
+
+    def _fulfil(self, future: _Future, ref: ObjectRef) -> None:
+        try:
+            future.set_result(self._client.get([ref], 0)[0])
+        except BaseException as error:  # whatever the task raised belongs to whoever asks the future
+            if isinstance(error, GetTimeoutError) and error.__cause__ is None:
+                self._await(future, ref)  # its block was lost; other futures must not wait until it is made again
+                return
+            future.set_exception(error)
+        future.awaited = None
 
     def close(self) -> None:
         """End the thread, once all futures whose values are there have them."""
