@@ -125,6 +125,7 @@ class NativeEngine(RunsCalls):
         self.note = client.note
         self.metrics = client.metrics
         self.say_last = self._reporting.say_last
+        self.give_back_leases = self._tasks.leases.end
         self.wait = client.wait
         self.future = client.futures.of
         self.when_ready = client.arrivals.when_ready

@@ -13,6 +13,7 @@ from gates import Gate, pass_gate
 from shoal import runtime
 from shoal.runtime import state
 from shoal.runtime.context import current_engine
+from shoal.runtime.native.protocol import messages as m
 
 pytestmark = pytest.mark.usefixtures("shared_native")
 
@@ -164,6 +165,34 @@ def test_workers_that_are_not_needed_any_more_stay_while_others_hold_what_they_o
     del boxes
     tables()
     wait_until(lambda: len(named_processes("worker")) <= 2)
+
+
+def test_a_worker_that_ends_leaves_those_alone_that_it_had_lately():
+    """A worker holds another one for a moment after its last task: ending then, it must not take that one along."""
+
+    @runtime.remote
+    def inner():
+        return [runtime.put(7)]
+
+    @runtime.remote
+    def outer():
+        return os.getpid(), inner.remote()
+
+    tasks, client = current_engine()._tasks, current_engine().client
+    for _ in range(10):
+        pid, ref = runtime.get(outer.remote(), timeout=20)
+        [inside] = runtime.get(ref, timeout=20)
+        del ref
+        with client.lock:
+            client.settle_drops()
+            for peer in list(client._peers.values()):
+                peer.flush()
+            for kind in tasks._by_key.values():
+                for lease in list(kind.leases.values()):
+                    del kind.leases[lease.worker]
+                    client.node.send(m.ReturnLease(lease.worker, reusable=False))
+        wait_until(lambda pid=pid: not psutil.pid_exists(pid))
+        assert runtime.get(inside, timeout=20) == 7
 
 
 def test_a_task_or_call_that_failed_lets_go_of_what_it_was_given():

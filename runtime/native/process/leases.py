@@ -33,6 +33,14 @@ class Leases:
         # Calls of functions that may be called only so often in one process are counted here, not by the next holder.
         self._client.node.send(m.ReturnLease(lease.worker, reusable=lease.calls is None))
 
+    def end(self) -> None:
+        """Event: this process ends. Give back what idles: the node kills workers whose holder is gone."""
+        with self._client.lock:
+            for kind in self._kinds.by_key.values():
+                for lease in list(kind.leases.values()):
+                    if not lease.inflight:
+                        self.give_back(kind, lease)
+
     def _on_recall(self, node: Connection, message: m.Recall) -> None:
         for kind in self._kinds.by_key.values():
             lease = kind.leases.get(message.worker)

@@ -58,7 +58,7 @@ class TaskCalls:
         self._client, self._groups = client, groups
         self._kinds = kinds = Kinds(client, environments, groups)
         self._by_key = kinds.by_key
-        self._leases = Leases(client, kinds)
+        self.leases = Leases(client, kinds)
         self._awaiting: dict[bytes, tuple[Kind, Pending]] = {}
         self._seconds: dict[bytes, float] = {}
         client.handlers[m.Leased] = self._on_leased
@@ -187,7 +187,7 @@ class TaskCalls:
             # While the worker is busy there is no hurry: its next reply, at the latest, has this flushed.
             client.reactor.flush_soon(connection) if lease.inflight else connection.flush()
         if lease.inflight:
-            self._leases.look_soon()  # it may be behind a task that takes long
+            self.leases.look_soon()  # it may be behind a task that takes long
         pending.sent = time.monotonic()
         lease.inflight[pending.task] = pending
         pending.lease = lease
@@ -213,7 +213,7 @@ class TaskCalls:
         if connection is not None:  # else it has died already
             connection.post(self._groups.assignment(kind.demand, message.gpus, kind.strategy))
             kind.leases[message.worker] = WorkerLease(message.worker, connection)
-            self._leases.look_soon()
+            self.leases.look_soon()
         self._pump(kind)
 
     def _on_environment_failed(self, node: Connection, message: m.EnvironmentFailed) -> None:
@@ -255,9 +255,9 @@ class TaskCalls:
         if not lease.inflight:
             lease.idle_since = time.monotonic()
             if lease.recalled:
-                self._leases.give_back(kind, lease)
+                self.leases.give_back(kind, lease)
             else:
-                self._leases.look_soon()
+                self.leases.look_soon()
 
     def on_argument_lost(self, pending: Pending, message: m.ArgumentLost) -> None:
         """Event: a task could not read an argument and was not run."""

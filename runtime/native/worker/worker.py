@@ -266,6 +266,7 @@ class Worker:
         """Let the actor and the interpreter clean up."""
         self._executor.actor = None
         gc.collect()
+        self._engine.give_back_leases()
         for peer in list(self._client._peers.values()):
             peer.flush()
         self._engine.say_last()
