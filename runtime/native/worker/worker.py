@@ -190,7 +190,11 @@ class Worker:
         """Run what arrives until told to exit, or until what runs asks for it."""
         items = self._items
         while True:
-            while not self._leaving and (item := self._next_item()) is not None:
+            while not self._leaving:
+                try:
+                    item = items.popleft()
+                except IndexError:  # asked first, it might be there, and be sent back by the thread that reads
+                    break
                 self._run(item)
             if self._leaving or (self._exiting and not self._is_needed()):
                 break
@@ -206,12 +210,6 @@ class Worker:
             self._leaving = True  # nothing is handed over any more
         if self._place is not None:
             self._place.finish()
-
-    def _next_item(self) -> Item | None:
-        try:
-            return self._items.popleft()
-        except IndexError:  # asked first, it might be there, and be sent back by the thread that reads
-            return None
 
     def _is_needed(self) -> bool:
         """Return whether others hold objects that tasks have made here: they would be lost with us, their owner."""
