@@ -78,6 +78,11 @@ def name_taken(name: str) -> InputError:
     )
 
 
+def exit_code(request: SystemExit) -> int:
+    """Return the code that a process ends with which is asked to end like this."""
+    return request.code if isinstance(request.code, int) else int(request.code is not None)
+
+
 def how_it_left(name: str, request: SystemExit) -> str:
     """Return why an actor is dead that has asked for its end in a call."""
     if isinstance(request, ActorExit):

@@ -14,7 +14,7 @@ import ray
 
 from ..engine import ActorId
 from ..options import STREAMING, MethodOptions
-from ..results import values_of
+from ..results import exit_code, values_of
 from .translation import in_their_names
 
 
@@ -97,7 +97,7 @@ def _leaving() -> Iterator[None]:
         yield
     except SystemExit as request:
         if type(request) is SystemExit and request.code:
-            os._exit(request.code if isinstance(request.code, int) else 1)
+            os._exit(exit_code(request))
         ray.actor.exit_actor()
 
 

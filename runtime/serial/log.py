@@ -51,7 +51,6 @@ class SerialLog:
             try:
                 args, kwargs = self._unpack(*arguments)
                 getattr(instance, method)(*args, **kwargs)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException:  # noqa: S110  # it was raised in the caller when the call ran first
-                pass
+            except BaseException as error:  # it was raised in the caller when the call ran first
+                if isinstance(error, SystemExit | KeyboardInterrupt):
+                    raise

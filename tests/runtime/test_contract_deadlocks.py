@@ -52,19 +52,12 @@ def pair():
     return first, second
 
 
-def test_an_actor_that_waits_for_itself_raises(engine):
+@pytest.mark.parametrize("wait", ["ask", "iterate"])
+def test_an_actor_that_waits_for_itself_raises(engine, wait):
     peer = Peer.remote()
     runtime.get(peer.meet.remote(peer))
-    with pytest.raises(runtime.exceptions.DeadlockError, match=r"Peer\.ask"):
-        runtime.get(peer.ask.remote(), timeout=20)
-    assert runtime.get(peer.answer.remote()) == "answer"
-
-
-def test_an_actor_that_iterates_a_generator_of_its_own_raises(engine):
-    peer = Peer.remote()
-    runtime.get(peer.meet.remote(peer))
-    with pytest.raises(runtime.exceptions.DeadlockError, match=r"Peer\.iterate"):
-        runtime.get(peer.iterate.remote(), timeout=20)
+    with pytest.raises(runtime.exceptions.DeadlockError, match=rf"Peer\.{wait}"):
+        runtime.get(getattr(peer, wait).remote(), timeout=20)
     assert runtime.get(peer.answer.remote()) == "answer"
 
 

@@ -78,6 +78,8 @@ def test_objects_are_listed_with_size_and_place(engine):
 
 
 def test_nodes_and_workers_are_listed(engine):
+    # What other tests have used is given back a moment later.
+    wait_until(lambda: runtime.available_resources() == runtime.cluster_resources())
     (node,) = state.list_nodes()
     assert node.resources_total["CPU"] == 2
     driver = next(row for row in state.list_workers() if row.worker_type == "DRIVER")

@@ -154,7 +154,7 @@ class EventLoop(Place):
             except SystemExit as request:  # from a task that the user's code has made
                 self._executor.leave("a task on its event loop", request)
             except KeyboardInterrupt:  # from such a task, too: whoever awaits it is raised it
-                pass
+                continue
 
     def is_here(self) -> bool:
         """Return whether this is the loop's thread."""

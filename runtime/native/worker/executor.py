@@ -24,7 +24,7 @@ from ...introspection.story_events import RAN
 from ...options import STREAMING
 from ...refs import ObjectRef, short
 from ...remote import callable_name, load_function
-from ...results import how_it_left, split_returns
+from ...results import exit_code, how_it_left, split_returns
 from ...runtime_context import running
 from ...serialization import fill_slots
 from ..engine import NativeEngine
@@ -36,7 +36,7 @@ from ..store.views import StaleBlockError
 from .producing import Producer
 from .restorable import Restorable
 from .task_interrupts import TaskInterrupts
-from .user_code import UserCode, exit_code
+from .user_code import UserCode
 
 
 class Code:

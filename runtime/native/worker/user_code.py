@@ -8,6 +8,8 @@ import sys
 import traceback
 from types import TracebackType
 
+from ...results import exit_code
+
 
 class UserCode:
     """Surrounds code of the user's, in a ``with``.
@@ -32,11 +34,6 @@ class UserCode:
         """Leave it; a forked process ends here."""
         if os.getpid() != self._worker:
             _end(error)
-
-
-def exit_code(request: SystemExit) -> int:
-    """Return the code that a process ends with which is asked to end like this."""
-    return request.code if isinstance(request.code, int) else int(request.code is not None)
 
 
 def _end(error: BaseException | None) -> None:

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 import msgspec
 import setproctitle
 
+from ...results import exit_code
 from ..process.environments import enter
 from ..protocol import messages as m
-from .user_code import exit_code
 from .worker import run_worker
 
 
