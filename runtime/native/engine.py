@@ -23,7 +23,7 @@ from .driver.interrupts import InterruptGuard
 from .driver.node_process import NodeProcess, become_node
 from .driver.printer import Printer
 from .node.session import joined, new_session, packages_of
-from .node.transport import Secrets, parse_address
+from .node.transport import Secrets, parse_address, warn_if_readable
 from .process.actor_calls import ActorCalls
 from .process.actors import Actors
 from .process.blocked_waits import Makers
@@ -37,6 +37,7 @@ from .process.reporting import Reporting
 from .process.task_calls import TaskCalls
 from .protocol import messages as m
 from .protocol.connection import Connection
+from .protocol.local_sockets import SocketNames
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,19 +60,22 @@ class NativeEngine(RunsCalls):
         if settings.listen is not None:
             parse_address(settings.listen)
         session, folder = new_session(settings.log_directory)
+        names = SocketNames.new(session)
         try:
             self.environments = Environments(packages_of(folder), None)
             self.environments.current = self.environments.of(settings.runtime_env)
-            given = _node_settings(settings) | {"session": session, "folder": folder}
+            given = _node_settings(settings) | {"names": msgspec.to_builtins(names), "folder": folder}
             if settings.listen is not None:
-                given["secrets"] = msgspec.to_builtins(Secrets.from_environment(self.token))
+                secrets = Secrets.from_environment(self.token)
+                warn_if_readable("listen", settings.listen, secrets)
+                given["secrets"] = msgspec.to_builtins(secrets)
             self.address = node.set_up(given)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         shown = settings.log_to_driver and os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         namespace = settings.namespace or os.urandom(16).hex()
-        self._join(Client(session, None, log_to_driver=shown, namespace=namespace))
+        self._join(Client(names, None, log_to_driver=shown, namespace=namespace))
         if settings.record_call_sites:
             self.client.sites = {}
         self._printer = Printer(self.client.reactor.call_later)
@@ -85,11 +89,11 @@ class NativeEngine(RunsCalls):
         self.client.start()
 
     @classmethod
-    def join(cls, session: str, process: bytes, environment: m.Environment | None) -> NativeEngine:
+    def join(cls, names: SocketNames, process: bytes, environment: m.Environment | None) -> NativeEngine:
         """Return the engine of a worker, whose client is still to be started."""
         engine = cls.__new__(cls)
         engine._node, engine.address, engine.token = None, "", ""
-        client = Client(session, process)
+        client = Client(names, process)
         engine.environments = Environments(packages_of(client.welcome.folder), environment)
         engine._join(client)
         return engine
@@ -99,8 +103,11 @@ class NativeEngine(RunsCalls):
         """Turn this process into a further node; see `shoal.runtime.become_node`."""
         parse_address(address)
         session, folder = new_session(settings.log_directory)
-        node = _node_settings(settings) | {"session": joined(session), "folder": folder, "join": address}
-        become_node(node | {"secrets": msgspec.to_builtins(Secrets.from_environment(token))})
+        names = msgspec.to_builtins(SocketNames.new(joined(session)))
+        node = _node_settings(settings) | {"names": names, "folder": folder, "join": address}
+        secrets = Secrets.from_environment(token)
+        warn_if_readable("join", address, secrets)
+        become_node(node | {"secrets": msgspec.to_builtins(secrets)})
 
     def _join(self, client: Client) -> None:
         self.client = client

@@ -280,7 +280,7 @@ def test_a_wrong_token_is_refused(head):
     node = start_node(token="guessed", stderr=subprocess.PIPE, text=True)
     _, errors = node.communicate(timeout=60)
     assert node.returncode == 2
-    assert "refuses this node: the token is not that of this cluster" in errors
+    assert f"the token is not that of the cluster at {address()}" in errors
     assert len(runtime.nodes()) == 1
 
 

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -279,3 +280,33 @@ def test_the_death_of_the_node_is_told_with_its_signal(native):
         runtime.exceptions.NodeDiedError, match=r"has died: signal 9 \(SIGKILL\). Start the runtime again"
     ):
         runtime.get(runtime.remote(os.getpid).remote(), timeout=30)
+
+
+def test_a_link_of_somebody_else_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.delenv("SHOAL_LOG_DIRECTORY")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ours = tmp_path / f"shoal-{os.getuid()}"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    ours.symlink_to(elsewhere)
+    with pytest.raises(runtime.InputError, match="is no folder but a link"):
+        new_session(None)
+    assert not list(elsewhere.iterdir())
+    ours.unlink()
+    assert new_session(None)[1].startswith(str(ours))
+    ours.chmod(0o777)
+    with pytest.raises(runtime.InputError, match="others may write into"):
+        new_session(None)
+
+
+def test_only_folders_of_this_user_are_removed(tmp_path):
+    """In a folder that many use, others may leave what is named alike: even a pipe, which nobody writes to."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "session-0").symlink_to(elsewhere)
+    os.mkfifo(tmp_path / "session-1")
+    for i in range(KEPT_SESSIONS + 3):
+        os.mkdir(tmp_path / f"session-2{i}")
+    SessionFolder(new_session(str(tmp_path))[1]).close()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["elsewhere", "session-0", "session-1", *(f"session-2{i}" for i in range(3, KEPT_SESSIONS + 3))]

@@ -7,7 +7,6 @@ on the connection on which it asks.
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from ...exceptions import InputError, NodeDiedError
 from ...introspection.reports import NodeReport, ProcessReport
 from ..node.session import is_joined
 from ..protocol import messages as m
-from ..protocol.connection import address
+from ..protocol.local_sockets import connect, node_name, peer_pid, sessions_listening
 
-_PREFIX, _SUFFIX = "@shoal-", "-node"
 #: How long the node waits for its processes' answers, seconds.
 ANSWER_SECONDS = 1.0
+# And how much longer an observer waits for the node itself.
+_SILENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -37,26 +37,16 @@ class Session:
 def sessions() -> list[Session]:
     """Return the runtimes of this user that run on this machine, the newest first."""
     found = []
-    for name in _session_names():
-        try:
-            with _connect(name) as sock:
-                credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        except OSError:  # it has just ended, or its listener's queue is full of somebody else's calls
+    for name in sessions_listening():
+        if is_joined(name):
             continue
-        pid, user = (int.from_bytes(credentials[start : start + 4], "little") for start in (0, 4))
-        if user == os.getuid():
-            found.append(Session(name, pid, _started(pid)))
+        try:
+            with connect(node_name(name)) as sock:
+                pid = peer_pid(sock)
+        except OSError:  # it has just ended, or is another user's
+            continue
+        found.append(Session(name, pid, _started(pid)))
     return sorted(found, key=lambda session: -session.started)
-
-
-def _session_names() -> set[str]:
-    names = set()
-    with open("/proc/net/unix") as file:
-        for line in file:
-            path = line.rstrip("\n").rpartition(" ")[2]
-            if path.startswith(_PREFIX) and path.endswith(_SUFFIX):
-                names.add(path[len(_PREFIX) : -len(_SUFFIX)])
-    return {name for name in names if not is_joined(name)}
 
 
 def _started(pid: int) -> float:
@@ -66,31 +56,27 @@ def _started(pid: int) -> float:
         return 0.0
 
 
-def _connect(session: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(address(session, None))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
 def observe(session: str, sections: Sequence[str], limit: int, seconds: float = ANSWER_SECONDS) -> list[NodeReport]:
     """Return what the nodes of a session say; arguments as for `Engine.state`.
 
     Raises:
         InputError: there is no such session.
-        NodeDiedError: the node ended before it answered.
+        NodeDiedError: the node ended before it answered, or does not answer at all.
     """
     try:
-        sock = _connect(session)
+        sock = connect(node_name(session))
     except OSError:
         raise InputError(f"there is no runtime with session {session!r} on this machine any more") from None
+    sock.settimeout(seconds + _SILENCE_SECONDS)
     with sock, sock.makefile("rb") as stream:
-        sock.sendall(m.encode(m.AskState(1, list(sections), limit, seconds)))
-        header = stream.read(4)
-        payload = stream.read(int.from_bytes(header, "little")) if len(header) == 4 else b""
+        try:
+            sock.sendall(m.encode(m.AskState(1, list(sections), limit, seconds)))
+            header = stream.read(4)
+            payload = stream.read(int.from_bytes(header, "little")) if len(header) == 4 else b""
+        except TimeoutError:
+            raise NodeDiedError(f"the node of session {session!r} does not answer: is it stopped?") from None
+        except ConnectionError:
+            payload = b""
     answer = m.decode(payload) if payload else None
     if not isinstance(answer, m.State):
         raise NodeDiedError(f"the node of session {session!r} ended before it answered")

@@ -18,7 +18,8 @@ import msgspec
 
 from ...exceptions import NodeDiedError
 from ..protocol import messages as m
-from ..protocol.connection import Connection, accept, address, listen
+from ..protocol.connection import Connection
+from ..protocol.local_sockets import accept, listen
 from ..protocol.wire import PROCESS_BYTES, node_of
 from .loop import Loop
 
@@ -85,11 +86,10 @@ class Cluster:
 
     # Lines ------------------------------------------------------------------------------------------------------
 
-    def open(self, session: str) -> str:
-        """For the head: let nodes in. Return the name of the local socket on which they are awaited."""
-        listener = listen(session, self.me)
+    def open(self, name: str) -> None:
+        """For the head: let nodes in. `name`: of the local socket on which they are awaited."""
+        listener = listen(name)
         self._loop.watch(listener.fileno(), lambda: self._accept(listener))
-        return address(session, self.me)
 
     def _accept(self, listener: socket.socket) -> None:
         sock = accept(listener)

@@ -25,6 +25,7 @@ import setproctitle
 from ..process.environments import exec_worker
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from ..protocol.local_sockets import SocketNames
 from .output import Pipe
 from .pool import Process
 
@@ -73,6 +74,7 @@ def _serve(sock: socket.socket, settings: dict[str, Any]) -> None:
     sys.path[:] = settings["sys_path"]
     # cloudpickle looks for the driver's functions in __main__; what it finds must not be the node's own.
     sys.modules["__main__"] = types.ModuleType("__main__")
+    names = SocketNames(**settings["names"])
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
@@ -96,7 +98,7 @@ def _serve(sock: socket.socket, settings: dict[str, Any]) -> None:
                         sys.path[:] = message.sys_path
                     _import(message.modules)
                 elif isinstance(message, m.Fork):
-                    _fork(node, message, settings["session"], (wake_read, wake_write))
+                    _fork(node, message, names, (wake_read, wake_write))
 
 
 def _import(modules: list[str]) -> None:
@@ -121,7 +123,7 @@ def _reap(node: Connection) -> None:
         node.send(m.Exited(pid, status, usage.ru_maxrss * 1024))
 
 
-def _fork(node: Connection, message: m.Fork, session: str, wake: tuple[int, int]) -> None:
+def _fork(node: Connection, message: m.Fork, names: SocketNames, wake: tuple[int, int]) -> None:
     output, errors = node.fds.popleft(), node.fds.popleft()
     parent = os.getpid()
     pid = os.fork()
@@ -146,8 +148,8 @@ def _fork(node: Connection, message: m.Fork, session: str, wake: tuple[int, int]
         os.close(output)
         os.close(errors)
         if message.environment is not None and message.environment.env_vars:
-            exec_worker(session, message)
-        importlib.import_module(_WORKER, __package__).be_worker(session, message)
+            exec_worker(names, message)
+        importlib.import_module(_WORKER, __package__).be_worker(names, message)
     except BaseException:  # the child must end here, and not go on as a second fork server
         traceback.print_exc()
     finally:

@@ -28,7 +28,8 @@ from ...introspection.reports import EVENTS_KEPT, Event, NodeReport
 from ...introspection.story_events import DIED, UP
 from ...resources import UNIT
 from ..protocol import messages as m
-from ..protocol.connection import Connection, accept, listen
+from ..protocol.connection import Connection
+from ..protocol.local_sockets import SocketNames, accept, listen
 from ..protocol.wire import PROCESS_BYTES, node_of
 from .balance import Balance
 from .cluster import Cluster
@@ -64,8 +65,9 @@ class Node:
 
     def __init__(self, settings: dict[str, Any], folder: SessionFolder, fork_server: Process) -> None:
         self._settings, self._folder, resources = settings, folder, settings["resources"]
+        self._names = SocketNames(**settings["names"])
         self._loop = Loop()
-        self._listener = listen(settings["session"], None)
+        self._listener = listen(self._names.node)
         self._loop.watch(self._listener.fileno(), self._accept)
         self._workers = Workers(
             self._loop,
@@ -330,8 +332,9 @@ class Node:
             self._workers.preload(m.Preload(self._settings["preload"], self._settings["sys_path"]))
             print(f"shoal: node {self.info.id.hex()} has joined {settings['join']}", file=sys.stderr)
         elif settings["listen"] is not None:
-            target = cluster.open(settings["session"])
-            cluster.address, self._server = serve(settings["listen"], secrets, target)
+            name = self._names.of(self.info.id)
+            cluster.open(name)
+            cluster.address, self._server = serve(settings["listen"], secrets, name)
             cluster.welcome = m.Welcome([], cluster.address, {name: settings[name] for name in _SHARED_SETTINGS})
 
     def _on_nodes_changed(self, message: m.NodeJoined | m.NodeDied) -> None:
@@ -356,7 +359,7 @@ class Node:
         views = self._storage.views()
         return NodeReport(
             self._workers.prefix,
-            self._settings["session"],
+            self._names.session,
             os.getpid(),
             socket.gethostname(),
             self._started,

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 
@@ -35,12 +36,23 @@ def new_session(directory: str | None) -> tuple[str, str]:
     folder = os.path.join(where, _PREFIX + session)
     try:
         os.makedirs(where, mode=0o700, exist_ok=True)
-        if not chosen and os.stat(where).st_uid != os.getuid():
-            raise PermissionError(f"{where} belongs to another user")
+        if not chosen:
+            _check_own(where)
         os.mkdir(folder, 0o700)
     except OSError as error:
         raise InputError(f"log_directory={where!r}: no folder can be made there: {error}. Give another one") from error
     return session, folder
+
+
+def _check_own(folder: str) -> None:
+    """Raise PermissionError unless a folder is this user's alone: in /tmp, others may have made it beforehand."""
+    found = os.lstat(folder)  # not `stat`: a link of somebody else's may lead to a folder of ours
+    if not stat.S_ISDIR(found.st_mode):
+        raise PermissionError(f"{folder} is no folder but a link or file, owned by user {found.st_uid}")
+    if found.st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to user {found.st_uid}")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"others may write into {folder}")
 
 
 def joined(session: str) -> str:
@@ -83,14 +95,20 @@ class SessionFolder:
 def _prune(directory: str, keep: int) -> None:
     """Remove the oldest folders of sessions that have ended, except the `keep` latest."""
     with contextlib.suppress(OSError):  # somebody else tidies up, too
-        sessions = sorted(entry.path for entry in os.scandir(directory) if entry.name.startswith(_PREFIX))
+        entries = [entry for entry in os.scandir(directory) if entry.name.startswith(_PREFIX)]
+        # In a folder that many use, only our own: opening another user's pipe would wait for ever.
+        sessions = sorted(entry.path for entry in entries if _is_own_folder(entry))
         ended = [path for path in sessions if _has_ended(path)]
         for path in ended[: max(0, len(ended) - keep)]:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def _is_own_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
+
+
 def _has_ended(path: str) -> bool:
-    fd = os.open(path, os.O_RDONLY)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

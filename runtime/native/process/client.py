@@ -23,6 +23,7 @@ from ...introspection.story_events import FREED, PUT, RECORD_CALL_SITES, call_si
 from ...refs import ObjectRef, short
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from ..protocol.local_sockets import SocketNames
 from ..store.board import Board
 from ..store.fetching import Fetching
 from ..store.memory import Memory
@@ -58,9 +59,9 @@ class Client(Links):
     """
 
     def __init__(
-        self, session: str, process: bytes | None, *, log_to_driver: bool = False, namespace: str = ""
+        self, names: SocketNames, process: bytes | None, *, log_to_driver: bool = False, namespace: str = ""
     ) -> None:
-        super().__init__(session, process, log_to_driver=log_to_driver, namespace=namespace)
+        super().__init__(names, process, log_to_driver=log_to_driver, namespace=namespace)
         self.objects = ObjectTable(self.me, self.dead)
         board = Board(self.board_fd, self.welcome.index)
         os.close(self.board_fd)

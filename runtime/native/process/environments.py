@@ -13,6 +13,7 @@ import msgspec
 from ...packages import copy_package
 from ...runtime_env import RuntimeEnv
 from ..protocol import messages as m
+from ..protocol.local_sockets import SocketNames
 
 # What a fresh interpreter runs: what it needs to know comes on its standard input, unlike arguments not for all to see.
 _BOOT = (
@@ -79,7 +80,7 @@ def enter(environment: m.Environment) -> None:
     sys.path[:0] = [*folders, *environment.paths, *searched]
 
 
-def exec_worker(session: str, message: m.Fork) -> NoReturn:
+def exec_worker(names: SocketNames, message: m.Fork) -> NoReturn:
     """Go on as a fresh interpreter that becomes the worker.
 
     Libraries read variables such as OMP_NUM_THREADS when they are loaded, and the interpreter reads its own when it
@@ -89,7 +90,7 @@ def exec_worker(session: str, message: m.Fork) -> NoReturn:
     settings = {
         "sys_path": sys.path,
         "module": f"{__package__.rpartition('.')[0]}.worker.worker_process",
-        "session": session,
+        "names": msgspec.to_builtins(names),
         "fork": msgspec.msgpack.encode(message).hex(),
     }
     memory = os.memfd_create("shoal-start")

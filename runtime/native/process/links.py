@@ -17,12 +17,15 @@ from ...introspection.metric_table import MetricTable
 from ...introspection.reports import EVENTS_KEPT, Event
 from ...introspection.story_events import recent
 from ..protocol import messages as m
-from ..protocol.connection import Connection, RelayedConnection, accept, address, listen
+from ..protocol.connection import Connection, RelayedConnection
+from ..protocol.local_sockets import SocketNames, accept, connect, listen
 from ..protocol.wire import node_of
 from .calls import remember
 from .reactor import Reactor, Waiter
 
 Message = m._Message
+# Of a process that starts, seconds: hundreds may start at the same moment.
+_NODE_PATIENCE = 60.0
 _SHUT_DOWN = (
     "the runtime was shut down while this waited or called: what was not ready by then is lost. Let the threads that "
     "use it finish before shutdown()"
@@ -45,7 +48,7 @@ class Links(ABC):
     """All connections of one process, and the reading of them.
 
     Args:
-        session: name of the runtime's run, part of all socket names.
+        names: those of the session's sockets.
         process: the id that the node forked this worker with; None: a driver, which gets one.
         log_to_driver: receive what workers print.
         namespace: for a driver: where its actors' names belong.
@@ -68,14 +71,13 @@ class Links(ABC):
     """
 
     def __init__(
-        self, session: str, process: bytes | None, *, log_to_driver: bool = False, namespace: str = ""
+        self, names: SocketNames, process: bytes | None, *, log_to_driver: bool = False, namespace: str = ""
     ) -> None:
-        self.session = session
+        self.names = names
         self.lock = threading.RLock()
         # A worker must be there to be called before the node knows that it is up; nobody knows a driver by then.
-        listener = None if process is None else listen(session, process)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.connect(address(session, None))
+        listener = None if process is None else listen(names.of(process))
+        sock = connect(names.node, _NODE_PATIENCE)
         self.welcome, self.board_fd = _register(sock, m.Register(process, os.getpid(), log_to_driver, namespace))
         self.me, self.job = self.welcome.process, self.welcome.job
         self.dead: set[bytes] = set()
@@ -103,7 +105,7 @@ class Links(ABC):
         self._reasons: dict[bytes, str] = {}  # why processes died, the latest ones
         self._answers: dict[type, deque[tuple[Waiter, list[Message]]]] = {}
         self._at_the_end: list[Waiter] = []
-        self._listener = listener or listen(session, self.me)
+        self._listener = listener or listen(names.of(self.me))
         self.reactor = Reactor("shoal-reader")
         self.node = Connection(sock, self.reactor.want_write)
 
@@ -170,12 +172,11 @@ class Links(ABC):
             if node_of(process) != node_of(self.me):
                 connection = self._peers[process] = RelayedConnection(process, self.node)
                 return connection
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                sock.connect(address(self.session, process))
+                sock = connect(self.names.of(process))
             except OSError:
-                sock.close()
-                # It is dead. If it was before this process began, nobody would say so: the node answers what we send.
+                # It is dead, and another user may have taken its name. If it was before this process began, nobody
+                # would say so: the node answers what we send.
                 connection = self._peers[process] = RelayedConnection(process, self.node)
                 return connection
             connection = Connection(sock, self.reactor.want_write)

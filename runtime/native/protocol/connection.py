@@ -6,7 +6,6 @@ import array
 import os
 import select
 import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -20,34 +19,6 @@ _CHUNK = 1 << 16
 _SEND_AT = 1 << 16
 # How often a blocked writer looks whether its connection was closed meanwhile, milliseconds.
 _LOOK_AGAIN = 500
-
-
-def address(session: str, process: bytes | None) -> str:
-    """Return the socket name of a process (None: the node). Abstract names: no file is left behind by any death."""
-    return f"\0shoal-{session}-{process.hex() if process is not None else 'node'}"
-
-
-def listen(session: str, process: bytes | None) -> socket.socket:
-    """Return a listening socket that others of this session find by the process's id."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(address(session, process))
-    sock.listen(1024)
-    sock.setblocking(False)
-    return sock
-
-
-def accept(listener: socket.socket) -> socket.socket | None:
-    """Return the next caller's socket; None if there is none, or it belongs to another user of this machine."""
-    try:
-        sock, _ = listener.accept()
-    except BlockingIOError:
-        return None
-    # Abstract sockets have no file permissions, so ask the kernel who calls.
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    if struct.unpack("3i", credentials)[1] != os.getuid():
-        sock.close()
-        return None
-    return sock
 
 
 class Connection:

@@ -31,6 +31,7 @@ from ..process.calls import remember
 from ..process.reactor import Waiter
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from ..protocol.local_sockets import SocketNames
 from ..store.views import StaleBlockError
 from .concurrency import Place, place_for
 from .executor import Code, Executor, Item
@@ -42,8 +43,8 @@ _LOOK_AGAIN = 0.5
 class Worker:
     """The state of one worker process."""
 
-    def __init__(self, session: str, process: bytes, environment: m.Environment | None) -> None:
-        self._engine = NativeEngine.join(session, process, environment)
+    def __init__(self, names: SocketNames, process: bytes, environment: m.Environment | None) -> None:
+        self._engine = NativeEngine.join(names, process, environment)
         self._client = client = self._engine.client
         self._executor = Executor(self._engine)
         self._executor.flush, self._executor.on_leave = self._send_reply, self._on_leave
@@ -271,10 +272,10 @@ class Worker:
         atexit._run_exitfuncs()
 
 
-def run_worker(session: str, process: bytes, environment: m.Environment | None) -> None:
+def run_worker(names: SocketNames, process: bytes, environment: m.Environment | None) -> None:
     """Be a worker until told to exit; in a fresh process, which lives in `environment` already."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the driver's business
-    worker = Worker(session, process, environment)
+    worker = Worker(names, process, environment)
     context.set_engine(worker._engine)
     worker.run()
     worker.close()

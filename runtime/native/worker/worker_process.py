@@ -14,10 +14,11 @@ import setproctitle
 from ...results import exit_code
 from ..process.environments import enter
 from ..protocol import messages as m
+from ..protocol.local_sockets import SocketNames
 from .worker import run_worker
 
 
-def be_worker(session: str, fork: m.Fork) -> NoReturn:
+def be_worker(names: SocketNames, fork: m.Fork) -> NoReturn:
     """Be the worker that the node asked for, then end the process."""
     code = 1
     try:
@@ -26,7 +27,7 @@ def be_worker(session: str, fork: m.Fork) -> NoReturn:
         setproctitle.setproctitle(f"shoal: {fork.title}")
         if fork.environment is not None:
             enter(fork.environment)
-        run_worker(session, fork.process, fork.environment)
+        run_worker(names, fork.process, fork.environment)
         code = 0
     except SystemExit as request:
         if isinstance(request.code, str):
@@ -47,4 +48,4 @@ def main(settings: dict[str, Any]) -> NoReturn:
     os.close(null)
     # cloudpickle looks for the driver's functions in __main__.
     sys.modules["__main__"] = types.ModuleType("__main__")
-    be_worker(settings["session"], msgspec.msgpack.decode(bytes.fromhex(settings["fork"]), type=m.Fork))
+    be_worker(SocketNames(**settings["names"]), msgspec.msgpack.decode(bytes.fromhex(settings["fork"]), type=m.Fork))
