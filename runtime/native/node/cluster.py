@@ -19,7 +19,7 @@ import msgspec
 from ...exceptions import NodeDiedError
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from ..protocol.local_sockets import accept, listen
+from ..protocol.local_sockets import SocketNames, accept, listen
 from ..protocol.wire import PROCESS_BYTES, node_of
 from .loop import Loop
 
@@ -86,10 +86,12 @@ class Cluster:
 
     # Lines ------------------------------------------------------------------------------------------------------
 
-    def open(self, name: str) -> None:
-        """For the head: let nodes in. `name`: of the local socket on which they are awaited."""
+    def open(self, names: SocketNames) -> str:
+        """For the head: let nodes in. Return the name of the local socket on which they are awaited."""
+        name = names.of(self.me)
         listener = listen(name)
         self._loop.watch(listener.fileno(), lambda: self._accept(listener))
+        return name
 
     def _accept(self, listener: socket.socket) -> None:
         sock = accept(listener)

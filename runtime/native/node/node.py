@@ -65,8 +65,7 @@ class Node:
 
     def __init__(self, settings: dict[str, Any], folder: SessionFolder, fork_server: Process) -> None:
         self._settings, self._folder, resources = settings, folder, settings["resources"]
-        self._names = SocketNames(**settings["names"])
-        self._loop = Loop()
+        self._names, self._loop = SocketNames(**settings["names"]), Loop()
         self._listener = listen(self._names.node)
         self._loop.watch(self._listener.fileno(), self._accept)
         self._workers = Workers(
@@ -332,9 +331,7 @@ class Node:
             self._workers.preload(m.Preload(self._settings["preload"], self._settings["sys_path"]))
             print(f"shoal: node {self.info.id.hex()} has joined {settings['join']}", file=sys.stderr)
         elif settings["listen"] is not None:
-            name = self._names.of(self.info.id)
-            cluster.open(name)
-            cluster.address, self._server = serve(settings["listen"], secrets, name)
+            cluster.address, self._server = serve(settings["listen"], secrets, cluster.open(self._names))
             cluster.welcome = m.Welcome([], cluster.address, {name: settings[name] for name in _SHARED_SETTINGS})
 
     def _on_nodes_changed(self, message: m.NodeJoined | m.NodeDied) -> None:
