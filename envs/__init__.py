@@ -9,6 +9,7 @@ from .errors import EnvContractError, RecoveryWarning, ReplayMismatchError
 from .group import EnvGroup
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
+from .observations import as_batch
 from .registration import make, register, registered, resolve, spec_from_json
 from .seeding import derive_seed, episode_seed, stream
 from .spaces import check_supported, describe, space_from_json, space_to_json, to_env_actions
@@ -25,6 +26,7 @@ __all__ = [
     "GroupStep",
     "RecoveryWarning",
     "ReplayMismatchError",
+    "as_batch",
     "check",
     "check_supported",
     "check_vectorization",

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
-from .spaces import describe
+from .observations import problem
 
 
 def reset_problem(result: Any, space: Space) -> str | None:
@@ -21,7 +20,7 @@ def reset_problem(result: Any, space: Space) -> str | None:
     observation, info = result
     if not isinstance(info, dict):
         return f"reset() returned info {_short(info)} of type {type(info).__name__}; wanted a dict (it may be empty)"
-    return observation_problem(observation, space, "reset()")
+    return _observation_problem(observation, space, "reset()")
 
 
 def step_problem(result: Any, space: Space) -> str | None:
@@ -40,7 +39,7 @@ def step_problem(result: Any, space: Space) -> str | None:
             return f"step() returned {name} {_short(flag)} of type {type(flag).__name__}; wanted a bool: bool({name})"
     if not isinstance(info, dict):
         return f"step() returned info {_short(info)} of type {type(info).__name__}; wanted a dict (it may be empty)"
-    return observation_problem(observation, space, "step()") or reward_problem(reward)
+    return _observation_problem(observation, space, "step()") or reward_problem(reward)
 
 
 def reward_problem(reward: Any) -> str | None:
@@ -56,66 +55,9 @@ def reward_problem(reward: Any) -> str | None:
     return None
 
 
-def observation_problem(observation: Any, space: Space, source: str) -> str | None:
-    """Return why an observation is not in its space, with the index, value and bound; None if it is in it.
-
-    Args:
-        observation: what the environment returned.
-        space: one of the supported kinds.
-        source: what returned it, such as "step()".
-    """
-    if isinstance(space, Discrete):
-        return _discrete_problem(observation, space, source)
-    if not isinstance(observation, np.ndarray):
-        if isinstance(observation, list | tuple | numbers.Number) and space.shape is not None:
-            dtype = np.dtype(space.dtype).name
-            hint = f": np.array(observation, dtype=np.{dtype})"
-        else:
-            hint = ""
-        return f"{source} returned an observation of type {type(observation).__name__}; wanted a numpy array{hint}"
-    if observation.shape != space.shape:
-        return (
-            f"{source} returned an observation of shape {observation.shape}; observation_space {describe(space)} wants "
-            f"{space.shape}"
-        )
-    if not np.can_cast(observation.dtype, np.dtype(space.dtype)):
-        return (
-            f"{source} returned an observation of dtype {observation.dtype}; observation_space {describe(space)} wants "
-            f"{space.dtype}: observation.astype(np.{np.dtype(space.dtype).name})"
-        )
-    return _bounds_problem(observation, space, source)
-
-
-def _discrete_problem(observation: Any, space: Discrete, source: str) -> str | None:
-    if isinstance(observation, np.ndarray) and observation.shape == () and observation.dtype.kind in "iu":
-        observation = observation[()]
-    if isinstance(observation, bool | np.bool_) or not isinstance(observation, int | np.integer):
-        what = f"{_short(observation)} of type {type(observation).__name__}"
-        return f"{source} returned observation {what}; observation_space {describe(space)} wants an integer"
-    low, high = int(space.start), int(space.start + space.n - 1)
-    if not low <= observation <= high:
-        return f"{source} returned observation {observation}, outside observation_space {describe(space)}: {low}…{high}"
-    return None
-
-
-def _bounds_problem(observation: np.ndarray, space: Space, source: str) -> str | None:
-    if isinstance(space, Box):
-        low, high = space.low, space.high
-    elif isinstance(space, MultiDiscrete):
-        low, high = space.start, space.start + space.nvec - 1
-    else:
-        assert isinstance(space, MultiBinary)
-        low, high = np.zeros(space.shape), np.ones(space.shape)
-    # NaN compares false with everything, so ask for what is inside.
-    outside = np.argwhere(~((observation >= low) & (observation <= high)))
-    if not len(outside):
-        return None
-    index = tuple(outside[0].tolist())
-    value, where = observation[index], f"[{', '.join(map(str, index))}]" if index else ""
-    bound = f"≥ {low[index]}" if value < low[index] else f"≤ {high[index]}"
-    wanted = f"a number in [{low[index]}, {high[index]}]" if np.isnan(value) else bound
-    more = f" ({len(outside)} values are outside)" if len(outside) > 1 else ""
-    return f"{source} returned observation{where} = {value}; observation_space {describe(space)} wants {wanted}{more}"
+def _observation_problem(observation: Any, space: Space, source: str) -> str | None:
+    wrong = problem(space, observation)
+    return None if wrong is None else f"{source} returned {wrong}"
 
 
 def _kind(value: Any) -> str:

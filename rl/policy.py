@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ..envs import check_supported, describe, space_to_json, stream, to_env_actions
+from ..envs import as_batch, check_supported, space_to_json, stream, to_env_actions
 from .architecture import Architecture, initial_weights, parameter_layout
 from .checkpoint import read_policy, write_policy
 from .distributions import Distribution, draw_noise, make_distribution
@@ -78,10 +78,10 @@ class Policy:
 
         `deterministic` takes the most probable action; else `noise_stream` (default: a stream of the policy's own)
         decides.
-        Raises ValueError naming both shapes if the observations have another shape.
+        Raises ValueError if the observations have another shape (both are named), hold what is not finite or outside a
+        discrete space, or if no finite actions come of them.
         """
-        given, single = self._check_shape(observations)
-        rows = given[np.newaxis] if single else given
+        rows, single = as_batch(self.observation_space, observations)
         with torch.inference_mode():
             outputs, _ = self._network(self.encode(rows))
             distribution = self.distribution(outputs)
@@ -90,31 +90,35 @@ class Policy:
             else:
                 noise = draw_noise(self.action_space, noise_stream or self._stream, (len(rows),))
                 chosen = distribution.sample(torch.from_numpy(noise).to(self.device))
+        self._check_finite(outputs.cpu().numpy(), chosen.cpu().numpy(), rows)
         actions = self.environment_actions(chosen.cpu().numpy())
         return actions[0] if single else actions
-
-    def _check_shape(self, observations: Any) -> tuple[np.ndarray, bool]:
-        """The observations as an array, and whether they are a single one; ValueError if neither one nor a batch."""
-        given, shape = np.asarray(observations), tuple(self.observation_space.shape or ())
-        single, batch = given.shape == shape, given.ndim == len(shape) + 1 and given.shape[1:] == shape
-        if not (single or batch) or given.dtype.kind not in "buif":
-            wanted = f"one observation of shape {shape} or a batch of shape {('B', *shape)}".replace("'B'", "B")
-            raise ValueError(
-                f"the observations have shape {given.shape} and dtype {given.dtype}, but the policy wants {wanted} "
-                f"({describe(self.observation_space)})"
-            )
-        return given, single
 
     def explore(self, observations: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One forward pass for a rollout: actions as the distribution gives them, head outputs [B, K] and values [B].
 
         `noise` [B, K] comes from `draw_noise`. `log_probs` later makes log-probabilities from the outputs of a whole
-        rollout at once.
+        rollout at once. Raises ValueError naming the row if outputs or actions are not finite.
         """
         with torch.inference_mode():
             outputs, values = self._network(self.encode(observations))
-            actions = self.distribution(outputs).sample(torch.from_numpy(noise).to(self.device))
-            return actions.cpu().numpy(), outputs.cpu().numpy(), values.cpu().numpy()
+            actions = self.distribution(outputs).sample(torch.from_numpy(noise).to(self.device)).cpu().numpy()
+            given = outputs.cpu().numpy()
+            self._check_finite(given, actions, observations)
+            return actions, given, values.cpu().numpy()
+
+    def _check_finite(self, outputs: np.ndarray, actions: np.ndarray, observations: np.ndarray) -> None:
+        """Raise ValueError if the head's outputs [B, K] or the actions [B, …] hold what is not finite."""
+        for name, values in (("output", outputs), ("action", actions)):
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                row = int(np.argwhere(~np.isfinite(values))[0][0])
+                spoiled = int((~torch.isfinite(self.flat_parameters)).sum())
+                reason = (
+                    f"{spoiled} of its {len(self.flat_parameters)} weights are not: load an earlier checkpoint"
+                    if spoiled
+                    else f"the observation has values up to {float(np.abs(observations[row]).max()):g}: scale it"
+                )
+                raise ValueError(f"the policy's {name} for row {row} is not finite ({values[row]}): {reason}")
 
     def environment_actions(self, actions: np.ndarray) -> np.ndarray:
         """What `env.step` takes, [B, *space.shape], for actions [B, …] as the distribution gives them."""

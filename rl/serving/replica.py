@@ -41,7 +41,8 @@ class PolicyReplica:
         self._stream = stream(seed, "serving", index)
         space = self._policy.observation_space
         self._batch = np.zeros((max_batch_size, *space.shape), space.dtype)
-        self._batch[:] = getattr(space, "start", 0)  # rows of padding must be observations, too
+        self._padding = np.asarray(getattr(space, "start", 0))  # must be observations, too
+        self._batch[:] = self._padding
         self.act(self._batch[:1].copy(), deterministic=True)  # torch prepares its kernels now, not in a first request
 
     def describe(self) -> dict[str, Any]:
@@ -61,5 +62,6 @@ class PolicyReplica:
         limit_torch_threads(self._threads)
         rows = len(observations)
         self._batch[:rows] = observations
+        self._batch[rows:] = self._padding  # an earlier batch's rows could be ones that no finite action comes of
         actions = self._policy.act(self._batch, deterministic=deterministic, noise_stream=self._stream)
         return np.ascontiguousarray(actions[:rows]), self._policy.version

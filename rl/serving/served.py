@@ -20,9 +20,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from ...envs import as_batch
 from ...runtime import ActorHandle, InputError, exceptions, get, is_initialized, kill, preload, remote
 from .http import HttpServer
-from .observations import as_batch
 from .queueing import MOST_ATTEMPTS, Request, RequestQueue, ServerClosedError
 from .replica import PolicyReplica
 from .source import PolicySource, Savable

@@ -72,25 +72,31 @@ def spoiled(value, index=(1, 2), dtype=np.float32, at=3):
 def test_value_above_its_bound():
     text = (
         r"environment 'Scripted': step\(\) returned observation\[1, 2\] = 1.5; observation_space Box\(2, 3\) float32 "
-        r"in \[-1, 1\] wants ≤ 1.0 \(step 3 after reset\(seed=123\)\)"
+        r"in \[-1, 1\] wants a number from -1.0 to 1.0 \(step 3 after reset\(seed=123\)\)"
     )
     fails(text, observation=spoiled(1.5))
 
 
 def test_value_below_its_bound():
-    fails(r"returned observation\[0, 0\] = -7.0; .* wants ≥ -1.0", observation=spoiled(-7, index=(0, 0)))
+    fails(
+        r"observation\[0, 0\] = -7.0; .* a number from -1.0 to 1.0",
+        observation=spoiled(-7, index=(0, 0)),
+    )
 
 
 def test_several_values_outside():
-    fails(r"observation\[0, 0\] = 2.0; .* wants ≤ 1.0 \(6 values are outside\)", observation=spoiled(2, index=...))
+    fails(
+        r"observation\[0, 0\] = 2.0; .* \(6 values are outside\)",
+        observation=spoiled(2, index=...),
+    )
 
 
 def test_not_a_number():
-    fails(r"observation\[1, 2\] = nan; .* wants a number in \[-1.0, 1.0\]", observation=spoiled(np.nan))
+    fails(r"observation\[1, 2\] = nan; .* wants a number from -1.0 to 1.0", observation=spoiled(np.nan))
 
 
 def test_reset_outside_its_bound():
-    fails(r"reset\(\) returned observation\[1, 2\] = 5.0.*≤ 1.0 \(reset\(seed=123\)\)", first=spoiled(5, at=0))
+    fails(r"reset\(\) returned observation\[1, 2\] = 5.0.* to 1.0 \(reset\(seed=123\)\)", first=spoiled(5, at=0))
 
 
 def test_wrong_shape():
@@ -116,7 +122,7 @@ def test_not_an_array():
 
 def test_discrete_observation_outside():
     fails(
-        r"returned observation 6, outside observation_space Discrete\(4, start=2\): 2…5",
+        r"returned observation = 6; observation_space Discrete\(4, start=2\) wants an integer from 2 to 5",
         space=Discrete(4, start=2),
         observation=lambda step: 6 if step else 2,
     )
@@ -128,12 +134,12 @@ def test_discrete_observation_of_another_type():
 
 
 def test_multi_discrete_outside():
-    text = r"observation\[1\] = 3; observation_space MultiDiscrete\(\[2, 3\]\) wants ≤ 2"
+    text = r"observation\[1\] = 3; observation_space MultiDiscrete\(\[2, 3\]\) wants an integer from 0 to 2"
     fails(text, space=MultiDiscrete([2, 3]), observation=lambda _: np.array([0, 3]))
 
 
 def test_multi_binary_outside():
-    text = r"observation\[0\] = 2; observation_space MultiBinary\(2\) wants ≤ 1"
+    text = r"observation\[0\] = 2; observation_space MultiBinary\(2\) wants an integer from 0 to 1"
     fails(text, space=MultiBinary(2), observation=lambda _: np.array([2, 0], np.int8))
 
 

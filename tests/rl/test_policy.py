@@ -50,7 +50,7 @@ def test_rows_are_one_hot_and_images_are_scaled():
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 5, 4), ()])
 def test_a_wrong_shape_is_named_with_the_wanted_one(shape):
     policy = Policy(OBSERVATIONS["box"], ACTIONS["box"])
-    with pytest.raises(ValueError, match=r"shape \(.*\).*shape \(4,\) or a batch of shape \(B, 4\)") as caught:
+    with pytest.raises(ValueError, match=r"shape \(.*\).*wants \(4,\), or \(batch, 4\) for a batch") as caught:
         policy.act(np.zeros(shape))
     assert str(shape) in str(caught.value)
 
@@ -118,3 +118,24 @@ def test_save_and_load_give_the_same_policy(tmp_path, action):
 def test_spaces_that_are_not_supported_are_refused():
     with pytest.raises(InputError, match="Dict"):
         Policy(spaces.Dict({"a": spaces.Discrete(2)}), ACTIONS["box"])
+
+
+@pytest.mark.parametrize("action_space", [spaces.Discrete(3), spaces.Box(-1.0, 1.0, (2,))])
+def test_what_would_not_be_finite_is_refused(action_space):
+    policy = Policy(OBSERVATIONS["box"], action_space)
+    for value in (np.nan, np.inf, 1e39, -1e39):
+        with pytest.raises(ValueError, match=r"observation\[1, 2\] = .* wants a finite number"):
+            policy.act([[0, 0, 0, 0], [0, 0, value, 0]])
+    weights = policy.get_weights()
+    policy.set_weights(weights * 1e3, 1)
+    huge = np.float32([[0] * 4, [3e38] * 4])
+    for act in (policy.act, lambda rows: policy.explore(rows, np.zeros((2, policy_outputs(policy)), np.float32))):
+        with pytest.raises(ValueError, match=r"output for row 1 is not finite.*values up to 3e\+38: scale it"):
+            act(huge)
+    policy.set_weights(weights * np.nan, 2)
+    with pytest.raises(ValueError, match=r"not finite.*weights are not: load an earlier checkpoint"):
+        policy.act(np.zeros(4))
+
+
+def policy_outputs(policy):
+    return policy.draw_noise(np.random.default_rng(0), (1,)).shape[-1]

@@ -49,10 +49,13 @@ def test_one_observation_and_a_batch(served):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ('{"observation": [0, 0, 0]}', "observation has shape (3,); want (4,), or (batch, 4)"),
+        (
+            '{"observation": [0, 0, 0]}',
+            "float32 in [-1, 1] wants (4,), or (batch, 4)",
+        ),
         ('{"observation": [[0, 0, 0, 0], [0]]}', "ragged"),
-        ('{"observation": "left"}', "holds text; want numbers"),
-        ('{"observation": null}', "want numbers"),
+        ('{"observation": "left"}', "holds text"),
+        ('{"observation": null}', "wants numbers"),
         ('{"observation": [0, 0, 0', "body is no JSON"),
         ("", "body is no JSON"),
         ("[1, 2]", "body is a JSON list, not an object"),
@@ -60,7 +63,7 @@ def test_one_observation_and_a_batch(served):
         ('{"observations": [0, 0, 0, 0]}', "unknown field 'observations'. Did you mean 'observation'?"),
         ('{"observation": [0, 0, 0, 0], "deterministic": 1}', "deterministic is 1; want true or false"),
         (json.dumps({"observation": [[0, 0, 0, 0]] * 9}), "batch has 9 observations; want 1 to 8"),
-        ('{"observation": []}', "has shape (0,); want (4,)"),
+        ('{"observation": []}', "of shape (0,)"),
     ],
 )
 def test_what_cannot_be_an_observation(served, body, message):

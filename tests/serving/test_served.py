@@ -92,11 +92,24 @@ def test_drawn_actions_repeat_with_the_seed_and_differ_between_replicas(engine):
 
 def test_a_wrong_shape_harms_nobody(engine):
     with serve(policy()) as served:
-        with pytest.raises(ValueError, match=r"has shape \(3,\); want \(4,\)"):
+        with pytest.raises(ValueError, match=r"of shape \(3,\); .* wants \(4,\)"):
             served.act([0, 0, 0])
         with pytest.raises(ValueError, match="empty batch"):
             served.act(np.zeros((0, 4)))
         assert served.act([0, 0, 0, 0]) in (0, 1, 2)
+
+
+def test_what_would_not_be_finite_is_refused_and_harms_nobody():
+    runtime.init(engine="serial")
+    trained = policy()
+    trained.set_weights(trained.get_weights() * 1e3, 8)
+    with serve(trained, max_batch_size=4) as served:
+        for value in (np.nan, -np.inf, 1e39):
+            with pytest.raises(ValueError, match=r"observation\[1, 0\] = .* wants a finite number"):
+                served.act([[0, 0, 0, 0], [value, 0, 0, 0]])
+        with pytest.raises(ValueError, match="output for row 2 is not finite"):
+            served.act([[0] * 4, [1] * 4, [3e38] * 4])
+        assert served.act([0, 0, 0, 0]) in (0, 1, 2), "what filled up an earlier batch is in no later one"
 
 
 def kill_replica(served, engine, index=0):
