@@ -9,8 +9,7 @@ from .. import runtime
 @contextlib.contextmanager
 def running_runtime(engine: str | None, address: str | None) -> Iterator[None]:
     """Run the runtime within the block; what workers need most is loaded while the command goes on with its work."""
-    # Training recovers by itself, from weights that it holds: nothing is kept to make lost objects again.
-    runtime.init(engine=engine, address=address, preload=("torch", "gymnasium"), max_lineage_bytes=0)
+    runtime.init(engine=engine, address=address, preload=("torch", "gymnasium"))
     try:
         yield
     finally:

@@ -113,7 +113,7 @@ class Algorithm(ABC, Generic[Config]):
         self._policy: Policy | None = None
         self._device: str | None = None
         if not runtime.is_initialized():
-            runtime.init(engine=engine, max_lineage_bytes=0)  # training recovers by itself, from weights it holds
+            runtime.init(engine=engine)
         elif engine is not None and engine != runtime.engine_name():
             raise InputError(
                 f"engine is {engine!r}, but the runtime runs on {runtime.engine_name()!r} already. "

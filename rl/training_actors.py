@@ -52,7 +52,8 @@ class TrainingActors:
         if run.workers > run.groups:
             idle = run.workers - run.groups
             logger.warning("%d of %d workers stay idle: there are %d simulation groups", idle, run.workers, run.groups)
-        recoverable = {"max_restarts": -1, "max_task_retries": RETRIES}
+        # Training repeats calls, from weights that it holds; with lineage it would keep all iterations' (DESIGN 2.7).
+        recoverable = {"max_restarts": -1, "max_task_retries": RETRIES, "lineage": False}
         gpus = 1 if run.device != "cpu" and runtime.cluster_resources().get("GPU", 0) >= 1 else 0
         learner_class = runtime.remote(Learner).options(num_gpus=gpus, **recoverable)
         worker_class = runtime.remote(RolloutWorker).options(**recoverable)

@@ -128,7 +128,8 @@ def remote(*target: Any, **options: Any) -> Any:
     types that use up retries, too), generator_backpressure (values of a stream that may wait to be taken; 0: any
     number; Ray's name for it does as well), max_calls (of this function in one worker; 0: any number). Of classes:
     max_restarts (0), max_task_retries (0), max_pending_calls (-1), checkpoint_every (calls; 1 where the class has
-    ``__checkpoint__`` and ``__restore__`` and may be restarted; 0: never), max_concurrency (1; 1000 if a method is
+    ``__checkpoint__`` and ``__restore__`` and may be restarted; 0: never), lineage (True; False: values of its methods
+    that are lost are not made again, so nothing is kept for that), max_concurrency (1; 1000 if a method is
     async), concurrency_groups (name → calls at a time), namespace, get_if_exists, lifetime ("detached": the actor ends
     neither with its handles nor with its creator). -1 means without limit.
 

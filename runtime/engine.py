@@ -50,6 +50,7 @@ class ActorId:
         max_task_retries: how many times a call may be made again after a crash of the actor; -1: without limit.
         max_pending_calls: how many calls of one process may be unanswered; -1: without limit.
         checkpointed: whether it comes back with its state.
+        lineage: whether values that its methods returned are made again when they are lost.
     """
 
     id: bytes
@@ -60,6 +61,7 @@ class ActorId:
     max_task_retries: int = 0
     max_pending_calls: int = -1
     checkpointed: bool = False
+    lineage: bool = True
 
     def __reduce__(self) -> Any:
         return ActorId, tuple(getattr(self, f.name) for f in fields(self))
@@ -84,6 +86,7 @@ class ActorId:
             options.max_task_retries,
             options.max_pending_calls,
             bool(options.checkpoint_every),
+            options.lineage,
         )
 
 

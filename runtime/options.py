@@ -190,7 +190,12 @@ class TaskOptions(_Options, _Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class ActorOptions(_Options):
-    """Options of an actor: it holds no CPU while it runs unless `num_cpus` says so, and is not restarted."""
+    """Options of an actor: it holds no CPU while it runs unless `num_cpus` says so, and is not restarted.
+
+    Attributes:
+        lineage: whether values that its methods returned are made again when they are lost, where `max_restarts` and
+            `max_task_retries` allow it; False: what its calls were given need not be kept for that.
+    """
 
     num_cpus: float = 0
     max_restarts: int = 0
@@ -202,6 +207,7 @@ class ActorOptions(_Options):
     lifetime: str | None = None
     get_if_exists: bool = False
     checkpoint_every: int | None = None
+    lineage: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -222,8 +228,9 @@ class ActorOptions(_Options):
         check_name("namespace", self.namespace)
         if self.lifetime not in {None, "detached", "non_detached"}:
             raise InputError(f"lifetime={self.lifetime!r}: want 'detached' or 'non_detached'")
-        if not isinstance(self.get_if_exists, bool):
-            raise InputError(f"get_if_exists={self.get_if_exists!r}: want True or False")
+        for flag in ("get_if_exists", "lineage"):
+            if not isinstance(getattr(self, flag), bool):
+                raise InputError(f"{flag}={getattr(self, flag)!r}: want True or False")
         if self.get_if_exists and self.name is None:
             raise InputError("get_if_exists=True: which actor? Give its name=, too")
 

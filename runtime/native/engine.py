@@ -6,17 +6,20 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..engine import Holding, Host, Whereabouts
-from ..introspection.reports import NodeReport
+from ..engine import ActorId, Arguments, Engine, Function, Holding, Host, Whereabouts
+from ..introspection.reports import Event, NodeReport
+from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources import in_amounts, machine_resources, visible_gpus
 from ..runtime_context import RunsCalls
+from ..scheduling import PlacementGroup
 from ..settings import Settings
 from ..store_settings import store_settings
 from .driver.interrupts import InterruptGuard
@@ -49,7 +52,7 @@ _PRELOADABLE = ("numpy", "gymnasium", "torch")
 ENVIRONMENT_VARIABLE = "SHOAL_TOKEN"
 
 
-class NativeEngine(RunsCalls):
+class NativeEngine(RunsCalls, Engine):
     """Processes of this machine; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "native"
@@ -125,28 +128,18 @@ class NativeEngine(RunsCalls):
         )
         client.handlers |= {m.Reply: self._on_reply, m.TryAgain: self._on_try_again, m.Item: self._on_item}
         client.handlers[m.ArgumentLost] = self._on_argument_lost
-        self.adopt = client.adopt
-        self.borrow = client.borrow
-        self.get = client.get
-        self.put = client.put
-        self.note = client.note
         self.metrics = client.metrics
-        self.say_last = self._reporting.say_last
-        self.give_back_leases = self._tasks.leases.end
-        self.wait = client.wait
-        self.future = client.futures.of
-        self.when_ready = client.arrivals.when_ready
-        self.submit = self._tasks.submit
-        self.call = self._calls.call
-        self.create_actor = self._actors.create
-        self.find_actor = self._actors.find
-        self.actor_names = self._actors.names
-        self.kill = self._calls.kill
-        self.cancel = self.cancelling.cancel
-        self.create_group = groups.create
-        self.group_ready = groups.ready
-        self.remove_group = groups.remove
-        self.group_table = groups.table
+
+    # Calls ------------------------------------------------------------------------------------------------------
+
+    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
+        return self._tasks.submit(function, arguments, options)
+
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[ObjectRef]:
+        return self._calls.call(actor, method, arguments, options)
+
+    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
+        self.cancelling.cancel(ref, force, recursive)
 
     def _on_reply(self, peer: Connection, message: m.Reply) -> None:
         pending = self.client.calls.get(message.task)
@@ -174,20 +167,6 @@ class NativeEngine(RunsCalls):
             self.client.adopt_all(value, peer.peer)
             self.client.objects.discard(value)
 
-    def keep(self, ref: ObjectRef) -> bytes:
-        """Keep a reference as long as this process lives."""
-        self.client.kept.add(ref)
-        return ref.id
-
-    def ready_queue(self) -> ReadyQueue:
-        """Return a queue of references in the order in which their values arrive."""
-        return ReadyQueue(self.client)
-
-    def _read_node(self) -> None:
-        assert self._node is not None
-        if not self._node.read():
-            self.client.reactor.unwatch(self._node.fileno())
-
     def _on_argument_lost(self, peer: Connection, message: m.ArgumentLost) -> None:
         pending = self.client.calls.get(message.task)
         if pending is None:
@@ -195,18 +174,84 @@ class NativeEngine(RunsCalls):
         else:
             (self._calls if pending.function is None else self._tasks).on_argument_lost(pending, message)
 
+    # Objects ----------------------------------------------------------------------------------------------------
+
+    def put(self, value: Any) -> ObjectRef:
+        return self.client.put(value)
+
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
+        return self.client.get(refs, timeout, copy)
+
+    def wait(
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        return self.client.wait(refs, num_returns, timeout)
+
+    def future(self, ref: ObjectRef) -> Future:
+        return self.client.futures.of(ref)
+
+    def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
+        self.client.arrivals.when_ready(ref, action)
+
+    def ready_queue(self) -> ReadyQueue:
+        return ReadyQueue(self.client)
+
+    def adopt(self, object_id: bytes) -> ObjectRef:
+        return self.client.adopt(object_id)
+
+    def keep(self, ref: ObjectRef) -> bytes:
+        self.client.kept.add(ref)
+        return ref.id
+
+    def borrow(self, kept: bytes) -> ObjectRef:
+        return self.client.borrow(kept)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        return self.client.store.empty(shape, dtype)
+
+    # Actors -----------------------------------------------------------------------------------------------------
+
+    def create_actor(
+        self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
+    ) -> ActorId:
+        return self._actors.create(cls, arguments, options, methods)
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
+        return self._actors.find(name, namespace)
+
+    def actor_names(self) -> list[tuple[str, str]]:
+        return self._actors.names()
+
+    def kill(self, actor: ActorId, no_restart: bool) -> None:
+        self._calls.kill(actor, no_restart)
+
+    # Placement groups -------------------------------------------------------------------------------------------
+
+    def create_group(
+        self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool
+    ) -> PlacementGroup:
+        return self._groups.create(bundles, strategy, name, detached)
+
+    def group_ready(self, group: PlacementGroup) -> ObjectRef:
+        return self._groups.ready(group)
+
+    def remove_group(self, group: PlacementGroup) -> None:
+        self._groups.remove(group)
+
+    def group_table(self) -> list[dict[str, Any]]:
+        return self._groups.table()
+
+    # Where this process is --------------------------------------------------------------------------------------
+
     @property
     def whereabouts(self) -> Whereabouts:
-        """What this process is part of."""
         client = self.client
         return Whereabouts(client.job.driver.hex(), client.job.namespace, client.me[:4].hex(), client.me.hex())
 
     def host(self) -> Host | None:
-        """Return the actor that lives in this process."""
         return self.hosted
 
     def holding(self) -> Holding:
-        """Return what this worker was given."""
         given = self._groups.assigned
         group = self._groups.current()
         return Holding({}, [], group) if given is None else Holding(in_amounts(given.demand), list(given.gpus), group)
@@ -215,40 +260,45 @@ class NativeEngine(RunsCalls):
         """Return the text that says where this process runs."""
         return f"node {self.client.me[:4].hex()}, pid {os.getpid()}"
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-        """Return a writable array in shared memory."""
-        return self.client.store.empty(shape, dtype)
+    # Values by name, and the machine ----------------------------------------------------------------------------
 
     def publish(self, key: str, payload: bytes) -> None:
-        """Have the node keep a named value."""
         with self.client.lock:
             self.client.check()
             self.client.node.send(m.Publish(key, payload))
 
     def lookup(self, key: str) -> bytes | None:
-        """Ask the node for a named value."""
         return self.client.ask_node(m.Lookup(key)).payload
 
     def preload(self, modules: Sequence[str]) -> None:
-        """Have the fork server import modules."""
         with self.client.lock:
             self.client.check()
             self.client.node.send(m.Preload(list(modules)))
 
     def cluster_resources(self) -> dict[str, float]:
-        """Return what all nodes have together."""
         together: Counter[str] = Counter()
         for node in self.client.ask_node(m.AskNodes()).alive:
             together.update(node.resources)
         return in_amounts(together)
 
     def available_resources(self) -> dict[str, float]:
-        """Ask the node what is free."""
         return in_amounts(self.client.ask_node(m.AskResources()).available)
 
+    def note(self, event: Event) -> None:
+        self.client.note(event)
+
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
-        """Ask the node how everything is."""
         return self._reporting.ask(sections, limit)
+
+    # The end ----------------------------------------------------------------------------------------------------
+
+    def give_back_leases(self) -> None:
+        """Event: this worker ends."""
+        self._tasks.leases.end()
+
+    def say_last(self) -> None:
+        """Tell the node what was counted here, since this worker ends."""
+        self._reporting.say_last()
 
     def shutdown(self) -> bool:
         """End the node and with it everything else; in a worker: nothing, it is not the worker's to end."""
@@ -262,6 +312,11 @@ class NativeEngine(RunsCalls):
         self._printer.flush()
         self._guard.remove()
         return True
+
+    def _read_node(self) -> None:
+        assert self._node is not None
+        if not self._node.read():
+            self.client.reactor.unwatch(self._node.fileno())
 
     def abandon(self) -> None:
         """Forget the node, which belongs to the parent of this forked child."""

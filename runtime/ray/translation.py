@@ -32,7 +32,7 @@ from ..settings import Settings
 # What belongs to those who start a cluster, and is given only to a Ray of the program's own.
 _OF_CLUSTER = {"num_cpus", "num_gpus", "memory", "resources", "object_store_memory", "object_spilling_directory"}
 # Options that Ray is given otherwise, or that it does not know.
-_ELSEWHERE = {"name", "runtime_env", "max_calls", "concurrency_groups", "checkpoint_every"}
+_ELSEWHERE = {"name", "runtime_env", "max_calls", "concurrency_groups", "checkpoint_every", "lineage"}
 # Most errors have Ray's names.
 _OTHERWISE = {
     "LocalRayletDiedError": "WorkerCrashedError",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..engine import Holding, Host, Whereabouts
 from ..introspection.metric_table import MetricTable
@@ -42,9 +43,6 @@ class SerialEngine(SerialActors, RunsCalls):
         record_call_sites = settings.record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1"
         super().__init__(SerialResources(total, gpus), namespace, settings.runtime_env, record_call_sites)
         self.metrics = MetricTable()
-        self.available_resources = self._resources.available
-        self.create_group, self.remove_group = self._resources.create, self._resources.remove
-        self.group_table = self._resources.table
         self._published: dict[str, bytes] = {}
         self._started = time.monotonic()
 
@@ -79,6 +77,24 @@ class SerialEngine(SerialActors, RunsCalls):
     def cluster_resources(self) -> dict[str, float]:
         """Return what `init` was given or found."""
         return in_amounts(self._resources.total)
+
+    def available_resources(self) -> dict[str, float]:
+        """Return what no placement group has."""
+        return self._resources.available()
+
+    def create_group(
+        self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool
+    ) -> PlacementGroup:
+        """Reserve bundles at once, if they are free."""
+        return self._resources.create(bundles, strategy, name, detached)
+
+    def remove_group(self, group: PlacementGroup) -> None:
+        """Give the bundles back."""
+        self._resources.remove(group)
+
+    def group_table(self) -> list[dict[str, Any]]:
+        """Return all about all groups."""
+        return self._resources.table()
 
     def group_ready(self, group: PlacementGroup) -> ObjectRef:
         """Return a reference to the group, or to the reason why it is not ready."""

@@ -10,6 +10,8 @@ from conftest import WORKERS_NEED, wait_until
 from losses import count_blocks, lose_blocks
 
 from shoal import runtime
+from shoal.algorithms import PPO
+from shoal.runtime.context import current_engine
 
 BIG = 50_000
 
@@ -269,6 +271,29 @@ def test_what_an_actors_method_made_is_lost_with_it(shared_native):
     lose_blocks()
     with pytest.raises(runtime.ObjectReconstructionFailedError, match="a method of an actor made it"):
         runtime.get(ref)
+
+
+def test_an_actor_without_lineage_keeps_nothing_to_make_its_values_again(shared_native):
+    holder = Holder.options(max_restarts=1, max_task_retries=1, name="holder", lineage=False).remote()
+    for handle in (holder, runtime.get_actor("holder")):
+        ref = handle.make.remote(4)
+        runtime.wait([ref])
+        lose_blocks()
+        with pytest.raises(runtime.ObjectReconstructionFailedError, match="lineage=False"):
+            runtime.get(ref)
+    assert not current_engine().client.recovery.lineage.tasks
+
+
+def test_a_program_that_trains_has_its_own_lost_objects_made_again(log):
+    runtime.shutdown()
+    with PPO("CartPole-v1", n_envs=8, n_steps=512) as ppo:
+        ref = make.remote(log, 3)
+        runtime.wait([ref])
+        ppo.train(4096)
+        assert len(current_engine().client.recovery.lineage.tasks) == 1, "training keeps lineage"
+        assert lose_blocks() > 0
+        assert runtime.get(ref)[0] == 3
+    runtime.shutdown()
 
 
 @pytest.mark.parametrize("retries", [0, 1])

@@ -72,6 +72,7 @@ class Link:
         lifetime: the object that stands for the actor's life; None: it is detached.
         constructor: for the owner: what makes the actor.
         checkpointed, log: whether it comes back with its state; for the owner: what brings it back.
+        lineage: whether calls are kept to make lost values again.
         state: as the node has told it last: "pending", "alive", "restarting" or "dead".
         reason, failure: why it is dead or restarting.
         process, connection: where it lives, if it does.
@@ -89,6 +90,7 @@ class Link:
         "interrupted",
         "key",
         "lifetime",
+        "lineage",
         "log",
         "name",
         "process",
@@ -97,10 +99,11 @@ class Link:
         "state",
     )
 
-    def __init__(self, key: bytes, name: str, lifetime: bytes | None) -> None:
+    def __init__(self, key: bytes, name: str, lifetime: bytes | None, lineage: bool) -> None:
         self.key = key
         self.name = name
         self.lifetime = lifetime
+        self.lineage = lineage
         self.constructor: Constructor | None = None
         self.log: KeptLog | None = None
         self.checkpointed = False
@@ -176,7 +179,7 @@ class ActorCalls:
         self._client.check()
         actor_id = actor.id  # the actor itself holds its lifetime
         lifetime = None if actor.lifetime is None else actor.lifetime.id
-        link = self.links[actor_id] = Link(actor_id, actor.class_name, lifetime)
+        link = self.links[actor_id] = Link(actor_id, actor.class_name, lifetime, actor.lineage)
         link.checkpointed = actor.checkpointed
         if lifetime is not None:
             self._client.on_gone[lifetime] = lambda: self.forget(actor_id)

@@ -102,7 +102,7 @@ class Actors:
         pending = Pending(cls.name, cls, [lifetime_id], packed, slots, [*slots, *inner, *cls.captured], 0)
         with client.lock:
             link = pending.link = self._calls.links[key] = Link(
-                key, cls.name, None if lifetime is None else lifetime.id
+                key, cls.name, None if lifetime is None else lifetime.id, options.lineage
             )
             link.constructor = Constructor(cls, options, pending, identity, strategy)
             if options.checkpoint_every:

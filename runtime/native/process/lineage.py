@@ -29,6 +29,7 @@ class Why(enum.Enum):
     PUT = "it was stored by put"
     NO_RETRIES = "no retries are left"
     METHOD = "an actor's method made it"
+    NO_LINEAGE = "an actor's method made it, and the actor keeps no lineage"
     ACTOR_ENDED = "the actor whose method made it has ended"
     CANCELLED = "the generator that yielded it was cancelled"
     EVICTED = "its lineage was dropped"

@@ -34,6 +34,7 @@ _EXPLANATIONS = {
     Why.NO_RETRIES: "what made it must not be run again. Raise max_retries of the task, max_task_retries of the actor",
     Why.METHOD: "a method of an actor made it. Create the actor with max_restarts and max_task_retries; where it comes "
     "back with its state, no method is run twice: return large values from a task",
+    Why.NO_LINEAGE: "the actor whose method made it was created with lineage=False: it keeps nothing to make it again",
     Why.ACTOR_ENDED: "the actor whose method made it has ended",
     Why.CANCELLED: "the generator that yielded it was cancelled, and what is cancelled is not run again",
     Why.EVICTED: "what is needed to make it again was dropped. Raise init(max_lineage_bytes=…)",
@@ -233,6 +234,8 @@ def _why_not_again(pending: Pending) -> Why | None:
         return Why.ACTOR_ENDED
     if link is not None and link.checkpointed:
         return Why.METHOD  # it must not run twice
+    if link is not None and not link.lineage:
+        return Why.NO_LINEAGE
     if pending.retries == 0:
         had_some = extras is not None and extras.attempt > 1
         return Why.METHOD if link is not None and not had_some else Why.NO_RETRIES
