@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import serialization
 from ..exceptions import ObjectLostError
@@ -20,6 +20,10 @@ from ..results import object_gone
 from ..unsealed import Unsealed
 from .records import Value, size_of
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
+
 # Of the whole process, so that a reference that outlives its runtime is none to an object of the next one.
 _IDS = itertools.count(1)
 
@@ -30,12 +34,18 @@ class SerialObjects:
     def __init__(self, record_call_sites: bool) -> None:
         self._sites: dict[bytes, str] | None = {} if record_call_sites else None
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self.note = self._events.append
         self._values: dict[bytes, Value] = {}
         self._unsealed = Unsealed()
-        self.empty = self._unsealed.empty
         self._dropped: deque[bytes] = deque()
         self._kept: set[ObjectRef] = set()
+
+    def note(self, event: Event) -> None:
+        """Remember something that has happened."""
+        self._events.append(event)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """Return an array of ordinary memory."""
+        return self._unsealed.empty(shape, dtype)
 
     def adopt(self, object_id: bytes) -> ObjectRef:
         """Return one more reference to an object."""
