@@ -122,7 +122,7 @@ def test_spaces_that_are_not_supported_are_refused():
 
 @pytest.mark.parametrize("action_space", [spaces.Discrete(3), spaces.Box(-1.0, 1.0, (2,))])
 def test_what_would_not_be_finite_is_refused(action_space):
-    policy = Policy(OBSERVATIONS["box"], action_space)
+    policy = Policy(OBSERVATIONS["box"], action_space, policy_kwargs={"activation": "relu"})
     for value in (np.nan, np.inf, 1e39, -1e39):
         with pytest.raises(ValueError, match=r"observation\[1, 2\] = .* wants a finite number"):
             policy.act([[0, 0, 0, 0], [0, 0, value, 0]])

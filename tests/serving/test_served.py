@@ -101,8 +101,8 @@ def test_a_wrong_shape_harms_nobody(engine):
 
 def test_what_would_not_be_finite_is_refused_and_harms_nobody():
     runtime.init(engine="serial")
-    trained = policy()
-    trained.set_weights(trained.get_weights() * 1e3, 8)
+    trained = Policy(BOX, spaces.Discrete(3), policy_kwargs={"activation": "relu"})
+    trained.set_weights(trained.get_weights() * 1e3, 1)
     with serve(trained, max_batch_size=4) as served:
         for value in (np.nan, -np.inf, 1e39):
             with pytest.raises(ValueError, match=r"observation\[1, 0\] = .* wants a finite number"):
