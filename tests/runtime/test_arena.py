@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.runtime.exceptions import InternalError, ObjectStoreFullError
-from shoal.runtime.native.store.arena import CHUNK, HEADER, Arena, sealed_blocks
+from shoal.runtime.native.store.arena import HEADER, Arena, sealed_blocks
 from shoal.runtime.native.store.board import Board, new_board
+from shoal.runtime.native.store.budget import CHUNK
 from shoal.runtime.native.store.views import StaleBlockError, Views
 
 ME, OTHER = b"maker-01", b"owner-02"
 CAPACITY = 1 << 24
+ADDRESSES = 2 * CAPACITY
 
 
 class Memory:
@@ -24,25 +26,25 @@ class Memory:
 
     def __init__(self):
         self.board_fd, self.fd = new_board(), os.memfd_create("test-arena")
-        os.ftruncate(self.fd, CAPACITY)
+        os.ftruncate(self.fd, ADDRESSES)
         self.board, self.reader_board = Board(self.board_fd, 0), Board(self.board_fd, 1)
         for index in range(2):
             self.board.open_line(index)
         # The node's pid and descriptor number: this process holds the arena, as the node would.
-        self.arena = Arena(ME, self.fd, self.fd, self.board, self.want)
+        self.arena = Arena(ME, self.fd, self.fd, self.board, CAPACITY, self.want)
         self.wants = []
-        self.budget = 2 * CAPACITY
+        self.budget = CAPACITY
         self.views = Views(os.getpid(), self.reader_board)
 
-    def want(self, size):
+    def want(self, request, size):
         self.wants.append(size)
         if size > self.budget:
             raise ObjectStoreFullError("nothing left")
         self.budget -= size
-        self.arena.grant(size)
+        self.arena.grant(request, size)
 
     def make(self, size, owner=OTHER, fill=None):
-        span = self.arena.allocate(size, owner)
+        [span] = self.arena.allocate([size], owner)
         if fill is not None:
             start = span.offset + HEADER
             self.arena.memory[start : start + size] = bytes([fill]) * size
@@ -99,12 +101,78 @@ def test_neighbours_are_joined_whatever_the_order_of_freeing(memory, order):
     assert memory.make(3 * 1000 + 2 * HEADER).offset == spans[0].offset
 
 
-def test_a_full_arena_says_what_to_do(memory):
-    kept = memory.make(CAPACITY // 2)
-    with pytest.raises(ObjectStoreFullError, match=r"no room for 16,777,280 bytes: .* 1 blocks .*Drop references"):
-        memory.make(CAPACITY)
+def test_scattered_blocks_say_what_to_do(memory):
+    memory.budget = 1 << 40
+    rising = [memory.make(CAPACITY // 8 * size) for size in (1, 1, 2, 1, 3, 1, 4, 1)]
+    memory.arena.free([rising[0], *rising[2::2]])
+    with pytest.raises(ObjectStoreFullError, match=r"no room for 16,773,120 bytes: .* 4 blocks .*Drop references"):
+        memory.make(CAPACITY - 4096 - HEADER)
+    memory.arena.free(rising[1::2])
+    memory.make(CAPACITY - 4096 - HEADER)
+
+
+def test_what_is_larger_than_the_store_is_asked_for_at_its_own_size(memory):
+    with pytest.raises(ObjectStoreFullError, match="nothing left"):
+        memory.make(2 * CAPACITY)
+    assert memory.wants == [2 * CAPACITY + CHUNK]
+
+
+def test_an_object_as_large_as_the_store_fits_once_all_else_is_gone(memory):
+    kept = memory.make(5000)
+    memory.arena.free([memory.make(CAPACITY // 2)])
+    memory.budget += memory.arena.trim()
+    with pytest.raises(ObjectStoreFullError, match="nothing left"):
+        memory.make(CAPACITY - 2 * HEADER)
     memory.arena.free([kept])
+    memory.budget += memory.arena.trim()
+    assert memory.budget == CAPACITY
     memory.make(CAPACITY - 2 * HEADER)
+
+
+def test_the_blocks_of_a_value_are_made_all_or_none(memory):
+    memory.budget = 4 * CHUNK
+    with pytest.raises(ObjectStoreFullError, match="nothing left"):
+        memory.arena.allocate([2 * CHUNK, 2 * CHUNK, 100], OTHER)
+    assert memory.arena.usage() == (0, 0)
+    first, second, third = memory.arena.allocate([CHUNK, CHUNK, 100], OTHER)
+    assert len({first.generation, second.generation, third.generation}) == 3
+    for before, after in pairwise((first, second, third)):
+        assert after.offset >= before.offset + HEADER + before.size
+    for span in (first, second):
+        memory.arena.seal(span, OTHER)
+    assert sealed_blocks(memory.fd) == {first.offset: OTHER, second.offset: OTHER}
+    memory.arena.free([second])
+    assert memory.make(CHUNK).offset == second.offset
+
+
+def test_a_grant_is_kept_for_who_asked_until_it_is_used(memory):
+    """However the free memory changes between asking and the grant: it is enough, and trimming leaves it alone."""
+
+    def want(request, size):
+        assert memory.arena.trim() > 0  # what the new block would have used again is gone
+        memory.arena.grant(request, size)
+        memory.returned = memory.arena.trim()
+
+    memory.make(10)
+    memory.arena.free([memory.make(8 * CHUNK)])
+    memory.arena._want = want
+    memory.make(30 * CHUNK)
+    assert memory.returned == 0
+
+
+def test_what_is_granted_after_all_is_spare_and_given_back(memory):
+    class Interrupted(Exception):
+        pass
+
+    def want(request, size):
+        memory.request, memory.size = request, size
+        raise Interrupted
+
+    memory.arena._want = want
+    with pytest.raises(Interrupted):
+        memory.make(CHUNK)
+    memory.arena.grant(memory.request, memory.size)
+    assert memory.arena.trim() == memory.size == 3 * CHUNK
 
 
 def test_freeing_twice_is_our_bug(memory):
@@ -193,7 +261,7 @@ def test_all_blocks_of_a_dead_owner_are_taken_back(memory):
 
 def test_a_dead_makers_arena_tells_its_living_blocks(memory):
     first, second, third = memory.make(1000, b"owner-01"), memory.make(64, b"owner-02"), memory.make(5, b"owner-03")
-    memory.arena.allocate(500, ME)  # never sealed: lost with its maker
+    memory.arena.allocate([500], ME)  # never sealed: lost with its maker
     memory.arena.free([second])
     memory.arena.usage()
     assert sealed_blocks(memory.fd) == {first.offset: b"owner-01", third.offset: b"owner-03"}
@@ -221,13 +289,13 @@ def test_memory_that_is_touched_stays_bounded(memory):
 def test_memory_that_was_used_before_asks_nobody(memory):
     for _ in range(100):
         memory.arena.free([memory.make(5000)])
-    assert memory.wants == [CHUNK]
+    assert memory.wants == [2 * CHUNK]
     memory.make(10 * CHUNK)
-    assert memory.wants == [CHUNK, 10 * CHUNK]
+    assert memory.wants == [2 * CHUNK, 12 * CHUNK]
 
 
 def test_without_budget_there_is_no_block(memory):
-    memory.budget = 3 * CHUNK
+    memory.budget = 4 * CHUNK
     kept = memory.make(CHUNK)
     with pytest.raises(ObjectStoreFullError, match="nothing left"):
         memory.make(2 * CHUNK)
@@ -240,9 +308,9 @@ def test_trimming_gives_free_memory_back_and_keeps_the_rest(memory):
     freed = memory.make(8 * CHUNK, fill=4)
     viewed = memory.make(3 * CHUNK, fill=5)
     view = memory.views.view(viewed)
-    before = os.fstat(memory.fd).st_blocks * 512
+    before, spare = os.fstat(memory.fd).st_blocks * 512, memory.arena.budget.spare
     memory.arena.free([freed, viewed])
-    assert memory.arena.trim() == 7 * CHUNK
+    assert memory.arena.trim() == 7 * CHUNK + spare
     assert os.fstat(memory.fd).st_blocks * 512 <= before - 7 * CHUNK
     assert view == b"\5" * (3 * CHUNK)
     assert memory.views.view(kept) == b"\3" * CHUNK
@@ -289,8 +357,8 @@ def test_random_use_never_mixes_blocks_up(steps):
                 memory.budget += memory.arena.trim()
                 assert memory.budget >= 0
                 # A walk reads the header behind the last block, and thereby touches that page.
-                assert os.fstat(memory.fd).st_blocks * 512 <= memory.arena._resident + mmap.PAGESIZE
-                assert memory.arena._resident == memory.arena._budget
+                assert os.fstat(memory.fd).st_blocks * 512 <= memory.arena.budget.used + mmap.PAGESIZE
+                assert memory.arena.budget.used == memory.arena.budget.granted
             elif what == "walk":
                 assert set(sealed_blocks(memory.fd)) == {span.offset for span in living}
             for array, expected in views:
@@ -303,5 +371,7 @@ def test_random_use_never_mixes_blocks_up(steps):
         memory.views.drain()
         assert memory.arena.usage()[0] == 0
         assert memory.arena._sizes == ([(memory.arena._frontier, 0)] if memory.arena._frontier else [])
+        memory.budget += memory.arena.trim()
+        assert memory.budget == CAPACITY
     finally:
         memory.close()

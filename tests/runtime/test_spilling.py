@@ -213,3 +213,39 @@ def test_random_use_by_several_processes(small_store, seed):
     for number, ref in living.items():
         assert is_whole(runtime.get(ref), number), number
     assert all(runtime.get([check.remote(ref, number) for number, ref in living.items()]))
+
+
+def test_what_tasks_make_of_each_others_results_needs_no_more_than_there_is(small_store):
+    """Large and small results and arguments of two workers: each fits, and nothing is viewed for long."""
+
+    @runtime.remote
+    def fill(like, size):
+        return np.full(size, 7 if like is None else like[0], np.uint8)
+
+    chance, refs = random.Random(5), []
+    for _ in range(100):
+        size = chance.choice([STORE // 28, STORE * 10 // 28])
+        refs.append(fill.remote(chance.choice([None, *refs]), size))
+        if len(refs) > 12:
+            refs.pop(chance.randrange(len(refs)))
+    assert all((runtime.get(ref) == 7).all() for ref in refs)
+
+
+def test_values_of_several_arrays_do_not_wait_for_each_other(small_store):
+    """Each takes more than half of the store: makers that had a part of it would wait for ever."""
+
+    @runtime.remote
+    def several(number):
+        return [np.full(STORE // 5, number, np.uint8) for _ in range(3)]
+
+    for first in range(0, 8, 2):
+        refs = [several.remote(number) for number in (first, first + 1)]
+        for number, ref in enumerate(refs, first):
+            assert [array[0] for array in runtime.get(ref)] == [number] * 3
+
+
+def test_an_object_of_more_than_half_the_store_finds_room_time_and_again(small_store):
+    viewed = runtime.get(runtime.put(np.zeros(STORE // 4, np.uint8)))
+    refs = [runtime.put(np.full(STORE * 6 // 10, number, np.uint8)) for number in range(5)]
+    assert [runtime.get(ref)[-1] for ref in refs] == list(range(5))
+    assert not viewed.any()

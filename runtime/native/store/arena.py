@@ -12,8 +12,10 @@ always seen in time; no atomic operation is needed. Blocks of an object that was
 may just be coming: there, the maker marks the block before it reads the board, the reader writes the board before it
 reads the mark, and each passes through a lock in between, which orders the two for the processor: one sees the other.
 
-An arena touches no more memory than its budget, which the node grants in steps (`store_budgets.py`), so that putting
-into memory that was used before asks nobody. What is free is given back to the kernel when the node wants it (`trim`).
+An arena touches no more memory than its budget (`budget.py`), which the node grants in steps (`store_budgets.py`), so
+that putting into memory that was used before asks nobody. What is free is given back to the kernel when the node wants
+it (`trim`). The blocks of one value are made together, side by side: a maker that had some of them while it waits for
+room for the others would hold what another one needs.
 """
 
 from __future__ import annotations
@@ -23,15 +25,14 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ...exceptions import InternalError, ObjectStoreFullError
 from ..protocol.messages import Span
 from .board import Board
+from .budget import CHUNK, Budget
 
 HEADER = 64
-#: Memory is accounted in units of so many bytes.
-CHUNK = 1 << 16
 _ALIGN = 64
 _HEADER = struct.Struct("<QQ8sQ")  # state, size, owner, generation
 _STATE = struct.Struct("<Q")
@@ -52,10 +53,14 @@ class Arena:
         number: what the node holds the descriptor under.
         fd: the arena; not needed afterwards.
         board: the board of holders.
-        want: asks for so many bytes more; returns after `grant`, raises ObjectStoreFullError if there are none.
+        capacity: how many bytes all arenas of the node may take together.
+        want: asks for so many bytes under a request's number; returns after their `grant`, raises
+            ObjectStoreFullError if there are none.
     """
 
-    def __init__(self, process: bytes, number: int, fd: int, board: Board, want: Callable[[int], None]) -> None:
+    def __init__(  # noqa: PLR0917  # what an arena is made of, put together once
+        self, process: bytes, number: int, fd: int, board: Board, capacity: int, want: Callable[[int, int], None]
+    ) -> None:
         self.number = number
         self.memory = map_arena(fd)
         self._process = process
@@ -69,47 +74,64 @@ class Arena:
         self._starts: dict[int, int] = {}  # offset → size of free blocks
         self._live: dict[int, tuple[int, bytes, int]] = {}  # offset → size with header, owner, generation
         self._freed: set[int] = set()  # offsets of live blocks that were given back and may still be viewed
-        self._budget = 0
+        self.budget = Budget(capacity)
         self._touched = bytearray()  # for each chunk: 1 if it takes memory
-        self._resident = 0  # bytes of those
-        self._awaited = 0  # bytes that threads have asked for and not used yet
 
-    def allocate(self, size: int, owner: bytes) -> Span:
-        """Return a new block of `size` bytes, to be written and then sealed.
+    def allocate(self, sizes: Sequence[int], owner: bytes) -> list[Span]:
+        """Return new blocks of these sizes, to be written and then sealed: all of them or none.
 
         Raises:
             ObjectStoreFullError: there is no room, neither here nor, after others were asked, in the node's store.
         """
-        total = -(-(size + HEADER) // _ALIGN) * _ALIGN
-        if total + HEADER > len(self.memory):
-            self._want(total)  # which says how large the store is
-        while True:
+        with self._lock:
+            spans = self._place(sizes, owner)
+            if spans is not None:
+                return spans
+            request = self.budget.ask()
+        try:
+            most = self.budget.most(sum(map(_with_header, sizes)) + HEADER)
+            self._want(request, most)  # without the lock: whoever reads meanwhile may have to free blocks
             with self._lock:
-                if self._freed:
-                    self._reclaim()
-                index = bisect.bisect_left(self._sizes, (total, 0))
-                offset = self._sizes[index][1] if index < len(self._sizes) else self._fresh(total)
-                missing = self._missing(offset, offset + total + HEADER)
-                if missing <= self._budget - self._resident:
-                    self._touch(offset, offset + total + HEADER, missing)
-                    self._take(offset, total)
-                    self._generation += 1
-                    self._live[offset] = (total, owner, self._generation)
-                    _HEADER.pack_into(self.memory, offset, UNSEALED, size, owner, self._generation)
-                    return Span(self._process, self.number, offset, size, self._generation)
-                self._awaited += missing
-            try:
-                self._want(missing)  # without the lock: whoever reads meanwhile may have to free blocks
-            finally:
-                with self._lock:
-                    self._awaited -= missing
+                self.budget.settle(request)
+                spans = self._place(sizes, owner)
+                if spans is None:
+                    raise InternalError(f"{most} bytes were granted, and are not enough for {list(sizes)}")
+                return spans
+        finally:
+            with self._lock:
+                self.budget.settle(request)
 
-    def _fresh(self, total: int) -> int:
-        """Return where a block that grows into fresh memory begins."""
-        offset = self._ends.get(self._frontier, self._frontier)  # a free block before it becomes a part of it
-        if offset + total + HEADER > len(self.memory):
+    def _place(self, sizes: Sequence[int], owner: bytes) -> list[Span] | None:
+        """Return new blocks, one behind the other; None if that takes more memory than is spare."""
+        if self._freed:
+            self._reclaim()
+        totals = [_with_header(size) for size in sizes]
+        whole = sum(totals)
+        index = bisect.bisect_left(self._sizes, (whole, 0))
+        offset = self._sizes[index][1] if index < len(self._sizes) else self._fresh(whole)
+        end = offset + whole + HEADER
+        missing = self._missing(offset, end)
+        if end > len(self.memory) or missing > self.budget.spare:
+            return None
+        self._touch(offset, end, missing)
+        self._take(offset, whole)
+        spans = []
+        offset += whole
+        # From the last to the first: should we be killed here, the node, which walks the arena, finds all or none.
+        for size, total in zip(reversed(sizes), reversed(totals), strict=True):
+            offset -= total
+            self._generation += 1
+            self._live[offset] = (total, owner, self._generation)
+            _HEADER.pack_into(self.memory, offset, UNSEALED, size, owner, self._generation)
+            spans.append(Span(self._process, self.number, offset, size, self._generation))
+        return spans[::-1]
+
+    def _fresh(self, whole: int) -> int:
+        """Return where blocks that grow into fresh memory begin."""
+        offset = self._ends.get(self._frontier, self._frontier)  # a free block before them becomes a part of them
+        if whole + HEADER <= self.budget.capacity and offset + whole + HEADER > len(self.memory):
             raise ObjectStoreFullError(
-                f"no room for {total:,} bytes: this process's {len(self._live)} blocks are scattered over the "
+                f"no room for {whole:,} bytes: this process's {len(self._live)} blocks are scattered over the "
                 f"{len(self.memory):,} bytes that it can address. Drop references (del ref) and the arrays that view "
                 "their values, or make smaller objects"
             )
@@ -121,7 +143,9 @@ class Arena:
             self._remove_free(offset, size)
         if size > total:
             self._insert(offset + total, size - total)
-        self._frontier = max(self._frontier, offset + total)
+        if offset + total > self._frontier:
+            self._frontier = offset + total
+            _STATE.pack_into(self.memory, self._frontier, UNTOUCHED)  # where the memory was used before, and kept
 
     # Memory that is touched -------------------------------------------------------------------------------------
 
@@ -135,28 +159,34 @@ class Arena:
             first, last = start // CHUNK, -(-end // CHUNK)
             self._touched.extend(bytes(max(0, last - len(self._touched))))
             self._touched[first:last] = b"\1" * (last - first)
-            self._resident += missing
+            self.budget.use(missing)
 
-    def grant(self, size: int) -> None:
-        """Allow so many bytes more."""
+    def grant(self, request: int, size: int) -> None:
+        """Event: the node grants so many bytes more."""
         with self._lock:
-            self._budget += size
+            self.budget.grant(request, size)
 
     def trim(self) -> int:
         """Give free memory back to the kernel; return by how many bytes the budget has shrunk."""
         with self._lock:
             if self._freed:
                 self._reclaim()
+            if not self._live:  # not even a header is needed
+                self._give_back(0, len(self._touched) * CHUNK)
+                self._frontier = 0
+                self._sizes, self._ends, self._starts = [], {}, {}
             for offset, size in self._starts.items():
-                first, last = -(-(offset + HEADER) // CHUNK), (offset + size) // CHUNK
-                count = self._touched.count(1, first, last) if last > first else 0
-                if count:
-                    self._remove(first * CHUNK, (last - first) * CHUNK)
-                    self._touched[first:last] = bytes(last - first)
-                    self._resident -= count * CHUNK
-            spare = max(0, self._budget - self._resident - self._awaited)
-            self._budget -= spare
-            return spare
+                self._give_back(offset + HEADER, offset + size)
+            return self.budget.give_back()
+
+    def _give_back(self, start: int, end: int) -> None:
+        """Give the whole chunks in there back to the kernel."""
+        first, last = -(-start // CHUNK), end // CHUNK
+        count = self._touched.count(1, first, last) if last > first else 0
+        if count:
+            self._remove(first * CHUNK, (last - first) * CHUNK)
+            self._touched[first:last] = bytes(last - first)
+            self.budget.stop_using(count * CHUNK)
 
     def _remove(self, start: int, size: int) -> None:
         self.memory.madvise(mmap.MADV_REMOVE, start, size)
@@ -225,12 +255,16 @@ class Arena:
         """Return (blocks alive, bytes of memory taken)."""
         with self._lock:
             self._reclaim()
-            return len(self._live), self._resident
+            return len(self._live), self.budget.used
 
     def lingering(self) -> int:
         """Return the bytes of blocks that were given back and are still viewed."""
         with self._lock:
             return sum(self._live[offset][0] for offset in self._freed)
+
+
+def _with_header(size: int) -> int:
+    return -(-(size + HEADER) // _ALIGN) * _ALIGN
 
 
 def is_there(memory: mmap.mmap | memoryview, offset: int, span: Span) -> bool:
@@ -255,7 +289,7 @@ def walk(memory: mmap.mmap) -> Iterator[tuple[int, int, int, bytes]]:
         state, size, owner, _ = _HEADER.unpack_from(memory, offset)
         if state == UNTOUCHED:
             return
-        total = -(-(size + HEADER) // _ALIGN) * _ALIGN
+        total = _with_header(size)
         yield offset, total, state, owner
         offset += total
 

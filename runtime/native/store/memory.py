@@ -7,7 +7,6 @@ and tell it, as they do when blocks are lost (`recovery.py`); the answer is the 
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -39,7 +38,6 @@ class Memory:
     def __init__(self, client: Client) -> None:
         self._client = client
         self.needed: list[Callable[[], Iterable[m.Span]]] = []
-        self._numbers = itertools.count()
         self._requests: dict[int, tuple[Waiter, list[str]]] = {}
         self._pressed_until = 0.0
         self._moving: set[bytes] = set()
@@ -59,8 +57,8 @@ class Memory:
 
     # Asking for memory ------------------------------------------------------------------------------------------
 
-    def want(self, size: int) -> None:
-        """Wait until this process may use so many bytes more.
+    def want(self, request: int, size: int) -> None:
+        """Wait until the node has granted so many bytes more to this process's arena.
 
         Raises:
             ObjectStoreFullError: everything is in use, and stays so.
@@ -69,9 +67,8 @@ class Memory:
         client, waiter, refusal = self._client, Waiter(), list[str]()
         with client.lock:
             client.check()
-            number = next(self._numbers)
-            self._requests[number] = waiter, refusal
-            client.node.send(m.WantMemory(number, size))
+            self._requests[request] = waiter, refusal
+            client.node.send(m.WantMemory(request, size))
         # Not as a task that waits for others: its CPU would go to tasks that need memory, too.
         client.reactor.wait(waiter)
         if refusal:
@@ -81,7 +78,7 @@ class Memory:
         client.check()
 
     def _on_granted(self, message: m.MemoryGranted) -> None:
-        self._client.store.arena.grant(message.size)
+        self._client.store.arena.grant(message.request, message.size)
         self._answer(message.request)
 
     def _on_refused(self, message: m.MemoryRefused) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 INLINE = 100_000
 # Smaller buffers are not worth a block of their own.
 SMALLEST_BLOCK = 4096
+_LEAST_ADDRESSES = 1 << 32
 
 
 class Keeper(Protocol):
@@ -36,7 +37,7 @@ class Keeper(Protocol):
     def hand_over(self, fd: int, on_disk: bool) -> int:
         """Have an arena's descriptor held; return the number that it is held under."""
 
-    def want(self, size: int) -> None:
+    def want(self, request: int, size: int) -> None:
         """Return once so many bytes more were granted to this process's arena; see `Arena`."""
 
 
@@ -75,9 +76,10 @@ class Store:
                     fd = os.memfd_create("shoal-arena")
                     try:
                         # Address space costs nothing, and scattered free blocks take some.
-                        os.ftruncate(fd, self._welcome.store_memory * 4)
+                        capacity = self._welcome.store_memory
+                        os.ftruncate(fd, max(capacity * 4, _LEAST_ADDRESSES))
                         number = self._keeper.hand_over(os.dup(fd), False)
-                        arena = Arena(self._process, number, fd, self._board, self._keeper.want)
+                        arena = Arena(self._process, number, fd, self._board, capacity, self._keeper.want)
                     finally:
                         os.close(fd)
                     self._views.add_own(self._process, arena)
@@ -119,57 +121,72 @@ class Store:
     ) -> Value:
         small = type(stream) is bytes and len(stream) <= INLINE
         inline = small and len(stream) + sum(view.nbytes for view in views) <= INLINE
+        unsealed = self._unsealed_among(views) if seal and self._unsealed else frozenset[int]()
+        large = [not inline and view.nbytes >= SMALLEST_BLOCK and i not in unsealed for i, view in enumerate(views)]
+        contents: list[Sequence[Any]] = [[view] for view, is_large in zip(views, large, strict=True) if is_large]
+        if not small:
+            contents.append([stream] if type(stream) is bytes else stream)
+        spans = iter(self._copy(contents, owner))
         placed: list[bytes | Span] = []
-        try:
-            for view in views:
-                sealed = self._seal(view, owner) if seal and self._unsealed else None
-                placed.append(sealed or self._place(view, owner, inline))
-            body: bytes | Span
-            if type(stream) is not bytes:
-                body = self._copy(stream, owner)
+        for index, view in enumerate(views):
+            if index in unsealed:
+                placed.append(self._seal(view, owner) or self._copy([[view]], owner)[0])
             else:
-                body = stream if small else self._copy([stream], owner)
-        except BaseException:  # there is no room for the rest, or the user interrupts the waiting for it
-            written = [span for span in placed if not isinstance(span, bytes)]
-            if written:
-                self.free(written)
-            raise
-        return Value(body, placed, ids)
+                placed.append(next(spans) if large[index] else bytes(view))
+        return Value(stream if small else next(spans), placed, ids)  # type: ignore[arg-type]
+
+    def _unsealed_among(self, views: list[memoryview]) -> frozenset[int]:
+        """Return which of the buffers are just a block of `empty` that was not sealed yet, each block once."""
+        found: dict[int, int] = {}
+        for index, view in enumerate(views):
+            address = serialization.address_of(view)
+            block = self._unsealed.get(address)
+            if block is not None and block[0].size == view.nbytes:
+                found.setdefault(address, index)
+        return frozenset(found.values())
 
     def _seal(self, view: memoryview, owner: bytes) -> Span | None:
-        """Seal the block that is just this buffer, if there is one."""
-        address = serialization.address_of(view)
-        found = self._unsealed.get(address)
-        if found is None or found[0].size != view.nbytes:
+        """Seal the block of `empty` that is just this buffer; None if another thread has."""
+        found = self._unsealed.pop(serialization.address_of(view), None)
+        if found is None:
             return None
-        del self._unsealed[address]
         span, array = found[0], found[1]()
         self.arena.seal(span, owner)
         if array is not None:
             array.flags.writeable = False
         return span
 
-    def _place(self, view: memoryview, owner: bytes, inline: bool) -> bytes | Span:
-        if inline or view.nbytes < SMALLEST_BLOCK:
-            return bytes(view)
-        return self._copy([view], owner)
-
-    def copy_value(self, value: Value, owner: bytes) -> Value:
-        """Return the same value in blocks of this process that belong to `owner`, whoever the old ones belong to."""
-        stream, *buffers = [
-            self._copy([memoryview(self._views.view(part))], owner) if isinstance(part, Span) else part
-            for part in (value.stream, *value.buffers)
+    def copy_values(self, values: list[Value], owner: bytes) -> list[Value]:
+        """Return the same values in blocks of this process that belong to `owner`, whoever the old ones belong to."""
+        parts = [part for value in values for part in (value.stream, *value.buffers)]
+        blocks = [[memoryview(self._views.view(part))] for part in parts if isinstance(part, Span)]
+        spans = iter(self._copy(blocks, owner))
+        return [
+            Value(
+                next(spans) if isinstance(value.stream, Span) else value.stream,
+                [next(spans) if isinstance(part, Span) else part for part in value.buffers],
+                value.refs,
+                value.failed,
+            )
+            for value in values
         ]
-        return Value(stream, buffers, value.refs, value.failed)
 
-    def _copy(self, pieces: Sequence[Any], owner: bytes) -> Span:
-        span = self.arena.allocate(sum(map(len, pieces)), owner)
-        start = span.offset + HEADER
-        for piece in pieces:
-            self.arena.memory[start : start + len(piece)] = piece
-            start += len(piece)
-        self.arena.seal(span, owner)
-        return span
+    def _copy(self, contents: Sequence[Sequence[Any]], owner: bytes) -> list[Span]:
+        """Return blocks with these contents, each in pieces; all at once, so that nothing is held while it waits."""
+        if not contents:
+            return []
+        spans = self.arena.allocate([sum(map(len, pieces)) for pieces in contents], owner)
+        try:
+            for span, pieces in zip(spans, contents, strict=True):
+                start = span.offset + HEADER
+                for piece in pieces:
+                    self.arena.memory[start : start + len(piece)] = piece
+                    start += len(piece)
+                self.arena.seal(span, owner)
+        except BaseException:  # the user interrupts it
+            self.free(spans)
+            raise
+        return spans
 
     def load(self, value: Value, copy: bool = False) -> Any:
         """Rebuild a value, `copy`: with memory of its own; raise it if it is a failure's exception."""
@@ -208,7 +225,7 @@ class Store:
         size = math.prod(map(int, shape)) * kind.itemsize
         if kind.hasobject or not 0 < size <= sys.maxsize:
             return np.empty(shape, kind)  # or raise its own error: no array is that large
-        span = self.arena.allocate(size, self._process)
+        [span] = self.arena.allocate([size], self._process)
         address = 0
 
         def abandoned() -> None:
@@ -257,21 +274,13 @@ class Store:
             OSError: the disk has no room, or fails.
             StaleBlockError: the value has been freed meanwhile.
         """
-        moved: list[Span] = []
-
-        def move(part: bytes | Span) -> bytes | Span:
-            if isinstance(part, bytes) or self.is_on_disk(part):
-                return part
-            moved.append(self._disk_arena().write([self._views.view(part)], self._process))
-            return moved[-1]
-
-        try:
-            stream, buffers = move(value.stream), [move(part) for part in value.buffers]
-        except BaseException:
-            if moved:
-                self.free(moved)
-            raise
-        return Value(stream, buffers, value.refs, value.failed), sum(span.size for span in moved)
+        parts = [value.stream, *value.buffers]
+        in_memory = [part for part in parts if isinstance(part, Span) and not self.is_on_disk(part)]
+        written = iter(self._disk_arena().write([self._views.view(span) for span in in_memory], self._process))
+        stream, *buffers = [
+            part if isinstance(part, bytes) or self.is_on_disk(part) else next(written) for part in parts
+        ]
+        return Value(stream, buffers, value.refs, value.failed), sum(span.size for span in in_memory)
 
     def trim(self) -> int:
         """Give back free memory; return how much."""

@@ -94,7 +94,7 @@ class Restorable:
     def _for_owner(self, call: m.Call) -> m.Call:
         """Return the call with arguments that are the owner's, and last as long as it needs them."""
         client, store = self._client, self._client.store
-        arguments, *slots = [store.copy_value(value, self._owner) for value in (call.arguments, *call.slots)]
+        arguments, *slots = store.copy_values([call.arguments, *call.slots], self._owner)
         with client.lock:
             for value in (arguments, *slots):
                 client.lend_all(value, self._owner)
