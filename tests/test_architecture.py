@@ -275,7 +275,7 @@ def test_every_folder_is_linked_into_the_package():
         assert (ROOT / layer / "py.typed").exists()
 
 
-@pytest.mark.parametrize("module", ["shoal.rl", "shoal.algorithms", "shoal.cli.main"])
+@pytest.mark.parametrize("module", ["shoal", "shoal.rl", "shoal.algorithms", "shoal.cli.main"])
 def test_drivers_do_not_import_torch(module):
     import subprocess
     import sys

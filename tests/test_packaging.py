@@ -40,7 +40,7 @@ def test_the_wheel_holds_every_module_and_data_file(wheel):
     tracked = run("git", "ls-files", *FOLDERS, cwd=ROOT).split()
     wanted = {f"shoal/{name}" for name in tracked if name.endswith((".py", ".toml", "py.typed"))}
     assert wanted <= shipped, sorted(wanted - shipped)
-    assert "shoal/__init__.py" not in shipped, "shoal is a namespace package"
+    assert {"shoal/__init__.py", "shoal/py.typed"} <= shipped
 
 
 def test_the_wheel_works_in_an_environment_of_its_own(wheel, tmp_path):
@@ -50,10 +50,11 @@ def test_the_wheel_works_in_an_environment_of_its_own(wheel, tmp_path):
     (tmp_path / "program.py").write_text(
         textwrap.dedent(
             """
-            import shoal.runtime
-            from shoal.algorithms import PPO
+            import shoal
+            from shoal import PPO
 
             assert "env/lib" in shoal.runtime.__file__, shoal.runtime.__file__
+            assert shoal.__version__[0].isdigit()
             with PPO("CartPole-v1", workers=2) as ppo:
                 print(ppo.train(total_timesteps=2048).timesteps)
             """
