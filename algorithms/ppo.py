@@ -30,6 +30,7 @@ from ..rl import (
     generalized_advantages,
     number,
     rate_at,
+    shared_by_environments,
     validate,
 )
 
@@ -46,8 +47,8 @@ class PPOConfig:
 
     learning_rate: Rate = number(3e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
     """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
-    n_steps: int = number(2048, whole=True, at_least=1)
-    """Steps per environment and rollout (T in the paper)."""
+    n_steps: int = number(shared_by_environments(2048), whole=True, at_least=1)
+    """Steps per environment and rollout (T in the paper); of all n_envs together, a rollout has 2,048 by default."""
     batch_size: int = number(64, whole=True, at_least=1)
     """Rows per minibatch (M); at most n_envs · n_steps."""
     n_epochs: int = number(10, whole=True, at_least=1)

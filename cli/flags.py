@@ -115,7 +115,10 @@ def _default(item: dataclasses.Field[Any]) -> Any:
     return item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
 
 
-def _shown(value: Any) -> str:
+def _shown(item: dataclasses.Field[Any]) -> str:
+    value = _default(item)
+    if "derived" in item.metadata:
+        return f"(default: {item.metadata['derived'].words})"
     if value is None:
         return ""
     if isinstance(value, Mapping):
@@ -127,7 +130,7 @@ def _flag(item: dataclasses.Field[Any], annotation: Any, text: str) -> tuple[Any
     """Return the type with which tyro parses a field, and its default: None where a flag can be left open."""
     kind, default = _kind(annotation), _default(item)
     positional = bool(item.metadata.get("positional"))
-    hint = "" if positional else _shown(default)
+    hint = "" if positional else _shown(item)
     marker = tyro.conf.arg(help=text, help_behavior_hint=hint)
     if kind == "bool":
         one_way = (tyro.conf.FlagCreatePairsOff,) if item.metadata.get("switch") else ()

@@ -170,6 +170,11 @@ def _plan_new(
     if algorithm.preset:
         chosen = ", ".join(f"{name}={value}" for name, value in algorithm.preset.items())
         note(f"preset for {algorithm.env_id}: {chosen}   (--preset none switches it off)")
+    rules = {
+        item.name: item.metadata["derived"].words for item in fields(algorithm.config) if item.name in algorithm.derived
+    }
+    for name, value in algorithm.derived.items():
+        note(f"default for {algorithm.run.n_envs} environments: {name}={value} ({rules[name]})")
     folder = RunFolder(
         run_dir,
         overwrite=flags.overwrite,

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.wrappers import TimeLimit
 
-from ..runtime import InputError, nearest
+from ..runtime import InputError, as_int, as_number, nearest
 from .errors import EnvContractError
 
 #: A gymnasium id, a gymnasium spec (for ids that other packages or the user's program registered), a class or factory.
@@ -39,9 +40,18 @@ class EnvSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id or any(c.isspace() for c in self.id):
             raise InputError(f"an environment's id must be a text without spaces, such as 'MyEnv-v0', not {self.id!r}")
-        limit = self.max_episode_steps
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise InputError(f"{self.id}: max_episode_steps must be an integer ≥ 1 or None, not {limit!r}")
+        limit, threshold = as_int(self.max_episode_steps), as_number(self.reward_threshold)
+        if self.max_episode_steps is not None and (limit is None or limit < 1):
+            raise InputError(
+                f"{self.id}: max_episode_steps must be an integer ≥ 1 or None, not {self.max_episode_steps!r}"
+            )
+        if self.reward_threshold is not None and threshold is None:
+            raise InputError(f"{self.id}: reward_threshold must be a number or None, not {self.reward_threshold!r}")
+        # Not numpy's: JSON, from which a resumed run makes the environment again, has none of them.
+        kwargs = {name: value.item() if isinstance(value, np.generic) else value for name, value in self.kwargs.items()}
+        object.__setattr__(self, "kwargs", kwargs)
+        object.__setattr__(self, "max_episode_steps", limit)
+        object.__setattr__(self, "reward_threshold", threshold)
 
     def make(self) -> gymnasium.Env:
         """Return a new copy, without gymnasium's passive checker (`check` does more, once).

@@ -19,7 +19,7 @@ from .rollout import RolloutWorker
 from .run_folder import RunFolder, check_vacant, default_run_dir, read_config
 from .schedules import Rate, rate_at
 from .serving import Answer, Served, ServerBusyError, ServerClosedError, serve
-from .settings import RunSettings, choice, number, validate
+from .settings import Bounds, Derived, RunSettings, choice, number, shared_by_environments, validate
 from .training_state import IterationOutcome, TrainingState
 from .trajectory import Trajectory
 
@@ -32,8 +32,10 @@ __all__ = [
     "Algorithm",
     "Answer",
     "Bernoulli",
+    "Bounds",
     "Callback",
     "Categorical",
+    "Derived",
     "DiagonalGaussian",
     "Evaluation",
     "FlatAdam",
@@ -68,6 +70,7 @@ __all__ = [
     "rate_at",
     "read_config",
     "serve",
+    "shared_by_environments",
     "validate",
 ]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -22,10 +22,10 @@ from .. import runtime
 from ..envs import EnvSpec, check, resolve, space_to_json, spec_from_json
 from ..runtime import InputError, get
 from .architecture import Architecture, parameter_layout
-from .callbacks import Callback, IterationReport, TrainingResult
+from .callbacks import Callback, IterationReport, TrainingResult, callback_list
 from .checkpoint import new_checkpoint, read_policy, read_training, write_policy, write_training
 from .lazy import load
-from .settings import RunSettings, find_preset, split_settings
+from .settings import Bounds, RunSettings, derived_defaults, find_preset, split_settings
 from .training_actors import TrainingActors
 from .training_state import IterationOutcome, TrainingState, state_from_arrays, state_to_arrays
 
@@ -102,7 +102,8 @@ class Algorithm(ABC, Generic[Config]):
         self.preset: dict[str, Any] = {name: value for name, value in chosen.items() if name not in given}
         parts = split_settings(self.preset | given, (RunSettings, self.config_class), f"the preset of {self.name}")
         self.run = RunSettings(**parts[0])
-        self.config: Config = self.config_class(**parts[1])
+        self.derived: dict[str, Any] = derived_defaults(self.config_class, parts[1], self.run)
+        self.config: Config = self.config_class(**self.derived | parts[1])
         self.check()
         self._architecture = Architecture.from_policy_kwargs(self.run.policy_kwargs)
         self.observation_space, self.action_space = _read_spaces(self.spec)
@@ -155,7 +156,11 @@ class Algorithm(ABC, Generic[Config]):
     # ---- what a user calls
 
     def train(
-        self, total_timesteps: int, *, stop_return: float | None = None, callbacks: Sequence[Callback] = ()
+        self,
+        total_timesteps: int,
+        *,
+        stop_return: float | None = None,
+        callbacks: Callback | Iterable[Callback] | None = None,
     ) -> TrainingResult:
         """Train for `total_timesteps` more environment steps (rounded up to whole iterations); a second call continues.
 
@@ -163,12 +168,14 @@ class Algorithm(ABC, Generic[Config]):
         return of the last 100 episodes is at least `stop_return`, or when a callback returns False. An exception, or
         Ctrl-C, leaves the algorithm as of the last finished iteration.
         """
-        self._check_train(total_timesteps, stop_return)
+        total_timesteps = Bounds(whole=True, at_least=1).read("total_timesteps", total_timesteps)
+        stop_return = Bounds(optional=True).read("stop_return", stop_return)
+        watching = callback_list(callbacks)
         state = self._start()
         first, target = state.timesteps, state.timesteps + total_timesteps
         threshold = self.spec.reward_threshold if stop_return is None else stop_return
         solved_timesteps, interrupted = None, False
-        for callback in callbacks:
+        for callback in watching:
             callback.on_training_start(self, target)
         began = time.perf_counter()
         while state.timesteps < target and not interrupted:
@@ -178,12 +185,12 @@ class Algorithm(ABC, Generic[Config]):
                 solved_timesteps = state.timesteps
             elapsed = time.perf_counter() - began
             report = self._report(outcome, target, elapsed, fps=(state.timesteps - first) / elapsed)
-            answers = [callback.on_iteration_end(self, report) for callback in callbacks]
+            answers = [callback.on_iteration_end(self, report) for callback in watching]
             interrupted = any(answer is False for answer in answers) and state.timesteps < target
             if state.has_reached(stop_return):
                 break
         result = self._result(state, threshold, solved_timesteps, interrupted, time.perf_counter() - began)
-        for callback in callbacks:
+        for callback in watching:
             callback.on_training_end(self, result)
         return result
 
@@ -328,12 +335,6 @@ class Algorithm(ABC, Generic[Config]):
             loaded = self._saved_state
             self._state = actors.initial_state() if loaded is None else state_from_arrays(*loaded)
         return self._state
-
-    def _check_train(self, total_timesteps: int, stop_return: float | None) -> None:
-        whole = isinstance(total_timesteps, int) and not isinstance(total_timesteps, bool)
-        self.require(whole and total_timesteps >= 1, "total_timesteps", total_timesteps, "a whole number of at least 1")
-        number = isinstance(stop_return, int | float) and not isinstance(stop_return, bool)
-        self.require(stop_return is None or number, "stop_return", stop_return, "a number")
 
     def _report(self, outcome: IterationOutcome, target: int, elapsed: float, fps: float) -> IterationReport:
         state = outcome.state

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ..envs import stream
-from ..runtime import InputError, nearest
+from ..runtime import InputError, as_bool, as_int, as_number, in_plain_numbers, nearest
 
 ACTIVATIONS = ("tanh", "relu")
 POLICY_KWARGS = ("net_arch", "activation", "ortho_init", "log_std_init")
@@ -53,16 +53,12 @@ class Architecture:
             raise InputError(
                 f"policy_kwargs['activation'] is {activation!r}, but must be one of {', '.join(map(repr, ACTIVATIONS))}"
             )
-        ortho_init = given.get("ortho_init", True)
-        if not isinstance(ortho_init, bool):
-            raise InputError(f"policy_kwargs['ortho_init'] is {ortho_init!r}, but must be True or False")
-        log_std_init = given.get("log_std_init", 0.0)
-        if (
-            isinstance(log_std_init, bool)
-            or not isinstance(log_std_init, int | float)
-            or not math.isfinite(log_std_init)
-        ):
-            raise InputError(f"policy_kwargs['log_std_init'] is {log_std_init!r}, but must be a number")
+        ortho_init = as_bool(given.get("ortho_init", True))
+        if ortho_init is None:
+            raise InputError(f"policy_kwargs['ortho_init'] is {given['ortho_init']!r}, but must be True or False")
+        log_std_init = as_number(given.get("log_std_init", 0.0))
+        if log_std_init is None or not math.isfinite(log_std_init):
+            raise InputError(f"policy_kwargs['log_std_init'] is {given['log_std_init']!r}, but must be a number")
         return Architecture(pi, vf, activation, ortho_init, float(log_std_init))
 
 
@@ -79,15 +75,15 @@ def _branches(net_arch: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _widths(layers: Any) -> tuple[int, ...]:
-    is_list = isinstance(layers, Sequence) and not isinstance(layers, str)
-    if not is_list or not all(
-        isinstance(width, int) and not isinstance(width, bool) and width >= 1 for width in layers
-    ):
+    given = in_plain_numbers(layers)
+    given = [given] if isinstance(given, int) else given
+    widths = [as_int(width) for width in given] if isinstance(given, list | tuple) else [None]
+    if not all(width is not None and width >= 1 for width in widths):
         raise InputError(
             f"policy_kwargs['net_arch'] holds {layers!r}, but must be a list of layer widths of at least 1, "
             "such as [64, 64]"
         )
-    return tuple(layers)
+    return tuple(width for width in widths if width is not None)
 
 
 def row_size(space: spaces.Space) -> int:

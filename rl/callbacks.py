@@ -7,12 +7,13 @@ reaches them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..envs import Episode
+from ..runtime import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,3 +128,22 @@ class Callback:
 
     def on_training_end(self, training: Training, result: TrainingResult) -> None:
         """Called once after the last iteration; not called when an exception or Ctrl-C ends the training."""
+
+
+def callback_list(given: Callback | Iterable[Callback] | None) -> list[Callback]:
+    """Return what `train` was given as a list of callbacks: a single one may stand for itself, None for none.
+
+    Raises:
+        InputError: something in it is no callback.
+    """
+    if given is None:
+        return []
+    several = isinstance(given, Iterable) and not isinstance(given, Callback)
+    callbacks: list[Any] = list(given) if several else [given]  # type: ignore[arg-type]
+    wanted = [name for name in vars(Callback) if name.startswith("on_")]
+    for callback in callbacks:
+        if isinstance(callback, type) or not all(hasattr(callback, name) for name in wanted):
+            what = "a class: make one of it, " if isinstance(callback, type) else f"a {type(callback).__name__}: "
+            want = f"{callback.__name__}(…)" if isinstance(callback, type) else "want objects derived from rl.Callback"
+            raise InputError(f"callbacks holds {callback!r:.80}, {what}{want}")
+    return callbacks

@@ -16,6 +16,7 @@ from ..envs import EnvGroup, derive_seed, resolve, spec_from_json
 from ..runtime import InputError
 from .checkpoint import policy_metadata
 from .lazy import load
+from .settings import Bounds
 from .threads import limit_threads
 
 MAX_ENVIRONMENTS = 32
@@ -75,8 +76,9 @@ def evaluate(
 
     Raises InputError for bad arguments, and ValueError if the policy does not fit the environment.
     """
-    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
-        raise InputError(f"episodes is {episodes!r}, but must be a whole number of at least 1")
+    episodes = Bounds(whole=True, at_least=1).read("episodes", episodes)
+    seed = Bounds(whole=True, at_least=0).read("seed", seed)
+    threads = Bounds(whole=True, at_least=1).read("threads", threads)
     description: dict[str, Any] | None = None
     if isinstance(policy, str | Path):
         description = policy_metadata(policy).get("env")

@@ -17,6 +17,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..envs import as_batch, check_supported, space_to_json, stream, to_env_actions
+from ..runtime import in_plain_numbers
 from .architecture import Architecture, initial_weights, parameter_layout
 from .checkpoint import read_policy, write_policy
 from .distributions import Distribution, draw_noise, make_distribution
@@ -43,7 +44,7 @@ class Policy:
         check_supported(observation_space, "observation")
         check_supported(action_space, "action")
         self.observation_space, self.action_space = observation_space, action_space
-        self.policy_kwargs = dict(policy_kwargs or {})
+        self.policy_kwargs = in_plain_numbers(dict(policy_kwargs or {}))
         self.version = 0
         self.env: dict[str, Any] | None = None
         architecture = Architecture.from_policy_kwargs(policy_kwargs)

@@ -24,6 +24,7 @@ from .callbacks import Callback, IterationReport, Training, TrainingResult
 from .learning_curve import draw_learning_curve
 from .machine import describe_machine
 from .metrics import MetricsFile, TensorBoardFile
+from .settings import Bounds
 
 _FILES = ("config.json", "metrics.jsonl", "result.json", "learning_curve.png")
 _EVENTS = "events.out.tfevents.*"
@@ -140,9 +141,9 @@ class RunFolder(Callback):
         """
         self.path = Path(path) if resume else check_vacant(path, overwrite=overwrite)
         self._resume = resume
-        self._stop_return = stop_return
-        self._reward_threshold = reward_threshold
-        self._checkpoint_seconds = checkpoint_seconds
+        self._stop_return = Bounds(optional=True).read("stop_return", stop_return)
+        self._reward_threshold = Bounds(optional=True).read("reward_threshold", reward_threshold)
+        self._checkpoint_seconds = Bounds(at_least=0).read("checkpoint_seconds", checkpoint_seconds)
         self._extra = dict(extra or {})
         self._metrics: MetricsFile | None = None
         self._tensorboard: TensorBoardFile | None = None

@@ -1,20 +1,21 @@
 """Settings: numbers with bounds, the run settings that all algorithms share, and how user, preset and defaults combine.
 
-A config is a frozen dataclass; a field made with `number(...)` or `rate(...)` carries its bounds, `validate` checks
-them all and names the setting, the value seen and the values allowed. The string under each field is its help text.
+A config is a frozen dataclass; a field made with `number(...)` carries its bounds and perhaps a default that follows
+from other settings. `validate` checks them all and names the setting, the value seen and the values allowed. The string
+under each field is its help text.
 """
 
 from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..envs import check_vectorization
-from ..runtime import InputError, nearest
+from ..runtime import InputError, as_bool, as_number, in_plain_numbers, nearest
 from .schedules import rate_start
 
 
@@ -40,24 +41,54 @@ class Bounds:
         also = (" (or a schedule such as 'lin_0.001')" if self.rate else "") + (" or none" if self.optional else "")
         return f"{kind} {words}".replace(" and of ", " and ").rstrip() + also
 
-    def check(self, name: str, value: Any) -> None:
-        """Raise InputError if setting `name` may not be `value`."""
+    def read(self, name: str, value: Any) -> Any:
+        """Return `value` for setting `name`, a number of whatever library as Python's own; a float that is whole counts
+        as a whole number. Raise InputError if it is not allowed."""
         if (self.rate and callable(value)) or (self.optional and value is None):
-            return
-        number = rate_start(name, value) if self.rate else value
-        if not self._holds(number) or isinstance(value, bool):
+            return value
+        number = as_number(value)
+        if self.whole and isinstance(number, float) and number.is_integer():
+            number = int(number)
+        if not self._hold(rate_start(name, value) if self.rate and isinstance(value, str) else number):
             raise InputError(f"{name} is {value!r}, but must be {self.describe()}")
+        return value if number is None else number
 
-    def _holds(self, number: Any) -> bool:
-        if not isinstance(number, int if self.whole else int | float) or not math.isfinite(number):
+    def _hold(self, number: float | None) -> bool:
+        if number is None or not math.isfinite(number) or (self.whole and not isinstance(number, int)):
             return False
         low = (self.at_least is None or number >= self.at_least) and (self.above is None or number > self.above)
         return low and (self.at_most is None or number <= self.at_most)
 
 
+@dataclass(frozen=True)
+class Derived:
+    """A default that follows from the run settings, such as a length that several environments share."""
+
+    alone: Any
+    """The value in a config that is made by itself."""
+    words: str
+    """The rule, as the help shows it."""
+    rule: Callable[[RunSettings], Any]
+    """The value for these run settings."""
+
+
+def shared_by_environments(total: int) -> Derived:
+    """The default of a count for each environment which is `total` for all together, whatever their number."""
+    return Derived(total, f"{total} / n_envs", lambda run: max(1, total // run.n_envs))
+
+
+def derived_defaults(config_class: type, given: Iterable[str], run: RunSettings) -> dict[str, Any]:
+    """The values, by name, of those fields whose default is `Derived` and which are not among the `given`."""
+    rules = {item.name: item.metadata["derived"] for item in fields(config_class) if "derived" in item.metadata}
+    return {name: derived.rule(run) for name, derived in rules.items() if name not in given}
+
+
 def number(default: Any, **bounds: Any) -> Any:
-    """A dataclass field with `Bounds(**bounds)`."""
-    return field(default=default, metadata={"bounds": Bounds(**bounds)})
+    """A dataclass field with `Bounds(**bounds)`; its default is a value, or `Derived`."""
+    metadata: dict[str, Any] = {"bounds": Bounds(**bounds)}
+    if isinstance(default, Derived):
+        return field(default=default.alone, metadata=metadata | {"derived": default})
+    return field(default=default, metadata=metadata)
 
 
 def choice(default: str, *choices: str) -> Any:
@@ -66,23 +97,27 @@ def choice(default: str, *choices: str) -> Any:
 
 
 def validate(config: Any) -> None:
-    """Check every field of the dataclass instance `config` against its bounds or choices; InputError names the first
-    that fails."""
+    """Check every field of the frozen dataclass instance `config` against its bounds or choices, and put Python's own
+    numbers in the place of numpy's; InputError names the first field that fails."""
     for item in fields(config):
-        _check_field(item, getattr(config, item.name))
+        object.__setattr__(config, item.name, _read_field(item, getattr(config, item.name)))
 
 
-def _check_field(item: Field[Any], value: Any) -> None:
+def _read_field(item: Field[Any], value: Any) -> Any:
     bounds, choices = item.metadata.get("bounds"), item.metadata.get("choices")
     if bounds:
-        bounds.check(item.name, value)
+        return bounds.read(item.name, value)
     if choices and value not in choices:
         raise InputError(
             f"{item.name} is {value!r}, but must be one of {', '.join(map(repr, choices))}. "
             f"{nearest(str(value), choices)}"
         )
-    if isinstance(item.default, bool) and not isinstance(value, bool):
-        raise InputError(f"{item.name} is {value!r}, but must be True or False")
+    if isinstance(item.default, bool):
+        switch = as_bool(value)
+        if switch is None:
+            raise InputError(f"{item.name} is {value!r}, but must be True or False")
+        return switch
+    return in_plain_numbers(value)
 
 
 def default_group_size(n_envs: int) -> int:
@@ -105,9 +140,16 @@ class RunSettings:
     """Rollout workers (processes) that step environments; has no influence on the result."""
     n_envs: int = number(8, whole=True, at_least=1)
     """Environments in total, over all workers."""
-    group_size: int | None = number(None, whole=True, at_least=1, optional=True)
+    group_size: int | None = number(
+        Derived(
+            None,
+            "about half of n_envs, at most 8, or an eighth of n_envs if that is more",
+            lambda run: default_group_size(run.n_envs),
+        ),
+        whole=True, at_least=1, optional=True,
+    )  # fmt: skip
     """Environments per simulation group, the unit of work: one worker steps them together, and one forward pass acts
-    for them. Must divide n_envs. Default: about half of n_envs, at most 8 (or an eighth of n_envs, if that is more)."""
+    for them. Must divide n_envs."""
     seed: int = number(0, whole=True, at_least=0)
     """Every random number of the run derives from it."""
     device: str = "auto"
@@ -123,8 +165,9 @@ class RunSettings:
     def __post_init__(self) -> None:
         validate(self)
         check_vectorization(self.vectorization)
-        if self.group_size is None:
-            object.__setattr__(self, "group_size", default_group_size(self.n_envs))
+        given = [name for name, value in vars(self).items() if value is not None]
+        for name, value in derived_defaults(RunSettings, given, self).items():
+            object.__setattr__(self, name, value)
         if self.n_envs % self.environments_per_group:
             raise InputError(
                 f"n_envs is {self.n_envs}, which is not a multiple of group_size {self.group_size}. "

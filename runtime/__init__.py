@@ -46,6 +46,7 @@ from .exceptions import (
     nearest,
 )
 from .generators import ObjectRefGenerator
+from .plain_numbers import as_bool, as_int, as_number, in_plain_numbers
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
 from .runtime_context import exit_actor, get_gpu_ids, get_runtime_context
@@ -83,6 +84,9 @@ __all__ = [
     "TaskCancelledError",
     "TaskError",
     "WorkerCrashedError",
+    "as_bool",
+    "as_int",
+    "as_number",
     "available_resources",
     "become_node",
     "cancel",
@@ -97,6 +101,7 @@ __all__ = [
     "get_actor",
     "get_gpu_ids",
     "get_runtime_context",
+    "in_plain_numbers",
     "init",
     "is_initialized",
     "kill",

@@ -8,13 +8,26 @@ from typing import Any
 from .exceptions import InputError
 
 
+def _scalar(value: Any) -> Any:
+    """Return what an array without axes, such as numpy's scalars are, holds; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def as_bool(value: Any) -> bool | None:
+    """Return True or False as Python's own; None if it is neither."""
+    value = _scalar(value)
+    return value if isinstance(value, bool) else None
+
+
 def as_int(value: Any) -> int | None:
     """Return a whole number as an int; None if it is none: a boolean is not."""
+    value = _scalar(value)
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
 
 
 def as_number(value: Any) -> float | None:
     """Return a number as an int or float; None if it is none: a boolean is not."""
+    value = _scalar(value)
     whole = as_int(value)
     if whole is not None or isinstance(value, bool):
         return whole
@@ -22,9 +35,13 @@ def as_number(value: Any) -> float | None:
 
 
 def in_plain_numbers(value: Any) -> Any:
-    """Return a number, or a dict of numbers, as ints and floats; anything else as it is."""
+    """Return a number, or the numbers in dicts, lists, tuples and arrays, as ints and floats; all else as it is."""
     if type(value) is dict:
         return {key: in_plain_numbers(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(in_plain_numbers, value))
+    if getattr(value, "ndim", 0) and hasattr(value, "tolist"):
+        return value.tolist()
     number = as_number(value)
     return value if number is None else number
 

@@ -31,6 +31,23 @@ class Echo(gymnasium.Env):
         return self._symbol, reward, False, self._step == 8, {}
 
 
+class TwoArms(gymnasium.Env):
+    """One of two arms earns 1, the other nothing; episodes of 10 pulls, nothing to see: the best return is 10."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 1, (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._pulls = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self._pulls += 1
+        return np.zeros(1, np.float32), float(action == 1), self._pulls == 10, False, {}
+
+
 class Walk(gymnasium.Env):
     """Observes its position; ends when |position| > 3, truncates after `limit` steps; any action space, reward 1 a
     step."""

@@ -11,7 +11,6 @@ batch at a time, and the next free one takes the next batch. A front end of anot
 
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 
 from ...envs import as_batch
 from ...runtime import ActorHandle, InputError, exceptions, get, is_initialized, kill, preload, remote
+from ..settings import Bounds
 from .http import HttpServer
 from .queueing import MOST_ATTEMPTS, Request, RequestQueue, ServerClosedError
 from .replica import PolicyReplica
@@ -267,14 +267,6 @@ class Served:
         self.close()
 
 
-def _check_settings(counts: Mapping[str, Any], batch_wait: float) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}, but must be a whole number of at least 1")
-    if not 0 <= batch_wait <= 60:
-        raise InputError(f"batch_wait is {batch_wait!r}, but must be 0 to 60 seconds")
-
-
 def serve(
     policy: Savable | str | Path,
     *,
@@ -309,19 +301,18 @@ def serve(
     Raises:
         InputError: no such folder, no policy in it, a damaged one, a bad address, or a number that cannot be.
     """
-    counts = {"replicas": replicas, "max_batch_size": max_batch_size, "max_waiting": max_waiting, "threads": threads}
-    _check_settings(counts, batch_wait)
+    count = Bounds(whole=True, at_least=1)
+    settings = {
+        "replicas": count.read("replicas", replicas),
+        "max_batch_size": count.read("max_batch_size", max_batch_size),
+        "batch_wait": Bounds(at_least=0, at_most=60).read("batch_wait", batch_wait),
+        "max_waiting": count.read("max_waiting", max_waiting),
+        "seed": Bounds(whole=True, at_least=0).read("seed", seed),
+        "threads": count.read("threads", threads),
+    }
     source = PolicySource(policy)
     preload("torch")
-    served = Served(
-        source,
-        replicas=replicas,
-        max_batch_size=max_batch_size,
-        batch_wait=batch_wait,
-        max_waiting=max_waiting,
-        seed=seed,
-        threads=threads,
-    )
+    served = Served(source, **settings)
     if http is not None:
         try:
             served.listen(http)

@@ -1,4 +1,5 @@
 import functools
+import json
 import subprocess
 import sys
 
@@ -239,8 +240,10 @@ def test_presets_are_found_overridden_and_switched_off():
     assert changed.config.gamma == 0.9
     assert "gamma" not in changed.preset
     assert changed.config.n_steps == tuned.config.n_steps
+    fewer = PPO("CartPole-v1", n_envs=4)
+    assert (fewer.derived, fewer.config.n_steps) == ({"n_steps": 512}, 512)
     plain = PPO("CartPole-v1", preset="none")
-    assert (plain.preset, plain.config.gamma, plain.config.n_steps) == ({}, 0.99, 2048)
+    assert (plain.preset, plain.config.gamma, plain.config.n_steps) == ({}, 0.99, 256)
     assert PPO("Acrobot-v1", preset="CartPole-v1").config.gamma == 0.98
     assert PPO("Acrobot-v1").preset == {}
 
@@ -256,7 +259,7 @@ def test_presets_are_found_overridden_and_switched_off():
             {"n_envs": 4, "n_steps": 8, "batch_size": 64},
             r"batch_size is 64, but must be at most n_envs · n_steps = 32",
         ),
-        ("CartPole-v1", {"n_envs": 1}, "batch_size is .* comes from the preset: choose batch_size, or preset='none'"),
+        ("Pendulum-v1", {"n_envs": 1}, "batch_size is .* comes from the preset: choose batch_size, or preset='none'"),
         ("CartPole-v1", {"n_envs": 6, "group_size": 4}, "not a multiple"),
         ("CartPole-v1", {"policy_kwargs": {"net_arch": "big"}}, "net_arch"),
         ("CartPole-v1", {"preset": "Cartpole-v1"}, "preset is 'Cartpole-v1'.*'CartPole-v1'"),
@@ -268,6 +271,42 @@ def test_bad_arguments_are_refused_before_anything_starts(env, arguments, messag
     with pytest.raises(InputError, match=message):
         PPO(env, **arguments)
     assert not runtime.is_initialized()
+
+
+def test_a_single_callback_and_none(serial):
+    with PPO(Walk, **SMALL) as ppo:
+        notes = Notes()
+        ppo.train(64, callbacks=notes)
+        ppo.train(64, callbacks=None)
+        ppo.train(64, callbacks=iter([notes]))
+    assert len(notes.reports) == 2
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        (Notes, r"callbacks holds .*Notes.*, a class: make one of it, Notes\(…\)"),
+        (print, "callbacks holds .*print.*, a builtin_function_or_method: want objects derived from rl.Callback"),
+        ([Notes(), 3], "callbacks holds 3, a int"),
+    ],
+)
+def test_what_is_no_callback(serial, callbacks, message):
+    with PPO(Walk, **SMALL) as ppo, pytest.raises(InputError, match=message):
+        ppo.train(64, callbacks=callbacks)
+
+
+def test_numbers_of_numpy_give_the_same_run_and_plain_settings(serial):
+    plain = {"n_steps": 16, "batch_size": 16, "seed": 3, "gamma": 0.5, "n_envs": 4, "policy_kwargs": {"net_arch": [8]}}
+    numpy = {
+        "n_steps": np.int64(16), "batch_size": np.array(16), "seed": np.uint8(3), "gamma": np.float32(0.5),
+        "n_envs": np.float64(4), "policy_kwargs": {"net_arch": np.array([8])},
+    }  # fmt: skip
+    results = []
+    for settings, steps, goal in ((plain, 64, 1e9), (numpy, np.int32(64), np.float32(1e9))):
+        with PPO(Walk, **settings) as ppo:
+            results.append(ppo.train(steps, stop_return=goal).weights_sha256)
+            results.append(json.dumps(ppo.settings()["hyperparameters"]) + json.dumps(ppo.settings()["run"]))
+    assert results[:2] == results[2:]
 
 
 @pytest.mark.parametrize(("steps", "stop_return"), [(0, None), (-5, None), (1.5, None), (100, "high")])

@@ -69,6 +69,16 @@ def test_a_preset_is_told_and_overridden_by_flags(capsys):
     assert config["run"]["n_envs"] == 32
 
 
+def test_a_default_that_follows_from_another_setting_is_told_and_written(capsys):
+    command = ["train", "ppo", "cli_envs:Tiny", "--engine", "serial", "--total-timesteps", "10", "--n-epochs", "1"]
+    assert main([*command, "--n-envs", "4", "--run-dir", "run"]) == 0
+    assert "default for 4 environments: n_steps=512 (2048 / n_envs)" in capsys.readouterr().err
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["hyperparameters"]["n_steps"] == 512
+    assert main(["train", "ppo", "--help"]) == 0
+    assert "(default: 2048 / n_envs)" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
 def test_overwrite(capsys):
     assert train("CartPole-v1", "--run-dir", "run") == 0
     assert train("CartPole-v1", "--run-dir", "run") == 2

@@ -29,6 +29,15 @@ def test_class_with_limit_and_arguments():
     assert [env.step(0)[2:4] for _ in range(2)] == [(False, False), (False, True)]
 
 
+def test_numbers_of_numpy_are_kept_as_plain_ones():
+    limit, threshold = np.int64(2), np.float32(9.5)
+    envs.register("Count-v0", Counter, max_episode_steps=limit, reward_threshold=threshold, length=np.int64(5))
+    spec = envs.resolve("Count-v0", {"noisy": np.bool_(True)})
+    assert spec == EnvSpec("Count-v0", Counter, {"length": 5, "noisy": True}, 2, 9.5)
+    described = json.loads(json.dumps(spec.to_json()))
+    assert (described["missing"], described["kwargs"]) == ([], {"length": 5, "noisy": True})
+
+
 def test_factory_and_override():
     envs.register("Count-v0", functools.partial(Counter, noisy=True), length=5)
     assert envs.make("Count-v0").length == 5
@@ -187,6 +196,12 @@ def test_bad_limit(limit):
         envs.register("Count-v0", Counter, max_episode_steps=limit)
 
 
+@pytest.mark.parametrize("threshold", ["475", True, [475]])
+def test_bad_threshold(threshold):
+    with pytest.raises(InputError, match="reward_threshold must be a number or None"):
+        envs.register("Count-v0", Counter, reward_threshold=threshold)
+
+
 def test_unpicklable_entry_names_the_member():
     lock = threading.Lock()
 
@@ -230,7 +245,7 @@ def test_json_prefers_what_is_registered():
 
 
 def test_json_leaves_out_what_it_cannot_hold():
-    description = EnvSpec("Count-v0", Counter, {"length": np.int64(4), "noisy": True}).to_json()
+    description = EnvSpec("Count-v0", Counter, {"length": {4}, "noisy": True}).to_json()
     assert description["kwargs"] == {"noisy": True}
     assert description["missing"] == ["length"]
     with pytest.raises(InputError, match=r"arguments that could not be saved \(length\)"):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from learning_envs import Countdown, Echo
@@ -64,7 +66,17 @@ def test_the_seed_decides(tmp_path):
     assert evaluate(tmp_path / "policy", Echo, episodes=8, seed=1).returns == first
 
 
+def test_numbers_of_numpy():
+    plain = evaluate(Repeats(), Echo, episodes=2, seed=1)
+    assert evaluate(Repeats(), Echo, episodes=np.int64(2), seed=np.uint8(1), threads=np.array(1)) == plain
+    json.dumps(plain.to_json())
+
+
 def test_bad_arguments_are_named(tmp_path):
+    with pytest.raises(InputError, match="seed is -1"):
+        evaluate(Repeats(), Echo, seed=-1)
+    with pytest.raises(InputError, match="episodes is True"):
+        evaluate(Repeats(), Echo, episodes=True)
     with pytest.raises(InputError, match="episodes is 0"):
         evaluate(Repeats(), Echo, episodes=0)
     with pytest.raises(InputError, match="needs an environment"):

@@ -1,7 +1,12 @@
+import json
+from dataclasses import asdict, fields
+
+import numpy as np
 import pytest
 
+from shoal.algorithms import ALGORITHMS, PPOConfig
 from shoal.rl import RunSettings
-from shoal.rl.settings import default_group_size, split_settings
+from shoal.rl.settings import Bounds, default_group_size, derived_defaults, split_settings
 from shoal.runtime import InputError
 
 
@@ -47,3 +52,50 @@ def test_none_is_a_value_where_it_is_allowed():
     assert RunSettings(n_envs=8, group_size=None).group_size == 4
     with pytest.raises(InputError, match="n_envs is None"):
         RunSettings(n_envs=None)
+
+
+@pytest.mark.parametrize(("n_envs", "n_steps"), [(1, 2048), (2, 1024), (3, 682), (8, 256), (32, 64), (3000, 1)])
+def test_a_rollout_is_2048_rows_whatever_the_number_of_environments(n_envs, n_steps):
+    assert derived_defaults(PPOConfig, {}, RunSettings(n_envs=n_envs)) == {"n_steps": n_steps}
+    assert n_envs * n_steps <= max(2048, n_envs)
+
+
+def test_what_is_given_is_not_derived():
+    assert derived_defaults(PPOConfig, {"n_steps"}, RunSettings()) == {}
+    assert derived_defaults(RunSettings, {"n_envs", "group_size"}, RunSettings()) == {}
+
+
+@pytest.mark.parametrize("config_class", [RunSettings, *(algorithm.config_class for algorithm in ALGORITHMS.values())])
+@pytest.mark.parametrize("as_numpy", [np.int64, np.float32, np.float64, np.array])
+def test_numbers_of_numpy_are_taken_and_kept_as_plain_ones(config_class, as_numpy):
+    """Each setting that takes a number, with a value that an int of numpy can be, too."""
+    for item in fields(config_class):
+        if "bounds" in item.metadata:
+            plain = config_class(**{item.name: 1})
+            config = config_class(**{item.name: as_numpy(1)})
+            assert config == plain
+            assert type(getattr(config, item.name)) in (int, float), item.name
+            json.dumps(asdict(config))
+
+
+def test_numbers_of_numpy_within_and_switches():
+    assert PPOConfig(normalize_advantage=np.bool_(False)).normalize_advantage is False
+    settings = RunSettings(policy_kwargs={"net_arch": {"pi": np.array([8, 4]), "vf": [np.int64(4)]}})
+    assert json.loads(json.dumps(settings.policy_kwargs)) == {"net_arch": {"pi": [8, 4], "vf": [4]}}
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), np.float32(1.5), np.array([1]), "1", None, np.nan, 1j])
+def test_what_is_no_whole_number(value):
+    with pytest.raises(InputError, match=r"n_envs is .*, but must be a whole number of at least 1"):
+        RunSettings(n_envs=value)
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), np.array([0.5]), "x", None, np.inf])
+def test_what_is_no_number(value):
+    with pytest.raises(InputError, match=r"gamma is .*, but must be a number of at least 0 and at most 1"):
+        PPOConfig(gamma=value)
+
+
+def test_a_float_without_a_fraction_is_a_whole_number():
+    read = Bounds(whole=True, at_least=1).read("total_timesteps", 1e4)
+    assert (read, type(read)) == (10_000, int)

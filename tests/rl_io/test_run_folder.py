@@ -37,7 +37,7 @@ def train(folder, iterations=None):
 
 
 def test_a_whole_run(tmp_path):
-    folder = RunFolder(tmp_path / "runs" / "a", stop_return=475.0)
+    folder = RunFolder(tmp_path / "runs" / "a", stop_return=np.float32(475), checkpoint_seconds=np.int64(60))
     assert not folder.path.exists(), "nothing is written before the training starts"
     training = train(folder)
     assert not (folder.path / "result.json").exists()

@@ -1,5 +1,6 @@
 """A served policy: same actions as the policy, batches, many threads, failing replicas."""
 
+import json
 import os
 import signal
 import threading
@@ -205,6 +206,14 @@ def test_sources(tmp_path, engine):
         serve(tmp_path)
     with pytest.raises(InputError, match="takes a Policy, an algorithm or the folder of a run, not a int"):
         serve(3)
+
+
+def test_numbers_of_numpy(engine):
+    with serve(
+        policy(), replicas=np.int64(1), max_batch_size=np.array(4), batch_wait=np.float32(0), seed=np.uint8(3),
+        max_waiting=np.int32(8), threads=np.int64(1),
+    ) as served:  # fmt: skip
+        json.dumps(served.health())
 
 
 @pytest.mark.parametrize(
