@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,18 @@ from typing import Any
 from ..algorithms import ALGORITHMS
 from ..rl import (
     Algorithm,
+    Callback,
     ProgressDisplay,
     RunFolder,
+    RunFolderError,
     RunSettings,
+    Training,
+    TrainingDivergedError,
     TrainingResult,
+    check_unlocked,
     check_vacant,
     default_run_dir,
+    find_run,
     load_algorithm_name,
     read_config,
 )
@@ -44,9 +50,10 @@ class TrainFlags:
     run_dir: str | None = field(default=None, metadata={"metavar": "FOLDER"})
     """Run folder to write. Default: runs/ALGORITHM-ENV-N."""
     overwrite: bool = field(default=False, metadata={"switch": True})
-    """Replace the run that is in the run folder."""
+    """Replace the run that is in the run folder; with --resume CHECKPOINT, what the run did after that checkpoint."""
     resume: str | None = field(default=None, metadata={"metavar": "RUN"})
-    """Continue the run in this folder from its last checkpoint, bit for bit as if it had not been stopped."""
+    """Continue the run in this folder from its last checkpoint, or from one of its checkpoints that is named, bit for
+    bit as if it had not been stopped."""
     preset: str = field(default="auto", metadata={"metavar": "NAME"})
     """Tuned settings for an environment: auto (those for ENV, if there are any), none, or the id whose preset to use.
     Flags override a preset."""
@@ -79,7 +86,7 @@ def _algorithm_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     for word, following in itertools.zip_longest(rest, rest[1:], fillvalue=""):
         flag, equals, value = word.partition("=")
         if flag == "--resume":
-            return load_algorithm_name(value if equals else following), rest
+            return load_algorithm_name(find_run(value if equals else following)[1]), rest
     return None, rest
 
 
@@ -98,7 +105,11 @@ def run(arguments: Sequence[str]) -> int:
     _check_numbers(flags)
     with result_output(flags.json) as print_result, stop_as_interrupt(), contextlib.ExitStack() as stack:
         plan = _plan_resumed if flags.resume is not None else _plan_new
-        return plan(algorithm_class, parsed, flags, stack).run(print_result)
+        try:
+            return plan(algorithm_class, parsed, flags, stack).run(print_result)
+        except (RunFolderError, TrainingDivergedError) as error:  # a traceback would say no more
+            note(f"error: {error}")
+            return 1
 
 
 def _check_numbers(flags: TrainFlags) -> None:
@@ -106,6 +117,18 @@ def _check_numbers(flags: TrainFlags) -> None:
         raise InputError(f"--total-timesteps is {flags.total_timesteps}, but must be at least 1")
     if flags.checkpoint_seconds < 0:
         raise InputError(f"--checkpoint-seconds is {flags.checkpoint_seconds:g}, but must be at least 0")
+
+
+class _Announcement(Callback):
+    """Tells where the run is written, once it is."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def on_training_start(self, training: Training, total_timesteps: int) -> None:
+        note(f"run folder: {self._folder.path}")
+        if training.timesteps:
+            note(f"resumed at {training.timesteps:,} steps")
 
 
 @dataclass(frozen=True)
@@ -119,17 +142,20 @@ class _Plan:
 
     def run(self, print_result: Callable[[Mapping[str, Any], str], None]) -> int:
         """Train; return the exit code."""
-        note(f"run folder: {self.folder.path}")
         began_at = self.algorithm.timesteps
         with self.folder, ProgressDisplay() as display:
+            callbacks = [self.folder, _Announcement(self.folder), display]
             try:
                 result = self.algorithm.train(
-                    self.total_timesteps - began_at, stop_return=self.stop_return, callbacks=[display, self.folder]
+                    self.total_timesteps - began_at, stop_return=self.stop_return, callbacks=callbacks
                 )
             except KeyboardInterrupt:
                 display.close()
                 self._save("stopped", began_at)
                 return STOPPED
+            except RunFolderError:
+                display.close()
+                raise
             except Exception:
                 display.close()
                 if self.algorithm.timesteps > began_at:
@@ -150,7 +176,9 @@ class _Plan:
 
 
 def _summary(result: TrainingResult, folder: Path) -> str:
-    return f"weights_sha256 {result.weights_sha256}\ncurve: {folder / 'learning_curve.png'}"
+    curve = folder / "learning_curve.png"
+    drawn = f"curve: {curve}" if curve.exists() else "no curve: no episode ended"
+    return f"weights_sha256 {result.weights_sha256}\n{drawn}"
 
 
 def _plan_new(
@@ -158,8 +186,8 @@ def _plan_new(
 ) -> _Plan:
     if flags.env is None:
         raise InputError("no environment is given. Write for example: shoal train ppo CartPole-v1")
-    run_dir = Path(flags.run_dir) if flags.run_dir else default_run_dir(algorithm_class.name, flags.env)
-    check_vacant(run_dir, overwrite=flags.overwrite)
+    if flags.run_dir:
+        check_vacant(flags.run_dir, overwrite=flags.overwrite)
     env = known_environment(flags.env)  # before the runtime: workers look for modules where this process did by then
     # As early as can be: workers' modules load while this process checks the environment and the settings.
     stack.enter_context(running_runtime(flags.engine, flags.address))
@@ -175,6 +203,10 @@ def _plan_new(
     }
     for name, value in algorithm.derived.items():
         note(f"default for {algorithm.run.n_envs} environments: {name}={value} ({rules[name]})")
+    if flags.run_dir:
+        run_dir = Path(flags.run_dir)
+    else:
+        run_dir = stack.enter_context(_claimed_run_dir(algorithm_class.name, flags.env))
     folder = RunFolder(
         run_dir,
         overwrite=flags.overwrite,
@@ -186,11 +218,23 @@ def _plan_new(
     return _Plan(algorithm, folder, total, flags.stop_return)
 
 
+@contextlib.contextmanager
+def _claimed_run_dir(algorithm: str, env: str) -> Iterator[Path]:
+    """A run folder of a name of its own; it goes again if nothing is written into it within the block."""
+    folder = default_run_dir(algorithm, env)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # it is not empty, as it should be
+            folder.rmdir()
+
+
 def _plan_resumed(
     algorithm_class: type[Algorithm], parsed: Parsed, flags: TrainFlags, stack: contextlib.ExitStack
 ) -> _Plan:
     assert flags.resume is not None
-    run_dir = Path(flags.resume)
+    run_dir, checkpoint = find_run(flags.resume)
+    check_unlocked(run_dir)
     config = read_config(run_dir)
     _check_unchanged(algorithm_class, parsed, flags, config)
     total = flags.total_timesteps or int(config["total_timesteps"])
@@ -198,15 +242,15 @@ def _plan_resumed(
     known_environment(config["env"])
     stack.enter_context(running_runtime(flags.engine, flags.address))
     changed = {name: parsed.values[name] for name in _FREE if name in parsed.given}
-    algorithm = stack.enter_context(algorithm_class.load(run_dir, engine=flags.engine, **changed))
+    algorithm = stack.enter_context(algorithm_class.load(checkpoint, engine=flags.engine, **changed))
     if algorithm.timesteps >= total:
         raise InputError(
             f"run {str(run_dir)!r} has done {algorithm.timesteps} of {total} steps: there is nothing left to do. "
             f"Give a larger --total-timesteps to train on"
         )
-    note(f"resumed at {algorithm.timesteps:,} steps")
     folder = RunFolder(
         run_dir,
+        overwrite=flags.overwrite,
         resume=True,
         stop_return=stop_return,
         reward_threshold=algorithm.spec.reward_threshold,
@@ -219,7 +263,7 @@ def _check_unchanged(
     algorithm_class: type[Algorithm], parsed: Parsed, flags: TrainFlags, config: Mapping[str, Any]
 ) -> None:
     fixed = {item.name for cls in (RunSettings, algorithm_class.config_class) for item in fields(cls)} - _FREE
-    fixed |= {"run_dir", "overwrite", "preset", "env_kwargs"}
+    fixed |= {"run_dir", "preset", "env_kwargs"}
     for name in sorted(parsed.given & fixed):
         flag = "--" + name.replace("_", "-")
         raise InputError(f"{flag} cannot be given with --resume: a run goes on with the settings that it began with")

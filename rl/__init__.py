@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from .algorithm import Algorithm
 from .callbacks import Callback, IterationReport, Training, TrainingResult
-from .checkpoint import load_algorithm_name, policy_metadata
+from .checkpoint import find_run, load_algorithm_name, policy_metadata
 from .evaluation import Evaluation, evaluate
 from .lazy import TORCH_EXPORTS, load
 from .learner import Learner, TrainingDivergedError
 from .progress import ProgressDisplay
 from .returns import discounted_returns, explained_variance, generalized_advantages
 from .rollout import RolloutWorker
-from .run_folder import RunFolder, check_vacant, default_run_dir, read_config
+from .run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config
+from .run_lock import check_unlocked
 from .schedules import Rate, rate_at
 from .serving import Answer, Served, ServerBusyError, ServerClosedError, serve
 from .settings import Bounds, Derived, RunSettings, choice, number, shared_by_environments, validate
@@ -48,6 +49,7 @@ __all__ = [
     "Rate",
     "RolloutWorker",
     "RunFolder",
+    "RunFolderError",
     "RunSettings",
     "Served",
     "ServerBusyError",
@@ -57,12 +59,14 @@ __all__ = [
     "TrainingResult",
     "TrainingState",
     "Trajectory",
+    "check_unlocked",
     "check_vacant",
     "choice",
     "default_run_dir",
     "discounted_returns",
     "evaluate",
     "explained_variance",
+    "find_run",
     "generalized_advantages",
     "load_algorithm_name",
     "number",

@@ -23,7 +23,7 @@ from ..envs import EnvSpec, check, resolve, space_to_json, spec_from_json
 from ..runtime import InputError, get
 from .architecture import Architecture, parameter_layout
 from .callbacks import Callback, IterationReport, TrainingResult, callback_list
-from .checkpoint import new_checkpoint, read_policy, read_training, write_policy, write_training
+from .checkpoint import find_checkpoint, policy_files, read_policy, read_training, training_files, write_checkpoint
 from .lazy import load
 from .settings import Bounds, RunSettings, derived_defaults, find_preset, split_settings
 from .training_actors import TrainingActors
@@ -245,10 +245,8 @@ class Algorithm(ABC, Generic[Config]):
             "env": self.spec.to_json(),
             "version": state.iteration,
         }
-        with new_checkpoint(folder, state.timesteps, keep=KEPT_CHECKPOINTS) as path:
-            write_policy(path, metadata, self._layout, get(state.weights))
-            write_training(path, document, arrays)
-        return Path(folder) / "checkpoints" / f"{state.timesteps:012d}"
+        files = policy_files(metadata, self._layout, get(state.weights)) | training_files(document, arrays)
+        return write_checkpoint(folder, state.timesteps, files, keep=KEPT_CHECKPOINTS)
 
     @classmethod
     def load(
@@ -269,6 +267,7 @@ class Algorithm(ABC, Generic[Config]):
         it is damaged or another algorithm's.
         """
         split_settings(hyperparameters, [cls.config_class], f"{cls.__name__}.load")
+        folder = find_checkpoint(folder)  # once: a training that goes on there may write another one meanwhile
         document, arrays = read_training(folder)
         if document["algorithm"] != cls.name:
             raise InputError(

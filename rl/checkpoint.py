@@ -5,38 +5,42 @@
         policy.safetensors           the parameters by name
         training.json                algorithm, all settings, counters, recent episodes, group states' JSON part
         training.safetensors         optimizer moments, group states' arrays
+        SHA256SUMS                   of the other files: nothing is used before all of them agree with it
 
-A folder with only the two policy files is a policy on its own (`Policy.save`). A checkpoint is written to a temporary
+A folder without the two training files is a policy on its own (`Policy.save`). A checkpoint is written to a temporary
 folder next to its place and renamed, so that it is there as a whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from ..envs import space_from_json
 from ..runtime import InputError
 from .architecture import Architecture, ParameterLayout, parameter_layout
+from .files import DamagedError, exchange, json_bytes, read_summed, with_sums, write_summed
+from .run_lock import check_unlocked, turn_to_write
 
-FORMAT = 1
+FORMAT = 2
 CHECKPOINTS = "checkpoints"
+_POLICY_FILES = ("policy.json", "policy.safetensors")
+_FILES = (*_POLICY_FILES, "training.json", "training.safetensors")
+_WRITING = ".writing-"
 
 
 @dataclass(frozen=True)
 class SavedPolicy:
-    """A policy as read from disk, checked against its hash."""
+    """A policy as read from disk, compared with its checksums."""
 
     metadata: dict[str, Any]
     """policy.json."""
@@ -47,40 +51,52 @@ class SavedPolicy:
     layout: ParameterLayout
     weights: np.ndarray
     """Flat float32."""
+    files: dict[str, bytes]
+    """The files of this policy on its own, name to content."""
 
 
-def policy_metadata(folder: str | Path) -> dict[str, Any]:
-    """policy.json of a run, checkpoint or policy folder: `observation_space` and `action_space` (see
-    `envs.space_from_json`), `policy_kwargs`, `env` (see `EnvSpec.from_json`; None if unknown), `version`,
-    `weights_sha256`. Raises InputError if it is missing or damaged."""
-    return _read_json(find_checkpoint(folder) / "policy.json")
-
-
-def load_algorithm_name(folder: str | Path) -> str:
-    """Name of the algorithm that wrote the run or checkpoint at `folder`, for example "ppo"; InputError if there is
-    none."""
-    return str(read_training(folder)[0]["algorithm"])
+# ---- where things are
 
 
 def find_checkpoint(folder: str | Path) -> Path:
     """The folder that holds the policy files: `folder` itself, or the newest checkpoint of the run at `folder`.
 
-    Raises InputError if `folder` does not exist, is no folder, or holds neither.
+    Raises InputError if `folder` does not exist, is no folder, or holds neither; it says what is there instead.
     """
     path = Path(folder)
-    if not path.exists():
-        raise InputError(f"there is no run or policy at {str(path)!r}: the folder does not exist")
-    if not path.is_dir():
-        raise InputError(f"{str(path)!r} is a file; name the folder of a run, of a checkpoint or of a saved policy")
     if (path / "policy.json").exists():
         return path
     saved = list_checkpoints(path)
     if not saved:
-        found = (
-            "is empty" if not any(path.iterdir()) else f"has neither a policy.json nor a checkpoint in {CHECKPOINTS}/"
-        )
-        raise InputError(f"there is no run or policy at {str(path)!r}: the folder {found}")
+        raise InputError(f"there is no run or policy at {str(path)!r}: {_what_is_there(path)}")
     return saved[-1]
+
+
+def find_run(folder: str | Path) -> tuple[Path, Path]:
+    """The run folder and the checkpoint that a training resumes from: `folder` is a run (its newest checkpoint is
+    taken), or one of its checkpoints.
+
+    Raises InputError if `folder` is something else, such as a saved policy; it says what it is.
+    """
+    checkpoint = find_checkpoint(folder)
+    run = run_of(checkpoint)
+    if (run / "config.json").exists():
+        return run, checkpoint
+    if run == checkpoint and not (checkpoint / "training.json").exists():
+        raise InputError(
+            f"{str(folder)!r} is a saved policy: `shoal evaluate` and `shoal serve` take it, but it does not hold what "
+            "a training goes on with. Resume a run"
+        )
+    raise InputError(
+        f"{str(folder)!r} is no run: it holds what a program has saved, without config.json. Continue it in a program, "
+        "with the algorithm's load(…)"
+    )
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run that a checkpoint is part of; a policy or checkpoint elsewhere is its own."""
+    within = checkpoint.resolve().parent
+    return checkpoint.parent.parent if within.name == CHECKPOINTS and checkpoint.name.isdigit() else checkpoint
 
 
 def list_checkpoints(run: str | Path) -> list[Path]:
@@ -91,130 +107,205 @@ def list_checkpoints(run: str | Path) -> list[Path]:
     return sorted(child for child in parent.iterdir() if child.is_dir() and child.name.isdigit())
 
 
-def write_policy(folder: Path, metadata: Mapping[str, Any], layout: ParameterLayout, weights: np.ndarray) -> None:
-    """Write policy.json and policy.safetensors into `folder`, which exists; each file is replaced as a whole."""
-    named = {name: np.ascontiguousarray(array) for name, array in layout.views(weights).items()}
-    _write_tensors(folder / "policy.safetensors", named)
-    _write_json(folder / "policy.json", {"format": FORMAT, **metadata, "weights_sha256": layout.sha256(weights)})
+def _what_is_there(path: Path) -> str:
+    if not path.exists():
+        return "the folder does not exist"
+    if not path.is_dir():
+        folder = run_of(path.resolve().parent)
+        known = (folder / "policy.json").exists() or (folder / "config.json").exists() or list_checkpoints(folder)
+        return f"it is a file{f'. Name the folder {str(folder)!r}' if known else ', not a folder'}"
+    if path.resolve().name == CHECKPOINTS and list_checkpoints(path.resolve().parent):
+        return f"it holds the checkpoints of a run. Name the run, {str(path.resolve().parent)!r}, or one of them"
+    if (path / "config.json").exists():
+        return "the run there has no checkpoint, since no iteration of it was finished"
+    runs = sorted(child.name for child in path.iterdir() if child.is_dir() and list_checkpoints(child))
+    if runs:
+        return f"it holds runs. Name one: {', '.join(runs[:5])}{' …' if len(runs) > 5 else ''}"
+    return "the folder is empty" if not any(path.iterdir()) else f"the folder has no policy.json and no {CHECKPOINTS}/"
+
+
+# ---- reading
+
+
+def policy_metadata(folder: str | Path) -> dict[str, Any]:
+    """policy.json of a run, checkpoint or policy folder: `observation_space` and `action_space` (see
+    `envs.space_from_json`), `policy_kwargs`, `env` (see `EnvSpec.from_json`; None if unknown), `version`,
+    `weights_sha256`. Raises InputError if it is missing or damaged."""
+    path = find_checkpoint(folder)
+    return _parse_json(path, "policy.json", _read(path))
+
+
+def load_algorithm_name(folder: str | Path) -> str:
+    """Name of the algorithm that wrote the run or checkpoint at `folder`, for example "ppo"; InputError if there is
+    none."""
+    return str(read_training(folder)[0]["algorithm"])
 
 
 def read_policy(folder: str | Path) -> SavedPolicy:
-    """Read a policy from a run, checkpoint or policy folder; InputError if it is missing, damaged, or its weights
-    differ from their hash."""
+    """Read a policy from a run, checkpoint or policy folder; InputError if any file of it is missing or damaged."""
     path = find_checkpoint(folder)
-    metadata = _read_json(path / "policy.json")
+    files = _read(path)
+    metadata = _parse_json(path, "policy.json", files)
     try:
         observation_space = space_from_json(metadata["observation_space"])
         action_space = space_from_json(metadata["action_space"])
         architecture = Architecture.from_policy_kwargs(metadata["policy_kwargs"])
-        expected = metadata["weights_sha256"]
     except KeyError as error:
         raise InputError(
             f"{str(path / 'policy.json')!r} lacks the entry {error}: it is damaged or from another program"
         ) from error
     layout = parameter_layout(observation_space, action_space, architecture)
+    named = _parse_tensors(path, "policy.safetensors", files)
     try:
-        weights = layout.flatten(_read_tensors(path / "policy.safetensors"))
+        weights = layout.flatten(named)
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{str(path / 'policy.safetensors')!r} does not fit policy.json: {error}") from error
-    if layout.sha256(weights) != expected:
-        raise InputError(
-            f"{str(path / 'policy.safetensors')!r} is damaged: its SHA-256 differs from policy.json. {_advice(path)}"
-        )
-    return SavedPolicy(metadata, observation_space, action_space, layout, weights)
-
-
-def write_training(folder: Path, document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write training.json and training.safetensors into `folder`, which exists."""
-    _write_tensors(folder / "training.safetensors", arrays)
-    _write_json(folder / "training.json", {"format": FORMAT, **document})
+    policy_files = with_sums({name: files[name] for name in _POLICY_FILES})
+    return SavedPolicy(metadata, observation_space, action_space, layout, weights, policy_files)
 
 
 def read_training(folder: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """training.json and training.safetensors of a run or checkpoint folder; InputError if they are missing or
-    damaged."""
+    """training.json and training.safetensors of a run or checkpoint folder; InputError if any file of the checkpoint
+    is missing or damaged."""
     path = find_checkpoint(folder)
-    if not (path / "training.json").exists():
+    files = _read(path)
+    if "training.json" not in files:
         raise InputError(
             f"{str(path)!r} holds a policy, but no training.json: it can be evaluated and served, not trained on"
         )
-    return _read_json(path / "training.json"), _read_tensors(path / "training.safetensors")
+    return _parse_json(path, "training.json", files), _parse_tensors(path, "training.safetensors", files)
 
 
-@contextmanager
-def new_checkpoint(run: str | Path, timesteps: int, keep: int) -> Iterator[Path]:
-    """A temporary folder that becomes RUN/checkpoints/<timesteps> when the block ends without an exception.
-
-    Replaces a checkpoint of the same name; then removes all but the newest `keep`.
-    """
-    parent = Path(run) / CHECKPOINTS
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
-    target = parent / f"{timesteps:012d}"
+def _read(checkpoint: Path) -> dict[str, bytes]:
+    """All files of a checkpoint or policy, verified. An error names the newest other checkpoint that is whole."""
     try:
-        temporary.chmod(0o755)
-        yield temporary
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=parent))
-            target.rename(old / target.name)
-            temporary.rename(target)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    for outdated in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(outdated)
+        return read_summed(checkpoint, _FILES)
+    except DamagedError as error:
+        raise InputError(f"{error}. {_advice(checkpoint)}") from None
 
 
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    _replace(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+def _advice(damaged: Path) -> str:
+    run = run_of(damaged)
+    others = [other for other in list_checkpoints(run) if other.resolve() != damaged.resolve()]
+    good = next((other for other in reversed(others) if _is_whole(other)), None)
+    if good is None:
+        return "There is no other checkpoint that is good"
+    resume = f" with: shoal train --resume {good}" if (run / "config.json").exists() else ""
+    return f"The previous good checkpoint is {str(good)!r}. Continue from it{resume}"
 
 
-def _write_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    temporary = path.with_name(path.name + ".writing")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
-    temporary.replace(path)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".writing")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def _is_whole(checkpoint: Path) -> bool:
     try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(
-            f"the checkpoint {str(path.parent)!r} lacks the file {path.name}. {_advice(path.parent)}"
-        ) from None
+        read_summed(checkpoint, _FILES)
+    except DamagedError:
+        return False
+    return True
+
+
+def _parse_json(folder: Path, name: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    if name not in files:
+        raise InputError(f"{str(folder)!r} holds no {name}: it is not from this program")
+    try:
+        document = json.loads(files[name])
     except ValueError as error:
-        raise InputError(f"{str(path)!r} is damaged or cut off: {error}. {_advice(path.parent)}") from None
+        raise InputError(f"{str(folder / name)!r} is no JSON: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         seen = document.get("format") if isinstance(document, dict) else type(document).__name__
-        raise InputError(f"{str(path)!r} has format {seen!r}, but this version reads format {FORMAT}")
+        raise InputError(f"{str(folder / name)!r} has format {seen!r}, but this version reads format {FORMAT}")
     return document
 
 
-def _read_tensors(path: Path) -> dict[str, np.ndarray]:
+def _parse_tensors(folder: Path, name: str, files: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+    if name not in files:
+        raise InputError(f"{str(folder)!r} holds no {name}: it is not from this program")
     try:
-        return dict(load_file(path))
-    except FileNotFoundError:
-        raise InputError(
-            f"the checkpoint {str(path.parent)!r} lacks the file {path.name}. {_advice(path.parent)}"
-        ) from None
+        return dict(safetensors.numpy.load(files[name]))
     except SafetensorError as error:
-        raise InputError(f"{str(path)!r} is damaged or cut off: {error}. {_advice(path.parent)}") from None
+        raise InputError(f"{str(folder / name)!r} does not hold tensors: {error}") from None
 
 
-def _advice(checkpoint: Path) -> str:
-    """What to do about a damaged checkpoint: name the newest other one of its run."""
-    others = [other for other in list_checkpoints(checkpoint.parent.parent) if other.resolve() != checkpoint.resolve()]
-    return f"An older checkpoint is at {str(others[-1])!r}." if others else "There is no older checkpoint of this run."
+# ---- writing
+
+
+def policy_files(metadata: Mapping[str, Any], layout: ParameterLayout, weights: np.ndarray) -> dict[str, bytes]:
+    """policy.json and policy.safetensors, name to content."""
+    document = {"format": FORMAT, **metadata, "weights_sha256": layout.sha256(weights)}
+    return {"policy.json": json_bytes(document), "policy.safetensors": _tensor_bytes(layout.views(weights))}
+
+
+def training_files(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """training.json and training.safetensors, name to content."""
+    return {
+        "training.json": json_bytes({"format": FORMAT, **document}),
+        "training.safetensors": _tensor_bytes(arrays),
+    }
+
+
+def write_policy(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a policy on its own into `folder`, made if needed. InputError if a run is there, which it would hide."""
+    if (folder / "config.json").exists() or list_checkpoints(folder):
+        raise InputError(f"{str(folder)!r} is the folder of a run: save the policy into another one")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_summed(folder, files)
+
+
+def write_checkpoint(run: str | Path, timesteps: int, files: Mapping[str, bytes], keep: int) -> Path:
+    """Write RUN/checkpoints/<timesteps> and remove all but the newest `keep`; returns its folder.
+
+    It appears as a whole; one of the same name is there until then. Raises InputError if a training of another process
+    writes to that run, or a saved policy is there; OSError if it cannot be written.
+    """
+    if (Path(run) / "policy.json").exists():
+        raise InputError(f"{str(run)!r} is the folder of a saved policy: save the run into another one")
+    check_unlocked(run)
+    parent = Path(run) / CHECKPOINTS
+    parent.mkdir(parents=True, exist_ok=True)
+    target = parent / f"{timesteps:012d}"
+    with turn_to_write(parent):
+        for left in parent.glob(f"{_WRITING}*"):  # by a process that was killed: it is nobody else's turn
+            shutil.rmtree(left)
+        temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=parent))
+        try:
+            temporary.chmod(0o755)
+            write_summed(temporary, files)
+            _put_in_place(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for outdated in list_checkpoints(run)[:-keep]:
+            shutil.rmtree(outdated)
+    return target
+
+
+def drop_newer(run: str | Path, timesteps: int, *, good_ones: bool) -> None:
+    """Remove a run's checkpoints of more than `timesteps` steps, where a training is going on from: they would count as
+    newer than what it writes.
+
+    Raises InputError if one of them is whole, unless `good_ones` may go, too.
+    """
+    newer = [checkpoint for checkpoint in list_checkpoints(run) if int(checkpoint.name) > timesteps]
+    for checkpoint in newer if not good_ones else ():
+        if _is_whole(checkpoint):
+            raise InputError(
+                f"run {str(run)!r} has a later checkpoint than the one of {timesteps} steps that was loaded: "
+                f"{checkpoint.name}. Resume the run from there, or let it be replaced with --overwrite"
+            )
+    for checkpoint in newer:
+        shutil.rmtree(checkpoint)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Give a finished folder its name; afterwards `temporary` is the older one of that name, if there was one."""
+    if not target.exists():
+        temporary.rename(target)
+        return
+    try:
+        exchange(temporary, target)
+    except OSError:  # a file system that cannot, such as some network ones: two steps are the next best
+        older = temporary.with_name(f"{temporary.name}-older")
+        target.rename(older)
+        temporary.rename(target)
+        older.rename(temporary)
+
+
+def _tensor_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    return bytes(safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))

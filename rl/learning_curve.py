@@ -1,11 +1,13 @@
 """`learning_curve.png`: the picture of a run, drawn from its `metrics.jsonl` alone."""
 
+import io
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .files import write_whole
 from .metrics import read_metrics
 
 _WINDOW = 100
@@ -71,9 +73,9 @@ def draw_learning_curve(
         axes.axhline(threshold, color="#c44e52", linestyle=(0, (5, 3)), linewidth=1.3, label=label)
     _dress(axes, steps, title)
     FigureCanvasAgg(figure)
-    partial = picture_path.with_name(picture_path.name + ".tmp")
-    figure.savefig(partial, format="png")
-    partial.replace(picture_path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_whole(picture_path, picture.getvalue())
     return True
 
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..runtime import InputError
 from .callbacks import IterationReport
+from .files import write_whole
 
 #: Seconds between two writes of TensorBoard events: the library is loaded at the first of them, not at the start.
 _TENSORBOARD_INTERVAL = 5.0
@@ -44,9 +46,7 @@ class MetricsFile:
                 have written more than its last checkpoint knows); None begins a new file.
         """
         kept = [] if after_iteration is None else [r for r in read_metrics(path) if r["iteration"] <= after_iteration]
-        partial = path.with_name(path.name + ".tmp")
-        partial.write_text("".join(_line(record) for record in kept), encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, "".join(_line(record) for record in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, report: IterationReport) -> None:
@@ -73,13 +73,26 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a `metrics.jsonl`; a last line cut short by a crash is left out, no file yields nothing."""
+    """Yield the records of a `metrics.jsonl`; a last line cut short by a crash is left out, no file yields nothing.
+
+    Raises InputError naming the line, if one before the last is damaged.
+    """
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
             if line.endswith("\n"):
-                yield json.loads(line)
+                yield _record(line, f"line {number} of '{path}'")
+
+
+def _record(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+        if isinstance(record["iteration"], int) and isinstance(record["timesteps"], int):
+            return dict(record)
+    except (ValueError, TypeError, KeyError):
+        record = None
+    raise InputError(f"{where} is damaged: {line.strip()[:60]!r}. Restore it, or remove it and those after it")
 
 
 class TensorBoardFile:
@@ -134,7 +147,9 @@ class TensorBoardFile:
 
     def close(self) -> None:
         """Write what waits and close the file; harmless a second time."""
-        if self._waiting:
-            self.flush()
-        if self._file is not None:
-            self._file.close()
+        try:
+            if self._waiting:
+                self.flush()
+        finally:
+            if self._file is not None:
+                self._file.close()

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..envs import as_batch, check_supported, space_to_json, stream, to_env_actions
 from ..runtime import in_plain_numbers
 from .architecture import Architecture, initial_weights, parameter_layout
-from .checkpoint import read_policy, write_policy
+from .checkpoint import policy_files, read_policy, write_policy
 from .distributions import Distribution, draw_noise, make_distribution
 from .networks import Network
 
@@ -192,9 +192,8 @@ class Policy:
         return self.layout.sha256(self.get_weights())
 
     def save(self, folder: str | Path) -> None:
-        """Write policy.json and policy.safetensors into `folder`, made if needed."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
+        """Write policy.json, policy.safetensors and SHA256SUMS into `folder`, made if needed; InputError if a run is
+        there."""
         metadata = {
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
@@ -202,7 +201,7 @@ class Policy:
             "env": self.env,
             "version": self.version,
         }
-        write_policy(path, metadata, self.layout, self.get_weights())
+        write_policy(Path(folder), policy_files(metadata, self.layout, self.get_weights()))
 
     @staticmethod
     def load(folder: str | Path, *, device: str = "cpu") -> Policy:

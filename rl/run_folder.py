@@ -4,51 +4,56 @@ config.json             all settings, resolved, with thread counts, device, CPU 
 metrics.jsonl           one line an iteration
 events.out.tfevents.…   the same for TensorBoard (``tensorboard --logdir runs``)
 checkpoints/            one folder per checkpoint; a training resumes from the newest
+.lock                   while a training writes here: its process and command
 learning_curve.png      written at the end
 result.json             written last: a folder without it holds a training that has not ended
 """
 
 import contextlib
+import glob
 import json
-import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..runtime import InputError
+from ..runtime import InputError, ShoalError
 from .callbacks import Callback, IterationReport, Training, TrainingResult
+from .checkpoint import drop_newer, list_checkpoints
+from .files import write_json
 from .learning_curve import draw_learning_curve
 from .machine import describe_machine
 from .metrics import MetricsFile, TensorBoardFile
+from .run_lock import LOCK, check_unlocked, lock_run, unlock_run
 from .settings import Bounds
 
 _FILES = ("config.json", "metrics.jsonl", "result.json", "learning_curve.png")
 _EVENTS = "events.out.tfevents.*"
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file that appears under its name only when it is complete."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+class RunFolderError(ShoalError):
+    """What a run keeps could not be written: the disk is full, for one. The message says what was saved before."""
 
 
 def default_run_dir(algorithm: str, env_id: str, root: str | Path = "runs") -> Path:
-    """Return the first of ``runs/<algorithm>-<env>-<n>``, n = 1, 2, …, that is above every one that exists."""
+    """Make and return the first of ``runs/<algorithm>-<env>-<n>``, n = 1, 2, …, that is above every one that exists.
+
+    Making it is the claim: of several that ask at once, each gets one of its own.
+    """
     stem = f"{algorithm}-{env_id}".replace("/", "-").replace(":", "-")
-    numbers = [0]
-    for path in Path(root).glob(f"{_escape(stem)}-*"):
-        with contextlib.suppress(ValueError):
-            numbers.append(int(path.name.removeprefix(f"{stem}-")))
-    return Path(root) / f"{stem}-{max(numbers) + 1}"
-
-
-def _escape(text: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
+    while True:
+        numbers = [0]
+        for path in Path(root).glob(f"{glob.escape(stem)}-*"):
+            with contextlib.suppress(ValueError):
+                numbers.append(int(path.name.removeprefix(f"{stem}-")))
+        claimed = Path(root) / f"{stem}-{max(numbers) + 1}"
+        claimed.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another was faster: take the next
+            claimed.mkdir()
+            return claimed
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -72,6 +77,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise InputError(f"'{file}' is damaged: {error}. Train again, or restore the file") from None
     if not isinstance(config, dict):
         raise InputError(f"'{file}' is damaged: it holds a {type(config).__name__}, not an object")
+    kinds = {"algorithm": str, "env": str, "total_timesteps": int, "stop_return": int | float | None}
+    for name, kind in kinds.items():
+        if not isinstance(config.get(name, ...), kind):
+            raise InputError(f"'{file}' is damaged: its entry {name!r} is {config.get(name)!r}. Restore the file")
     return config
 
 
@@ -82,12 +91,13 @@ def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
     also any older run.
 
     Raises:
-        InputError: something is there that may not be replaced.
+        InputError: something is there that may not be replaced, or a training of another process is writing there.
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"run folder '{folder}' is a file. Choose another --run-dir")
-    if not folder.exists() or not any(folder.iterdir()):
+    check_unlocked(folder)
+    if not folder.exists() or all(_is_passing(child.name) for child in folder.iterdir()):
         return folder
     known = [name for name in (*_FILES, "checkpoints") if (folder / name).exists()]
     if not known:
@@ -95,12 +105,17 @@ def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
     metrics = folder / "metrics.jsonl"
     begun = set(known) - {"config.json", "metrics.jsonl"} or (metrics.exists() and metrics.stat().st_size)
     if begun and not overwrite:
-        resume = f"continue it with --resume {folder}, " if (folder / "checkpoints").exists() else ""
+        resume = f"continue it with --resume {folder}, " if list_checkpoints(folder) else ""
         raise InputError(
             f"run folder '{folder}' exists already (it holds {', '.join(known)}): {resume}replace it with --overwrite, "
             "or choose another --run-dir"
         )
     return folder
+
+
+def _is_passing(name: str) -> bool:
+    """Whether a file is one that only a kill can have left."""
+    return name == LOCK or name.endswith(".tmp")
 
 
 class RunFolder(Callback):
@@ -110,8 +125,9 @@ class RunFolder(Callback):
             ppo.train(300_000, stop_return=475, callbacks=[folder])
 
     It refuses a folder that holds a run (see `check_vacant`). Nothing is written, and nothing replaced, before the
-    training starts. When an exception or Ctrl-C ends the training, leaving the `with` block closes the files and draws
-    the curve; there is no `result.json` then.
+    training starts; from then on the folder is locked, until it ends. When an exception or Ctrl-C ends the training,
+    leaving the `with` block closes the files and draws the curve; there is no `result.json` then. What cannot be
+    written ends the training with RunFolderError.
     """
 
     def __init__(
@@ -129,7 +145,7 @@ class RunFolder(Callback):
 
         Args:
             path: the folder; parents are made as needed.
-            overwrite: replace the run that is there.
+            overwrite: replace the run that is there; with `resume`, its checkpoints after the one that was loaded.
             resume: go on in the folder of the run that the algorithm was loaded from.
             stop_return: mean return that the training aims at: a line in the picture, a value in `config.json`.
             reward_threshold: return that counts as solved, drawn where there is no `stop_return`.
@@ -137,10 +153,12 @@ class RunFolder(Callback):
             extra: further entries of `config.json`.
 
         Raises:
-            InputError: `path` holds a run, or other files.
+            InputError: `path` holds a run, or other files, or another process writes there.
         """
         self.path = Path(path) if resume else check_vacant(path, overwrite=overwrite)
-        self._resume = resume
+        check_unlocked(self.path)
+        self._overwrite, self._resume = overwrite, resume
+        self._locked = False
         self._stop_return = Bounds(optional=True).read("stop_return", stop_return)
         self._reward_threshold = Bounds(optional=True).read("reward_threshold", reward_threshold)
         self._checkpoint_seconds = Bounds(at_least=0).read("checkpoint_seconds", checkpoint_seconds)
@@ -151,25 +169,30 @@ class RunFolder(Callback):
         self._title = ""
 
     def on_training_start(self, training: Training, total_timesteps: int) -> None:
-        """Make the folder (an older run's files go now) and write `config.json`."""
+        """Lock the folder, made if needed (an older run's files go now), and write `config.json`."""
         settings = training.settings()  # it can fail, so it comes before anything is replaced
-        if not self._resume:
-            self._remove_older_run()
-        (self.path / "result.json").unlink(missing_ok=True)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._title = f"{training.name.upper()} on {training.env_id}, seed {training.seed}"
-        config = {
-            **settings,
-            "total_timesteps": total_timesteps,
-            "stop_return": self._stop_return,
-            "machine": describe_machine(),
-            "command": sys.argv,
-            **self._extra,
-        }
-        write_json(self.path / "config.json", config)
-        again = self._resume
-        self._metrics = MetricsFile(self.path / "metrics.jsonl", after_iteration=training.iteration if again else None)
-        self._tensorboard = TensorBoardFile(self.path, purge_after=training.timesteps if again else None)
+        with self._telling():
+            lock_run(self.path)
+            self._locked = True
+            if self._resume:
+                drop_newer(self.path, training.timesteps, good_ones=self._overwrite)
+            else:
+                check_vacant(self.path, overwrite=self._overwrite)  # once more: now nobody else can be at it
+                self._remove_older_run()
+            (self.path / "result.json").unlink(missing_ok=True)
+            self._title = f"{training.name.upper()} on {training.env_id}, seed {training.seed}"
+            config = {
+                **settings,
+                "total_timesteps": total_timesteps,
+                "stop_return": self._stop_return,
+                "machine": describe_machine(),
+                "command": sys.argv,
+                **self._extra,
+            }
+            write_json(self.path / "config.json", config)
+            kept, purged = (training.iteration, training.timesteps) if self._resume else (None, None)
+            self._metrics = MetricsFile(self.path / "metrics.jsonl", after_iteration=kept)
+            self._tensorboard = TensorBoardFile(self.path, purge_after=purged)
         self._saved_at = time.monotonic()
 
     def _remove_older_run(self) -> None:
@@ -182,8 +205,9 @@ class RunFolder(Callback):
         """Write the iteration's metrics; save a checkpoint when the last one is old."""
         assert self._metrics is not None
         assert self._tensorboard is not None
-        self._metrics.write(report)
-        self._tensorboard.write(report)
+        with self._telling():
+            self._metrics.write(report)
+            self._tensorboard.write(report)
         if time.monotonic() - self._saved_at >= self._checkpoint_seconds:
             self.save(training)
         return None
@@ -191,30 +215,63 @@ class RunFolder(Callback):
     def on_training_end(self, training: Training, result: TrainingResult) -> None:
         """Save the last checkpoint, draw the curve, and write `result.json` at the very end."""
         self.save(training)
+        self._close_files()
+        with self._telling():
+            write_json(self.path / "result.json", result.to_json())
         self.close()
-        write_json(self.path / "result.json", result.to_json())
 
     def save(self, training: Training) -> Path:
         """Save a checkpoint of the last finished iteration and return its folder."""
-        checkpoint = training.save(self.path)
+        with self._telling():
+            checkpoint = training.save(self.path)
         self._saved_at = time.monotonic()
         return checkpoint
 
     def close(self) -> None:
-        """Close the files and draw the curve of what there is; harmless a second time."""
-        if self._metrics is None or self._tensorboard is None:
-            return
-        self._metrics.close()
-        self._tensorboard.close()
+        """Close the files, draw the curve of what there is, and free the folder; harmless a second time."""
+        try:
+            self._close_files()
+        finally:
+            if self._locked:
+                self._locked = False
+                unlock_run(self.path)
+
+    def _close_files(self) -> None:
+        metrics, tensorboard = self._metrics, self._tensorboard
         self._metrics = self._tensorboard = None
+        if metrics is None or tensorboard is None:
+            return
         goal = self._stop_return if self._stop_return is not None else self._reward_threshold
-        draw_learning_curve(
-            self.path / "metrics.jsonl",
-            self.path / "learning_curve.png",
-            title=self._title,
-            threshold=goal,
-            threshold_name="stop return" if self._stop_return is not None else "reward threshold",
-        )
+        with self._telling():
+            with contextlib.ExitStack() as closing:  # each is closed, whatever the other's close raises
+                closing.callback(tensorboard.close)
+                closing.callback(metrics.close)
+            draw_learning_curve(
+                self.path / "metrics.jsonl",
+                self.path / "learning_curve.png",
+                title=self._title,
+                threshold=goal,
+                threshold_name="stop return" if self._stop_return is not None else "reward threshold",
+            )
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turn what the system says of a file that cannot be written into RunFolderError."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, ShoalError):  # GetTimeoutError is a TimeoutError, and that an OSError
+                raise
+            saved = list_checkpoints(self.path)
+            kept = (
+                f"The last checkpoint is whole: {str(saved[-1])!r}. Mend that, then continue with --resume {self.path}"
+                if saved
+                else "No checkpoint was saved before"
+            )
+            raise RunFolderError(
+                f"run folder '{self.path}' cannot be written: {error.strerror or error}"
+                f"{f' ({error.filename!s})' if error.filename else ''}. {kept}"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -222,4 +279,8 @@ class RunFolder(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except RunFolderError:
+            if error is None:  # else the first error is told, which may well be this one's cause
+                raise

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from gymnasium import Space
 
 from ...runtime import InputError
-from ..checkpoint import find_checkpoint, read_policy
+from ..checkpoint import read_policy
 
 
 class Savable(Protocol):
@@ -52,7 +52,6 @@ class PolicySource:
             )
 
     def _read(self, folder: Path) -> None:
-        checkpoint = find_checkpoint(folder)
-        saved = read_policy(checkpoint)  # here, so that a damaged one is reported before anything is started
+        saved = read_policy(folder)  # here, so that a damaged one is reported before anything is started
         self.observation_space, self.action_space = saved.observation_space, saved.action_space
-        self.files = {name: (checkpoint / name).read_bytes() for name in ("policy.json", "policy.safetensors")}
+        self.files = saved.files

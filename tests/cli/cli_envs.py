@@ -26,6 +26,12 @@ class Tiny(gymnasium.Env):
         return np.full(1, self.steps, np.float32), float(action), self.steps == self.length, False, {}
 
 
+class Endless(Tiny):
+    """It has no end within a short training."""
+
+    observation_space = gymnasium.spaces.Box(0.0, np.inf, (1,), np.float32)
+
+
 class Talking(Tiny):
     """It prints."""
 

@@ -108,7 +108,7 @@ def test_nothing_is_written(capsys, tmp_path):
 
 
 def test_a_run_folder_that_exists(capsys, tmp_path):
-    (tmp_path / "old" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "old" / "checkpoints" / "000000000100").mkdir(parents=True)
     (tmp_path / "old" / "config.json").write_text("{}")
     message = refused([*TRAIN, "--run-dir", "old"], capsys)
     assert "'old' exists already" in message

@@ -1,15 +1,22 @@
 """The run folder: what it holds, when, and what it refuses."""
 
+import contextlib
 import json
+import multiprocessing
+import resource
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from run_fakes import FakeTraining, report, result
 
+from shoal.rl.checkpoint import list_checkpoints, write_checkpoint
 from shoal.rl.learning_curve import draw_learning_curve, episode_curve
 from shoal.rl.metrics import read_metrics
-from shoal.rl.run_folder import RunFolder, check_vacant, default_run_dir, read_config
+from shoal.rl.run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config
 from shoal.runtime import InputError
 
 
@@ -99,7 +106,7 @@ def test_an_older_run_is_refused(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match=r"holds config.json, metrics.jsonl\): replace it with --overwrite"):
         RunFolder(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "000000000100").mkdir(parents=True)
     with pytest.raises(InputError, match=r"exists already .*--resume .*--overwrite"):
         RunFolder(tmp_path)
 
@@ -158,11 +165,139 @@ def test_checkpoints_by_age(tmp_path):
 
 
 def test_default_run_dir(tmp_path):
-    assert default_run_dir("ppo", "CartPole-v1", tmp_path) == tmp_path / "ppo-CartPole-v1-1"
+    assert default_run_dir("ppo", "CartPole-v1", tmp_path / "runs") == tmp_path / "runs" / "ppo-CartPole-v1-1"
     for name in ("ppo-CartPole-v1-1", "ppo-CartPole-v1-12", "ppo-CartPole-v1-old"):
         (tmp_path / name).mkdir()
     assert default_run_dir("ppo", "CartPole-v1", tmp_path) == tmp_path / "ppo-CartPole-v1-13"
     assert default_run_dir("ppo", "my_envs:ALE/Pong", tmp_path).name == "ppo-my_envs-ALE-Pong-1"
+
+
+def test_runs_that_start_together_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(pool.map(lambda _: default_run_dir("ppo", "CartPole-v1", tmp_path), range(40)))
+    assert len(set(claimed)) == 40
+    assert all(folder.is_dir() for folder in claimed)
+
+
+def hold_lock(path, held):
+    folder = RunFolder(path)
+    folder.on_training_start(FakeTraining(), 1000)
+    held.set()
+    signal.pause()
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that writes the run folder "a"."""
+    processes = multiprocessing.get_context("fork")
+    held = processes.Event()
+    process = processes.Process(target=hold_lock, args=(tmp_path / "a", held))
+    process.start()
+    assert held.wait(30)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_folder_that_another_process_writes_is_refused(tmp_path, holder):
+    message = rf"'.*a' is being written by process {holder.pid}: .*pytest"
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(InputError, match=message):
+            RunFolder(tmp_path / "a", **options)
+    with pytest.raises(InputError, match=message):
+        check_vacant(tmp_path / "a", overwrite=True)
+    with pytest.raises(InputError, match=message):
+        write_checkpoint(tmp_path / "a", 1, {}, 1)
+    holder.kill()
+    holder.join()
+    with RunFolder(tmp_path / "a", overwrite=True) as folder:
+        train(folder)
+
+
+def test_what_another_has_begun_meanwhile_is_not_replaced(tmp_path):
+    late = RunFolder(tmp_path / "a")  # there was nothing yet
+    with RunFolder(tmp_path / "a") as first:
+        train(first)
+        with pytest.raises(InputError, match="by another training of this process: close that one first"):
+            train(late)
+        late.close()
+        with pytest.raises(InputError, match="by another training of this process"):
+            train(RunFolder(tmp_path / "a", overwrite=True))
+    assert not (tmp_path / "a" / ".lock").exists()
+    with pytest.raises(InputError, match="exists already"):
+        train(late)
+    late.close()
+    with RunFolder(tmp_path / "a", overwrite=True) as again:
+        train(again)
+
+
+def test_a_child_that_is_forked_does_not_keep_the_lock(tmp_path):
+    processes = multiprocessing.get_context("fork")
+    stop = processes.Event()
+    with RunFolder(tmp_path / "a") as folder:
+        train(folder)
+        child = processes.Process(target=stop.wait)
+        child.start()
+    with RunFolder(tmp_path / "a", overwrite=True) as folder:
+        train(folder)
+    stop.set()
+    child.join()
+
+
+def test_a_run_that_went_on_meanwhile_is_not_resumed_from_before(tmp_path):
+    for timesteps in (100, 300):
+        write_checkpoint(tmp_path / "a", timesteps, {"policy.json": b"{}"}, keep=3)
+    training = FakeTraining()
+    training.timesteps = 100
+    refused = RunFolder(tmp_path / "a", resume=True)
+    with pytest.raises(InputError, match=r"has a later checkpoint than the one of 100 steps that was loaded"):
+        refused.on_training_start(training, 1000)
+    refused.close()
+    with RunFolder(tmp_path / "a", resume=True, overwrite=True) as folder:
+        folder.on_training_start(training, 1000)
+    assert [path.name for path in list_checkpoints(tmp_path / "a")] == ["000000000100"]
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Have the system refuse what would make a file larger than `size` bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("last", ["metrics", "result"])
+def test_what_cannot_be_written_is_told_with_what_is_kept(tmp_path, last):
+    folder = RunFolder(tmp_path / "a")
+    training = train(folder)
+    write_checkpoint(tmp_path / "a", 100, {"policy.json": b"{}"}, keep=3)
+
+    def goes_on():
+        with folder:
+            if last == "metrics":
+                folder.on_iteration_end(training, report(3, [1.0]))
+            else:
+                folder.on_training_end(training, replace(result(), weights_sha256="a" * 20_000))
+
+    with largest_file(100 if last == "metrics" else 10_000), pytest.raises(RunFolderError) as caught:
+        goes_on()
+    message = str(caught.value)
+    assert "a' cannot be written: File too large" in message
+    assert "The last checkpoint is whole: '" in message
+    assert f"--resume {tmp_path / 'a'}" in message
+    assert not (tmp_path / "a" / ".lock").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_damaged_line_of_the_metrics_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for damaged in ("{", "[]", '{"iteration": 1, "timesteps": "x"}', "\0\0"):
+        path.write_text(f'{{"iteration": 1, "timesteps": 1}}\n{damaged}\n{{"iteration": 3, "timesteps": 3}}\n')
+        with pytest.raises(InputError, match=r"line 2 of '.*metrics.jsonl' is damaged"):
+            list(read_metrics(path))
 
 
 def test_read_config(tmp_path):
@@ -176,13 +311,20 @@ def test_read_config(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(InputError, match="holds a list"):
         read_config(tmp_path)
+    for entry in ({"total_timesteps": "10"}, {"env": None}, {"stop_return": "high"}):
+        config = {"algorithm": "ppo", "env": "A", "total_timesteps": 1, "stop_return": None}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert read_config(tmp_path) == config
+        (tmp_path / "config.json").write_text(json.dumps(config | entry))
+        with pytest.raises(InputError, match=f"is damaged: its entry '{next(iter(entry))}'"):
+            read_config(tmp_path)
 
 
 def test_the_curve_by_hand(tmp_path):
     records = [
-        {"timesteps": 100, "episode_returns": [1.0, 3.0]},
-        {"timesteps": 200, "episode_returns": []},
-        {"timesteps": 300, "episode_returns": [5.0]},
+        {"iteration": 1, "timesteps": 100, "episode_returns": [1.0, 3.0]},
+        {"iteration": 2, "timesteps": 200, "episode_returns": []},
+        {"iteration": 3, "timesteps": 300, "episode_returns": [5.0]},
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -194,7 +336,7 @@ def test_the_curve_by_hand(tmp_path):
 
 def test_the_mean_forgets_after_a_hundred_episodes(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps({"timesteps": 1000, "episode_returns": [500.0] + [0.0] * 100}) + "\n")
+    path.write_text(json.dumps({"iteration": 1, "timesteps": 1000, "episode_returns": [500.0] + [0.0] * 100}) + "\n")
     means = episode_curve(path)[2]
     assert means[99] == 5.0
     assert means[100] == 0.0

@@ -1,0 +1,179 @@
+"""What the commands do with run folders: claims, locks, damage, full disks, and folders of another kind."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shoal.cli.main import main
+from shoal.rl import find_run
+from shoal.rl.checkpoint import list_checkpoints, read_training
+from shoal.rl.run_lock import lock_run, unlock_run
+
+SMALL = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1", "--preset", "none"]
+TRAIN = ["train", "ppo", "CartPole-v1", "--engine", "serial", *SMALL]
+RESUME = ["train", "--engine", "serial", "--resume"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    arguments = ["--total-timesteps", "384", "--checkpoint-seconds", "0", "--run-dir", str(folder)]
+    assert main([*TRAIN, *arguments]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained):
+    """A run of 384 steps in three iterations, with a checkpoint after each."""
+    return Path(shutil.copytree(trained, "run"))
+
+
+def refused(arguments, capsys):
+    capsys.readouterr()
+    code = main(arguments)
+    output = capsys.readouterr()
+    assert (code, output.out) == (2, ""), output.err
+    assert output.err.startswith("error: "), output.err
+    assert output.err.count("\n") == 1, output.err
+    return output.err
+
+
+def test_the_previous_good_checkpoint_is_offered_and_resumed(run, capsys):
+    whole = json.loads((run / "result.json").read_text())
+    first, second, third = list_checkpoints(run)
+    (third / "training.json").write_bytes((second / "training.json").read_bytes())
+    (second / "policy.safetensors").write_bytes(b"")
+    for command in (["evaluate", "run"], ["serve", "run", "--engine", "serial"], [*RESUME, "run"]):
+        message = refused(command, capsys)
+        assert "000000000384/training.json' is damaged" in message
+        assert f"The previous good checkpoint is '{first}'" in message
+    offered = message.partition("Continue from it with: ")[2].split()
+    assert offered == ["shoal", "train", "--resume", str(first)]
+    assert main([*RESUME, offered[-1]]) == 0
+    assert json.loads((run / "result.json").read_text())["weights_sha256"] == whole["weights_sha256"]
+    assert [path.name for path in list_checkpoints(run)] == ["000000000128", "000000000384"]
+    assert read_training(run)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3]
+
+
+def test_good_later_checkpoints_are_kept_unless_told(run, capsys):
+    first = list_checkpoints(run)[0]
+    message = refused([*RESUME, str(first)], capsys)
+    assert "has a later checkpoint than the one of 128 steps" in message
+    assert "--overwrite" in message
+    assert len(list_checkpoints(run)) == 3
+    assert main([*RESUME, str(first), "--overwrite"]) == 0
+
+
+def test_a_folder_that_is_written_is_left_alone(run, capsys):
+    source = "import sys\nfrom pathlib import Path\nfrom shoal.rl.run_lock import lock_run\nlock_run(Path('run'))\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", source + "print(flush=True)\ninput()", "words"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        holder.stdout.readline()
+        for command in (
+            [*RESUME, "run", "--total-timesteps", "999"],
+            [*TRAIN, "--run-dir", "run"],
+            [*TRAIN, "--run-dir", "run", "--overwrite"],
+        ):
+            assert f"is being written by process {holder.pid}: -c words" in refused(command, capsys)
+        holder.kill()
+    assert main([*RESUME, "run", "--total-timesteps", "512"]) == 0
+
+
+def test_a_lock_that_comes_after_the_checks_is_seen(run, capsys, monkeypatch):
+    from shoal.rl import run_folder
+
+    monkeypatch.setattr(run_folder, "check_unlocked", lambda folder: None)
+    lock_run(run)
+    try:
+        assert "is being written" in refused([*TRAIN, "--run-dir", "run", "--overwrite"], capsys).split("\n")[-2]
+    finally:
+        unlock_run(run)
+
+
+@pytest.mark.slow
+def test_three_runs_that_start_together():
+    arguments = [sys.executable, "-m", "shoal.cli.main", *TRAIN, "--total-timesteps", "256", "--seed"]
+    runs = [
+        subprocess.Popen([*arguments, str(seed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for seed in range(3)
+    ]
+    printed = [process.communicate()[0] for process in runs]
+    assert [process.returncode for process in runs] == [0, 0, 0]
+    folders = {str(path) for path in Path("runs").iterdir()}
+    assert folders == {f"runs/ppo-CartPole-v1-{number}" for number in (1, 2, 3)}
+    kept = {json.loads(Path(folder, "result.json").read_text())["weights_sha256"] for folder in folders}
+    assert kept == {output.split()[1] for output in printed}
+
+
+def test_a_full_disk_is_one_line(run, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # a checkpoint does not fit
+    try:
+        code = main([*RESUME, "run", "--total-timesteps", "9999", "--checkpoint-seconds", "0"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    output = capsys.readouterr()
+    assert code == 1
+    assert "Traceback" not in output.err
+    last = list_checkpoints(run)[-1]
+    error = next(line for line in output.err.splitlines() if line.startswith("error: "))
+    assert error.startswith("error: run folder 'run' cannot be written: File too large")
+    assert f"The last checkpoint is whole: '{last}'" in error
+    assert last.name == "000000000384"
+    assert {path.name for path in last.parent.iterdir()} == {path.name for path in list_checkpoints(run)}
+    assert main([*RESUME, "run", "--total-timesteps", "512"]) == 0
+
+
+def test_a_run_that_fails_at_its_start_leaves_no_folder(capsys):
+    assert main([*TRAIN, "--total-timesteps", "128", "--device", "abacus"]) == 2
+    assert "run folder" not in capsys.readouterr().err
+    assert not list(Path("runs").iterdir())
+
+
+def test_only_a_curve_that_was_drawn_is_told(capsys):
+    assert main(["train", "ppo", "cli_envs:Tiny", "--engine", "serial", *SMALL, "--total-timesteps", "128"]) == 0
+    output = capsys.readouterr().out
+    assert Path(output.partition("curve: ")[2].strip()).exists()
+    endless = ["--env-kwargs", '{"length": 1000}']
+    arguments = ["--engine", "serial", *SMALL, "--total-timesteps", "128", "--run-dir", "endless", *endless]
+    assert main(["train", "ppo", "cli_envs:Endless", *arguments]) == 0
+    assert "no curve: no episode ended" in capsys.readouterr().out
+
+
+def test_what_can_be_resumed_and_what_not(run, capsys):
+    from shoal.rl import Policy
+
+    Policy.load(run).save("policy")
+    shutil.copytree(find_run(run)[1], "copy")
+    for folder, message in (
+        ("policy", "'policy' is a saved policy: `shoal evaluate` and `shoal serve` take it"),
+        ("copy", "'copy' is no run: it holds what a program has saved, without config.json"),
+        ("run/config.json", "it is a file. Name the folder"),
+        ("run/checkpoints", "it holds the checkpoints of a run"),
+        (".", "it holds runs. Name one: run"),
+    ):
+        for command in ([*RESUME, folder], ["train", "ppo", *RESUME[1:], folder]):
+            assert message in refused(command, capsys)
+    for folder, message in (
+        ("run/config.json", "it is a file. Name the folder"),
+        (".", "it holds runs. Name one: run"),
+    ):
+        for command in (["evaluate", folder], ["serve", folder, "--engine", "serial"]):
+            assert message in refused(command, capsys)
+    for folder in ("policy", "copy", "run/checkpoints/000000000128"):
+        assert main(["evaluate", folder, "--episodes", "1"]) == 0
