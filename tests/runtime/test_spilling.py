@@ -1,12 +1,14 @@
 """Objects that memory has no room for: moved to disk, read from there, and nothing left of them afterwards."""
 
+import errno
+import gc
 import os
 import random
 import re
 
 import numpy as np
 import pytest
-from conftest import WORKERS_NEED, wait_until
+from conftest import WORKERS_NEED, shoal_processes, wait_until
 
 from shoal import runtime
 from shoal.runtime import state
@@ -157,6 +159,7 @@ def test_a_maker_waits_while_arguments_of_others_calls_take_all_memory(small_sto
 
 def test_dropped_objects_leave_the_disk(small_store):
     refs = [runtime.put(array(number)) for number in range(96)]
+    assert was_spilled(small_store)
     files = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
     on_disk = [path for path in files if os.path.exists(path) and os.readlink(path).startswith(str(small_store))]
     assert on_disk
@@ -174,6 +177,84 @@ def test_what_dead_workers_made_counts_until_it_is_dropped(small_store):
         del refs
     refs = [runtime.put(array(number)) for number in range(64)]
     assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(refs))
+
+
+@pytest.fixture
+def without_collections():
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+
+
+def in_a_circle(what):
+    circle = [what]
+    circle.append(circle)
+
+
+def was_spilled(folder):
+    """Whether a process has made a file for objects; its name is gone as soon as it is open."""
+    pids = [os.getpid(), *(process.pid for process in shoal_processes())]
+    files = [f"/proc/{pid}/fd/{fd}" for pid in pids for fd in os.listdir(f"/proc/{pid}/fd")]
+    return any(os.path.lexists(file) and os.readlink(file).startswith(str(folder)) for file in files)
+
+
+def test_references_that_only_garbage_holds_cost_no_disk(small_store, without_collections):
+    in_a_circle([runtime.put(array(number)) for number in range(20)])
+    kept = [runtime.put(array(number)) for number in range(20)]
+    assert not was_spilled(small_store)
+    assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(kept))
+
+
+def test_views_that_only_garbage_holds_are_no_reason_to_refuse(small_store, without_collections):
+    in_a_circle(runtime.get([runtime.put(array(number)) for number in range(14)]))
+    viewed = runtime.get([runtime.put(array(number)) for number in range(14)])
+    for _ in range(3):  # by then collections are due only when nothing else has helped
+        in_a_circle(runtime.get(runtime.put(np.zeros(12 * SIZE, np.uint8))))
+    assert all(is_whole(value, number) for number, value in enumerate(viewed))
+
+
+def test_garbage_in_actors_is_found_too(small_store):
+    @runtime.remote
+    class Careless:
+        def __init__(self):
+            gc.disable()
+
+        def put(self):
+            in_a_circle([runtime.put(array(number)) for number in range(10)])
+
+    careless = Careless.remote()
+    runtime.get([careless.put.remote(), careless.put.remote()])
+    refs = [runtime.put(array(number)) for number in range(20)]
+    assert not was_spilled(small_store)
+    assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(refs))
+
+
+def test_a_full_disk_is_called_by_its_name_and_the_store_stays_usable(small_store, monkeypatch):
+    room = 4 * SIZE
+
+    def full_disk(fd, start, size):
+        if start + size > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full_disk)
+    refs = []
+    named = rf"nothing can be moved to disk \({re.escape(str(small_store))}: No space left on device\)"
+
+    def put_on():
+        while True:
+            refs.append(runtime.put(array(len(refs))))
+
+    with pytest.raises(runtime.exceptions.ObjectStoreFullError, match=named):
+        put_on()
+    assert 30 <= len(refs) <= 36
+    assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(refs))
+    del refs[:8]
+    more = [runtime.put(array(number)) for number in range(6)]
+    assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(more))
+    room = 1 << 40
+    more += [runtime.put(array(number)) for number in range(6, 40)]
+    assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(more))
 
 
 def test_bad_settings_are_refused(tmp_path):

@@ -97,6 +97,31 @@ def test_only_rounds_without_any_use_end_the_patience(budgets):
     assert refused == [Refuse(B, 2, MIB, too_large=False)]
 
 
+def test_all_look_for_garbage_before_somebody_is_refused(budgets):
+    budgets.wanted(A, 1, TOTAL, 0.0)
+    budgets.wanted(B, 2, MIB, 0.0)
+    now = 0.0
+
+    def until_last():
+        nonlocal now
+        while not any(command.last for command in done(budgets, AskTrim)):
+            now += 1.0
+            answer_trim(budgets, now)
+            budgets.tick(now)
+
+    until_last()
+    budgets.returned(A, MIB // 2, now)  # garbage held that
+    answer_trim(budgets, now)
+    budgets.tick(now + 0.1)  # what others own of it is still on its way
+    assert done(budgets, AskTrim, Refuse) == []
+    budgets.tick(now + 0.5)
+    assert {command.last for command in done(budgets, AskTrim, Refuse)} == {False}
+    until_last()
+    answer_trim(budgets, now)
+    budgets.tick(now + 0.5)
+    assert done(budgets, Refuse) == [Refuse(B, 2, MIB, too_large=False)]
+
+
 def test_who_does_not_answer_holds_up_nobody_for_long(budgets):
     budgets.wanted(A, 1, TOTAL, 0.0)
     budgets.wanted(B, 2, MIB, 0.0)

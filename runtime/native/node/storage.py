@@ -49,7 +49,7 @@ class Storage:
         self._board = board
         self._dead = DeadArenas(board.held)
         self._holdings: dict[m.ProcessId, m.Holdings] = {}
-        self._trouble = ""
+        self._trouble: dict[m.ProcessId, str] = {}  # why a process could not move all to disk, the last time
         self.handlers: dict[type, Callable[..., None]] = {
             m.NewArena: self._on_new_arena,
             m.ReadBlock: self._on_read_block,
@@ -68,6 +68,7 @@ class Storage:
     def process_died(self, process: Process) -> None:
         """A process is gone; what it made for the living stays."""
         self._holdings.pop(process.id, None)
+        self._trouble.pop(process.id, None)
         for owner in self._dead.process_died(process.id, process.arenas, self._lives):
             self._tell(owner, m.AskNeeded(process.id))
         self._budgets.process_died(process.id, self._dead.size(), time.monotonic())
@@ -134,7 +135,7 @@ class Storage:
         self._do()
 
     def _on_spilled(self, process: m.ProcessId, message: m.Spilled) -> None:
-        self._trouble = message.trouble
+        self._trouble[process] = message.trouble
         self._budgets.spilled(process, message.size, time.monotonic())
         self._do()
 
@@ -154,7 +155,7 @@ class Storage:
                 reason = self._too_large(command) if command.too_large else self._full(command)
                 self._tell(command.process, m.MemoryRefused(command.request, reason))
             elif isinstance(command, AskTrim):
-                self._tell(command.process, m.Trim(command.wanted))
+                self._tell(command.process, m.Trim(command.wanted, command.last))
             elif isinstance(command, AskSpill):
                 self._tell(command.process, m.Spill(command.objects))
             elif isinstance(command, CallMe):
@@ -169,17 +170,20 @@ class Storage:
         )
 
     def _full(self, refusal: Refuse) -> str:
-        lines = [
-            f"the object store ({self._budgets.total:,} bytes) has no room for {refusal.size:,} bytes: all that could "
-            "be freed or moved to disk was, and what is left is in use. Who holds what:"
-        ]
+        trouble = "; ".join(sorted(set(filter(None, self._trouble.values()))))
+        why = (
+            f"nothing can be moved to disk ({trouble}). Make room there, or choose another folder: "
+            "init(object_spilling_directory=…)"
+            if trouble
+            else "all that could be freed or moved to disk was, and what is left is in use"
+        )
+        full = f"the object store ({self._budgets.total:,} bytes) has no room for {refusal.size:,} bytes"
+        lines = [f"{full}: {why}. Who holds what:"]
         views = self.views()
         for process in self._processes.values():
             lines += _describe(process, self._holdings.get(process.id, m.Holdings()), views.get(process.id, Views()))
         if self._budgets.of_dead:
             lines.append(f"  processes that have ended: made {self._budgets.of_dead:,} bytes that others still hold")
-        if self._trouble:
-            lines.append(f"Moving objects to disk failed: {self._trouble}")
         lines.append(
             "Drop references (del ref), and the arrays that view values: what is viewed cannot be moved. Arguments of "
             "calls that have not ended, and arrays of runtime.empty, stay in memory, too: have fewer calls under way. "

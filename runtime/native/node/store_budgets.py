@@ -7,7 +7,8 @@ process that needs more than there is waits, and meanwhile the node goes round, 
     spilling   the owners of the least recently used ones, of all processes together, move them
     resting    a moment for the blocks to become free, since readers may just be ending
 
-A round without any use for a while means that all of it is in use: the process is told, with a table of who holds what.
+Rounds without any use for a while, in the last of which all processes have looked for garbage, mean that all of it is
+in use: the process is told, with a table of who holds what.
 
 Moving is the owner's business, since the owner is who can say where a value is: it writes the new place into its
 record and frees the old blocks as it frees any. What is being viewed stays: moving it would free nothing.
@@ -30,6 +31,9 @@ _LEAST_ROUNDS = 3
 # Processes that do not answer, since they are just starting or compute without looking up, are waited for longer.
 _LONGEST_PATIENCE = 30.0
 _REST = 0.02
+# What garbage has held becomes free by way of its owners, and looking for it takes long in a large process.
+_REST_AT_LAST = 0.3
+_LONGEST_LAST_TURN = 5.0
 # A process that computes without looking up must not hold up the others.
 _LONGEST_TURN = 0.5
 # Of the whole store, this part is moved at least, once something must be: a round trip for each object is too many.
@@ -56,10 +60,14 @@ class Refuse(msgspec.Struct, frozen=True):
 
 
 class AskTrim(msgspec.Struct, frozen=True):
-    """Have a process give back what it does not use and name what it could move; it answers by `trimmed`."""
+    """Have a process give back what it does not use and name what it could move; it answers by `trimmed`.
+
+    `last`: it is to look for garbage, too, whatever that costs.
+    """
 
     process: ProcessId
     wanted: int
+    last: bool = False
 
 
 class AskSpill(msgspec.Struct, frozen=True):
@@ -105,6 +113,7 @@ class StoreBudgets:
     _movable: dict[ProcessId, list[Movable]] = field(default_factory=dict)
     _useful: float = 0.0  # when something was last gained, or the waiting began
     _useless: int = 0  # rounds since then in which everybody has answered
+    _last: bool = False  # whether this round is the last before somebody is refused
     _turn_ends: float = 0.0
 
     @property
@@ -169,14 +178,16 @@ class StoreBudgets:
 
     def tick(self, now: float) -> None:
         """Event: the time has come that `CallMe` named."""
+        if self._phase == "idle" or now < self._turn_ends:
+            return
         if self._phase == "resting":
             self._begin_trimming(now)
-        elif self._phase != "idle" and now >= self._turn_ends:
+        else:
             self._awaited.clear()
             self._go_on(now)
 
     def _gain(self, now: float) -> None:
-        self._useful, self._useless = now, 0
+        self._useful, self._useless, self._last = now, 0, False
 
     def _grant(self) -> None:
         while self._waiting and self.free >= self._waiting[0].size:
@@ -197,21 +208,22 @@ class StoreBudgets:
         if not self._waiting:
             self._phase = "idle"
             return
-        waited = now - self._useful
-        if waited > _LONGEST_PATIENCE or (waited > _PATIENCE and self._useless >= _LEAST_ROUNDS):
+        if self._last:
             request = self._waiting.popleft()
             self.commands.append(Refuse(request.process, request.number, request.size, too_large=False))
             self._gain(now)
             self._grant()
-        self._take_turn("trimming", now)
+        waited = now - self._useful
+        self._last = waited > _LONGEST_PATIENCE or (waited > _PATIENCE and self._useless >= _LEAST_ROUNDS)
+        self._take_turn("trimming", now, _LONGEST_LAST_TURN if self._last else _LONGEST_TURN)
         wanted = max(self._missing(), int(self.total * _LEAST_MOVED))
         for process in self.budgets:
             self._awaited.add(process)
-            self.commands.append(AskTrim(process, wanted))
+            self.commands.append(AskTrim(process, wanted, self._last))
 
-    def _take_turn(self, phase: str, now: float) -> None:
-        self._phase, self._turn_ends = phase, now + _LONGEST_TURN
-        self.commands.append(CallMe(_LONGEST_TURN))
+    def _take_turn(self, phase: str, now: float, seconds: float = _LONGEST_TURN) -> None:
+        self._phase, self._turn_ends = phase, now + seconds
+        self.commands.append(CallMe(seconds))
 
     def _answered(self, process: ProcessId, now: float) -> None:
         if process in self._awaited:
@@ -230,8 +242,9 @@ class StoreBudgets:
                     self._awaited.add(process)
                     self.commands.append(AskSpill(process, objects))
                 return
-        self._phase = "resting"
-        self.commands.append(CallMe(_REST))
+        rest = _REST_AT_LAST if self._last else _REST
+        self._phase, self._turn_ends = "resting", now + rest
+        self.commands.append(CallMe(rest))
 
     def _choose(self) -> dict[ProcessId, list[ObjectId]]:
         """Return the least recently used objects that are large enough together, by owner."""

@@ -74,9 +74,13 @@ class MemoryRefused(_Message):
 
 
 class Trim(_Message):
-    """Give back what you do not use, and name what you could move to disk, about `wanted` bytes of it."""
+    """Give back what you do not use, and name what you could move to disk, about `wanted` bytes of it.
+
+    `last`: nothing was gained for long; if this brings nothing either, somebody is refused.
+    """
 
     wanted: int
+    last: bool = False
 
 
 class Trimmed(_Message):
@@ -101,7 +105,7 @@ class Spill(_Message):
 
 
 class Spilled(_Message):
-    """So many bytes were moved; `trouble`: why not all."""
+    """So many bytes were moved; `trouble`: why not all: the folder, and what its file system says."""
 
     size: int
     trouble: str

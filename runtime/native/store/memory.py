@@ -7,6 +7,7 @@ and tell it, as they do when blocks are lost (`recovery.py`); the answer is the 
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # The node asks again and again while it wants memory back; so long after the last time it does not any more.
 _PRESSED = 0.2
 _MOST_NAMED = 1000
+# While others wait for memory, a process looks for garbage at most one part in so many of its time.
+_COLLECTION_EVERY = 20
 _LARGEST_SHOWN = 3
 
 
@@ -40,6 +43,8 @@ class Memory:
         self.needed: list[Callable[[], Iterable[m.Span]]] = []
         self._requests: dict[int, tuple[Waiter, list[str]]] = {}
         self._pressed_until = 0.0
+        self._collecting = False
+        self._next_collection = 0.0
         self._moving: set[bytes] = set()
         client.handlers |= {
             m.Free: lambda peer, message: self._free_own(message.spans),
@@ -98,9 +103,32 @@ class Memory:
     # Giving it back ---------------------------------------------------------------------------------------------
 
     def _on_trim(self, message: m.Trim) -> None:
+        if self._collecting:
+            return  # which answers when it has ended
         client = self._client
-        client.settle_drops()
+        may_help = bool(client.objects.records) or client.store.is_viewing()
+        if may_help and (message.last or time.monotonic() >= self._next_collection):
+            # Finalisers may run any code of the user's: not in the thread that reads, under the process's lock.
+            self._collecting = True
+            threading.Thread(target=self._collect, args=(message,), name="shoal-collect", daemon=True).start()
+        else:
+            self._answer_trim(message)
+
+    def _collect(self, message: m.Trim) -> None:
+        """Find references and views that only garbage in circles holds; then answer."""
+        begun = time.monotonic()
+        gc.collect()
+        now = time.monotonic()
+        self._next_collection = now + _COLLECTION_EVERY * (now - begun)
+        with self._client.lock:
+            self._collecting = False
+            if self._client.broken is None:
+                self._answer_trim(message)
+
+    def _answer_trim(self, message: m.Trim) -> None:
+        client = self._client
         client.store.drain()
+        client.settle_drops()
         returned = client.store.trim()
         self._pressed_until = time.monotonic() + _PRESSED
         movable, holdings = self._look_around(message.wanted)
@@ -178,18 +206,20 @@ class Memory:
 
     def _spill(self, objects: list[bytes]) -> None:
         moved, trouble = 0, ""
-        for object_id in objects:
-            try:
-                moved += self._move(object_id)
-            except (OSError, ShoalError) as error:  # the disk is full, say; the object stays where it is
-                trouble = trouble or f"{self._client.spill_directory}: {error}"
-            finally:
-                self._moving.discard(object_id)
-        with self._client.lock:
-            if self._client.broken is None:
-                self._client.store.drain()
-                self._freed()
-                self._client.node.send(m.Spilled(moved, trouble))
+        try:
+            for object_id in objects:
+                try:
+                    moved += self._move(object_id)
+                except (OSError, ShoalError) as error:  # the disk is full, say; the object stays where it is
+                    says = error.strerror if isinstance(error, OSError) else error
+                    trouble = trouble or f"{self._client.spill_directory}: {says}"
+        finally:
+            with self._client.lock:
+                self._moving.difference_update(objects)
+                if self._client.broken is None:
+                    self._client.store.drain()
+                    self._freed()
+                    self._client.node.send(m.Spilled(moved, trouble))
 
     def _move(self, object_id: bytes) -> int:
         client = self._client

@@ -249,6 +249,10 @@ class Store:
         """Let go of blocks whose last view has ended."""
         self._views.drain()
 
+    def is_viewing(self) -> bool:
+        """Return whether this process views anything."""
+        return self._views.any()
+
     def free(self, spans: list[Span]) -> None:
         """Take back blocks of this process's own arenas."""
         if self._disk is None:

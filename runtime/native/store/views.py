@@ -175,6 +175,10 @@ class Views:
         for gone in callbacks:
             gone()
 
+    def any(self) -> bool:
+        """Return whether there is a view."""
+        return bool(self._holds)
+
     def busy(self) -> bool:
         """Return whether this thread is in the middle of a change."""
         return self._lock._is_owned()  # type: ignore[attr-defined]
