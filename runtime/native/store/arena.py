@@ -127,15 +127,18 @@ class Arena:
         return spans[::-1]
 
     def _fresh(self, whole: int) -> int:
-        """Return where blocks that grow into fresh memory begin."""
+        """Return where blocks that grow into fresh memory begin; raises if they end behind all addresses."""
         offset = self._ends.get(self._frontier, self._frontier)  # a free block before them becomes a part of them
         if whole + HEADER <= self.budget.capacity and offset + whole + HEADER > len(self.memory):
-            raise ObjectStoreFullError(
-                f"no room for {whole:,} bytes: this process's {len(self._live)} blocks are scattered over the "
-                f"{len(self.memory):,} bytes that it can address. Drop references (del ref) and the arrays that view "
-                "their values, or make smaller objects"
-            )
+            raise self._scattered(whole)
         return offset
+
+    def _scattered(self, whole: int) -> Exception:
+        return ObjectStoreFullError(
+            f"no room for {whole:,} bytes: this process's {len(self._live)} blocks are scattered over the "
+            f"{len(self.memory):,} bytes that it can address. Drop references (del ref) and the arrays that view "
+            "their values, or make smaller objects"
+        )
 
     def _take(self, offset: int, total: int) -> None:
         size = self._starts.pop(offset, 0)

@@ -37,9 +37,9 @@ def open_unnamed(directory: str) -> int:
 
 
 def prepare(fd: int) -> None:
-    """Give the file the virtual size that an arena needs: as large as the disk."""
+    """Give the file the virtual size that an arena needs: more than the disk has, since blocks lie scattered."""
     space = os.fstatvfs(fd)
-    size = space.f_blocks * space.f_frsize or _MOST_BYTES  # some file systems do not know how large they are
+    size = space.f_blocks * space.f_frsize * 4 or _MOST_BYTES  # some file systems do not know how large they are
     os.ftruncate(fd, max(min(size, _MOST_BYTES) & -CHUNK, CHUNK))
 
 
@@ -51,11 +51,8 @@ class DiskArena(Arena):
         self.grant(0, _MOST_BYTES)  # so that nothing is ever asked for: the disk says itself when it is full
         self._fd = os.dup(fd)
 
-    def _fresh(self, whole: int) -> int:
-        offset = super()._fresh(whole)
-        if offset + whole + HEADER > len(self.memory):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return offset
+    def _scattered(self, whole: int) -> Exception:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _touch(self, start: int, end: int, missing: int) -> None:
         # Writing to a mapped file on a full disk would kill the process; here it is an error that says so.
