@@ -112,12 +112,12 @@ def test_all_look_for_garbage_before_somebody_is_refused(budgets):
     until_last()
     budgets.returned(A, MIB // 2, now)  # garbage held that
     answer_trim(budgets, now)
-    budgets.tick(now + 0.1)  # what others own of it is still on its way
-    assert done(budgets, AskTrim, Refuse) == []
     budgets.tick(now + 0.5)
     assert {command.last for command in done(budgets, AskTrim, Refuse)} == {False}
     until_last()
     answer_trim(budgets, now)
+    budgets.tick(now + 0.1)  # what garbage has held of others' is still on its way
+    assert done(budgets, AskTrim, Refuse) == []
     budgets.tick(now + 0.5)
     assert done(budgets, Refuse) == [Refuse(B, 2, MIB, too_large=False)]
 
