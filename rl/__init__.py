@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from .algorithm import Algorithm
 from .callbacks import Callback, IterationReport, Training, TrainingResult
 from .checkpoint import find_run, load_algorithm_name, policy_metadata
+from .divergence import TrainingDivergedError
 from .evaluation import Evaluation, evaluate
 from .lazy import TORCH_EXPORTS, load
-from .learner import Learner, TrainingDivergedError
+from .learner import Learner
 from .progress import ProgressDisplay
 from .returns import discounted_returns, explained_variance, generalized_advantages
 from .rollout import RolloutWorker

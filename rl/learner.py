@@ -21,6 +21,7 @@ from gymnasium import spaces
 
 from ..envs import stream
 from ..runtime import InputError, ObjectRef, get, method
+from .divergence import divergence
 from .lazy import load
 from .settings import RunSettings
 from .threads import limit_threads, limit_torch_threads
@@ -37,8 +38,8 @@ Update = Callable[["Learner", Trajectory, Any, float], dict[str, float]]
 metrics."""
 
 
-class TrainingDivergedError(ArithmeticError):
-    """The weights are no longer finite numbers; the message names iteration, step size and last metrics."""
+_MAY_BE_UNDEFINED = {"train/explained_variance"}
+"""Metrics that need not exist: all returns of an iteration may be equal."""
 
 
 class Learner:
@@ -69,6 +70,7 @@ class Learner:
         self.optimizer: FlatAdam = load("FlatAdam")(self.policy.flat_parameters, self.policy.flat_gradients)
         self.epochs = 0
         self._iteration = 0
+        self._batch: Mapping[str, Tensor] = {}
 
     @method(num_returns=2)
     def initial_state(self) -> tuple[np.ndarray, dict[str, Any]]:
@@ -99,25 +101,43 @@ class Learner:
         waiting = time.perf_counter()
         trajectory = Trajectory.concatenate(get(list(trajectories)))
         started = time.perf_counter()
-        metrics = self._update(self, trajectory, self._config, remaining_progress)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told as a whole, see below
+            metrics = self._update(self, trajectory, self._config, remaining_progress)
         deviation = self.policy.standard_deviation()
         if deviation is not None:
             metrics["train/std"] = deviation
-        weights = self.policy.get_weights()
-        if not np.isfinite(weights).all():
-            raise TrainingDivergedError(
-                f"the weights are not finite after iteration {iteration + 1}; metrics: {metrics}. "
-                "Lower learning_rate or max_grad_norm, or scale the rewards"
-            )
+        weights, optimizer_state = self.policy.get_weights(), self._optimizer_state()
+        self._check_finite(iteration + 1, trajectory, weights, optimizer_state["moments"], metrics)
         self._iteration = iteration + 1
         self.policy.version = iteration + 1
         metrics["time/update_seconds"] = time.perf_counter() - started
         metrics["time/learner_wait_seconds"] = started - waiting
-        return (
-            weights,
-            self._optimizer_state(),
-            {name: value for name, value in metrics.items() if math.isfinite(value)},
-        )
+        return weights, optimizer_state, {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+    def _check_finite(
+        self,
+        iteration: int,
+        trajectory: Trajectory,
+        weights: np.ndarray,
+        moments: np.ndarray,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Raise TrainingDivergedError if something is not finite: what is would not be updated any more, unnoticed."""
+        losses, gradients = self.optimizer.take_sums()
+        batch, self._batch = self._batch, {}
+        advantages = batch["advantages"].cpu().numpy() if "advantages" in batch else None
+        stages = {
+            "a reward": trajectory.rewards,
+            **({} if advantages is None else {"an advantage": advantages}),
+            "the loss": losses,
+            "the gradient": gradients,
+            "a moment of the optimizer": moments,
+            "a weight": weights,
+            **{f"the metric {name}": value for name, value in metrics.items() if name not in _MAY_BE_UNDEFINED},
+        }
+        error = divergence(iteration, stages, trajectory.rewards, advantages)
+        if error is not None:
+            raise error
 
     def _optimizer_state(self) -> dict[str, Any]:
         return {"moments": self.optimizer.get_moments(), "steps": self.optimizer.steps, "epochs": self.epochs}
@@ -137,6 +157,7 @@ class Learner:
         rows = len(next(iter(batch.values())))
         order = stream(self._settings.seed, "minibatches", self.policy.version, epoch).permutation(rows)
         indices = self.tensors({"order": order})["order"]
+        self._batch = batch
         shuffled = {name: tensor.index_select(0, indices) for name, tensor in batch.items()}
         for start in range(0, rows, size):
             yield {name: tensor[start : start + size] for name, tensor in shuffled.items()}

@@ -26,6 +26,8 @@ class FlatAdam:
         self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
         self._first_moment = torch.zeros_like(parameters)
         self._second_moment = torch.zeros_like(parameters)
+        self._loss_sum = torch.zeros((), device=parameters.device)
+        self._norm_sum = torch.zeros((), device=parameters.device)
         self.steps = 0
 
     def minimize(self, loss: Tensor, *, learning_rate: float, max_grad_norm: float | None) -> None:
@@ -34,10 +36,20 @@ class FlatAdam:
         self._gradients.zero_()
         loss.backward()
         with torch.no_grad():
+            norm = torch.linalg.vector_norm(self._gradients)
+            # Sums, asked once an iteration: one that is not finite stays so, and no step waits for a GPU's answer.
+            self._loss_sum += loss.detach()
+            self._norm_sum += norm
             if max_grad_norm is not None:
-                norm = torch.linalg.vector_norm(self._gradients)
                 self._gradients.mul_((max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
             self._step(learning_rate)
+
+    def take_sums(self) -> tuple[float, float]:
+        """Sums of the losses and of the gradients' norms (before they were clipped) since the last call."""
+        sums = float(self._loss_sum), float(self._norm_sum)
+        self._loss_sum.zero_()
+        self._norm_sum.zero_()
+        return sums
 
     def _step(self, learning_rate: float) -> None:
         self.steps += 1
@@ -57,3 +69,4 @@ class FlatAdam:
         self._first_moment.copy_(given[0])
         self._second_moment.copy_(given[1])
         self.steps = steps
+        self.take_sums()

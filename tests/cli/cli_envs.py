@@ -1,6 +1,7 @@
 """Environments that the command line's tests name as `cli_envs:Name`."""
 
 import threading
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -30,6 +31,21 @@ class Endless(Tiny):
     """It has no end within a short training."""
 
     observation_space = gymnasium.spaces.Box(0.0, np.inf, (1,), np.float32)
+
+
+class Lavish(Tiny):
+    """Its rewards grow beyond all measure in its 100th step."""
+
+    metadata: ClassVar = {"nondeterministic": True}
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def step(self, action):
+        self.total += 1
+        observation, reward, *rest = super().step(action)
+        return observation, reward if self.total < 100 else 1e20, *rest
 
 
 class Talking(Tiny):

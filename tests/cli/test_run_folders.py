@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shoal.cli.main import main
 from shoal.rl import find_run
-from shoal.rl.checkpoint import list_checkpoints, read_training
+from shoal.rl.checkpoint import list_checkpoints, read_policy, read_training
 from shoal.rl.run_lock import lock_run, unlock_run
 
 SMALL = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1", "--preset", "none"]
@@ -177,3 +178,15 @@ def test_what_can_be_resumed_and_what_not(run, capsys):
             assert message in refused(command, capsys)
     for folder in ("policy", "copy", "run/checkpoints/000000000128"):
         assert main(["evaluate", folder, "--episodes", "1"]) == 0
+
+
+def test_a_training_that_diverges_is_one_line_and_the_last_checkpoint_stays(capsys):
+    arguments = ["--engine", "serial", *SMALL, "--total-timesteps", "9999", "--run-dir", "run"]
+    assert main(["train", "ppo", "cli_envs:Lavish", *arguments]) == 1
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("error: training diverged: the loss is not finite in iteration 2. ")
+    assert "The largest reward is 1e+20, the largest advantage" in errors
+    (saved,) = list_checkpoints("run")
+    assert saved.name == "000000000128"
+    assert np.isfinite(read_policy(saved).weights).all()

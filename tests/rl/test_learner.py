@@ -6,6 +6,7 @@ from gymnasium import spaces
 
 from shoal import runtime
 from shoal.rl import Learner, RunSettings, TrainingDivergedError, Trajectory
+from shoal.rl.divergence import divergence
 from shoal.runtime import InputError
 
 SPACES = (spaces.Box(-1, 1, (2,)), spaces.Discrete(2))
@@ -102,8 +103,63 @@ def test_minibatches_hold_every_row_once_in_an_order_of_their_own():
 
 def test_weights_that_are_not_finite_end_the_training():
     learner = make(step_size=float("inf"))
-    with pytest.raises(TrainingDivergedError, match=r"not finite after iteration 1.*Lower learning_rate"):
+    with pytest.raises(TrainingDivergedError, match=r"the loss is not finite in iteration 1\..*smaller learning_rate"):
         step(learner, learner.initial_state(), 0)
+
+
+def wrong(quantity):
+    """An update that leaves `quantity` not finite, and nothing that comes before it."""
+
+    def update(learner, joined, config, remaining):
+        metrics = descend(learner, joined, config, remaining)
+        optimizer = learner.optimizer
+        values = learner.policy.evaluate_actions(*rows(learner, joined))[0].sum()
+        if quantity == "the loss":
+            optimizer.minimize(values * 0 + float("inf"), learning_rate=0, max_grad_norm=0.5)
+        if quantity == "the gradient":  # loss and derivatives are finite, but not the derivatives' norm
+            optimizer.minimize((values - values.detach()) * 3e37, learning_rate=0.1, max_grad_norm=0.5)
+        if quantity == "a moment of the optimizer":  # as squares of gradients may come to: all later steps are 0
+            optimizer._second_moment.fill_(float("inf"))
+        if quantity == "a weight":
+            learner.policy.flat_parameters[0] = float("nan")
+        if quantity == "the metric train/kl":
+            metrics["train/kl"] = float("inf")
+        return metrics
+
+    return update
+
+
+def rows(learner, joined):
+    encoded = learner.policy.encode(joined.flat("observations"))
+    return encoded, encoded[:, 0].long()
+
+
+@pytest.mark.parametrize(
+    "quantity", ["the loss", "the gradient", "a moment of the optimizer", "a weight", "the metric train/kl"]
+)
+def test_what_is_not_finite_is_named_and_the_state_before_is_good(quantity):
+    learner = make(update=wrong(quantity))
+    initial = learner.initial_state()
+    for _ in range(2):
+        with pytest.raises(TrainingDivergedError, match=rf"diverged: {quantity} is not finite in iteration 1\."):
+            step(learner, initial, 0)
+    learner._update = descend
+    np.testing.assert_array_equal(step(learner, initial, 0)[0], step(make(), initial, 0)[0])
+
+
+def test_a_metric_that_is_undefined_is_left_out():
+    learner = make(update=lambda *given: descend(*given) | {"train/explained_variance": float("nan")})
+    assert "train/explained_variance" not in step(learner, learner.initial_state(), 0)[2]
+
+
+def test_the_size_of_the_rewards_is_told_if_it_is_the_reason():
+    ordinary = divergence(3, {"the loss": np.inf}, np.array([[-2.0, 1.0]]), np.array([5.0, -7.5]))
+    assert "The largest reward is 2, the largest advantage 7.5 (without their signs). Take a smaller" in str(ordinary)
+    for largest in (1e20, np.inf, np.nan):
+        huge = divergence(3, {"the weights": 1.0, "the loss": np.nan}, np.array([1.0, -largest]), None)
+        assert f"the loss is not finite in iteration 3. The largest reward is {largest:.3g}" in str(huge)
+        assert "Rewards of this size are the reason: divide or clip them" in str(huge)
+    assert divergence(3, {"the loss": 1e300, "a weight": np.zeros(3)}, np.array([1e20]), None) is None
 
 
 def test_a_device_that_is_not_there_is_named():
