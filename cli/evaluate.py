@@ -24,7 +24,7 @@ class EvaluateFlags:
     """The episodes' starts, and the actions if they are drawn, derive from it."""
     env: str | None = field(default=None, metadata={"metavar": "ENV"})
     """Environment to evaluate in. Default: the one that the policy was trained in."""
-    env_kwargs: dict[str, Any] | None = None
+    env_kwargs: dict[str, Any] | None = field(default=None, metadata={"example": '{"gravity": 9.8}'})
     """Arguments of the environment's constructor. Default: those of the training."""
     stochastic: bool = field(default=False, metadata={"switch": True})
     """Draw actions from the policy's distribution. Default: greedy, the most likely action."""

@@ -11,9 +11,7 @@ import dataclasses
 import functools
 import inspect
 import io
-import itertools
 import json
-import math
 import textwrap
 import types
 import typing
@@ -23,7 +21,9 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from ..runtime import InputError, nearest
+from ..runtime import InputError
+from .mistakes import bad_value, check_values_follow, field_name, unknown
+from .values import json_object, number, one_of, rate, some_text, whole_number
 
 #: Types made while the program runs, which a type checker need not understand.
 _annotated: Any = Annotated
@@ -34,52 +34,12 @@ class _BadValueError(Exception):
     """A flag's value cannot be. No ValueError: tyro would frame those with a box and the flag's whole help."""
 
 
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number") from None
-    if not math.isfinite(value):
-        raise ValueError(f"{text!r} is not a finite number")
-    return value
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text.replace("_", ""))
-    except ValueError:
-        raise ValueError(f"{text!r} is not a whole number") from None
-
-
-def _rate(text: str) -> float | str:
-    try:
-        return _number(text)
-    except ValueError:
-        return text  # a schedule such as lin_0.001: the setting itself checks it
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no JSON ({error}); want for example '{{\"gravity\": 9.8}}'") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{text!r} is no JSON object; want for example '{{\"gravity\": 9.8}}'")
-    return value
-
-
-def _one_of(choices: Sequence[str], text: str) -> str:
-    if text not in choices:
-        raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
-    return text
-
-
 _PARSERS: dict[str, tuple[Any, str]] = {
-    "int": (_whole, "INT"),
-    "float": (_number, "FLOAT"),
-    "rate": (_rate, "RATE"),
-    "object": (_object, "JSON"),
-    "str": (str, "TEXT"),
+    "int": (whole_number, "INT"),
+    "float": (number, "FLOAT"),
+    "rate": (rate, "RATE"),
+    "object": (json_object, "JSON"),
+    "str": (some_text, "TEXT"),
 }
 
 
@@ -138,16 +98,20 @@ def _flag(item: dataclasses.Field[Any], annotation: Any, text: str) -> tuple[Any
     parse, metavar = _PARSERS[kind]
     if "choices" in item.metadata:
         parse, metavar = (
-            functools.partial(_one_of, item.metadata["choices"]),
+            functools.partial(one_of, item.metadata["choices"]),
             f"{{{','.join(item.metadata['choices'])}}}",
         )
+    if kind == "object":
+        parse = functools.partial(json_object, item.metadata["example"])
     optional = type(None) in typing.get_args(annotation) and kind in ("int", "float", "rate")
 
     def read(texts: list[str]) -> Any:
+        if not isinstance(texts[0], str):  # beside an unknown flag, tyro reads a positional that was left open, too
+            return default
         try:
             return None if optional and texts[0].lower() == "none" else parse(texts[0])
         except ValueError as error:
-            raise _BadValueError(f"--{item.name.replace('_', '-')}: {error}") from None
+            raise _BadValueError(bad_value(item, texts[0], error)) from None
 
     spec = PrimitiveConstructorSpec(
         nargs=1,
@@ -176,10 +140,6 @@ class Parsed:
         return cls(**{item.name: self.values[item.name] for item in dataclasses.fields(cls)})
 
 
-def _names(token: str) -> str:
-    return token.removeprefix("--").split("=", 1)[0].replace("-", "_")
-
-
 def parse(prog: str, description: str, groups: Mapping[str, type], arguments: Sequence[str]) -> Parsed:
     """Parse arguments into the fields of several dataclasses. ``--help`` prints the help and exits.
 
@@ -187,7 +147,7 @@ def parse(prog: str, description: str, groups: Mapping[str, type], arguments: Se
         prog: how the command is called, for messages.
         description: text above the help.
         groups: title → dataclass; field names differ between them. A field's metadata may hold `positional`,
-            `metavar`, `choices` and `switch` (a flag that is only switched on).
+            `metavar`, `choices`, `example` (of a JSON object) and `switch` (a flag that is only switched on).
         arguments: what follows the command.
 
     Raises:
@@ -204,37 +164,18 @@ def parse(prog: str, description: str, groups: Mapping[str, type], arguments: Se
         part: Any = dataclasses.make_dataclass(title, made)
         parts.append((title, _conf.OmitArgPrefixes[part], dataclasses.field(default_factory=part)))
     everything: Any = dataclasses.make_dataclass("flags", parts)
-    _check_values_follow(arguments, fields, prog)
+    check_values_follow(arguments, fields, prog)
     with _failures_as_input_errors(prog):
-        parsed, unknown = tyro.cli(
+        parsed, left_over = tyro.cli(
             everything, prog=prog, description=description, args=list(arguments), return_unknown_args=True
         )
-    if unknown:
-        raise InputError(_unknown(unknown[0], fields, prog))
+    if left_over:
+        raise InputError(unknown(left_over[0], arguments, fields, prog))
     values = {key: value for title in groups for key, value in vars(getattr(parsed, title)).items()}
-    tokens = {_names(token) for token in arguments if token.startswith("--")}
+    tokens = {field_name(token) for token in arguments if token.startswith("--")}
     given = {name for name, item in fields.items() if name in tokens or f"no_{name}" in tokens}
     given |= {name for name, item in fields.items() if item.metadata.get("positional") and values[name] is not None}
     return Parsed(values, frozenset(given))
-
-
-def _unknown(token: str, fields: Mapping[str, Any], prog: str) -> str:
-    if not token.startswith("-"):
-        return f"unexpected argument {token!r}. See `{prog} --help`"
-    flag = "--" + _names(token).replace("_", "-")
-    known = [f"--{name.replace('_', '-')}" for name, item in fields.items() if not item.metadata.get("positional")]
-    hint = nearest(flag, known)
-    return f"unknown flag {token!r}. {hint if hint.startswith('Did') else ''} See `{prog} --help`".replace("  ", " ")
-
-
-def _check_values_follow(arguments: Sequence[str], fields: Mapping[str, dataclasses.Field[Any]], prog: str) -> None:
-    """Raise InputError if a flag that wants a value is followed by nothing, or by another flag."""
-    for token, following in itertools.zip_longest(arguments, arguments[1:]):
-        item = fields.get(_names(token)) if token.startswith("--") else None
-        if item is None or "=" in token or isinstance(_default(item), bool):
-            continue
-        if following is None or (following.startswith("--") and _names(following) in fields):
-            raise InputError(f"{token} wants a value. See `{prog} --help`")
 
 
 @contextlib.contextmanager

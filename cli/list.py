@@ -51,8 +51,9 @@ def run(arguments: Sequence[str]) -> int:
     if flags.what not in _LISTS:
         raise InputError(f"cannot list {flags.what!r}. {nearest(flags.what, _LISTS)}")
     listing, columns = _LISTS[flags.what]
+    conditions = [_filter(text) for text in filters]
     address = chosen_session(parsed.build(SessionFlags).session)
-    rows = listing(filters=[_filter(text) for text in filters], limit=flags.limit, address=address)
+    rows = listing(filters=conditions, limit=flags.limit, address=address)
     if flags.format == "json":
         print(json.dumps([dataclasses.asdict(row) for row in rows]))
     else:

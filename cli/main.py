@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 
 from ..runtime import InputError, nearest
+from .elsewhere import instead
 from .failures import print_failure, root_failure
+from .mistakes import sentence
 
 _COMMANDS = {
     "train": "train a policy and write a run folder",
@@ -47,7 +49,16 @@ def _help() -> str:
     )
 
 
+def _unknown(command: str) -> str:
+    is_flag = command.startswith("-")
+    otherwise = "The command comes first: shoal COMMAND [flags]." if is_flag else nearest(command, _COMMANDS)
+    answer = sentence(instead("", command)) or otherwise
+    return f"unknown {'flag' if is_flag else 'command'} {command!r}. {answer} See `shoal --help`"
+
+
 def _dispatch(arguments: Sequence[str]) -> int:
+    if len(arguments) > 1 and arguments[0] == "help":
+        arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else 2
@@ -56,7 +67,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return 0
     command = arguments[0]
     if command not in _COMMANDS:
-        raise InputError(f"unknown command {command!r}. {nearest(command, _COMMANDS)} See `shoal --help`")
+        raise InputError(_unknown(command))
     # By name, so that one command does not load what only another one needs.
     run: Callable[[Sequence[str]], int] = import_module(f".{command}", __package__).run
     return run(arguments[1:])

@@ -23,7 +23,7 @@ class NodeFlags:
     """GPUs for tasks and actors. Default: those that CUDA_VISIBLE_DEVICES or the NVIDIA driver shows."""
     memory: float | None = None
     """Bytes of memory that tasks and actors may ask for. Default: seven tenths of the machine's."""
-    resources: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict, metadata={"example": '{"license": 1}'})
     """Further resources by name."""
 
 

@@ -27,6 +27,7 @@ from ..rl import (
     read_config,
 )
 from ..runtime import InputError, ShoalError, nearest
+from .elsewhere import instead
 from .environments import known_environment
 from .flags import Parsed, parse
 from .output import note, result_output
@@ -57,7 +58,7 @@ class TrainFlags:
     preset: str = field(default="auto", metadata={"metavar": "NAME"})
     """Tuned settings for an environment: auto (those for ENV, if there are any), none, or the id whose preset to use.
     Flags override a preset."""
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    env_kwargs: dict[str, Any] = field(default_factory=dict, metadata={"example": '{"gravity": 9.8}'})
     """Arguments of the environment's constructor."""
     engine: str | None = field(default=None, metadata={"choices": ("native", "serial", "ray")})
     """Where workers run: native (processes of this machine), serial (all in this process, for debugging) or
@@ -80,14 +81,24 @@ def _algorithm_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """Return the algorithm's name and the other arguments; with --resume alone, the name is the run's."""
     rest = list(arguments)
     if rest and not rest[0].startswith("-"):
-        if rest[0] not in ALGORITHMS:
-            raise InputError(f"unknown algorithm {rest[0]!r}. {nearest(rest[0], ALGORITHMS)}")
-        return rest[0], rest[1:]
+        if rest[0].lower() not in ALGORITHMS:
+            raise InputError(_no_algorithm(rest[0], rest[1:]))
+        return rest[0].lower(), rest[1:]
     for word, following in itertools.zip_longest(rest, rest[1:], fillvalue=""):
         flag, equals, value = word.partition("=")
-        if flag == "--resume":
-            return load_algorithm_name(find_run(value if equals else following)[1]), rest
+        folder = value if equals else following
+        if flag == "--resume" and folder and not folder.startswith("--"):
+            return load_algorithm_name(find_run(folder)[1]), rest
     return None, rest
+
+
+def _no_algorithm(word: str, others: Sequence[str]) -> str:
+    known = ", ".join(ALGORITHMS)
+    if any(mark in word for mark in "-:./"):
+        name = next((other for other in others if other in ALGORITHMS), next(iter(ALGORITHMS)))
+        return f"the algorithm comes before the environment: shoal train {name} {word}. There are: {known}"
+    hint = nearest(word, ALGORITHMS)
+    return f"unknown algorithm {word!r}. {hint if hint.startswith('Did') else f'There are: {known}'}"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -95,6 +106,9 @@ def run(arguments: Sequence[str]) -> int:
     name, rest = _algorithm_name(arguments)
     if name is None:
         known = ", ".join(ALGORITHMS)
+        later = [word for word in rest if word in ALGORITHMS]
+        if later and not instead("train", rest[0]):
+            raise InputError(f"the algorithm comes first, then flags: shoal train {later[0]} ENV {rest[0]} …")
         about = f"Train a policy. Algorithms: {known}; `shoal train ALGORITHM --help` shows the settings of one, too."
         parse("shoal train ALGORITHM", about, {"training": TrainFlags, "run": RunSettings}, rest)
         raise InputError(f"no algorithm is given; there are: {known}. Write for example: shoal train ppo CartPole-v1")

@@ -8,6 +8,7 @@ under each field is its help text.
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -17,6 +18,8 @@ from typing import Any
 from ..envs import check_vectorization
 from ..runtime import InputError, as_bool, as_number, in_plain_numbers, nearest
 from .schedules import rate_start
+
+_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -159,12 +162,15 @@ class RunSettings:
     vectorization: str = choice("sync", "sync", "entry_point", "envpool")
     """How a group's environments are stepped: sync (copies in one process), entry_point (gymnasium's vector version),
     envpool."""
-    policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    policy_kwargs: Mapping[str, Any] = field(default_factory=dict, metadata={"example": '{"net_arch": [64, 64]}'})
     """Network: net_arch (list, or dict with pi and vf), activation (tanh or relu), ortho_init, log_std_init."""
 
     def __post_init__(self) -> None:
         validate(self)
         check_vectorization(self.vectorization)
+        if not _DEVICE.fullmatch(str(self.device)):  # whether it is there, only the learner can tell
+            hint = nearest("cuda" if self.device == "gpu" else str(self.device), ("auto", "cpu", "cuda"))
+            raise InputError(f"device is {self.device!r}, but must be 'auto', 'cpu', 'cuda' or 'cuda:N'. {hint}")
         given = [name for name, value in vars(self).items() if value is not None]
         for name, value in derived_defaults(RunSettings, given, self).items():
             object.__setattr__(self, name, value)

@@ -1,0 +1,171 @@
+"""What other tools call things, or have, and what there is for it here.
+
+An answer that begins with a dash is what to write instead; any other is a sentence. Names are without dashes, with
+underscores for hyphens. Stable-Baselines3 and its zoo, CleanRL, RLlib and the commands of Ray are the tools meant.
+"""
+
+from collections.abc import Mapping
+
+_NO_PICTURES = (
+    "nothing is drawn while it runs. To watch a policy, make the environment with render_mode='human' in a "
+    "program, and step it with shoal.Policy.load(RUN).act"
+)
+_METRICS = "metrics.jsonl and TensorBoard's events are in the run folder: tensorboard --logdir runs"
+_SEEDS = "a run has one seed; start one run for each: for seed in 1 2 3; do shoal train ppo ENV --seed $seed; done"
+_NETWORK = "give --policy-kwargs, such as '{\"net_arch\": [64, 64]}'"
+_FIRST_RUN = "the run is the first word after the command, such as runs/cartpole"
+
+_COMMANDS = {
+    "eval enjoy test play run": "evaluate a trained policy with `shoal evaluate RUN`",
+    "learn fit": "train with `shoal train ppo ENV`",
+    "ppo a2c dqn sac td3 ddpg impala": "an algorithm comes after train: `shoal train ppo ENV`",
+    "resume continue load": "go on with a run by `shoal train --resume RUN`",
+    "check": "each training checks its environment first; in a program it is shoal.check(ENV)",
+    "logs log": "workers' output is on standard error, and in files under $SHOAL_LOG_DIRECTORY, or shoal-UID in the "
+    "folder of temporary files; `shoal status` shows what runs",
+    "ps top summary jobs": "`shoal status` shows what runs, `shoal list WHAT` its tasks, actors and more",
+    "get describe": "`shoal list WHAT` shows tasks, actors and more, `shoal story ID` one of them",
+    "start stop init up down submit job attach": "nothing is started beforehand: a program starts the runtime and "
+    "ends it. `shoal node --join` adds a machine",
+    "deploy http server": "`shoal serve RUN`",
+    "trace profile": "`shoal timeline OUT.json`",
+    "plot render video record tensorboard": "a run folder has learning_curve.png, metrics.jsonl and events for "
+    "TensorBoard",
+    "tune sweep search optimize": "searching settings is not a part of it: call shoal.PPO in a loop",
+    "envs environments": "gymnasium.pprint_registry() lists gymnasium's, shoal.envs.registered() your own",
+    "v version V": "--version",
+    "h": "--help",
+}
+
+_TRAIN = {
+    "algo algorithm agent method": "the algorithm is the first word: shoal train ppo ENV",
+    "env env_id env_name environment task game gym_id": "the environment comes after the algorithm, without a flag: "
+    "shoal train ppo ENV",
+    "num_envs nenvs num_env num_environments num_envs_per_worker num_envs_per_env_runner vec_envs": "--n-envs",
+    "n_timesteps timesteps steps num_timesteps max_steps total_steps num_steps_total max_timesteps n stop_timesteps "
+    "env_steps stop_iters training_iterations iterations max_iterations n_episodes episodes": "--total-timesteps",
+    "num_steps rollout_length rollout_fragment_length horizon nsteps n_rollout_steps unroll_length": "--n-steps",
+    "lr alpha step_size learningrate": "--learning-rate",
+    "anneal_lr lr_schedule": "`--learning-rate lin_0.001` lets the learning rate fall to 0",
+    "discount discount_factor": "--gamma",
+    "lambda lambda_ lam gae": "--gae-lambda",
+    "clip_coef clip_param clip epsilon cliprange clip_eps": "--clip-range",
+    "clip_vloss vf_clip_param": "--clip-range-vf",
+    "entropy_coeff entropy_coef entropy": "--ent-coef",
+    "vf_loss_coeff value_coef vf_coeff value_loss_coef": "--vf-coef",
+    "norm_adv normalize_advantages": "--normalize-advantage",
+    "grad_clip max_norm clip_grad": "--max-grad-norm",
+    "kl_target kl": "--target-kl",
+    "update_epochs num_epochs epochs num_sgd_iter noptepochs": "--n-epochs",
+    "minibatch_size sgd_minibatch_size mini_batch_size": "--batch-size",
+    "num_minibatches nminibatches n_minibatches": "`--batch-size` is the rows of one minibatch: n_envs · n_steps / "
+    "minibatches",
+    "train_batch_size train_batch_size_per_learner": "a rollout has n_envs · n_steps rows: set --n-steps",
+    "num_workers n_workers num_env_runners num_rollout_workers num_cpus n_jobs cpus processes num_proc": "--workers",
+    "gpu cuda num_gpus gpus use_cuda use_gpu": "--device cuda",
+    "cpu no_cuda no_gpu": "--device cpu",
+    "num_threads n_threads": "--threads",
+    "vec_env vec_env_type subproc": "environments are spread over processes by --workers",
+    "seeds num_seeds n_seeds random_seed": _SEEDS,
+    "log_folder log_dir logdir save_path save_dir output output_dir out o f local_dir storage_path results_dir folder "
+    "exp_name run_name name experiment save model_dir": "--run-dir",
+    "tensorboard_log tensorboard tb log_interval logger track wandb wandb_project_name wandb_entity mlflow "
+    "progress_bar progress": _METRICS,
+    "plot curve": "learning_curve.png is in the run folder when the training ends",
+    "render render_mode video capture_video record_video monitor record display": _NO_PICTURES,
+    "hyperparams hyperparameters hyperparams_file config conf_file conf config_file yaml params args": "each setting "
+    "is a flag of its own, and config.json in the run folder holds them all",
+    "load restore trained_agent i checkpoint checkpoint_path from_checkpoint load_path continue": "--resume",
+    "checkpoint_freq save_freq checkpoint_interval save_interval checkpoint_frequency": "--checkpoint-seconds",
+    "eval_freq eval_episodes n_eval_episodes evaluation_interval evaluation_duration eval_interval eval_env": "what "
+    "the progress shows is the mean return of the last 100 episodes; `shoal evaluate RUN` evaluates afterwards",
+    "stop stop_reward reward_threshold target_return target_reward stop_mean_reward": "--stop-return",
+    "net_arch hidden_sizes hidden layers fcnet_hiddens hidden_size fcnet_activation activation activation_fn network "
+    "model": _NETWORK,
+    "policy policy_type": f"the policy is a multi-layer perceptron; {_NETWORK}",
+    "env_config env_args env_options": "--env-kwargs",
+    "gym_packages": "name the package before the id: module:Env-v0",
+    "framework torch_deterministic deterministic": "it is torch, and the same seed gives the same weights",
+    "normalize norm_obs norm_reward normalize_observation normalize_reward vecnormalize": "observations and rewards "
+    "are not normalized; scale them in the environment",
+    "verbose v quiet q silent log_level": "there is one kind of output, on standard error: 2> FILE keeps it away",
+    "debug local_mode": "--engine serial runs all in this process, for pdb",
+    "tune_preset defaults": "--preset",
+    "force": "--overwrite",
+}
+
+_EVALUATE = {
+    "run run_dir path folder f load checkpoint checkpoint_path model trained_agent i save_path log_folder": _FIRST_RUN,
+    "algo algorithm": "the run knows its algorithm",
+    "n_eval_episodes num_episodes n_episodes eval_episodes n": "--episodes",
+    "n_timesteps timesteps steps": "`--episodes` counts what is played",
+    "deterministic greedy": "actions are the most likely ones unless you give --stochastic",
+    "sample random": "--stochastic",
+    "env_id env_name environment": "--env",
+    "env_config env_args": "--env-kwargs",
+    "render render_mode video record record_video capture_video display": _NO_PICTURES,
+    "seeds": "`--seed` decides the starts of all episodes",
+    "workers num_workers num_envs n_envs": "one process plays up to 32 episodes side by side",
+    "device": "an evaluation runs on the CPU",
+    "output out o": "`shoal evaluate RUN --json > FILE` writes the result",
+    "verbose v quiet q": "standard output holds the result alone",
+}
+
+_SERVE = {
+    "run run_dir path folder f load checkpoint checkpoint_path model model_path trained_agent": _FIRST_RUN,
+    "port p": "--http, such as 127.0.0.1:8000",
+    "host bind ip listen": "--http, such as 127.0.0.1:8000",
+    "workers num_workers num_replicas n processes": "--replicas",
+    "batch_size max_batch": "--max-batch-size",
+    "batch_wait_timeout_s batch_timeout timeout": "--batch-wait",
+    "max_queued_requests max_ongoing_requests queue": "--max-waiting",
+    "device gpu cuda": "replicas answer on the CPU",
+    "reload watch": "serve again when there are newer weights",
+}
+
+_OBSERVED = {
+    "address ray_address session_id program pid": "--session",
+    "watch w f follow": "`shoal status --watch` shows a program again and again",
+    "json": "`shoal status --json` and `shoal list WHAT --format json` print JSON",
+    "format": "`shoal list WHAT --format json` prints JSON",
+    "output out o": "the file is the first word: shoal timeline OUT.json",
+    "interval n": "--every",
+    "verbose v detail": "`shoal story ID` tells all there is to one task, object or actor",
+}
+
+_NODE = {
+    "address head head_address": "--join",
+    "token redis_password": "--token-file, or the environment variable SHOAL_TOKEN: arguments can be read by others",
+    "head port": "a program becomes the head with runtime.init(listen=HOST:PORT)",
+    "cpus": "--num-cpus",
+    "gpus": "--num-gpus",
+}
+
+
+def _by_name(table: Mapping[str, str]) -> dict[str, str]:
+    return {name: answer for names, answer in table.items() for name in names.split()}
+
+
+_observed = _by_name(_OBSERVED)
+_ANSWERS = {
+    "": _by_name(_COMMANDS),
+    "train": _by_name(_TRAIN),
+    "evaluate": _by_name(_EVALUATE),
+    "serve": _by_name(_SERVE),
+    "node": _by_name(_NODE),
+    **dict.fromkeys(("status", "list", "memory", "story", "timeline"), _observed),
+}
+
+#: Flags whose users often have several values in mind.
+SEVERAL = {"seed": _SEEDS}
+
+
+def instead(command: str, name: str) -> str:
+    """Return what there is here for a name from elsewhere, as a sentence; "" if the name is not known from elsewhere.
+
+    Args:
+        command: such as train; "" for the names of commands.
+        name: a flag's or command's, in whatever spelling.
+    """
+    answer = _ANSWERS.get(command, {}).get(name.strip("-").replace("-", "_")) or ""
+    return f"Here it is {answer}" if answer.startswith("-") else answer
