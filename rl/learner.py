@@ -173,7 +173,8 @@ def _resolve_device(device: str) -> str:
     try:
         torch.zeros(1, device=torch.device(device))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"device is {device!r}, which cannot be used here: {str(error).splitlines()[0]}. Use 'auto' or 'cpu'"
-        ) from None
+        why = str(error).splitlines()[0]
+        if why.startswith("Expected one of"):  # torch names two dozen kinds of devices
+            why = "torch knows no such device; a GPU is 'cuda' or 'cuda:N'"
+        raise InputError(f"device is {device!r}, which cannot be used here: {why}. Use 'auto' or 'cpu'") from None
     return device

@@ -8,7 +8,6 @@ under each field is its help text.
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -18,8 +17,6 @@ from typing import Any
 from ..envs import check_vectorization
 from ..runtime import InputError, as_bool, as_number, in_plain_numbers, nearest
 from .schedules import rate_start
-
-_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -168,9 +165,6 @@ class RunSettings:
     def __post_init__(self) -> None:
         validate(self)
         check_vectorization(self.vectorization)
-        if not _DEVICE.fullmatch(str(self.device)):  # whether it is there, only the learner can tell
-            hint = nearest("cuda" if self.device == "gpu" else str(self.device), ("auto", "cpu", "cuda"))
-            raise InputError(f"device is {self.device!r}, but must be 'auto', 'cpu', 'cuda' or 'cuda:N'. {hint}")
         given = [name for name, value in vars(self).items() if value is not None]
         for name, value in derived_defaults(RunSettings, given, self).items():
             object.__setattr__(self, name, value)

@@ -53,7 +53,6 @@ LINES = {
     "train ppo E --verbose 1": "standard error",
     "train ppo E --cuda": "Here it is --device cuda",
     "train ppo E --config a.yaml": "Each setting is a flag of its own",
-    "train ppo E --device gpu": "device is 'gpu', but must be 'auto', 'cpu', 'cuda' or 'cuda:N'. Did you mean 'cuda'?",
     "train ppo E --n_stepz 9": "Did you mean '--n-steps'",
     "train ppo E --total-timesteps": "--total-timesteps wants a value",
     "train ppo E --total-timesteps=": "--total-timesteps: '' is not a whole number",
