@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 from . import context, engines
 from .context import current_engine, running_engine
@@ -16,6 +16,8 @@ from .plain_numbers import as_int, as_timeout
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
 from .settings import Settings
+
+T = TypeVar("T")
 
 
 def init(
@@ -143,7 +145,11 @@ def remote(*target: Any, **options: Any) -> Any:
     return lambda given: make_remote(given, options)
 
 
-def get(refs: ObjectRef | Sequence[ObjectRef], timeout: float | None = None, *, copy: bool = False) -> Any:
+@overload
+def get(refs: ObjectRef[T], timeout: float | None = None, *, copy: bool = False) -> T: ...
+@overload
+def get(refs: Sequence[ObjectRef[T]], timeout: float | None = None, *, copy: bool = False) -> list[T]: ...
+def get(refs: Any, timeout: float | None = None, *, copy: bool = False) -> Any:
     """Return the value of a reference, or the list of values of a list of them. Blocks until they are there.
 
     Arrays in the values lie in shared memory and are read-only: ``array.copy()``, or ``get(ref, copy=True)``, gives
@@ -167,7 +173,7 @@ def get(refs: ObjectRef | Sequence[ObjectRef], timeout: float | None = None, *, 
     return current_engine().get(_check_refs("get", refs), timeout, copy)
 
 
-def put(value: Any, **options: Any) -> ObjectRef:
+def put(value: T, **options: Any) -> ObjectRef[T]:
     """Store a value once, so that it can be passed to many tasks without being copied each time.
 
     Raises:

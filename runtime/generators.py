@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .context import current_engine
 from .exceptions import GetTimeoutError
 from .plain_numbers import as_timeout
 from .refs import ObjectRef, short, until_ready
+
+T = TypeVar("T")
 
 
 class Stream(Protocol):
@@ -20,6 +22,9 @@ class Stream(Protocol):
     def take(self, head: ObjectRef) -> bool:
         """Take the value, which is there; False if it is the end after all, or another thread was quicker."""
 
+    def is_finished(self) -> bool:
+        """Whether the task has ended and all its values are taken."""
+
     def completed(self) -> ObjectRef:
         """Return a reference that is ready when the task has ended."""
 
@@ -30,7 +35,7 @@ class Stream(Protocol):
         """Drop what was not taken, and have no more made."""
 
 
-class ObjectRefGenerator(Iterator[ObjectRef], AsyncIterator[ObjectRef]):
+class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
     """The references of a stream of values, each as soon as its value is there.
 
     ``for ref in generator`` and ``async for ref in generator`` wait for the next value; `runtime.wait` takes generators
@@ -46,16 +51,16 @@ class ObjectRefGenerator(Iterator[ObjectRef], AsyncIterator[ObjectRef]):
     def __init__(self, stream: Stream, handle: ObjectRef | None = None) -> None:
         self._stream, self._handle = stream, handle
 
-    def __iter__(self) -> ObjectRefGenerator:
+    def __iter__(self) -> ObjectRefGenerator[T]:
         return self
 
-    def __next__(self) -> ObjectRef:
+    def __next__(self) -> ObjectRef[T]:
         ref = self.next_ready(None)
         if ref is None:
             raise StopIteration
         return ref
 
-    def next_ready(self, timeout: float | None) -> ObjectRef | None:
+    def next_ready(self, timeout: float | None) -> ObjectRef[T] | None:
         """Return the next reference, None at the end.
 
         Args:
@@ -73,15 +78,19 @@ class ObjectRefGenerator(Iterator[ObjectRef], AsyncIterator[ObjectRef]):
                 return head
         return None
 
-    def __aiter__(self) -> ObjectRefGenerator:
+    def __aiter__(self) -> ObjectRefGenerator[T]:
         return self
 
-    async def __anext__(self) -> ObjectRef:
+    async def __anext__(self) -> ObjectRef[T]:
         while (head := self._stream.head()) is not None:
             await until_ready(head, current_engine())
             if self._stream.take(head):
                 return head
         raise StopAsyncIteration
+
+    def is_finished(self) -> bool:
+        """Whether the task has ended and all its values are taken, so that `next` would stop."""
+        return self._stream.is_finished()
 
     def completed(self) -> ObjectRef:
         """Return a reference that is ready when the task has ended; `get` of it raises what the task raised."""

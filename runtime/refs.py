@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .context import current_engine
 from .exceptions import GetTimeoutError
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from .engine import Engine
 
+T_co = TypeVar("T_co", covariant=True)
 
-class ObjectRef:
-    """Reference to an immutable object that exists or will exist.
+
+class ObjectRef(Generic[T_co]):
+    """Reference to an immutable object that exists or will exist; ``ObjectRef[int]`` in annotations: to an int.
 
     The object lives as long as any reference to it, in any process. References may be passed to tasks and actors:
     as an argument of its own a reference is replaced by its value before the call, inside a list, dict or other
@@ -38,11 +40,17 @@ class ObjectRef:
         """Return the id as hexadecimal text."""
         return self.id.hex()
 
-    def future(self) -> Future:
+    def future(self) -> Future[T_co]:
         """Return a `concurrent.futures.Future` of the value."""
         return current_engine().future(self)
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def as_future(self) -> asyncio.Future[T_co]:
+        """Return an `asyncio.Future` of the value, on the event loop that runs."""
+        import asyncio  # as in `until_ready`
+
+        return asyncio.ensure_future(current_engine().value(self))
+
+    def __await__(self) -> Generator[Any, None, T_co]:
         return current_engine().value(self).__await__()
 
     def __repr__(self) -> str:
@@ -54,10 +62,10 @@ class ObjectRef:
     def __hash__(self) -> int:
         return hash(self.id)
 
-    def __copy__(self) -> ObjectRef:
+    def __copy__(self) -> ObjectRef[T_co]:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef:
+    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef[T_co]:
         return self  # the object cannot change
 
     def __reduce__(self) -> Any:

@@ -34,8 +34,8 @@ _NOT_REMOTE = {
 
 
 def callable_name(target: Callable) -> str:
-    """Return the name of a function or class for messages."""
-    return getattr(target, "__qualname__", type(target).__name__).replace("<locals>.", "")
+    """Return the name of a function or class for messages, as it is written where it can be seen: no outer function."""
+    return getattr(target, "__qualname__", type(target).__name__).rpartition("<locals>.")[2]
 
 
 def _as_function(target: Callable) -> Function:
@@ -139,7 +139,10 @@ class RemoteFunction:
 
 
 class ActorClass(Generic[T]):
-    """A class whose instances live in processes of their own: ``A.remote(…)`` starts one and returns its handle."""
+    """A class whose instances live in processes of their own: ``A.remote(…)`` starts one and returns its handle.
+
+    Other attributes are the plain class's: ``A.LIMIT``, ``A.static_method(…)`` run here.
+    """
 
     def __init__(self, cls: type[T], options: ActorOptions) -> None:
         self._target = cls
@@ -152,7 +155,7 @@ class ActorClass(Generic[T]):
         if options.concurrency_groups or options.max_task_retries:
             self._methods()
 
-    def remote(self, /, *args: Any, **kwargs: Any) -> "ActorHandle":
+    def remote(self, /, *args: Any, **kwargs: Any) -> "ActorHandle[T]":
         """Start an actor with these constructor arguments; return its handle at once.
 
         Raises:
@@ -170,6 +173,14 @@ class ActorClass(Generic[T]):
         # Else it is one that existed, perhaps of another class.
         is_ours = actor.methods is methods
         return ActorHandle(actor, self._parameters_of_methods if is_ours else {})
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the plain class has of that name: a constant, a static or class method."""
+        target = self.__dict__.get("_target")
+        if target is None or name.startswith("__") or not hasattr(target, name):
+            known = nearest(name, ["remote", "options", *(key for key in dir(target) if not key.startswith("_"))])
+            raise AttributeError(f"actor class {self.__dict__.get('__name__')!r} has no attribute {name!r}. {known}")
+        return getattr(target, name)
 
     def _methods(self) -> dict[str, MethodOptions]:
         table = method_table(self._target)
@@ -202,8 +213,8 @@ class ActorClass(Generic[T]):
         return ActorClass, (self._target, self._options)
 
 
-class ActorHandle:
-    """Handle of a running actor; ``handle.method.remote(…)`` calls a method.
+class ActorHandle(Generic[T]):
+    """Handle of a running actor; ``handle.method.remote(…)`` calls a method. In annotations: ``ActorHandle[MyClass]``.
 
     Handles may be passed to tasks and other actors. The actor ends when its last handle is gone.
     """
@@ -231,10 +242,10 @@ class ActorHandle:
     def __hash__(self) -> int:
         return hash(self._actor.id)
 
-    def __copy__(self) -> "ActorHandle":
+    def __copy__(self) -> "ActorHandle[T]":
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "ActorHandle":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ActorHandle[T]":
         return self
 
     def __reduce__(self) -> Any:

@@ -105,7 +105,7 @@ def actor(handle: Any) -> ActorId:
     """Return the actor behind a handle of Ray's, also of one that another program has made; without its lifetime."""
     methods = {name: _method_options(handle, name) for name in handle._ray_method_signatures}
     known = {name: options for name, options in methods.items() if options is not None}
-    cls = handle._ray_actor_creation_function_descriptor.class_name.replace("<locals>.", "")
+    cls = handle._ray_actor_creation_function_descriptor.class_name.rpartition("<locals>.")[2]
     return ActorId(handle._actor_id.binary(), None, cls, known, groups=None)
 
 

@@ -107,7 +107,7 @@ def results(made: Any, num_returns: int) -> list[Any]:
     """Return our references, or our generator, for what a call of Ray's has returned."""
     if num_returns != STREAMING:
         return [wrapped(ref) for ref in ([made] if num_returns == 1 else made or ())]
-    stream = ObjectRefGenerator(values := _Stream(made))
+    stream: ObjectRefGenerator = ObjectRefGenerator(values := _Stream(made))
     # A queue may be used in any allocation, when the last reference goes; Ray's lock may not.
     weakref.finalize(stream, _closing().put, values).atexit = False
     return [stream]
@@ -157,6 +157,10 @@ class _Stream:
                 return True
             self._head, self._ended = wrapped(taken), True
             return False
+
+    def is_finished(self) -> bool:
+        with self._lock:
+            return self._head is None if self._ended else self._generator.is_finished()
 
     def completed(self) -> ObjectRef:
         return wrapped(self._generator.completed())

@@ -92,6 +92,10 @@ class SerialStream:
         self._refs.popleft()
         return True
 
+    def is_finished(self) -> bool:
+        """Whether no value is left; the next one is made to find out."""
+        return self.head() is None
+
     def completed(self) -> ObjectRef:
         """Return the reference of the end; all values are made first."""
         while self._completed is None:

@@ -192,6 +192,10 @@ class Stream:
                 self._calls.tell(self._pending, m.Taken(self._pending.task, self.taken))
             return True
 
+    def is_finished(self) -> bool:
+        """Whether the task has ended and all its values are taken."""
+        return self.head() is None
+
     def completed(self) -> ObjectRef:
         """Return the reference of the task's end."""
         assert self._completed is not None, "somebody has the generator"
