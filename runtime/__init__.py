@@ -13,7 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import exceptions
-from .api import cancel, engine_name, get, get_actor, init, is_initialized, kill, put, remote, shutdown, wait
+from .api import (
+    RuntimeInfo,
+    cancel,
+    engine_name,
+    get,
+    get_actor,
+    init,
+    is_initialized,
+    kill,
+    put,
+    remote,
+    shutdown,
+    wait,
+)
 from .cluster_api import (
     available_resources,
     become_node,
@@ -32,6 +45,7 @@ from .exceptions import (
     GetTimeoutError,
     InfeasibleError,
     InputError,
+    InputTypeError,
     ObjectLostError,
     ObjectReconstructionFailedError,
     OutOfMemoryError,
@@ -66,6 +80,7 @@ __all__ = [
     "GetTimeoutError",
     "InfeasibleError",
     "InputError",
+    "InputTypeError",
     "NodeAffinitySchedulingStrategy",
     "ObjectLostError",
     "ObjectReconstructionFailedError",
@@ -80,6 +95,7 @@ __all__ = [
     "RemoteFunction",
     "RuntimeEnv",
     "RuntimeEnvSetupError",
+    "RuntimeInfo",
     "ShoalError",
     "TaskCancelledError",
     "TaskError",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
 
 from . import context, engines
 from .context import current_engine, running_engine
 from .engine import Engine
-from .exceptions import InputError, nearest
+from .exceptions import InputError, InputTypeError, nearest
 from .generators import ObjectRefGenerator
 from .options import check_name
 from .plain_numbers import as_int, as_timeout
@@ -18,6 +21,34 @@ from .remote import ActorHandle, make_remote
 from .settings import Settings
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RuntimeInfo(AbstractContextManager["RuntimeInfo"]):
+    """What `init` has started; ``with init() as info:`` ends it with the block, as `shutdown` does.
+
+    Attributes:
+        engine: "native", "serial" or "ray".
+        address: "HOST:PORT" at which further nodes may join, or "".
+        job_id, node_id: of this program, and where it runs; hexadecimal text.
+        namespace: where the names of its actors belong.
+        python_version: such as "3.12.4".
+    """
+
+    engine: str
+    address: str
+    job_id: str
+    node_id: str
+    namespace: str
+    python_version: str = ".".join(map(str, sys.version_info[:3]))
+
+    @property
+    def address_info(self) -> dict[str, str]:
+        """The address and the node's id, under Ray's names for them."""
+        return {"address": self.address, "node_id": self.node_id}
+
+    def __exit__(self, *exception: object) -> None:
+        shutdown()
 
 
 def init(
@@ -42,8 +73,8 @@ def init(
     listen: str | None = None,
     namespace: str | None = None,
     ignore_reinit_error: bool = False,
-) -> None:
-    """Start the runtime for this process. The first use of `remote`, `put` … does it with the defaults.
+) -> RuntimeInfo:
+    """Start the runtime; ``with init(…):`` ends it with the block. The first use of `remote`, `put` … does it, too.
 
     Args:
         engine: "native" (processes; the default on Linux), "serial" (all in this one, to debug; default elsewhere) or
@@ -80,6 +111,12 @@ def init(
     given = {name: value for name, value in locals().items() if name not in {"engine", "ignore_reinit_error"}}
     if not _is_running(ignore_reinit_error):
         _begin(engines.start(engine, Settings(**given)))
+    return _info(current_engine())
+
+
+def _info(engine: Engine) -> RuntimeInfo:
+    here = engine.whereabouts
+    return RuntimeInfo(engine.name, engine.address, here.job, here.node, here.namespace)
 
 
 def _begin(engine: Engine) -> None:
@@ -210,7 +247,7 @@ def wait(
         as ready: `get` raises its exception.
 
     Raises:
-        TypeError: not a list of references.
+        InputTypeError: not a list of references.
         InputError: duplicates, a negative timeout, or a num_returns that is not between 1 and the number of references.
     """
     generators: dict[ObjectRef, ObjectRefGenerator] = {}
@@ -235,10 +272,10 @@ def wait(
 
 def _check_refs(verb: str, refs: Any) -> list[ObjectRef]:
     if not isinstance(refs, list | tuple):
-        raise TypeError(f"{verb} takes an ObjectRef or a list of them, not a {type(refs).__name__} ({refs!r:.80})")
+        raise InputTypeError(f"{verb} takes an ObjectRef or a list of them, not a {type(refs).__name__} ({refs!r:.80})")
     for index, ref in enumerate(refs):
         if type(ref) is not ObjectRef:
-            raise TypeError(f"{verb} takes ObjectRefs; item {index} is a {type(ref).__name__} ({ref!r:.80})")
+            raise InputTypeError(f"{verb} takes ObjectRefs; item {index} is a {type(ref).__name__} ({ref!r:.80})")
     return list(refs)
 
 
@@ -264,7 +301,7 @@ def cancel(ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursiv
         ref.cancel(force, recursive)
         return
     if type(ref) is not ObjectRef:
-        raise TypeError(
+        raise InputTypeError(
             f"cancel takes an ObjectRef or an ObjectRefGenerator, not a {type(ref).__name__} ({ref!r:.80}). "
             "To end an actor use kill(actor)"
         )
@@ -279,7 +316,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
         no_restart: False lets an actor with restarts left come back.
     """
     if not isinstance(actor, ActorHandle):
-        raise TypeError(f"kill takes an actor's handle, not a {type(actor).__name__} ({actor!r:.80})")
+        raise InputTypeError(f"kill takes an actor's handle, not a {type(actor).__name__} ({actor!r:.80})")
     current_engine().kill(actor._actor, no_restart)
 
 

@@ -11,6 +11,7 @@ from .introspection.metric_table import MetricTable
 from .introspection.reports import Event, NodeReport
 from .options import ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef
+from .runtime_env import RuntimeEnv
 from .scheduling import PlacementGroup
 
 if TYPE_CHECKING:
@@ -143,11 +144,19 @@ class Running:
 
 @dataclass(frozen=True)
 class Holding:
-    """What a task or actor was given: resources by name, GPUs, and the placement group that it runs in."""
+    """What a task or actor was given.
 
-    resources: dict[str, float]
-    gpus: list[str]
-    group: PlacementGroup | None
+    Attributes:
+        resources: by name.
+        gpus: which ones.
+        group: the placement group that it runs in.
+        captures: whether what it starts runs in that group, too.
+    """
+
+    resources: dict[str, float] = field(default_factory=dict)
+    gpus: list[str] = field(default_factory=list)
+    group: PlacementGroup | None = None
+    captures: bool = False
 
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -235,6 +244,14 @@ class Engine(Protocol):
 
     def running(self) -> RunningCall | None:
         """Return the task or call that runs in this thread or asyncio task."""
+
+    def is_cancelled(self) -> bool:
+        """Return whether somebody has cancelled what `running` returns."""
+        return False
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """The surroundings of the code that runs, which what it starts inherits."""
 
     def exit_actor(self) -> NoReturn:
         """End the actor that this process is, once its running calls have ended."""

@@ -20,6 +20,7 @@
     ├── DeadlockError              the call can never return
     └── InternalError              our bug: please report it
     InputError (ValueError)        a setting or argument that cannot work; nothing was started or lost
+    ├── InputTypeError (TypeError) … since it is another kind of thing than what is wanted
     └── InfeasibleError            no node has the resources that were asked for
 
 An exception raised by the user's own code inside a task or an actor method is raised by `get` as exactly the type
@@ -69,7 +70,13 @@ class ActorError(ShoalError):
 
 
 class ActorDiedError(ActorError):
-    """The actor is dead and will not come back; the message says why."""
+    """The actor is dead and will not come back; the message says why.
+
+    Attributes:
+        actor_id: its id in hexadecimal; None if it is not known.
+    """
+
+    actor_id: str | None = None
 
 
 class ActorUnavailableError(ActorError):
@@ -122,6 +129,10 @@ class InternalError(ShoalError):
 
 class InputError(ValueError):
     """A setting or argument that cannot work; raised before anything is started or changed."""
+
+
+class InputTypeError(InputError, TypeError):
+    """An argument is another kind of thing than what is wanted; of both bases, as Ray raises now one, now the other."""
 
 
 class InfeasibleError(InputError):

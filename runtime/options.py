@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import cloudpickle
 
-from .exceptions import InputError, nearest
+from .exceptions import InputError, InputTypeError, nearest
 from .plain_numbers import as_int, in_plain_numbers
 from .resources import Demand, check_amount, check_gpus, in_units
 from .runtime_env import RuntimeEnv
@@ -37,13 +37,15 @@ def check_resources(resources: Mapping[str, float]) -> None:
 def _check_count(name: str, value: int, lowest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
         unlimited = " (-1 means: without limit)" if lowest == -1 else ""
-        raise InputError(f"{name}={value!r}: want an integer of at least {lowest}{unlimited}")
+        kind = InputError if type(value) is int else InputTypeError
+        raise kind(f"{name}={value!r}: want an integer of at least {lowest}{unlimited}")
 
 
 def check_name(name: str, value: str | None) -> None:
     """Raise InputError unless `value` is None or a string that is not empty."""
     if value is not None and (not isinstance(value, str) or not value):
-        raise InputError(f"{name}={value!r}: want a string that is not empty")
+        kind = InputError if isinstance(value, str) else InputTypeError
+        raise kind(f"{name}={value!r}: want a string that is not empty")
 
 
 def given(options: Any) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def died(call: str, actor: ActorId, death: str, cause: bytes | None) -> ActorDie
         f"{call}: actor {actor.class_name} ({actor.id.hex()[-10:]}) is dead: {death}. "
         "Create it again, or give it max_restarts to have it come back by itself"
     )
+    error.actor_id = actor.id.hex()
     if cause is not None:
         error.__cause__ = unpack_exception(cause)
     return error

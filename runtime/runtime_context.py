@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from .engine import Engine, Host, RunningCall
 from .exceptions import ShoalError
 from .refs import ObjectRef, value_of
 from .remote import ActorHandle
+from .runtime_env import RuntimeEnv
 
 #: What runs in this thread or asyncio task; set by whoever begins a call.
 running: ContextVar[RunningCall | None] = ContextVar("shoal_running", default=None)
@@ -111,6 +113,33 @@ class RuntimeContext:
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """Return the accelerators that the running task or this actor holds, by kind: ``{"GPU": […]}``."""
         return {"GPU": current_engine().holding().gpus}
+
+    def is_canceled(self) -> bool:
+        """Return whether `cancel` was called for the task or call that runs.
+
+        So notices a method of an actor, in which nothing is raised, that it should end; in a task that catches the
+        KeyboardInterrupt it says that this was why. What the call returns then is its value.
+        """
+        return current_engine().is_cancelled()
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """The surroundings of this code; folders and modules are the copies that this process uses."""
+        return current_engine().runtime_env
+
+    def get_runtime_env_string(self) -> str:
+        """Return `runtime_env` as JSON."""
+        return json.dumps(self.runtime_env, sort_keys=True)
+
+    def get_placement_group_id(self) -> str | None:
+        """Return the id of the placement group that the running task or this actor is in; None if it is in none."""
+        group = current_engine().holding().group
+        return None if group is None else group.id.hex()
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """Whether what this code starts runs in the same placement group, unless it says otherwise."""
+        return current_engine().holding().captures
 
     def get(self) -> dict[str, Any]:
         """Return the ids as one dictionary, those that there are."""

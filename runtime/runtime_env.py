@@ -76,6 +76,11 @@ class RuntimeEnv(dict[str, Any]):
             raise InputError(f"runtime_env={given!r:.80}: want a dict with the keys {', '.join(_KEYS)}")
         return cls(**given)
 
+    @classmethod
+    def found(cls, content: Mapping[str, Any]) -> RuntimeEnv:
+        """Return an environment that is in force, such as a worker's: nothing of it is checked again."""
+        return _rebuild({key: value for key, value in content.items() if value})
+
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise InputError("a RuntimeEnv cannot be changed, since workers may run with it. Make another one")
 

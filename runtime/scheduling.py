@@ -30,7 +30,7 @@ class PlacementGroup:
     """
 
     id: bytes
-    bundle_specs: tuple[Mapping[str, float], ...] = field(compare=False)
+    bundle_specs: list[Mapping[str, float]] = field(compare=False)
     name: str = field(default="", compare=False)
 
     @property
@@ -41,7 +41,7 @@ class PlacementGroup:
     def ready(self) -> ObjectRef:
         """Return a reference to this handle that is ready once all bundles are reserved.
 
-        `get` of it raises PlacementGroupRemovedError if the group is removed before.
+        `get` of it raises PlacementGroupRemovedError if the group has been removed.
         """
         return current_engine().group_ready(self)
 

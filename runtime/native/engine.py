@@ -19,6 +19,7 @@ from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources import in_amounts, machine_resources, visible_gpus
 from ..runtime_context import RunsCalls
+from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup
 from ..settings import Settings
 from ..store_settings import store_settings
@@ -116,6 +117,7 @@ class NativeEngine(RunsCalls, Engine):
         self.client = client
         self.makers = Makers(client)
         self.hosted: Host | None = None
+        self.cancelled: set[bytes] = set()  # calls that run here, or are about to, and should end
         self._groups = groups = GroupCalls(client)
         self._tasks = TaskCalls(client, self.environments, groups)
         self._calls = ActorCalls(client)
@@ -252,9 +254,23 @@ class NativeEngine(RunsCalls, Engine):
         return self.hosted
 
     def holding(self) -> Holding:
-        given = self._groups.assigned
-        group = self._groups.current()
-        return Holding({}, [], group) if given is None else Holding(in_amounts(given.demand), list(given.gpus), group)
+        given, groups = self._groups.assigned, self._groups
+        if given is None:
+            return Holding()
+        return Holding(in_amounts(given.demand), list(given.gpus), groups.current(), groups.captured is not None)
+
+    def is_cancelled(self) -> bool:
+        call = self.running()
+        return call is not None and call.task_id in self.cancelled
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        found = self.environments.current
+        if found is None:
+            return RuntimeEnv()
+        return RuntimeEnv.found(
+            {"env_vars": found.env_vars, "working_dir": found.working_dir, "py_modules": found.paths}
+        )
 
     def where(self) -> str:
         """Return the text that says where this process runs."""

@@ -36,6 +36,7 @@ from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef, short
 from ..resources import Demand, check_feasible, in_units, infeasible
 from ..results import name_taken, too_many_calls
+from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, missing_in_bundle
 from ..settings import Settings
 from . import functions
@@ -253,11 +254,22 @@ class RayEngine(Engine):
 
     def holding(self) -> Holding:
         if not self._is_worker:
-            return Holding({}, [], None)
+            return Holding()
         group = get_current_placement_group()
-        ours = None if group is None else PlacementGroup(group.id.binary(), tuple(group.bundle_specs))
+        ours = None if group is None else PlacementGroup(group.id.binary(), list(group.bundle_specs))
         given = ray.get_runtime_context().get_assigned_resources()
-        return Holding(given, [str(gpu) for gpu in ray.get_gpu_ids()], ours)
+        captures = bool(ray.get_runtime_context().should_capture_child_tasks_in_placement_group)
+        return Holding(given, [str(gpu) for gpu in ray.get_gpu_ids()], ours, ours is not None and captures)
+
+    def is_cancelled(self) -> bool:
+        try:
+            return self._is_worker and ray.get_runtime_context().is_canceled()
+        except RuntimeError:  # Ray does not tell async methods
+            return False
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        return RuntimeEnv.found(ray.get_runtime_context().runtime_env)
 
     # Resources and placement ------------------------------------------------------------------------------------
 
@@ -290,9 +302,11 @@ class RayEngine(Engine):
             raise infeasible(f"placement group {name or bundles}", f"{bundles} with strategy {strategy}")
         amounts = [{key: amount for key, amount in bundle.items() if amount} for bundle in bundles]
         made = placement_group(amounts, strategy, name, lifetime="detached" if detached else None)
-        return PlacementGroup(made.id.binary(), tuple(bundles), name)
+        return PlacementGroup(made.id.binary(), list(bundles), name)
 
     def group_ready(self, group: PlacementGroup) -> ObjectRef:
+        if placement_group_table(their.group(group)).get("state") == "REMOVED":
+            return wrapped(ray.remote(functions.removed).options(num_cpus=0).remote(str(group)))
         strategy = their.strategy(PlacementGroupSchedulingStrategy(group))
         return wrapped(ray.remote(lambda: group).options(num_cpus=0, scheduling_strategy=strategy).remote())
 

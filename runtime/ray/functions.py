@@ -8,11 +8,12 @@ import inspect
 import os
 import types
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 
 from ..engine import ActorId
+from ..exceptions import PlacementGroupRemovedError
 from ..options import STREAMING, MethodOptions
 from ..results import exit_code, values_of
 from .translation import in_their_names
@@ -99,6 +100,11 @@ def _leaving() -> Iterator[None]:
         if type(request) is SystemExit and request.code:
             os._exit(exit_code(request))
         ray.actor.exit_actor()
+
+
+def removed(group: str) -> NoReturn:
+    """Be what is awaited of a placement group that was removed."""
+    raise PlacementGroupRemovedError(f"{group} is gone: it was removed")
 
 
 def actor(handle: Any) -> ActorId:

@@ -314,4 +314,6 @@ def _of_actor(raised: theirs.RayActorError, text: str) -> exceptions.ShoalError:
     if "placement group" in text.lower():
         return exceptions.PlacementGroupRemovedError(f"the actor is dead: {why}. Ray: {text}")
     cure = "Create it again, or give it max_restarts to have it come back by itself"
-    return exceptions.ActorDiedError(f"the actor is dead: {why}. {cure}. Ray: {text}")
+    error = exceptions.ActorDiedError(f"the actor is dead: {why}. {cure}. Ray: {text}")
+    error.actor_id = raised.actor_id
+    return error

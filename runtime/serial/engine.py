@@ -19,7 +19,8 @@ from ..introspection.story_events import RECORD_CALL_SITES
 from ..refs import ObjectRef
 from ..resources import in_amounts, machine_resources, visible_gpus
 from ..runtime_context import RunsCalls
-from ..scheduling import PlacementGroup
+from ..runtime_env import RuntimeEnv
+from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy
 from ..settings import Settings
 from ..store_settings import store_settings
 from .actors import SerialActors
@@ -57,8 +58,22 @@ class SerialEngine(SerialActors, RunsCalls):
     def holding(self) -> Holding:
         """Return what the running task or actor was given."""
         given = self._resources.assigned
-        resources = {} if given is None else in_amounts(given.demand)
-        return Holding(resources, self._resources.gpu_ids(), self._resources.current())
+        if given is None:
+            return Holding()
+        strategy = given.strategy
+        captures = (
+            isinstance(strategy, PlacementGroupSchedulingStrategy) and strategy.placement_group_capture_child_tasks
+        )
+        return Holding(in_amounts(given.demand), self._resources.gpu_ids(), self._resources.current(), captures)
+
+    def is_cancelled(self) -> bool:
+        """Return False: nobody else runs who could have done it."""
+        return False
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """What was given; folders and modules lie where they are."""
+        return RuntimeEnv.found(self._surroundings.of(None))
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         """Do nothing: the task has ended."""

@@ -139,7 +139,7 @@ class SerialResources:
         """Reserve bundles at once, if no other group has what they need."""
         if name and any(group.handle.name == name and not group.removed for group in self._groups.values()):
             raise InputError(f"a placement group named {name!r} exists. Use get_placement_group, or another name")
-        handle = PlacementGroup(next(self._ids).to_bytes(8, "big"), tuple(dict(bundle) for bundle in bundles), name)
+        handle = PlacementGroup(next(self._ids).to_bytes(8, "big"), [dict(bundle) for bundle in bundles], name)
         demands = [in_units(bundle) for bundle in bundles]
         if place(demands, strategy, [Capacity(self.total)]) is None:
             wanted = ", ".join(str(bundle) for bundle in bundles)
@@ -190,7 +190,7 @@ class SerialResources:
                 "strategy": group.strategy,
                 "state": "REMOVED" if group.removed else "CREATED" if group.reserved else "PENDING",
                 "bundles": {index: in_amounts(bundle) for index, bundle in group.bundles.items()},
-                "bundles_to_node_id": dict.fromkeys(group.reserved, NODE_ID),
+                "bundles_to_node_id": {index: NODE_ID if index in group.reserved else "" for index in group.bundles},
                 "creator": "",
                 "reason": str(_removal(group.handle)) if group.removed else "",
             }

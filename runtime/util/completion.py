@@ -15,12 +15,13 @@ from ..remote import ActorMethod, RemoteFunction
 
 
 def as_completed(
-    refs: Sequence[ObjectRef], *, timeout: float | None = None, yield_obj_refs: bool = False
+    refs: Sequence[ObjectRef], *, chunk_size: int = 10, timeout: float | None = None, yield_obj_refs: bool = False
 ) -> Iterator[Any]:
     """Yield the values of references, each as soon as it is there.
 
     Args:
         refs: the references, without duplicates.
+        chunk_size: how many Ray gets together. Here each is yielded as soon as it is there, whatever it says.
         timeout: seconds for all of them together; None waits without limit.
         yield_obj_refs: yield the references instead of their values: `get` of one that has failed raises.
 
@@ -31,9 +32,17 @@ def as_completed(
     for ref in refs:
         if type(ref) is not ObjectRef:
             raise TypeError(f"as_completed takes ObjectRefs, not a {type(ref).__name__} ({ref!r:.80})")
+    _check_size("as_completed: chunk_size", chunk_size)
     if len(set(refs)) != len(refs):
         raise InputError(f"as_completed: {len(refs)} references are given, but only {len(set(refs))} different ones")
     return _completed(refs, as_timeout("as_completed", timeout), yield_obj_refs)
+
+
+def _check_size(name: str, given: Any) -> int:
+    size = as_int(given)
+    if size is None or size < 1:
+        raise InputError(f"{name}={given!r}: want an integer of at least 1")
+    return size
 
 
 def _completed(refs: Sequence[ObjectRef], timeout: float | None, yield_obj_refs: bool) -> Iterator[Any]:
@@ -53,6 +62,7 @@ def map_unordered(
     items: Iterable[Any],
     *,
     backpressure_size: int = 100,
+    chunk_size: int = 10,
     yield_obj_refs: bool = False,
 ) -> Iterator[Any]:
     """Call a function with each item, and yield what the calls return, each as soon as it is there.
@@ -61,14 +71,14 @@ def map_unordered(
         function: a remote function, an actor's method, or an ordinary function, which runs as tasks then.
         items: the arguments; taken from as calls are made, so they may be without end.
         backpressure_size: how many calls may be under way or not taken at the same time.
+        chunk_size: as for `as_completed`.
         yield_obj_refs: yield references instead of values.
 
     Raises:
         Exception: what a call raised, when its turn comes.
     """
-    most = as_int(backpressure_size)
-    if most is None or most < 1:
-        raise InputError(f"map_unordered: backpressure_size={backpressure_size!r}: want an integer of at least 1")
+    most = _check_size("map_unordered: backpressure_size", backpressure_size)
+    _check_size("map_unordered: chunk_size", chunk_size)
     if not isinstance(function, RemoteFunction | ActorMethod):
         function = remote(function)
     return _mapped(function, items, most, yield_obj_refs)

@@ -57,7 +57,7 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
     rows = [row for row in current_engine().group_table() if row["state"] != "REMOVED"]
     for row in rows:
         if placement_group_name and row["name"] == placement_group_name:
-            bundles = tuple(row["bundles"].values())
+            bundles = list(row["bundles"].values())
             return PlacementGroup(bytes.fromhex(row["placement_group_id"]), bundles, row["name"])
     known = nearest(str(placement_group_name), [row["name"] for row in rows if row["name"]])
     raise InputError(f"get_placement_group({placement_group_name!r}): there is none of that name. {known}".rstrip())

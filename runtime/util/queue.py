@@ -7,8 +7,8 @@ import queue
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
-from ..api import engine_name, get, kill, remote
-from ..exceptions import DeadlockError, InputError
+from ..api import engine_name, get, kill, remote, wait
+from ..exceptions import ActorDiedError, DeadlockError, InputError
 from ..plain_numbers import as_int, as_timeout
 from ..remote import ActorHandle
 
@@ -29,12 +29,16 @@ class _Items:
         self._queue: asyncio.Queue = asyncio.Queue(maxsize)
 
     async def put(self, item: Any, timeout: float | None) -> None:
+        if timeout == 0:  # `wait_for` would give up before it has looked
+            return await self.put_batch([item])
         try:
             await asyncio.wait_for(self._queue.put(item), timeout)
         except TimeoutError:
             raise Full(f"put: the queue still held its {self._maxsize} items after {timeout} s") from None
 
     async def get(self, timeout: float | None) -> Any:
+        if timeout == 0:
+            return (await self.get_batch(1))[0]
         try:
             return await asyncio.wait_for(self._queue.get(), timeout)
         except TimeoutError:
@@ -71,7 +75,13 @@ class Queue:
         if most is None or most < 0:
             raise InputError(f"maxsize={maxsize!r}: want an integer of at least 0 (0 means: without limit)")
         self.maxsize = most
-        self.actor: ActorHandle = remote(_Items).options(**(actor_options or {})).remote(most)
+        #: What holds the items; None after `shutdown`.
+        self.actor: ActorHandle | None = remote(_Items).options(**(actor_options or {})).remote(most)
+
+    def _items(self) -> ActorHandle:
+        if self.actor is None:
+            raise ActorDiedError("this queue was shut down: its items are gone. Make another one")
+        return self.actor
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Add an item.
@@ -87,16 +97,16 @@ class Queue:
         """
         timeout = as_timeout("put", timeout)
         if not block or _alone():
-            self._now(self.actor.put_batch.remote([item]), block and timeout is None, "put", Full)
+            self._now(self._items().put_batch.remote([item]), block and timeout is None, "put", Full)
         else:
-            get(self.actor.put.remote(item, timeout))
+            get(self._items().put.remote(item, timeout))
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the oldest item; arguments and errors as for `put`, but `Empty`."""
         timeout = as_timeout("get", timeout)
         if not block or _alone():
-            return self._now(self.actor.get_batch.remote(1), block and timeout is None, "get", Empty)[0]
-        return get(self.actor.get.remote(timeout))
+            return self._now(self._items().get_batch.remote(1), block and timeout is None, "get", Empty)[0]
+        return get(self._items().get.remote(timeout))
 
     @staticmethod
     def _now(ref: Any, for_ever: bool, verb: str, error: type[Exception]) -> Any:
@@ -120,28 +130,28 @@ class Queue:
 
     def put_nowait_batch(self, items: Iterable[Any]) -> None:
         """Add all items, or none: `Full` if there is no room for all."""
-        get(self.actor.put_batch.remote(list(items)))
+        get(self._items().put_batch.remote(list(items)))
 
     def get_nowait_batch(self, num_items: int) -> list[Any]:
         """Take so many items, or none: `Empty` if there are fewer."""
         count = as_int(num_items)
         if count is None or count < 0:
             raise InputError(f"num_items={num_items!r}: want an integer of at least 0")
-        return get(self.actor.get_batch.remote(count))
+        return get(self._items().get_batch.remote(count))
 
-    def put_async(self, item: Any, timeout: float | None = None) -> Awaitable[None]:
+    def put_async(self, item: Any, block: bool = True, timeout: float | None = None) -> Awaitable[None]:
         """As `put`, to be awaited."""
         timeout = as_timeout("put_async", timeout)
-        return self.actor.put.remote(item, timeout)
+        return self._items().put.remote(item, timeout if block else 0)
 
-    def get_async(self, timeout: float | None = None) -> Awaitable[Any]:
+    def get_async(self, block: bool = True, timeout: float | None = None) -> Awaitable[Any]:
         """As `get`, to be awaited."""
         timeout = as_timeout("get_async", timeout)
-        return self.actor.get.remote(timeout)
+        return self._items().get.remote(timeout if block else 0)
 
     def qsize(self) -> int:
         """Return the number of items in it."""
-        return get(self.actor.size.remote())
+        return get(self._items().size.remote())
 
     size = qsize
 
@@ -156,9 +166,22 @@ class Queue:
         """Return whether it has no room."""
         return self.maxsize > 0 and self.qsize() >= self.maxsize
 
-    def shutdown(self) -> None:
-        """End the queue; what it holds is lost, and calls that wait fail with ActorDiedError."""
-        kill(self.actor)
+    def shutdown(self, force: bool = False, grace_period_s: float = 5) -> None:
+        """End the queue; what it holds is lost, and calls that wait fail with ActorDiedError.
+
+        Args:
+            force: end it at once; False: once the calls that were made before have got as far as they can.
+            grace_period_s: seconds to wait for that at most.
+
+        Raises:
+            InputError: `grace_period_s` is negative.
+        """
+        grace = as_timeout("shutdown", grace_period_s)
+        if self.actor is not None:
+            if not force:
+                wait([self.actor.size.remote()], timeout=grace)
+            kill(self.actor)
+            self.actor = None
 
 
 def _alone() -> bool:

@@ -135,7 +135,7 @@ def test_a_group_is_ready_when_its_bundles_are_reserved(engine):
     group = placement_group([{"CPU": 1}, {"GPU": 1, "memory": 1024}])
     assert runtime.get(group.ready()) == group
     assert group.wait(10)
-    assert group.bundle_specs == ({"CPU": 1}, {"GPU": 1, "memory": 1024})
+    assert group.bundle_specs == [{"CPU": 1}, {"GPU": 1, "memory": 1024}]
     assert group.bundle_count == 2
     available = runtime.available_resources()
     assert (available["CPU"], available["GPU"]) == (1, 1)

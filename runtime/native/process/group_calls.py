@@ -52,7 +52,7 @@ class GroupCalls:
             InfeasibleError: the nodes can never hold them.
             InputError: a group has that name.
         """
-        group = PlacementGroup(os.urandom(8), tuple(dict(bundle) for bundle in bundles), name)
+        group = PlacementGroup(os.urandom(8), [dict(bundle) for bundle in bundles], name)
         demands = [in_units(bundle) for bundle in bundles]
         answer = self._client.ask_node(m.CreateGroup(group.id, demands, strategy, name, detached))
         if answer.infeasible and self._client.welcome.infeasible == "wait":
@@ -66,6 +66,10 @@ class GroupCalls:
         with self._client.lock:
             self._client.check()
             self._client.node.send(m.RemoveGroup(group.id))
+            known = self._watched.get(group.id)
+            if known is not None and known.state == "CREATED":
+                # The node says it with the reason; until then nothing is answered by what was known.
+                self._watched[group.id] = m.GroupState(group.id, "PENDING")
 
     def ready(self, group: PlacementGroup) -> ObjectRef:
         """Return a reference to the handle that is ready once the bundles are reserved."""
@@ -87,7 +91,8 @@ class GroupCalls:
                 "strategy": info.strategy,
                 "state": info.state,
                 "bundles": {index: in_amounts(bundle) for index, bundle in enumerate(info.bundles)},
-                "bundles_to_node_id": {index: node.hex() for index, node in enumerate(info.nodes)},
+                "bundles_to_node_id": dict.fromkeys(range(len(info.bundles)), "")
+                | {index: node.hex() for index, node in enumerate(info.nodes)},
                 "creator": info.creator.hex(),
                 "reason": info.reason,
             }
@@ -99,7 +104,7 @@ class GroupCalls:
         assigned = self.assigned
         if assigned is None or assigned.placement is None:
             return None
-        return PlacementGroup(assigned.placement.group, tuple(assigned.bundles or ()), assigned.group_name)
+        return PlacementGroup(assigned.placement.group, list(assigned.bundles or ()), assigned.group_name)
 
     # What runs where --------------------------------------------------------------------------------------------
 

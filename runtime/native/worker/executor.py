@@ -303,6 +303,7 @@ class Executor:
     def _end(self, item: Item, values: list[m.Value], error: BaseException | None = None) -> None:
         """Send the reply; `error`: what the values stand for, if it has failed."""
         client = self._client
+        self._engine.cancelled.discard(item.message.task)
         if item.message.num_returns == STREAMING:
             self.producer.forget(item.message.task)
         reply = m.Reply(item.message.task, values, time.perf_counter() - item.started)

@@ -111,6 +111,7 @@ class Worker:
     def _on_cancel(self, caller: Connection, message: m.CancelTask) -> None:
         if message.recursive:
             self._engine.cancelling.cancel_children(message.task, message.force)
+        self._engine.cancelled.add(message.task)
         self._executor.producer.cancel(message.task)
         if self._place is not None:
             self._place.cancel(message)
@@ -200,6 +201,8 @@ class Worker:
             if self._leaving or (self._exiting and not self._is_needed()):
                 break
             self._executor.interrupts.forget()
+            if self._place is None:
+                self._engine.cancelled.clear()  # they came too late
             waiter = Waiter()
             self._arrival = waiter
             if not items and not self._leaving:
