@@ -84,11 +84,10 @@ def init(
         num_gpus: GPUs; default: those that CUDA_VISIBLE_DEVICES or the NVIDIA driver shows.
         memory: bytes that tasks and actors may ask for with ``memory=``; default: seven tenths of the machine's.
         resources: further resources by name, in amounts of your choosing.
-        preload: modules that workers have imported already when they start; default: those of numpy, gymnasium and
-            torch that this process has imported. Workers are made once they are loaded; `init` doesn't wait for that.
+        preload: modules that workers have imported when they start (`init` does not wait for that); default: those of
+            numpy, gymnasium and torch that this process has imported.
         log_to_driver: show what workers print.
-        log_directory: where the run's folder with its log files is made; default: SHOAL_LOG_DIRECTORY, or
-            shoal-<uid> in the folder of temporary files. Logs of the latest five runs are kept.
+        log_directory: where the logs of the latest five runs are; default: SHOAL_LOG_DIRECTORY, or TMPDIR/shoal-<uid>.
         memory_usage_threshold: the part of the machine's (or container's) memory, 0 to 1, above which a worker is
             ended, one whose task is retried if there is any: better than the kernel's choice. 1: never.
         namespace: where the names of this program's actors belong; default: one of its own.

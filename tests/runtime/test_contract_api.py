@@ -83,6 +83,7 @@ def test_references_and_handles_can_be_subscripted(engine):
     assert runtime.get(ref) == 4
 
 
+@pytest.mark.slow
 def test_type_checkers_know_what_a_reference_stands_for(tmp_path):
     program = tmp_path / "program.py"
     program.write_text("""
@@ -227,11 +228,10 @@ def test_the_surroundings_can_be_read(engine):
     taste, text = runtime.get(inside.remote())
     assert taste == "sweet"
     assert json.loads(text)["env_vars"]["TASTE"] == "sweet"
-    assert (
-        json.loads(runtime.get_runtime_context().get_runtime_env_string()) == runtime.get_runtime_context().runtime_env
-    )
+    here = runtime.get_runtime_context()
+    assert json.loads(here.get_runtime_env_string()) == here.runtime_env
     with pytest.raises(InputError, match="cannot be changed"):
-        runtime.get_runtime_context().runtime_env["env_vars"] = {}
+        here.runtime_env["env_vars"] = {}
 
 
 def test_the_placement_group_can_be_read(engine):
@@ -292,8 +292,10 @@ def test_a_queue_is_awaited_without_blocking(engine):
         await queue.put_async(1, block=False)
         with pytest.raises(Exception, match="items do not fit"):
             await queue.put_async(2, block=False)
-        assert await queue.get_async(block=False) == 1
-        with pytest.raises(Exception, match="queue"):
+        assert await queue.get_async(timeout=0) == 1
+        await queue.put_async(3, timeout=0)
+        assert await queue.get_async(block=False) == 3
+        with pytest.raises(Exception, match="1 items were wanted"):
             await queue.get_async(block=False)
 
     queue = Queue(maxsize=1)
