@@ -8,6 +8,15 @@ from ..envs import register
 from ..runtime import InputError, nearest
 
 
+def look_in_current_folder(run: Path | None = None) -> str:
+    """Have modules looked for in the current folder, too, and return it; not if it lies in the folder of `run`, whose
+    files must not come in the place of a library's."""
+    here = Path.cwd()
+    if str(here) not in sys.path and (run is None or not here.is_relative_to(run.resolve())):
+        sys.path.insert(0, str(here))
+    return str(here)
+
+
 def known_environment(name: str) -> str:
     """Return `name`, after making it known if it is of the form `module:Name`.
 
@@ -20,9 +29,7 @@ def known_environment(name: str) -> str:
     module_name, colon, attribute = name.partition(":")
     if not colon:
         return name
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    here = look_in_current_folder()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

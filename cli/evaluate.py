@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..envs import describe, make, space_from_json
-from ..rl import evaluate, policy_metadata
+from ..rl import evaluate, policy_metadata, run_of
 from ..runtime import InputError
-from .environments import known_environment
+from .environments import known_environment, look_in_current_folder
 from .flags import parse
 from .output import result_output
 
@@ -45,9 +46,10 @@ def run(arguments: Sequence[str]) -> int:
     with result_output(flags.json) as print_result:
         policy = policy_metadata(flags.run)
         env = flags.env or (policy["env"]["id"] if policy["env"] else None)
-        if env is not None:
-            known_environment(env)
-        if flags.env is not None:
+        if flags.env is None:
+            look_in_current_folder(run_of(Path(flags.run)))
+        else:
+            known_environment(flags.env)
             _check_fits(flags.env, flags.env_kwargs or {}, policy)
         result = evaluate(
             flags.run,

@@ -28,7 +28,7 @@ from ..rl import (
 )
 from ..runtime import InputError, ShoalError, nearest
 from .elsewhere import instead
-from .environments import known_environment
+from .environments import known_environment, look_in_current_folder
 from .flags import Parsed, parse
 from .output import note, result_output
 from .session import running_runtime
@@ -253,9 +253,14 @@ def _plan_resumed(
     _check_unchanged(algorithm_class, parsed, flags, config)
     total = flags.total_timesteps or int(config["total_timesteps"])
     stop_return = flags.stop_return if "stop_return" in parsed.given else config.get("stop_return")
-    known_environment(config["env"])
+    if flags.env is None:
+        look_in_current_folder(run_dir)
+    else:
+        known_environment(flags.env)
     stack.enter_context(running_runtime(flags.engine, flags.address))
     changed = {name: parsed.values[name] for name in _FREE if name in parsed.given}
+    if flags.env != config["env"]:  # the same one by another name: what it was called cannot be found any more
+        changed["env"] = flags.env
     algorithm = stack.enter_context(algorithm_class.load(checkpoint, engine=flags.engine, **changed))
     if algorithm.timesteps >= total:
         raise InputError(
@@ -283,5 +288,6 @@ def _check_unchanged(
         raise InputError(f"{flag} cannot be given with --resume: a run goes on with the settings that it began with")
     if config["algorithm"] != algorithm_class.name:
         raise InputError(f"run {flags.resume!r} is of {config['algorithm']!r}, not of {algorithm_class.name!r}")
-    if flags.env is not None and flags.env != config["env"]:
+    names = {config["env"], str(config.get("environment", {}).get("entry", {}).get("python", ""))}
+    if flags.env is not None and flags.env.rpartition(":")[2] not in {name.rpartition(":")[2] for name in names}:
         raise InputError(f"run {flags.resume!r} is of environment {config['env']!r}, not of {flags.env!r}")

@@ -10,7 +10,8 @@ from .group import EnvGroup
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
 from .observations import as_batch
-from .registration import make, register, registered, resolve, spec_from_json
+from .registration import make, register, registered, resolve
+from .saved_spec import spec_from_json, spec_to_json
 from .seeding import derive_seed, episode_seed, stream
 from .spaces import check_supported, describe, space_from_json, space_to_json, to_env_actions
 from .spec import EnvSpec
@@ -40,6 +41,7 @@ __all__ = [
     "space_from_json",
     "space_to_json",
     "spec_from_json",
+    "spec_to_json",
     "stream",
     "to_env_actions",
 ]

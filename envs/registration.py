@@ -7,6 +7,7 @@ again replaces it: a notebook runs its cells more than once.
 
 import dataclasses
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,21 +50,28 @@ def register(
             something that can be called, or names an unknown id.
     """
     if isinstance(entry, str):
-        original = _from_gymnasium(entry) if entry == id else resolve(entry)
+        original = from_gymnasium(entry) if entry == id else resolve(entry)
         spec = EnvSpec(
             id,
             original.entry,
             {**original.kwargs, **kwargs},
             original.max_episode_steps if max_episode_steps is None else max_episode_steps,
             original.reward_threshold if reward_threshold is None else reward_threshold,
+            module=_caller(),
         )
     else:
         _check_entry(entry, "register(id, entry)")
-        spec = EnvSpec(id, entry, kwargs, max_episode_steps, reward_threshold)
+        spec = EnvSpec(id, entry, kwargs, max_episode_steps, reward_threshold, module=_caller())
     _check_picklable(spec)
     _registered[id] = spec
     publish(f"{_INDEX}/{id}", spec)
     publish(_INDEX, registered())
+
+
+def _caller() -> str:
+    """The module of the user's that calls the caller; "" if it is one of this package."""
+    name = str(sys._getframe(2).f_globals.get("__name__", ""))
+    return "" if name.partition(".")[0] == __name__.partition(".")[0] else name
 
 
 def registered() -> list[str]:
@@ -96,49 +104,6 @@ def resolve(env: str | Callable[..., gymnasium.Env] | EnvSpec, env_kwargs: Mappi
     return dataclasses.replace(spec, kwargs=kwargs, max_episode_steps=limit)
 
 
-def spec_from_json(description: Mapping[str, Any]) -> EnvSpec:
-    """Return the spec that `EnvSpec.to_json` described.
-
-    An id that is registered now is made from its registered entry; else gymnasium's, or else the class is imported
-    (only classes that derive from gymnasium.Env: a description must not be able to call anything else).
-
-    Raises:
-        InputError: the description is not one, or the environment cannot be found; says what to register.
-    """
-    try:
-        name, entry, missing = description["id"], description["entry"], description["missing"]
-        fields = {key: description[key] for key in ("kwargs", "max_episode_steps", "reward_threshold")}
-    except (KeyError, TypeError):
-        raise InputError(f"not the description of an environment: {description!r:.200}") from None
-    if name in registered():
-        found = resolve(name)
-        kwargs = {**{key: found.kwargs[key] for key in missing if key in found.kwargs}, **fields["kwargs"]}
-        return dataclasses.replace(found, **{**fields, "kwargs": kwargs})
-    if missing:
-        raise InputError(
-            f"environment {name!r} was made with arguments that could not be saved ({', '.join(missing)}): "
-            f"call envs.register({name!r}, …) with them first, or pass the environment itself"
-        )
-    return EnvSpec(name, _entry_from_json(name, entry), **fields)
-
-
-def _entry_from_json(name: str, entry: Mapping[str, str]) -> Any:
-    if "gymnasium" in entry:
-        if entry["gymnasium"] not in gymnasium.registry and entry.get("module"):
-            _import(entry["module"], name)
-        return _from_gymnasium(entry["gymnasium"]).entry
-    module, _, qualname = entry.get("python", "").partition(":")
-    found: Any = None if module in ("", "__main__") else _import(module, name)
-    for attribute in qualname.split("."):
-        found = getattr(found, attribute, None)
-    if isinstance(found, type) and issubclass(found, gymnasium.Env):
-        return found
-    raise InputError(
-        f"environment {name!r} was made by {entry.get('python', 'unknown')!r}, which is not a class that can be "
-        f"imported here: call envs.register({name!r}, …) first, or pass the environment itself"
-    )
-
-
 def _import(module: str, name: str) -> Any:
     try:
         return importlib.import_module(module)
@@ -150,14 +115,15 @@ def _find(env: Any) -> EnvSpec:
     if isinstance(env, EnvSpec):
         return env
     if isinstance(env, str):
-        return _registered.get(env) or lookup(f"{_INDEX}/{env}") or _from_gymnasium(env)
+        return _registered.get(env) or lookup(f"{_INDEX}/{env}") or from_gymnasium(env)
     _check_entry(env, "env")
     spec = EnvSpec(entry_name(env).rpartition(".")[2].strip("<>") or type(env).__name__, env)
     _check_picklable(spec)
     return spec
 
 
-def _from_gymnasium(name: str) -> EnvSpec:
+def from_gymnasium(name: str) -> EnvSpec:
+    """Return the spec of an id that gymnasium knows ("module:Env-v0" imports the module first); else InputError."""
     module, separator, short = name.rpartition(":")
     if separator:
         _import(module, name)
@@ -169,7 +135,7 @@ def _from_gymnasium(name: str) -> EnvSpec:
     # A worker knows the ids that gymnasium brings along; any other is sent to it with what it stands for.
     builtin = isinstance(found.entry_point, str) and found.entry_point.startswith("gymnasium.")
     entry: str | GymnasiumSpec = found.id if builtin else found
-    spec = EnvSpec(found.id, entry, {}, found.max_episode_steps, found.reward_threshold)
+    spec = EnvSpec(found.id, entry, {}, found.max_episode_steps, found.reward_threshold, module=module)
     _check_picklable(spec)
     return spec
 

@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +28,7 @@ class EnvSpec:
         kwargs: arguments of the class or factory.
         max_episode_steps: an episode is truncated after so many steps; None: the environment ends its episodes itself.
         reward_threshold: the mean return from which on the task counts as solved, if there is one.
+        module: the module whose import makes the id known, where that is known ("" if not).
     """
 
     id: str
@@ -36,6 +36,7 @@ class EnvSpec:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
+    module: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id or any(c.isspace() for c in self.id):
@@ -70,36 +71,6 @@ class EnvSpec:
                 "a gymnasium.Env: let the class derive from gymnasium.Env"
             )
         return env if self.max_episode_steps is None else TimeLimit(env, self.max_episode_steps)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a description that JSON can hold; `spec_from_json` makes a spec of it again where that is possible.
-
-        A class or factory is described by its module and name, never by its code; arguments that JSON cannot hold are
-        left out, and noted under "missing".
-        """
-        kwargs, missing = {}, []
-        for name, value in self.kwargs.items():
-            if _survives_json(value):
-                kwargs[name] = value
-            else:
-                missing.append(name)
-        return {
-            "id": self.id,
-            "entry": self._entry_to_json(),
-            "kwargs": kwargs,
-            "missing": missing,
-            "max_episode_steps": self.max_episode_steps,
-            "reward_threshold": self.reward_threshold,
-        }
-
-    def _entry_to_json(self) -> dict[str, str]:
-        if isinstance(self.entry, str):
-            return {"gymnasium": self.entry}
-        if isinstance(self.entry, GymnasiumSpec):
-            module = self.entry.entry_point
-            name = module if isinstance(module, str) else getattr(module, "__module__", "")
-            return {"gymnasium": self.entry.id, "module": name.partition(":")[0].partition(".")[0]}
-        return {"python": f"{getattr(self.entry, '__module__', '')}:{entry_name(self.entry)}"}
 
     def _make_by_gymnasium(self, entry: str | GymnasiumSpec) -> gymnasium.Env:
         try:
@@ -142,10 +113,3 @@ def _creator(spec: GymnasiumSpec) -> Callable[..., Any] | None:
         return spec.entry_point
     module, _, name = spec.entry_point.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _survives_json(value: Any) -> bool:
-    try:
-        return bool(json.loads(json.dumps(value)) == value)
-    except (TypeError, ValueError):
-        return False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .algorithm import Algorithm
 from .callbacks import Callback, IterationReport, Training, TrainingResult
-from .checkpoint import find_run, load_algorithm_name, policy_metadata
+from .checkpoint import find_run, load_algorithm_name, policy_metadata, run_of
 from .divergence import TrainingDivergedError
 from .evaluation import Evaluation, evaluate
 from .lazy import TORCH_EXPORTS, load
@@ -74,6 +74,7 @@ __all__ = [
     "policy_metadata",
     "rate_at",
     "read_config",
+    "run_of",
     "serve",
     "shared_by_environments",
     "validate",

@@ -12,18 +12,26 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import psutil
 
 from .. import runtime
-from ..envs import EnvSpec, check, resolve, space_to_json, spec_from_json
+from ..envs import EnvSpec, check, resolve, space_to_json, spec_from_json, spec_to_json
 from ..runtime import InputError, get
 from .architecture import Architecture, parameter_layout
 from .callbacks import Callback, IterationReport, TrainingResult, callback_list
-from .checkpoint import find_checkpoint, policy_files, read_policy, read_training, training_files, write_checkpoint
+from .checkpoint import (
+    find_checkpoint,
+    policy_files,
+    read_policy,
+    read_training,
+    run_of,
+    training_files,
+    write_checkpoint,
+)
 from .lazy import load
 from .settings import Bounds, RunSettings, derived_defaults, find_preset, split_settings
 from .training_actors import TrainingActors
@@ -227,7 +235,7 @@ class Algorithm(ABC, Generic[Config]):
             self._policy = load("Policy")(
                 self.observation_space, self.action_space, policy_kwargs=self.run.policy_kwargs, seed=self.run.seed
             )
-            self._policy.env = self.spec.to_json()
+            self._policy.env = spec_to_json(self.spec)
         if self._policy.version != state.iteration or state.iteration == 0:
             self._policy.set_weights(get(state.weights), version=state.iteration)
         return self._policy
@@ -242,7 +250,7 @@ class Algorithm(ABC, Generic[Config]):
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
             "policy_kwargs": dict(self.run.policy_kwargs),
-            "env": self.spec.to_json(),
+            "env": spec_to_json(self.spec),
             "version": state.iteration,
         }
         files = policy_files(metadata, self._layout, get(state.weights)) | training_files(document, arrays)
@@ -280,9 +288,13 @@ class Algorithm(ABC, Generic[Config]):
                 f"{functions[0]} was a function, which a checkpoint does not hold: pass {functions[0]}=… to load"
             )
         run = document["run"] | {k: v for k, v in {"workers": workers, "device": device}.items() if v is not None}
-        spec = (
-            spec_from_json(document["environment"]) if env is None else resolve(env, document["environment"]["kwargs"])
-        )
+        described = document["environment"]
+        if env is None:
+            spec = spec_from_json(described, folder=run_of(folder))
+        else:
+            given = resolve(env, described["kwargs"])  # by whatever name, it is this run's; a class has no limit
+            limit = given.max_episode_steps or described["max_episode_steps"]
+            spec = replace(given, id=described["id"], max_episode_steps=limit)
         loaded = cls(spec, engine=engine, preset="none", **run, **config)
         loaded.preset = document["preset"]
         loaded._saved_state = document, arrays, read_policy(folder).weights
@@ -300,7 +312,7 @@ class Algorithm(ABC, Generic[Config]):
             "env": self.spec.id,
             "engine": runtime.engine_name(),
             "device": self._device,
-            "environment": self.spec.to_json(),
+            "environment": spec_to_json(self.spec),
             "run": asdict(self.run) | {"policy_kwargs": dict(self.run.policy_kwargs)},
             "hyperparameters": {name: _to_json(value) for name, value in asdict(self.config).items()},  # type: ignore[call-overload]
             "preset": dict(self.preset),

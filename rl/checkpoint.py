@@ -95,8 +95,10 @@ def find_run(folder: str | Path) -> tuple[Path, Path]:
 
 def run_of(checkpoint: Path) -> Path:
     """The run that a checkpoint is part of; a policy or checkpoint elsewhere is its own."""
-    within = checkpoint.resolve().parent
-    return checkpoint.parent.parent if within.name == CHECKPOINTS and checkpoint.name.isdigit() else checkpoint
+    path = checkpoint.resolve()
+    if path.parent.name != CHECKPOINTS or not path.name.isdigit():
+        return checkpoint
+    return checkpoint.parent.parent if checkpoint.name == path.name else path.parent.parent
 
 
 def list_checkpoints(run: str | Path) -> list[Path]:
@@ -129,7 +131,7 @@ def _what_is_there(path: Path) -> str:
 
 def policy_metadata(folder: str | Path) -> dict[str, Any]:
     """policy.json of a run, checkpoint or policy folder: `observation_space` and `action_space` (see
-    `envs.space_from_json`), `policy_kwargs`, `env` (see `EnvSpec.from_json`; None if unknown), `version`,
+    `envs.space_from_json`), `policy_kwargs`, `env` (see `envs.spec_from_json`; None if unknown), `version`,
     `weights_sha256`. Raises InputError if it is missing or damaged."""
     path = find_checkpoint(folder)
     return _parse_json(path, "policy.json", _read(path))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..envs import EnvGroup, derive_seed, resolve, spec_from_json
 from ..runtime import InputError
-from .checkpoint import policy_metadata
+from .checkpoint import find_checkpoint, policy_metadata, run_of
 from .lazy import load
 from .settings import Bounds
 from .threads import limit_threads
@@ -80,7 +80,9 @@ def evaluate(
     seed = Bounds(whole=True, at_least=0).read("seed", seed)
     threads = Bounds(whole=True, at_least=1).read("threads", threads)
     description: dict[str, Any] | None = None
+    folder: Path | None = None
     if isinstance(policy, str | Path):
+        folder = run_of(find_checkpoint(policy))
         description = policy_metadata(policy).get("env")
         limit_threads(threads)
         actor: Actor = load("Policy").load(policy)
@@ -88,7 +90,7 @@ def evaluate(
         actor = policy
     if env is None and description is None:
         raise InputError("evaluate needs an environment: pass env=…, since the policy does not name one")
-    spec = spec_from_json(description or {}) if env is None else resolve(env, env_kwargs)
+    spec = spec_from_json(description or {}, folder=folder) if env is None else resolve(env, env_kwargs)
     size = min(episodes, MAX_ENVIRONMENTS)
     shares = [episodes // size + (index < episodes % size) for index in range(size)]
     finished: list[list[Any]] = [[] for _ in range(size)]

@@ -13,6 +13,7 @@ import pytest
 from shoal.cli.main import main
 from shoal.rl import find_run
 from shoal.rl.checkpoint import list_checkpoints, read_policy, read_training
+from shoal.rl.files import SUMS, with_sums
 from shoal.rl.run_lock import lock_run, unlock_run
 
 SMALL = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1", "--preset", "none"]
@@ -190,3 +191,70 @@ def test_a_training_that_diverges_is_one_line_and_the_last_checkpoint_stays(caps
     (saved,) = list_checkpoints("run")
     assert saved.name == "000000000128"
     assert np.isfinite(read_policy(saved).weights).all()
+
+
+def tamper(run, **changed):
+    """Write other entries into the description of the environment, with the right checksums."""
+    checkpoint = list_checkpoints(run)[-1]
+    files = {path.name: path.read_bytes() for path in checkpoint.iterdir() if path.name != SUMS}
+    for name, key in (("policy.json", "env"), ("training.json", "environment")):
+        document = json.loads(files[name])
+        document[key] |= changed
+        files[name] = json.dumps(document).encode()
+    for name, content in with_sums(files).items():
+        (checkpoint / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("python", "message"),
+    [
+        ("subprocess:Popen", "not a class that can be imported here"),
+        ("run.evil:World", "which lies in 'run' itself"),
+        ("evil:World", "needs the module 'evil'"),
+    ],
+)
+def test_a_run_folder_cannot_have_anything_run(run, python, message, capsys, monkeypatch):
+    source = "from cli_envs import Tiny as World\nraise AssertionError"
+    (run / "evil.py").write_text(source)
+    monkeypatch.chdir(run if python == "evil:World" else run.parent)
+    folder = "." if python == "evil:World" else "run"
+    kwargs = {"args": "touch done", "shell": True}
+    tamper(folder, id=python, entry={"python": python}, kwargs=kwargs if "Popen" in python else {})
+    for command in (["evaluate", folder], [*RESUME, folder, "--total-timesteps", "999"]):
+        assert message in refused(command, capsys)
+    assert not Path("done").exists()
+    assert "evil" not in sys.modules
+
+
+@pytest.mark.slow
+def test_a_registered_environment_is_found_again_by_its_module(tmp_path):
+    shutil.copy(Path(__file__).with_name("cli_envs.py"), "worlds.py")
+    Path("catalogue.py").write_text(
+        "import gymnasium\nfrom worlds import Tiny\n"
+        "gymnasium.register('Shop/Tiny-v0', entry_point=lambda: Tiny(3), max_episode_steps=9)\n"
+    )
+    shoal = [sys.executable, "-m", "shoal.cli.main"]
+    steps = [
+        ["train", "ppo", "catalogue:Shop/Tiny-v0", "--engine", "serial", *SMALL, "--total-timesteps", "128"],
+        ["evaluate", "run", "--episodes", "2", "--json"],
+        [*RESUME, "run", "--total-timesteps", "256"],
+        ["train", "ppo", "catalogue:Shop/Tiny-v0", *RESUME[1:], "run", "--total-timesteps", "384"],
+    ]
+    steps[0] += ["--run-dir", "run"]
+    for step in steps:
+        done = subprocess.run([*shoal, *step], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (step, done.stderr)
+    assert json.loads(Path("run/result.json").read_text())["timesteps"] == 384
+
+
+def test_a_script_can_be_named_instead(run, capsys):
+    tamper(run, entry={"python": "__main__:Cart"}, script="train.py", max_episode_steps=7)
+    config = json.loads((run / "config.json").read_text())
+    config["environment"]["entry"] = {"python": "__main__:Cart"}
+    (run / "config.json").write_text(json.dumps(config))
+    Path("train.py").write_text("from gymnasium.envs.classic_control import CartPoleEnv as Cart\n")
+    for command in (["evaluate", "run"], [*RESUME, "run", "--total-timesteps", "512"]):
+        assert "on the command line train:Cart does" in refused(command, capsys)
+    assert main(["evaluate", "run", "--env", "train:Cart", "--episodes", "1"]) == 0
+    assert main(["train", "ppo", "train:Cart", *RESUME[1:], "run", "--total-timesteps", "512"]) == 0
+    assert json.loads((run / "config.json").read_text())["environment"]["max_episode_steps"] == 7

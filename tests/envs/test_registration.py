@@ -1,5 +1,7 @@
 import functools
+import importlib
 import json
+import sys
 import threading
 
 import gymnasium
@@ -34,7 +36,7 @@ def test_numbers_of_numpy_are_kept_as_plain_ones():
     envs.register("Count-v0", Counter, max_episode_steps=limit, reward_threshold=threshold, length=np.int64(5))
     spec = envs.resolve("Count-v0", {"noisy": np.bool_(True)})
     assert spec == EnvSpec("Count-v0", Counter, {"length": 5, "noisy": True}, 2, 9.5)
-    described = json.loads(json.dumps(spec.to_json()))
+    described = json.loads(json.dumps(envs.spec_to_json(spec)))
     assert (described["missing"], described["kwargs"]) == ([], {"length": 5, "noisy": True})
 
 
@@ -227,17 +229,17 @@ def test_unpicklable_argument_names_it():
 
 def test_json_of_a_gymnasium_environment():
     spec = envs.resolve("CartPole-v1", {"sutton_barto_reward": True, "max_episode_steps": 9})
-    again = envs.spec_from_json(json.loads(json.dumps(spec.to_json())))
+    again = envs.spec_from_json(json.loads(json.dumps(envs.spec_to_json(spec))))
     assert again == spec
 
 
 def test_json_of_an_importable_class():
     spec = EnvSpec("Count-v0", Counter, {"length": 4}, 3, 1.5)
-    assert envs.spec_from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert envs.spec_from_json(json.loads(json.dumps(envs.spec_to_json(spec)))) == spec
 
 
 def test_json_prefers_what_is_registered():
-    description = EnvSpec("Count-v0", functools.partial(Counter, noisy=True), {"length": 4}).to_json()
+    description = envs.spec_to_json(EnvSpec("Count-v0", functools.partial(Counter, noisy=True), {"length": 4}))
     with pytest.raises(InputError, match=r"call envs.register\('Count-v0', …\) first"):
         envs.spec_from_json(description)
     envs.register("Count-v0", Counter, length=8)
@@ -245,7 +247,7 @@ def test_json_prefers_what_is_registered():
 
 
 def test_json_leaves_out_what_it_cannot_hold():
-    description = EnvSpec("Count-v0", Counter, {"length": {4}, "noisy": True}).to_json()
+    description = envs.spec_to_json(EnvSpec("Count-v0", Counter, {"length": {4}, "noisy": True}))
     assert description["kwargs"] == {"noisy": True}
     assert description["missing"] == ["length"]
     with pytest.raises(InputError, match=r"arguments that could not be saved \(length\)"):
@@ -255,12 +257,179 @@ def test_json_leaves_out_what_it_cannot_hold():
 
 
 @pytest.mark.parametrize(
-    "target", ["os:system", "subprocess:Popen", "builtins:eval", "tiny_envs:nothing", ":", "__main__:X"]
+    ("target", "message"),
+    [
+        ("os:system", "not a class that can be imported"),
+        ("subprocess:Popen", "not a class that can be imported"),
+        ("builtins:eval", "not a class that can be imported"),
+        ("shutil:rmtree", "not a class that can be imported"),
+        ("tiny_envs:nothing", "not a class that can be imported"),
+        (":", "not a class that can be imported"),
+        ("__main__:X", "was defined in"),
+        ("os system:x", "which is not the name of one"),
+        ("../evil:X", "which is not the name of one"),
+        ("nothing_here.at_all:X", "needs the module 'nothing_here.at_all', which fails to import"),
+    ],
 )
-def test_json_calls_nothing_but_environments(target):
-    description = EnvSpec("X-v0", Counter).to_json() | {"entry": {"python": target}}
-    with pytest.raises(InputError, match="not a class that can be imported here"):
+def test_json_calls_nothing_but_environments(target, message):
+    for entry in (
+        {"python": target},
+        {"gymnasium": "No-v0", "python": target, "kwargs": {}, "nondeterministic": False},
+    ):
+        description = envs.spec_to_json(EnvSpec("X-v0", Counter)) | {"entry": entry, "script": ""}
+        if target == "nothing_here.at_all:X" and "gymnasium" in entry:
+            message = "needs the module 'nothing_here'"
+        with pytest.raises(InputError, match=message):
+            envs.spec_from_json(description)
+
+
+def test_an_id_in_json_imports_nothing():
+    description = envs.spec_to_json(EnvSpec("X-v0", Counter)) | {"entry": {"gymnasium": "antigravity:X-v0"}}
+    with pytest.raises(InputError, match="is not the id of an environment"):
         envs.spec_from_json(description)
+
+
+MODULE = """
+import gymnasium, numpy
+from shoal import envs
+
+with open("imported", "a") as file:
+    file.write(__name__ + " ")
+
+class World(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), numpy.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, size=1):
+        self.size = size
+
+def make_world(size=7):
+    return World(size)
+"""
+
+
+@pytest.fixture
+def write_module(tmp_path, monkeypatch):
+    """Write modules into the current folder, on the path; what they have imported and registered is undone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    before, known = set(sys.modules), set(gymnasium.registry)
+
+    def write(name, source=MODULE):
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+        importlib.invalidate_caches()
+
+    yield write
+    forget(before, known)
+
+
+def forget(modules, ids):
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+    for key in set(gymnasium.registry) - ids:
+        del gymnasium.registry[key]
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def in_another_program(monkeypatch):
+    """Forget what was registered and imported, as another program does not know it."""
+    before, known = set(sys.modules), set(gymnasium.registry)
+
+    def begin():
+        registration._registered.clear()
+        monkeypatch.setattr("shoal.runtime.context.published", {})
+        forget(before, known)
+
+    return begin
+
+
+@pytest.mark.parametrize(
+    ("register", "given"),
+    [
+        ("import gymnasium\nfrom worlds import World\ngymnasium.register('Shop/World-v0', World, kwargs={'size': 3})",
+         "catalogue:Shop/World-v0"),
+        ("import gymnasium\nfrom worlds import World\ngymnasium.register('Shop/World-v0', World, kwargs={'size': 3})",
+         "Shop/World-v0"),
+        ("import gymnasium\ngymnasium.register('Shop/World-v0', 'worlds:World', kwargs={'size': 3})", "Shop/World-v0"),
+        ("import gymnasium\ngymnasium.register('Shop/World-v0', 'worlds:make_world', kwargs={'size': 3})",
+         "Shop/World-v0"),
+        ("from shoal import envs\nfrom worlds import World\nenvs.register('Shop/World-v0', World, size=3)",
+         "Shop/World-v0"),
+        ("from shoal import envs\nfrom worlds import World\nenvs.register('Shop/World-v0', lambda: World(3))",
+         "Shop/World-v0"),
+        ("from shoal import envs\nimport worlds\nenvs.register('Shop/World-v0', worlds.make_world, size=3)",
+         "Shop/World-v0"),
+    ],
+)  # fmt: skip
+def test_what_a_module_registers_is_found_again(register, given, write_module, in_another_program):
+    write_module("worlds")
+    write_module("catalogue", register)
+    importlib.import_module("catalogue")
+    description = json.loads(json.dumps(envs.spec_to_json(envs.resolve(given))))
+    in_another_program()
+    assert "worlds" not in sys.modules
+    spec = envs.spec_from_json(description)
+    assert spec.id == "Shop/World-v0"
+    assert spec.make().unwrapped.size == 3
+
+
+def test_what_a_package_registers_is_found_again(write_module, in_another_program):
+    write_module("shop/__init__", "import gymnasium\ngymnasium.register('Shop/World-v0', 'shop.core.worlds:World')")
+    write_module("shop/core/worlds")
+    importlib.import_module("shop")
+    description = json.loads(json.dumps(envs.spec_to_json(envs.resolve("Shop/World-v0"))))
+    in_another_program()
+    spec = envs.spec_from_json(description)
+    assert spec.entry.entry_point == "shop.core.worlds:World", "as the package registered it"
+
+
+@pytest.mark.parametrize("script", ["train.py", ""])
+def test_what_a_script_or_notebook_registered_is_told(script, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", f"/home/me/{script}" if script else None)
+
+    class World(Counter):
+        pass
+
+    World.__module__, World.__qualname__ = "__main__", "World"
+    gymnasium.register("Shop/World-v0", World)
+    try:
+        described = [envs.spec_to_json(envs.resolve("Shop/World-v0")), envs.spec_to_json(EnvSpec("World", World))]
+    finally:
+        del gymnasium.registry["Shop/World-v0"]
+    for description in described:
+        with pytest.raises(InputError) as caught:
+            envs.spec_from_json(json.loads(json.dumps(description)))
+        message = str(caught.value)
+        assert "defined in the script train.py" in message if script else "a notebook or an interactive" in message
+        assert "train:World" in message or not script
+        assert f"envs.register({description['id']!r}, …)" in message
+
+
+@pytest.mark.parametrize("module", ["run.evil", "evil", "run.sub.evil", "package.evil"])
+@pytest.mark.parametrize("entry", ["class", "registering", "gymnasium"])
+def test_nothing_that_lies_in_the_run_is_imported(module, entry, write_module, monkeypatch, tmp_path):
+    file = {"evil": "run/evil", "package.evil": "run/package/evil"}.get(module, module.replace(".", "/"))
+    write_module(file)
+    if not module.startswith("run."):
+        monkeypatch.syspath_prepend(tmp_path / "run")
+    target = f"{module}:World"
+    description = (
+        envs.spec_to_json(EnvSpec("X-v0", Counter))
+        | {
+            "class": {"entry": {"python": target}},
+            "registering": {"module": module},
+            "gymnasium": {"entry": {"gymnasium": "No-v0", "python": target, "kwargs": {}, "nondeterministic": False}},
+        }[entry]
+    )
+    with pytest.raises(InputError, match=r"which lies in '.*run' itself, at .*: what a run holds is not run"):
+        envs.spec_from_json(description, folder=tmp_path / "run")
+    assert not (tmp_path / "imported").exists()
+    if entry == "class":  # what the user trusts
+        importlib.import_module(module)
+        assert envs.spec_from_json(description, folder=tmp_path / "run").make().size == 1
 
 
 def test_json_that_is_none():
