@@ -248,7 +248,7 @@ def test_a_registered_environment_is_found_again_by_its_module(tmp_path):
 
 
 def test_a_script_can_be_named_instead(run, capsys):
-    tamper(run, entry={"python": "__main__:Cart"}, script="train.py", max_episode_steps=7)
+    tamper(run, entry={"python": "__main__:Cart"}, script="train.py")
     config = json.loads((run / "config.json").read_text())
     config["environment"]["entry"] = {"python": "__main__:Cart"}
     (run / "config.json").write_text(json.dumps(config))
@@ -257,4 +257,4 @@ def test_a_script_can_be_named_instead(run, capsys):
         assert "on the command line train:Cart does" in refused(command, capsys)
     assert main(["evaluate", "run", "--env", "train:Cart", "--episodes", "1"]) == 0
     assert main(["train", "ppo", "train:Cart", *RESUME[1:], "run", "--total-timesteps", "512"]) == 0
-    assert json.loads((run / "config.json").read_text())["environment"]["max_episode_steps"] == 7
+    assert json.loads((run / "config.json").read_text())["environment"]["max_episode_steps"] == 500
