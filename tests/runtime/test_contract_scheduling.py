@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import psutil
 import pytest
@@ -10,6 +11,7 @@ from gates import Gate, pass_gate
 
 from shoal import runtime
 from shoal.runtime.util import (
+    as_completed,
     get_current_placement_group,
     get_placement_group,
     placement_group,
@@ -46,6 +48,11 @@ def devices():
 @runtime.remote
 def current_group():
     return get_current_placement_group()
+
+
+@runtime.remote
+def make_inside():
+    return [runtime.put(2)]
 
 
 @runtime.remote
@@ -309,6 +316,39 @@ def test_groups_that_tasks_make_stay(processes):
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not psutil.pid_exists(pid))
     assert placement_group_table(group)["state"] == "CREATED"
+
+
+def by_get(refs):
+    runtime.get(refs)
+
+
+def by_wait(refs):
+    runtime.wait(refs, num_returns=len(refs))
+
+
+def by_future(refs):
+    for ref in refs:
+        ref.future().result()
+
+
+def by_completion(refs):
+    assert len(list(as_completed(refs))) == len(refs)
+
+
+@pytest.mark.parametrize("read", [by_get, by_wait, by_future, by_completion])
+def test_reading_what_exists_lends_no_cpu(engine, tmp_path, read):
+    @runtime.remote(num_cpus=2)
+    def alone(held):
+        read(held)
+        mark = tmp_path / "somebody"
+        mark.touch(exist_ok=False)
+        until = time.monotonic() + 0.02
+        while time.monotonic() < until:
+            sum(range(1000))
+        mark.unlink()
+
+    mine, theirs = runtime.put(1), runtime.get(make_inside.remote())
+    runtime.get([alone.remote([mine, *theirs]) for _ in range(6)])
 
 
 def test_a_request_for_all_cpus_is_not_starved_by_small_ones(processes):

@@ -31,6 +31,7 @@ from ..store.store import Store
 from ..store.views import StaleBlockError
 from .calls import Pending
 from .completion import Arrivals, Futures
+from .lending import Lending
 from .links import Links
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendLend, SendRelease, owner_of, size_of
 from .reactor import Waiter
@@ -48,7 +49,7 @@ class Client(Links):
         recovery: what is done about lost objects.
         calls: this process's calls that have not ended, by task.
         on_gone: what to do once no reference to an object is left in this process.
-        before_block, after_block: called around every wait that blocks.
+        lending: how this process waits.
         waits: threads that wait: name, since when (monotonic seconds), objects, how many of them are wanted.
         on_wait: what to call when a thread begins to wait.
         blocked_waits: for a worker: hears of waits without a timeout.
@@ -72,8 +73,7 @@ class Client(Links):
         self.arrivals, self.futures = Arrivals(self), Futures(self)
         self.on_gone: dict[bytes, Callable[[], object]] = {}
         self.kept: set[ObjectRef] = set()
-        self.before_block: Callable[[], None] = lambda: None
-        self.after_block: Callable[[], None] = lambda: None
+        self.lending = Lending(self.reactor, self.lock, self.objects)
         self.waits: dict[Waiter, tuple[str, float, list[bytes], int]] = {}
         self.on_wait: Callable[[], None] | None = None
         self.blocked_waits: BlockedWaits | None = None
@@ -90,7 +90,8 @@ class Client(Links):
         self.handlers |= {
             m.Request: self._on_request,
             m.Lost: self._on_lost,
-            m.Ready: self._on_ready,
+            m.Ready: lambda peer, message: self.fulfil(message.object, message.value, _peer(peer)),
+            m.NotYet: lambda peer, message: self.lending.absent(message.object),
             m.Lend: lambda peer, message: self.objects.lent(message.object, message.to),
             m.Release: lambda peer, message: self.objects.released(message.object, _peer(peer), message.count),
         }
@@ -244,11 +245,9 @@ class Client(Links):
             self._send_value(asker, message.object, m.Value(pack_error(error), failed=True))
         elif record.value is None:
             self._requests.setdefault(message.object, []).append(asker)
+            connection.send(m.NotYet(message.object))
         else:
             self._send_value(asker, message.object, record.value)
-
-    def _on_ready(self, connection: Connection, message: m.Ready) -> None:
-        self.fulfil(message.object, message.value, connection.peer)
 
     def record_of(self, ref: ObjectRef, notify: Callable[[], None]) -> Record:
         """Return a reference's record; have `notify` called once its value is there, if it isn't yet."""
@@ -349,7 +348,8 @@ class Client(Links):
             if not waiter.ready:
                 self.check()
         if not waiter.ready and timeout != 0:
-            self._block_known(waiter, timeout, refs, count)
+            doubtful = [record for record, _ in callbacks if record.asked and not record.absent]
+            self._block_known(waiter, timeout, refs, count, doubtful)
         elif timeout == 0:
             self.block(waiter, time.monotonic() + 0.0005)  # what has arrived already counts
         if not waiter.ready:
@@ -359,7 +359,9 @@ class Client(Links):
                         record.waiters.remove(callback)
         return records
 
-    def _block_known(self, waiter: Waiter, timeout: float | None, refs: Sequence[ObjectRef], count: int) -> None:
+    def _block_known(
+        self, waiter: Waiter, timeout: float | None, refs: Sequence[ObjectRef], count: int, doubtful: list[Record]
+    ) -> None:
         """Block, and let others see that."""
         now = time.monotonic()
         if self.on_wait is not None:
@@ -370,21 +372,17 @@ class Client(Links):
         if blocked is not None and not blocked.begin(waiter, ids, count):
             blocked = None
         try:
-            self.block(waiter, None if timeout is None else now + timeout)
+            self.block(waiter, None if timeout is None else now + timeout, doubtful)
         finally:
             del self.waits[waiter]
             if blocked is not None:
                 blocked.end()
 
-    def block(self, waiter: Waiter, deadline: float | None) -> None:
-        """Wait until the waiter is ready or it is `deadline` (monotonic seconds); inside a task its CPU is free."""
+    def block(self, waiter: Waiter, deadline: float | None, doubtful: list[Record] | None = None) -> None:
+        """Wait until the waiter is ready; inside a task its CPU is free. Arguments as for `Lending.wait`."""
         if waiter.ready:
             return
-        self.before_block()
-        try:
-            self.reactor.wait(waiter, deadline)
-        finally:
-            self.after_block()
+        self.lending.wait(waiter, deadline, [] if doubtful is None else doubtful)
         if self._is_shut_down and self.broken is not None:
             raise self.gone()
 

@@ -15,6 +15,7 @@ from weakref import WeakSet
 from ...exceptions import GetTimeoutError
 from ...refs import ObjectRef
 from .calls import parent
+from .objects import Record
 from .reactor import Waiter
 
 if TYPE_CHECKING:
@@ -139,10 +140,14 @@ class ReadyQueue:
         self._client = client
         self._ready: deque[ObjectRef] = deque()
         self._waiter: Waiter | None = None
+        self._doubtful: list[Record] = []
 
     def add(self, ref: ObjectRef) -> None:
         """Have `pop` return the reference once its value is there."""
         self._client.arrivals.when_ready(ref, partial(self._arrived, ref))
+        record = self._client.objects.records.get(ref.id)
+        if record is not None and record.asked and not record.absent and record.value is None:
+            self._doubtful.append(record)
 
     def _arrived(self, ref: ObjectRef) -> None:
         self._ready.append(ref)
@@ -156,7 +161,7 @@ class ReadyQueue:
             waiter = self._waiter = Waiter()
             if not self._ready:
                 self._client.check()
-                self._client.block(waiter, deadline)
+                self._client.block(waiter, deadline, self._doubtful)
                 if not waiter.ready:
                     break
         self._waiter = None

@@ -62,16 +62,17 @@ class Record:
         received: for a borrower: how many references it was given.
         waiters: what to call, once, when the value arrives.
         asked: for a borrower: whether the owner was asked for the value.
+        absent: for a borrower: whether the owner has answered that there is none yet.
     """
 
-    __slots__ = ("asked", "borrowers", "inner", "local", "received", "value", "waiters")
+    __slots__ = ("absent", "asked", "borrowers", "inner", "local", "received", "value", "waiters")
 
     def __init__(self) -> None:
         self.value: Value | None = None
         self.inner: Any = None
         self.local = 0
         self.received = 0
-        self.asked = False
+        self.asked = self.absent = False
         self.borrowers: dict[ProcessId, int] | None = None
         self.waiters: list[Callable[[], None]] | None = None
 

@@ -121,18 +121,25 @@ class Reactor:
 
     # Waiting ----------------------------------------------------------------------------------------------------
 
-    def wait(self, waiter: Waiter, deadline: float | None = None) -> bool:
-        """Block until the waiter is ready; False if `deadline` (monotonic seconds) comes first."""
+    def wait(self, waiter: Waiter, deadline: float | None = None, until: Callable[[], bool] | None = None) -> bool:
+        """Block until the waiter is ready; False if `deadline` (monotonic seconds) comes first, or `until` is so.
+
+        `until` is looked at when something was read, or the waiter was woken.
+        """
         while not waiter.ready:
-            if self._closed or (deadline is not None and time.monotonic() >= deadline):
+            if self._is_over(deadline, until):
                 return False
             if self._lead.acquire(False):
-                self._lead_for(waiter, deadline)
+                self._lead_for(waiter, deadline, until)
             else:
-                self._follow(waiter, deadline)
+                self._follow(waiter, deadline, until)
         return True
 
-    def _follow(self, waiter: Waiter, deadline: float | None) -> None:
+    def _is_over(self, deadline: float | None, until: Callable[[], bool] | None) -> bool:
+        late = deadline is not None and time.monotonic() >= deadline
+        return self._closed or late or (until is not None and until())
+
+    def _follow(self, waiter: Waiter, deadline: float | None, until: Callable[[], bool] | None) -> None:
         """Sleep until the waiter is ready, the leader's place is free or the time is over."""
         self._followers.append(waiter)
         try:
@@ -148,13 +155,13 @@ class Reactor:
             try:
                 self._followers.remove(waiter)
             except ValueError:  # we were offered the lead: if we don't need it any more, somebody else may
-                if waiter.ready or self._closed or (deadline is not None and time.monotonic() >= deadline):
+                if waiter.ready or self._is_over(deadline, until):
                     self._offer_lead()
 
-    def _lead_for(self, waiter: Waiter, deadline: float | None) -> None:
+    def _lead_for(self, waiter: Waiter, deadline: float | None, until: Callable[[], bool] | None) -> None:
         self._leads += 1
         try:
-            while not waiter.ready and not self._closed:
+            while not waiter.ready and not self._closed and (until is None or not until()):
                 timeout = None
                 if deadline is not None:
                     timeout = deadline - time.monotonic()

@@ -144,7 +144,7 @@ class Recovery:
                     self._lose_mine(other, theirs)
             return
         record.value = record.inner = None
-        record.asked = True
+        record.asked, record.absent = True, False
         peer = client.peer(owner_of(object_id))
         if peer is not None:
             peer.send(m.Lost(object_id, span))

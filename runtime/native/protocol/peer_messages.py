@@ -154,6 +154,12 @@ class Request(_Message):
     object: ObjectId
 
 
+class NotYet(_Message):
+    """From an object's owner: there is no value yet; it comes when it is there."""
+
+    object: ObjectId
+
+
 class Ready(_Message):
     """From an object's owner: the value."""
 

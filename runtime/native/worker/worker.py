@@ -64,7 +64,8 @@ class Worker:
             m.Bounce: self._on_bounce,
             m.Exit: self._on_exit,
         }
-        client.before_block, client.after_block = self._before_block, self._after_block
+        client.lending.on_block, client.lending.lends = self._on_block, self._is_task_waiting
+        client.lending.lend, client.lending.take_back = self._lend, self._take_back
         client.blocked_waits = BlockedWaits(client, self._engine.makers, self._waiting_call)
         client.start()
 
@@ -159,11 +160,11 @@ class Worker:
         names = [name for name, _ in self._client.executing.values()]
         return names[-1] if names else f"{self._executor.class_name}.__init__"
 
-    def _before_block(self) -> None:
+    def _on_block(self) -> None:
         if self._place is not None:
             self._place.on_block()
-        if not self._is_task_waiting():
-            return
+
+    def _lend(self) -> None:
         with self._client.lock:
             self._waits = self._executor.class_name is None
             if self._waits:
@@ -171,10 +172,9 @@ class Worker:
                 self._items.clear()
             self._client.node.send(m.Blocked())
 
-    def _after_block(self) -> None:
-        if self._is_task_waiting():
-            self._waits = False
-            self._client.node.send(m.Unblocked())
+    def _take_back(self) -> None:
+        self._waits = False
+        self._client.node.send(m.Unblocked())
 
     def _bounce(self, items: list[tuple[bytes, m.Push]]) -> None:
         tasks: dict[bytes, list[bytes]] = {}

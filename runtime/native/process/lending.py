@@ -1,0 +1,89 @@
+"""When a task that waits for others lends its CPU to one of them: not while what it waits for is only on its way.
+
+An object that exists costs a round trip to its owner, in which the task does not wait for anybody's work: lent for that
+time, its CPU would be used twice. So the CPU is lent once the owner has said that there is no value yet, and never
+before what lies in the sockets has been read.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from .objects import ObjectTable, Record
+from .reactor import Reactor, Waiter
+
+# Seconds that a wait takes at least before the CPU is lent: time to read what has arrived, and for short calls to end,
+# which then need no messages about it.
+_MOMENT = 0.001
+
+
+class Lending:
+    """The waits of one process, seen from its CPU.
+
+    Attributes:
+        on_block: called before every wait that blocks.
+        lends: whether the calling thread has a CPU to lend.
+        lend, take_back: what gives it to the node, and takes it back.
+    """
+
+    def __init__(self, reactor: Reactor, lock: threading.RLock, objects: ObjectTable) -> None:
+        self._reactor, self._lock, self._objects = reactor, lock, objects
+        self.on_block: Callable[[], None] = lambda: None
+        self.lends: Callable[[], bool] = lambda: False
+        self.lend: Callable[[], None] = lambda: None
+        self.take_back: Callable[[], None] = lambda: None
+        self._doubting: set[Waiter] = set()
+
+    def absent(self, object_id: bytes) -> None:
+        """Event: an object's owner has no value yet."""
+        record = self._objects.records.get(object_id)
+        if record is not None:
+            record.absent = True
+        for waiter in self._doubting:
+            waiter.wake()
+
+    def wait(self, waiter: Waiter, deadline: float | None, doubtful: list[Record]) -> None:
+        """Wait until the waiter is ready or it is `deadline` (monotonic seconds).
+
+        Args:
+            waiter: the waiter.
+            deadline: None: there is none.
+            doubtful: awaited objects of which it is not known whether they exist; those that are known are taken out.
+        """
+        self.on_block()
+        if not self.lends():
+            self._reactor.wait(waiter, deadline)
+            return
+        if doubtful:
+            self._wait_until_known(waiter, deadline, doubtful)
+        moment = time.monotonic() + _MOMENT
+        self._reactor.wait(waiter, moment if deadline is None else min(moment, deadline))
+        if waiter.ready or (deadline is not None and deadline <= moment):
+            return
+        self.lend()
+        try:
+            self._reactor.wait(waiter, deadline)
+        finally:
+            self.take_back()
+
+    def _wait_until_known(self, waiter: Waiter, deadline: float | None, doubtful: list[Record]) -> None:
+        def known() -> bool:
+            while doubtful and (doubtful[-1].absent or doubtful[-1].value is not None):
+                doubtful.pop()
+            return not doubtful
+
+        with self._lock:
+            self._doubting.add(waiter)
+            waking = [record for record in doubtful if record.waiters is not None]
+            for record in waking:
+                record.waiters.append(waiter.wake)  # type: ignore[union-attr]
+        try:
+            self._reactor.wait(waiter, deadline, known)
+        finally:
+            with self._lock:
+                self._doubting.discard(waiter)
+                for record in waking:
+                    if record.waiters and waiter.wake in record.waiters:
+                        record.waiters.remove(waiter.wake)
