@@ -1,12 +1,12 @@
 """`shoal node`: this machine as a further node of a running cluster, until the head ends or Ctrl-C."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..runtime import InputError, become_node
 from .flags import parse
+from .tokens import read_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +35,10 @@ def run(arguments: Sequence[str]) -> int:
         raise InputError("no address is given. Write for example: SHOAL_TOKEN=... shoal node --join 10.0.0.1:6400")
     become_node(
         flags.join,
-        _token(flags.token_file),
+        read_token(flags.token_file, "SHOAL_TOKEN") or "",
         num_cpus=flags.num_cpus,
         num_gpus=flags.num_gpus,
         memory=flags.memory,
         resources=flags.resources,
     )
     return 1
-
-
-def _token(path: str | None) -> str:
-    if path is None:
-        return os.environ.get("SHOAL_TOKEN", "")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
-    except OSError as error:
-        raise InputError(f"--token-file {path}: {error}") from None

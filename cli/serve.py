@@ -12,6 +12,7 @@ from .flags import parse
 from .output import note
 from .session import running_runtime
 from .signals import stop_as_event
+from .tokens import read_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +22,11 @@ class ServeFlags:
     run: str | None = field(default=None, metadata={"positional": True, "metavar": "RUN"})
     """Run folder (its last weights), checkpoint folder or saved policy."""
     http: str = field(default="127.0.0.1:8000", metadata={"metavar": "HOST:PORT"})
-    """Where to listen; port 0 takes any free one. There is no authentication: an address other than this machine's own
-    is open to whoever can reach it."""
+    """Where to listen; port 0 takes any free one. An address other than this machine's own is open to whoever can reach
+    it, unless there is a token."""
+    token_file: str | None = field(default=None, metadata={"metavar": "FILE"})
+    """File with a token that requests must bring: "Authorization: Bearer TOKEN". Default: the environment variable
+    SHOAL_SERVE_TOKEN, else none."""
     replicas: int = 1
     """Processes that hold the policy and answer."""
     max_batch_size: int = 32
@@ -49,6 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     flags: ServeFlags = parse("shoal serve", about, {"serving": ServeFlags}, arguments).build(ServeFlags)
     if flags.run is None:
         raise InputError("no run is given. Write for example: shoal serve runs/cartpole --replicas 2")
+    token = read_token(flags.token_file, "SHOAL_SERVE_TOKEN")
     with (
         stop_as_event() as stopped,
         running_runtime(flags.engine, flags.address),
@@ -56,6 +61,7 @@ def run(arguments: Sequence[str]) -> int:
             flags.run,
             replicas=flags.replicas,
             http=flags.http,
+            token=token,
             max_batch_size=flags.max_batch_size,
             batch_wait=flags.batch_wait,
             max_waiting=flags.max_waiting,
@@ -65,7 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     ):
         body = json.dumps({"observation": np.zeros_like(served.observation_space.sample()).tolist()})
         note(f"serving {flags.run} with {flags.replicas} replica(s) at {served.http_address}   (Ctrl-C ends it)")
-        note(f"try: curl {served.http_address}/act -d '{body}'")
+        bearer = "" if token is None else "-H 'Authorization: Bearer …' "
+        note(f"try: curl {bearer}{served.http_address}/act -d '{body}'")
         stopped.wait()
         note("stopping")
     return 0

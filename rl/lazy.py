@@ -1,4 +1,4 @@
-"""The one place that loads the modules which import torch.
+"""The one place that loads the modules which import torch, or what else takes long and is rarely needed.
 
 The driver schedules work and must start fast, so it never imports torch: that costs 2–3 s and 200 MB. But it must name
 the actor classes `RolloutWorker` and `Learner`, whose work needs the policy, which needs torch. So the modules of these
@@ -21,7 +21,9 @@ TORCH_EXPORTS = {
 }
 """Public name → module of this package which defines it and imports torch."""
 
+_MODULES = {**TORCH_EXPORTS, "LimitedServer": "serving.http_protocol"}  # the last imports uvicorn
+
 
 def load(name: str) -> Any:
-    """The class `name` of `TORCH_EXPORTS`; imports torch at the first call in a process."""
-    return getattr(import_module(f".{TORCH_EXPORTS[name]}", __package__), name)
+    """The class `name` of one of these modules, which are imported at the first call in a process."""
+    return getattr(import_module(f".{_MODULES[name]}", __package__), name)

@@ -27,6 +27,8 @@ from .queueing import MOST_ATTEMPTS, Request, RequestQueue, ServerClosedError
 from .replica import PolicyReplica
 from .source import PolicySource, Savable
 
+# Most bytes of a request over HTTP: a full batch, its numbers printed in full and each on a line of its own.
+_JSON_PER_NUMBER, _JSON_BESIDE, _LONGEST_JSON = 64, 64 * 1024, 32 * 1024 * 1024
 _REPLICA_LOST = (exceptions.ActorError, exceptions.WorkerCrashedError)
 
 
@@ -236,11 +238,16 @@ class Served:
             "uptime_seconds": round(time.monotonic() - self._started, 3),
         }
 
-    def listen(self, address: str) -> str:
-        """Start the HTTP server at "HOST:PORT" (port 0: any free one); return its URL."""
+    def listen(self, address: str, *, token: str | None = None) -> str:
+        """Start the HTTP server at "HOST:PORT" (port 0: any free one); return its URL.
+
+        With a `token`, it answers only requests with the header ``Authorization: Bearer TOKEN``.
+        """
         if self._http is not None:
             raise InputError(f"this policy is served over HTTP already, at {self.http_address}")
-        self._http = HttpServer(self, address)
+        elements = int(np.prod(self.observation_space.shape or ()))
+        longest = _JSON_BESIDE + self._max_batch_size * elements * _JSON_PER_NUMBER
+        self._http = HttpServer(self, address, token=token, longest_body=min(longest, _LONGEST_JSON))
         self.http_address = self._http.url
         return self._http.url
 
@@ -272,6 +279,7 @@ def serve(
     *,
     replicas: int = 1,
     http: str | None = None,
+    token: str | None = None,
     max_batch_size: int = 32,
     batch_wait: float = 0.0,
     max_waiting: int = 1024,
@@ -287,7 +295,8 @@ def serve(
         policy: a `Policy`, an algorithm, or the folder of a run (its last weights are served).
         replicas: number of actors; each loads the policy, and is restarted when it dies.
         http: "HOST:PORT" (or "PORT", on this machine alone) for ``POST /act`` and ``GET /health``; None: no HTTP.
-            There is no authentication: an address other than this machine's own is open to whoever can reach it.
+            Another address than this machine's own is open to whoever can reach it, unless there is a `token`.
+        token: what requests over HTTP must bring as ``Authorization: Bearer TOKEN``; None: nothing.
         max_batch_size: most observations in one forward pass; every pass is padded to this size.
         batch_wait: seconds that a batch waits for more requests before it is full. 0 suits small networks: requests
             join while the replicas are busy anyway (measured with 16 threads: 16,000 answers/s; 7,700 with 1 ms).
@@ -315,7 +324,7 @@ def serve(
     served = Served(source, **settings)
     if http is not None:
         try:
-            served.listen(http)
+            served.listen(http, token=token)
         except BaseException:
             served.close()
             raise

@@ -64,6 +64,7 @@ def refused(arguments, capsys):
         (["serve"], "no run is given"),
         (["serve", "runs/none", "--engine", "serial"], "there is no run or policy at 'runs/none'"),
         (["serve", "runs/none", "--engine", "serial", "--replicas", "0"], "replicas is 0"),
+        (["serve", "runs/none", "--token-file", "none"], "--token-file none: No such file or directory"),
     ],
 )  # fmt: skip
 def test_flags(arguments, message, capsys):

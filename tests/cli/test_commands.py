@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -196,11 +197,17 @@ def test_a_second_stop_quits_at_once():
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_serve_until_it_is_stopped(number, engine, capsys):
     assert train("CartPole-v1", "--run-dir", "run") == 0
-    process = shoal("serve", "run", "--engine", engine, "--replicas", "2", "--http", "127.0.0.1:0")
+    Path("token").write_text("secret\n")
+    process = shoal(
+        *("serve", "run", "--engine", engine, "--replicas", "2", "--http", "127.0.0.1:0", "--token-file", "token")
+    )
     line = read_until(process.stderr, "http://")[-1]
     url = next(word for word in line.split() if word.startswith("http://"))
     body = json.dumps({"observation": [0, 0, 0, 0]}).encode()
-    with urllib.request.urlopen(f"{url}/act", body) as reply:
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{url}/act", body)
+    request = urllib.request.Request(f"{url}/act", body, {"Authorization": "Bearer secret"})
+    with urllib.request.urlopen(request) as reply:
         answer = json.load(reply)
     assert answer["action"] in (0, 1)
     assert answer["version"] == 2
@@ -220,7 +227,7 @@ def test_serve_until_it_is_stopped(number, engine, capsys):
             ["--n-steps", "--learning-rate", "--gae-lambda", "--workers", "--json", "Discount"],
         ),
         (["evaluate", "--help"], ["--episodes"]),
-        (["serve", "--help"], ["--replicas", "--http", "authentication"]),
+        (["serve", "--help"], ["--replicas", "--http", "--token-file"]),
         (["--version"], ["shoal 0."]),
     ],
 )

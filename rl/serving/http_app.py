@@ -1,0 +1,234 @@
+"""What the HTTP server answers: the application behind it, with the check of whom it answers and of what they send.
+
+A request is bounded before anything is done with it: its body by what a batch of observations could take at most, all
+bodies that are held at a time together, texts in messages by their length. Strings in an observation are refused before
+numpy sees them, since one long string among many short ones makes an array of millions of times their size.
+"""
+
+import asyncio
+import hmac
+import logging
+import re
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from ...runtime import exceptions, nearest
+from .queueing import ServerBusyError, ServerClosedError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+logger = logging.getLogger("shoal.http")
+_FIELDS = ("observation", "deterministic")
+_LONGEST_MESSAGE = 1000
+# Larger bodies are parsed in a thread, so that the loop goes on reading and writing for others.
+_PARSED_AT_ONCE = 64 * 1024
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
+_WANTED = 'want {"observation": …}'
+
+
+class Answering(Protocol):
+    """What the server needs of a served policy."""
+
+    def submit(self, observations: Any, *, deterministic: bool = True) -> "Future[Any]":
+        """Ask without waiting."""
+
+    def health(self) -> dict[str, Any]:
+        """Return the state of the server."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who is answered.
+
+    Attributes:
+        hosts: names that a request's Host may have, without the port; None: any. A browser on this machine that a
+            foreign page leads to a name of its own which resolves to 127.0.0.1 (DNS rebinding) sends that name.
+        token: what ``Authorization: Bearer …`` must hold; None: nothing is asked for.
+    """
+
+    hosts: frozenset[str] | None = None
+    token: str | None = None
+
+    def problem(self, headers: Mapping[bytes, bytes]) -> tuple[int, str] | None:
+        """Return status and message for a request that is not answered, else None; header names are in lower case."""
+        host = headers.get(b"host")
+        if self.hosts is not None and host is not None:
+            parts = _HOST.fullmatch(host.decode("latin-1").lower())
+            name = parts[1].strip("[]") if parts else host.decode("latin-1")
+            if name not in self.hosts:
+                return 403, f"Host is {name!r:.80}, which is no name of this server: {', '.join(sorted(self.hosts))}"
+        if self.token is not None:
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self.token.encode()):
+                return 401, "a token is wanted: send the header Authorization: Bearer TOKEN"
+        return None
+
+
+def make_app(
+    served: Answering, *, access: Access | None = None, longest_body: int = 32 << 20, bodies_in_all: int = 128 << 20
+) -> "ASGIApp":
+    """Return the ASGI application that answers for a served policy.
+
+    Args:
+        served: who answers.
+        access: whom; None: everybody.
+        longest_body: bytes that a request's body may have; beyond, 413.
+        bodies_in_all: bytes of all bodies that are being received or answered at a time; beyond, 503.
+    """
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
+    from starlette.routing import Route
+
+    bodies = _Bodies(longest_body, bodies_in_all)
+
+    async def act(request: "Request") -> "Response":
+        held: list[bytes] = []
+        try:
+            await bodies.receive(request, held)
+            return _reply(200, await _answer(served, b"".join(held)))
+        except _RefusedError as error:
+            return _reply(error.status, {"error": str(error)})
+        except ClientDisconnect:
+            return _reply(499, {"error": "the client left"})  # which nobody reads
+        except asyncio.CancelledError:
+            return _reply(503, {"error": "the server was closed"})
+        except Exception as error:
+            return _failure(error)
+        finally:
+            bodies.release(held)
+
+    async def health(_: "Request") -> "Response":
+        state = served.health()
+        return _reply(503 if state["status"] == "down" else 200, state)
+
+    async def refused(_: "Request", error: Exception) -> "Response":
+        assert isinstance(error, HTTPException)
+        known = "there are POST /act and GET /health"
+        return _reply(error.status_code, {"error": f"{error.detail}: {known}"}, dict(error.headers or {}))
+
+    routes = [Route("/act", act, methods=["POST"]), Route("/health", health, methods=["GET"])]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: refused})
+    return app if access is None else _guarded(app, access)
+
+
+def _guarded(app: "Starlette", access: Access) -> "ASGIApp":
+    async def guarded(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        problem = access.problem(dict(scope["headers"]))
+        if problem is None:
+            await app(scope, receive, send)
+        else:
+            status, message = problem
+            headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+            await _reply(status, {"error": message}, headers)(scope, receive, send)
+
+    return guarded
+
+
+def _reply(status: int, value: Any, headers: dict[str, str] | None = None) -> "Response":
+    from starlette.responses import Response
+
+    if "error" in value and len(value["error"]) > _LONGEST_MESSAGE:
+        value = {"error": value["error"][:_LONGEST_MESSAGE] + "…"}
+    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
+
+
+def _failure(error: Exception) -> "Response":
+    """Return the answer to a request that could not be answered."""
+    if isinstance(error, ServerBusyError):
+        return _reply(503, {"error": str(error)}, {"Retry-After": "1"})
+    if isinstance(error, ServerClosedError | exceptions.ActorError | exceptions.WorkerCrashedError):
+        return _reply(503, {"error": str(error)})
+    if isinstance(error, exceptions.GetTimeoutError):
+        return _reply(504, {"error": str(error)})
+    if isinstance(error, ValueError):
+        return _reply(422, {"error": str(error)})
+    logger.error("a request failed", exc_info=error)
+    return _reply(500, {"error": f"{type(error).__name__}: {error}"})
+
+
+class _RefusedError(Exception):
+    """A request is refused with a status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Bodies:
+    """The bodies that are held at a time, and how much of them there may be."""
+
+    def __init__(self, longest: int, in_all: int) -> None:
+        self._longest, self._in_all, self._held = longest, in_all, 0
+
+    async def receive(self, request: "Request", held: list[bytes]) -> None:
+        """Append the parts of a request's body to `held`, as they arrive."""
+        announced = request.headers.get("content-length", "")
+        length = 0
+        if announced.isdecimal() and len(announced) < 20:
+            self._check(int(announced))
+        async for part in request.stream():
+            length += len(part)
+            self._check(length)
+            if self._held + len(part) > self._in_all:
+                raise _RefusedError(503, "too many long requests are being received. Ask again later")
+            held.append(part)
+            self._held += len(part)
+
+    def release(self, held: list[bytes]) -> None:
+        """Note that a body is no longer held."""
+        self._held -= sum(map(len, held))
+
+    def _check(self, length: int) -> None:
+        if length > self._longest:
+            raise _RefusedError(
+                413, f"the body is longer than {self._longest} bytes, more than a batch of observations takes"
+            )
+
+
+async def _answer(served: Answering, body: bytes) -> dict[str, Any]:
+    if len(body) > _PARSED_AT_ONCE:
+        future = await asyncio.to_thread(_ask, served, body)
+    else:
+        future = _ask(served, body)
+    answer = await asyncio.wrap_future(future)
+    return {"action": answer.action.tolist(), "version": answer.version}
+
+
+def _ask(served: Answering, body: bytes) -> "Future[Any]":
+    observation, deterministic = parse(body)
+    return served.submit(observation, deterministic=deterministic)
+
+
+def parse(body: bytes) -> tuple[Any, bool]:
+    """Return observation and deterministic of a request's body; ValueError says what is wrong with it."""
+    fields = _decode(body, dict[str, msgspec.Raw])
+    for name in fields:
+        if name not in _FIELDS:
+            raise ValueError(f"body has an unknown field {name[:80]!r}. {nearest(name[:80], _FIELDS)}")
+    if "observation" not in fields:
+        raise ValueError(f"body has no field 'observation'; {_WANTED}")
+    deterministic = bytes(fields.get("deterministic", b"true")).strip()
+    if deterministic not in (b"true", b"false"):
+        raise ValueError(f"deterministic is {deterministic.decode(errors='replace'):.80}; want true or false")
+    observation = bytes(fields["observation"])
+    if b'"' in observation:
+        raise ValueError("the observation holds text; want numbers, in lists nested as the observation's shape says")
+    return _decode(observation, Any), deterministic == b"true"
+
+
+def _decode(text: bytes, wanted: Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=wanted)
+    except RecursionError:
+        raise ValueError(f"body is nested too deeply; {_WANTED}") from None
+    except ValueError as error:  # msgspec's, and that of text that is not UTF-8
+        raise ValueError(f"body is no JSON object: {error}; {_WANTED}") from None
