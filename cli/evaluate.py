@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs import describe, make, space_from_json
-from ..rl import evaluate, policy_metadata, run_of
+from ..rl import evaluate, policy_metadata, run_of, three_digits
 from ..runtime import InputError
 from .environments import known_environment, look_in_current_folder
 from .flags import parse
@@ -59,8 +59,8 @@ def run(arguments: Sequence[str]) -> int:
             deterministic=not flags.stochastic,
             env_kwargs=flags.env_kwargs,
         )
-        mean, deviation = result.episode_return_mean, result.episode_return_std
-        text = f"{env}: mean return {mean:.2f} ± {deviation:.2f} (standard deviation) over {result.episodes} episodes"
+        mean, deviation = three_digits(result.episode_return_mean), three_digits(result.episode_return_std)
+        text = f"{env}: mean return {mean} ± {deviation} (standard deviation) over {result.episodes} episodes"
         print_result(result.to_json(), text)
     return 0
 

@@ -15,6 +15,7 @@ from .evaluation import Evaluation, evaluate
 from .lazy import TORCH_EXPORTS, load
 from .learner import Learner
 from .progress import ProgressDisplay
+from .progress_line import three_digits
 from .returns import discounted_returns, explained_variance, generalized_advantages
 from .rollout import RolloutWorker
 from .run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config
@@ -77,6 +78,7 @@ __all__ = [
     "run_of",
     "serve",
     "shared_by_environments",
+    "three_digits",
     "validate",
 ]
 

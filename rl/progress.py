@@ -1,101 +1,123 @@
-"""What a person sees of a training: a live bar in a terminal, plain lines elsewhere; always on standard error."""
+"""What a person sees of a training: a live line in a terminal, plain lines elsewhere; always on standard error."""
 
 import sys
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.text import Text
 
 from .callbacks import Callback, IterationReport, Training, TrainingResult
+from .progress_line import Standing, duration, in_full, lay_out, three_digits
 
 #: Seconds between two plain lines.
 _LINE_INTERVAL = 5.0
+#: Cells at the end of the live line for the ^C that a terminal echoes there; beyond its edge it would begin a new line.
+_ECHO = 2
+_STYLES = {"name": "bold", "speed": "cyan", "return": "green"}
 
 
-def _duration(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}"
+class _LiveLine:
+    """The line as rich shows it: laid out anew each time, for the width and the time of that moment."""
+
+    def __init__(self, standing: Standing) -> None:
+        self.standing = standing
+        self._since = time.monotonic()
+
+    def set(self, standing: Standing) -> None:
+        self.standing, self._since = standing, time.monotonic()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        passed = time.monotonic() - self._since
+        left = None if self.standing.left is None else max(self.standing.left - passed, 0.0)
+        now = replace(self.standing, elapsed=self.standing.elapsed + passed, left=left)
+        line = Text(no_wrap=True, overflow="crop")
+        for part in lay_out(now, options.max_width - _ECHO):
+            text = _bar(now, len(part.text), options.ascii_only) if part.name == "bar" else part.text
+            line.append("  " if line else "").append(text, style=_STYLES.get(part.name))
+        yield line
+
+
+def _bar(now: Standing, cells: int, ascii_only: bool) -> Text:
+    done, rest = ("=", "-") if ascii_only else ("━", "─")
+    filled = min(cells * now.timesteps // max(now.total_timesteps, 1), cells)
+    return Text.assemble((done * filled, "magenta"), (rest * (cells - filled), "dim"))
 
 
 class ProgressDisplay(Callback):
-    """The callback that shows steps, steps per second, mean return of the last 100 episodes and the time left.
+    """The callback that shows steps, mean return of the last 100 episodes, steps per second and the time left.
 
-    In a terminal it is one live bar; elsewhere (a file, a pipe, TERM=dumb) a plain line at most every 5 s. Colours
-    follow NO_COLOR and FORCE_COLOR. Use it as a context manager, so that the bar ends when an exception does.
+    In a terminal it is one live line, as wide as the terminal; elsewhere (a file, a pipe, TERM=dumb) a plain line at
+    the start, and then at most every 5 s. Colours follow NO_COLOR and FORCE_COLOR. Use it as a context manager, so that
+    the line ends when an exception does.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         """Show progress on `console`; default: standard error."""
         self._console = console or Console(stderr=True, highlight=False)
-        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._line: _LiveLine | None = None
+        self._live: Live | None = None
         self._first_timesteps = 0
         self._line_at = float("-inf")
 
     def on_training_start(self, training: Training, total_timesteps: int) -> None:
         """Open the display."""
         self._first_timesteps = training.timesteps
-        if not self._live:
+        name = f"{training.name} {training.env_id}"
+        start = Standing(name=name, timesteps=training.timesteps, total_timesteps=total_timesteps, elapsed=0)
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
+            self._print(f"{name}: {in_full(start)}")
             return
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-            TextColumn("[cyan]{task.fields[speed]}"),
-            TextColumn("[green]{task.fields[episode_return]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
+        self._line = _LiveLine(start)
+        self._live = Live(
+            self._line,
             console=self._console,
             refresh_per_second=5,
-            # What workers print must not tear the bar; where standard output is a file or a pipe, it stays there.
+            # What workers print must not tear the line; where standard output is a file or a pipe, it stays there.
             redirect_stdout=sys.stdout.isatty(),
         )
-        name = f"{training.name} {training.env_id}"
-        self._task = self._bar.add_task(
-            name, total=total_timesteps, completed=training.timesteps, speed="", episode_return=""
-        )
-        self._bar.start()
+        self._live.start(refresh=True)
 
     def on_iteration_end(self, training: Training, report: IterationReport) -> bool | None:
         """Show how far the training is."""
         speed = (report.timesteps - self._first_timesteps) / max(report.elapsed_seconds, 1e-9)
-        mean = "–" if report.episode_return_mean is None else f"{report.episode_return_mean:.1f}"
-        if self._bar is not None:
-            self._bar.update(
-                self._task,
-                completed=report.timesteps,
-                speed=f"{speed:,.0f} steps/s",
-                episode_return=f"return {mean}",
-            )
-        elif not self._live and time.monotonic() - self._line_at >= _LINE_INTERVAL:
+        now = Standing(
+            name=f"{training.name} {training.env_id}",
+            timesteps=report.timesteps,
+            total_timesteps=report.total_timesteps,
+            elapsed=report.elapsed_seconds,
+            speed=speed,
+            mean_return=report.episode_return_mean,
+            left=max(report.total_timesteps - report.timesteps, 0) / max(speed, 1e-9),
+        )
+        if self._line is not None:
+            self._line.set(now)
+        elif time.monotonic() - self._line_at >= _LINE_INTERVAL:
             self._line_at = time.monotonic()
-            left = max(report.total_timesteps - report.timesteps, 0) / max(speed, 1e-9)
-            self._print(
-                f"{report.timesteps:,}/{report.total_timesteps:,} steps  {speed:,.0f} steps/s  mean return {mean}  "
-                f"time left {_duration(left)}"
-            )
+            self._print(in_full(now))
         return None
 
     def on_training_end(self, training: Training, result: TrainingResult) -> None:
         """Close the display and say how the training ended."""
         self.close()
-        mean = "no episode ended" if result.episode_return_mean is None else f"{result.episode_return_mean:.1f}"
-        solved = {True: "solved, ", False: "not solved, ", None: ""}[result.solved]
-        self._print(
-            f"{training.name} {training.env_id}: {solved}mean return {mean} after {result.timesteps:,} steps "
-            f"in {result.wall_seconds:.1f} s"
-        )
+        seconds = result.wall_seconds
+        took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+        if result.episode_return_mean is None:
+            outcome = f"no episode ended in {result.timesteps:,} steps, so there is no mean return"
+        else:
+            solved = {True: "solved, ", False: "not solved, ", None: ""}[result.solved]
+            mean = three_digits(result.episode_return_mean)
+            outcome = f"{solved}mean return {mean} after {result.timesteps:,} steps"
+        self._print(f"{training.name} {training.env_id}: {outcome} ({took})")
 
     def close(self) -> None:
         """Close the display; harmless a second time."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._live is not None:
+            self._live.stop()
+        self._live = self._line = None
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
