@@ -1,11 +1,9 @@
-"""Proximal policy optimization: Schulman et al., 2017, arXiv 1707.06347, algorithm 1 with the clipped surrogate of
-equation 7.
+"""Proximal policy optimization: algorithm 1 of Schulman et al., 2017 (arXiv 1707.06347), its surrogate equation 7.
 
     for iteration = 1, 2, …
-        for each simulation group: run policy π_old for T timesteps                          (rollout workers)
-            and compute advantages Â_1 … Â_T                                                 (learner, with generalized
-            advantages)
-        optimize surrogate L wrt θ, with K epochs and minibatch size M ≤ N·T; θ_old ← θ      (learner)
+        for each simulation group: run policy π_old for T timesteps                        (rollout workers)
+            and compute advantages Â_1 … Â_T                                               (learner)
+        optimize surrogate L wrt θ, with K epochs and minibatch size M ≤ N·T; θ_old ← θ    (learner)
 
 Names, defaults and details of the loss are Stable-Baselines3's. This file imports no torch: the loss is written in the
 tensors' own methods.
@@ -42,8 +40,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig:
-    """Hyperparameters of PPO, with Stable-Baselines3's names and defaults. Raises InputError on values that cannot
-    work."""
+    """Hyperparameters of PPO, with Stable-Baselines3's names and defaults.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
 
     learning_rate: Rate = number(3e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
     """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
@@ -82,8 +83,13 @@ def ppo_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss to minimize (equation 9 with the sign turned) and metrics, both of one minibatch.
 
-    `minibatch` holds `rows` [M, …], `actions` [M, …], and [M] float32 `log_probs`, `values`, `advantages`, `returns` of
-    π_old.
+    Args:
+        policy: π.
+        minibatch: `rows` [M, …], `actions` [M, …]; and of π_old `log_probs`, `values`, `advantages`, `returns`, all
+            [M] float32.
+        config: the weights of its terms.
+        clip_range: ε.
+        clip_range_vf: how far a value may go from its old one; None: no limit.
     """
     values, log_probs, entropies = policy.evaluate_actions(minibatch["rows"], minibatch["actions"])
     advantages = minibatch["advantages"]

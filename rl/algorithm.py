@@ -241,8 +241,9 @@ class Algorithm(ABC, Generic[Config]):
         return self._policy
 
     def save(self, folder: str | Path) -> Path:
-        """Write a checkpoint of the last finished iteration into `folder`/checkpoints, of which the newest 3 are kept;
-        returns its folder."""
+        """Write a checkpoint of the last finished iteration into `folder`/checkpoints; return its folder.
+
+        The newest 3 are kept."""
         state = self._start()
         document, arrays = state_to_arrays(state)
         document |= self.settings()

@@ -1,5 +1,4 @@
-"""The shape of a policy's network and its initial parameters; numpy only, so that the driver can check settings and lay
-out weights.
+"""The shape of a policy's network and its initial parameters; in numpy, so that drivers can check and lay them out.
 
 A network has three slots: encoder → memory → head. The encoder is two multilayer perceptrons side by side, one for the
 policy (`pi`) and one for the value (`vf`); the memory slot is empty; the head is linear. A parameter's name says its
@@ -98,8 +97,7 @@ def row_size(space: spaces.Space) -> int:
 
 
 class ParameterLayout:
-    """Where each named parameter lies in the one flat array; parameters lie there in the order of `shapes`, without
-    gaps."""
+    """Where each named parameter lies in the one flat array: in the order of `shapes`, without gaps."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.shapes = dict(shapes)
@@ -176,8 +174,7 @@ def initial_weights(layout: ParameterLayout, architecture: Architecture, seed: i
 
 
 def _orthogonal(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """A matrix with orthonormal rows or columns (the fewer), uniformly distributed: QR of a normal one, signs from R's
-    diagonal."""
+    """A uniformly distributed matrix with orthonormal rows or columns: QR of a normal one, signs from R's diagonal."""
     rows, columns = shape
     q, r = np.linalg.qr(generator.standard_normal((max(rows, columns), min(rows, columns))))
     q = q * np.sign(np.diag(r))

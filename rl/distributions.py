@@ -38,8 +38,9 @@ class Distribution(Protocol):
 
 
 class Categorical:
-    """One choice of K: actions [B] int64. log π(a) = logits_a − log Σ exp logits; sampled by Gumbel-max: argmax(logits
-    + Gumbel noise)."""
+    """One choice of K: actions [B] int64.
+
+    log π(a) = logits_a − log Σ exp logits; sampled by Gumbel-max: argmax(logits + Gumbel noise)."""
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
@@ -135,8 +136,7 @@ class DiagonalGaussian:
 
 
 def make_distribution(space: spaces.Space, outputs: Tensor, log_std: Tensor | None) -> Distribution:
-    """The distribution over `space` that the head's `outputs` [B, row_size(space)] describe; `log_std` for a Box
-    only."""
+    """The distribution over `space` that the head's `outputs` [B, row_size(space)] describe; a Box needs `log_std`."""
     if isinstance(space, spaces.Discrete):
         return Categorical(outputs)
     if isinstance(space, spaces.MultiDiscrete):
@@ -148,8 +148,7 @@ def make_distribution(space: spaces.Space, outputs: Tensor, log_std: Tensor | No
 
 
 def draw_noise(space: spaces.Space, stream: np.random.Generator, rows: tuple[int, ...]) -> np.ndarray:
-    """float32 noise [*rows, row_size(space)] from `stream`, of the kind that the distribution over `space` samples
-    with."""
+    """float32 noise [*rows, row_size(space)] from `stream`: what the distribution over `space` samples with."""
     shape = (*rows, row_size(space))
     if isinstance(space, spaces.Box):
         return stream.standard_normal(shape, dtype=np.float32)

@@ -164,8 +164,7 @@ class Learner:
 
 
 def _resolve_device(device: str) -> str:
-    """The device to compute on: "auto" is CUDA if there is a GPU. Raises InputError if a device is unknown or
-    missing."""
+    """The device to compute on: "auto" is CUDA if there is a GPU; InputError if it is unknown or missing."""
     import torch
 
     if device == "auto":

@@ -1,7 +1,6 @@
-"""The network of a policy, computed from views into one flat array of parameters: encoder → memory → head.
+"""The network of a policy, computed from views into one flat array of parameters.
 
-    rows [B, row_size] ─encoder─▶ (pi latent, vf latent) ─memory (none yet)─▶ ─head─▶ outputs [B, output_size], values
-    [B]
+    rows [B, row_size] ─encoder─▶ latents of policy and value ─head─▶ outputs [B, output_size], values [B]
 
 Policy and value share no layer, as in Stable-Baselines3's `MlpPolicy`. Evaluating both as one batched product was
 measured and is not faster.
@@ -55,19 +54,15 @@ class Head:
 
 
 class Network:
-    """The three slots in a row."""
+    """Encoder and head."""
 
     def __init__(self, architecture: Architecture, parameters: Mapping[str, Tensor]) -> None:
         self.encoder = Encoder(architecture, parameters)
-        self.memory: Callable[[Latents], Latents] | None = None
         self.head = Head(parameters)
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows [B, row_size] → outputs [B, output_size] and values [B]."""
-        latents = self.encoder(rows)
-        if self.memory is not None:
-            latents = self.memory(latents)
-        return self.head(latents)
+        return self.head(self.encoder(rows))
 
 
 def _layers(prefix: str, count: int, parameters: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -1,5 +1,4 @@
-"""Adam on one flat array: gradient norm, clipping and step are a handful of operations, whatever the number of
-layers."""
+"""Adam on one flat array: norm, clipping and step are a handful of operations, whatever the number of layers."""
 
 from __future__ import annotations
 

@@ -27,9 +27,14 @@ from .networks import Network
 class Policy:
     """A stochastic policy with a value function, between two gymnasium spaces.
 
-    `policy_kwargs` as in `Architecture`; `seed` decides the initial weights and the actions that `act` draws; `device`
-    is where it computes.
-    Raises InputError for spaces or `policy_kwargs` that are not supported.
+    Args:
+        observation_space, action_space: what it takes and gives.
+        policy_kwargs: as in `Architecture`.
+        seed: decides the initial weights, and the actions that `act` draws.
+        device: where it computes.
+
+    Raises:
+        InputError: spaces or `policy_kwargs` that are not supported.
     """
 
     def __init__(
@@ -55,8 +60,7 @@ class Policy:
         self._stream = stream(seed, "act")
 
     def _leaves(self) -> dict[str, Tensor]:
-        """The parameters as autograd leaves: each a view into the flat tensor, its gradient a view into the flat
-        gradient."""
+        """The parameters as autograd leaves: views into the flat tensor, their gradients into the flat gradient."""
         gradients = self.layout.views(self.flat_gradients)
         leaves = {}
         for name, view in self.layout.views(self.flat_parameters).items():
@@ -74,13 +78,16 @@ class Policy:
     def act(
         self, observations: Any, *, deterministic: bool = False, noise_stream: np.random.Generator | None = None
     ) -> np.ndarray:
-        """Actions for `env.step`: for one observation of shape `space.shape` one action, for a batch [B, …] a batch [B,
-        …].
+        """Actions for `env.step`: one for an observation of shape `space.shape`, [B, …] for a batch [B, …] of them.
 
-        `deterministic` takes the most probable action; else `noise_stream` (default: a stream of the policy's own)
-        decides.
-        Raises ValueError if the observations have another shape (both are named), hold what is not finite or outside a
-        discrete space, or if no finite actions come of them.
+        Args:
+            observations: one, or a batch.
+            deterministic: take the most probable action.
+            noise_stream: what decides otherwise; default: a stream of the policy's own.
+
+        Raises:
+            ValueError: the observations have another shape (both are named), hold what is not finite or outside a
+                discrete space, or no finite actions come of them.
         """
         rows, single = as_batch(self.observation_space, observations)
         with torch.inference_mode():
@@ -143,8 +150,7 @@ class Policy:
     # ---- learning
 
     def evaluate_actions(self, rows: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values [B], log-probabilities [B] and entropies [B] of `actions` in encoded observations `rows`, with
-        gradients."""
+        """Values, log-probabilities and entropies, each [B], of `actions` in encoded `rows`, with gradients."""
         outputs, values = self._network(rows)
         distribution = self.distribution(outputs)
         return values, distribution.log_prob(actions), distribution.entropy()
@@ -192,8 +198,11 @@ class Policy:
         return self.layout.sha256(self.get_weights())
 
     def save(self, folder: str | Path) -> None:
-        """Write policy.json, policy.safetensors and SHA256SUMS into `folder`, made if needed; InputError if a run is
-        there."""
+        """Write policy.json, policy.safetensors and SHA256SUMS into `folder`, which is made if needed.
+
+        Raises:
+            InputError: a run is there.
+        """
         metadata = {
             "observation_space": space_to_json(self.observation_space),
             "action_space": space_to_json(self.action_space),
@@ -205,8 +214,11 @@ class Policy:
 
     @staticmethod
     def load(folder: str | Path, *, device: str = "cpu") -> Policy:
-        """Read a policy from a policy folder, a checkpoint, or a run (its newest checkpoint); InputError if there is
-        none or it is damaged."""
+        """Read a policy from a policy folder, a checkpoint, or a run (its newest checkpoint).
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
         saved = read_policy(folder)
         policy = Policy(
             saved.observation_space, saved.action_space, policy_kwargs=saved.metadata["policy_kwargs"], device=device

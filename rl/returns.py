@@ -27,8 +27,12 @@ def generalized_advantages(
 
     All arrays are [T, …] of one shape and floating; `continues_t` is 1 where step t+1 belongs to the same episode as
     step t, else 0.
-    Returns A in the dtype of `r_t`. The λ-returns, targets for the value, are A + v_tm1. Raises ValueError if the
-    shapes differ.
+
+    Returns:
+        A in the dtype of `r_t`. The λ-returns, targets for the value, are A + v_tm1.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     _check_shapes(r_t=r_t, discount_t=discount_t, continues_t=continues_t, v_tm1=v_tm1, v_t=v_t)
     advantages = r_t + discount_t * v_t - v_tm1
@@ -43,8 +47,8 @@ def discounted_returns(
 ) -> np.ndarray:
     """Returns to the end of the episode, or to the end of the rollout, where they bootstrap.
 
-        G_t = r_t + discount_t · (continues_t · G_{t+1} + (1 − continues_t) · v_t),   G_{T-1} = r_{T-1} + discount_{T-1}
-        · v_{T-1}
+        G_t     = r_t + discount_t · (continues_t · G_{t+1} + (1 − continues_t) · v_t)
+        G_{T−1} = r_{T−1} + discount_{T−1} · v_{T−1}
 
     Shapes, and ValueError, as in `generalized_advantages`.
     """

@@ -1,5 +1,4 @@
-"""The rollout worker: an actor that steps simulation groups with the current weights and writes trajectories into the
-object store.
+"""The rollout worker: an actor that steps simulation groups and writes trajectories into the object store.
 
     collect(group, [state], weights, …) → (trajectory, next state, stats)
 

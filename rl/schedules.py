@@ -18,8 +18,7 @@ LINEAR = "lin_"
 
 
 def rate_start(name: str, rate: Rate) -> float | None:
-    """The value that `rate` starts from; None for a function. `name` is for the message of the InputError that a bad
-    rate raises."""
+    """The value that `rate` starts from; None for a function. InputError, naming it `name`, if it is none."""
     if callable(rate):
         return None
     text = rate.removeprefix(LINEAR) if isinstance(rate, str) else rate

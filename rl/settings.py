@@ -97,8 +97,9 @@ def choice(default: str, *choices: str) -> Any:
 
 
 def validate(config: Any) -> None:
-    """Check every field of the frozen dataclass instance `config` against its bounds or choices, and put Python's own
-    numbers in the place of numpy's; InputError names the first field that fails."""
+    """Check every field of the frozen dataclass instance `config`; put Python's numbers in the place of numpy's.
+
+    InputError names the first field that is outside its bounds or choices."""
     for item in fields(config):
         object.__setattr__(config, item.name, _read_field(item, getattr(config, item.name)))
 

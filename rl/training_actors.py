@@ -73,8 +73,7 @@ class TrainingActors:
         return str(get(self.learner.device.remote()))
 
     def collect(self, state: TrainingState) -> Rollouts:
-        """Start a rollout of every simulation group under the weights of `state`; group g is simulated by worker
-        g % workers."""
+        """Start a rollout of every simulation group under the weights of `state`: of group g by worker g % workers."""
         collected = [
             self.rollout_workers[group % len(self.rollout_workers)].collect.remote(
                 group, [state.groups[group]], state.weights, state.iteration
@@ -85,8 +84,7 @@ class TrainingActors:
         return Rollouts(trajectories, groups, stats)
 
     def learn(self, state: TrainingState, rollouts: Rollouts, remaining_progress: float) -> IterationOutcome:
-        """Let the learner update on the rollouts, in group order; waits for its metrics, and raises what a rollout or
-        the update raised."""
+        """Let the learner update on the rollouts, in group order, and wait for it; raises what either raised."""
         weights, optimizer, metrics = self.learner.update.remote(
             rollouts.trajectories, [state.weights, state.optimizer], state.iteration, remaining_progress
         )

@@ -1,8 +1,7 @@
 """The state of a training between two iterations: references and counters, nothing else; and its form in a checkpoint.
 
 It is replaced as a whole after each iteration. Whatever interrupts one (Ctrl-C, an exception in an environment), the
-state is that of the last finished
-iteration: it can be saved, and training can go on from it.
+state is that of the last finished iteration: it can be saved, and training can go on from it.
 """
 
 from __future__ import annotations

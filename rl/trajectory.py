@@ -59,8 +59,7 @@ class Trajectory:
         action_shape: tuple[int, ...],
         action_dtype: np.dtype,
     ) -> Trajectory:
-        """A writable trajectory in the object store's memory; returning it from an actor's method seals it there,
-        without a copy."""
+        """A writable trajectory in the object store's memory: returning it from a method seals it there, uncopied."""
         rows = (steps, environments)
         return Trajectory(
             observations=empty((*rows, *observation_shape), observation_dtype),
@@ -77,8 +76,11 @@ class Trajectory:
 
     @staticmethod
     def concatenate(trajectories: Sequence[Trajectory]) -> Trajectory:
-        """Several groups side by side, in the order given: [T, N₁ + N₂ + …, …]. Raises ValueError, naming the field and
-        the shapes, if they do not fit."""
+        """Several groups side by side, in the order given: [T, N₁ + N₂ + …, …].
+
+        Raises:
+            ValueError: they do not fit; names the field and the shapes.
+        """
         joined = {}
         for item in fields(Trajectory):
             arrays = [getattr(trajectory, item.name) for trajectory in trajectories]
