@@ -83,13 +83,7 @@ def ppo_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss to minimize (equation 9 with the sign turned) and metrics, both of one minibatch.
 
-    Args:
-        policy: π.
-        minibatch: `rows` [M, …], `actions` [M, …]; and of π_old `log_probs`, `values`, `advantages`, `returns`, all
-            [M] float32.
-        config: the weights of its terms.
-        clip_range: ε.
-        clip_range_vf: how far a value may go from its old one; None: no limit.
+    `minibatch`: `rows` [M, …], `actions` [M, …]; of π_old `log_probs`, `values`, `advantages`, `returns`, [M] float32.
     """
     values, log_probs, entropies = policy.evaluate_actions(minibatch["rows"], minibatch["actions"])
     advantages = minibatch["advantages"]

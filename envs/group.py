@@ -56,8 +56,8 @@ class EnvGroup:
         run_seed: seed of the run.
         observation_space: of one environment.
         action_space: of one environment.
-        observations: [size, …] current observations: the array that the last `reset` or `step` returned or was given
-            as `out`. Do not change it.
+        observations: [size, …] current observations: the array that the last `reset` or `step` returned. Do not
+            change it.
 
     Raises:
         InputError: a setting or a space that is not supported.
@@ -121,16 +121,14 @@ class EnvGroup:
         self.observations, self._started = observations, True
         return observations
 
-    def step(self, actions: np.ndarray, out: GroupStep | None = None) -> GroupStep:
+    def step(self, actions: np.ndarray) -> GroupStep:
         """Take one step in every environment; where an episode ends, begin the next one.
 
         Args:
             actions: [size, …] environment actions, as `to_env_actions` returns them.
-            out: arrays to write to, such as the rows ``trajectory.rewards[t]`` of a trajectory; all are overwritten,
-                `episodes` is replaced. None: new arrays, which no later step touches.
 
         Returns:
-            `out`, or a new `GroupStep`.
+            New arrays, which no later step touches.
 
         Raises:
             InputError: actions of a wrong shape, or the group has not been reset.
@@ -143,8 +141,7 @@ class EnvGroup:
             self._log.make_room(self._kept_actions())
         self._log.append(actions)
         self._steps += 1
-        if out is None:
-            out = self._new_step()
+        out = self._new_step()
         finals, rewards, steppers, row_shape = out.final_observations, self._rewards, self._steppers, self._row_shape
         ended: list[tuple[int, bool, bool]] = []
         index, result = 0, _PENDING

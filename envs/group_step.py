@@ -29,7 +29,7 @@ class Episode:
 
 @dataclass(slots=True)
 class GroupStep:
-    """What one step of a group gives; also, with arrays of the caller's, where to write it (`EnvGroup.step`, out).
+    """What one step of a group gives.
 
     Attributes:
         observations: [size, …] where the next action is to be chosen: after the autoreset where an episode ended.

@@ -1,9 +1,8 @@
 """The shape of a policy's network and its initial parameters; in numpy, so that drivers can check and lay them out.
 
-A network has three slots: encoder → memory → head. The encoder is two multilayer perceptrons side by side, one for the
-policy (`pi`) and one for the value (`vf`); the memory slot is empty; the head is linear. A parameter's name says its
-slot: `encoder.pi.0.weight`, `head.vf.bias`. Weights are stored as [inputs, outputs], so that a layer is x @ weight +
-bias.
+A network is an encoder, two multilayer perceptrons side by side, one for the policy (`pi`) and one for the value
+(`vf`), and a linear head. A parameter's name says where it belongs: `encoder.pi.0.weight`, `head.vf.bias`. Weights are
+stored as [inputs, outputs], so that a layer is x @ weight + bias.
 """
 
 from __future__ import annotations

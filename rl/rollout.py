@@ -175,7 +175,6 @@ def _record(trajectory: Trajectory, t: int, step: GroupStep) -> None:
     trajectory.terminations[t] = step.terminations
     trajectory.truncations[t] = step.truncations & ~step.terminations
     trajectory.final_observations[t] = step.final_observations
-    trajectory.valid[t] = True
 
 
 def _bootstrap(policy: Policy, trajectory: Trajectory) -> None:

@@ -41,8 +41,6 @@ class Trajectory:
     next_values: np.ndarray
     """[T, N] float32: V of the observation after step t: bootstrap value of `final_observations` where an episode was
     truncated and at the last step, 0 where it terminated, `values[t + 1]` elsewhere."""
-    valid: np.ndarray
-    """[T, N] bool: whether the row is an experience (all are, with same-step autoreset)."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,7 +69,6 @@ class Trajectory:
             log_probs=empty(rows, np.dtype(np.float32)),
             values=empty(rows, np.dtype(np.float32)),
             next_values=empty(rows, np.dtype(np.float32)),
-            valid=empty(rows, np.dtype(np.bool_)),
         )
 
     @staticmethod

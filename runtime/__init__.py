@@ -1,12 +1,14 @@
 """Tasks, actors and objects: Ray's core API on one small engine interface.
 
-from shoal import runtime
+A call returns a reference at once, while it runs in another process; `get` waits for its value:
 
-@runtime.remote
-def square(x):
-    return x * x
+    from shoal import runtime
 
-runtime.get([square.remote(i) for i in range(4)])       # [0, 1, 4, 9]
+    @runtime.remote
+    def square(x):
+        return x * x
+
+    runtime.get([square.remote(i) for i in range(4)])       # [0, 1, 4, 9]
 """
 
 from importlib import import_module

@@ -8,7 +8,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from tiny_envs import BoomError, Continuous, Counter, Explosive
 
 from shoal import envs
-from shoal.envs import EnvContractError, EnvGroup, EnvSpec, Episode, GroupStep, check_vectorization, episode_seed
+from shoal.envs import EnvContractError, EnvGroup, EnvSpec, Episode, check_vectorization, episode_seed
 from shoal.envs.action_log import ActionLog
 from shoal.runtime import InputError
 
@@ -86,27 +86,6 @@ def test_returned_arrays_are_never_written_again():
     assert steps[0].tolist() == [[0, 0], [0, 0]]
     assert [step.final_observations[0].tolist() for step in steps[1:]] == [[1, 1], [2, 2], [3, 3]]
     assert [step.rewards[0] for step in steps[1:]] == [1.5, 2.5, 3.5]
-
-
-def test_writing_into_the_callers_arrays():
-    plain, direct = group_of(Counter, noisy=True), group_of(Counter, noisy=True)
-    plain.reset()
-    direct.reset()
-    steps, size = 5, 2
-    observations, finals = (np.full((steps + 1, size, 2), np.nan, np.float32) for _ in range(2))
-    rewards = np.full((steps, size), np.nan, np.float32)
-    terminations, truncations = np.ones((steps, size), bool), np.ones((steps, size), bool)
-    for t in range(steps):
-        actions = np.array([t % 3, 1])
-        wanted = plain.step(actions)
-        out = GroupStep(observations[t + 1], rewards[t], terminations[t], truncations[t], finals[t], episodes=["old"])
-        assert direct.step(actions, out=out) is out
-        assert out.episodes == wanted.episodes
-        for name in ("observations", "rewards", "terminations", "truncations", "final_observations"):
-            assert getattr(out, name).tobytes() == getattr(wanted, name).tobytes()
-        assert np.shares_memory(direct.observations, observations[t + 1])
-    assert rewards[:, 1].tolist() == [1.5, 2.5, 3.5, 1.5, 2.5]
-    assert terminations.any(axis=1).tolist() == [False, False, True, False, False]
 
 
 def test_how_environments_are_grouped_changes_nothing():

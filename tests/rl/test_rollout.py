@@ -42,7 +42,6 @@ def test_a_trajectory_is_consistent_in_itself():
     assert trajectory.truncations.any()
     assert trajectory.terminations.any()
     assert not (trajectory.terminations & trajectory.truncations).any()
-    assert trajectory.valid.all()
     assert len(stats.episodes) == ends.sum()
     assert {episode.environment for episode in stats.episodes} <= {4, 5, 6, 7}
     going_on = ~ends[:-1]

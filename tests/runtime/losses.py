@@ -5,9 +5,15 @@ from collections.abc import Iterator
 
 import psutil
 
-from shoal.runtime.native.store.arena import sealed_blocks
+from shoal.runtime.native.store.arena import SEALED, map_arena, walk
 
 _GENERATION_AT = 24  # bytes into a block's header
+
+
+def sealed_blocks(fd: int) -> dict[int, bytes]:
+    """Return the owner of each sealed block of an arena, by offset."""
+    with map_arena(fd) as memory:
+        return {offset: owner for offset, _, state, owner in walk(memory) if state == SEALED}
 
 
 def _blocks(at_least: int, at_most: int) -> Iterator[tuple[int, int]]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from losses import sealed_blocks
 
 from shoal.runtime.exceptions import InternalError, ObjectStoreFullError
-from shoal.runtime.native.store.arena import HEADER, Arena, sealed_blocks
+from shoal.runtime.native.store.arena import HEADER, Arena
 from shoal.runtime.native.store.board import Board, new_board
 from shoal.runtime.native.store.budget import CHUNK
 from shoal.runtime.native.store.views import StaleBlockError, Views

@@ -51,7 +51,6 @@ def test_a_full_store_asks_all_and_grants_what_comes_back(budgets):
     assert done(budgets, Grant) == []
     budgets.returned(A, 2 * MIB, 0.1)
     assert done(budgets, Grant) == [Grant(B, 2, 3 * MIB)]
-    assert not budgets.is_full
 
 
 def test_the_first_to_wait_is_the_first_to_be_granted(budgets):

@@ -121,11 +121,6 @@ class StoreBudgets:
         """What is nobody's."""
         return self.total - self.of_dead - sum(self.budgets.values())
 
-    @property
-    def is_full(self) -> bool:
-        """Whether somebody waits for room."""
-        return bool(self._waiting)
-
     def joined(self, process: ProcessId) -> None:
         """Event: a process is there."""
         self.budgets[process] = 0

@@ -305,9 +305,3 @@ def read_block(span: Span, start: int, size: int) -> bytes | None:
     again = os.pread(span.arena, HEADER, span.offset)
     there = header == again and len(header) == HEADER and is_there(memoryview(header), 0, span)
     return data if there else None
-
-
-def sealed_blocks(fd: int) -> dict[int, bytes]:
-    """Return the owner of each sealed block of an arena, by offset; for the node, once the maker is dead."""
-    with map_arena(fd) as memory:
-        return {offset: owner for offset, _, state, owner in walk(memory) if state == SEALED}
