@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM: the first ends the work in good order, the second at once."""
+"""Ctrl-C and SIGTERM: the first ends the work in good order, a later one at once."""
 
 import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -28,17 +28,45 @@ def _handling(first: "signal._HANDLER") -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def stop_as_interrupt() -> Iterator[None]:
-    """Within the block, the first Ctrl-C or SIGTERM raises KeyboardInterrupt, the second ends the process at once."""
+class Stop:
+    """What a second Ctrl-C would lose.
 
-    def interrupt(signum: int, frame: FrameType | None) -> None:
+    Attributes:
+        at_risk: returns what is not saved yet, as a text such as "2,048 steps"; "" if that is nothing.
+    """
+
+    def __init__(self) -> None:
+        self.at_risk: Callable[[], str] = str
+        self._warned = False
+
+    def begin(self, signum: int, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt: the handler of the first signal."""
         for number in _SIGNALS:
-            signal.signal(number, _quit)
+            signal.signal(number, self._again)
         raise KeyboardInterrupt
 
-    with _handling(interrupt):
-        yield
+    def _again(self, signum: int, frame: FrameType | None) -> None:
+        unsaved = self.at_risk()
+        if unsaved and not self._warned:
+            self._warned = True
+            _say(f"still saving; once more ends at once, and {unsaved} are lost")
+            return
+        if unsaved:
+            _say(f"ended before the checkpoint was written: {unsaved} are lost")
+        _quit(signum, frame)
+
+
+def _say(text: str) -> None:
+    os.write(2, f"{text}\n".encode())  # print may be what the signal interrupts
+
+
+@contextlib.contextmanager
+def stop_as_interrupt() -> Iterator[Stop]:
+    """Within the block, the first Ctrl-C or SIGTERM raises KeyboardInterrupt. A later one ends the process at once; if
+    something would be lost by that, one says so before, and the next ends it."""
+    stop = Stop()
+    with _handling(stop.begin):
+        yield stop
 
 
 @contextlib.contextmanager

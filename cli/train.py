@@ -25,6 +25,7 @@ from ..rl import (
     find_run,
     load_algorithm_name,
     read_config,
+    read_result,
 )
 from ..runtime import InputError, ShoalError, nearest
 from .elsewhere import instead
@@ -32,7 +33,7 @@ from .environments import known_environment, look_in_current_folder
 from .flags import Parsed, parse
 from .output import note, result_output
 from .session import running_runtime
-from .signals import STOPPED, stop_as_interrupt
+from .signals import STOPPED, Stop, stop_as_interrupt
 
 _DEFAULT_TIMESTEPS = 1_000_000
 
@@ -117,10 +118,10 @@ def run(arguments: Sequence[str]) -> int:
     parsed = parse(f"shoal train {name}", f"Train a policy with {name.upper()} and write a run folder.", groups, rest)
     flags: TrainFlags = parsed.build(TrainFlags)
     _check_numbers(flags)
-    with result_output(flags.json) as print_result, stop_as_interrupt(), contextlib.ExitStack() as stack:
+    with result_output(flags.json) as print_result, stop_as_interrupt() as stop, contextlib.ExitStack() as stack:
         plan = _plan_resumed if flags.resume is not None else _plan_new
         try:
-            return plan(algorithm_class, parsed, flags, stack).run(print_result)
+            return plan(algorithm_class, parsed, flags, stack).run(print_result, stop)
         except (RunFolderError, TrainingDivergedError) as error:  # a traceback would say no more
             note(f"error: {error}")
             return 1
@@ -154,14 +155,21 @@ class _Plan:
     total_timesteps: int
     stop_return: float | None
 
-    def run(self, print_result: Callable[[Mapping[str, Any], str], None]) -> int:
+    def run(self, print_result: Callable[[Mapping[str, Any], str], None], stop: Stop) -> int:
         """Train; return the exit code."""
         began_at = self.algorithm.timesteps
+        if self.algorithm.has_reached(self.stop_return):
+            note(f"solved at {began_at:,} steps, nothing is left to do: a higher --stop-return trains on")
+            earlier = read_result(self.folder.path)
+            if earlier is not None:
+                print_result(earlier.to_json(), _summary(earlier, self.folder.path))
+                return 0
+        stop.at_risk = self._unsaved
         with self.folder, ProgressDisplay() as display:
             callbacks = [self.folder, _Announcement(self.folder), display]
             try:
                 result = self.algorithm.train(
-                    self.total_timesteps - began_at, stop_return=self.stop_return, callbacks=callbacks
+                    max(1, self.total_timesteps - began_at), stop_return=self.stop_return, callbacks=callbacks
                 )
             except KeyboardInterrupt:
                 display.close()
@@ -178,6 +186,10 @@ class _Plan:
                 raise
         print_result(result.to_json(), _summary(result, self.folder.path))
         return 0
+
+    def _unsaved(self) -> str:
+        steps = self.algorithm.timesteps - self.folder.saved_timesteps
+        return f"the {steps:,} steps since the last checkpoint" if steps > 0 else ""
 
     def _save(self, what: str, began_at: int) -> None:
         """Save a checkpoint of the last finished iteration, if one was finished, and tell how to go on."""
@@ -262,7 +274,7 @@ def _plan_resumed(
     if flags.env != config["env"]:  # the same one by another name: what it was called cannot be found any more
         changed["env"] = flags.env
     algorithm = stack.enter_context(algorithm_class.load(checkpoint, engine=flags.engine, **changed))
-    if algorithm.timesteps >= total:
+    if algorithm.timesteps >= total and not algorithm.has_reached(stop_return):
         raise InputError(
             f"run {str(run_dir)!r} has done {algorithm.timesteps} of {total} steps: there is nothing left to do. "
             f"Give a larger --total-timesteps to train on"

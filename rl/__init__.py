@@ -18,7 +18,7 @@ from .progress import ProgressDisplay
 from .progress_line import three_digits
 from .returns import discounted_returns, explained_variance, generalized_advantages
 from .rollout import RolloutWorker
-from .run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config
+from .run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config, read_result
 from .run_lock import check_unlocked
 from .schedules import Rate, rate_at
 from .serving import Answer, Served, ServerBusyError, ServerClosedError, serve
@@ -75,6 +75,7 @@ __all__ = [
     "policy_metadata",
     "rate_at",
     "read_config",
+    "read_result",
     "run_of",
     "serve",
     "shared_by_environments",

@@ -12,30 +12,23 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import psutil
 
 from .. import runtime
-from ..envs import EnvSpec, check, resolve, space_to_json, spec_from_json, spec_to_json
+from ..envs import EnvSpec, check, resolve, space_to_json, spec_to_json
 from ..runtime import InputError, get
 from .architecture import Architecture, parameter_layout
 from .callbacks import Callback, IterationReport, TrainingResult, callback_list
-from .checkpoint import (
-    find_checkpoint,
-    policy_files,
-    read_policy,
-    read_training,
-    run_of,
-    training_files,
-    write_checkpoint,
-)
+from .checkpoint import policy_files, training_files, write_checkpoint
 from .lazy import load
+from .saved_training import SavedTraining, read_saved_training
 from .settings import Bounds, RunSettings, derived_defaults, find_preset, split_settings
 from .training_actors import TrainingActors
-from .training_state import IterationOutcome, TrainingState, state_from_arrays, state_to_arrays
+from .training_state import IterationOutcome, TrainingState, has_reached, state_to_arrays
 
 if TYPE_CHECKING:
     from .policy import Policy
@@ -118,7 +111,7 @@ class Algorithm(ABC, Generic[Config]):
         self._layout = parameter_layout(self.observation_space, self.action_space, self._architecture)
         self._actors: TrainingActors | None = None
         self._state: TrainingState | None = None
-        self._saved_state: tuple[dict[str, Any], dict[str, Any], Any] | None = None
+        self._saved: SavedTraining | None = None
         self._policy: Policy | None = None
         self._device: str | None = None
         if not runtime.is_initialized():
@@ -173,8 +166,8 @@ class Algorithm(ABC, Generic[Config]):
         """Train for `total_timesteps` more environment steps (rounded up to whole iterations); a second call continues.
 
         Schedules run over all steps, those of earlier calls and of the resumed run included. Ends early once the mean
-        return of the last 100 episodes is at least `stop_return`, or when a callback returns False. An exception, or
-        Ctrl-C, leaves the algorithm as of the last finished iteration.
+        return of the last 100 episodes is at least `stop_return` (at once, if it is already), or when a callback
+        returns False. An exception, or Ctrl-C, leaves the algorithm as of the last finished iteration.
         """
         total_timesteps = Bounds(whole=True, at_least=1).read("total_timesteps", total_timesteps)
         stop_return = Bounds(optional=True).read("stop_return", stop_return)
@@ -182,21 +175,20 @@ class Algorithm(ABC, Generic[Config]):
         state = self._start()
         first, target = state.timesteps, state.timesteps + total_timesteps
         threshold = self.spec.reward_threshold if stop_return is None else stop_return
-        solved_timesteps, interrupted = None, False
+        solved_timesteps = first if has_reached(state.recent, threshold) else None
+        interrupted = False
         for callback in watching:
             callback.on_training_start(self, target)
         began = time.perf_counter()
-        while state.timesteps < target and not interrupted:
+        while state.timesteps < target and not interrupted and not has_reached(state.recent, stop_return):
             outcome = self.training_step(state, 1 - state.timesteps / target)
             self._state = state = outcome.state
-            if solved_timesteps is None and state.has_reached(threshold):
+            if solved_timesteps is None and has_reached(state.recent, threshold):
                 solved_timesteps = state.timesteps
             elapsed = time.perf_counter() - began
             report = self._report(outcome, target, elapsed, fps=(state.timesteps - first) / elapsed)
             answers = [callback.on_iteration_end(self, report) for callback in watching]
             interrupted = any(answer is False for answer in answers) and state.timesteps < target
-            if state.has_reached(stop_return):
-                break
         result = self._result(state, threshold, solved_timesteps, interrupted, time.perf_counter() - began)
         for callback in watching:
             callback.on_training_end(self, result)
@@ -220,12 +212,19 @@ class Algorithm(ABC, Generic[Config]):
     @property
     def timesteps(self) -> int:
         """Environment steps done so far."""
-        return self._progress()[0]
+        standing = self._state or self._saved
+        return 0 if standing is None else standing.timesteps
 
     @property
     def iteration(self) -> int:
         """Finished iterations."""
-        return self._progress()[1]
+        standing = self._state or self._saved
+        return 0 if standing is None else standing.iteration
+
+    def has_reached(self, stop_return: float | None) -> bool:
+        """Whether the mean return of the last 100 episodes is at least `stop_return` already: `train` ends at once."""
+        standing = self._state or self._saved
+        return standing is not None and has_reached(standing.recent, stop_return)
 
     @property
     def policy(self) -> Policy:
@@ -276,29 +275,12 @@ class Algorithm(ABC, Generic[Config]):
         it is damaged or another algorithm's.
         """
         split_settings(hyperparameters, [cls.config_class], f"{cls.__name__}.load")
-        folder = find_checkpoint(folder)  # once: a training that goes on there may write another one meanwhile
-        document, arrays = read_training(folder)
-        if document["algorithm"] != cls.name:
-            raise InputError(
-                f"the checkpoint at {str(folder)!r} is of algorithm {document['algorithm']!r}, not {cls.name!r}"
-            )
-        config = document["hyperparameters"] | hyperparameters
-        functions = [name for name, value in config.items() if isinstance(value, dict) and "function" in value]
-        if functions:
-            raise InputError(
-                f"{functions[0]} was a function, which a checkpoint does not hold: pass {functions[0]}=… to load"
-            )
-        run = document["run"] | {k: v for k, v in {"workers": workers, "device": device}.items() if v is not None}
-        described = document["environment"]
-        if env is None:
-            spec = spec_from_json(described, folder=run_of(folder))
-        else:
-            given = resolve(env, described["kwargs"])  # by whatever name, it is this run's; a class has no limit
-            limit = given.max_episode_steps or described["max_episode_steps"]
-            spec = replace(given, id=described["id"], max_episode_steps=limit)
-        loaded = cls(spec, engine=engine, preset="none", **run, **config)
-        loaded.preset = document["preset"]
-        loaded._saved_state = document, arrays, read_policy(folder).weights
+        saved = read_saved_training(folder, cls.name)
+        given = {name: value for name, value in {"workers": workers, "device": device}.items() if value is not None}
+        config = saved.hyperparameters(hyperparameters)
+        loaded = cls(saved.spec(env), engine=engine, preset="none", **(saved.document["run"] | given), **config)
+        loaded.preset = saved.document["preset"]
+        loaded._saved = saved
         return loaded
 
     def settings(self) -> dict[str, Any]:
@@ -333,19 +315,11 @@ class Algorithm(ABC, Generic[Config]):
 
     # ---- inside
 
-    def _progress(self) -> tuple[int, int]:
-        """Environment steps and iterations done, without starting anything."""
-        if self._state is not None:
-            return self._state.timesteps, self._state.iteration
-        document = self._saved_state[0] if self._saved_state is not None else {}
-        return document.get("timesteps", 0), document.get("iteration", 0)
-
     def _start(self) -> TrainingState:
         """The state to go on from; starts the actors at first use."""
         if self._state is None:
             actors = self.actors
-            loaded = self._saved_state
-            self._state = actors.initial_state() if loaded is None else state_from_arrays(*loaded)
+            self._state = actors.initial_state() if self._saved is None else self._saved.state()
         return self._state
 
     def _report(self, outcome: IterationOutcome, target: int, elapsed: float, fps: float) -> IterationReport:

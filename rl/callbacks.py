@@ -57,9 +57,10 @@ class TrainingResult:
     """Mean return of the last 100 finished episodes (of all, if fewer); None if no episode finished."""
     solved: bool | None
     """Whether the mean return of the last 100 finished episodes (at least 100) had reached `stop_return`, or else the
-    environment's `reward_threshold`, at the end of an iteration of this call; None if there is neither."""
+    environment's `reward_threshold`, when this call began or at the end of an iteration of it; None if there is
+    neither."""
     solved_timesteps: int | None
-    """Environment steps at the end of the first iteration that reached it; None if none did."""
+    """Environment steps at which this call first saw that it was reached; None if it was not."""
     interrupted: bool
     """Whether a callback stopped the training before its end."""
     wall_seconds: float

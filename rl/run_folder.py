@@ -84,6 +84,17 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
+def read_result(path: str | Path) -> TrainingResult | None:
+    """Return what a run folder's `result.json` holds; None if there is none. InputError if it is damaged."""
+    file = Path(path) / "result.json"
+    try:
+        return TrainingResult(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"'{file}' is damaged: {error}. Remove it") from None
+
+
 def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
     """Return `path` if a new run may be written there.
 
@@ -159,6 +170,8 @@ class RunFolder(Callback):
         check_unlocked(self.path)
         self._overwrite, self._resume = overwrite, resume
         self._locked = False
+        self.saved_timesteps = 0
+        """Environment steps of the last checkpoint."""
         self._stop_return = Bounds(optional=True).read("stop_return", stop_return)
         self._reward_threshold = Bounds(optional=True).read("reward_threshold", reward_threshold)
         self._checkpoint_seconds = Bounds(at_least=0).read("checkpoint_seconds", checkpoint_seconds)
@@ -193,6 +206,7 @@ class RunFolder(Callback):
             kept, purged = (training.iteration, training.timesteps) if self._resume else (None, None)
             self._metrics = MetricsFile(self.path / "metrics.jsonl", after_iteration=kept)
             self._tensorboard = TensorBoardFile(self.path, purge_after=purged)
+        self.saved_timesteps = training.timesteps if self._resume else 0
         self._saved_at = time.monotonic()
 
     def _remove_older_run(self) -> None:
@@ -224,7 +238,7 @@ class RunFolder(Callback):
         """Save a checkpoint of the last finished iteration and return its folder."""
         with self._telling():
             checkpoint = training.save(self.path)
-        self._saved_at = time.monotonic()
+        self._saved_at, self.saved_timesteps = time.monotonic(), training.timesteps
         return checkpoint
 
     def close(self) -> None:

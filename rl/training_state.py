@@ -18,6 +18,9 @@ from ..runtime import ObjectRef, get, put
 WINDOW = 100
 """Finished episodes that the mean return is taken over."""
 
+Recent = tuple[tuple[float, int], ...]
+"""Return and length of the last finished episodes, oldest first, at most `WINDOW` of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
@@ -33,23 +36,28 @@ class TrainingState:
     """Optimizer state: dict with `moments` [2, size] float32, `steps`, `epochs`."""
     groups: tuple[ObjectRef | None, ...]
     """State of each simulation group; None before its first rollout."""
-    recent: tuple[tuple[float, int], ...]
+    recent: Recent
     """Return and length of the last 100 finished episodes, oldest first."""
 
     @property
     def episode_return_mean(self) -> float | None:
         """Mean return of the recent episodes; None if there are none."""
-        return float(np.mean([return_ for return_, _ in self.recent])) if self.recent else None
+        return _mean_return(self.recent)
 
     @property
     def episode_length_mean(self) -> float | None:
         """Mean length of the recent episodes; None if there are none."""
         return float(np.mean([length for _, length in self.recent])) if self.recent else None
 
-    def has_reached(self, threshold: float | None) -> bool:
-        """Whether the mean return of the last 100 episodes (there must be as many) is at least `threshold`."""
-        mean = self.episode_return_mean
-        return threshold is not None and mean is not None and len(self.recent) >= WINDOW and mean >= threshold
+
+def _mean_return(recent: Recent) -> float | None:
+    return float(np.mean([return_ for return_, _ in recent])) if recent else None
+
+
+def has_reached(recent: Recent, threshold: float | None) -> bool:
+    """Whether the mean return of the last 100 episodes (there must be as many) is at least `threshold`."""
+    mean = _mean_return(recent)
+    return threshold is not None and mean is not None and len(recent) >= WINDOW and mean >= threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +72,7 @@ class IterationOutcome:
     """Values under Stable-Baselines3's tags."""
 
 
-def extend_window(recent: Sequence[tuple[float, int]], episodes: Sequence[Episode]) -> tuple[tuple[float, int], ...]:
+def extend_window(recent: Sequence[tuple[float, int]], episodes: Sequence[Episode]) -> Recent:
     """The last 100 of the recent episodes and the new ones."""
     new = [(float(episode.return_), int(episode.length)) for episode in episodes]
     return tuple([*recent, *new][-WINDOW:])

@@ -258,3 +258,69 @@ def test_a_script_can_be_named_instead(run, capsys):
     assert main(["evaluate", "run", "--env", "train:Cart", "--episodes", "1"]) == 0
     assert main(["train", "ppo", "train:Cart", *RESUME[1:], "run", "--total-timesteps", "512"]) == 0
     assert json.loads((run / "config.json").read_text())["environment"]["max_episode_steps"] == 500
+
+
+def test_a_solved_run_is_not_trained_on(capsys):
+    always = ["--stop-return", "0", "--n-envs", "8"]
+    arguments = ["--engine", "serial", *SMALL, *always, "--total-timesteps", "9999", "--run-dir", "run"]
+    assert main(["train", "ppo", "cli_envs:Tiny", *arguments]) == 0
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["solved"] is True
+    assert result["timesteps"] < 9999
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    for more in ([], ["--total-timesteps", "99999"], ["--total-timesteps", "1"]):
+        capsys.readouterr()
+        assert main([*RESUME, "run", "--json", *more]) == 0
+        output = capsys.readouterr()
+        assert json.loads(output.out) == result
+        assert f"solved at {result['timesteps']:,} steps, nothing is left to do" in output.err
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
+    Path("run/result.json").unlink()  # as if it had been killed after the last checkpoint
+    assert main([*RESUME, "run"]) == 0
+    assert json.loads(Path("run/result.json").read_text())["weights_sha256"] == result["weights_sha256"]
+    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == result["iterations"]
+    assert main([*RESUME, "run", "--stop-return", "99", "--total-timesteps", "2048"]) == 0
+    assert json.loads(Path("run/result.json").read_text())["timesteps"] >= 2048
+
+
+INTERRUPTED = """
+import os, signal, sys
+from shoal.cli.main import main
+from shoal.rl import Callback, RunFolder
+from shoal.rl import checkpoint, progress
+
+presses = int(sys.argv.pop(1))
+
+class Interrupts(progress.ProgressDisplay):
+    def on_iteration_end(self, training, report):
+        if training.iteration == 2:
+            signal.raise_signal(signal.SIGINT)
+
+def slow_write(folder, files, write=checkpoint.write_summed):
+    for _ in range(presses - 1):
+        signal.raise_signal(signal.SIGINT)
+    write(folder, files)
+
+import shoal.cli.train
+shoal.cli.train.ProgressDisplay = Interrupts
+checkpoint.write_summed = slow_write
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("presses", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_second_ctrl_c_while_saving_says_what_a_third_loses(presses):
+    arguments = [*TRAIN, "--total-timesteps", "9999", "--run-dir", "run"]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(presses), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130, done.stderr
+    assert "still saving; once more ends at once, and the 256 steps since the last checkpoint are lost" in done.stderr
+    if presses == 2:
+        assert "continue with: shoal train --resume run" in done.stderr
+        assert [path.name for path in list_checkpoints("run")] == ["000000000256"]
+    else:
+        assert done.stderr.endswith(
+            "ended before the checkpoint was written: the 256 steps since the last checkpoint are lost\n"
+        )
+        assert not list_checkpoints("run")
