@@ -12,6 +12,7 @@ from gymnasium.spaces import Box
 from ..runtime import InputError
 from .contract import reset_problem, step_problem
 from .errors import EnvContractError
+from .learned_state import refuse_learned_state
 from .recovery import sample_actions
 from .registration import resolve
 from .reproducer import Moment, add_note
@@ -45,6 +46,7 @@ def check(env: str | Callable[..., gymnasium.Env] | EnvSpec | gymnasium.Env, **k
         if kwargs:
             raise InputError(f"check() makes no copy of an environment that exists: {', '.join(kwargs)} has no effect")
         name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        refuse_learned_state(env, name)
         _Check(EnvSpec(name, type(env.unwrapped)), env).run()
         return
     spec = resolve(env, kwargs)

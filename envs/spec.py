@@ -13,6 +13,7 @@ from gymnasium.wrappers import TimeLimit
 
 from ..runtime import InputError, as_int, as_number, nearest
 from .errors import EnvContractError
+from .learned_state import refuse_learned_state
 
 #: A gymnasium id, a gymnasium spec (for ids that other packages or the user's program registered), a class or factory.
 Entry = str | GymnasiumSpec | Callable[..., gymnasium.Env]
@@ -59,8 +60,14 @@ class EnvSpec:
 
         Raises:
             InputError: an argument that the environment does not take or lacks, or a package that is not installed.
-            EnvContractError: the factory returned something else than a gymnasium environment.
+            EnvContractError: the factory returned something else than a gymnasium environment, or one with a wrapper
+                that learns how to scale observations.
         """
+        env = self._make()
+        refuse_learned_state(env, self.id)
+        return env
+
+    def _make(self) -> gymnasium.Env:
         if isinstance(self.entry, str | GymnasiumSpec):
             return self._make_by_gymnasium(self.entry)
         self._check_arguments(self.entry, self.kwargs)
