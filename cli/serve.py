@@ -35,6 +35,8 @@ class ServeFlags:
     """Seconds that a batch waits for more requests; 0 suits small networks."""
     max_waiting: int = 1024
     """Most observations that wait; beyond, requests are answered with 503."""
+    answer_timeout: float | None = 10.0
+    """Seconds that a replica may take for a batch; then it is replaced, and another one answers. none: no limit."""
     threads: int = 1
     """Threads of torch in each replica."""
     seed: int = 0
@@ -65,6 +67,7 @@ def run(arguments: Sequence[str]) -> int:
             max_batch_size=flags.max_batch_size,
             batch_wait=flags.batch_wait,
             max_waiting=flags.max_waiting,
+            answer_timeout=flags.answer_timeout,
             threads=flags.threads,
             seed=flags.seed,
         ) as served,

@@ -117,14 +117,20 @@ class RequestQueue:
                 self._rows += request.rows
             self._changed.notify_all()
 
-    def take(self) -> list[Request] | None:
-        """Wait for a batch and return it; None once the queue is closed and empty."""
+    @property
+    def closed(self) -> bool:
+        """Whether no more requests are accepted."""
+        return self._closed is not None
+
+    def take(self, timeout: float | None = None) -> list[Request] | None:
+        """Wait for a batch and return it; None once the queue is closed and empty, [] after `timeout` seconds."""
         with self._changed:
             while True:
                 while not self._waiting:
                     if self._closed is not None:
                         return None
-                    self._changed.wait()
+                    if not self._changed.wait(timeout):
+                        return []
                 if not self._pause():
                     return self._take_now()
 

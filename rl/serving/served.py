@@ -4,12 +4,12 @@
     caller's thread ─┼─▶ RequestQueue ─batch─▶┤                                  (actors, each in its own process)
     HTTP (http.py) ──┘                        └─ thread 1 ──▶ PolicyReplica[1]
 
-Each replica has one thread here that takes a batch, sends it, and hands the answers out; so a replica works on one
-batch at a time, and the next free one takes the next batch. A front end of another kind (gRPC) is one more caller of
-`Served.submit`. Weights are replaced between two batches; each answer carries the version that made it.
+Each replica has one thread, in its `ReplicaPool`, that takes a batch, sends it, and hands the answers out; so a replica
+works on one batch at a time, and the next free one takes the next batch. A front end of another kind (gRPC) is one more
+caller of `Served.submit`. Weights are replaced between two batches; each answer carries the version that made it.
 """
 
-import threading
+import math
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,16 +20,15 @@ from typing import Any, Self
 import numpy as np
 
 from ...envs import as_batch
-from ...runtime import ActorHandle, InputError, exceptions, get, is_initialized, kill, preload, remote
+from ...runtime import InputError, as_number, preload
 from ..settings import Bounds
 from .http import HttpServer
-from .queueing import MOST_ATTEMPTS, Request, RequestQueue, ServerClosedError
-from .replica import PolicyReplica
+from .queueing import Request, RequestQueue
+from .replica_pool import ReplicaPool
 from .source import PolicySource, Savable
 
 # Most bytes of a request over HTTP: a full batch, its numbers printed in full and each on a line of its own.
 _JSON_PER_NUMBER, _JSON_BESIDE, _LONGEST_JSON = 64, 64 * 1024, 32 * 1024 * 1024
-_REPLICA_LOST = (exceptions.ActorError, exceptions.WorkerCrashedError)
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class Served:
         max_batch_size: int,
         batch_wait: float,
         max_waiting: int,
+        answer_timeout: float | None,
         seed: int,
         threads: int,
     ) -> None:
@@ -69,27 +69,19 @@ class Served:
         self.action_space = source.action_space
         self.http_address: str | None = None
         self._http: HttpServer | None = None
-        self._files = source.files
-        self._settings = {"max_batch_size": max_batch_size, "seed": seed, "threads": threads}
         self._max_batch_size = max_batch_size
         self._queue = RequestQueue(max_rows=max_waiting, max_batch_size=max_batch_size, batch_wait=batch_wait)
-        self._lock = threading.Lock()
-        self._counts = {"requests": 0, "batches": 0, "restarts": 0}
         self._started = time.monotonic()
-        self._replicas = [self._start_replica(index) for index in range(replicas)]
-        self._alive = set(range(replicas))
         # Errors of loading reach the caller of serve() here, as their own type.
-        self._version = max(get(replica.describe.remote())["version"] for replica in self._replicas)
-        self._threads = [
-            threading.Thread(target=self._work, args=(index,), name=f"shoal-serve-{index}", daemon=True)
-            for index in range(replicas)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _start_replica(self, index: int) -> ActorHandle:
-        actor_class = remote(max_restarts=-1)(PolicyReplica)
-        return actor_class.remote(self._files, index=index, **self._settings)
+        self._pool = ReplicaPool(
+            self._queue,
+            source.files,
+            replicas=replicas,
+            answer_timeout=answer_timeout,
+            max_batch_size=max_batch_size,
+            seed=seed,
+            threads=threads,
+        )
 
     # Asking -----------------------------------------------------------------------------------------------------
 
@@ -153,88 +145,17 @@ class Served:
         self._queue.put(request, block=block)
         return request.answer
 
-    # Answering --------------------------------------------------------------------------------------------------
-
-    def _work(self, index: int) -> None:
-        """Serve batches with one replica until the queue is closed: the body of its thread."""
-        while (batch := self._queue.take()) is not None:
-            observations = batch[0].observations
-            if len(batch) > 1:
-                observations = np.concatenate([request.observations for request in batch])
-            try:
-                if not is_initialized():  # the call would start a runtime anew
-                    raise ServerClosedError("the runtime was shut down. Serve the policy again")
-                call = self._replicas[index].act.remote(observations, deterministic=batch[0].deterministic)
-                actions, version = get(call)
-            except Exception as error:  # whatever it is, it belongs to those who asked; this thread must live on
-                self._give_back(batch, error)
-                if isinstance(error, _REPLICA_LOST) and not self._revive(index):
-                    return
-                continue
-            self._hand_out(batch, actions, version)
-
-    def _hand_out(self, batch: list[Request], actions: np.ndarray, version: int) -> None:
-        with self._lock:
-            self._counts["requests"] += len(batch)
-            self._counts["batches"] += 1
-            self._version = max(self._version, version)
-        first = 0
-        for request in batch:
-            request.answer.set_result((actions[first : first + request.rows], version))
-            first += request.rows
-
-    def _give_back(self, batch: list[Request], error: Exception) -> None:
-        """Have the requests of a failed batch tried again, each alone, so that one of them cannot spoil the others."""
-        lost = isinstance(error, _REPLICA_LOST)
-        again = []
-        for request in batch:
-            request.attempts += 1
-            if request.attempts >= MOST_ATTEMPTS or (len(batch) == 1 and not lost):
-                request.answer.set_exception(error)
-            else:
-                again.append(request)
-        self._queue.put_back(again)
-
-    def _revive(self, index: int) -> bool:
-        """Wait until the replica is back, or start another in its place; return whether there is one."""
-        with self._lock:
-            self._counts["restarts"] += 1
-            self._alive.discard(index)
-        for attempt in range(2):
-            try:
-                get(self._replicas[index].describe.remote())
-            except Exception as error:  # of whatever kind: recorded as the reason why nobody answers
-                reason = f"replica {index} of the served policy is gone and did not come back: {error}"
-                if attempt == 0:
-                    self._replicas[index] = self._start_replica(index)
-                continue
-            with self._lock:
-                self._alive.add(index)
-            return True
-        with self._lock:
-            last = not self._alive
-        if last:
-            self._queue.close(reason, drop=True)
-        return False
-
     # Life -------------------------------------------------------------------------------------------------------
 
     def health(self) -> dict[str, Any]:
         """Return what `GET /health` shows.
 
         `status` is "ok", "degraded" (fewer replicas than asked for) or "down"; `replicas` are alive, `waiting` counts
-        observations in the queue, `requests`, `batches` and `restarts` count since the start.
+        observations in the queue, `requests`, `batches` and `restarts` count since the start; `last_failure` says why
+        a replica was last replaced.
         """
-        with self._lock:
-            alive, counts, version = len(self._alive), dict(self._counts), self._version
-        status = "ok" if alive == len(self._replicas) else "degraded" if alive else "down"
-        return {
-            "status": status,
-            "version": version,
-            "replicas": alive,
-            "replicas_wanted": len(self._replicas),
+        return self._pool.health() | {
             "waiting": self._queue.rows,
-            **counts,
             "uptime_seconds": round(time.monotonic() - self._started, 3),
         }
 
@@ -257,13 +178,8 @@ class Served:
             self._http.close()
             self._http, self.http_address = None, None
         self._queue.close("the served policy is closed")
-        for thread in self._threads:
-            thread.join()
+        self._pool.close()
         self._queue.close("the served policy is closed", drop=True)
-        for replica in self._replicas if is_initialized() else []:
-            kill(replica)
-        self._replicas.clear()
-        self._alive.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -283,6 +199,7 @@ def serve(
     max_batch_size: int = 32,
     batch_wait: float = 0.0,
     max_waiting: int = 1024,
+    answer_timeout: float | None = 10.0,
     seed: int = 0,
     threads: int = 1,
 ) -> Served:
@@ -301,6 +218,8 @@ def serve(
         batch_wait: seconds that a batch waits for more requests before it is full. 0 suits small networks: requests
             join while the replicas are busy anyway (measured with 16 threads: 16,000 answers/s; 7,700 with 1 ms).
         max_waiting: most observations that wait; then `act` blocks, and HTTP answers 503.
+        answer_timeout: seconds that a replica may take for a batch; then it is replaced, and another one answers.
+            None: no limit.
         seed: for actions that are drawn.
         threads: threads of torch in each replica.
 
@@ -316,6 +235,7 @@ def serve(
         "max_batch_size": count.read("max_batch_size", max_batch_size),
         "batch_wait": Bounds(at_least=0, at_most=60).read("batch_wait", batch_wait),
         "max_waiting": count.read("max_waiting", max_waiting),
+        "answer_timeout": Bounds(above=0, optional=True).read("answer_timeout", _finite(answer_timeout)),
         "seed": Bounds(whole=True, at_least=0).read("seed", seed),
         "threads": count.read("threads", threads),
     }
@@ -329,3 +249,7 @@ def serve(
             served.close()
             raise
     return served
+
+
+def _finite(timeout: float | None) -> float | None:
+    return None if as_number(timeout) == math.inf else timeout

@@ -7,11 +7,12 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import wait_until
 from gymnasium import spaces
 
 from shoal import runtime
 from shoal.rl import Policy, ServerClosedError, serve
-from shoal.rl.serving import served as served_module
+from shoal.rl.serving import replica_pool
 from shoal.runtime import InputError
 
 BOX = spaces.Box(-1.0, 1.0, (4,), np.float32)
@@ -114,7 +115,7 @@ def test_what_would_not_be_finite_is_refused_and_harms_nobody():
 
 
 def kill_replica(served, engine, index=0):
-    replica = served._replicas[index]
+    replica = served._pool._actors[index]
     if engine == "native":
         os.kill(runtime.get(replica.describe.remote())["pid"], signal.SIGKILL)
     else:
@@ -132,10 +133,42 @@ def test_a_replica_that_dies_comes_back(each_engine):
     assert health["restarts"] >= 1
 
 
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_replica_that_is_stopped_is_replaced(replicas):
+    runtime.init(engine="native")
+    with serve(policy(), replicas=replicas, max_batch_size=4, answer_timeout=1.0) as served:
+        wanted = served.act(observations(50)).tolist()
+        os.kill(runtime.get(served._pool._actors[0].describe.remote())["pid"], signal.SIGSTOP)
+        assert served.act(observations(50)).tolist() == wanted
+        wait_until(lambda: served.health()["status"] == "ok" and served.health()["restarts"])
+        assert "did not answer within 1 s" in served.health()["last_failure"]
+        assert served.act(observations(50)).tolist() == wanted
+
+
+@pytest.mark.slow
+def test_a_replica_that_is_stopped_is_noticed_though_nobody_asks(monkeypatch):
+    monkeypatch.setattr(replica_pool, "_HEARTBEAT_SECONDS", 0.2)
+    runtime.init(engine="native")
+    with serve(policy(), answer_timeout=0.3) as served:
+        os.kill(runtime.get(served._pool._actors[0].describe.remote())["pid"], signal.SIGSTOP)
+        wait_until(lambda: served.health()["status"] == "down")
+        wait_until(lambda: served.health()["status"] == "ok")
+
+
+@pytest.mark.slow
+def test_closing_while_a_replica_is_stopped():
+    runtime.init(engine="native")
+    with serve(policy(), answer_timeout=0.3) as served:
+        os.kill(runtime.get(served._pool._actors[0].describe.remote())["pid"], signal.SIGSTOP)
+        future = served.submit(np.zeros(4))
+    with pytest.raises(ServerClosedError):
+        future.result(10)
+
+
 def test_the_others_go_on_when_a_replica_is_lost_for_good(engine, monkeypatch):
     with serve(policy(), replicas=2) as served:
-        monkeypatch.setattr(served, "_start_replica", lambda index: served._replicas[index])
-        runtime.kill(served._replicas[0])
+        monkeypatch.setattr(served._pool, "_start", lambda index: served._pool._actors[index])
+        runtime.kill(served._pool._actors[0])
         for row in observations(50):
             served.act(row)
         served.act(observations(500))
@@ -144,8 +177,8 @@ def test_the_others_go_on_when_a_replica_is_lost_for_good(engine, monkeypatch):
 
 def test_without_a_replica_the_request_fails_and_says_why(engine, monkeypatch):
     with serve(policy()) as served:
-        monkeypatch.setattr(served, "_start_replica", lambda index: served._replicas[index])
-        runtime.kill(served._replicas[0])
+        monkeypatch.setattr(served._pool, "_start", lambda index: served._pool._actors[index])
+        runtime.kill(served._pool._actors[0])
         with pytest.raises(ServerClosedError, match="replica 0 of the served policy is gone"):
             served.act([0, 0, 0, 0])
         assert served.health()["status"] == "down"
@@ -154,7 +187,7 @@ def test_without_a_replica_the_request_fails_and_says_why(engine, monkeypatch):
 def test_a_batch_that_fails_is_tried_request_by_request(monkeypatch):
     runtime.init(engine="serial")
 
-    class Choosy(served_module.PolicyReplica):
+    class Choosy(replica_pool.PolicyReplica):
         """A replica that cannot stand the number 13."""
 
         def act(self, observations, *, deterministic):
@@ -162,7 +195,7 @@ def test_a_batch_that_fails_is_tried_request_by_request(monkeypatch):
                 raise ArithmeticError("13")
             return super().act(observations, deterministic=deterministic)
 
-    monkeypatch.setattr(served_module, "PolicyReplica", Choosy)
+    monkeypatch.setattr(replica_pool, "PolicyReplica", Choosy)
     with serve(policy(), batch_wait=60.0, max_batch_size=3) as served:
         futures = [served.submit([value, 0, 0, 0]) for value in (1, 13, 2)]  # full: they travel together
         assert futures[0].result(10).version == 7
