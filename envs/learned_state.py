@@ -1,4 +1,4 @@
-"""Wrappers that learn how to scale observations while a policy trains: refused, since that is not saved with a policy."""
+"""Wrappers that learn to scale observations while a policy trains: refused, since no policy is saved with that."""
 
 from __future__ import annotations
 
