@@ -143,7 +143,7 @@ class ReplicaPool:
         self._queue.put_back(again)
 
     def _replace(self, index: int, error: Exception) -> bool:
-        """Wait until the runtime has restarted the actor, or start another in its place; return whether one is there."""
+        """Wait for the restarted actor, or start another in its place; return whether there is one."""
         with self._lock:
             self._counts["restarts"] += 1
             self._alive.discard(index)
