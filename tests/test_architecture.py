@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -265,6 +266,20 @@ def test_one_word_one_meaning(path):
         f"{n}: {line.strip()}" for n, line in enumerate(path.read_text().splitlines(), 1) if BANNED_WORDS.search(line)
     ]
     assert not found, f"{name(path)} uses a word that this project has another one for: {found}"
+
+
+def test_every_dependency_is_imported():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    imported = set()
+    for path in FILES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add((node.module or "").split(".")[0])
+    names = {re.split(r"[<>=\[ ]", dependency)[0] for dependency in declared}
+    unused = {name for name in names if {"grpcio": "grpc"}.get(name, name) not in imported}
+    assert not unused, f"declared, but imported nowhere: {sorted(unused)}"
 
 
 def test_every_folder_is_linked_into_the_package():

@@ -1,0 +1,119 @@
+"""The README's two ways to read the code, compared with what a profiler sees run."""
+
+import collections
+import contextlib
+import gc
+import re
+import sys
+from pathlib import Path
+
+from shoal import runtime
+from shoal.algorithms import PPO
+
+ROOT = Path(__file__).parent.parent
+# What runs, too, but need not be read to follow: small services, and what happens once or on other occasions.
+PASSED_BY_A_TRAJECTORY = {
+    "envs/action_log.py",
+    "envs/recovery.py",
+    "envs/seeding.py",
+    "envs/spaces.py",
+    "rl/algorithm.py",
+    "rl/architecture.py",
+    "rl/callbacks.py",
+    "rl/distributions.py",
+    "rl/divergence.py",
+    "rl/schedules.py",
+    "rl/settings.py",
+    "rl/threads.py",
+    "rl/training_state.py",
+}
+PASSED_BY_A_CALL = {
+    "runtime/api.py",
+    "runtime/context.py",
+    "runtime/refs.py",
+    "runtime/serialization.py",
+    "runtime/signatures.py",
+    "runtime/native/process/lending.py",
+    "runtime/native/process/long_waits.py",
+    "runtime/native/protocol/messages.py",
+    "runtime/native/store/fetching.py",
+    "runtime/native/store/views.py",
+    "runtime/native/worker/task_interrupts.py",
+    "runtime/native/worker/user_code.py",
+}
+CALLS = 50
+DECLARED = "runtime/native/protocol/peer_messages.py"  # nothing in it runs
+
+
+def listed(beginning):
+    """Return the files of one of the README's paths, in its order."""
+    [path] = re.findall(
+        rf"^\* \*\*{beginning}.*?(?=^\*|^$)", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    return re.findall(r"\]\((\S+?)\)", path)
+
+
+class Seen(collections.Counter):
+    """A profiler that counts what runs of each of our files, in the order in which they run first."""
+
+    def __call__(self, frame, event, argument):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.suffix == ".py" and "shoal" in path.parts:
+            self["/".join(path.parts[len(path.parts) - path.parts[::-1].index("shoal") :])] += 1
+
+    @contextlib.contextmanager
+    def watching(self):
+        gc.collect()
+        gc.disable()  # what other tests have left behind has paths of its own
+        sys.setprofile(self)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+            gc.enable()
+
+
+@runtime.remote
+class Watched:
+    def add(self, x):
+        return x + 1
+
+    def watch(self):
+        self.seen = Seen()
+        sys.setprofile(self.seen)
+
+    def what_ran(self):
+        sys.setprofile(None)
+        return self.seen
+
+
+def test_the_path_of_a_trajectory_is_what_runs():
+    runtime.init(engine="serial")
+    seen = Seen()
+    with PPO("CartPole-v1", n_envs=2, n_steps=32, batch_size=16, n_epochs=1) as ppo:
+        ppo.train(64)
+        with seen.watching():
+            ppo.train(64)
+    path = listed("one trajectory")
+    ran = [file for file in seen if not file.startswith("runtime/")]
+    assert [file for file in ran if file in path] == path
+    assert set(ran) - set(path) == PASSED_BY_A_TRAJECTORY
+
+
+def test_the_path_of_a_call_is_what_runs(native):
+    actor = Watched.remote()
+    runtime.get([actor.add.remote(1), actor.watch.remote()])
+    here = Seen()
+    with here.watching():
+        for x in range(CALLS):
+            runtime.get(actor.add.remote(x))
+    there = runtime.get(actor.what_ran.remote())
+    # What runs now and then has reasons of its own; and now and then the background thread reads the answer.
+    ran = [file for seen in (here, there) for file, count in seen.items() if count >= CALLS / 2]
+    path = listed("one remote call")
+    end = path.index(DECLARED)
+    out = [*path[:end], path[end + 1]]
+    assert [file for file in here if file in out] == out
+    assert set(path) - set(ran) == {DECLARED}
+    assert {"Call", "Reply"} <= set(re.findall(r"^class (\w+)", (ROOT / DECLARED).read_text(), re.MULTILINE))
+    assert set(ran) - set(path) <= PASSED_BY_A_CALL
