@@ -184,6 +184,8 @@ def remote(*target: Any, **options: Any) -> Any:
 @overload
 def get(refs: ObjectRef[T], timeout: float | None = None, *, copy: bool = False) -> T: ...
 @overload
+def get(refs: ObjectRefGenerator[T], timeout: float | None = None, *, copy: bool = False) -> ObjectRefGenerator[T]: ...
+@overload
 def get(refs: Sequence[ObjectRef[T]], timeout: float | None = None, *, copy: bool = False) -> list[T]: ...
 def get(refs: Any, timeout: float | None = None, *, copy: bool = False) -> Any:
     """Return the value of a reference, or the list of values of a list of them. Blocks until they are there.
@@ -193,7 +195,7 @@ def get(refs: Any, timeout: float | None = None, *, copy: bool = False) -> Any:
     written; the kernel then copies the pages that are written, so that nobody else sees the change.
 
     Args:
-        refs: one reference or a list of them.
+        refs: one reference or a list of them. A generator of references is returned as it is: iterate it.
         timeout: seconds; 0 asks without waiting; None waits without limit.
         copy: give arrays and tensors memory of their own, writable.
 
@@ -206,6 +208,8 @@ def get(refs: Any, timeout: float | None = None, *, copy: bool = False) -> Any:
         timeout = as_timeout("get", timeout)
     if type(refs) is ObjectRef:
         return current_engine().get([refs], timeout, copy)[0]
+    if isinstance(refs, ObjectRefGenerator):
+        return refs
     return current_engine().get(_check_refs("get", refs), timeout, copy)
 
 

@@ -26,6 +26,14 @@ _REFUSED = {
 }
 
 
+# Which say nothing.
+_DEFAULTS_OF_REFUSED = [
+    ("accelerator_type", None),
+    ("placement_group", "default"),
+    ("placement_group_bundle_index", -1),
+]
+
+
 def check_resources(resources: Mapping[str, float]) -> None:
     """Raise InputError unless these are amounts of resources that have no option of their own."""
     for resource, amount in resources.items():
@@ -69,6 +77,7 @@ class _Checked:
     @classmethod
     def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
         known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # the subclasses are dataclasses
+        given = {name: value for name, value in given.items() if (name, value) not in _DEFAULTS_OF_REFUSED}
         for name in given:
             if name in _REFUSED:
                 raise InputError(f"option {name!r} is not supported: {_REFUSED[name]}")
@@ -139,8 +148,9 @@ class _Outcome(_Checked):
 
     @classmethod
     def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if "_generator_backpressure_num_objects" in given:  # Ray's name
-            given["generator_backpressure"] = given.pop("_generator_backpressure_num_objects")
+        if "_generator_backpressure_num_objects" in given:  # Ray's name, and its default is -1
+            room = given.pop("_generator_backpressure_num_objects")
+            given["generator_backpressure"] = 0 if room == -1 else room
         if given.get("num_returns") is not None:
             given["num_returns"] = returns_count(given["num_returns"])
         return super()._known(given)
@@ -237,8 +247,8 @@ class ActorOptions(_Options):
             raise InputError("get_if_exists=True: which actor? Give its name=, too")
 
     def check_retries(self, methods: Iterable["MethodOptions"]) -> None:
-        """Raise InputError if max_task_retries can have no effect."""
-        if self.max_task_retries and not self.max_restarts and not any(method.retry_exceptions for method in methods):
+        """Raise InputError if max_task_retries names a number of them and none can be made (-1: as many as can be)."""
+        if self.max_task_retries > 0 and not self.max_restarts and not any(m.retry_exceptions for m in methods):
             raise InputError(
                 f"max_task_retries={self.max_task_retries} has no effect with max_restarts=0: a call can be retried "
                 "only on an actor that comes back, or after an exception. Set max_restarts, or give a method "

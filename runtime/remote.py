@@ -64,7 +64,9 @@ def _yields(target: Any) -> bool:
 
 def _with_returns(target: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a function or method: one that yields its values gives a stream, unless they say no."""
-    return {"num_returns": "streaming"} | options if _yields(target) else options
+    if options.get("num_returns") is None and _yields(target):
+        return options | {"num_returns": "streaming"}
+    return options
 
 
 def method(**options: Any) -> Callable[[T], T]:

@@ -1,7 +1,6 @@
 """What a call ends with: the values that its result stands for, or the error of a dead actor."""
 
-import itertools
-from collections.abc import AsyncIterator, Iterator, Sized
+from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from typing import Any
 
 from .engine import ActorId
@@ -12,22 +11,57 @@ from .refs import short
 from .runtime_context import ActorExit
 
 
-def split_returns(name: str, result: Any, num_returns: int) -> list[Any]:
-    """Return the values that a task's result stands for, any iterable; ValueError if there are not `num_returns`."""
+def keep_returns(
+    name: str, result: Any, num_returns: int, keep: Callable[[Any], object], step: Callable[[Callable[[], Any]], Any]
+) -> BaseException | None:
+    """Keep the values that a call's result stands for, any iterable, one after the other.
+
+    Args:
+        name: the call, for messages.
+        result: what it returned.
+        num_returns: how many values that should be.
+        keep: keeps a value.
+        step: calls the user's code.
+
+    Returns:
+        what a generator raised after the values that were kept; None: there are as many as there should be.
+
+    Raises:
+        ValueError: there are more or fewer.
+        BaseException: what `keep` raises.
+    """
     if num_returns == 1:
-        return [result]
+        keep(result)
+        return None
     if num_returns == 0:
-        return []
+        return None
+    values, end, count = _iterator(result), object(), 0
+    if values is None:
+        raise _wrong_count(name, num_returns, f"a {type(result).__name__}")
+    if isinstance(result, Sized) and len(result) != num_returns:
+        raise _wrong_count(name, num_returns, f"{len(result)} values")
+    while True:
+        try:
+            value = step(lambda: next(values, end))
+        except BaseException as error:  # what is kept is not worth less for it
+            return error
+        if (value is end) != (count == num_returns):
+            raise _wrong_count(name, num_returns, f"{count + (value is not end)} values")
+        if value is end:
+            return None
+        keep(value)
+        count += 1
+
+
+def _iterator(result: Any) -> Iterator[Any] | None:
     try:
-        given = iter(result)
+        return iter(result)
     except TypeError:
-        got = f"a {type(result).__name__}"
-    else:
-        values = list(itertools.islice(given, num_returns + 1))
-        if len(values) == num_returns:
-            return values
-        got = f"{len(result) if isinstance(result, Sized) else len(values)} values"
-    raise ValueError(f"{name} has num_returns={num_returns}, but returned {got}: return a tuple of {num_returns}")
+        return None
+
+
+def _wrong_count(name: str, num_returns: int, got: str) -> ValueError:
+    return ValueError(f"{name} has num_returns={num_returns}, but returned {got}: return a tuple of {num_returns}")
 
 
 def check_yields(result: Any) -> None:

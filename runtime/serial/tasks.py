@@ -20,7 +20,7 @@ from ..private_loop import PrivateLoop
 from ..refs import ObjectRef
 from ..remote import load_function
 from ..resources import Demand
-from ..results import split_returns
+from ..results import keep_returns
 from ..runtime_context import running
 from ..runtime_env import RuntimeEnv
 from ..scheduling import SchedulingStrategy
@@ -86,20 +86,16 @@ class SerialTasks(SerialObjects):
             failure = self._values[ref.id].failure
             if failure is not None:  # an argument that failed fails the task, with the first exception
                 return [self._store(Value(failure=failure)) for _ in range(max(num_returns, 1))]
-        values: list[Value] | None = None
         started, error_type = time.monotonic(), ""
         with within():
-            while values is None:
-                self._executing.append((name, started))
-                try:
-                    values = [self._pack(value) for value in split_returns(name, call(), num_returns)]
-                except KeyboardInterrupt:  # the user's Ctrl-C
-                    raise
-                except BaseException as error:  # a task's exception is a value
-                    if isinstance(error, SystemExit) or not attempts.again(error):
-                        values, error_type = [self._failure(attempts, error)] * num_returns, type(error).__name__
-                finally:
-                    self._executing.pop()
+            self._executing.append((name, started))
+            try:
+                values, failure = self._attempt(call, attempts)
+            finally:
+                self._executing.pop()
+        if failure is not None:
+            failed, error_type = self._failure(attempts, failure), type(failure).__name__
+            values += [failed] * (num_returns - len(values))
         # A task has the id of the first object that it returns.
         task = attempts.running.task_id
         returned = [self._store(replace(value), None if index else task) for index, value in enumerate(values)]
@@ -110,6 +106,23 @@ class SerialTasks(SerialObjects):
             detail = (*who, ME, started, started, now - started, num_returns, error_type)
             self.note((now, ENDED, returned[0].id, detail))
         return returned
+
+    def _attempt(self, call: Callable[[], Any], attempts: Attempts) -> tuple[list[Value], BaseException | None]:
+        """Make a call until it need not be made again; return what came of it, and the exception that ended it."""
+        while True:
+            values: list[Value] = []
+
+            def keep(value: Any, values: list[Value] = values) -> None:
+                values.append(self._pack(value))
+
+            try:
+                failure = keep_returns(attempts.name, call(), attempts.num_returns, keep, lambda step: step())
+            except BaseException as error:  # a task's exception is a value
+                values, failure = [], error
+            if isinstance(failure, KeyboardInterrupt):  # the user's Ctrl-C
+                raise failure
+            if failure is None or isinstance(failure, SystemExit) or not attempts.again(failure):
+                return ([] if isinstance(failure, SystemExit) else values), failure
 
     def _failure(self, attempts: Attempts, error: BaseException) -> Value:
         if isinstance(error, SystemExit):

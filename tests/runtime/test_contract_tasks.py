@@ -145,6 +145,70 @@ def test_dynamic_generators_are_refused_with_the_name_of_the_others():
         count_to.options(num_returns="dynamic")
 
 
+@runtime.remote(num_returns=4)
+def fail_at(index, size=1):
+    """Four arrays, of which the one at `index` and the later ones are never made."""
+    for number in range(4):
+        if number == index:
+            raise LookupError(f"no {number}")
+        yield np.full(size, number)
+
+
+@pytest.mark.parametrize("size", [1, 50_000], ids=["in messages", "in the store"])
+def test_what_a_generator_has_returned_before_it_raises_arrives(engine, size):
+    for index in (0, 1, 3, 4):
+        refs = fail_at.remote(index, size)
+        assert [runtime.get(ref)[-1] for ref in refs[:index]] == list(range(index))
+        for ref in refs[index:]:
+            with pytest.raises(LookupError, match=f"no {index}"):
+                runtime.get(ref)
+
+
+@pytest.mark.engines("native", "serial", reason="on Ray a retry after an exception waits about a second")
+def test_a_generator_with_a_fixed_number_of_values_is_retried_as_a_whole(engine, tmp_path):
+    @runtime.remote(num_returns=2, max_retries=1, retry_exceptions=True)
+    def pair():
+        attempt = len(list(tmp_path.iterdir()))
+        (tmp_path / str(attempt)).touch()
+        yield np.full(50_000, attempt)
+        if attempt == 0:
+            raise LookupError
+        yield attempt
+
+    first, second = pair.remote()
+    assert (runtime.get(first)[0], runtime.get(second)) == (1, 1)
+
+
+@pytest.mark.engines("native", "serial", reason="on Ray those that there are arrive, and too many are dropped")
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_generator_of_a_wrong_number_of_values_fails_as_a_whole(engine, count):
+    for ref in count_to.options(num_returns=4).remote(count):
+        with pytest.raises(ValueError, match=f"num_returns=4, but returned {count} values"):
+            runtime.get(ref)
+
+
+def test_defaults_of_rays_are_taken(engine):
+    @runtime.remote(
+        num_returns=None, _generator_backpressure_num_objects=-1, accelerator_type=None, placement_group="default"
+    )
+    def two():
+        yield from (1, 2)
+
+    generator = two.remote()
+    assert runtime.get(generator) is generator
+    assert runtime.get(list(generator)) == [1, 2]
+    assert runtime.get(list(two.options(num_returns=None).remote())) == [1, 2]
+
+    @runtime.remote(max_task_retries=-1)
+    class Two:
+        @runtime.method(num_returns=None)
+        def values(self):
+            yield from (3, 4)
+
+    assert runtime.get(list(Two.remote().values.remote())) == [3, 4]
+    assert runtime.get(list(Two.options(max_task_retries=-1, max_restarts=0).remote().values.remote())) == [3, 4]
+
+
 def test_async_functions_are_refused_as_tasks():
     async def main():
         return 1

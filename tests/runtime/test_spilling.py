@@ -5,8 +5,10 @@ import gc
 import os
 import random
 import re
+import signal
 
 import numpy as np
+import psutil
 import pytest
 from conftest import WORKERS_NEED, shoal_processes, wait_until
 
@@ -323,6 +325,32 @@ def test_values_of_several_arrays_do_not_wait_for_each_other(small_store):
         refs = [several.remote(number) for number in (first, first + 1)]
         for number, ref in enumerate(refs, first):
             assert [array[0] for array in runtime.get(ref)] == [number] * 3
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_the_values_of_one_call_need_not_fit_into_the_store_together(small_store, lazily):
+    @runtime.remote(num_returns=4, max_retries=0)
+    def four():
+        values = (np.full(STORE // 2, number, np.uint8) for number in range(4))
+        return values if lazily else list(values)
+
+    for _ in range(2):
+        refs = four.remote()
+        assert [runtime.get(ref)[-1] for ref in refs] == list(range(4))
+    assert "spilled" in {row.where for row in state.memory().rows}
+    del refs
+    wait_until(lambda: not state.memory().rows)
+
+
+def test_values_that_a_dead_worker_has_spilled_stay(small_store):
+    @runtime.remote(num_returns=4, max_retries=0)
+    def four():
+        return [os.getpid(), *(np.full(STORE // 2, number, np.uint8) for number in range(3))]
+
+    pid, *refs = four.remote()
+    os.kill(runtime.get(pid), signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(runtime.get(pid)))
+    assert [runtime.get(ref)[-1] for ref in refs] == list(range(3))
 
 
 def test_an_object_of_more_than_half_the_store_finds_room_time_and_again(small_store):

@@ -273,9 +273,9 @@ def _note_end(  # noqa: PLR0917  # made for each call: names cost time
 ) -> None:
     link = pending.link
     error = ""
-    if values and values[0].failed:
-        assert isinstance(values[0].stream, bytes)
-        error = type_of_failure(values[0].stream)
+    if values and values[-1].failed:
+        assert isinstance(values[-1].stream, bytes)
+        error = type_of_failure(values[-1].stream)
     who = ("", pending.name, b"") if link is None else (link.name, pending.name, link.key)
     times = (pending.submitted, pending.sent, seconds)
     client.note((now, ENDED, pending.task, (*who, by, *times, len(pending.returns), error)))

@@ -16,8 +16,7 @@ from ...introspection.story_events import ENDED
 from ..driver.observer import ANSWER_SECONDS, unpack
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from ..protocol.wire import Span
-from .objects import Record, owner_of, size_of
+from .objects import Record, owner_of, size_of, spans_of
 from .reactor import Waiter
 
 if TYPE_CHECKING:
@@ -154,5 +153,7 @@ def place_of(value: m.Value | None) -> str:
         return "waiting"
     if value.failed:
         return "failure"
-    in_memory = isinstance(value.stream, Span) or any(isinstance(buffer, Span) for buffer in value.buffers)
-    return "shared memory" if in_memory else "message"
+    spans = spans_of(value)
+    if not spans:
+        return "message"
+    return "spilled" if all(span.on_disk for span in spans) else "shared memory"

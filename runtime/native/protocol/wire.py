@@ -32,13 +32,17 @@ class Job(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Span(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A block of shared memory: `size` bytes at `offset` of the maker's arena, which the node holds as file `arena`."""
+    """A block of shared memory: `size` bytes at `offset` of the maker's arena, which the node holds as file `arena`.
+
+    `on_disk`: the arena is a file, and the block takes no memory.
+    """
 
     maker: ProcessId
     arena: int
     offset: int
     size: int
     generation: int
+    on_disk: bool = False
 
 
 class Value(msgspec.Struct, array_like=True, gc=False):

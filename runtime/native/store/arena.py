@@ -58,6 +58,8 @@ class Arena:
             ObjectStoreFullError if there are none.
     """
 
+    on_disk = False
+
     def __init__(  # noqa: PLR0917  # what an arena is made of, put together once
         self, process: bytes, number: int, fd: int, board: Board, capacity: int, want: Callable[[int, int], None]
     ) -> None:
@@ -123,7 +125,7 @@ class Arena:
             self._generation += 1
             self._live[offset] = (total, owner, self._generation)
             _HEADER.pack_into(self.memory, offset, UNSEALED, size, owner, self._generation)
-            spans.append(Span(self._process, self.number, offset, size, self._generation))
+            spans.append(Span(self._process, self.number, offset, size, self._generation, self.on_disk))
         return spans[::-1]
 
     def _fresh(self, whole: int) -> int:

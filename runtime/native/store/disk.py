@@ -46,6 +46,8 @@ def prepare(fd: int) -> None:
 class DiskArena(Arena):
     """Blocks on disk, as many as the disk has room for; arguments as for `Arena`, which it keeps a copy of `fd` for."""
 
+    on_disk = True
+
     def __init__(self, process: bytes, number: int, fd: int, board: Board) -> None:
         super().__init__(process, number, fd, board, _MOST_BYTES, self.grant)
         self.grant(0, _MOST_BYTES)  # so that nothing is ever asked for: the disk says itself when it is full

@@ -170,7 +170,7 @@ class Memory:
         largest: list[m.LargeObject] = []
         for object_id, used in client.objects.large.items():
             value = client.objects.records[object_id].value
-            spans = [] if value is None else [span for span in spans_of(value) if not client.store.is_on_disk(span)]
+            spans = [] if value is None else [span for span in spans_of(value) if not span.on_disk]
             if not spans or node_of(spans[0].maker) != node_of(client.me):  # memory of another node is its affair
                 continue
             size, viewed = sum(span.size for span in spans), any((s.arena, s.offset) in held for s in spans)

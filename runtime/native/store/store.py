@@ -258,18 +258,21 @@ class Store:
         if self._disk is None:
             self.arena.free(spans)
             return
-        on_disk = [span for span in spans if self.is_on_disk(span)]
+        on_disk = [span for span in spans if span.on_disk]
         if len(on_disk) < len(spans):
-            self.arena.free([span for span in spans if not self.is_on_disk(span)])
+            self.arena.free([span for span in spans if not span.on_disk])
         if on_disk:
             self._disk.free(on_disk)
             self._disk.trim()
 
     # Sharing the store with others ------------------------------------------------------------------------------
 
-    def is_on_disk(self, span: Span) -> bool:
-        """Return whether a block lies in this process's arena on disk."""
-        return self._disk is not None and span.arena == self._disk.number and span.maker == self._process
+    def give(self, value: Value, owner: bytes) -> None:
+        """Let the blocks of a value that this process has made belong to `owner`."""
+        for span in (part for part in (value.stream, *value.buffers) if isinstance(part, Span)):
+            arena = self._disk if span.on_disk else self._arena
+            assert arena is not None, "the block lies in it"
+            arena.seal(span, owner)
 
     def on_disk(self, value: Value) -> tuple[Value, int]:
         """Return a value of the same content whose blocks lie on disk, and how many bytes were moved there.
@@ -279,11 +282,9 @@ class Store:
             StaleBlockError: the value has been freed meanwhile.
         """
         parts = [value.stream, *value.buffers]
-        in_memory = [part for part in parts if isinstance(part, Span) and not self.is_on_disk(part)]
+        in_memory = [part for part in parts if isinstance(part, Span) and not part.on_disk]
         written = iter(self._disk_arena().write([self._views.view(span) for span in in_memory], self._process))
-        stream, *buffers = [
-            part if isinstance(part, bytes) or self.is_on_disk(part) else next(written) for part in parts
-        ]
+        stream, *buffers = [next(written) if isinstance(part, Span) and not part.on_disk else part for part in parts]
         return Value(stream, buffers, value.refs, value.failed), sum(span.size for span in in_memory)
 
     def trim(self) -> int:

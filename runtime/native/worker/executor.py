@@ -24,7 +24,7 @@ from ...introspection.story_events import RAN
 from ...options import STREAMING
 from ...refs import ObjectRef, short
 from ...remote import callable_name, load_function
-from ...results import exit_code, how_it_left, split_returns
+from ...results import exit_code, how_it_left, keep_returns
 from ...runtime_context import running
 from ...serialization import fill_slots
 from ..engine import NativeEngine
@@ -33,6 +33,7 @@ from ..process.objects import owner_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.views import StaleBlockError
+from .drafts import Drafts
 from .producing import Producer
 from .restorable import Restorable
 from .task_interrupts import TaskInterrupts
@@ -124,7 +125,7 @@ class Executor:
             return
         failure: BaseException | None = None
         try:
-            values = self._succeed(item, self._begin(item))
+            values, failure = self._succeed(item, self._begin(item))
         except StaleBlockError as loss:
             self.give_back(item, loss.span)
             return
@@ -149,7 +150,7 @@ class Executor:
             if item.message.num_returns == STREAMING:
                 values = await self.producer.produce_async(item.caller, item.message, result)
             else:
-                values = self._succeed(item, result)
+                values, failure = self._succeed(item, result)
         except StaleBlockError as loss:
             self.give_back(item, loss.span)
             return
@@ -186,7 +187,7 @@ class Executor:
         item = Item(owner_of(call.task), call, [], None)
         try:
             result = self._begin(item)
-            values = self._succeed(item, result) if in_doubt else []
+            values = self._succeed(item, result)[0] if in_doubt else []
         except (StaleBlockError, SystemExit):
             raise
         except BaseException as error:  # a task's exception is a value
@@ -264,16 +265,32 @@ class Executor:
         with self._user_code:
             return function(*args, **kwargs) if guard is None else guard(function, *args, **kwargs)
 
-    def _succeed(self, item: Item, result: Any) -> list[m.Value]:
-        """Return the values to reply with; raises what a wrong or unpicklable result raises."""
+    def _succeed(self, item: Item, result: Any) -> tuple[list[m.Value], BaseException | None]:
+        """Return the values to reply with, and what a generator raised after the first of them.
+
+        Raises:
+            BaseException: what a wrong or unpicklable result raises.
+        """
         count = item.message.num_returns
+        if count == 1:
+            return [self._pack(result, item.caller)], None
+        task = item.message.task
+        step = _call if item.code is None else partial(self.interrupts.call, task, item.name)
         if count == STREAMING:
-            task = item.message.task
-            step = _call if item.code is None else partial(self.interrupts.call, task, item.name)
-            return self.producer.produce(item.caller, item.message, result, step)
-        with self._user_code:  # what is returned may be a generator
-            returned = [result] if count == 1 else split_returns(item.name, result, count)
-        return [self._pack(value, item.caller) for value in returned]
+            return self.producer.produce(item.caller, item.message, result, step), None
+
+        def next_value(advance: Callable[[], Any]) -> Any:
+            with self._user_code:  # what is returned may be a generator
+                return step(advance)
+
+        drafts = Drafts(self._client, item.caller)
+        error = keep_returns(item.name, result, count, drafts.add, next_value)
+        if error is None:
+            return drafts.hand_over(), None
+        if not len(drafts) or isinstance(error, SystemExit) or self._is_to_be_run_again(item, error):
+            raise error
+        values = drafts.hand_over()
+        return [*values, *self._fail(item, error)[len(values) :]], error
 
     def _pack(self, value: Any, caller: bytes) -> m.Value:
         packed, inner = self._client.store.pack(value, caller)
@@ -313,7 +330,7 @@ class Executor:
             return
         answer: m._Message = reply
         if error is not None and self._is_to_be_run_again(item, error):
-            answer = m.TryAgain(item.message.task, values[0])
+            answer = m.TryAgain(item.message.task, values[-1])
         item.refs = []
         with client.lock:
             peer = client.peer(item.caller)
