@@ -79,7 +79,7 @@ def _shown(item: dataclasses.Field[Any]) -> str:
     value = _default(item)
     if "derived" in item.metadata:
         return f"(default: {item.metadata['derived'].words})"
-    if value is None:
+    if value is None or item.metadata.get("switch"):
         return ""
     if isinstance(value, Mapping):
         return f"(default: {json.dumps(value)})"

@@ -3,7 +3,8 @@
     shoal train ALGORITHM ENV [flags]     shoal evaluate RUN [flags]     shoal serve RUN [flags]
     shoal status     shoal list WHAT      shoal memory     shoal story ID     shoal timeline OUT.json
 
-Exit codes: 0 success · 2 bad input, told in one message · 130 stopped by Ctrl-C or SIGTERM · 1 anything else.
+Exit codes: 0 success · 2 bad input, told in one message · 130 stopped by Ctrl-C or SIGTERM · 141 nobody reads the
+output any more (a training has saved a checkpoint by then) · 1 anything else.
 """
 
 import sys
@@ -14,6 +15,7 @@ from ..runtime import InputError, nearest
 from .elsewhere import instead
 from .failures import print_failure, root_failure
 from .mistakes import sentence
+from .output import end_output, flush, is_lost
 
 _COMMANDS = {
     "train": "train a policy and write a run folder",
@@ -73,6 +75,26 @@ def _dispatch(arguments: Sequence[str]) -> int:
     return run(arguments[1:])
 
 
+def _told(arguments: Sequence[str]) -> int:
+    """Run a command; tell what failed, and return the exit code."""
+    try:
+        return _dispatch(arguments)
+    except SystemExit as end:  # --help has printed what it had to
+        return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except Exception as error:  # the last resort: told, and turned into an exit code
+        if is_lost(error):
+            raise
+        failure = root_failure(error)
+        if isinstance(failure, InputError):
+            print(f"error: {failure}", file=sys.stderr)
+            return 2
+        print_failure(failure)
+        return 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -80,19 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows `shoal`; default: those of this process.
     """
     try:
-        return _dispatch(sys.argv[1:] if arguments is None else arguments)
-    except SystemExit as end:  # --help has printed what it had to
-        return end.code if isinstance(end.code, int) else 0
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except Exception as error:  # the last resort: told, and turned into an exit code
-        failure = root_failure(error)
-        if isinstance(failure, InputError):
-            print(f"error: {failure}", file=sys.stderr)
-            return 2
-        print_failure(failure)
-        return 1
+        code = _told(sys.argv[1:] if arguments is None else arguments)
+        flush()
+    except OSError as error:
+        if not is_lost(error):
+            raise
+        code = end_output(error)
+    return code
 
 
 if __name__ == "__main__":

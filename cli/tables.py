@@ -22,9 +22,16 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Collectio
     return made
 
 
+class _Console(Console):
+    """One that tells that nobody reads any more as `print` does, instead of ending the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Return where results are printed; into a pipe, lines are as long as they are."""
-    return Console(width=None if sys.stdout.isatty() else _ENDLESS)
+    return _Console(width=None if sys.stdout.isatty() else _ENDLESS)
 
 
 def plain(part: RenderableType) -> RenderableType:

@@ -120,7 +120,7 @@ class ProgressDisplay(Callback):
         self._live = self._line = None
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        print(text, file=self._console.file, flush=True)  # rich would end the process where nobody reads any more
 
     def __enter__(self) -> Self:
         return self

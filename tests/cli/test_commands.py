@@ -1,6 +1,7 @@
 """What the commands do when all is well, and when something else goes wrong."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -264,3 +265,53 @@ def test_every_setting_is_a_flag_with_help():
 def test_no_arguments(capsys):
     assert main([]) == 2
     assert "usage" in capsys.readouterr().out
+
+
+def shoal_into_a_closed_pipe(*arguments, closed):
+    """Run the command with a standard stream that nobody reads; return the exit code and what it said elsewhere."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    other = "stderr" if closed == "stdout" else "stdout"
+    command = [sys.executable, "-m", "shoal.cli.main", *arguments]
+    with subprocess.Popen(command, text=True, **{closed: writing, other: subprocess.PIPE}) as process:
+        os.close(writing)
+        told = (process.stderr or process.stdout).read()
+    return process.returncode, told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        *(pytest.param(words.split(), marks=pytest.mark.slow) for words in ("train ppo --help", "evaluate run")),
+    ],
+)
+def test_nobody_reads_standard_output(arguments):
+    if "run" in arguments:
+        assert train("CartPole-v1", "--run-dir", "run", steps=128) == 0
+    code, told = shoal_into_a_closed_pipe(*arguments, closed="stdout")
+    assert (code, told) == (141, "")
+
+
+@pytest.mark.slow
+def test_nobody_reads_what_a_training_tells():
+    process = shoal("train", "ppo", "CartPole-v1", "--engine", "serial", "--total-timesteps", "1e8", "--run-dir", "run")
+    with process:
+        read_until(process.stderr, "steps/s")
+        process.stderr.close()
+        assert process.wait(60) == 141
+    saved = int(next(Path("run/checkpoints").iterdir()).name)
+    assert saved >= 2048
+    assert not Path("run/result.json").exists()
+
+
+def test_an_error_that_nobody_reads():
+    assert shoal_into_a_closed_pipe("evaluate", "none", closed="stderr") == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_standard_output():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "shoal.cli.main", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")
