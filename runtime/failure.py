@@ -4,15 +4,18 @@ import os
 import pickle
 import traceback
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import serialization
+from .exception_state import reduce_exception, set_cause
 from .exceptions import ShoalError, TaskError
 
 _READ_ONLY = (
     "Arrays from the object store (arguments and results of tasks, get) are shared with other processes and therefore "
     "read-only. Write to a copy: array.copy(), or get(ref, copy=True)."
 )
+# So much of an exception's text is a part of another error's, characters.
+_MOST_WORDS = 500
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -49,19 +52,23 @@ class _Packed(NamedTuple):
 
     Attributes:
         kind: the name of its type, for whoever must not run code of the user's.
+        words: its type and text, for the same; shortened.
         stream: its pickle; b"": the exception itself cannot travel.
         text: the traceback where it was raised; None: it is one of the runtime's own errors.
         task, where: what raised it, and where that ran.
         why: why the exception itself cannot travel.
+        hints: what helps with it, if the runtime is the reason of it.
         cause: of the runtime's own: a packed exception that is its cause.
     """
 
     kind: str
+    words: str
     stream: bytes
     text: str | None = None
     task: str = ""
     where: str = ""
     why: str = ""
+    hints: tuple[str, ...] = ()
     cause: bytes | None = None
 
     def packed(self) -> bytes:
@@ -82,22 +89,23 @@ def pack_exception(error: BaseException, task: str, where: str) -> bytes:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as trouble:  # pickling runs code of the user's; the traceback must survive whatever it does
-        why = _in_words(trouble)
-    return _Packed(type(error).__name__, stream, _user_traceback(error), task, where, why).packed()
+        why = in_words(trouble)
+    text = _user_traceback(error)
+    more = tuple(hints(error))
+    return _Packed(type(error).__name__, _short_words(error), stream, text, task, where, why, more).packed()
 
 
-def _in_words(trouble: BaseException) -> str:
+def in_words(error: BaseException) -> str:
     """Return an exception as a traceback ends with it; also where its `str` fails."""
-    return "".join(traceback.format_exception_only(trouble)).strip()
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def _short_words(error: BaseException) -> str:
+    return in_words(error).partition("\n")[0][:_MOST_WORDS]
 
 
 def _pickled(error: BaseException) -> bytes:
-    """Return the pickle of an exception, in the parts that `unpack_exception` puts together."""
-    state = {k: v for k, v in vars(error).items() if k != "__notes__"} if hasattr(error, "__dict__") else {}
-    notes = [note for note in (*getattr(error, "__notes__", ()), *hints(error)) if isinstance(note, str)]
-    stream, refs = serialization.dump_whole(
-        (type(error), _constructor_arguments(error), state, notes), _reduce_inner_exception
-    )
+    stream, refs = serialization.dump_whole(error, reduce_exception)
     if refs:
         raise TypeError(
             f"it holds {refs[0]!r}, and nothing would keep that object alive until the exception is read. Let it hold "
@@ -106,52 +114,15 @@ def _pickled(error: BaseException) -> bytes:
     return stream
 
 
-def _reduce_inner_exception(value: Any) -> Any:
-    """Have an exception that another one holds, as a group does, travel like that one; None: it knows how to travel."""
-    kind = type(value)
-    if not isinstance(value, BaseException) or kind.__reduce_ex__ is not object.__reduce_ex__:
-        return None
-    if not _is_reduced_as_built_in(kind):
-        return None
-    return _make, (kind, _constructor_arguments(value)), vars(value), None, None, _fill
-
-
-def _is_reduced_as_built_in(kind: type[BaseException]) -> bool:
-    return type(kind.__reduce__).__name__ == "method_descriptor"
-
-
-def _constructor_arguments(error: BaseException) -> tuple[Any, ...]:
-    """Return what the built-in part of the exception was made from: `args`, and more for OSError with a file name."""
-    if _is_reduced_as_built_in(type(error)):
-        return error.__reduce__()[1]  # type: ignore[return-value]
-    return error.args
-
-
 def pack_error(error: BaseException, cause: bytes | None = None) -> bytes:
     """Serialise one of the runtime's own errors; `cause` is a packed exception that becomes its cause."""
-    return _Packed(type(error).__name__, pickle.dumps(error, 5), cause=cause).packed()
+    return _Packed(type(error).__name__, _short_words(error), pickle.dumps(error, 5), cause=cause).packed()
 
 
 def add_to_where(payload: bytes, more: str) -> bytes:
     """Return a user's packed exception with a few words more on where it was raised; other failures as they are."""
     packed = _Packed(*pickle.loads(payload))
     return payload if packed.text is None else packed._replace(where=packed.where + more).packed()
-
-
-def _make(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    # A user's __init__ may want other arguments than it passed on to `args`, or have effects, so it isn't called;
-    # the nearest built-in one is, since OSError or UnicodeError keep their fields outside __dict__.
-    error = kind.__new__(kind, *args)
-    for base in kind.__mro__:
-        init = base.__dict__.get("__init__")
-        if init is not None and type(init).__name__ == "wrapper_descriptor":
-            init(error, *args)
-            break
-    return error
-
-
-def _fill(error: BaseException, state: dict[str, Any]) -> None:
-    error.__dict__.update(state)
 
 
 def unpack_exception(payload: bytes) -> BaseException:
@@ -170,28 +141,33 @@ def unpack_exception(payload: bytes) -> BaseException:
         cause.add_note(f"The exception itself could not be sent to another process: {packed.why}")
         return cause
     try:
-        kind, args, state, notes = serialization.loads(packed.stream)
-        error = _make(kind, args)
-        _fill(error, state)
+        error = serialization.loads(packed.stream)
+        if not isinstance(error, BaseException):
+            raise TypeError(f"its __reduce__ makes a {type(error).__name__} of it, which is no exception")
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as trouble:  # unpickling runs code of the user's; the remote traceback must survive it
-        cause.add_note(f"The exception itself could not be rebuilt in this process: {_in_words(trouble)}")
+        cause.add_note(f"The exception itself could not be rebuilt in this process: {in_words(trouble)}")
         return cause
-    return explained(error, cause, notes)
+    return explained(error, cause, packed.hints)
 
 
-def explained(error: BaseException, cause: TaskError, notes: Iterable[str]) -> BaseException:
-    """Return a user's exception with what is known of the task that raised it."""
-    for note in (*notes, f"Raised in {cause.task} ({cause.where})."):
-        error.add_note(note)
-    error.__cause__ = cause
+def explained(error: BaseException, cause: TaskError, more: Iterable[str]) -> BaseException:
+    """Return a user's exception with what is known of the task that raised it; nothing is written on itself."""
+    for note in more:
+        cause.add_note(note)
+    set_cause(error, cause)
     return error
 
 
 def type_of_failure(payload: bytes) -> str:
     """Return the name of a packed exception's type, without running any code of the user's."""
     return _Packed(*pickle.loads(payload)).kind
+
+
+def words_of(payload: bytes) -> str:
+    """Return the type and text of a packed exception, shortened, without running any code of the user's."""
+    return _Packed(*pickle.loads(payload)).words
 
 
 def is_own(payload: bytes, kind: type[ShoalError]) -> bool:
@@ -205,6 +181,6 @@ def describe_here(node: str) -> str:
     return f"node {node}, pid {os.getpid()}"
 
 
-def not_made(method: str) -> str:
+def not_made(method: str, failure: bytes) -> str:
     """Return why an actor is dead whose constructor has failed, or another method that was to make it what it was."""
-    return f"its {'constructor' if method == '__init__' else method} failed"
+    return f"its {'constructor' if method == '__init__' else method} failed: {words_of(failure)}"

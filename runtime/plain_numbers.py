@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
 from .exceptions import InputError
+
+# A time limit of this many seconds, a century, is none.
+_NEVER = 100 * 365 * 86_400
 
 
 def _scalar(value: Any) -> Any:
@@ -26,12 +31,18 @@ def as_int(value: Any) -> int | None:
 
 
 def as_number(value: Any) -> float | None:
-    """Return a number as an int or float; None if it is none: a boolean is not."""
-    value = _scalar(value)
+    """Return a number as an int or float, one that no float can hold as infinity; None if it is none, as a boolean."""
     whole = as_int(value)
     if whole is not None or isinstance(value, bool):
         return whole
-    return float(value) if isinstance(value, Real) else None
+    if not isinstance(value, Real | Decimal):  # which is a Number, but no Real
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a fraction
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # typeshed's Real has no order
+    except ValueError:  # Decimal has a NaN that refuses to be anything else
+        return math.nan
 
 
 def in_plain_numbers(value: Any) -> Any:
@@ -47,7 +58,10 @@ def in_plain_numbers(value: Any) -> Any:
 
 
 def as_timeout(what: str, timeout: Any) -> float | None:
-    """Return a time limit in seconds as an int or float.
+    """Return a time limit in seconds as an int or float; None where there is none, or one that nobody lives to see.
+
+    This is the only place that reads a time limit, so that infinity and centuries mean the same everywhere: what the
+    system calls below take ends between 24 days (epoll) and 292 years (locks).
 
     Raises:
         InputError: it is neither None nor a number of at least 0.
@@ -57,4 +71,4 @@ def as_timeout(what: str, timeout: Any) -> float | None:
     seconds = as_number(timeout)
     if seconds is None or not seconds >= 0:
         raise InputError(f"{what}: timeout={timeout!r}: want seconds, 0 or more, or None to wait without limit")
-    return seconds
+    return seconds if seconds < _NEVER else None

@@ -29,6 +29,7 @@ from ..capacity import Capacity
 from ..context import in_rays_worker
 from ..engine import ActorId, Arguments, Engine, Function, Holding, Host, Running, Whereabouts
 from ..exceptions import InputError
+from ..futures import ValueFuture
 from ..introspection.metric_table import MetricTable
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
 from ..placement import place
@@ -179,7 +180,7 @@ class RayEngine(Engine):
         return chosen, [ref for ref in refs if ref not in taken]
 
     def future(self, ref: ObjectRef) -> Future:
-        future: Future = Future()
+        future = ValueFuture()
         future.set_running_or_notify_cancel()
 
         def arrived(theirs: Future) -> None:

@@ -17,7 +17,7 @@ from ..private_loop import PrivateLoop
 from ..remote import load_function
 from ..results import died, how_it_left, name_taken
 from ..runtime_env import RuntimeEnv
-from .calls import Attempts
+from .calls import Attempts, within
 from .log import SerialLog
 from .records import Actor, Value
 from .resources import SerialResources
@@ -75,14 +75,18 @@ class SerialActors(SerialTasks):
 
     def _construct(self, actor: Actor) -> None:
         call, method = actor.call("__init__"), "__init__"
+
+        def make() -> None:
+            nonlocal method
+            args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
+            cls: Any = load_function(actor.function.payload)
+            actor.loop = PrivateLoop() if is_async(cls) else None
+            actor.instance = cls(*args, **kwargs) if actor.loop is None else actor.loop.run(cls, args, kwargs)
+            method = RESTORE
+            actor.log.restore(actor.instance)
+
         try:
-            with self._entered(call, actor.surroundings, actor.options.demand, actor.strategy):
-                args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
-                cls: Any = load_function(actor.function.payload)
-                actor.loop = PrivateLoop() if is_async(cls) else None
-                actor.instance = cls(*args, **kwargs) if actor.loop is None else actor.loop.run(cls, args, kwargs)
-                method = RESTORE
-                actor.log.restore(actor.instance)
+            within(partial(self._entered, call, actor.surroundings, actor.options.demand, actor.strategy), make)
         except SystemExit as request:
             self._bury(actor, how_it_left(f"{actor.info.class_name}.{method}", request))
         except KeyboardInterrupt:  # the user's Ctrl-C
@@ -90,7 +94,7 @@ class SerialActors(SerialTasks):
         except BaseException as error:  # a constructor's exception is the reason of the actor's death
             name = f"{actor.info.class_name}.{method}"
             actor.cause = pack_exception(error, name, describe_here("serial"))
-            self._bury(actor, not_made(method))
+            self._bury(actor, not_made(method, actor.cause))
 
     def _end_actors_of(self, group: bytes) -> None:
         for actor in self._actors.values():
@@ -115,13 +119,13 @@ class SerialActors(SerialTasks):
             return [self._store(Value(failure=failure)) for _ in range(max(options.num_returns, 1))]
         packed = self._pack_arguments(arguments)
         retries = actor.max_task_retries if options.max_task_retries is None else options.max_task_retries
-        within = partial(self._inside, record, call)
+        inside = partial(self._inside, record, call)
         attempts = Attempts(call, options, retries)
         options.check_checkpoints(call.function_name, actor.checkpointed)
         instance = record.instance
-        made = self._run(lambda: getattr(record.instance, method), packed, attempts, within, record.loop)
+        made = self._run(lambda: getattr(record.instance, method), packed, attempts, inside, record.loop)
         if actor.checkpointed and record.instance is instance:
-            with within():
+            with inside():
                 record.log.ran(instance, method, *packed)
         return made
 

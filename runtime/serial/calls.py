@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..exceptions import DeadlockError, TaskCancelledError
 from ..failure import describe_here, pack_exception
@@ -16,6 +16,8 @@ from ..results import values_of
 if TYPE_CHECKING:
     from ..engine import Running
     from ..options import MethodOptions, TaskOptions
+
+T = TypeVar("T")
 
 
 class Attempts:
@@ -49,6 +51,22 @@ class Attempts:
         most = "" if self._left < 0 else f" of {self._number + self._left}"
         words = f", attempt {self._number}{most}" if self._number > 1 else ""
         return pack_exception(error, self.name, describe_here("serial") + words)
+
+
+def within(surroundings: Callable[[], AbstractContextManager], action: Callable[[], T]) -> T:
+    """Call code of the user's within something, and raise what it raises.
+
+    Not through it: contextlib writes on the exceptions that pass, which some refuse, such as frozen dataclasses.
+    """
+    with surroundings():
+        try:
+            return action()
+        except BaseException as error:  # raised again below
+            raised = error
+    try:
+        raise raised
+    finally:
+        del raised  # it holds this frame: in a circle, the call's arguments would stay
 
 
 class SerialStream:
@@ -125,12 +143,7 @@ class SerialStream:
 
     def _make(self) -> None:
         try:
-            with self._within():
-                if self._values is None:
-                    self._values = values_of(self._begin(), self._loop)
-                    for _ in range(self._made):  # they came in an earlier attempt
-                        next(self._values)
-                value = next(self._values)
+            value = within(self._within, self._next)
             self._refs.append(self._keep(value))
             self._made += 1
         except StopIteration:
@@ -149,3 +162,10 @@ class SerialStream:
             else:
                 self._completed = self._keep_failure(error)
                 self._refs.append(self._completed)
+
+    def _next(self) -> Any:
+        if self._values is None:
+            self._values = values_of(self._begin(), self._loop)
+            for _ in range(self._made):  # they came in an earlier attempt
+                next(self._values)
+        return next(self._values)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import serialization
 from ..exceptions import ObjectLostError
 from ..failure import unpack_exception
+from ..futures import ValueFuture
 from ..introspection.reports import EVENTS_KEPT, Event
 from ..introspection.story_events import FREED, PUT, call_site
 from ..ready_queue import ReadyQueue
@@ -128,7 +129,7 @@ class SerialObjects:
 
     def future(self, ref: ObjectRef) -> Future:
         """Return a finished future."""
-        future: Future = Future()
+        future = ValueFuture()
         try:
             future.set_result(self.get([ref], None)[0])
         except BaseException as error:  # whatever the task raised belongs to whoever asks the future

@@ -1,6 +1,7 @@
 """The contract of exceptions: what is raised in a task or a method is raised by `get`, and nothing else is lost."""
 
 import asyncio
+import dataclasses
 
 import numpy as np
 import pytest
@@ -112,6 +113,35 @@ def test_what_cannot_travel_comes_as_a_task_error_that_says_why(engine, trouble)
 @pytest.mark.engines("native", "serial", reason="Ray keeps the type only if it can be pickled")
 def test_an_exception_that_has_no_text_travels(engine):
     assert type(raised_by(fail_with.remote(Mute))) is Mute
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+@pytest.mark.engines("native", "serial", reason="Ray writes on exceptions")
+def test_exceptions_that_cannot_be_written_to_arrive(engine):
+    @runtime.remote
+    def values(fail):
+        yield 1
+        if fail:
+            raise Frozen(2)
+
+    @runtime.remote
+    class Maker:
+        def __init__(self):
+            raise Frozen(3)
+
+        def work(self):
+            pass
+
+    actor = Failing.remote()
+    assert raised_by(fail_with.remote(lambda: Frozen(1))) == Frozen(1)
+    assert raised_by(actor.fail.remote(lambda: Frozen(1))) == Frozen(1)
+    *_, last = values.remote(True)
+    assert raised_by(last) == Frozen(2)
+    assert raised_by(Maker.remote().work.remote()).__cause__ == Frozen(3)
 
 
 @pytest.mark.parametrize("size", [3, 300_000])

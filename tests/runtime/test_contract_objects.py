@@ -130,7 +130,7 @@ def test_writing_to_a_result_in_a_task_names_the_cure(engine):
 
     with pytest.raises(ValueError, match="read-only") as caught:
         runtime.get(write.remote(np.zeros(BIG)))
-    assert any("get(ref, copy=True)" in note for note in caught.value.__notes__)
+    assert any("get(ref, copy=True)" in note for note in caught.value.__cause__.__notes__)
 
 
 # torch ----------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,12 @@
 """Exceptions as values: type, fields, notes, causes and traceback survive the way through bytes."""
 
+import copyreg
+import dataclasses
 import errno
+import functools
 import threading
 
+import numpy as np
 import pytest
 
 from shoal.runtime.exceptions import ActorDiedError, TaskError
@@ -63,7 +67,7 @@ def test_type_arguments_and_cause():
     assert isinstance(error.__cause__, TaskError)
     assert (error.__cause__.task, error.__cause__.where) == ("f", "node 1, pid 2")
     assert "KeyError: 'missing'" in error.__cause__.traceback
-    assert error.__notes__ == ["Raised in f (node 1, pid 2)."]
+    assert "f failed (node 1, pid 2)" in str(error.__cause__)
 
 
 def test_the_constructor_is_not_called_again():
@@ -75,29 +79,191 @@ def test_the_constructor_is_not_called_again():
     assert (error.code, error.reason, str(error)) == (7, "test", "code 7")
 
 
+def changed(error, **fields):
+    for name, value in fields.items():
+        setattr(error, name, value)
+    return error
+
+
+class Located(ImportError):
+    """A subclass of one that C code keeps fields of, with a constructor of its own."""
+
+    def __init__(self, line):
+        super().__init__(f"line {line}", name="module", path="file")
+        self.line = line
+
+
+class Opened(OSError):
+    def __init__(self, path):
+        super().__init__(errno.EACCES, "not allowed", path)
+
+
+class Unspoken(OSError):
+    """Does not call its base's constructor."""
+
+    def __init__(self, number):
+        self.errno = number
+
+
+class Undecoded(UnicodeDecodeError):
+    def __init__(self, at):
+        super().__init__("utf-8", b"abc", at, at + 1, "bad")
+
+
+def same_fields(one, other):
+    names = {name for kind in type(one).__mro__[:-2] for name, it in vars(kind).items() if hasattr(it, "__set__")}
+    return {n: (getattr(one, n, None), getattr(other, n, None)) for n in names - {"obj", "__weakref__", "__dict__"}}
+
+
 @pytest.mark.parametrize(
     "error",
     [
         FileNotFoundError(errno.ENOENT, "No such file", "/nowhere"),
+        OSError(errno.EXDEV, "Other device", "/from", None, "/to"),
+        BlockingIOError(errno.EAGAIN, "full", 12),
+        changed(OSError("no number"), errno=5, filename="later"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
+        UnicodeEncodeError("ascii", "é", 0, 1, "invalid"),
+        UnicodeTranslateError("é", 0, 1, "invalid"),
+        SyntaxError("bad", ("file.py", 3, 5, "x = ", 3, 6)),
+        changed(SyntaxError("bad"), lineno=7, filename="f.py"),
         SystemExit(3),
         StopIteration(5),
+        changed(StopIteration(5), value=6),
+        StopAsyncIteration(1),
         ImportError("no module", name="x", path="y"),
+        ModuleNotFoundError("no module", name="x.y"),
+        changed(NameError("x"), name="x"),
+        AttributeError("no y", name="y"),
+        KeyError("k"),
+        Located(4),
+        Opened("/secret"),
+        Unspoken(3),
+        Undecoded(1),
+        np.exceptions.AxisError(3, 2, "prefix"),
+        np.exceptions.AxisError("only words"),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=lambda error: f"{type(error).__name__}-{error}"[:30],
 )
-def test_fields_of_built_in_exceptions(error):
+def test_fields_outside_of_args(error):
     other = travel(error)
     assert type(other) is type(error)
-    assert str(other) == str(error)
-    for name in ("errno", "filename", "object", "code", "value"):
-        assert getattr(other, name, None) == getattr(error, name, None)
+    assert (str(other), other.args, vars(other)) == (str(error), error.args, vars(error))
+    fields = same_fields(error, other)
+    assert {name: theirs for name, (_, theirs) in fields.items()} == {name: ours for name, (ours, _) in fields.items()}
 
 
-def test_notes_travel_before_ours():
-    original = ValueError("x")
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+    more: dict
+
+
+class Slotted(Exception):
+    __slots__ = ("__hidden", "number", "unset")
+
+    def __init__(self, number):
+        self.number, self.__hidden = number, -number
+
+    def hidden(self):
+        return self.__hidden
+
+
+class ReadOnly(Exception):
+    def __init__(self, code):
+        super().__init__(code)
+        self.__dict__["code"] = code
+
+    def __setattr__(self, name, value):
+        raise TypeError(f"{name} cannot be written")
+
+
+class OwnWay(Exception):
+    def __init__(self, code, *, way="constructor"):
+        super().__init__("own way")
+        self.code, self.way = code, way
+
+    def __reduce__(self):
+        return functools.partial(OwnWay, way="__reduce__"), (self.code,)
+
+
+class OwnState(Exception):
+    def __init__(self):
+        super().__init__()
+        self.state = "first"
+
+    def __setstate__(self, state):
+        self.__dict__["state"] = state["state"] + " and second"
+
+
+class Registered(Exception):
+    pass
+
+
+copyreg.pickle(Registered, lambda error: (Registered, ("through copyreg",)))
+
+
+class Several(ExceptionGroup):
+    def __new__(cls, errors):
+        return super().__new__(cls, f"{len(errors)} errors", errors)
+
+    def __init__(self, errors):
+        self.count = len(errors)
+
+
+def test_exceptions_that_cannot_be_written_to():
+    error = travel(raised_from(Frozen(3, {"x": 1})))
+    assert (type(error), error, error.more) == (Frozen, Frozen(3, {"x": 1}), {"x": 1})
+    error = travel(raised_from(ReadOnly(4)))
+    assert (type(error), error.code, type(error.__cause__)) == (ReadOnly, 4, TaskError)
+
+
+def raised_from(error):
+    def fail():
+        raise error
+
+    return raised(fail)
+
+
+def test_slots_travel_private_ones_too():
+    error = travel(Slotted(5))
+    assert (error.number, error.hidden(), hasattr(error, "unset")) == (5, -5, False)
+
+
+def test_who_says_how_he_is_pickled_is_pickled_so():
+    assert (travel(OwnWay(2)).code, travel(OwnWay(2)).way) == (2, "__reduce__")
+    assert travel(OwnState()).state == "first and second"
+    assert travel(Registered()).args == ("through copyreg",)
+
+
+def test_what_is_no_exception_any_more_comes_as_a_task_error():
+    class Vanishing(Exception):
+        def __reduce__(self):
+            return str, ("gone",)
+
+    error = travel(Vanishing())
+    assert type(error) is TaskError
+    assert "makes a str of it" in error.__notes__[0]
+
+
+def test_groups_travel_with_all_of_their_exceptions():
+    error = travel(Several([ImportError("x", name="n"), Frozen(1, {}), ExceptionGroup("inner", [Slotted(2)])]))
+    assert (type(error), error.message, error.count) == (Several, "3 errors", 3)
+    assert (error.exceptions[0].name, error.exceptions[1].code) == ("n", 1)
+    assert error.exceptions[2].exceptions[0].number == 2
+
+
+def test_the_object_that_lacked_an_attribute_stays_behind():
+    error = travel(raised(lambda: threading.Lock().nothing))
+    assert (type(error), error.name) == (AttributeError, "nothing")
+
+
+def test_notes_travel_and_the_runtime_adds_none():
+    original = ValueError("assignment destination is read-only")
     original.add_note("first")
-    assert travel(original).__notes__ == ["first", "Raised in f (node 1, pid 2)."]
+    error = travel(original)
+    assert error.__notes__ == ["first"]
+    assert "get(ref, copy=True)" in error.__cause__.__notes__[0]
 
 
 def test_what_cannot_be_pickled_becomes_a_task_error():

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ...failure import not_made
 from ...resources import Demand
 from ..process.calls import remember
 from ..protocol.messages import ActorKey, Environment, Job, KeptConstructor, Placement, ProcessId
@@ -138,15 +137,15 @@ class ActorTable:
         self._by_process[process] = actor
         return True
 
-    def constructed(self, process: ProcessId, failure: bytes | None, method: str = "__init__") -> list[Command]:
-        """Event: it is made, or the method that was to make it has failed."""
+    def constructed(self, process: ProcessId, failure: bytes | None, reason: str = "") -> list[Command]:
+        """Event: it is made, or the method that was to make it has failed, for this reason."""
         actor = self._by_process.get(process)
         if actor is None or actor.state != "starting":
             return []
         if failure is None:
             actor.state = "alive"
             return [Tell(actor)]
-        return [*self._die(actor, not_made(method), failure), EndProcess(process, gracefully=True)]
+        return [*self._die(actor, reason, failure), EndProcess(process, gracefully=True)]
 
     def process_died(self, process: ProcessId, reason: str, failure: bytes | None = None) -> list[Command]:
         """Event: a process is gone, perhaps with an exception as the cause: an actor's, or the owner's of actors."""

@@ -49,7 +49,7 @@ class Control:
             m.ActorGranted: self._on_actor_granted,
             m.ActorUp: self._on_actor_up,
             m.Constructed: lambda process, message: self._do(
-                self._actors.constructed(process, message.failure, message.method)
+                self._actors.constructed(process, message.failure, message.reason)
             ),
             m.ActorExiting: lambda process, message: self._actors.exiting(process, message.reason),
             m.WatchActor: self._on_watch_actor,

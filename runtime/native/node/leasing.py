@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from ...exceptions import RuntimeEnvSetupError
-from ...failure import pack_error
+from ...failure import not_made, pack_error
 from ...introspection.reports import RequestReport
 from ...resources import UNIT, Demand, in_amounts
 from ..protocol import messages as m
@@ -181,7 +181,8 @@ class Leasing:
         lease, process.lease = process.lease, None
         if process.actor is not None and process.setup_failed:
             error = RuntimeEnvSetupError(f"actor {process.title} cannot start in its runtime_env: {reason}")
-            self._announce(process.id, m.Constructed(process.actor.actor, pack_error(error)))
+            failure = pack_error(error)
+            self._announce(process.id, m.Constructed(process.actor.actor, failure, not_made("__init__", failure)))
         if lease is not None:
             self._scheduler.release(lease)
             if isinstance(lease.key, int) and process.setup_failed:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from ... import serialization
 from ...engine import ActorId, Arguments, Function
 from ...exceptions import InputError
-from ...failure import pack_error
+from ...failure import pack_error, words_of
 from ...options import ActorOptions, MethodOptions
 from ...refs import ObjectRef
 from ...results import name_taken
@@ -147,7 +147,7 @@ class Actors:
             self._client.node.send(declared)
         else:
             assert isinstance(failure.stream, bytes)
-            reason = "an argument of its constructor failed"
+            reason = f"an argument of its constructor failed: {words_of(failure.stream)}"
             self._client.node.send(m.ActorFailed(link.key, reason, failure.stream))
             self._calls.on_state(m.ActorState(link.key, "dead", None, reason, failure.stream))
         if declared.detached:

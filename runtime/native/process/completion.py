@@ -9,10 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from ...exceptions import GetTimeoutError
+from ...futures import ValueFuture
 from ...refs import ObjectRef
 from .calls import parent
 from .objects import Record
@@ -60,7 +61,7 @@ class Arrivals:
         return found
 
 
-class _Future(Future):
+class _Future(ValueFuture):
     """A future of a value: whoever waits for it waits as in `get`, so that a task lends its CPU meanwhile."""
 
     def __init__(self, client: Client, ref: ObjectRef) -> None:
@@ -68,14 +69,9 @@ class _Future(Future):
         self._client = client
         self.awaited: ObjectRef | None = ref
 
-    def result(self, timeout: float | None = None) -> Any:
-        return super().result(self._wait(timeout))
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        return super().exception(self._wait(timeout))
-
-    def _wait(self, timeout: float | None) -> float | None:
+    def _left(self, timeout: float | None) -> float | None:
         """Wait for the value; return what is left of the time: it is still to be unpickled."""
+        timeout = super()._left(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         ref = self.awaited
         if ref is not None and not self.done():

@@ -23,6 +23,8 @@ from collections.abc import Callable
 from ..protocol.connection import Connection
 
 _GRACE = 0.002
+# One poll may take this long, seconds; epoll itself refuses more than 24 days.
+_LONGEST_POLL = 86_400.0
 
 Handler = Callable[[int], object]
 
@@ -192,7 +194,7 @@ class Reactor:
         if self._timers:
             until = self._timers[0][0] - time.monotonic()
             timeout = until if timeout is None else min(timeout, until)
-        self._poll_once(None if timeout is None else max(timeout, 0.0))
+        self._poll_once(None if timeout is None else min(max(timeout, 0.0), _LONGEST_POLL))
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
 

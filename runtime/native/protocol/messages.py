@@ -229,11 +229,11 @@ class ActorState(_Message):
 
 
 class Constructed(_Message):
-    """The actor is made; or the method that was the last step of that has failed with this exception."""
+    """The actor is made; or the last step of that has failed with this exception, which the reason says in words."""
 
     actor: ActorKey
     failure: bytes | None
-    method: str = "__init__"
+    reason: str = ""
 
 
 class ActorExiting(_Message):

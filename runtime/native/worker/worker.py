@@ -22,7 +22,7 @@ from typing import Any
 from ... import context
 from ...checkpoints import RESTORE
 from ...engine import Host
-from ...failure import pack_exception
+from ...failure import not_made, pack_exception
 from ...options import STREAMING
 from ..engine import NativeEngine
 from ..process.actors import unpack_identity
@@ -239,7 +239,7 @@ class Worker:
         executor, method = self._executor, "__init__"
         executor.class_name, item.name = message.name, f"{message.name}.{method}"
         self._engine.hosted = item.host = Host(*unpack_identity(message.identity), message.restarts)
-        failure = None
+        failure, reason = None, ""
         try:
             cls: Any = item.code.load()
             self._place = place = self._place or place_for(cls, message, executor)
@@ -258,7 +258,8 @@ class Worker:
             return
         except BaseException as error:  # a constructor's exception is the reason of the actor's death
             failure = pack_exception(error, f"{message.name}.{method}", self._engine.where())
-        self._client.node.send(m.Constructed(message.actor, failure, method))
+            reason = not_made(method, failure)
+        self._client.node.send(m.Constructed(message.actor, failure, reason))
 
     def _send_reply(self, peer: Connection) -> None:
         # With more to run, the reply goes out with the next ones, or when the background thread comes by.
