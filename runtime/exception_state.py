@@ -34,7 +34,7 @@ def reduce_exception(value: Any) -> Any:
 
 def set_cause(error: Any, cause: BaseException) -> None:
     """Set ``__cause__``, also of an exception that refuses to be written to."""
-    BaseException.__cause__.__set__(error, cause)
+    vars(BaseException)["__cause__"].__set__(error, cause)
 
 
 def _is_reduced_as_built_in(kind: type[BaseException]) -> bool:
@@ -55,15 +55,16 @@ def _made_from(error: Any) -> tuple[Any, ...]:
 def _fields_of(error: BaseException) -> _Fields:
     """Return what slots and C code hold of an exception, by the class that they belong to."""
     found: _Fields = []
-    for owner in type(error).__mro__:
-        skipped = _NOT_CARRIED.get(owner, ())
+    kind: Any
+    for kind in type(error).__mro__:
+        skipped = _NOT_CARRIED.get(kind, ())
         fields = {}
-        for name, member in vars(owner).items():
+        for name, member in vars(kind).items():
             if type(member) is MemberDescriptorType and name not in skipped:
                 with contextlib.suppress(AttributeError):  # a slot that nothing was written to
                     fields[name] = member.__get__(error)
         if fields:
-            found.append((owner, fields))
+            found.append((kind, fields))
     return found
 
 
@@ -94,7 +95,7 @@ def _fill(error: Any, state: tuple[tuple[Any, ...], dict[str, Any], _Fields]) ->
             if value is not None or getattr(error, name, ...) is not None:
                 with contextlib.suppress(AttributeError, TypeError):
                     field.__set__(error, value)
-    BaseException.args.__set__(error, args)
+    vars(BaseException)["args"].__set__(error, args)
     if type(error).__setstate__ is BaseException.__setstate__:
         error.__dict__.update(attributes)
     elif attributes:

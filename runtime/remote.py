@@ -40,7 +40,7 @@ def callable_name(target: Callable) -> str:
 
 def _as_function(target: Callable) -> Function:
     """Serialise a callable, its out-of-band buffers included."""
-    stream, buffers, refs = serialization.dumps(target)
+    stream, buffers, refs = serialization.dumps(target, is_code=True)
     payload = serialization.dumps((stream, [bytes(b.raw()) for b in buffers]))[0]
     return Function(
         callable_name(target), hashlib.blake2b(payload, digest_size=16).digest(), payload, target, tuple(refs)

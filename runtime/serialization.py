@@ -14,6 +14,7 @@ import cloudpickle
 from .buffers import is_plain_array, reduce_buffer
 from .context import current_engine
 from .refs import ObjectRef
+from .shipped_classes import reduce_class
 
 # Pickled by reference or by value without looking at anything else, so the C pickler alone does them right.
 _NUMBERS = frozenset({type(None), bool, int, float, complex})
@@ -72,6 +73,7 @@ class _Pickler(cloudpickle.Pickler):
         buffers: takes the buffers; None: they are a part of the pickle.
         refs: takes the references.
         reduce: says how an object is to travel; None: it has no opinion.
+        is_code: whether this is what is to be run, and not a value.
     """
 
     def __init__(
@@ -80,9 +82,10 @@ class _Pickler(cloudpickle.Pickler):
         buffers: list[pickle.PickleBuffer] | None,
         refs: list[ObjectRef],
         reduce: Callable[[Any], Any] = reduce_buffer,
+        is_code: bool = False,
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=None if buffers is None else buffers.append)
-        self._refs, self._reduce = refs, reduce
+        self._refs, self._reduce, self._is_code = refs, reduce, is_code
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -93,11 +96,14 @@ class _Pickler(cloudpickle.Pickler):
             serializer, deserializer = custom_serializers[kind]
             return deserializer, (serializer(obj),)
         reduced = self._reduce(obj)
-        return super().reducer_override(obj) if reduced is None else reduced
+        if reduced is not None:
+            return reduced
+        reduced = super().reducer_override(obj)
+        return reduce_class(obj, reduced, self._is_code) if isinstance(obj, type) else reduced
 
 
-def dump(value: Any) -> tuple[Stream, list[pickle.PickleBuffer], list[ObjectRef]]:
-    """Serialise a value.
+def dump(value: Any, is_code: bool = False) -> tuple[Stream, list[pickle.PickleBuffer], list[ObjectRef]]:
+    """Serialise a value; `is_code`: a function or class that is to be run.
 
     Returns:
         the pickle, in pieces if it is large, its out-of-band buffers in order, and the references found inside the
@@ -115,7 +121,7 @@ def dump(value: Any) -> tuple[Stream, list[pickle.PickleBuffer], list[ObjectRef]
         return pickle.dumps(value, 5, buffer_callback=buffers.append), buffers, refs
     pieces = _Pieces()
     try:
-        _Pickler(pieces, buffers, refs).dump(value)
+        _Pickler(pieces, buffers, refs, is_code=is_code).dump(value)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
         raise TypeError(
             f"a {kind.__module__}.{kind.__qualname__} cannot be sent to another process: {error}. "
@@ -128,9 +134,9 @@ def dump(value: Any) -> tuple[Stream, list[pickle.PickleBuffer], list[ObjectRef]
     return stream, buffers, refs
 
 
-def dumps(value: Any) -> tuple[bytes, list[pickle.PickleBuffer], list[ObjectRef]]:
+def dumps(value: Any, is_code: bool = False) -> tuple[bytes, list[pickle.PickleBuffer], list[ObjectRef]]:
     """Serialise a value; as `dump`, with the pickle in one piece."""
-    stream, buffers, refs = dump(value)
+    stream, buffers, refs = dump(value, is_code)
     return stream if type(stream) is bytes else b"".join(stream), buffers, refs  # type: ignore[arg-type]
 
 
