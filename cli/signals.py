@@ -41,9 +41,13 @@ class Stop:
 
     def begin(self, signum: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt: the handler of the first signal."""
+        self.finish()
+        raise KeyboardInterrupt
+
+    def finish(self) -> None:
+        """Treat the next signal as a later one: the work is being ended already."""
         for number in _SIGNALS:
             signal.signal(number, self._again)
-        raise KeyboardInterrupt
 
     def _again(self, signum: int, frame: FrameType | None) -> None:
         unsaved = self.at_risk()

@@ -180,9 +180,12 @@ class _Plan:
                 raise
             except Exception:
                 display.close()
+                stop.finish()
                 if self.algorithm.timesteps > began_at:
-                    with contextlib.suppress(ShoalError):  # if the runtime is what failed, the first error is told
+                    try:
                         self._save("failed", began_at)
+                    except ShoalError as problem:  # the runtime may be what failed; that error follows
+                        note(f"{self._unsaved()} could not be saved: {problem}")
                 raise
         print_result(result.to_json(), _summary(result, self.folder.path))
         return 0

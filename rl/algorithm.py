@@ -270,9 +270,9 @@ class Algorithm(ABC, Generic[Config]):
         """Continue from a run folder's newest checkpoint, or from one checkpoint folder: bit-identically, if nothing is
         changed.
 
-        `env` is needed if the environment cannot be made from its description (a class of your program); `workers`,
-        `engine`, `device` and hyperparameters replace the saved ones. Raises InputError if there is no checkpoint, or
-        it is damaged or another algorithm's.
+        `env` is needed if the environment cannot be made from its description (a class of your program; a module that
+        lies in the run's folder is never imported); `workers`, `engine`, `device` and hyperparameters replace the saved
+        ones. Raises InputError if there is no checkpoint, or it is damaged or another algorithm's.
         """
         split_settings(hyperparameters, [cls.config_class], f"{cls.__name__}.load")
         saved = read_saved_training(folder, cls.name)

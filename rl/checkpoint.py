@@ -274,7 +274,7 @@ def write_checkpoint(run: str | Path, timesteps: int, files: Mapping[str, bytes]
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         for outdated in list_checkpoints(run)[:-keep]:
-            shutil.rmtree(outdated)
+            _remove(outdated)
     return target
 
 
@@ -292,7 +292,14 @@ def drop_newer(run: str | Path, timesteps: int, *, good_ones: bool) -> None:
                 f"{checkpoint.name}. Resume the run from there, or let it be replaced with --overwrite"
             )
     for checkpoint in newer:
-        shutil.rmtree(checkpoint)
+        _remove(checkpoint)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint: at no moment is a part of it left under its name."""
+    temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=checkpoint.parent))
+    checkpoint.rename(temporary)
+    shutil.rmtree(temporary)
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:

@@ -65,7 +65,8 @@ def evaluate(
     """Play `episodes` episodes and return their statistics.
 
     Args:
-        policy: something with `act`, or the folder of a run, checkpoint or policy (this imports torch).
+        policy: something with `act`, or the folder of a run, checkpoint or policy (this imports torch). No module that
+        lies in that folder is imported.
         env: id, class or factory, as in `envs.resolve`; may be left out for a folder: then it's the environment of the
         training.
         episodes: how many in total, spread over at most 32 environments that are stepped together.

@@ -47,10 +47,13 @@ def lock_run(folder: Path) -> None:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder ended, and took the file along, between our two calls
-    holder = json.dumps({"pid": os.getpid(), "command": shlex.join(sys.argv)})
-    os.truncate(descriptor, 0)
-    os.pwrite(descriptor, holder.encode(), 0)
     _held[path] = descriptor
+    try:
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "command": shlex.join(sys.argv)}).encode(), 0)
+    except BaseException:  # the disk is full
+        unlock_run(folder)
+        raise
 
 
 def unlock_run(folder: Path) -> None:

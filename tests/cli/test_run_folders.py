@@ -293,11 +293,13 @@ presses = int(sys.argv.pop(1))
 
 class Interrupts(progress.ProgressDisplay):
     def on_iteration_end(self, training, report):
-        if training.iteration == 2:
+        if training.iteration == 2 and presses:
             signal.raise_signal(signal.SIGINT)
+        if training.iteration == 2:
+            raise RuntimeError("of its own")
 
 def slow_write(folder, files, write=checkpoint.write_summed):
-    for _ in range(presses - 1):
+    for _ in range(presses - 1 if presses else 1):
         signal.raise_signal(signal.SIGINT)
     write(folder, files)
 
@@ -308,19 +310,22 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("presses", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_second_ctrl_c_while_saving_says_what_a_third_loses(presses):
+@pytest.mark.parametrize(
+    "presses", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.slow)]
+)
+def test_ctrl_c_while_saving_says_what_the_next_one_loses(presses):
+    """Two: the first ends the training. Three: the last ends the saving, too. None: one comes after an error."""
     arguments = [*TRAIN, "--total-timesteps", "9999", "--run-dir", "run"]
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, str(presses), *arguments], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == (130 if presses else 1), done.stderr
     assert "still saving; once more ends at once, and the 256 steps since the last checkpoint are lost" in done.stderr
-    if presses == 2:
-        assert "continue with: shoal train --resume run" in done.stderr
-        assert [path.name for path in list_checkpoints("run")] == ["000000000256"]
-    else:
+    if presses == 3:
         assert done.stderr.endswith(
             "ended before the checkpoint was written: the 256 steps since the last checkpoint are lost\n"
         )
         assert not list_checkpoints("run")
+    else:
+        assert "continue with: shoal train --resume run" in done.stderr
+        assert [path.name for path in list_checkpoints("run")] == ["000000000256"]

@@ -292,6 +292,16 @@ def test_what_cannot_be_written_is_told_with_what_is_kept(tmp_path, last):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_a_disk_that_is_full_from_the_start_leaves_nothing_behind(tmp_path):
+    folder = RunFolder(tmp_path / "a")
+    with largest_file(0), pytest.raises(RunFolderError, match="No checkpoint was saved before"):
+        train(folder)
+    folder.close()
+    assert not list((tmp_path / "a").iterdir())
+    with RunFolder(tmp_path / "a") as again:
+        train(again)
+
+
 def test_a_damaged_line_of_the_metrics_is_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for damaged in ("{", "[]", '{"iteration": 1, "timesteps": "x"}', "\0\0"):
