@@ -15,6 +15,8 @@ from .scheduling import SchedulingStrategy, check_strategy
 
 #: As a number of returns: a stream of values, taken one by one.
 STREAMING = -1
+#: What is more than so many values belongs into a stream.
+MOST_RETURNS = 1_000_000
 
 _RESERVED = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 # Ray's options that we know, and refuse on purpose.
@@ -127,8 +129,10 @@ def returns_count(value: Any) -> int:
     if value == "dynamic":
         raise InputError("num_returns='dynamic' is not supported: use num_returns='streaming' and iterate the result")
     count = as_int(value)
-    if count is None or count < 0:
-        raise InputError(f"num_returns={value!r}: want an integer of at least 0, or 'streaming' for a generator")
+    if count is None or not 0 <= count <= MOST_RETURNS:
+        raise InputError(
+            f"num_returns={value!r}: want an integer from 0 to {MOST_RETURNS:,}, or 'streaming' for a generator"
+        )
     return count
 
 

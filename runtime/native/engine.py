@@ -100,6 +100,7 @@ class NativeEngine(RunsCalls, Engine):
         client = Client(names, process)
         engine.environments = Environments(packages_of(client.welcome.folder), environment)
         engine._join(client)
+        client.handlers[m.Assigned] = engine._groups.on_assigned
         return engine
 
     @staticmethod

@@ -50,7 +50,7 @@ def test_none_means_the_default():
         (TaskOptions, {"num_cpus": "2"}, "num_cpus='2': want a number"),
         (TaskOptions, {"resources": {"x": -1}}, r"resources\['x'\]=-1: want a number that is not negative"),
         (TaskOptions, {"resources": {"GPU": 1}}, "use num_gpus= for it"),
-        (TaskOptions, {"num_returns": -1}, "num_returns=-1: want an integer of at least 0, or 'streaming'"),
+        (TaskOptions, {"num_returns": -1}, "num_returns=-1: want an integer from 0 to 1,000,000, or 'streaming'"),
         (TaskOptions, {"num_returns": True}, "num_returns=True: want an integer"),
         (ActorOptions, {"max_restarts": -2}, r"at least -1 \(-1 means: without limit\)"),
         (ActorOptions, {"name": ""}, "name='': want a string that is not empty"),

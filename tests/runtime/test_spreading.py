@@ -1,7 +1,7 @@
 """Which node takes what another cannot grant: events in, moves out."""
 
 from shoal.runtime.native.node.spreading import BANDWIDTH, NodeState, Spreading, choose, estimated_wait
-from shoal.runtime.native.protocol.messages import NodeLoad, Wish
+from shoal.runtime.native.protocol.messages import ActorWanted, Job, NodeLoad, Placement, WantLeases, Wish
 from shoal.runtime.resources import in_units
 
 HEAD, OTHER, THIRD = b"head", b"othr", b"thrd"
@@ -13,8 +13,11 @@ def state(total, free, *, waiting=0, seconds=1.0):
     return NodeState(in_units(total), {"CPU": 0} | in_units(free), wishes, seconds)
 
 
-def wish(demand=CPU, count=1, key=0, in_group=False):
-    return Wish(b"asker-01", key, demand, count, {}, in_group, b"")
+def wish(demand=CPU, count=1, actor=None, in_group=False):
+    placement = Placement(b"group") if in_group else None
+    if actor is None:
+        return Wish(b"asker-01", count, WantLeases(0, demand, count, Job(), placement=placement))
+    return Wish(b"asker-01", count, ActorWanted(actor, b"asker-01", "Actor", demand, Job(), placement=placement))
 
 
 def spreading(**totals):
@@ -78,7 +81,7 @@ def test_a_report_from_before_a_decision_does_not_undo_it():
 
 def test_an_actor_that_a_dead_node_was_to_make_is_given_back():
     table = spreading(head={"CPU": 1}, other={"B": 1, "CPU": 1}, third={"CPU": 1})
-    actor = wish(in_units({"B": 1}), key=b"actor-01")
+    actor = wish(in_units({"B": 1}), actor=b"actor-01")
     report(table, HEAD, {"CPU": 1}, actor)
     assert moves(table) == [(HEAD, OTHER)]
     assert table.died(OTHER) == [actor]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from ..protocol import messages as m
 from ..protocol.wire import node_of
 from .cluster import Cluster
 from .leasing import Leasing
-from .spreading import Spreading
+from .spreading import Move, Spreading
+
+# In one round of the loop, so that the node goes on reading.
+_MOST_MOVES = 1000
 
 
 class Balance:
@@ -28,9 +32,9 @@ class Balance:
         self.at_head = (m.AskResources,)
         self.handlers: dict[type, Callable[..., None]] = {
             m.NodeLoad: lambda node, load: self._spreading.nodes[node].report(load),
-            m.Place: lambda head, message: self._on_place(message.wish),
-            m.Placed: lambda head, message: self._on_placed(message),
-            m.ForgetActor: lambda head, message: leasing.forget_actor(message.actor),
+            m.Place: cluster.by_head(lambda message: self._on_place(message.wish)),
+            m.Placed: cluster.by_head(self._on_placed),
+            m.ForgetActor: cluster.by_head(lambda message: leasing.forget_actor(message.actor)),
             m.AskResources: lambda process, message: cluster.tell(process, self._available()),
         }
 
@@ -51,7 +55,7 @@ class Balance:
         if home == self._cluster.me or home not in self._spreading.nodes or wanted.placement is not None:
             self._leasing.want_actor(wanted)
         else:
-            wish = m.Wish(wanted.owner, wanted.actor, wanted.demand, 1, {}, False, bytes(m.encode(wanted)[4:]))
+            wish = m.Wish(wanted.owner, 1, wanted)
             self._spreading.give(home, wish)
             self._cluster.tell_node(home, m.Place(wish))
 
@@ -86,23 +90,28 @@ class Balance:
         self._seen += 1
         self._leasing.placed(message.asker, message.key)
 
-    def settle(self) -> None:
-        """Do what has become due; after each round of the loop."""
+    def settle(self) -> bool:
+        """Do what has become due; after each round of the loop. Return whether there is more."""
         if len(self._cluster.nodes) == 1:
-            return
+            return False
         load = self._leasing.load(self._seen)
         if not self._cluster.is_head:
             if load != self._told:
                 self._told = load
                 self._cluster.tell_head(load)
-            return
+            return False
         self._look_here(load)
-        for move in self._spreading.moves():
-            if move.to == self._cluster.me:
-                self._leasing.place(move.wish)
-            else:
-                self._cluster.tell_node(move.to, m.Place(move.wish))
-            if move.home == self._cluster.me:
-                self._leasing.placed(move.wish.asker, move.wish.key)
-            else:
-                self._cluster.tell_node(move.home, m.Placed(move.wish.asker, move.wish.key))
+        moves = list(islice(self._spreading.moves(), _MOST_MOVES))
+        for move in moves:
+            self._move(move)
+        return len(moves) == _MOST_MOVES
+
+    def _move(self, move: Move) -> None:
+        if move.to == self._cluster.me:
+            self._leasing.place(move.wish)
+        else:
+            self._cluster.tell_node(move.to, m.Place(move.wish))
+        if move.home == self._cluster.me:
+            self._leasing.placed(move.wish.asker, move.wish.key)
+        else:
+            self._cluster.tell_node(move.home, m.Placed(move.wish.asker, move.wish.key))

@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from ...exceptions import NodeDiedError
 from ..protocol import messages as m
-from ..protocol.connection import Connection
+from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import SocketNames, accept, listen
 from ..protocol.wire import PROCESS_BYTES, node_of
 from .loop import Loop
@@ -75,12 +76,12 @@ class Cluster:
         self._processes: dict[m.NodeId, set[m.ProcessId]] = {}  # for the head: those of the others
         self._gone: set[m.ProcessId] = set()
         self.handlers: dict[type, Callable[..., None]] = {
-            m.NodeJoined: lambda head, message: self._joined(message),
-            m.NodeDied: lambda head, message: self._died(message),
+            m.NodeJoined: self.by_head(self._joined),
+            m.NodeDied: self.by_head(self._died),
             m.Pass: self._on_pass,
             m.Relay: lambda process, message: self._relay(message.process, process, message.payload),
-            m.ProcessMade: lambda node, message: self._processes[node].add(message.process),
-            m.ProcessDied: self._process_died,
+            m.ProcessMade: self._on_process_made,
+            m.ProcessDied: self._on_process_died,
             m.AskNodes: self._on_ask_nodes,
         }
 
@@ -122,13 +123,17 @@ class Cluster:
             line.flush()
         messages = line.receive()
         if messages is None:
-            self._on_hang_up(line)
+            self._hang_up(line, "its connection has ended")
             return
         for message in messages:
+            if line.closed:  # for what it has said before
+                return
             if line.peer is not None:
                 self._receive(line.peer, message)
-            elif isinstance(message, m.Join):
+            elif isinstance(message, m.Join) and message.node.id not in self.nodes:
                 self._on_join(line, message.node)
+            else:
+                self._hang_up(line, "it has not joined")
 
     def _on_join(self, line: Connection, node: m.NodeInfo) -> None:
         line.send(msgspec.structs.replace(self.welcome, nodes=list(self.nodes.values())))
@@ -139,17 +144,32 @@ class Cluster:
     def _on_ask_nodes(self, process: m.ProcessId, message: m.AskNodes) -> None:
         self._tell(process, m.Nodes(list(self.nodes.values()), self._dead, self.head, self.address))
 
-    def _on_hang_up(self, line: Connection) -> None:
+    def drop(self, node: m.NodeId, why: str) -> None:
+        """Hang up on a node that says what makes no sense."""
+        if node in self._lines:
+            self._hang_up(self._lines[node], f"what it said is not understood: {why}")
+
+    def _hang_up(self, line: Connection, why: str) -> None:
         self._loop.unwatch(line.fileno())
         line.close()
         if line.peer is None:
             return
         del self._lines[line.peer]
         node = self.nodes[line.peer]
-        reason = f"node {node.id.hex()} on {node.host} (pid {node.pid}) has died: its connection has ended"
+        reason = f"node {node.id.hex()} on {node.host} (pid {node.pid}) has died: {why}"
         for process in self._processes.pop(node.id, ()):
             self._process_lost(node.id, m.ProcessDied(process, reason))
         self._died(m.NodeDied(node.id, reason))
+
+    def by_head(self, handler: Callable[[Any], None]) -> Callable[[m.NodeId, Any], None]:
+        """Return the handler of what only the head may say."""
+
+        def handle(node: m.NodeId, message: m._Message) -> None:
+            if self.is_head or node != self.head:
+                raise ProtocolError(f"only the head says {type(message).__name__}")
+            handler(message)
+
+        return handle
 
     def _joined(self, message: m.NodeJoined) -> None:
         self.nodes[message.node.id] = message.node
@@ -190,10 +210,20 @@ class Cluster:
         else:
             self.tell_head(message)
 
-    def _process_died(self, node: m.NodeId, message: m.ProcessDied) -> None:
+    def _on_process_made(self, node: m.NodeId, message: m.ProcessMade) -> None:
+        self._check_own(node, message.process)
+        self._processes[node].add(message.process)
+
+    def _on_process_died(self, node: m.NodeId, message: m.ProcessDied) -> None:
+        self._check_own(node, message.process)
         if self.is_head:
             self._processes[node].discard(message.process)
         self._process_lost(node, message)
+
+    def _check_own(self, node: m.NodeId, speaks_of: Address) -> None:
+        """Raise ProtocolError if a node speaks of, or for, processes that are not its own; the head may, of any."""
+        if node not in (self.head, node_of(speaks_of)) or node_of(speaks_of) == self.me:
+            raise ProtocolError(f"it speaks of {speaks_of.hex()}, which is not its own")
 
     def _process_lost(self, node: m.NodeId, message: m.ProcessDied) -> None:
         self._gone.add(message.process)
@@ -215,15 +245,18 @@ class Cluster:
         """Return the node that can do what a process asks for."""
         if type(message) in self.at_head:
             return self.head
+        concerned = self.me
         if isinstance(message, m.ReturnLease | m.KillWorker):
-            return node_of(message.worker)
-        if isinstance(message, m.ReadBlock):
-            return node_of(message.span.maker)
-        if isinstance(message, m.Free):
-            return node_of(message.spans[0].maker)
-        if isinstance(message, m.StillNeeded):
-            return node_of(message.maker)
-        return self.me
+            concerned = message.worker
+        elif isinstance(message, m.NotUnderstood):
+            concerned = message.process
+        elif isinstance(message, m.ReadBlock):
+            concerned = message.span.maker
+        elif isinstance(message, m.Free):
+            concerned = message.spans[0].maker
+        elif isinstance(message, m.StillNeeded):
+            concerned = message.maker
+        return node_of(concerned)
 
     def tell_head(self, message: m._Message) -> None:
         """Say something to the head."""
@@ -254,6 +287,7 @@ class Cluster:
             self._undeliverable(message)
 
     def _on_pass(self, node: m.NodeId, message: m.Pass) -> None:
+        self._check_own(node, message.by)
         if node_of(message.to) != self.me:
             self._send(message)
         elif message.to == self.me:

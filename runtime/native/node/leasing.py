@@ -203,6 +203,8 @@ class Leasing:
 
     def want_actor(self, wanted: m.ActorWanted) -> None:
         """An actor is to be started as soon as it can have its resources; see `grant`."""
+        if wanted.actor in self._actors:
+            return
         self._actors[wanted.actor] = wanted
         self._scheduler.want_actor(wanted.owner, wanted.actor, wanted.demand, wanted.placement)
 
@@ -236,26 +238,22 @@ class Leasing:
         wishes = []
         for asker, key, count in self._scheduler.wishes():
             wanted = self._actors[key] if isinstance(key, bytes) else self._kinds[asker, key]
-            inputs = wanted.inputs if isinstance(wanted, m.WantLeases) else {}
-            in_group = wanted.placement is not None
-            payload = bytes(m.encode(wanted)[4:])
-            wishes.append(m.Wish(asker, key, wanted.demand, count, inputs, in_group, payload))
+            wishes.append(m.Wish(asker, count, wanted))
         return m.NodeLoad(self._scheduler.available(), wishes, self._seconds, seen)
 
     def place(self, wish: m.Wish) -> None:
         """Grant, as soon as can be, what another node had no room for."""
-        request = m.decode(wish.request)
+        request = wish.request
         if isinstance(request, m.ActorWanted):
             self.want_actor(request)
-        elif isinstance(request, m.WantLeases):
+        else:
             self._kinds[wish.asker, request.key] = request
             self._scheduler.want_more(wish.asker, request.key, request.demand, request.placement)
         self.grant()
 
     def placed(self, asker: m.ProcessId, key: int | m.ActorKey) -> None:
         """Another node has taken over one of what was asked for here."""
-        self._scheduler.withdraw(asker, key)
-        if isinstance(key, bytes):
+        if self._scheduler.withdraw(asker, key) and isinstance(key, bytes):
             self._actors.pop(key, None)
 
     # Explaining -------------------------------------------------------------------------------------------------

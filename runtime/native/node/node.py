@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -28,11 +29,12 @@ from ...introspection.reports import EVENTS_KEPT, Event, NodeReport
 from ...introspection.story_events import DIED, UP
 from ...resources import UNIT
 from ..protocol import messages as m
-from ..protocol.connection import Connection
-from ..protocol.local_sockets import SocketNames, accept, listen
+from ..protocol.connection import Connection, ProtocolError
+from ..protocol.local_sockets import SocketNames, peer_pid
 from ..protocol.wire import PROCESS_BYTES, node_of
 from .balance import Balance
 from .cluster import Cluster
+from .connections import OF_NODES, OF_OWN, Connections
 from .control import Control
 from .groups import Groups
 from .leasing import Leasing
@@ -66,8 +68,6 @@ class Node:
     def __init__(self, settings: dict[str, Any], folder: SessionFolder, fork_server: Process) -> None:
         self._settings, self._folder, resources = settings, folder, settings["resources"]
         self._names, self._loop = SocketNames(**settings["names"]), Loop()
-        self._listener = listen(self._names.node)
-        self._loop.watch(self._listener.fileno(), self._accept)
         self._workers = Workers(
             self._loop,
             fork_server,
@@ -82,6 +82,15 @@ class Node:
         self._processes = self._workers.processes
         self.running = True
         self._questions: list[Callable[[], None]] = []
+        self._connections = Connections(
+            self._loop,
+            self._names.node,
+            self._processes,
+            register=self._on_register,
+            receive=self._from_process,
+            observe=lambda observer, message: self._reports.answer(observer.send, message),
+            hung_up=self._on_hang_up,
+        )
         self._control = control = Control(self.cluster.tell, self._end_process, self._questions_later)
         scheduler = Scheduler(resources, idle_slots=4 * max(1, resources["CPU"] // UNIT))
         tell, call_later, gpus = self.cluster.tell, self._loop.call_later, settings["gpus"]
@@ -120,76 +129,73 @@ class Node:
             m.StateReport: self._reports.on_report,
             m.Label: self._on_label,
             m.Preload: self._on_preload,
-            m.Shutdown: lambda process, message: self._stop(),
+            m.NotUnderstood: lambda sender, message: self._refuse(message.process, message.reason),
+            m.Shutdown: lambda sender, message: self._on_shutdown(sender),
         }
 
     # Loop and connections ---------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serve until the last driver is gone."""
+        unsettled = False
         while self.running:
             questions, self._questions = self._questions, []
-            self._loop.poll(0 if questions else None)
+            self._loop.poll(0 if questions or unsettled else None)
             for answer in questions:
                 answer()
-            self._balance.settle()
+            unsettled = self._balance.settle()
         self._end_all()
 
     def _questions_later(self, question: Callable[[], None]) -> None:
         self._questions.append(question)
 
-    def _accept(self) -> None:
-        sock = accept(self._listener)
-        if sock is not None:
-            connection = Connection(sock, self._loop.wait_for_room)
-            self._loop.watch(connection.fileno(), lambda: self._read(connection))
-
-    def _read(self, connection: Connection) -> None:
-        if connection.blocked:
-            connection.flush()
-            self._resume_output(connection)
-        try:
-            messages = connection.receive_with_fds()
-        except msgspec.MsgspecError:
-            if connection.peer is not None:
-                raise
-            messages = None  # an observer of another version must not end the node
-        if messages is None:
-            self._on_hang_up(connection)
-            return
-        for message in messages:
-            if isinstance(message, m.Register):
-                self._on_register(connection, message)
-            else:
-                process = self._processes.get(connection.peer or b"")
-                if process is None:
-                    if isinstance(message, m.AskState):  # an observer, which is none of our processes
-                        self._reports.answer(connection.send, message)
-                    continue
-                self._receive(process.id, message)
-
-    def _resume_output(self, connection: Connection) -> None:
-        process = self._processes.get(connection.peer or b"")
-        if process is not None and process.audience is not None:
-            process.audience.resume()
+    def _from_process(self, process: m.ProcessId, message: m._Message) -> None:
+        only_nodes = type(message) in OF_NODES
+        self._refuse(process, f"{message!r:.99}") if only_nodes else self._receive(process, message)
 
     def _receive(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
         if type(message) in _QUESTIONS:
             self._questions.append(partial(self._answer, sender, message))
         else:
-            self._handle(sender, message)
+            self._attempt(sender, message)
 
     def _answer(self, asker: m.ProcessId, question: m._Message) -> None:
         process = self._processes.get(asker)
         # Who has died meanwhile hears no answer, and nothing would undo what is done for it now.
         if self._lives(asker) and (process is None or process.connection is not None):
-            self._handle(asker, question)
+            self._attempt(asker, question)
+
+    def _attempt(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
+        """Do what someone says; if it makes no sense, that costs them their connection, and nobody else anything."""
+        try:
+            self._handle(sender, message)
+        except ProtocolError as error:
+            self._refuse(sender, str(error))
+        except Exception as error:  # an id or a state that cannot be, or a bug of ours, which must be seen
+            traceback.print_exc()
+            self._refuse(sender, f"{type(message).__name__}: {error!r}")
+
+    def _refuse(self, sender: m.ProcessId | m.NodeId, why: str) -> None:
+        """Hang up on who makes no sense: others may wait for an answer of theirs, for ever."""
+        said = f"shoal: {sender.hex()} is not understood, and hung up on: {why}"
+        print(said, file=sys.stderr)
+        process = self._processes.get(sender)
+        if len(sender) != PROCESS_BYTES:
+            self.cluster.drop(sender, why)
+        elif node_of(sender) != self.info.id:
+            self.cluster.send(node_of(sender), self.info.id, m.NotUnderstood(sender, why))
+        elif process is not None and process.connection is not None:
+            process.note_output(said)
+            self._connections.hang_up(process.connection)
 
     def _handle(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
         """Do what a process or another node says, or have that node do it which can."""
         node = self.cluster.place_of(message) if len(sender) == PROCESS_BYTES else self.info.id
         if node == self.info.id:
-            self._handlers[type(message)](sender, message)
+            handler = self._handlers.get(type(message))
+            if handler is None or (type(message) in OF_OWN and sender not in self._processes):
+                raise ProtocolError(getattr(message, "reason", f"nobody says {type(message).__name__} to a node"))
+            handler(sender, message)
         else:
             self.cluster.send(node, sender, message)
 
@@ -202,13 +208,7 @@ class Node:
     def _lives(self, process: m.ProcessId) -> bool:
         return process in self._processes if node_of(process) == self.info.id else self.cluster.lives(process)
 
-    def _on_hang_up(self, connection: Connection) -> None:
-        self._loop.unwatch(connection.fileno())
-        connection.close()
-        process = self._processes.get(connection.peer or b"")
-        if process is None:
-            return
-        process.connection = None
+    def _on_hang_up(self, process: Process) -> None:
         if process.driver:
             self._on_death(process, f"driver process {process.pid} has ended")
             if not any(other.driver for other in self._processes.values()):
@@ -218,20 +218,20 @@ class Node:
             process.signal(signal.SIGKILL)
 
     def _on_register(self, connection: Connection, message: m.Register) -> None:
+        pid = peer_pid(connection.sock)
         if message.process is None:
             process = self._workers.new("driver")
-            self._workers.driver_came(process, message.pid)
+            self._workers.driver_came(process, pid)
             process.job = m.Job(process.id, message.namespace)
             if message.log_to_driver:
                 process.audience = Audience(connection, logs_of(self._folder.folder))
         else:
             known = self._processes.get(message.process)
-            if known is None:  # it was killed so soon that its death was reported before this was read
-                self._loop.unwatch(connection.fileno())
-                connection.close()
-                return
+            # It may have been killed so soon that its death was reported before this was read.
+            if known is None or known.driver or known.registered:
+                raise ProtocolError(f"no worker {message.process.hex()} is awaited")
             process = known
-            self._workers.came_up(process, message.pid)
+            self._workers.came_up(process, pid)
         connection.peer, process.connection = process.id, connection
         settings = self._settings
         welcome = m.Registered(
@@ -254,13 +254,7 @@ class Node:
     # Workers ----------------------------------------------------------------------------------------------------
 
     def _on_exit(self, process: Process, reason: str) -> None:
-        connection = process.connection
-        if connection is not None:
-            while messages := connection.receive_with_fds():  # what it said last counts
-                for message in messages:
-                    self._receive(process.id, message)
-            self._loop.unwatch(connection.fileno())
-            connection.close()
+        self._connections.read_out(process)
         self._on_death(process, reason)
 
     def _on_death(self, process: Process, reason: str) -> None:
@@ -374,6 +368,12 @@ class Node:
         )
 
     # The end ----------------------------------------------------------------------------------------------------
+
+    def _on_shutdown(self, sender: m.ProcessId | m.NodeId) -> None:
+        process = self._processes.get(sender)
+        if sender != self.cluster.head and not (process and process.driver):
+            raise ProtocolError("only drivers and the head end a node")
+        self._stop()
 
     def _stop(self) -> None:
         self.running = False

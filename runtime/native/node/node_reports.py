@@ -19,6 +19,7 @@ from .pool import Process
 from .storage import Views
 
 _SCRAPE_SECONDS = 1.0
+_MOST_SECONDS = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -82,6 +83,7 @@ class NodeReports:
         ask_others: Callable[[m.AskState], Iterable[m.NodeId]] = lambda message: (),
     ) -> None:
         """Ask all processes and nodes; call `then(reports, silent, others)` when all have answered or time is over."""
+        seconds = seconds if 0 <= seconds <= _MOST_SECONDS else _MOST_SECONDS
         self._numbers += 1
         number = self._numbers
         asked = {process.id for process in self._processes.values() if process.connection is not None}
@@ -98,8 +100,9 @@ class NodeReports:
 
     def on_report(self, process: m.ProcessId, message: m.StateReport) -> None:
         """Event: a process has answered."""
+        report = msgspec.msgpack.decode(message.payload, type=ProcessReport)  # raises if it is none
         if message.metrics:
-            self.retired.note(msgspec.msgpack.decode(message.payload, type=ProcessReport))
+            self.retired.note(report)
         question = self._questions.get(message.question)
         if question is not None and process in question.awaited:  # else it is too late
             question.reports.append(message.payload)

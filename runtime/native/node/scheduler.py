@@ -172,12 +172,13 @@ class Scheduler:
         """Event: a placement group is to have these bundles, by index, reserved here."""
         self._waiting.append(_Request(b"", group, {}, 1, bundles=bundles))
 
-    def withdraw(self, asker: ProcessId, key: int | ActorKey) -> None:
-        """Event: another node takes over one of what was asked for here."""
-        for request in self._waiting:
-            if request.asker == asker and request.key == key:
-                request.count -= 1
-        self._sweep()
+    def withdraw(self, asker: ProcessId, key: int | ActorKey) -> bool:
+        """Event: another node takes over one of what was asked for here. False if that does not wait any more."""
+        request = next((r for r in self._waiting if r.asker == asker and r.key == key), None)
+        if request is not None:
+            request.count -= 1
+            self._sweep()
+        return request is not None
 
     def forget(self, asker: ProcessId) -> None:
         """Event: an asker has died."""

@@ -68,6 +68,11 @@ class Move(msgspec.Struct, frozen=True):
     wish: Wish
 
 
+def in_group(wish: Wish) -> bool:
+    """Return whether it is to run in a placement group."""
+    return wish.request.placement is not None
+
+
 def fits(free: Demand, demand: Demand) -> bool:
     """Return whether so much is free."""
     return all(free.get(name, 0) >= units for name, units in demand.items())
@@ -150,18 +155,21 @@ class Spreading:
     def moves(self) -> Iterable[Move]:
         """Return what to move now; it counts as done from here on."""
         for home, state in self.nodes.items():
-            for wish in [one for one in state.wishes for _ in range(one.count)]:
-                to = self._head if wish.in_group else choose(self.nodes, home, wish.demand, wish.inputs)
-                if to is None or to == home:
-                    continue
-                if not wish.in_group and not fits(self.nodes[to].available, wish.demand):
-                    continue
-                state.note(wish)
-                self.give(to, wish)
-                yield Move(home, to, wish)
+            for wish in list(state.wishes):
+                while wish.count > 0 and (to := self._taker(home, wish)) is not None:
+                    state.note(wish)
+                    self.give(to, wish)
+                    yield Move(home, to, wish)
+
+    def _taker(self, home: NodeId, wish: Wish) -> NodeId | None:
+        """Return the other node that can grant one of a wish now."""
+        to = self._head if in_group(wish) else choose(self.nodes, home, wish.request.demand, wish.inputs)
+        if to is None or to == home:
+            return None
+        return to if in_group(wish) or fits(self.nodes[to].available, wish.request.demand) else None
 
     def give(self, to: NodeId, wish: Wish) -> None:
         """A node is told to grant one of a wish."""
-        self.nodes[to].note({} if wish.in_group else wish.demand)
+        self.nodes[to].note({} if in_group(wish) else wish.request.demand)
         if isinstance(wish.key, bytes):
             self._actors[wish.key] = (to, wish)

@@ -41,7 +41,6 @@ class GroupCalls:
         self.captured: PlacementGroupSchedulingStrategy | None = None
         self.on_removed: list[Callable[[m.GroupId], None]] = []
         client.handlers[m.GroupState] = self._on_state
-        client.handlers[m.Assigned] = self._on_assigned
 
     # Making, removing, asking -----------------------------------------------------------------------------------
 
@@ -153,7 +152,8 @@ class GroupCalls:
         )
         return m.Assigned(demand, gpus, placement, [dict(spec) for spec in group.bundle_specs], group.name)
 
-    def _on_assigned(self, caller: Connection, message: m.Assigned) -> None:
+    def on_assigned(self, caller: Connection, message: m.Assigned) -> None:
+        """For a worker: take what it was given."""
         self.assigned = message
         if message.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message.gpus)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
+import traceback
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from select import EPOLLOUT
 from typing import Any
 
-from ...exceptions import InternalError, NodeDiedError, ShoalError
+from ...exceptions import NodeDiedError, ShoalError
 from ...introspection.metric_table import MetricTable
 from ...introspection.reports import EVENTS_KEPT, Event
 from ...introspection.story_events import recent
 from ..protocol import messages as m
-from ..protocol.connection import Connection, RelayedConnection
+from ..protocol.connection import Connection, ProtocolError, RelayedConnection, Unreadable, decode_or_say
 from ..protocol.local_sockets import SocketNames, accept, connect, listen
 from ..protocol.wire import node_of
 from .calls import remember
@@ -42,6 +42,15 @@ _ANSWERS: dict[type, type] = {
     m.CreateGroup: m.GroupCreated,
     m.AskGroups: m.Groups,
 }
+
+
+# What only the node says: from another process it makes no sense.
+_OF_THE_NODE = frozenset({
+    *_ANSWERS.values(),
+    *(m.ProcessDied, m.NodeJoined, m.NodeDied, m.Relay, m.Exit, m.Output, m.ReportState, m.State, m.BlockRead),
+    *(m.Leased, m.Recall, m.EnvironmentFailed, m.StartActor, m.ActorState, m.GroupState, m.AskWait, m.Deadlocked),
+    *(m.MemoryGranted, m.MemoryRefused, m.Trim, m.Spill, m.AskNeeded),
+})  # fmt: skip
 
 
 class Links(ABC):
@@ -78,7 +87,7 @@ class Links(ABC):
         # A worker must be there to be called before the node knows that it is up; nobody knows a driver by then.
         listener = None if process is None else listen(names.of(process))
         sock = connect(names.node, _NODE_PATIENCE)
-        self.welcome, self.board_fd = _register(sock, m.Register(process, os.getpid(), log_to_driver, namespace))
+        self.welcome, self.board_fd = _register(sock, m.Register(process, log_to_driver, namespace))
         self.me, self.job = self.welcome.process, self.welcome.job
         self.dead: set[bytes] = set()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
@@ -98,6 +107,7 @@ class Links(ABC):
             m.NodeDied: self._on_node_died,
         }
         self.handlers |= dict.fromkeys(_ANSWERS.values(), self._on_answer)
+        self._of_peers: dict[type, Callable[[Connection, Any], None]] = {}
         self._peers: dict[bytes, Connection] = {}
         # The node's too; two processes that call each other at the same moment have two.
         self._connections: set[Connection] = set()
@@ -111,6 +121,7 @@ class Links(ABC):
 
     def start(self) -> None:
         """Begin to read, now that whoever builds on this has added its handlers."""
+        self._of_peers = {kind: handler for kind, handler in self.handlers.items() if kind not in _OF_THE_NODE}
         self.reactor.watch(self._listener.fileno(), lambda mask: self._accept())
         self._watch(self.node)
 
@@ -140,19 +151,41 @@ class Links(ABC):
     def _read(self, connection: Connection, mask: int) -> None:
         if mask & EPOLLOUT and connection.blocked:
             connection.flush()
-        handlers = self.handlers
         with self.lock:
             messages = connection.receive()
             if messages is None:
                 self._close(connection)
                 return
+            self._handle(connection, messages)
+            self.act()
+
+    def _handle(self, connection: Connection, messages: list[Message]) -> None:
+        """Do what someone says; if it makes no sense, that costs them their connection, and nobody else anything."""
+        handlers = self.handlers if connection is self.node else self._of_peers
+        for message in messages:
             try:
-                for message in messages:
-                    handlers[type(message)](connection, message)
-                self.act()
-            except InternalError as error:
-                error.add_note(recent(self.events))
-                raise
+                handlers[type(message)](connection, message)
+            except Exception as error:  # an id or a state that cannot be, or a bug of ours, which must be seen
+                kind = type(message).__name__
+                if isinstance(message, Unreadable):
+                    why = message.reason
+                elif type(message) not in handlers:
+                    why = f"nobody says {kind} to this process"
+                else:
+                    why = f"{kind}: {error!r}"
+                    error.add_note(recent(self.events))
+                    traceback.print_exc()
+                self._refuse(connection, why)
+                return
+
+    def _refuse(self, connection: Connection, why: str) -> None:
+        """Hang up on who makes no sense: what we wait for from there would never come."""
+        if connection is self.node:
+            self._close(connection, f"this process does not understand what the node says, and hung up: {why}")
+        else:
+            self._close(connection)
+            if connection.peer is not None:
+                self.node.send(m.NotUnderstood(connection.peer, why))
 
     def _accept(self) -> bool:
         sock = accept(self._listener)
@@ -161,6 +194,8 @@ class Links(ABC):
         return sock is not None
 
     def _on_hello(self, connection: Connection, message: m.Hello) -> None:
+        if connection.peer not in (None, message.process):
+            raise ProtocolError(f"it was {connection.peer!r} and says that it is {message.process!r}")
         connection.peer = message.process
         # All we send to a process goes over one connection, the first: the counting of references relies on its order.
         self._peers.setdefault(message.process, connection)
@@ -188,21 +223,21 @@ class Links(ABC):
 
     def _on_relay(self, node: Connection, message: m.Relay) -> None:
         connection = self.peer(message.process) or RelayedConnection(message.process, self.node)
-        inner = m.decode(message.payload)
-        self.handlers[type(inner)](connection, inner)
+        self._handle(connection, [decode_or_say(message.payload)])
 
-    def _close(self, connection: Connection) -> None:
-        self.reactor.unwatch(connection.fileno())
+    def _close(self, connection: Connection, why: str | None = None) -> None:
+        if not isinstance(connection, RelayedConnection):  # which shares its socket with that to the node
+            self.reactor.unwatch(connection.fileno())
         connection.close()
         self._connections.discard(connection)
         if connection is self.node:
-            self._on_node_lost()
+            self._on_node_lost(why)
         elif connection.peer is not None and self._peers.get(connection.peer) is connection:
             del self._peers[connection.peer]
 
-    def _on_node_lost(self) -> None:
+    def _on_node_lost(self, why: str | None) -> None:
         with self.lock:
-            self.broken = _SHUT_DOWN if self._is_shut_down else self.epitaph()
+            self.broken = _SHUT_DOWN if self._is_shut_down else why or self.epitaph()
             self.node_lost()
             for waiter in [waiter for asked in self._answers.values() for waiter, _ in asked] + self._at_the_end:
                 waiter.finish()
@@ -214,10 +249,9 @@ class Links(ABC):
         for connection in list(self._connections):
             if connection is self.node or connection.peer not in (None, process):
                 continue
-            while messages := connection.receive():
-                for message in messages:
-                    self.handlers[type(message)](connection, message)
-            if connection.peer == process:
+            while not connection.closed and (messages := connection.receive()):
+                self._handle(connection, messages)
+            if connection.peer == process and not connection.closed:
                 self._close(connection)
 
     def _on_process_died(self, node: Connection, message: m.ProcessDied) -> None:

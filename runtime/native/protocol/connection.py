@@ -21,6 +21,24 @@ _SEND_AT = 1 << 16
 _LOOK_AGAIN = 500
 
 
+class ProtocolError(Exception):
+    """Somebody has said what makes no sense here: it costs them the connection, and nobody else anything."""
+
+
+class Unreadable(_Message):
+    """In the place of the last message of a connection: what has come there is none, for this reason."""
+
+    reason: str
+
+
+def decode_or_say(payload: bytes | memoryview) -> Message:
+    """Return the message in a frame's payload; an `Unreadable` if there is none."""
+    try:
+        return decode(payload)
+    except Exception as error:  # whatever it is that is wrong with the bytes
+        return Unreadable(f"{type(error).__name__}: {error}")
+
+
 class Connection:
     """Messages over one socket.
 
@@ -200,7 +218,11 @@ class Connection:
                 size = int.from_bytes(view[start : start + 4], "little")
                 if end - start - 4 < size:
                     break
-                messages.append(decode(view[start + 4 : start + 4 + size]))
+                message = decode_or_say(view[start + 4 : start + 4 + size])
+                messages.append(message)
+                if type(message) is Unreadable:
+                    start = end  # who reads hangs up: there is no telling where the next one would begin
+                    break
                 start += 4 + size
         if data is inbox:
             del inbox[:start]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .wire import GroupId, ProcessId, _Message
+from .wire import Demand, GroupId, ProcessId, _Message
 
 
 class CreateGroup(_Message):
     """Reserve these bundles, all of them or none; `detached`: for longer than the creator lives."""
 
     group: GroupId
-    bundles: list[dict[str, int]]
+    bundles: list[Demand]
     strategy: str
     name: str
     detached: bool
@@ -55,7 +55,7 @@ class GroupInfo(_Message):
     name: str
     strategy: str
     state: str
-    bundles: list[dict[str, int]]
+    bundles: list[Demand]
     nodes: list[bytes]
     creator: ProcessId
     reason: str

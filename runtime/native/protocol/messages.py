@@ -18,6 +18,8 @@ import msgspec
 
 # One name for the whole protocol: the others say `m.Push`, wherever it is written.
 from .group_messages import *  # noqa: F403
+from .lease_messages import *  # noqa: F403
+from .lease_messages import Environment
 from .node_messages import *  # noqa: F403
 from .node_messages import NodeInfo
 from .peer_messages import *  # noqa: F403
@@ -25,17 +27,21 @@ from .peer_messages import Assigned, Construct, Function
 from .state_messages import *  # noqa: F403
 from .store_messages import *  # noqa: F403
 from .wait_messages import *  # noqa: F403
-from .wire import ActorKey, GroupId, Job, NodeId, ObjectId, Placement, ProcessId, Span, Value, _Message  # noqa: F401
-
-
-class Environment(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Surroundings of a worker, ready to be used: variables, the folder to run in, where to import from first."""
-
-    id: bytes
-    env_vars: dict[str, str]
-    working_dir: str | None
-    paths: list[str]
-
+from .wire import (  # noqa: F401
+    ActorKey,
+    Count,
+    Demand,
+    GroupId,
+    Job,
+    NodeId,
+    ObjectId,
+    Placement,
+    ProcessId,
+    Span,
+    Units,
+    Value,
+    _Message,
+)
 
 # Process ↔ node ---------------------------------------------------------------------------------------------------
 
@@ -44,7 +50,6 @@ class Register(_Message):
     """First to the node. `process`: the id that a worker was forked with, None for a driver, which is given one."""
 
     process: ProcessId | None
-    pid: int
     log_to_driver: bool = False
     namespace: str = ""
 
@@ -53,73 +58,15 @@ class Registered(_Message):
     """The node's answer; the descriptor of the board of holders travels with it."""
 
     process: ProcessId
-    index: int
+    index: Count
     node_pid: int
     nodes: list[NodeInfo]
     infeasible: str
     folder: str
     max_lineage_bytes: int
     spill_directory: str
-    store_memory: int
+    store_memory: Count
     job: Job
-
-
-class WantLeases(_Message):
-    """I could use so many more workers with these resources; replaces what I said before about `key`.
-
-    `inputs`: bytes that the first of the tasks will read, by the node that they lie on.
-    """
-
-    key: int
-    demand: dict[str, int]
-    count: int
-    job: Job
-    environment: Environment | None = None
-    placement: Placement | None = None
-    retriable: bool = True
-    inputs: dict[NodeId, int] = msgspec.field(default_factory=dict)
-
-
-class EnvironmentFailed(_Message):
-    """The workers that you want for kind `key` cannot be had: their environment fails, for this reason."""
-
-    key: int
-    reason: str
-
-
-class Leased(_Message):
-    """You may push tasks of kind `key` to that worker, which has these GPUs."""
-
-    key: int
-    worker: ProcessId
-    gpus: list[str]
-
-
-class Recall(_Message):
-    """Others have waited for long: give that worker back when the tasks that you have pushed to it have ended."""
-
-    worker: ProcessId
-
-
-class ReturnLease(_Message):
-    """I don't need that worker any more; `reusable`: others may have it."""
-
-    worker: ProcessId
-    reusable: bool = True
-
-
-class KillWorker(_Message):
-    """Kill the worker that I have leased: the task that it runs was cancelled, and it does not listen."""
-
-    worker: ProcessId
-
-
-class Blocked(_Message):
-    """My task waits for others; its CPUs may be used meanwhile."""
-
-
-class Unblocked(_Message):
-    """My task goes on."""
 
 
 class KeptConstructor(msgspec.Struct, array_like=True):
@@ -138,7 +85,7 @@ class CreateActor(_Message):
 
     actor: ActorKey
     class_name: str
-    demand: dict[str, int]
+    demand: Demand
     max_restarts: int
     ready: bool
     job: Job
@@ -177,19 +124,6 @@ class ActorFailed(_Message):
     failure: bytes | None
 
 
-class ActorWanted(_Message):
-    """Between nodes: make a process for that actor as soon as it can have its resources; `owner`: b"" if detached."""
-
-    actor: ActorKey
-    owner: ProcessId
-    class_name: str
-    demand: dict[str, int]
-    job: Job
-    environment: Environment | None = None
-    placement: Placement | None = None
-    retriable: bool = False
-
-
 class ActorGranted(_Message):
     """Of an actor's process, said by its node: it is being made."""
 
@@ -208,7 +142,7 @@ class StartActor(_Message):
 
     actor: ActorKey
     process: ProcessId
-    restarts: int
+    restarts: Count
     gpus: list[str]
 
 
@@ -304,7 +238,7 @@ class AskResources(_Message):
 class Resources(_Message):
     """What is free, now."""
 
-    available: dict[str, int]
+    available: Units
 
 
 class Preload(_Message):
@@ -334,6 +268,13 @@ class Output(_Message):
     who: str
     text: str
     error: bool
+
+
+class NotUnderstood(_Message):
+    """That process has said what makes no sense: end it, for its caller would wait for it for ever."""
+
+    process: ProcessId
+    reason: str
 
 
 class Exit(_Message):

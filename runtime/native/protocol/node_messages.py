@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from .wire import ActorKey, NodeId, ProcessId, Span, _Message
+from .lease_messages import ActorWanted, WantLeases
+from .wire import ActorKey, Count, NodeId, ProcessId, Span, Units, _Message
 
 
 class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -15,7 +16,7 @@ class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
     id: NodeId
     host: str
     pid: int
-    resources: dict[str, int]
+    resources: Units
 
 
 class Join(_Message):
@@ -80,19 +81,21 @@ class ForgetActor(_Message):
 
 
 class Wish(msgspec.Struct, array_like=True, gc=False):
-    """What a node has not been able to grant so far: workers for a process's tasks of kind `key`, or an actor.
-
-    `inputs`: bytes that the first task will read, by node. `in_group`: it is to run in a placement group. `request`:
-    the message that asked for it, for its taker.
-    """
+    """What a node has not been able to grant so far: `count` workers for a process, or one actor."""
 
     asker: ProcessId
-    key: int | ActorKey
-    demand: dict[str, int]
-    count: int
-    inputs: dict[NodeId, int]
-    in_group: bool
-    request: bytes
+    count: Count
+    request: WantLeases | ActorWanted
+
+    @property
+    def key(self) -> int | ActorKey:
+        """Return the kind of the process's tasks, or the actor."""
+        return self.request.key if isinstance(self.request, WantLeases) else self.request.actor
+
+    @property
+    def inputs(self) -> dict[NodeId, int]:
+        """Return how many bytes the first task will read, by the node that they lie on."""
+        return self.request.inputs if isinstance(self.request, WantLeases) else {}
 
 
 class NodeLoad(_Message):
@@ -101,10 +104,10 @@ class NodeLoad(_Message):
     `seen`: how many Place and Placed had arrived by then.
     """
 
-    available: dict[str, int]
+    available: Units
     wishes: list[Wish]
     seconds: float
-    seen: int
+    seen: Count
 
 
 class Place(_Message):
@@ -124,15 +127,15 @@ class ReadBlock(_Message):
     """To the node of a block's maker: what are its bytes from `start` on, so many?"""
 
     span: Span
-    start: int
-    size: int
+    start: Count
+    size: Count
 
 
 class BlockRead(_Message):
     """The answer, or why there is none."""
 
     span: Span
-    start: int
+    start: Count
     data: bytes
     problem: str = ""
 

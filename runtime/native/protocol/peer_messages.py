@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .wire import ActorKey, ObjectId, Placement, ProcessId, Span, Value, _Message
+from .wire import ActorKey, Count, Demand, ObjectId, Placement, ProcessId, Returns, Span, Value, _Message
 
 
 class Hello(_Message):
@@ -36,9 +36,9 @@ class CallExtras(msgspec.Struct, array_like=True, gc=False):
     name: str | None = None
     concurrency_group: str | None = None
     retry: bytes | None = None
-    skip: int = 0
-    taken: int = 0
-    window: int = 0
+    skip: Count = 0
+    taken: Count = 0
+    window: Count = 0
     missing: list[int] = []
 
 
@@ -53,7 +53,7 @@ class Push(_Message):
     name: str
     arguments: Value
     slots: list[Value]
-    num_returns: int
+    num_returns: Returns
     extras: CallExtras | None = None
 
 
@@ -68,7 +68,7 @@ class Construct(_Message):
     identity: bytes
     max_concurrency: int | None
     concurrency_groups: dict[str, int]
-    restarts: int = 0
+    restarts: Count = 0
     restoration: Restoration | None = None
 
 
@@ -79,7 +79,7 @@ class Call(_Message):
     method: str
     arguments: Value
     slots: list[Value]
-    num_returns: int
+    num_returns: Returns
     extras: CallExtras | None = None
 
 
@@ -102,7 +102,7 @@ class Item(_Message):
     """The next value of a task's stream; `index` counts from 0."""
 
     task: ObjectId
-    index: int
+    index: Count
     value: Value
 
 
@@ -110,7 +110,7 @@ class Taken(_Message):
     """So many values of that task's stream have been taken, in all; only said where there is a window."""
 
     task: ObjectId
-    count: int
+    count: Count
 
 
 class StopStream(_Message):
@@ -178,7 +178,7 @@ class Release(_Message):
     """To an object's owner: of the references that I was given, so many are gone, and I hold none any more."""
 
     object: ObjectId
-    count: int
+    count: Count
 
 
 class LogEntry(msgspec.Struct, array_like=True, gc=False):
@@ -232,7 +232,7 @@ class ArgumentLost(_Message):
 
     task: bytes
     span: Span
-    restarts: int = 0
+    restarts: Count = 0
 
 
 class Free(_Message):
@@ -249,7 +249,7 @@ class Assigned(_Message):
         placement: in which placement group it runs, if in any; `bundles` and `group_name` are what a handle needs.
     """
 
-    demand: dict[str, int]
+    demand: Demand
     gpus: list[str]
     placement: Placement | None = None
     bundles: list[dict[str, float]] | None = None

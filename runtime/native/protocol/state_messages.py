@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .wire import ProcessId, _Message
+from .wire import Count, ProcessId, _Message
 
 
 class AskState(_Message):
@@ -15,7 +15,7 @@ class AskState(_Message):
 
     question: int
     sections: list[str]
-    limit: int
+    limit: Count
     seconds: float
 
 
@@ -24,7 +24,7 @@ class ReportState(_Message):
 
     question: int
     sections: list[str]
-    limit: int
+    limit: Count
 
 
 class StateReport(_Message):

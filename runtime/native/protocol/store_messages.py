@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from .wire import ObjectId, ProcessId, Span, _Message
+from .wire import Count, ObjectId, ProcessId, Span, _Message
 
 
 class Movable(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An object that its owner could move to disk: `size` bytes, last `used` at that time (monotonic seconds)."""
 
     object: ObjectId
-    size: int
+    size: Count
     used: float
 
 
@@ -19,7 +19,7 @@ class LargeObject(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One of the largest objects of a process; `site`: where it was made, if that is recorded."""
 
     object: ObjectId
-    size: int
+    size: Count
     viewed: bool
     site: str
 
@@ -30,13 +30,13 @@ class Holdings(msgspec.Struct, array_like=True, gc=False):
     `lingering` is what it made, nobody refers to any more, and somebody still views.
     """
 
-    objects: int = 0
-    size: int = 0
-    viewed: int = 0
-    blocks: int = 0
-    made: int = 0
-    lingering: int = 0
-    on_disk: int = 0
+    objects: Count = 0
+    size: Count = 0
+    viewed: Count = 0
+    blocks: Count = 0
+    made: Count = 0
+    lingering: Count = 0
+    on_disk: Count = 0
     largest: list[LargeObject] = []
 
 
@@ -56,14 +56,14 @@ class WantMemory(_Message):
     """I need so many bytes more of the store."""
 
     request: int
-    size: int
+    size: Count
 
 
 class MemoryGranted(_Message):
     """You may use so many bytes more: at least what the request asked for."""
 
     request: int
-    size: int
+    size: Count
 
 
 class MemoryRefused(_Message):
@@ -79,14 +79,14 @@ class Trim(_Message):
     `last`: nothing was gained for long; if this brings nothing either, somebody is refused.
     """
 
-    wanted: int
+    wanted: Count
     last: bool = False
 
 
 class Trimmed(_Message):
     """The answer. `moving`: objects are on their way to disk right now."""
 
-    returned: int
+    returned: Count
     movable: list[Movable]
     moving: bool
     holdings: Holdings
@@ -95,7 +95,7 @@ class Trimmed(_Message):
 class MemoryReturned(_Message):
     """I use so many bytes less."""
 
-    size: int
+    size: Count
 
 
 class Spill(_Message):
@@ -107,7 +107,7 @@ class Spill(_Message):
 class Spilled(_Message):
     """So many bytes were moved; `trouble`: why not all: the folder, and what its file system says."""
 
-    size: int
+    size: Count
     trouble: str
 
 

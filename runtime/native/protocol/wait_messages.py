@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .wire import Awaited, ObjectId, _Message
+from .wire import Awaited, Count, ObjectId, _Message
 
 
 class WhoMakes(_Message):
@@ -23,7 +23,7 @@ class Waits(_Message):
 
     epoch: int
     what: str
-    needed: int
+    needed: Count
     awaited: list[Awaited]
 
 

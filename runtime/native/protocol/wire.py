@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+from ...options import MOST_RETURNS, STREAMING
 
 ProcessId = bytes  # begins with its node's
 NodeId = bytes
 ObjectId = bytes
 ActorKey = bytes
 GroupId = bytes
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Returns = Annotated[int, msgspec.Meta(ge=STREAMING, le=MOST_RETURNS)]
+Units = dict[str, Count]  # of resources, by name
+Demand = dict[str, Annotated[int, msgspec.Meta(ge=1)]]
 
 
 PROCESS_BYTES = 8
@@ -39,8 +47,8 @@ class Span(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     maker: ProcessId
     arena: int
-    offset: int
-    size: int
+    offset: Count
+    size: Count
     generation: int
     on_disk: bool = False
 

@@ -315,7 +315,10 @@ class Executor:
         extras = item.message.extras
         if extras is None or extras.retry is None:
             return False
-        return isinstance(error, cloudpickle.loads(extras.retry) if extras.retry else Exception)
+        try:
+            return isinstance(error, cloudpickle.loads(extras.retry) if extras.retry else Exception)
+        except Exception:  # the types cannot be had in this process, so that none of them was raised here
+            return False
 
     def _end(self, item: Item, values: list[m.Value], error: BaseException | None = None) -> None:
         """Send the reply; `error`: what the values stand for, if it has failed."""
@@ -329,7 +332,7 @@ class Executor:
             item.refs = []
             return
         answer: m._Message = reply
-        if error is not None and self._is_to_be_run_again(item, error):
+        if error is not None and values and self._is_to_be_run_again(item, error):
             answer = m.TryAgain(item.message.task, values[-1])
         item.refs = []
         with client.lock:

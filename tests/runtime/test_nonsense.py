@@ -1,0 +1,204 @@
+"""Whoever says what makes no sense loses the connection; node, driver and workers live on and do their work."""
+
+import contextlib
+import itertools
+import socket
+import threading
+
+import pytest
+from conftest import WORKERS_NEED, screen, wait_until
+from nonsense import TYPES, Nonsense
+
+from shoal import runtime
+from shoal.runtime.context import current_engine
+from shoal.runtime.exceptions import NodeDiedError
+from shoal.runtime.native.protocol import messages as m
+from shoal.runtime.native.protocol.connection import Connection, Unreadable
+from shoal.runtime.native.protocol.local_sockets import connect
+
+# What would be done, and is meant to end the runtime or to change what workers import.
+MEANT = {m.Shutdown, m.Preload}
+FAST = 3  # so many frames of each type; all of them, and from more seeds, in the slow test
+
+
+class Stranger:
+    """A process at the other end of a socket of the runtime, which the runtime has not started."""
+
+    def __init__(self, name: str, *first: m._Message) -> None:
+        sock = connect(name)
+        sock.settimeout(10)
+        self.connection = Connection(sock)
+        sock.settimeout(10)
+        for message in first:
+            sock.sendall(m.encode(message))
+
+    def answers(self, frame: bytes, question: m._Message, answer: type) -> bool:
+        """Send a frame and then a question; return whether it is answered: else the other end has hung up."""
+        sock = self.connection.sock
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(frame)
+            sock.sendall(m.encode(question))
+        while True:
+            messages = self.connection.receive_with_fds()
+            if messages is None:
+                return False
+            if any(isinstance(message, answer) for message in messages):
+                return True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.connection.close()
+
+
+@runtime.remote
+class Adder:
+    def add(self, a, b):
+        return a + b
+
+
+@runtime.remote
+def double(x):
+    return 2 * x
+
+
+@pytest.fixture(scope="module")
+def adder(checked_once):
+    runtime.init("native", num_cpus=2, preload=WORKERS_NEED, listen="127.0.0.1:0")
+    return Adder.remote()
+
+
+@pytest.fixture
+def program(adder):
+    """A program that works, before and after."""
+    assert runtime.get(adder.add.remote(1, 2)) == 3
+    yield
+    if not runtime.is_initialized():
+        return
+    assert runtime.get(adder.add.remote(3, 4), timeout=20) == 7
+    assert runtime.get([double.remote(i) for i in range(4)], timeout=20) == [0, 2, 4, 6]
+    assert runtime.get(Adder.remote().add.remote(b"a" * 200_000, b"b"), timeout=20)[-2:] == b"ab"
+    wait_until(lambda: runtime.available_resources() == runtime.cluster_resources())
+
+
+def frames(seed, ids, most=None):
+    made = Nonsense(seed, ids)
+    for kind in TYPES:
+        if kind not in MEANT:
+            yield from itertools.islice(made.frames(kind), most)
+
+
+def client():
+    return current_engine().client
+
+
+def own_id(number):
+    """Return an id of this node that no process has."""
+    return client().me[:4] + (0xFFFF0000 + number).to_bytes(4, "big")
+
+
+def attack_node(seed, most=None):
+    refused = 0
+    ids = [own_id(seed), client().me[:4]]
+    for frame in frames(seed, ids, most):
+        with Stranger(client().names.node, m.Register(None)) as driver:
+            refused += not driver.answers(frame, m.AskResources(), m.Resources)
+    return refused
+
+
+def attack_peer(process, seed, most=None):
+    refused = 0
+    for number, frame in enumerate(frames(seed, [process, own_id(seed)], most)):
+        with Stranger(client().names.of(process), m.Hello(own_id(number))) as peer:
+            refused += not peer.answers(frame, m.Request(b"no such object  "), m.Ready)
+    return refused
+
+
+def attack_head(seed, most=None):
+    refused = 0
+    for number, frame in enumerate(frames(seed, [client().me[:4]], most)):
+        node = m.NodeInfo(b"\xff" + number.to_bytes(3, "big"), "elsewhere", 1, {"CPU": 10_000})
+        question = m.Pass(node.id, node.id + b"proc", bytes(m.encode(m.AskNodes())[4:]))
+        with Stranger(client().names.of(client().me[:4]), m.Join(node)) as line:
+            refused += not line.answers(frame, question, m.Pass)
+    return refused
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bytes_that_are_no_message_are_told_from_those_that_are(seed):
+    for frame in frames(seed, []):
+        ours, theirs = socket.socketpair()
+        with contextlib.closing(Connection(ours)) as connection, theirs:
+            theirs.sendall(frame + bytes(m.encode(m.Exit())))
+            first, *others = connection.receive()
+            assert others == ([] if isinstance(first, Unreadable) else [m.Exit()])
+
+
+def attack_actor(seed, most=None):
+    link = next(iter(current_engine()._calls.links.values()))
+    return attack_peer(link.process, seed, most)
+
+
+def attack_driver(seed, most=None):
+    return attack_peer(client().me, seed, most)
+
+
+ATTACKS = [attack_node, attack_head, attack_driver, attack_actor]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_all_live_on(program, attack):
+    with screen():
+        assert attack(1, FAST) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("seed", range(2, 5))
+def test_all_live_on_whatever_is_said(program, attack, seed):
+    with screen():
+        assert attack(seed) > 0
+
+
+@runtime.remote
+class Babbler:
+    def __init__(self, frame):
+        self.frame = frame
+
+    def babble(self):
+        """Say nonsense to the node, and wait for what comes of it."""
+        current_engine().client.node.sock.sendall(self.frame)
+        threading.Event().wait()
+
+
+FRAMES = {
+    "no message": b"\1\0\0\0\xc1",
+    "a driver's": bytes(m.encode(m.Shutdown())),
+    "a node's": bytes(m.encode(m.NodeLoad({}, [], 0.0, 0))),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+def test_a_worker_that_makes_no_sense_is_ended_and_its_caller_told(program, frame):
+    with screen(), pytest.raises(runtime.ActorDiedError, match="is not understood"):
+        runtime.get(Babbler.remote(frame).babble.remote(), timeout=10)
+
+
+def test_a_worker_that_makes_no_sense_to_its_caller_is_ended(program):
+    @runtime.remote(max_retries=0)
+    def babble(driver):
+        current_engine().client.peer(driver).sock.sendall(b"\1\0\0\0\xc1")
+        threading.Event().wait()
+
+    with screen(), pytest.raises(runtime.WorkerCrashedError, match="is not understood"):
+        runtime.get(babble.remote(client().me), timeout=10)
+
+
+def test_a_driver_hears_why_the_node_hung_up(program):
+    """That costs it its runtime, and not its life. The last test of this module."""
+    with screen():
+        client().node.sock.sendall(FRAMES["no message"])
+        with pytest.raises(NodeDiedError, match="is not understood"):
+            runtime.get(double.remote(1), timeout=10)
+        runtime.shutdown()
