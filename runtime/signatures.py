@@ -56,7 +56,7 @@ class Parameters:
 
 
 def parameters_of_methods(cls: type, names: Mapping[str, Any]) -> dict[str, Parameters]:
-    """Return what methods of an actor's class take: functions, static and class methods; of others nobody knows."""
+    """Return what methods of an actor's class take: functions, static and class methods; of others it is not known."""
     found = {}
     for name in names:
         kind = inspect.getattr_static(cls, name)

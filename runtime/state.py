@@ -258,17 +258,17 @@ def list_waits(
 
 
 def get_task(id: Any, *, address: str | None = None) -> TaskState | None:  # noqa: A002  # Ray's name
-    """Return one task by its id, the end of that, or a reference that it returned; None if nobody knows it."""
+    """Return one task by its id, the end of that, or a reference that it returned; None if it is unknown."""
     return _one(list_tasks(address=address), "task_id", id)
 
 
 def get_actor(id: Any, *, address: str | None = None) -> ActorState | None:  # noqa: A002
-    """Return one actor by its id, the end of that, or its handle; None if nobody knows it."""
+    """Return one actor by its id, the end of that, or its handle; None if it is unknown."""
     return _one(list_actors(address=address), "actor_id", id)
 
 
 def get_object(id: Any, *, address: str | None = None) -> ObjectState | None:  # noqa: A002
-    """Return one object by its id, the end of that, or a reference; None if nobody knows it."""
+    """Return one object by its id, the end of that, or a reference; None if it is unknown."""
     return _one(list_objects(address=address), "object_id", id)
 
 

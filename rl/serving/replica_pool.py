@@ -131,7 +131,7 @@ class ReplicaPool:
             first += request.rows
 
     def _give_back(self, batch: list[Request], error: Exception) -> None:
-        """Have the requests of a failed batch tried again, each alone, so that one of them cannot spoil the others."""
+        """Try the requests of a failed batch again, each alone, so that one of them cannot spoil the others."""
         lost = isinstance(error, _LOST)
         again = []
         for request in batch:

@@ -1,4 +1,4 @@
-"""A list that knows when it is not all."""
+"""A list with the total count, for truncated listings."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class SerialObjects:
                 self._gone(object_id)
 
     def _gone(self, object_id: bytes) -> None:
-        """Hear that nobody has a reference to an object any more."""
+        """Event: the last reference to an object is gone."""
 
     def _pack(self, value: Any, seal: bool = True) -> Value:
         stream, buffers, inner = serialization.dumps(value)

@@ -1,1 +1,1 @@
-"""What only a driver, or one who looks in from outside, needs."""
+"""What only a driver, or an observer from outside, needs."""

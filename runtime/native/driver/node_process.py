@@ -132,7 +132,7 @@ class NodeProcess:
         )
 
     def kill(self) -> None:
-        """End it at once: nobody will use it."""
+        """Kill it: it will not be used."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):

@@ -63,7 +63,7 @@ def _print(lines: list[tuple[str, str]], error: bool) -> None:
 
 
 def write(stream: TextIO | None, text: str) -> None:
-    """Write others' words; that nobody reads them any more must not hurt the program itself."""
+    """Write workers' output; a closed output must not end the program itself."""
     if stream is None:
         return
     try:

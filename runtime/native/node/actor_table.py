@@ -49,7 +49,7 @@ class Actor:
 
 
 class AskResources(msgspec.Struct, frozen=True):
-    """Have the scheduler grant what the actor needs."""
+    """Request from the scheduler what the actor needs."""
 
     actor: Actor
 
@@ -196,7 +196,7 @@ class ActorTable:
         return self.end(key, "its last handle is gone", forget=True)
 
     def end(self, key: ActorKey, reason: str, forget: bool = False) -> list[Command]:
-        """Event: the actor must end now. `forget`: nobody can ask for it any more."""
+        """Event: the actor must end now. `forget`: drop its row, too, since no handle of it is left."""
         actor = self.actors.get(key)
         if actor is None:
             return []

@@ -101,7 +101,7 @@ class Cluster:
             self._loop.watch(line.fileno(), lambda: self._read(line))
 
     def join(self, sock: socket.socket) -> m.Welcome:
-        """Have the head, at the other end of this socket, take this node in."""
+        """Join the head, at the other end of this socket."""
         sock.sendall(m.encode(m.Join(self.nodes[self.me])))
         size = int.from_bytes(_read_exactly(sock, 4), "little")
         welcome = m.decode(_read_exactly(sock, size))
@@ -304,7 +304,7 @@ class Cluster:
             self._undeliverable(m.Pass(to, by, payload))
 
     def _undeliverable(self, message: m.Pass) -> None:
-        """Tell who said it, if that was a process and it waits for something."""
+        """Answer the process that sent a message, if it waits for an answer."""
         if len(message.by) != PROCESS_BYTES:
             return
         if len(message.to) == PROCESS_BYTES:

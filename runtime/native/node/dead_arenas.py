@@ -85,7 +85,7 @@ class DeadArenas:
         self._close_empty()
 
     def size(self) -> int:
-        """Return the bytes of memory that are left, once all that nobody needs or views is given back."""
+        """Free the blocks that are neither needed nor viewed; return the bytes that are left."""
         if not self._arenas:
             return 0
         held = self._held()

@@ -64,7 +64,7 @@ class WaitGraph:
         return sum(stuck.isdisjoint(awaited.makers) for awaited in wait.awaited) >= wait.needed
 
     def cycles(self) -> list[list[ProcessId]]:
-        """Return groups of processes that wait for one another and for nobody else who is stuck."""
+        """Return the cycles of processes that wait for one another, and for no other stuck process."""
         stuck = self.stuck()
         reach = {process: self._reachable(process, stuck) for process in stuck}
         found = {

@@ -116,7 +116,7 @@ class Leasing:
             worker.lend(lease, kind.retriable)
 
     def begin(self, worker: Process) -> None:
-        """A worker is up: tell whom it is for."""
+        """A worker has started: tell the process that has leased it."""
         if worker.actor is not None:
             self._announce(worker.id, m.ActorUp(worker.actor.actor, self._gpus_of(worker)))
         elif worker.lease is None:
@@ -192,7 +192,7 @@ class Leasing:
                 self._scheduler.want_again(lease)  # its asker was never told of it, and waits for it
 
     def asker_died(self, asker: m.ProcessId) -> None:
-        """A process, of any node, is gone: what it asked for nobody wants."""
+        """A process of any node is gone: drop its requests."""
         self._scheduler.forget(asker)
         self._kinds = {key: kind for key, kind in self._kinds.items() if key[0] != asker}
         for worker in self._workers.processes.values():
@@ -229,7 +229,7 @@ class Leasing:
     # Other nodes ------------------------------------------------------------------------------------------------
 
     def leave_work(self, leaves_work: bool) -> None:
-        """Have what asks for nothing run on another node, or here again."""
+        """Run what needs no resources on another node, or here again."""
         self._scheduler.leaves_work = leaves_work
         self.grant()
 
@@ -259,7 +259,7 @@ class Leasing:
     # Explaining -------------------------------------------------------------------------------------------------
 
     def describe(self) -> tuple[dict[str, float], dict[str, float], list[RequestReport]]:
-        """Return what the node has, what of it is in use, and who waits for it, in the order of the queue."""
+        """Return the node's resources, those in use, and the requests that wait, in the order of the queue."""
         total, available = self._scheduler.total, self._scheduler.available()
         used = {name: units - available[name] for name, units in total.items()}
         requests = [

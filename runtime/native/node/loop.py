@@ -32,7 +32,7 @@ class Loop:
             self._epoll.unregister(fd)
 
     def wait_for_room(self, connection: Connection | socket.socket, wanted: bool) -> None:
-        """Have a connection's reader called also when its socket has room to write, or no longer."""
+        """Watch a connection for room to write, too, or no longer."""
         if connection.fileno() in self._readers:
             self._epoll.modify(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
 

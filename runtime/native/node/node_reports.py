@@ -66,7 +66,7 @@ class NodeReports:
         self.collect(message.sections, message.limit, message.seconds, collected, self.ask_others)
 
     def scrape(self, send: Callable[[str], None]) -> None:
-        """Have the text for Prometheus sent, once all processes have answered."""
+        """Send the text for Prometheus, once all processes have answered."""
         sections = ["metrics"]
 
         def collected(reports: list[bytes], silent: list[m.ProcessId], others: list[m.State]) -> None:

@@ -63,7 +63,7 @@ class Process:
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
 
     def lend(self, lease: Lease, retriable: bool) -> None:
-        """Have it work for whom the lease says, from now on."""
+        """Assign the worker to a lease."""
         self.lease, self.retriable, self.since = lease, retriable, time.monotonic()
 
     def note_output(self, text: str) -> None:

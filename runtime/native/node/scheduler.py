@@ -134,7 +134,7 @@ class Scheduler:
 
     @property
     def waits(self) -> bool:
-        """Whether somebody waits."""
+        """Whether a request waits."""
         return bool(self._waiting)
 
     # Requests ---------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ class Scheduler:
     # Growing old ------------------------------------------------------------------------------------------------
 
     def pass_by(self) -> list[Lease]:
-        """Event: a moment has passed in which somebody waited.
+        """Event: a moment has passed in which a request waited.
 
         Returns:
             leases that their askers are to give back as soon as what they run has ended.

@@ -81,7 +81,7 @@ class Storage:
         self._do()
 
     def views(self) -> dict[m.ProcessId, Views]:
-        """Return what each process views, if it views anything: those keep the memory of what nobody refers to."""
+        """Return the views of each process that has any: they keep memory even when the last reference is gone."""
         processes = {process.index: process for process in self._processes.values()}
         arenas = {arena for process in processes.values() for arena in process.arenas} | self._dead.numbers()
         in_memory = arenas - self._dead.on_disk

@@ -60,7 +60,7 @@ class Refuse(msgspec.Struct, frozen=True):
 
 
 class AskTrim(msgspec.Struct, frozen=True):
-    """Have a process give back what it does not use and name what it could move; it answers by `trimmed`.
+    """Ask a process to give back what it does not use and to name what it could move; it answers by `trimmed`.
 
     `last`: it is to look for garbage, too, whatever that costs.
     """
@@ -71,7 +71,7 @@ class AskTrim(msgspec.Struct, frozen=True):
 
 
 class AskSpill(msgspec.Struct, frozen=True):
-    """Have a process move these objects to disk; it answers by `spilled`."""
+    """Tell a process to move these objects to disk; it answers by `spilled`."""
 
     process: ProcessId
     objects: list[ObjectId]
@@ -118,7 +118,7 @@ class StoreBudgets:
 
     @property
     def free(self) -> int:
-        """What is nobody's."""
+        """Bytes that are in no budget."""
         return self.total - self.of_dead - sum(self.budgets.values())
 
     def joined(self, process: ProcessId) -> None:

@@ -84,7 +84,7 @@ class Workers:
         return process
 
     def driver_came(self, process: Process, pid: int) -> None:
-        """A driver has registered: from the first one on, somebody wants to know what the fork server says."""
+        """A driver has registered: from the first one on, the fork server's output is shown."""
         if not any(other.driver for other in self.processes.values()):
             self.relay.listen(self._fork_server_process)
         process.driver, process.pid = True, pid
@@ -106,11 +106,11 @@ class Workers:
         self._free_lines.append(process.index)
 
     def preload(self, message: m.Preload) -> None:
-        """Have the fork server import modules."""
+        """Tell the fork server to import modules."""
         self._fork_server.send(message)
 
     def fork(self, title: str, environment: m.Environment | None = None) -> Process:
-        """Have the fork server make a worker; it registers when it is up."""
+        """Tell the fork server to make a worker, which registers when it is up."""
         process = self.new(title)
         process.environment = environment
         self._monitor.start()

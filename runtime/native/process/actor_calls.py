@@ -187,7 +187,7 @@ class ActorCalls:
         return link
 
     def forget(self, actor_id: bytes) -> None:
-        """Event: nobody here has a handle any more, so that the actor may end without this process hearing of it."""
+        """Event: the last handle here is gone, so that the actor may end without this process hearing of it."""
         link = self.links.pop(actor_id, None)
         if link is not None:
             link.state, link.reason, link.connection = "dead", "its last handle is gone", None

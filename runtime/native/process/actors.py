@@ -58,7 +58,7 @@ class Actors:
     def create(
         self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
     ) -> ActorId:
-        """Have the node start an actor as soon as the arguments are there; returns at once.
+        """Start an actor, once its arguments are there; returns at once.
 
         Raises:
             InputError: a living actor has that name, no node can ever run it, or it is to be detached and its arguments
@@ -117,7 +117,7 @@ class Actors:
         return actor
 
     def _reserve(self, question: m.ReserveName, get_if_exists: bool) -> ActorId | None:
-        """Have an actor get its name; return the living one that has it, if that will do.
+        """Reserve an actor's name; return the living actor that has it, if that will do.
 
         Raises:
             InputError: a living actor has that name.
@@ -233,7 +233,7 @@ class Actors:
         return self._client.ask_node(m.ListNames()).names
 
     def _adopt(self, identity: bytes) -> ActorId | None:
-        """Return an actor of which nobody has given this process a handle; None if its last one was gone before.
+        """Return an actor that was found by name; None if its last handle was gone before.
 
         Then its owner has told the node, or is dead: asked again, the node does not name it any more.
         """

@@ -44,7 +44,7 @@ class _Wait:
 
 
 class Makers:
-    """Who is to make the objects that a process owns; answers those who ask."""
+    """The makers of the objects that a process owns, for processes that ask."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -149,7 +149,7 @@ class BlockedWaits:
             self._client.reactor.call_later(_LOOK_SECONDS, self._look)
 
     def _report(self, wait: _Wait) -> None:
-        """Find out who makes what is awaited; tell the node once all is known."""
+        """Find the makers of what is awaited, and tell the node once all are known."""
         records = self._client.objects.records
         there = sum(object_id in records and records[object_id].value is not None for object_id in wait.objects)
         missing = [i for i in wait.objects if i in records and records[i].value is None]

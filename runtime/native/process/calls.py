@@ -68,7 +68,7 @@ class Extras:
         return cls(CallExtras(name, group, options.retry, window=options.generator_backpressure))
 
     def apply(self, message: Push | Call) -> None:
-        """Say it to who runs the call."""
+        """Copy these settings into the outgoing message."""
         message.extras = self.told
         if self.stream is not None and self.told is not None:
             message.num_returns = STREAMING
@@ -282,7 +282,7 @@ def _note_end(  # noqa: PLR0917  # made for each call: names cost time
 
 
 def again_with_arguments(client: Client, pending: Pending, span: Span) -> bool:
-    """Have the arguments made again that lie in a lost block; False if the call has failed: they cannot be."""
+    """Make the arguments again that lie in a lost block; False if that cannot be done, and the call has failed."""
     if client.recovery.lost_argument(pending, span):
         return True
     finish(client, pending, [Value(pack_error(arguments_lost(pending)), failed=True)] * len(pending.returns))

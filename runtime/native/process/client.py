@@ -150,7 +150,7 @@ class Client(Links):
         return ObjectRef(object_id, self._drop)
 
     def borrow(self, object_id: bytes) -> ObjectRef:
-        """Return a reference to an object of which nobody has lent this process one: it lends it to itself."""
+        """Return a reference to an object that was not lent to this process, by lending it to itself."""
         with self.lock:
             owner = owner_of(object_id)
             peer = None if owner == self.me else self.peer(owner)
@@ -218,7 +218,7 @@ class Client(Links):
     # Values -----------------------------------------------------------------------------------------------------
 
     def fulfil(self, object_id: bytes, value: m.Value, by: bytes | None = None) -> None:
-        """An object's value is there, sent `by` a process; answer those who asked for it."""
+        """Store an object's value, sent `by` a process, and answer the processes that asked for it."""
         self.objects.fulfil(object_id, value, self.adopt_all(value, by))
         for asker in self._requests.pop(object_id, ()):
             self._send_value(asker, object_id, value)

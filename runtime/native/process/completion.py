@@ -139,7 +139,7 @@ class ReadyQueue:
         self._doubtful: list[Record] = []
 
     def add(self, ref: ObjectRef) -> None:
-        """Have `pop` return the reference once its value is there."""
+        """Add a reference; `pop` returns it once its value is there."""
         self._client.arrivals.when_ready(ref, partial(self._arrived, ref))
         record = self._client.objects.records.get(ref.id)
         if record is not None and record.asked and not record.absent and record.value is None:

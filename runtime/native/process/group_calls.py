@@ -45,7 +45,7 @@ class GroupCalls:
     # Making, removing, asking -----------------------------------------------------------------------------------
 
     def create(self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool) -> PlacementGroup:
-        """Have the node reserve bundles; returns at once.
+        """Reserve bundles; returns at once.
 
         Raises:
             InfeasibleError: the nodes can never hold them.
@@ -61,7 +61,7 @@ class GroupCalls:
         return group
 
     def remove(self, group: PlacementGroup) -> None:
-        """Have the node give the bundles back, and end what runs in them."""
+        """Give the bundles back, and end what runs in them."""
         with self._client.lock:
             self._client.check()
             self._client.node.send(m.RemoveGroup(group.id))
@@ -177,7 +177,7 @@ class GroupCalls:
                 listener(message.group)
 
     def _settle(self, group: m.GroupId) -> None:
-        """Answer those who await a group whose state is known."""
+        """Give the references that await a group their value, if its state is known."""
         if self._watched[group].state == "PENDING":
             return
         failure = self.removal_of(group)

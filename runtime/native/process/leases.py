@@ -69,7 +69,7 @@ class Leases:
 
 
 def _bounce_if_long(lease: WorkerLease) -> None:
-    """Have tasks returned that wait behind one that takes long after all: a CPU may be idle elsewhere."""
+    """Call tasks back that wait behind one that takes long after all: a CPU may be idle elsewhere."""
     first = next(iter(lease.inflight))
     if first == lease.first:
         lease.stuck = True  # at once: what is pushed from here on would stay there

@@ -72,7 +72,7 @@ class Forget(msgspec.Struct, frozen=True):
 
 
 class Settle(msgspec.Struct, frozen=True):
-    """No kept task needs this object any more: forget it if nobody else holds it."""
+    """No kept task needs this object any more: forget it if it is not held."""
 
     object: ObjectId
 
@@ -165,7 +165,7 @@ class Lineage:
             self.reasons[object_id] = why
 
     def lost(self, object_id: ObjectId) -> None:
-        """Event: a value is gone that somebody needs. Later losses by the same task wait for the same run of it."""
+        """Event: a value is gone that is needed. Later losses by the same task wait for the same run of it."""
         task = self.makers.get(object_id)
         if task is None:
             self.commands.append(Fail(object_id, self.reasons.get(object_id, Why.PUT)))
@@ -186,7 +186,7 @@ class Lineage:
             self._release(arguments)
 
     def dropped(self, object_id: ObjectId) -> None:
-        """Event: nobody holds an object any more."""
+        """Event: the last reference to an object is gone."""
         self.reasons.pop(object_id, None)
         task = self.makers.pop(object_id, None)
         if task is not None:

@@ -310,7 +310,7 @@ class Links(ABC):
         return ShoalError(_SHUT_DOWN) if self._is_shut_down or self.broken is None else NodeDiedError(self.broken)
 
     def shut_down(self) -> None:
-        """Have the node end, and with it all that waits for something."""
+        """End the node, and with it all that waits for something."""
         with self.lock:
             if self.broken is None:
                 self._is_shut_down = True

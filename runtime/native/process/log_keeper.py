@@ -148,7 +148,7 @@ class KeptLog:
 
 
 def handle_logs(client: Client, links: dict[bytes, Link]) -> None:
-    """Have the actors' messages reach their logs."""
+    """Register the handlers that pass actors' messages on to their logs."""
 
     def on_logged(peer: Connection, message: m.Logged) -> None:
         log = log_of(message.actor)

@@ -77,7 +77,7 @@ class Record:
         self.waiters: list[Callable[[], None]] | None = None
 
     def keep(self, more: Iterable[Any]) -> None:
-        """Have something live as long as the value."""
+        """Keep something alive as long as the value."""
         self.inner = [*(self.inner or ()), *more]
 
 
@@ -185,7 +185,7 @@ class ObjectTable:
             self._settle(object_id, record)
 
     def _settle(self, object_id: ObjectId, record: Record) -> None:
-        """Forget the object if nobody holds it."""
+        """Forget the object if it is not held."""
         if record.local > 0 or record.borrowers:
             return
         if object_id in self.needed:
@@ -202,7 +202,7 @@ class ObjectTable:
             self.commands.append(SendRelease(object_id, record.received))
 
     def settle(self, object_id: ObjectId) -> None:
-        """Forget an object, or its value if it is needed, in case nobody holds it."""
+        """Forget an object that is not held; only its value if a kept task needs it."""
         record = self.records.get(object_id)
         if record is not None:
             self._settle(object_id, record)
@@ -214,13 +214,13 @@ class ObjectTable:
             self.discard(value)
 
     def discard(self, value: Value) -> None:
-        """Give back the memory of a value that nobody wants."""
+        """Free the memory of a value that is not wanted."""
         spans = spans_of(value)
         if spans:
             self.commands.append(FreeBlocks(spans))
 
     def fulfil(self, object_id: ObjectId, value: Value, inner: Any = None) -> bool:
-        """Event: the value is there. Calls the waiters; False if nobody holds the object any more, or it has one."""
+        """Event: the value has come. Call the waiters; False if the object is not held any more, or has a value."""
         record = self.records.get(object_id)
         if record is None:
             if owner_of(object_id) == self.me:

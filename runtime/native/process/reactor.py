@@ -70,7 +70,7 @@ class Waiter:
 
 
 class Reactor:
-    """One epoll set, its handlers and timers, and the rule of who polls it."""
+    """One epoll set, its handlers and timers, and the rule of which thread polls it."""
 
     def __init__(self, name: str) -> None:
         self._epoll = select.epoll()
@@ -106,7 +106,7 @@ class Reactor:
             self._epoll.unregister(fd)
 
     def want_write(self, connection: Connection, wanted: bool) -> None:
-        """Have the connection flushed when its socket has room, or not any more."""
+        """Flush the connection when its socket has room, or not any more."""
         # A connection that is being closed, or isn't watched yet, has nothing to be written.
         with contextlib.suppress(OSError, ValueError):
             self._epoll.modify(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
@@ -233,7 +233,7 @@ class Reactor:
             self._offer_lead()
 
     def nudge(self) -> None:
-        """Have whoever sleeps in a poll look again; cheap if nobody does."""
+        """Wake the thread that sleeps in a poll; cheap if there is none."""
         self._look_again = True  # first: whoever is about to sleep looks at it last
         if self._in_poll and not self._nudged:
             self._wake_poll()

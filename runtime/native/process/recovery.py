@@ -114,7 +114,7 @@ class Recovery:
             self.lineage.not_kept(object_id, [object_id], why)
 
     def lost(self, object_ids: Iterable[m.ObjectId], span: m.Span) -> None:
-        """A block cannot be read that belongs to one of these objects; who needs its value waits for it after this.
+        """A block of one of these objects cannot be read: its value is awaited from now on.
 
         What else of them is lost is found out, so that all of it is made again at the same time.
         """

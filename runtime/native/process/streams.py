@@ -23,7 +23,7 @@ class Calls(Protocol):
     """Where the call was queued: tasks, or calls of actors."""
 
     def has_sent(self, pending: Pending) -> bool:
-        """Return whether somebody has the call who is to run it."""
+        """Whether the call has been sent."""
 
     def withdraw(self, pending: Pending) -> bool:
         """Take a call out of its queue; False if it was sent already."""
@@ -151,7 +151,7 @@ class Stream:
         return self.interrupted or not self._calls.has_sent(self._pending)
 
     def interrupt(self) -> None:
-        """Have the run under way end, and another one begin, which makes again what is lost."""
+        """End the run under way; another one makes again what is lost."""
         self.interrupted = True
         self._calls.tell(self._pending, m.StopStream(self._pending.task))
 
@@ -161,7 +161,7 @@ class Stream:
 
     @property
     def is_unwanted(self) -> bool:
-        """Whether nobody wants any value of another run."""
+        """Whether no value of another run is wanted."""
         return not self._goes_on and not self._missing()
 
     @property
@@ -212,13 +212,13 @@ class Stream:
             self._stop_if_unwanted()
 
     def on_dropped(self) -> None:
-        """Event: nobody has the generator any more; values of it may live on, and with them what makes them again."""
+        """Event: the last reference to the generator is gone; values of it may live on, and the call that makes them."""
         self.close()
         self._completed = None
 
 
 def open_stream(client: Client, pending: Pending, completed: ObjectRef, calls: Calls) -> ObjectRefGenerator:
-    """Give a call a stream; return the generator, which closes the stream when nobody has it any more."""
+    """Give a call a stream; return the generator, which closes the stream with its last reference."""
     extras = pending.extend()
     stream = extras.stream = Stream(client, pending, completed, calls, extras.told.window if extras.told else 0)
     handle = client.new_ref(client.new_ids(1)[0])

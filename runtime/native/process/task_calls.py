@@ -361,6 +361,6 @@ class TaskCalls:
             pending.lease.connection.send(message)
 
     def kill_worker(self, pending: Pending) -> None:
-        """Have the node kill the worker if it is the task that it runs."""
+        """Ask the node to kill the worker that runs the task."""
         if pending.lease is not None and next(iter(pending.lease.inflight)) == pending.task:
             self._client.node.send(m.KillWorker(pending.lease.worker))

@@ -111,7 +111,7 @@ class NameReserved(_Message):
 
 
 class WithdrawActor(_Message):
-    """From who has declared that actor with a name: it is not to be, since I was interrupted before the answer."""
+    """From the process that has declared a named actor: drop it, since the caller was interrupted before the answer."""
 
     actor: ActorKey
 

@@ -8,7 +8,7 @@ from .wire import ActorKey, Count, Demand, ObjectId, Placement, ProcessId, Retur
 
 
 class Hello(_Message):
-    """First on a new connection: who calls."""
+    """First on a new connection: the caller's id."""
 
     process: ProcessId
 
@@ -120,7 +120,7 @@ class StopStream(_Message):
 
 
 class CancelTask(_Message):
-    """To who runs a task, from its caller: don't begin it, or interrupt it; `force`: end with it.
+    """To the process that runs a task, from its caller: don't begin it, or interrupt it; `force`: end with it.
 
     `recursive`: cancel also what it has submitted.
     """
@@ -139,7 +139,7 @@ class CancelObject(_Message):
 
 
 class Bounce(_Message):
-    """To a worker, from who has leased it: return the tasks that were not started."""
+    """To a worker, from the process that has leased it: return the tasks that were not started."""
 
 
 class Bounced(_Message):

@@ -1,4 +1,4 @@
-"""About waits that last: who waits for whom, and for whom it is for ever."""
+"""About waits that last: which process waits for which, and which waits never end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GoesOn(_Message):
 
 
 class AskWait(_Message):
-    """From the node: do you still wait, and for whom?"""
+    """From the node: do you still wait, and for which processes?"""
 
     epoch: int
 

@@ -226,7 +226,7 @@ class Arena:
         _HEADER.pack_into(self.memory, span.offset, SEALED, span.size, owner, span.generation)
 
     def free(self, spans: list[Span]) -> None:
-        """Take blocks back, as soon as nobody views them."""
+        """Take blocks back, as soon as they are not viewed."""
         with self._lock:
             for span in spans:
                 block = self._live.get(span.offset)

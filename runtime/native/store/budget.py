@@ -39,7 +39,7 @@ class Budget:
 
     @property
     def spare(self) -> int:
-        """What was granted and is for nobody in particular."""
+        """What was granted, and belongs to no request."""
         return self.granted - self.used - self.reserved
 
     def most(self, size: int) -> int:

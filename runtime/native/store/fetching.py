@@ -53,7 +53,7 @@ class Fetching:
         return [span for span in spans_of(value) if node_of(span.maker) != here and span not in self._copies]
 
     def fetch(self, spans: Iterable[m.Span], then: Callable[[], None]) -> dict[m.Span, mmap.mmap]:
-        """Have blocks fetched; called under the lock. `then` is called, under it, when all are there or lost.
+        """Fetch blocks; called under the lock. `then` is called, under it, when all are there or lost.
 
         Returns:
             the copies, which live as long as anyone holds them.

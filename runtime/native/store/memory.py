@@ -136,7 +136,7 @@ class Memory:
         client.node.send(m.Trimmed(returned, movable, bool(self._moving), holdings))
 
     def free(self, spans: list[m.Span]) -> None:
-        """Tell the makers of blocks that nobody needs them."""
+        """Tell the makers of blocks that they can be reused."""
         client = self._client
         by_maker: dict[bytes, list[m.Span]] = {}
         for span in spans:

@@ -60,7 +60,7 @@ class Place(ABC):
 
     @abstractmethod
     def begin(self, item: Item) -> None:
-        """Have a call run as soon as its group has room; from the thread that reads, never blocks."""
+        """Run a call as soon as its group has room; from the thread that reads, never blocks."""
 
     @abstractmethod
     def cancel(self, message: m.CancelTask) -> None:

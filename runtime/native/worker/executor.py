@@ -205,7 +205,7 @@ class Executor:
 
     @staticmethod
     def crash() -> NoReturn:
-        """End this process at once because of the exception that is being handled: nobody else would hear of it."""
+        """End this process because of the exception that is being handled, which would be lost otherwise."""
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

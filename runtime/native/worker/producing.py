@@ -18,7 +18,7 @@ from .user_code import UserCode
 
 
 class _Output:
-    """One stream: which values are wanted, how many were taken, whether more are wanted, and who waits for either."""
+    """One stream: which values are wanted, how many were taken, whether more are wanted, and what waits for either."""
 
     __slots__ = ("caller", "cancelled", "missing", "skip", "stopped", "taken", "wake", "window")
 
@@ -29,7 +29,7 @@ class _Output:
         self.wake: Callable[[], object] | None = None
 
     def has_room(self, made: int) -> bool:
-        """Return whether the next value may be made, after so many, or nobody wants it."""
+        """Whether the next value may be made, after so many, or is not wanted any more."""
         return not self.window or made - self.taken < self.window or self.stopped
 
 
@@ -71,7 +71,7 @@ class Producer:
             self._stop(output)
 
     def cancel(self, task: m.ObjectId) -> None:
-        """Have a task that makes values raise TaskCancelledError at its next yield, if nothing else ends it earlier."""
+        """Raise TaskCancelledError in a task that makes values at its next yield, if nothing else ends it earlier."""
         output = self._outputs.get(task)
         if output is not None:
             output.cancelled = True
@@ -94,7 +94,7 @@ class Producer:
     # Making values ----------------------------------------------------------------------------------------------
 
     def produce(self, caller: bytes, message: Any, values: Any, step: Callable[[Callable], Any]) -> list[m.Value]:
-        """Send what an iterator yields until it ends or nobody wants more; return what to reply.
+        """Send what an iterator yields until it ends or no more is wanted; return what to reply.
 
         Args:
             caller: who gets the values.
