@@ -212,7 +212,7 @@ class Stream:
             self._stop_if_unwanted()
 
     def on_dropped(self) -> None:
-        """Event: the last reference to the generator is gone; values of it may live on, and the call that makes them."""
+        """Event: the last reference to the generator is gone; its values may live on, and the call that makes them."""
         self.close()
         self._completed = None
 
