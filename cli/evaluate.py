@@ -1,11 +1,10 @@
 """`shoal evaluate`: episodes with a trained policy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..envs import describe, make, space_from_json
 from ..rl import evaluate, policy_metadata, run_of, three_digits
 from ..runtime import InputError
 from .environments import known_environment, look_in_current_folder
@@ -50,7 +49,6 @@ def run(arguments: Sequence[str]) -> int:
             look_in_current_folder(run_of(Path(flags.run)))
         else:
             known_environment(flags.env)
-            _check_fits(flags.env, flags.env_kwargs or {}, policy)
         result = evaluate(
             flags.run,
             flags.env,
@@ -63,16 +61,3 @@ def run(arguments: Sequence[str]) -> int:
         text = f"{env}: mean return {mean} ± {deviation} (standard deviation) over {result.episodes} episodes"
         print_result(result.to_json(), text)
     return 0
-
-
-def _check_fits(name: str, env_kwargs: Mapping[str, Any], policy: Mapping[str, Any]) -> None:
-    """Raise InputError unless the environment has the spaces of the policy."""
-    env = make(name, **env_kwargs)
-    env.close()
-    for role in ("observation_space", "action_space"):
-        wanted, seen = space_from_json(policy[role]), getattr(env, role)
-        if (type(wanted), wanted.shape) != (type(seen), seen.shape):
-            raise InputError(
-                f"environment {name!r} has the {role.replace('_', ' ')} {describe(seen)}, but the policy was trained "
-                f"with {describe(wanted)}: it cannot act there"
-            )

@@ -5,7 +5,7 @@ stepped in an `EnvGroup`, and every random number it sees comes from `seeding`.
 """
 
 from .check import check
-from .errors import EnvContractError, RecoveryWarning, ReplayMismatchError
+from .errors import EnvContractError, RecoveryWarning, ReplayMismatchError, SpaceMismatchError
 from .group import EnvGroup
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
@@ -13,6 +13,7 @@ from .observations import as_batch
 from .registration import make, register, registered, resolve
 from .saved_spec import spec_from_json, spec_to_json
 from .seeding import derive_seed, episode_seed, stream
+from .space_match import check_same_spaces
 from .spaces import check_supported, describe, space_from_json, space_to_json, to_env_actions
 from .spec import EnvSpec
 from .vectorization import VECTORIZATIONS, check_vectorization
@@ -27,8 +28,10 @@ __all__ = [
     "GroupStep",
     "RecoveryWarning",
     "ReplayMismatchError",
+    "SpaceMismatchError",
     "as_batch",
     "check",
+    "check_same_spaces",
     "check_supported",
     "check_vectorization",
     "derive_seed",

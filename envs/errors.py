@@ -1,7 +1,8 @@
 """What can go wrong with an environment.
 
     InputError                     (shoal.runtime) a setting that cannot work
-    └── EnvContractError           the environment breaks gymnasium's contract; the message names field, value and bound
+    ├── EnvContractError           the environment breaks gymnasium's contract; the message names field, value and bound
+    └── SpaceMismatchError         a policy was made for other spaces than the environment has; both are named
     RuntimeError
     └── ReplayMismatchError        an environment that was deterministic came out different when it was replayed
     UserWarning
@@ -15,6 +16,10 @@ from ..runtime import InputError
 
 class EnvContractError(InputError):
     """The environment breaks the contract between environment and framework; the message says where and how."""
+
+
+class SpaceMismatchError(InputError):
+    """A policy was made for other spaces than those of the environment that it is to act in; the message names both."""
 
 
 class ReplayMismatchError(RuntimeError):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import psutil
 
 from .. import runtime
-from ..envs import EnvSpec, check, resolve, space_to_json, spec_to_json
+from ..envs import EnvSpec, check, check_same_spaces, resolve, space_to_json, spec_to_json
 from ..runtime import InputError, get
 from .architecture import Architecture, parameter_layout
 from .callbacks import Callback, IterationReport, TrainingResult, callback_list
@@ -272,13 +272,15 @@ class Algorithm(ABC, Generic[Config]):
 
         `env` is needed if the environment cannot be made from its description (a class of your program; a module that
         lies in the run's folder is never imported); `workers`, `engine`, `device` and hyperparameters replace the saved
-        ones. Raises InputError if there is no checkpoint, or it is damaged or another algorithm's.
+        ones. Raises InputError if there is no checkpoint, or it is damaged or another algorithm's, SpaceMismatchError
+        if the environment has other spaces than the policy.
         """
         split_settings(hyperparameters, [cls.config_class], f"{cls.__name__}.load")
         saved = read_saved_training(folder, cls.name)
         given = {name: value for name, value in {"workers": workers, "device": device}.items() if value is not None}
         config = saved.hyperparameters(hyperparameters)
         loaded = cls(saved.spec(env), engine=engine, preset="none", **(saved.document["run"] | given), **config)
+        check_same_spaces(saved.policy, loaded, loaded.spec.id)
         loaded.preset = saved.document["preset"]
         loaded._saved = saved
         return loaded

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..envs import EnvGroup, derive_seed, resolve, spec_from_json
+from ..envs import EnvGroup, check_same_spaces, derive_seed, resolve, spec_from_json
 from ..runtime import InputError
 from .checkpoint import find_checkpoint, policy_metadata, run_of
 from .lazy import load
@@ -75,7 +75,8 @@ def evaluate(
         env_kwargs: arguments of the environment.
         threads: threads for numerical libraries, while a folder's policy acts.
 
-    Raises InputError for bad arguments, and ValueError if the policy does not fit the environment.
+    Raises InputError for bad arguments, and SpaceMismatchError naming both spaces if the policy was made for others
+    than the environment's.
     """
     episodes = Bounds(whole=True, at_least=1).read("episodes", episodes)
     seed = Bounds(whole=True, at_least=0).read("seed", seed)
@@ -96,6 +97,7 @@ def evaluate(
     shares = [episodes // size + (index < episodes % size) for index in range(size)]
     finished: list[list[Any]] = [[] for _ in range(size)]
     with EnvGroup(spec, size=size, first_index=0, run_seed=derive_seed(seed, "evaluation")) as group:
+        check_same_spaces(actor, group, spec.id)
         observations = group.reset()
         while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
             step = group.step(np.asarray(actor.act(observations, deterministic=deterministic)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..envs import EnvSpec, resolve, spec_from_json
 from ..runtime import InputError
-from .checkpoint import find_checkpoint, read_policy, read_training, run_of
+from .checkpoint import SavedPolicy, find_checkpoint, read_policy, read_training, run_of
 from .training_state import Recent, TrainingState, state_from_arrays
 
 
@@ -25,8 +25,8 @@ class SavedTraining:
     """training.json."""
     arrays: dict[str, np.ndarray]
     """training.safetensors."""
-    weights: np.ndarray
-    """Flat float32."""
+    policy: SavedPolicy
+    """The policy beside it."""
 
     @property
     def timesteps(self) -> int:
@@ -66,7 +66,7 @@ class SavedTraining:
 
     def state(self) -> TrainingState:
         """The state to go on from; its arrays go into the object store."""
-        return state_from_arrays(self.document, self.arrays, self.weights)
+        return state_from_arrays(self.document, self.arrays, self.policy.weights)
 
 
 def read_saved_training(folder: str | Path, algorithm: str) -> SavedTraining:
@@ -78,4 +78,4 @@ def read_saved_training(folder: str | Path, algorithm: str) -> SavedTraining:
         raise InputError(
             f"the checkpoint at {str(checkpoint)!r} is of algorithm {document['algorithm']!r}, not {algorithm!r}"
         )
-    return SavedTraining(checkpoint, document, arrays, read_policy(checkpoint).weights)
+    return SavedTraining(checkpoint, document, arrays, read_policy(checkpoint))

@@ -10,6 +10,7 @@ from learning_envs import Breaks, BrokenError, Crashes, Echo, Walk
 
 from shoal import runtime
 from shoal.algorithms import PPO
+from shoal.envs import SpaceMismatchError
 from shoal.rl import Callback, Policy, evaluate
 from shoal.runtime import InputError
 from shoal.runtime.exceptions import ActorUnavailableError
@@ -168,6 +169,13 @@ def test_resume_continues_bit_identically(serial, tmp_path, space):
     for before, after in zip(notes.reports[4:], resumed_notes.reports, strict=True):
         assert before.episodes == after.episodes
         assert before.metrics["train/loss"] == after.metrics["train/loss"]
+
+
+def test_an_environment_with_other_spaces_is_not_resumed(serial, tmp_path):
+    with PPO("CartPole-v1", preset="none", **SMALL) as ppo:
+        ppo.save(tmp_path / "run")
+    with pytest.raises(SpaceMismatchError, match=r"space Box\(6,\) .*policy was made for Box\(4,\)"):
+        PPO.load(tmp_path / "run", env="Acrobot-v1")
 
 
 def test_schedules_continue_after_a_resume(serial, tmp_path):

@@ -2,9 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from learning_envs import Countdown, Echo
 
-from shoal.envs import EnvGroup, derive_seed, resolve
+from shoal.envs import EnvGroup, SpaceMismatchError, derive_seed, resolve
 from shoal.rl import Policy, evaluate
 from shoal.runtime import InputError
 
@@ -83,3 +84,14 @@ def test_bad_arguments_are_named(tmp_path):
         evaluate(Repeats())
     with pytest.raises(InputError, match="does not exist"):
         evaluate(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("env", ["Acrobot-v1", "MountainCarContinuous-v0", Echo])
+def test_an_environment_with_other_spaces_is_refused_and_both_are_named(env, tmp_path):
+    policy = Policy(spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
+    policy.save(tmp_path)
+    for actor in (policy, tmp_path):
+        with pytest.raises(SpaceMismatchError, match=r"has the observation space .*made for Box\(4,\) float32"):
+            evaluate(actor, env)
+    with pytest.raises(SpaceMismatchError, match=r"action space Discrete\(2\).*made for Discrete\(3\)"):
+        evaluate(Policy(spaces.Box(-1, 1, (4,)), spaces.Discrete(3)), "CartPole-v1")
