@@ -76,7 +76,7 @@ def evaluate(
         threads: threads for numerical libraries, while a folder's policy acts.
 
     Raises InputError for bad arguments, and SpaceMismatchError naming both spaces if the policy was made for others
-    than the environment's.
+    than the environment's, ValueError if an action is not finite.
     """
     episodes = Bounds(whole=True, at_least=1).read("episodes", episodes)
     seed = Bounds(whole=True, at_least=0).read("seed", seed)
@@ -100,7 +100,7 @@ def evaluate(
         check_same_spaces(actor, group, spec.id)
         observations = group.reset()
         while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
-            step = group.step(np.asarray(actor.act(observations, deterministic=deterministic)))
+            step = group.step(_finite(np.asarray(actor.act(observations, deterministic=deterministic))))
             observations = step.observations
             for episode in step.episodes:
                 finished[episode.environment].append(episode)
@@ -114,3 +114,10 @@ def evaluate(
         returns=returns,
         lengths=lengths,
     )
+
+
+def _finite(actions: np.ndarray) -> np.ndarray:
+    if actions.dtype.kind == "f" and not np.isfinite(actions).all():
+        row = int(np.argwhere(~np.isfinite(actions))[0][0])
+        raise ValueError(f"the policy's action for environment {row} is {actions[row]}; want finite numbers")
+    return actions

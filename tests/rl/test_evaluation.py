@@ -95,3 +95,12 @@ def test_an_environment_with_other_spaces_is_refused_and_both_are_named(env, tmp
             evaluate(actor, env)
     with pytest.raises(SpaceMismatchError, match=r"action space Discrete\(2\).*made for Discrete\(3\)"):
         evaluate(Policy(spaces.Box(-1, 1, (4,)), spaces.Discrete(3)), "CartPole-v1")
+
+
+def test_an_action_that_is_not_finite_is_the_policys_fault():
+    class Lost:
+        def act(self, observations, *, deterministic=False):
+            return np.where(np.arange(len(observations)) == 2, np.nan, 0.0)[:, np.newaxis]
+
+    with pytest.raises(ValueError, match=r"policy's action for environment 2 is \[nan\]; want finite numbers"):
+        evaluate(Lost(), "Pendulum-v1", episodes=4)
