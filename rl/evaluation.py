@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..envs import EnvGroup, check_same_spaces, derive_seed, resolve, spec_from_json
+from ..envs import EnvGroup, Episode, check_same_spaces, derive_seed, resolve, spec_from_json
 from ..runtime import InputError
 from .checkpoint import find_checkpoint, policy_metadata, run_of
 from .lazy import load
@@ -95,15 +95,9 @@ def evaluate(
     spec = spec_from_json(description or {}, folder=folder) if env is None else resolve(env, env_kwargs)
     size = min(episodes, MAX_ENVIRONMENTS)
     shares = [episodes // size + (index < episodes % size) for index in range(size)]
-    finished: list[list[Any]] = [[] for _ in range(size)]
     with EnvGroup(spec, size=size, first_index=0, run_seed=derive_seed(seed, "evaluation")) as group:
         check_same_spaces(actor, group, spec.id)
-        observations = group.reset()
-        while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
-            step = group.step(_finite(np.asarray(actor.act(observations, deterministic=deterministic))))
-            observations = step.observations
-            for episode in step.episodes:
-                finished[episode.environment].append(episode)
+        finished = _play(actor, group, shares, deterministic)
     played = [episode for done, share in zip(finished, shares, strict=True) for episode in done[:share]]
     returns, lengths = tuple(float(e.return_) for e in played), tuple(int(e.length) for e in played)
     return Evaluation(
@@ -114,6 +108,18 @@ def evaluate(
         returns=returns,
         lengths=lengths,
     )
+
+
+def _play(actor: Actor, group: EnvGroup, shares: list[int], deterministic: bool) -> list[list[Episode]]:
+    """The finished episodes of each environment, until each has finished its share."""
+    finished: list[list[Episode]] = [[] for _ in shares]
+    observations = group.reset()
+    while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
+        step = group.step(_finite(np.asarray(actor.act(observations, deterministic=deterministic))))
+        observations = step.observations
+        for episode in step.episodes:
+            finished[episode.environment].append(episode)
+    return finished
 
 
 def _finite(actions: np.ndarray) -> np.ndarray:
