@@ -123,6 +123,35 @@ def test_the_endpoint_bears_garbage(address):
         assert samples(reply.read().decode())
 
 
+def connection(address):
+    host, port = address.removeprefix("http://").removesuffix("/metrics").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def test_slow_callers_shut_nobody_out(address):
+    with contextlib.ExitStack() as stack:
+        for said in [b"", b"GET /metrics HTTP/1.0\r\nHo"] * 20:
+            stack.enter_context(connection(address)).sendall(said)
+        with urllib.request.urlopen(address, timeout=10) as reply:
+            assert samples(reply.read().decode())
+
+
+def test_a_caller_that_has_said_all_still_gets_its_answer(address):
+    with connection(address) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.makefile("rb").read().startswith(b"HTTP/1.0 200 OK")
+
+
+def test_only_names_of_this_machine_are_answered(address):
+    own = ["localhost:9", "LOCALHOST", "127.0.0.1", "[::1]:80"]
+    others = ["evil.example", "127.0.0.1.evil.example:80", "localhost.evil", ""]
+    for host, status in [(host, 200) for host in own] + [(host, 403) for host in others]:
+        with connection(address) as sock:
+            sock.sendall(f"GET /metrics HTTP/1.1\r\nAccept: */*\r\nHost: {host}\r\n\r\n".encode())
+            assert sock.makefile("rb").read().startswith(f"HTTP/1.0 {status} ".encode()), host
+
+
 def receive(sock):
     try:
         return sock.recv(4096)

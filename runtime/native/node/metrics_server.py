@@ -1,7 +1,13 @@
-"""The node's endpoint for Prometheus: just enough HTTP/1.0 for a scrape, on the node's own loop, loopback only."""
+"""The node's endpoint for Prometheus: just enough HTTP/1.0 for a scrape, on the node's own loop, loopback only.
+
+A browser that a foreign page leads to 127.0.0.1 under a name of its own (DNS rebinding) sends that name as Host, so
+only this machine's names are answered. When there are too many callers, the one that has kept the node waiting longest
+gives way: slow ones shut nobody out.
+"""
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
 
@@ -10,7 +16,10 @@ from .loop import Loop
 _MOST_BYTES = 8192
 _MOST_CALLERS = 16
 _PATIENCE_SECONDS = 5.0
+_RETRY_SECONDS = 0.05
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_HOST = re.compile(rb"^host:[ \t]*(.*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_LOCAL = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?", re.IGNORECASE)
 
 Answer = Callable[[Callable[[str], None]], None]
 
@@ -29,7 +38,7 @@ class MetricsServer:
 
     def __init__(self, loop: Loop, port: int, answer: Answer) -> None:
         self._loop, self._answer = loop, answer
-        self._callers: set[_Caller] = set()
+        self._callers: dict[_Caller, None] = {}  # the oldest first
         try:
             self._listener = socket.create_server(("127.0.0.1", port))
         except OSError as error:
@@ -43,15 +52,21 @@ class MetricsServer:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError:  # no descriptor is left: it would be as ready in each turn of the loop
+            self._loop.unwatch(self._listener.fileno())
+            self._loop.call_later(1.0, lambda: self._loop.watch(self._listener.fileno(), self._accept))
             return
         if len(self._callers) >= _MOST_CALLERS:
-            sock.close()
-            return
-        caller = _Caller(self._loop, sock, self._answer, self._callers.discard)
-        self._callers.add(caller)
+            min(self._callers, key=lambda caller: caller.asked).close()
+        caller = _Caller(self._loop, sock, self._answer, self._forget)
+        self._callers[caller] = None
         # Who says nothing, or does not read, is not waited for.
         self._loop.call_later(_PATIENCE_SECONDS, caller.close)
+
+    def _forget(self, caller: _Caller) -> None:
+        self._callers.pop(caller, None)
 
 
 class _Caller:
@@ -60,38 +75,35 @@ class _Caller:
     def __init__(self, loop: Loop, sock: socket.socket, answer: Answer, done: Callable[[_Caller], None]) -> None:
         self._loop, self._sock, self._answer, self._done = loop, sock, answer, done
         self._request = b""
-        self._reply: memoryview | None = None
-        self._asked = False
+        self.asked = False
         sock.setblocking(False)
-        loop.watch(sock.fileno(), self._on_event)
+        loop.watch(sock.fileno(), self._read)
 
-    def _on_event(self) -> None:
+    def _read(self) -> None:
         try:
-            if self._reply is not None:
-                self._write()
-            else:
-                self._read()
+            data = self._sock.recv(_MOST_BYTES)
         except BlockingIOError:
             return
         except OSError:
-            self.close()
-
-    def _read(self) -> None:
-        data = self._sock.recv(_MOST_BYTES)
+            data = b""
+        self._request += data
         if not data:
             self.close()
-        elif not self._asked:
-            self._request += data
-            if b"\r\n\r\n" in self._request or b"\n\n" in self._request:
-                self._asked = True
-                self._respond(self._request.split(b"\n", 1)[0].split())
-            elif len(self._request) > _MOST_BYTES:
-                self._asked = True
-                self._send("400 Bad Request", "the request is too long\n")
+        elif b"\r\n\r\n" in self._request or b"\n\n" in self._request:
+            self._take(self._request)
+        elif len(self._request) > _MOST_BYTES:
+            self._take(b"")
 
-    def _respond(self, words: list[bytes]) -> None:
+    def _take(self, request: bytes) -> None:
+        # What else it says is not read: the loop would find it ready again in each turn.
+        self.asked = True
+        self._loop.unwatch(self._sock.fileno())
+        words = request.split(b"\n", 1)[0].split()
+        host = _HOST.search(request)
         if len(words) != 3 or not words[2].startswith(b"HTTP/"):
-            self._send("400 Bad Request", "this is no HTTP request\n")
+            self._send("400 Bad Request", "this is no HTTP request, or one that is too long\n")
+        elif host is not None and not _LOCAL.fullmatch(host[1]):
+            self._send("403 Forbidden", "Host is no name of this machine: use 127.0.0.1 or localhost\n")
         elif words[0] != b"GET":
             self._send("405 Method Not Allowed", "only GET is answered\n")
         elif words[1].split(b"?")[0] != b"/metrics":
@@ -100,18 +112,21 @@ class _Caller:
             self._answer(lambda text: self._send("200 OK", text))
 
     def _send(self, status: str, text: str) -> None:
-        if self._sock.fileno() < 0:
-            return  # it has left
         body = text.encode()
         head = f"HTTP/1.0 {status}\r\nContent-Type: {_TEXT}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        self._reply = memoryview(head.encode() + body)
-        self._loop.wait_for_room(self._sock, True)
-        self._on_event()
+        self._write(memoryview(head.encode() + body))
 
-    def _write(self) -> None:
-        assert self._reply is not None
-        while self._reply:
-            self._reply = self._reply[self._sock.send(self._reply) :]
+    def _write(self, reply: memoryview) -> None:
+        if self._sock.fileno() < 0:
+            return  # it has left
+        try:
+            while reply:
+                reply = reply[self._sock.send(reply) :]
+        except BlockingIOError:
+            self._loop.call_later(_RETRY_SECONDS, lambda: self._write(reply))
+            return
+        except OSError:
+            reply = reply[:0]
         self.close()
 
     def close(self) -> None:
