@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
 
 from . import context, engines
+from .arguments import check_flag, check_name, check_text
 from .context import current_engine, running_engine
 from .engine import Engine
 from .exceptions import InputError, InputTypeError, nearest
 from .generators import ObjectRefGenerator
-from .options import check_name
 from .plain_numbers import as_int, as_timeout
 from .refs import ObjectRef
 from .remote import ActorHandle, make_remote
@@ -300,6 +300,8 @@ def cancel(ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursiv
     Raises:
         InputError: force=True for a call of an actor.
     """
+    check_flag("cancel: force", force)
+    check_flag("cancel: recursive", recursive)
     if isinstance(ref, ObjectRefGenerator):
         ref.cancel(force, recursive)
         return
@@ -320,6 +322,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """
     if not isinstance(actor, ActorHandle):
         raise InputTypeError(f"kill takes an actor's handle, not a {type(actor).__name__} ({actor!r:.80})")
+    check_flag("kill: no_restart", no_restart)
     current_engine().kill(actor._actor, no_restart)
 
 
@@ -333,7 +336,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     Raises:
         InputError: there is none.
     """
-    check_name("get_actor: name", name)
+    check_text("get_actor: name", name)
     check_name("get_actor: namespace", namespace)
     engine = current_engine()
     actor = engine.find_actor(name, namespace)

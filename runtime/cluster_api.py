@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from . import context
+from .arguments import check_text
 from .context import current_engine, running_engine
 from .exceptions import InputError
 from .plain_numbers import as_int
@@ -42,6 +43,7 @@ def publish(key: str, value: Any) -> None:
 
     Before `init` it is kept and published when the runtime starts.
     """
+    check_text("publish: key", key)
     payload = cloudpickle.dumps(value)
     context.published[key] = payload
     engine = running_engine()
@@ -51,6 +53,7 @@ def publish(key: str, value: Any) -> None:
 
 def lookup(key: str) -> Any:
     """Return the value published under a name, or None."""
+    check_text("lookup: key", key)
     payload = context.published.get(key)
     engine = running_engine()
     if payload is None and engine is not None:
@@ -60,6 +63,8 @@ def lookup(key: str) -> Any:
 
 def preload(*modules: str) -> None:
     """Have workers made from now on start with these modules imported; returns at once."""
+    for module in modules:
+        check_text("preload: a module", module)
     current_engine().preload(modules)
 
 

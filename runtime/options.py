@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import cloudpickle
 
-from .exceptions import InputError, InputTypeError, nearest
+from .arguments import check_count, check_name, check_text
+from .exceptions import InputError, nearest
 from .plain_numbers import as_int, in_plain_numbers
 from .resources import Demand, check_amount, check_gpus, in_units
 from .runtime_env import RuntimeEnv
@@ -39,23 +40,10 @@ _DEFAULTS_OF_REFUSED = [
 def check_resources(resources: Mapping[str, float]) -> None:
     """Raise InputError unless these are amounts of resources that have no option of their own."""
     for resource, amount in resources.items():
+        check_text("resources: a name", resource)
         if resource in _RESERVED:
             raise InputError(f"resources={{{resource!r}: …}}: use {_RESERVED[resource]}= for it")
         check_amount(f"resources[{resource!r}]", amount)
-
-
-def _check_count(name: str, value: int, lowest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        unlimited = " (-1 means: without limit)" if lowest == -1 else ""
-        kind = InputError if type(value) is int else InputTypeError
-        raise kind(f"{name}={value!r}: want an integer of at least {lowest}{unlimited}")
-
-
-def check_name(name: str, value: str | None) -> None:
-    """Raise InputError unless `value` is None or a string that is not empty."""
-    if value is not None and (not isinstance(value, str) or not value):
-        kind = InputError if isinstance(value, str) else InputTypeError
-        raise kind(f"{name}={value!r}: want a string that is not empty")
 
 
 def given(options: Any) -> dict[str, Any]:
@@ -167,7 +155,7 @@ class _Outcome(_Checked):
             raise InputError(
                 f"retry_exceptions={self.retry_exceptions!r}: want True, False or a list of exception classes"
             )
-        _check_count("generator_backpressure", self.generator_backpressure, 0)
+        check_count("generator_backpressure", self.generator_backpressure, 0)
         if self.generator_backpressure and self.num_returns != STREAMING:
             raise InputError("generator_backpressure is for generators: set num_returns='streaming'")
 
@@ -195,8 +183,8 @@ class TaskOptions(_Options, _Outcome):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_outcome()
-        _check_count("max_retries", self.max_retries, -1)
-        _check_count("max_calls", self.max_calls, 0)
+        check_count("max_retries", self.max_retries, -1)
+        check_count("max_calls", self.max_calls, 0)
 
     @cached_property
     def is_plain(self) -> bool:
@@ -227,18 +215,18 @@ class ActorOptions(_Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_count("max_restarts", self.max_restarts, -1)
-        _check_count("max_task_retries", self.max_task_retries, -1)
+        check_count("max_restarts", self.max_restarts, -1)
+        check_count("max_task_retries", self.max_task_retries, -1)
         if self.max_concurrency is not None:
-            _check_count("max_concurrency", self.max_concurrency, 1)
+            check_count("max_concurrency", self.max_concurrency, 1)
         if not isinstance(self.concurrency_groups, Mapping):
             raise InputError(f"concurrency_groups={self.concurrency_groups!r}: want {{name: calls at a time}}")
         for group, limit in self.concurrency_groups.items():
             check_name("concurrency_groups", group)
-            _check_count(f"concurrency_groups[{group!r}]", limit, 1)
+            check_count(f"concurrency_groups[{group!r}]", limit, 1)
         if self.checkpoint_every is not None:
-            _check_count("checkpoint_every", self.checkpoint_every, 0)
-        _check_count("max_pending_calls", self.max_pending_calls, -1)
+            check_count("checkpoint_every", self.checkpoint_every, 0)
+        check_count("max_pending_calls", self.max_pending_calls, -1)
         if self.max_pending_calls == 0:
             raise InputError("max_pending_calls=0: no call could ever be made; -1 means without limit")
         check_name("namespace", self.namespace)
@@ -278,7 +266,7 @@ class MethodOptions(_Outcome):
         check_name("concurrency_group", self.concurrency_group)
         check_name("name", self.name)
         if self.max_task_retries is not None:
-            _check_count("max_task_retries", self.max_task_retries, -1)
+            check_count("max_task_retries", self.max_task_retries, -1)
 
     @cached_property
     def is_plain(self) -> bool:

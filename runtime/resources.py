@@ -13,6 +13,8 @@ from .plain_numbers import as_number, in_plain_numbers
 
 #: So many units make 1 CPU, 1 GPU, 1 byte of memory.
 UNIT = 10_000
+#: The largest amount of a resource: its units fit into 64 bits.
+MOST = 1e14
 
 #: Resources by name, in units. "memory" is a promise between tasks, in bytes: nobody measures it.
 Demand = dict[str, int]
@@ -46,6 +48,8 @@ def check_amount(name: str, value: float) -> None:
     number = as_number(value)
     if number is None or not math.isfinite(number) or number < 0:
         raise InputError(f"{name}={value!r}: want a number that is not negative")
+    if number > MOST:
+        raise InputError(f"{name}={value!r}: want at most {MOST:g}")
     if 0 < value < 1 / UNIT:
         raise InputError(f"{name}={value!r}: resources count in steps of {1 / UNIT:g}; want 0 or at least that")
 

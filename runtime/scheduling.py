@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .arguments import check_text
 from .context import current_engine
 from .exceptions import InputError, nearest
 from .plain_numbers import as_int, as_timeout
@@ -123,6 +124,7 @@ def check_bundles(bundles: list[Mapping[str, float]]) -> None:
         if not isinstance(bundle, Mapping):
             raise InputError(f"placement_group: bundle {index} is {bundle!r:.80}; want a dict such as {{'CPU': 1}}")
         for name, amount in bundle.items():
+            check_text(f"bundle {index}: a name", name)
             check_gpus(amount) if name == "GPU" else check_amount(f"bundle {index}: {name}", amount)
         if not in_units(bundle):
             raise InputError(f"placement_group: bundle {index} is {bundle!r}, which reserves nothing")

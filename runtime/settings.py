@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
+from .arguments import check_flag, check_name, check_text
 from .exceptions import InputError
-from .options import check_name, check_resources
+from .options import check_resources
 from .plain_numbers import in_plain_numbers
 from .resources import check_amount
 from .runtime_env import RuntimeEnv
@@ -46,7 +47,12 @@ class Settings:
         if self.runtime_env is not None:
             object.__setattr__(self, "runtime_env", RuntimeEnv.of(self.runtime_env))
         check_resources(self.resources)
-        check_name("namespace", self.namespace)
+        for name in ("namespace", "listen", "address"):
+            check_name(name, getattr(self, name))
+        for module in self.preload or ():
+            check_text("preload: a module", module)
+        check_flag("log_to_driver", self.log_to_driver)
+        check_flag("record_call_sites", self.record_call_sites)
         for name, value in {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "memory": self.memory}.items():
             if value is not None:
                 check_amount(name, value)

@@ -8,6 +8,7 @@ as long as the process that submitted them remembers them: its last 10 000 event
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -111,7 +112,7 @@ def ask(sections: Sequence[str], limit: int, address: str | None) -> list[NodeRe
         InputError: a bad limit, or there is no runtime to ask.
     """
     most = as_int(limit)
-    if most is None or most < 1:
+    if most is None or not 1 <= most <= sys.maxsize:
         raise InputError(f"limit={limit!r}: want a whole number of rows, at least 1")
     engine = running_engine()
     if address is None and engine is not None:

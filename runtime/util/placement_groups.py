@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ..arguments import check_text
 from ..context import current_engine
 from ..exceptions import InputError, nearest
 from ..plain_numbers import in_plain_numbers
@@ -36,8 +37,8 @@ def placement_group(
         raise InputError(f"strategy={strategy!r}: unknown. {nearest(str(strategy), GROUP_STRATEGIES)}")
     if lifetime not in (None, "detached"):
         raise InputError(f"lifetime={lifetime!r}: want None or 'detached'")
-    if not isinstance(name, str):
-        raise InputError(f"name={name!r}: want a string")
+    if name != "":
+        check_text("name", name)
     return current_engine().create_group(
         [in_plain_numbers(dict(bundle)) for bundle in bundles], strategy, name, lifetime == "detached"
     )
