@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,9 @@ _LISTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     ),
     "waits": (state.list_waits, ("pid", "thread", "seconds", "reason")),
 }
+
+#: As many digits of an id as messages show.
+_ID_DIGITS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +61,19 @@ def run(arguments: Sequence[str]) -> int:
     if flags.format == "json":
         print(json.dumps([dataclasses.asdict(row) for row in rows]))
     else:
-        texts = [[_text(getattr(row, column)) for column in columns] for row in rows]
-        console().print(table([column.replace("_", " ") for column in columns], texts))
+        texts = {column: [_text(getattr(row, column)) for row in rows] for column in columns}
+        if sys.stdout.isatty():
+            texts = {column: _short(column, cells) for column, cells in texts.items() if any(cells)}
+        lines = list(zip(*texts.values(), strict=True))
+        console().print(table([column.replace("_", " ") for column in texts], lines))
     if rows.truncated:
         note(f"{len(rows)} of {rows.total} rows are shown; --limit shows more")
     return 0
+
+
+def _short(column: str, cells: Sequence[str]) -> list[str]:
+    """Return the end of each id, which is enough for `shoal story`: a whole one would leave no room for the rest."""
+    return [cell[-_ID_DIGITS:] for cell in cells] if column.endswith("_id") else list(cells)
 
 
 def _take_filters(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

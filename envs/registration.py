@@ -98,6 +98,8 @@ def resolve(env: str | Callable[..., gymnasium.Env] | EnvSpec, env_kwargs: Mappi
     spec = _find(env)
     if not env_kwargs:
         return spec
+    if not isinstance(env_kwargs, Mapping):
+        raise InputError(f"env_kwargs is {env_kwargs!r:.80}, but must be a dict of the constructor's arguments")
     kwargs = {**spec.kwargs, **env_kwargs}
     limit = kwargs.pop("max_episode_steps", None)
     limit = spec.max_episode_steps if limit is None else limit

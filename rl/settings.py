@@ -166,6 +166,10 @@ class RunSettings:
     def __post_init__(self) -> None:
         validate(self)
         check_vectorization(self.vectorization)
+        if not isinstance(self.policy_kwargs, Mapping):
+            raise InputError(
+                f"policy_kwargs is {self.policy_kwargs!r}, but must be a dict, such as {{'net_arch': [64, 64]}}"
+            )
         given = [name for name, value in vars(self).items() if value is not None]
         for name, value in derived_defaults(RunSettings, given, self).items():
             object.__setattr__(self, name, value)

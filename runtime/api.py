@@ -274,6 +274,8 @@ def wait(
 
 
 def _check_refs(verb: str, refs: Any) -> list[ObjectRef]:
+    if isinstance(refs, ObjectRef):
+        raise InputTypeError(f"{verb} takes a list of references, not one: write {verb}([ref])")
     if not isinstance(refs, list | tuple):
         raise InputTypeError(f"{verb} takes an ObjectRef or a list of them, not a {type(refs).__name__} ({refs!r:.80})")
     for index, ref in enumerate(refs):

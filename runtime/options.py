@@ -130,7 +130,7 @@ class _Outcome(_Checked):
 
     Attributes:
         num_returns: how many values it returns; STREAMING: it yields them one by one.
-        retry_exceptions: whether exceptions use up retries, as crashes do, or which ones.
+        retry_exceptions: whether exceptions use up retries, as crashes do, or which ones: a class, or several.
         generator_backpressure: how many values of a stream may wait to be taken; 0: any number.
     """
 
@@ -145,6 +145,8 @@ class _Outcome(_Checked):
             given["generator_backpressure"] = 0 if room == -1 else room
         if given.get("num_returns") is not None:
             given["num_returns"] = returns_count(given["num_returns"])
+        if isinstance(given.get("retry_exceptions"), type):
+            given["retry_exceptions"] = [given["retry_exceptions"]]
         return super()._known(given)
 
     def _check_outcome(self) -> None:

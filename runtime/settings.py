@@ -41,6 +41,8 @@ class Settings:
     namespace: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.preload, str):
+            object.__setattr__(self, "preload", (self.preload,))
         object.__setattr__(self, "resources", dict(self.resources or {}))
         for given in fields(self):
             object.__setattr__(self, given.name, in_plain_numbers(getattr(self, given.name)))

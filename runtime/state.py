@@ -128,6 +128,8 @@ def ask(sections: Sequence[str], limit: int, address: str | None) -> list[NodeRe
 def _select(rows: Iterable[_Row], kind: type[_Row], filters: Sequence[Filter] | None, limit: int) -> Rows[_Row]:
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     tests: list[Callable[[_Row], bool]] = []
+    if filters and isinstance(filters[0], str):  # a single one, which stands for itself
+        filters = [filters]
     for entry in filters or ():
         if len(entry) != 3 or entry[1] not in ("=", "!="):
             raise InputError(f"filter {entry!r}: want (field, '=' or '!=', value), such as ('state', '=', 'RUNNING')")

@@ -22,19 +22,19 @@ class ActorPool:
     An actor is free as soon as its call has ended, whether or not somebody has taken the result.
 
     Args:
-        actors: their handles.
+        actors: their handles; a single one may stand for itself.
 
     Example:
         pool = ActorPool([Doubler.remote(), Doubler.remote()])
         list(pool.map(lambda actor, value: actor.double.remote(value), [1, 2, 3]))      # [2, 4, 6]
     """
 
-    def __init__(self, actors: Iterable[ActorHandle]) -> None:
+    def __init__(self, actors: ActorHandle | Iterable[ActorHandle]) -> None:
         self._idle: deque[ActorHandle] = deque()
         self._busy: dict[ObjectRef, ActorHandle] = {}
         self._waiting: deque[tuple[Submit, Any]] = deque()
         self._results: dict[ObjectRef, Any] = {}  # those that nobody has taken, in the order of submission
-        for actor in actors:
+        for actor in [actors] if isinstance(actors, ActorHandle) else actors:
             self.push(actor)
 
     def submit(self, function: Submit, value: Any) -> None:

@@ -29,6 +29,7 @@ def as_completed(
         GetTimeoutError: the time ran out; says how many are missing.
         Exception: what a task raised, when its turn comes.
     """
+    refs = [refs] if isinstance(refs, ObjectRef) else refs
     for ref in refs:
         if type(ref) is not ObjectRef:
             raise TypeError(f"as_completed takes ObjectRefs, not a {type(ref).__name__} ({ref!r:.80})")

@@ -13,6 +13,7 @@ from ..context import current_engine
 from ..exceptions import InputError, nearest
 from ..introspection.diagnosis import Diagnosis
 from ..introspection.prometheus import render
+from ..plain_numbers import as_number
 from ..state import ask
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -121,7 +122,8 @@ class Histogram(Metric):
     def __init__(
         self, name: str, description: str = "", *, boundaries: Sequence[float], tag_keys: Sequence[str] | None = None
     ) -> None:
-        limits = list(boundaries)
+        only = as_number(boundaries)
+        limits = list(boundaries if only is None else [only])
         if not limits or limits[0] <= 0 or any(a >= b for a, b in pairwise(limits)):
             raise InputError(f"histogram {name!r}: boundaries={boundaries!r}: want growing numbers, more than zero")
         self._setup(name, description, tag_keys, limits)

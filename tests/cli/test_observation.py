@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 
 import psutil
 import pytest
@@ -58,6 +59,19 @@ def test_list(session, capsys):
     assert "1 of 3 rows are shown" in capsys.readouterr().err
     for what in ("actors", "objects", "nodes", "placement-groups", "waits"):
         assert main(["list", what, "--session", session]) == 0
+
+
+def test_a_list_in_a_terminal_leaves_out_what_is_empty_and_shows_the_end_of_ids(session, capsys, monkeypatch):
+    ref = square.options(name="shown").remote(2)
+    runtime.get(ref)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    assert main(["list", "tasks", "--session", session, "--filter", "name=shown"]) == 0
+    [titles, row] = capsys.readouterr().out.splitlines()
+    assert titles.split() == ["task", "id", "name", "state", "worker", "pid"]
+    assert row.split()[:3] == [ref.hex()[-10:], "shown", "FINISHED"]
+    assert state.list_tasks(filters=("name", "=", "shown"))[0].task_id == ref.hex()
 
 
 def test_processes_that_are_being_made_are_shown_without_a_pid(session, capsys):

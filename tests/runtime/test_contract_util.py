@@ -39,6 +39,14 @@ def test_pool_maps_in_order(engine):
     assert sorted(pool.map_unordered(double, range(20))) == [2 * i for i in range(20)]
 
 
+def test_a_single_actor_or_reference_stands_for_itself(engine):
+    pool = util.ActorPool(Doubler.remote())
+    assert list(pool.map(double, [1, 2])) == [2, 4]
+    assert list(util.as_completed(runtime.put(1))) == [1]
+    with pytest.raises(TypeError, match=r"wait takes a list of references, not one: write wait\(\[ref\]\)"):
+        runtime.wait(runtime.put(1))
+
+
 def test_pool_submits_and_gets_in_order_or_not(engine):
     pool = util.ActorPool([Doubler.remote()])
     for value in (1, 2, 3):

@@ -18,6 +18,10 @@ def test_demand_names_what_is_asked_for_without_zeros():
     assert options.demand == {"GPU": UNIT // 2, "rocket": 2 * UNIT}
 
 
+def test_a_single_exception_class_stands_for_itself():
+    assert TaskOptions.of(retry_exceptions=ValueError) == TaskOptions.of(retry_exceptions=[ValueError])
+
+
 def test_but_changes_a_copy():
     options = ActorOptions.of(max_restarts=2)
     changed = options.but(max_task_retries=-1, name="x")
