@@ -36,6 +36,10 @@ class ObjectRef(Generic[T_co]):
         # May run inside any allocation, so `dropped` must neither block nor take a lock.
         self._dropped(self.id)
 
+    def binary(self) -> bytes:
+        """Return the id."""
+        return self.id
+
     def hex(self) -> str:
         """Return the id as hexadecimal text."""
         return self.id.hex()

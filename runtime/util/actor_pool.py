@@ -37,27 +37,27 @@ class ActorPool:
         for actor in [actors] if isinstance(actors, ActorHandle) else actors:
             self.push(actor)
 
-    def submit(self, function: Submit, value: Any) -> None:
-        """Have ``function(actor, value)`` called with an actor that is free, now or as soon as there is one.
+    def submit(self, fn: Submit, value: Any) -> None:
+        """Call ``fn(actor, value)`` with an actor that is free, now or as soon as there is one.
 
         Args:
-            function: makes the remote call and returns its reference.
+            fn: makes the remote call and returns its reference.
             value: passed on to it.
         """
-        self._waiting.append((function, value))
+        self._waiting.append((fn, value))
         self._start()
 
-    def map(self, function: Submit, values: Iterable[Any]) -> Iterator[Any]:
-        """Yield the results of ``function(actor, value)`` for all values, in their order.
+    def map(self, fn: Submit, values: Iterable[Any]) -> Iterator[Any]:
+        """Yield the results of ``fn(actor, value)`` for all values, in their order.
 
         The work begins at once. Results of earlier work that nobody has taken are dropped.
         """
-        self._begin(function, values)
+        self._begin(fn, values)
         return self._take_all(self.get_next)
 
-    def map_unordered(self, function: Submit, values: Iterable[Any]) -> Iterator[Any]:
-        """Yield the results of ``function(actor, value)`` for all values, as they come; else as `map`."""
-        self._begin(function, values)
+    def map_unordered(self, fn: Submit, values: Iterable[Any]) -> Iterator[Any]:
+        """Yield the results of ``fn(actor, value)`` for all values, as they come; else as `map`."""
+        self._begin(fn, values)
         return self._take_all(self.get_next_unordered)
 
     def _begin(self, function: Submit, values: Iterable[Any]) -> None:

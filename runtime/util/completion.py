@@ -59,7 +59,7 @@ def _completed(refs: Sequence[ObjectRef], timeout: float | None, yield_obj_refs:
 
 
 def map_unordered(
-    function: RemoteFunction | ActorMethod | Callable[[Any], Any],
+    fn: RemoteFunction | ActorMethod | Callable[[Any], Any],
     items: Iterable[Any],
     *,
     backpressure_size: int = 100,
@@ -69,7 +69,7 @@ def map_unordered(
     """Call a function with each item, and yield what the calls return, each as soon as it is there.
 
     Args:
-        function: a remote function, an actor's method, or an ordinary function, which runs as tasks then.
+        fn: a remote function, an actor's method, or an ordinary function, which runs as tasks then.
         items: the arguments; taken from as calls are made, so they may be without end.
         backpressure_size: how many calls may be under way or not taken at the same time.
         chunk_size: as for `as_completed`.
@@ -80,9 +80,9 @@ def map_unordered(
     """
     most = _check_size("map_unordered: backpressure_size", backpressure_size)
     _check_size("map_unordered: chunk_size", chunk_size)
-    if not isinstance(function, RemoteFunction | ActorMethod):
-        function = remote(function)
-    return _mapped(function, items, most, yield_obj_refs)
+    if not isinstance(fn, RemoteFunction | ActorMethod):
+        fn = remote(fn)
+    return _mapped(fn, items, most, yield_obj_refs)
 
 
 def _mapped(function: Any, items: Iterable[Any], most: int, yield_obj_refs: bool) -> Iterator[Any]:

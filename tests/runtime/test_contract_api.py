@@ -80,6 +80,7 @@ def test_references_and_handles_can_be_subscripted(engine):
     assert runtime.ActorHandle[int].__origin__ is runtime.ActorHandle
     ref: runtime.ObjectRef[int] = double.remote(2)
     assert isinstance(ref, runtime.ObjectRef)
+    assert ref.binary().hex() == ref.hex()
     assert runtime.get(ref) == 4
 
 
