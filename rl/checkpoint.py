@@ -298,7 +298,7 @@ def drop_newer(run: str | Path, timesteps: int, *, good_ones: bool) -> None:
 def _remove(checkpoint: Path) -> None:
     """Remove a checkpoint: at no moment is a part of it left under its name."""
     temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=checkpoint.parent))
-    checkpoint.rename(temporary)
+    checkpoint.rename(temporary / checkpoint.name)
     shutil.rmtree(temporary)
 
 

@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..runtime import InputError
@@ -37,16 +37,17 @@ def lock_run(folder: Path) -> None:
             f"run folder '{folder}' is being written by another training of this process: close that one first"
         )
     path.mkdir(parents=True, exist_ok=True)
-    while True:
+    if sys.platform == "win32":  # which has no such locks
+        return
+    descriptor = -1
+    while not _is_still_there(descriptor, path):  # its holder took the file along as it ended, between our two calls
+        _close(descriptor)
         descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _lock(descriptor, folder, _PATIENCE)
-            if _is_still_there(descriptor, path):
-                break
+            _lock(descriptor, folder, fcntl.LOCK_EX, _PATIENCE)
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its holder ended, and took the file along, between our two calls
     _held[path] = descriptor
     try:
         os.truncate(descriptor, 0)
@@ -61,21 +62,22 @@ def unlock_run(folder: Path) -> None:
     path = folder.resolve()
     descriptor = _held.pop(path, None)
     if descriptor is not None:
-        (path / LOCK).unlink(missing_ok=True)  # while it is held: whoever waits for it sees that the file is gone
+        if _is_still_there(descriptor, path):
+            (path / LOCK).unlink()  # while it is held: whoever waits for it sees that the file is gone
         os.close(descriptor)
 
 
 def check_unlocked(folder: str | Path) -> None:
     """Raise InputError naming process and command, if another process holds the lock of a run folder."""
     path = Path(folder).resolve()
-    if path in _held or not (path / LOCK).exists():
+    if path in _held or sys.platform == "win32":
         return
     try:
         descriptor = os.open(path / LOCK, os.O_RDWR)
-    except FileNotFoundError:  # its holder ended just now
+    except (FileNotFoundError, NotADirectoryError):  # nobody writes there
         return
     try:
-        _lock(descriptor, Path(folder), 0)
+        _lock(descriptor, Path(folder), fcntl.LOCK_SH, 0)  # shared: several may ask at once
     finally:
         os.close(descriptor)
 
@@ -88,19 +90,20 @@ def turn_to_write(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # some network file systems lock no folders: whoever trains there has locked the run
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path, patience: float) -> None:
+def _lock(descriptor: int, folder: Path, kind: int, patience: float) -> None:
     if sys.platform == "win32":
         return
     until = time.monotonic() + patience
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             if time.monotonic() >= until:
@@ -123,10 +126,16 @@ def _holder(descriptor: int) -> str:
 
 
 def _is_still_there(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one that lies in the folder."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path / LOCK))
+        return descriptor >= 0 and os.path.samestat(os.fstat(descriptor), os.stat(path / LOCK))
     except FileNotFoundError:
         return False
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)
 
 
 def _leave_to_parent() -> None:

@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shoal.cli import signals
 from shoal.cli.main import main
 from shoal.rl import find_run
 from shoal.rl.checkpoint import list_checkpoints, read_policy, read_training
@@ -310,9 +312,34 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(
-    "presses", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.slow)]
-)
+def press():
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_a_later_ctrl_c_ends_at_once_only_if_nothing_is_lost(monkeypatch, capfd):
+    ended = []
+    monkeypatch.setattr(signals, "_quit", lambda *_: ended.append(True))
+    with signals.stop_as_interrupt() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            press()
+        press()
+        assert len(ended) == 1, "nothing is at risk"
+        stop.at_risk = lambda: "3 steps"
+        press()
+        assert capfd.readouterr().err == "still saving; once more ends at once, and 3 steps are lost\n"
+        assert len(ended) == 1
+        press()
+        assert capfd.readouterr().err == "ended before the checkpoint was written: 3 steps are lost\n"
+        assert len(ended) == 2
+    with signals.stop_as_interrupt() as stop:
+        stop.finish()
+        stop.at_risk = lambda: "3 steps"
+        press()
+        assert "still saving" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("presses", [2, 3, 0])
 def test_ctrl_c_while_saving_says_what_the_next_one_loses(presses):
     """Two: the first ends the training. Three: the last ends the saving, too. None: one comes after an error."""
     arguments = [*TRAIN, "--total-timesteps", "9999", "--run-dir", "run"]

@@ -17,6 +17,7 @@ from shoal.rl.checkpoint import list_checkpoints, write_checkpoint
 from shoal.rl.learning_curve import draw_learning_curve, episode_curve
 from shoal.rl.metrics import read_metrics
 from shoal.rl.run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config
+from shoal.rl.run_lock import lock_run, unlock_run
 from shoal.runtime import InputError
 
 
@@ -212,6 +213,42 @@ def test_a_folder_that_another_process_writes_is_refused(tmp_path, holder):
     holder.join()
     with RunFolder(tmp_path / "a", overwrite=True) as folder:
         train(folder)
+
+
+def test_many_that_ask_at_once_do_not_take_each_other_for_writers(tmp_path):
+    (tmp_path / ".lock").write_text("{}")  # left by a kill
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: check_vacant(tmp_path), range(400)))
+
+
+def test_a_lock_goes_from_one_to_the_next(tmp_path):
+    """Each writes the number it finds plus one: none of them is lost."""
+    file = tmp_path / "number"
+    file.write_text("0")
+
+    def count_once(_):
+        while True:
+            try:
+                lock_run(tmp_path)
+            except InputError:
+                continue
+            file.write_text(str(int(file.read_text()) + 1))
+            unlock_run(tmp_path)
+            return
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count_once, range(100)))
+    assert file.read_text() == "100"
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_the_lock_of_another_folder_of_that_name_is_left_alone(tmp_path):
+    lock_run(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".lock").write_text("of another")
+    unlock_run(tmp_path / "a")
+    assert (tmp_path / "a" / ".lock").read_text() == "of another"
 
 
 def test_what_another_has_begun_meanwhile_is_not_replaced(tmp_path):
