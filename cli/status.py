@@ -1,5 +1,6 @@
 """`shoal status`: what a running program does, and why something waits."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -59,11 +60,18 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _watch(address: str, before: state.RuntimeStatus, now: state.RuntimeStatus, seconds: float) -> None:
-    with Live(_show(before, now), screen=True, auto_refresh=False) as live:
+    """Show the status until Ctrl-C: in place on a terminal, elsewhere one below the other."""
+    screen = console()
+    in_place = screen.is_terminal and not screen.is_dumb_terminal
+    live = Live(console=screen, screen=True, auto_refresh=False)
+    with live if in_place else contextlib.nullcontext():
         while True:
+            if in_place:
+                live.update(_show(before, now), refresh=True)
+            else:
+                screen.print(_show(before, now), "")
             time.sleep(seconds)
             before, now = now, state.status(address=address)
-            live.update(_show(before, now), refresh=True)
 
 
 def _show(before: state.RuntimeStatus, now: state.RuntimeStatus) -> Group:

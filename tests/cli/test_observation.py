@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 
 import psutil
@@ -44,6 +45,18 @@ def test_status(session, capsys):
     assert main(["status", "--session", session, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nodes"][0]["session"] == session
     del ref
+
+
+def test_watching_into_a_pipe_shows_one_status_below_the_other(session):
+    command = [sys.executable, "-m", "shoal.cli.main", "status", "--watch", "--every", "0.1", "--session", session]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        seen = 0
+        while seen < 2:
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            seen += f"session {session}" in line
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
 
 
 def test_list(session, capsys):
