@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from .. import serialization
+from ..buffers import aligned
 from ..exceptions import ObjectLostError
 from ..failure import unpack_exception
 from ..futures import ValueFuture
@@ -97,13 +98,13 @@ class SerialObjects:
         """Return a read-only buffer with these contents: the array itself if it came from `empty`, else a copy."""
         array = self._unsealed.seal(view) if seal else None
         if array is None:
-            return bytes(view)
+            return aligned(view).toreadonly()
         return memoryview(array.reshape(-1).view("uint8"))  # type: ignore[arg-type]  # numpy 1 does not say so
 
     def _load(self, value: Value, copy: bool = False) -> Any:
         if value.failure is not None:
             raise unpack_exception(value.failure) if isinstance(value.failure, bytes) else value.failure
-        return serialization.loads(value.stream, map(bytearray, value.buffers) if copy else value.buffers)
+        return serialization.loads(value.stream, map(aligned, value.buffers) if copy else value.buffers)
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value."""

@@ -20,9 +20,18 @@ def echo(value):
     return value
 
 
+def place_in_memory(array):
+    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr()
+
+
+def offset_of(array):
+    """Return by how many bytes an array lies behind a multiple of 64."""
+    return place_in_memory(array) % 64
+
+
 def place_of(array):
     """Return the file and the offset in it at which an array lies in memory, and the pid."""
-    address = array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr()
+    address = place_in_memory(array)
     with open("/proc/self/maps") as maps:
         for line in maps:
             bounds, _, offset, _, inode, *_ = line.split()
@@ -97,6 +106,29 @@ def test_a_copy_can_be_written_and_changes_nothing_else(engine, name):
         if copy.size:
             copy[...] = copy.flat[copy.size - 1]
         np.testing.assert_array_equal(np.asarray(runtime.get(owner)), np.asarray(ARRAYS[name]))
+
+
+SIZES = [1, 63, 1000, 4096, 99_000, 200_000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_arrays_begin_at_multiples_of_64_bytes(engine, size):
+    @runtime.remote
+    def offsets(array, held):
+        return [offset_of(array), *map(offset_of, held.values())]
+
+    arrays = {"bytes": np.zeros(size, np.uint8), "floats": np.zeros(size // 8 + 1), "again": np.ones(size, np.int8)}
+    assert set(runtime.get(offsets.remote(arrays["bytes"], arrays))) == {0}
+    assert {offset_of(array) for array in runtime.get(echo.remote(arrays)).values()} == {0}
+
+
+@pytest.mark.engines("native", "serial", reason="on Ray copies and tensors lie where their libraries put them")
+@pytest.mark.parametrize("size", SIZES)
+def test_copies_and_tensors_begin_there_too(engine, size):
+    torch = pytest.importorskip("torch")
+    ref = runtime.put([np.zeros(size, np.uint8), np.zeros(size), torch.zeros(size)])
+    for copy in (True, False):
+        assert {offset_of(array) for array in runtime.get(ref, copy=copy)} == {0}
 
 
 def test_copies_of_a_list_of_references(engine):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ... import serialization
+from ...buffers import aligned, as_aligned
 from ...failure import unpack_exception
 from ...refs import ObjectRef
 from ..protocol.messages import Holdings, ObjectId, Registered, Span, Value
@@ -196,8 +197,8 @@ class Store:
         stream = value.stream if isinstance(value.stream, bytes) else self._view(value.stream)
         if not value.buffers:
             return serialization.loads(stream)
-        buffers: list[Any] = [buffer if isinstance(buffer, bytes) else self._view(buffer) for buffer in value.buffers]
-        return serialization.loads(stream, map(bytearray, buffers) if copy else buffers)
+        buffers = [self._view(part) if isinstance(part, Span) else part for part in value.buffers]
+        return serialization.loads(stream, map(aligned, buffers) if copy else map(as_aligned, buffers))
 
     def _view(self, span: Span) -> memoryview | bytes:
         return self._views.view(span) if self.is_near(span) else self.fetch(span)
