@@ -203,6 +203,28 @@ def test_a_running_method_hears_that_it_is_cancelled(engine, concurrent, tmp_pat
     assert runtime.get(actor.is_canceled.remote()) is False
 
 
+@pytest.mark.engines("native", reason="Ray does not tell async methods")
+def test_an_async_method_knows_why_it_is_cancelled(concurrent, tmp_path):
+    @runtime.remote
+    class Sleeper:
+        async def sleep(self, gate):
+            gate.touch()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return runtime.get_runtime_context().is_canceled()
+
+        async def again(self):
+            return runtime.get_runtime_context().is_canceled()
+
+    actor = Sleeper.remote()
+    ref = actor.sleep.remote(tmp_path / "began")
+    wait_until((tmp_path / "began").exists)
+    runtime.cancel(ref)
+    assert runtime.get(ref) is True
+    assert runtime.get(actor.again.remote()) is False
+
+
 @pytest.mark.engines("native", reason="it is interrupted in a wait, which Ray answers later")
 def test_a_task_that_was_interrupted_knows_why(concurrent, tmp_path):
     @runtime.remote
