@@ -1,12 +1,11 @@
 """Proximal policy optimization: algorithm 1 of Schulman et al., 2017 (arXiv 1707.06347), its surrogate equation 7.
 
     for iteration = 1, 2, …
-        for each simulation group: run policy π_old for T timesteps                        (rollout workers)
-            and compute advantages Â_1 … Â_T                                               (learner)
-        optimize surrogate L wrt θ, with K epochs and minibatch size M ≤ N·T; θ_old ← θ    (learner)
+        for each simulation group: run policy π_old for T timesteps                          (rollout workers)
+            and compute generalized advantages Â_1 … Â_T                                     (learner)
+        optimize surrogate L wrt θ, with K epochs and minibatch size M ≤ N·T; θ_old ← θ      (learner)
 
-Names, defaults and details of the loss are Stable-Baselines3's. This file imports no torch: the loss is written in the
-tensors' own methods.
+Names, defaults and details of the loss are Stable-Baselines3's.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..rl import (
-    Algorithm,
-    IterationOutcome,
+    Clock,
     Learner,
+    OnPolicyAlgorithm,
     Rate,
-    TrainingState,
-    Trajectory,
+    Rollout,
     explained_variance,
-    generalized_advantages,
+    learning_batch,
     number,
     rate_at,
     shared_by_environments,
@@ -35,7 +33,7 @@ from ..rl import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..rl import Policy
+    from ..rl import ActorCritic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +77,13 @@ class PPOConfig:
 
 
 def ppo_loss(
-    policy: Policy, minibatch: dict[str, Tensor], config: PPOConfig, clip_range: float, clip_range_vf: float | None
+    model: ActorCritic, minibatch: dict[str, Tensor], config: PPOConfig, clip_range: float, clip_range_vf: float | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss to minimize (equation 9 with the sign turned) and metrics, both of one minibatch.
 
     `minibatch`: `rows` [M, …], `actions` [M, …]; of π_old `log_probs`, `values`, `advantages`, `returns`, [M] float32.
     """
-    values, log_probs, entropies = policy.evaluate_actions(minibatch["rows"], minibatch["actions"])
+    values, log_probs, entropies = model.evaluate(minibatch["rows"], minibatch["actions"])
     advantages = minibatch["advantages"]
     if config.normalize_advantage and len(advantages) > 1:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -116,72 +114,11 @@ def ppo_loss(
     }
 
 
-def advantages_and_returns(trajectory: Trajectory, config: PPOConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Generalized advantages and λ-returns of a trajectory, both [T, N] float32."""
-    ends = trajectory.terminations | trajectory.truncations
-    advantages = generalized_advantages(
-        r_t=trajectory.rewards,
-        discount_t=np.where(trajectory.terminations, np.float32(0), np.float32(config.gamma)),
-        continues_t=(~ends).astype(np.float32),
-        v_tm1=trajectory.values,
-        v_t=trajectory.next_values,
-        lambda_=config.gae_lambda,
-    )
-    return advantages, advantages + trajectory.values
-
-
-def ppo_update(
-    learner: Learner, trajectory: Trajectory, config: PPOConfig, remaining_progress: float
-) -> dict[str, float]:
-    """Optimize the surrogate on one iteration's trajectory; returns metrics under Stable-Baselines3's tags."""
-    learning_rate = rate_at(config.learning_rate, remaining_progress)
-    clip_range = rate_at(config.clip_range, remaining_progress)
-    clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, remaining_progress)
-    advantages, returns = advantages_and_returns(trajectory, config)
-    arrays = {
-        "actions": trajectory.flat("actions"),
-        "log_probs": trajectory.flat("log_probs"),
-        "values": trajectory.flat("values"),
-    }
-    batch = learner.tensors({**arrays, "advantages": advantages.ravel(), "returns": returns.ravel()})
-    batch["rows"] = learner.policy.encode(trajectory.flat("observations"))
-
-    history: list[dict[str, Tensor]] = []
-    for epoch in range(config.n_epochs):
-        epoch_start, far = len(history), False
-        for minibatch in learner.minibatches(batch, config.batch_size, epoch):
-            loss, metrics = ppo_loss(learner.policy, minibatch, config, clip_range, clip_range_vf)
-            history.append(metrics)
-            far = config.target_kl is not None and float(metrics["train/approx_kl"]) > 1.5 * config.target_kl
-            if far:
-                break
-            learner.optimizer.minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
-        learner.epochs += 1
-        if far:
-            break
-
-    means = {name: float(np.mean([float(metrics[name]) for metrics in history])) for name in history[0]}
-    means["train/loss"] = float(history[-1]["train/loss"])
-    means["train/approx_kl"] = float(np.mean([float(metrics["train/approx_kl"]) for metrics in history[epoch_start:]]))
-    clip_vf = {} if clip_range_vf is None else {"train/clip_range_vf": clip_range_vf}
-    return (
-        means
-        | clip_vf
-        | {
-            "train/clip_range": clip_range,
-            "train/explained_variance": explained_variance(trajectory.flat("values"), returns.ravel()),
-            "train/learning_rate": learning_rate,
-            "train/n_updates": learner.epochs,
-        }
-    )
-
-
-class PPO(Algorithm[PPOConfig]):
+class PPO(OnPolicyAlgorithm[PPOConfig]):
     """PPO on rollout workers and one learner. Arguments as in `Algorithm`, hyperparameters as in `PPOConfig`."""
 
     name = "ppo"
     config_class = PPOConfig
-    update = staticmethod(ppo_update)
     presets_path = Path(__file__).parent / "presets" / "ppo.toml"
 
     def check(self) -> None:
@@ -191,7 +128,52 @@ class PPO(Algorithm[PPOConfig]):
             self.config.batch_size <= rows, "batch_size", self.config.batch_size, f"at most n_envs · n_steps = {rows}"
         )
 
-    def training_step(self, state: TrainingState, remaining_progress: float) -> IterationOutcome:
-        """One iteration of algorithm 1: all groups run π_old for n_steps, then the learner optimizes the surrogate."""
-        rollouts = self.actors.collect(state)
-        return self.actors.learn(state, rollouts, remaining_progress)
+    @staticmethod
+    def prepare(learner: Learner, config: PPOConfig) -> None:
+        """Adam, with Stable-Baselines3's ε."""
+        learner.adam(epsilon=1e-5)
+
+    @staticmethod
+    def update(learner: Learner, rollout: Rollout, config: PPOConfig, clock: Clock) -> dict[str, float]:
+        """Optimize the surrogate on one iteration's rollout."""
+        learning_rate = rate_at(config.learning_rate, clock.remaining)
+        clip_range = rate_at(config.clip_range, clock.remaining)
+        clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, clock.remaining)
+        batch = learning_batch(learner, rollout, gamma=config.gamma, gae_lambda=config.gae_lambda)
+        history: list[dict[str, Tensor]] = []
+        for epoch in range(config.n_epochs):
+            epoch_start, far = len(history), False
+            for minibatch in learner.minibatches(batch, config.batch_size, epoch):
+                loss, metrics = ppo_loss(learner.model, minibatch, config, clip_range, clip_range_vf)
+                history.append(metrics)
+                far = config.target_kl is not None and float(metrics["train/approx_kl"]) > 1.5 * config.target_kl
+                if far:
+                    break
+                learner.optimizers["model"].minimize(
+                    loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm
+                )
+            learner.n_updates += 1
+            if far:
+                break
+        rates = {"train/learning_rate": learning_rate, "train/clip_range": clip_range}
+        rates |= {} if clip_range_vf is None else {"train/clip_range_vf": clip_range_vf}
+        return summary(learner, batch, history, epoch_start) | rates
+
+
+def summary(
+    learner: Learner, batch: dict[str, Tensor], history: list[dict[str, Tensor]], last_epoch: int
+) -> dict[str, float]:
+    """Metrics of an update, as Stable-Baselines3 gives them: means over all minibatches, but the loss of the last one,
+    and the approximate KL of the last epoch, which begins at `last_epoch` in `history`."""
+    means = {name: float(np.mean([float(metrics[name]) for metrics in history])) for name in history[0]}
+    kl = float(np.mean([float(metrics["train/approx_kl"]) for metrics in history[last_epoch:]]))
+    values, returns = batch["values"].cpu().numpy(), batch["returns"].cpu().numpy()
+    deviation = learner.model.standard_deviation()
+    return {
+        **means,
+        **({} if deviation is None else {"train/std": deviation}),
+        "train/loss": float(history[-1]["train/loss"]),
+        "train/approx_kl": kl,
+        "train/explained_variance": explained_variance(values, returns),
+        "train/n_updates": learner.n_updates,
+    }

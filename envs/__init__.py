@@ -16,6 +16,7 @@ from .seeding import derive_seed, episode_seed, stream
 from .space_match import check_same_spaces
 from .spaces import check_supported, describe, space_from_json, space_to_json, to_env_actions
 from .spec import EnvSpec
+from .trees import tree_from_arrays, tree_to_arrays
 from .vectorization import VECTORIZATIONS, check_vectorization
 
 __all__ = [
@@ -47,4 +48,6 @@ __all__ = [
     "spec_to_json",
     "stream",
     "to_env_actions",
+    "tree_from_arrays",
+    "tree_to_arrays",
 ]

@@ -1,37 +1,39 @@
 """The base class of algorithms: settings, actors, and the driver's loop.
 
-    rollout workers ──trajectories──▶ learner          the driver passes references between them,
+    rollout workers ────rollouts────▶ learner          the driver passes references between them,
           ▲                              │             and reads only small statistics and metrics
           └───────────weights────────────┘
 
-An algorithm adds its config, its update (run by the learner) and its training step (run by the driver).
+What an algorithm adds is said in `declaration`; its `training_step` runs in the driver.
 """
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psutil
 
 from .. import runtime
-from ..envs import EnvSpec, check, check_same_spaces, resolve, space_to_json, spec_to_json
+from ..envs import EnvSpec, check, check_same_spaces, resolve, spec_to_json
 from ..runtime import InputError, get
-from .architecture import Architecture, parameter_layout
+from .actors import Run
 from .callbacks import Callback, IterationReport, TrainingResult, callback_list
 from .checkpoint import policy_files, training_files, write_checkpoint
+from .clock import Clock
+from .declaration import Declaration
 from .lazy import load
+from .models.architecture import read_architecture
+from .models.spec import ModelSpec
 from .saved_training import SavedTraining, read_saved_training
 from .settings import Bounds, RunSettings, derived_defaults, find_preset, split_settings
-from .training_actors import TrainingActors
 from .training_state import IterationOutcome, TrainingState, has_reached, state_to_arrays
 
 if TYPE_CHECKING:
-    from .policy import Policy
+    from .models.policy import Policy
 
 Config = TypeVar("Config")
 KEPT_CHECKPOINTS = 3
@@ -52,7 +54,7 @@ def _to_json(value: Any) -> Any:
     return {"function": getattr(value, "__qualname__", repr(value))} if callable(value) else value
 
 
-class Algorithm(ABC, Generic[Config]):
+class Algorithm(Declaration, Generic[Config]):
     """A training of one policy on one kind of environment.
 
     Args:
@@ -68,12 +70,6 @@ class Algorithm(ABC, Generic[Config]):
     Raises InputError on an unknown name (with the nearest ones) and on values that cannot work, before anything is
     started.
     """
-
-    name: ClassVar[str]
-    config_class: ClassVar[type]
-    update: ClassVar[Any]
-    """What the learner does with the trajectories: an `Update`, as a staticmethod of a module-level function."""
-    presets_path: ClassVar[Path | None] = None
 
     def __init__(
         self,
@@ -106,14 +102,14 @@ class Algorithm(ABC, Generic[Config]):
         self.derived: dict[str, Any] = derived_defaults(self.config_class, parts[1], self.run)
         self.config: Config = self.config_class(**self.derived | parts[1])
         self.check()
-        self._architecture = Architecture.from_policy_kwargs(self.run.policy_kwargs)
-        self.observation_space, self.action_space = _read_spaces(self.spec)
-        self._layout = parameter_layout(self.observation_space, self.action_space, self._architecture)
-        self._actors: TrainingActors | None = None
+        network = self.model_options(self.config) | dict(self.run.policy_kwargs)
+        read_architecture(self.model, network)  # before the environment is made
+        self.model_spec = ModelSpec(self.model, *_read_spaces(self.spec), network)
+        self.check_spaces()
+        self._actors: Run | None = None
         self._state: TrainingState | None = None
         self._saved: SavedTraining | None = None
         self._policy: Policy | None = None
-        self._device: str | None = None
         if not runtime.is_initialized():
             runtime.init(engine=engine)
         elif engine is not None and engine != runtime.engine_name():
@@ -128,9 +124,13 @@ class Algorithm(ABC, Generic[Config]):
     def check(self) -> None:
         """Check settings against each other; raise InputError. Called before anything is started."""
 
-    @abstractmethod
-    def training_step(self, state: TrainingState, remaining_progress: float) -> IterationOutcome:
-        """One iteration from `state`, with `remaining_progress` (1 → 0) of the training left at its start."""
+    def check_spaces(self) -> None:
+        """Check settings against the spaces in `model_spec`; raise InputError. Called before anything is started."""
+
+    def training_step(self, run: Run, state: TrainingState, clock: Clock) -> IterationOutcome:
+        """One iteration from `state`, which `clock` tells the time of: all groups act under the same weights, then the
+        learner updates them."""
+        return run.learn(state, run.workers.collect(state, clock), clock)
 
     # ---- what it may use
 
@@ -141,16 +141,15 @@ class Algorithm(ABC, Generic[Config]):
             raise InputError(f"{name} is {value!r}, but must be {allowed}{source}")
 
     @property
-    def actors(self) -> TrainingActors:
-        """Rollout workers and learner; started at first use."""
+    def actors(self) -> Run:
+        """Rollout workers and learner."""
         if self._actors is None:
-            self._actors = TrainingActors(
-                spec=self.spec,
-                run=self.run,
+            self._actors = Run(
+                algorithm=type(self),
                 config=self.config,
-                update=type(self).update,
-                observation_space=self.observation_space,
-                action_space=self.action_space,
+                spec=self.spec,
+                model_spec=self.model_spec,
+                settings=self.run,
             )
         return self._actors
 
@@ -181,7 +180,7 @@ class Algorithm(ABC, Generic[Config]):
             callback.on_training_start(self, target)
         began = time.perf_counter()
         while state.timesteps < target and not interrupted and not has_reached(state.recent, stop_return):
-            outcome = self.training_step(state, 1 - state.timesteps / target)
+            outcome = self.training_step(self.actors, state, Clock(state.timesteps, target))
             self._state = state = outcome.state
             if solved_timesteps is None and has_reached(state.recent, threshold):
                 solved_timesteps = state.timesteps
@@ -231,12 +230,17 @@ class Algorithm(ABC, Generic[Config]):
         """The policy with the weights of the last finished iteration. Imports torch in this process."""
         state = self._start()
         if self._policy is None:
+            spec = self.model_spec
             self._policy = load("Policy")(
-                self.observation_space, self.action_space, policy_kwargs=self.run.policy_kwargs, seed=self.run.seed
+                spec.observation_space,
+                spec.action_space,
+                policy_kwargs=spec.policy_kwargs,
+                seed=self.run.seed,
+                model=spec.kind,
             )
             self._policy.env = spec_to_json(self.spec)
-        if self._policy.version != state.iteration or state.iteration == 0:
-            self._policy.set_weights(get(state.weights), version=state.iteration)
+        if self._policy.version != state.weights.version or state.weights.version == 0:
+            self._policy.set_weights(get(state.weights.ref), version=state.weights.version)
         return self._policy
 
     def save(self, folder: str | Path) -> Path:
@@ -244,16 +248,12 @@ class Algorithm(ABC, Generic[Config]):
 
         The newest 3 are kept."""
         state = self._start()
-        document, arrays = state_to_arrays(state)
+        learner = self.actors.learner
+        document, arrays = state_to_arrays(state, learner.snapshot(state))
         document |= self.settings()
-        metadata = {
-            "observation_space": space_to_json(self.observation_space),
-            "action_space": space_to_json(self.action_space),
-            "policy_kwargs": dict(self.run.policy_kwargs),
-            "env": spec_to_json(self.spec),
-            "version": state.iteration,
-        }
-        files = policy_files(metadata, self._layout, get(state.weights)) | training_files(document, arrays)
+        entries = {**self.model_spec.to_json(), "env": spec_to_json(self.spec), "version": state.weights.version}
+        policy = policy_files(entries, learner.description[1], get(state.weights.ref))
+        files = policy | training_files(document, arrays)
         return write_checkpoint(folder, state.timesteps, files, keep=KEPT_CHECKPOINTS)
 
     @classmethod
@@ -280,7 +280,7 @@ class Algorithm(ABC, Generic[Config]):
         given = {name: value for name, value in {"workers": workers, "device": device}.items() if value is not None}
         config = saved.hyperparameters(hyperparameters)
         loaded = cls(saved.spec(env), engine=engine, preset="none", **(saved.document["run"] | given), **config)
-        check_same_spaces(saved.policy, loaded, loaded.spec.id)
+        check_same_spaces(saved.policy.spec, loaded.model_spec, loaded.spec.id)
         loaded.preset = saved.document["preset"]
         loaded._saved = saved
         return loaded
@@ -290,13 +290,11 @@ class Algorithm(ABC, Generic[Config]):
         `hyperparameters`, and what the `preset` chose of them. Starts the actors, since only the learner knows its
         device."""
         self._start()
-        if self._device is None:
-            self._device = self.actors.device()
         return {
             "algorithm": self.name,
             "env": self.spec.id,
             "engine": runtime.engine_name(),
-            "device": self._device,
+            "device": self.actors.learner.description[2],
             "environment": spec_to_json(self.spec),
             "run": asdict(self.run) | {"policy_kwargs": dict(self.run.policy_kwargs)},
             "hyperparameters": {name: _to_json(value) for name, value in asdict(self.config).items()},  # type: ignore[call-overload]
@@ -320,8 +318,7 @@ class Algorithm(ABC, Generic[Config]):
     def _start(self) -> TrainingState:
         """The state to go on from; starts the actors at first use."""
         if self._state is None:
-            actors = self.actors
-            self._state = actors.initial_state() if self._saved is None else self._saved.state()
+            self._state = self.actors.initial_state() if self._saved is None else self._saved.state()
         return self._state
 
     def _report(self, outcome: IterationOutcome, target: int, elapsed: float, fps: float) -> IterationReport:
@@ -365,5 +362,5 @@ class Algorithm(ABC, Generic[Config]):
             interrupted=interrupted,
             wall_seconds=wall_seconds,
             total_seconds=time.time() - psutil.Process().create_time(),
-            weights_sha256=self._layout.sha256(get(state.weights)),
+            weights_sha256=self.actors.learner.description[1].sha256(get(state.weights.ref)),
         )

@@ -1,10 +1,10 @@
 """Checkpoints: folders of safetensors and JSON, no pickle; free of torch.
 
     RUN/checkpoints/000000122880/    one per saved state, named by environment steps; the newest few are kept
-        policy.json                  spaces, policy_kwargs, environment, version, SHA-256 of the weights
+        policy.json                  model, spaces, policy_kwargs, environment, version, SHA-256 of the weights
         policy.safetensors           the parameters by name
         training.json                algorithm, all settings, counters, recent episodes, group states' JSON part
-        training.safetensors         optimizer moments, group states' arrays
+        training.safetensors         the learner's and the groups' arrays
         SHA256SUMS                   of the other files: nothing is used before all of them agree with it
 
 A folder without the two training files is a policy on its own (`Policy.save`). A checkpoint is written to a temporary
@@ -25,13 +25,13 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from ..envs import space_from_json
 from ..runtime import InputError
-from .architecture import Architecture, ParameterLayout, parameter_layout
 from .files import DamagedError, exchange, json_bytes, read_summed, with_sums, write_summed
+from .models.layout import ParameterLayout
+from .models.spec import ModelSpec
 from .run_lock import check_unlocked, turn_to_write
 
-FORMAT = 2
+FORMAT = 3
 CHECKPOINTS = "checkpoints"
 _POLICY_FILES = ("policy.json", "policy.safetensors")
 _FILES = (*_POLICY_FILES, "training.json", "training.safetensors")
@@ -44,15 +44,19 @@ class SavedPolicy:
 
     metadata: dict[str, Any]
     """policy.json."""
-    observation_space: Any
-    """gymnasium space."""
-    action_space: Any
-    """gymnasium space."""
+    spec: ModelSpec
     layout: ParameterLayout
     weights: np.ndarray
     """Flat float32."""
     files: dict[str, bytes]
     """The files of this policy on its own, name to content."""
+
+    def weights_for(self, layout: ParameterLayout) -> np.ndarray:
+        """The weights in the order of a model's layout; InputError if they are those of another model."""
+        try:
+            return layout.flatten(self.layout.views(self.weights))
+        except ValueError as error:
+            raise InputError(f"policy.safetensors does not fit policy.json: {error}") from error
 
 
 # ---- where things are
@@ -149,21 +153,18 @@ def read_policy(folder: str | Path) -> SavedPolicy:
     files = _read(path)
     metadata = _parse_json(path, "policy.json", files)
     try:
-        observation_space = space_from_json(metadata["observation_space"])
-        action_space = space_from_json(metadata["action_space"])
-        architecture = Architecture.from_policy_kwargs(metadata["policy_kwargs"])
+        spec, order = ModelSpec.from_json(metadata), metadata["parameters"]
     except KeyError as error:
         raise InputError(
             f"{str(path / 'policy.json')!r} lacks the entry {error}: it is damaged or from another program"
         ) from error
-    layout = parameter_layout(observation_space, action_space, architecture)
     named = _parse_tensors(path, "policy.safetensors", files)
-    try:
-        weights = layout.flatten(named)
-    except ValueError as error:
-        raise InputError(f"{str(path / 'policy.safetensors')!r} does not fit policy.json: {error}") from error
+    if named.keys() != set(order):
+        odd = ", ".join(sorted(named.keys() ^ set(order)))
+        raise InputError(f"{str(path / 'policy.safetensors')!r} does not fit policy.json: only one of them has {odd}")
+    layout = ParameterLayout({name: named[name].shape for name in order})
     policy_files = with_sums({name: files[name] for name in _POLICY_FILES})
-    return SavedPolicy(metadata, observation_space, action_space, layout, weights, policy_files)
+    return SavedPolicy(metadata, spec, layout, layout.flatten(named), policy_files)
 
 
 def read_training(folder: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -231,7 +232,8 @@ def _parse_tensors(folder: Path, name: str, files: Mapping[str, bytes]) -> dict[
 
 def policy_files(metadata: Mapping[str, Any], layout: ParameterLayout, weights: np.ndarray) -> dict[str, bytes]:
     """policy.json and policy.safetensors, name to content."""
-    document = {"format": FORMAT, **metadata, "weights_sha256": layout.sha256(weights)}
+    described = {"parameters": list(layout.shapes), "weights_sha256": layout.sha256(weights)}
+    document = {"format": FORMAT, **metadata, **described}
     return {"policy.json": json_bytes(document), "policy.safetensors": _tensor_bytes(layout.views(weights))}
 
 

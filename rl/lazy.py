@@ -1,23 +1,30 @@
 """The one place that loads the modules which import torch, or what else takes long and is rarely needed.
 
-The driver schedules work and must start fast, so it never imports torch: that costs 2–3 s and 200 MB. But it must name
-the actor classes `RolloutWorker` and `Learner`, whose work needs the policy, which needs torch. So the modules of these
-classes are free of torch, and get what needs torch from here, inside the actor's process. The package's own lazy
-exports (`shoal.rl.Policy`) come from here too.
+The driver schedules work and must start fast, so it never imports torch: that costs 2–3 s and 200 MB. But it must
+name the actor classes `RolloutWorker` and `Learner` and the algorithms, whose work needs torch. So their modules are
+free of torch: they write `torch.where(…)` with the `torch` of this module, which loads it at its first use, inside an
+actor, and get classes of modules that import it from `load`. The package's lazy exports (`shoal.rl.Policy`) come from
+here too.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 TORCH_EXPORTS = {
-    "Policy": "policy",
-    "FlatAdam": "optimizer",
-    "Bernoulli": "distributions",
-    "Categorical": "distributions",
-    "DiagonalGaussian": "distributions",
-    "MultiCategorical": "distributions",
+    "ActorCritic": "models.actor_critic",
+    "Bernoulli": "models.distributions",
+    "Categorical": "models.distributions",
+    "DiagonalGaussian": "models.distributions",
+    "FlatAdam": "learn.optimizers",
+    "FlatRMSprop": "learn.optimizers",
+    "Model": "models.model",
+    "MultiCategorical": "models.distributions",
+    "Policy": "models.policy",
+    "QNetwork": "models.q_network",
+    "build_model": "models.build",
 }
 """Public name → module of this package which defines it and imports torch."""
 
@@ -25,5 +32,20 @@ _MODULES = {**TORCH_EXPORTS, "LimitedServer": "serving.http_protocol"}  # the la
 
 
 def load(name: str) -> Any:
-    """The class `name` of one of these modules, which are imported at the first call in a process."""
+    """The object `name` of one of these modules, which are imported at the first call in a process."""
     return getattr(import_module(f".{_MODULES[name]}", __package__), name)
+
+
+if TYPE_CHECKING:
+    import torch
+else:
+
+    class _LazyModule(ModuleType):
+        """A module that is imported when something of it is first used."""
+
+        def __getattr__(self, name: str) -> Any:
+            value = getattr(import_module(self.__name__), name)
+            setattr(self, name, value)  # at the next use it is an ordinary attribute: no call, no look-up
+            return value
+
+    torch = _LazyModule("torch")

@@ -7,13 +7,15 @@ state is that of the last finished iteration: it can be saved, and training can 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..envs import Episode, GroupState
+from ..envs import Episode, GroupState, tree_from_arrays, tree_to_arrays
 from ..runtime import ObjectRef, get, put
+from .collect.worker import GroupProgress
+from .learn.actor import LearnerInput
 
 WINDOW = 100
 """Finished episodes that the mean return is taken over."""
@@ -22,20 +24,59 @@ Recent = tuple[tuple[float, int], ...]
 """Return and length of the last finished episodes, oldest first, at most `WINDOW` of them."""
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What acts."""
+
+    version: int
+    """Updates that they have seen."""
+    ref: ObjectRef
+    """Flat float32 array."""
+
+
+@dataclass(frozen=True)
+class LearnerLog:
+    """What brings a learner back: its last snapshot, and what it learned from since."""
+
+    iteration: int = 0
+    """Iteration at whose start the snapshot was taken."""
+    snapshot: ObjectRef | None = None
+    """Its state then; None for the very beginning."""
+    transitions: tuple[tuple[int, ObjectRef], ...] = ()
+    """What the replay buffer then held, in pieces, oldest first: (transitions ever inserted up to its end, piece)."""
+    inputs: tuple[LearnerInput, ...] = ()
+    """Inputs of the updates since, one per iteration."""
+
+    def after(self, given: LearnerInput) -> LearnerLog:
+        """The log after one more update."""
+        return replace(self, inputs=(*self.inputs, given))
+
+    def at(
+        self, iteration: int, snapshot: ObjectRef, piece: ObjectRef | None, *, inserted: int, forgotten: int
+    ) -> LearnerLog:
+        """The log after a snapshot at the start of `iteration`.
+
+        `piece` is what the replay buffer took in since the last one; it has taken in `inserted` transitions ever, and
+        has dropped the first `forgotten` of them.
+        """
+        kept = tuple((end, ref) for end, ref in self.transitions if end > forgotten)
+        return LearnerLog(iteration, snapshot, kept if piece is None else (*kept, (inserted, piece)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
     """Where a training stands. Arrays stay in the object store; the driver holds references."""
 
     iteration: int
-    """Finished iterations; also the version of the weights."""
+    """Finished iterations."""
     timesteps: int
     """Environment steps done, over all environments."""
-    weights: ObjectRef
-    """Flat float32 weights."""
-    optimizer: ObjectRef
-    """Optimizer state: dict with `moments` [2, size] float32, `steps`, `epochs`."""
-    groups: tuple[ObjectRef | None, ...]
-    """State of each simulation group; None before its first rollout."""
+    weights: Weights
+    """Those that act next."""
+    groups: tuple[GroupProgress, ...]
+    """Each simulation group."""
+    learner: LearnerLog
+    """What brings the learner back."""
     recent: Recent
     """Return and length of the last 100 finished episodes, oldest first."""
 
@@ -78,22 +119,24 @@ def extend_window(recent: Sequence[tuple[float, int]], episodes: Sequence[Episod
     return tuple([*recent, *new][-WINDOW:])
 
 
-def state_to_arrays(state: TrainingState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """All of `state` but the weights, as a JSON-able document and named arrays."""
-    optimizer = get(state.optimizer)
-    arrays: dict[str, np.ndarray] = {"optimizer.moments": optimizer["moments"]}
-    groups: list[dict[str, Any] | None] = []
-    for index, ref in enumerate(state.groups):
-        if ref is None:
-            groups.append(None)
-            continue
-        group_arrays, description = get(ref).to_arrays()
-        groups.append(description)
-        arrays |= {f"groups.{index}.{name}": array for name, array in group_arrays.items()}
+def state_to_arrays(state: TrainingState, learner: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """All of `state` but the weights, as a JSON-able document and named arrays; `learner` is the learner's own state
+    at that iteration (see `LearnerActor.snapshot`)."""
+    arrays: dict[str, np.ndarray] = {}
+    kept = {name: value for name, value in learner.items() if name not in ("model", "replay")}
+    learner_tree = tree_to_arrays(kept, "learner", arrays)
+    groups: list[dict[str, Any]] = []
+    for index, group in enumerate(state.groups):
+        description: dict[str, Any] | None = None
+        if group.ref is not None:
+            group_arrays, description = get(group.ref).to_arrays()
+            arrays |= {f"groups.{index}.{name}": array for name, array in group_arrays.items()}
+        groups.append({"rollouts": group.rollouts, "state": description})
     document = {
         "iteration": state.iteration,
         "timesteps": state.timesteps,
-        "optimizer": {"steps": optimizer["steps"], "epochs": optimizer["epochs"]},
+        "version": state.weights.version,
+        "learner": learner_tree,
         "groups": groups,
         "recent": [list(episode) for episode in state.recent],
     }
@@ -104,16 +147,19 @@ def state_from_arrays(
     document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], weights: np.ndarray
 ) -> TrainingState:
     """The state that `state_to_arrays` described, with its arrays put into the object store."""
-    groups: list[ObjectRef | None] = []
-    for index, description in enumerate(document["groups"]):
+    groups = []
+    for index, entry in enumerate(document["groups"]):
         prefix = f"groups.{index}."
         own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        groups.append(None if description is None else put(GroupState.from_arrays(own, description)))
+        description = entry["state"]
+        ref = None if description is None else put(GroupState.from_arrays(own, description))
+        groups.append(GroupProgress(entry["rollouts"], ref))
+    learner = tree_from_arrays(document["learner"], dict(arrays)) | {"model": weights, "replay": None}
     return TrainingState(
         iteration=document["iteration"],
         timesteps=document["timesteps"],
-        weights=put(weights),
-        optimizer=put({"moments": arrays["optimizer.moments"], **document["optimizer"]}),
+        weights=Weights(document["version"], put(weights)),
         groups=tuple(groups),
+        learner=LearnerLog(document["iteration"], put(learner)),
         recent=tuple((float(return_), int(length)) for return_, length in document["recent"]),
     )

@@ -53,5 +53,5 @@ class PolicySource:
 
     def _read(self, folder: Path) -> None:
         saved = read_policy(folder)  # here, so that a damaged one is reported before anything is started
-        self.observation_space, self.action_space = saved.observation_space, saved.action_space
+        self.observation_space, self.action_space = saved.spec.observation_space, saved.spec.action_space
         self.files = saved.files

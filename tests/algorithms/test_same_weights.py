@@ -61,8 +61,8 @@ def test_any_number_of_workers_on_any_engine(engine, expected, workers):
 
 
 def test_actors_killed_between_iterations(engine, expected):
-    assert train(2, callbacks=[Kill(lambda training: training.actors.rollout_workers[0])]) == expected
-    assert train(2, callbacks=[Kill(lambda training: training.actors.learner)]) == expected
+    assert train(2, callbacks=[Kill(lambda training: training.actors.workers.actors[0])]) == expected
+    assert train(2, callbacks=[Kill(lambda training: training.actors.learner.actor)]) == expected
 
 
 def test_a_worker_that_dies_in_the_middle_of_a_rollout(processes, tmp_path):

@@ -23,7 +23,7 @@ LINES = {
     "--seed 1 train": "The command comes first",
     "train CartPole-v1": "the algorithm comes before the environment: shoal train ppo CartPole-v1",
     "train CartPole-v1 ppo": "the algorithm comes before the environment: shoal train ppo CartPole-v1",
-    "train dqn CartPole-v1": "unknown algorithm 'dqn'. There are: ppo",
+    "train ddpp CartPole-v1": "unknown algorithm 'ddpp'. There are: ppo",
     "train --algo ppo --env CartPole-v1": "unknown flag '--algo'. The algorithm is the first word",
     "train --seed 1 ppo CartPole-v1": "the algorithm comes first, then flags",
     "train ppo --env CartPole-v1": "shoal train ppo ENV",

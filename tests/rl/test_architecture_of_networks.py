@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 from gymnasium import spaces
-
 from shoal.rl.architecture import Architecture, initial_weights, parameter_layout
+
 from shoal.runtime import InputError
 
 BOX = spaces.Box(-1, 1, (3,))

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from conftest import wait_until
 from gymnasium import spaces
+from shoal.rl.architecture import Architecture, initial_weights, parameter_layout
 
 from shoal.envs import space_to_json
 from shoal.rl import load_algorithm_name, policy_metadata
-from shoal.rl.architecture import Architecture, initial_weights, parameter_layout
 from shoal.rl.checkpoint import (
     drop_newer,
     find_checkpoint,

@@ -3,11 +3,11 @@ import functools
 import numpy as np
 import pytest
 from learning_envs import Walk
+from shoal.rl.rollout import RolloutWorker
 
 from shoal import runtime
 from shoal.envs import resolve, to_env_actions
 from shoal.rl import Policy, RunSettings
-from shoal.rl.rollout import RolloutWorker
 
 STEPS, SIZE = 30, 4
 

@@ -1,0 +1,1 @@
+"""Collecting rollouts: the rollout worker actor."""

@@ -1,0 +1,166 @@
+"""Replay: the transitions of the past, drawn uniformly or by priority.
+
+Uniform as in Mnih et al., 2015; prioritized as in Schaul et al., 2016, arXiv 1511.05952, section 3.3, proportional:
+
+    P(i) = p_i / Σ p,   p_i = (|δ_i| + ε)^α;   weight_i = (size · P(i))^−β / max over the minibatch
+
+A new transition gets the largest p that any has had (1 while there is none). Draws are stratified: one from each of B
+equal parts of Σ p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ...runtime import InputError
+from .batch import Batch, Column
+from .rollout import Rollout
+from .sum_tree import SumTree
+from .transitions import TransitionMaker
+from .tree import Tree, leaves, tree_map
+
+PRIORITY_EPSILON = 1e-6
+"""Added to every error, so that no transition can vanish from the draws."""
+
+
+def transition_columns(observations: Tree, actions: Tree) -> dict[str, Tree]:
+    """Columns of a replay buffer, from trees of `Column` for observations and actions."""
+    return {
+        "observations": observations,
+        "actions": actions,
+        "rewards": Column(),
+        "next_observations": observations,
+        "discounts": Column(),
+    }
+
+
+def replay_nbytes(columns: Mapping[str, Tree], capacity: int, *, prioritized: bool) -> int:
+    """Bytes that a full buffer takes."""
+    row = sum(column.nbytes for _, column in leaves(dict(columns)))
+    priorities = 8 * 2 * 2 ** max(1, capacity - 1).bit_length() if prioritized else 0
+    return row * capacity + priorities
+
+
+class ReplayBuffer:
+    """At most `capacity` transitions, the oldest dropped first. Memory is touched as it fills.
+
+    Args:
+        columns: trees of `Column`, as from `transition_columns`.
+        capacity: transitions.
+        gamma: discount per step.
+        n_step: rewards summed in each.
+        alpha: exponent of priorities; None draws uniformly.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, Tree], capacity: int, *, gamma: float, n_step: int = 1, alpha: float | None = None
+    ) -> None:
+        if capacity < 1:
+            raise InputError(f"a replay buffer holds at least 1 transition, not {capacity}")
+        self.capacity, self._alpha = capacity, alpha
+        self._columns = dict(columns)
+        self._rows = Batch(
+            {
+                name: tree_map(lambda column: np.empty((capacity, *column.shape), column.dtype), tree)
+                for name, tree in self._columns.items()
+            }
+        )
+        self._maker = TransitionMaker(gamma=gamma, n=n_step)
+        self._priorities = None if alpha is None else SumTree(capacity)
+        self._largest = 0.0
+        self.inserted = 0
+
+    @property
+    def size(self) -> int:
+        """Transitions that it holds."""
+        return min(self.inserted, self.capacity)
+
+    def insert(self, rollout: Rollout) -> None:
+        """Add the transitions that `rollout` completes; rollouts must come in the order in which they were made."""
+        self.write(self._maker.transitions(rollout))
+
+    def write(self, transitions: Batch) -> None:
+        """Add transitions as they are."""
+        count = transitions.rows
+        dropped = max(0, count - self.capacity)  # more than fit: the first would be overwritten at once
+        slots = (self.inserted + np.arange(dropped, count)) % self.capacity
+        for name in self._columns:
+            tree_map(lambda own, new: _put(own, slots, new[dropped:]), self._rows[name], transitions[name])
+        if self._priorities is not None and len(slots):
+            self._priorities.set(slots, np.full(len(slots), self._largest or 1.0))
+        self.inserted += count
+
+    def newest(self, count: int) -> Batch:
+        """The last `count` transitions inserted (at most `size`), oldest first, in the object store's memory."""
+        count = min(count, self.size)
+        slots = (self.inserted - count + np.arange(count)) % self.capacity
+        batch = Batch.allocate(self._columns, count)
+        for name in self._columns:
+            tree_map(lambda to, own: np.take(own, slots, axis=0, out=to), batch[name], self._rows[name])
+        return batch
+
+    def sample(self, rows: int, generator: np.random.Generator, *, beta: float = 1.0) -> Batch:
+        """`rows` transitions drawn with replacement; also `indices` int64, for `set_errors`, and `weights` float32.
+
+        Weights are 1 without priorities; with them they correct what drawing by priority favours, to the degree β.
+        Raises ValueError if the buffer is empty.
+        """
+        if not self.size:
+            raise ValueError("the replay buffer is empty: nothing can be drawn from it")
+        if self._priorities is None:
+            indices = generator.integers(self.size, size=rows)
+            weights = np.ones(rows, np.float32)
+        else:
+            points = (np.arange(rows) + generator.random(rows)) * (self._priorities.total / rows)
+            indices = self._priorities.find(points)
+            probabilities = self._priorities.weights[indices] / self._priorities.total
+            raw = (self.size * probabilities) ** -beta
+            weights = (raw / raw.max()).astype(np.float32)
+        return self._rows.take(indices).plus(indices=indices, weights=weights)
+
+    def set_errors(self, indices: np.ndarray, errors: np.ndarray) -> None:
+        """Set the priorities of drawn transitions from their temporal-difference errors; does nothing without them."""
+        if self._priorities is None:
+            return
+        assert self._alpha is not None
+        priorities = (np.abs(np.asarray(errors, np.float64)) + PRIORITY_EPSILON) ** self._alpha
+        self._largest = max(self._largest, float(priorities.max()))
+        self._priorities.set(indices, priorities)
+
+    # ---- state, without the transitions themselves
+
+    def state(self) -> dict[str, Any]:
+        """Counters, priorities and incomplete transitions: a tree of arrays and numbers."""
+        state: dict[str, Any] = {"inserted": self.inserted, "largest": self._largest}
+        if self._priorities is not None:
+            state["priorities"] = self._priorities.weights[: self.size].copy()
+        if self._maker.pending is not None:
+            rollout, given = self._maker.pending
+            state["pending"] = {"steps": dict(rollout.steps), "finals": dict(rollout.finals), "given": given}
+        return state
+
+    def load(self, state: Mapping[str, Any], transitions: list[Batch]) -> None:
+        """Continue from `state`; `transitions` are all that were inserted before, or at least the newest `capacity`.
+
+        Raises ValueError if they are fewer.
+        """
+        there = sum(batch.rows for batch in transitions)
+        if there < min(state["inserted"], self.capacity):
+            raise ValueError(f"the replay buffer needs {state['inserted']} transitions back, but gets {there}")
+        self.inserted = state["inserted"] - there
+        for batch in transitions:
+            self.write(batch)
+        self._largest = state["largest"]
+        if self._priorities is not None:
+            self._priorities.set(np.arange(self.size), state["priorities"])
+        pending = state.get("pending")
+        if pending is not None:
+            rollout = Rollout(Batch(pending["steps"], 2), Batch(pending["finals"]), 0)
+            self._maker.pending = rollout, pending["given"]
+
+
+def _put(own: np.ndarray, slots: np.ndarray, new: np.ndarray) -> None:
+    own[slots] = new

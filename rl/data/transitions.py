@@ -1,0 +1,106 @@
+"""From rollouts to the transitions that a replay buffer holds: n rewards summed, and the state where the sum ends.
+
+    (s_t, a_t, Σ_{k<m} γ^k r_{t+k}, s_{t+m}, discount)          discount = γ^m, or 0 if step t + m − 1 terminated
+
+m is n, or less where an episode ends before: no sum crosses an end, and a truncated one bootstraps with the γ^m of its
+true length.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .batch import Batch
+from .rollout import Rollout
+from .tree import Tree, leaves, tree_map
+
+
+def n_step_sums(
+    *, rewards: np.ndarray, terminations: np.ndarray, ends: np.ndarray, gamma: float, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Sums and discounts (float32) of the n-step windows that begin at each step, their last steps, and whether they
+    are complete: neither the n-th step nor the end of the episode is still to come. All arrays are [T, N].
+
+    `ends` is true where the episode ended with that step, terminated or truncated.
+    """
+    steps = len(rewards)
+    sums = rewards.astype(np.float64)
+    discounts = np.where(terminations, 0.0, gamma)
+    begins = np.broadcast_to(np.arange(steps)[:, np.newaxis], rewards.shape)
+    last = begins.copy()
+    for _ in range(min(n, steps) - 1):  # the k-step window of t is step t and the (k−1)-step window of t + 1
+        going_on = ~ends[:-1]
+        sums[:-1] = np.where(going_on, rewards[:-1] + gamma * sums[1:], rewards[:-1])
+        discounts[:-1] = np.where(going_on, gamma * discounts[1:], discounts[:-1])
+        last[:-1] = np.where(going_on, last[1:], begins[:-1])
+    complete = (last - begins == n - 1) | np.take_along_axis(ends, last, axis=0)
+    return sums.astype(np.float32), discounts.astype(np.float32), last, complete
+
+
+class TransitionMaker:
+    """Turns the consecutive rollouts of the same environments into transitions.
+
+    A step whose window is not complete is kept until the next rollouts complete it: at most n − 1 steps for each
+    environment (`pending`, beside whether each of its steps has been given out; None at the beginning and for n = 1).
+    """
+
+    def __init__(self, *, gamma: float, n: int) -> None:
+        self._gamma, self._n = gamma, n
+        self.pending: tuple[Rollout, np.ndarray] | None = None
+
+    def transitions(self, rollout: Rollout) -> Batch:
+        """Transitions that the rollout completes, in the order of their first steps, then of environments.
+
+        Columns `observations`, `actions`, `rewards`, `next_observations`, `discounts`.
+        """
+        given = np.zeros(rollout.shape, np.bool_)
+        if self.pending is not None:
+            before, given_before = self.pending
+            rollout = Rollout.end_to_end([_without_gaps(before, rollout), rollout])
+            given = np.concatenate([given_before, given])
+        terminations, truncations = rollout.steps["terminations"], rollout.steps["truncations"]
+        sums, discounts, last, complete = n_step_sums(
+            rewards=rollout.steps["rewards"],
+            terminations=terminations,
+            ends=terminations | truncations,
+            gamma=self._gamma,
+            n=self._n,
+        )
+        size = rollout.shape[1]
+        chosen = np.flatnonzero(complete & ~given)
+        following = (last * size + np.arange(size)).reshape(-1)[chosen]
+        after = tree_map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[following], rollout.next_observations())
+        self._keep(rollout, given | complete)
+        steps = rollout.steps.only(["observations", "actions"]).flat().take(chosen)
+        return steps.plus(
+            rewards=sums.reshape(-1)[chosen], next_observations=after, discounts=discounts.reshape(-1)[chosen]
+        )
+
+    def _keep(self, rollout: Rollout, given: np.ndarray) -> None:
+        first = max(0, len(given) - (self._n - 1))
+        if first == len(given):
+            return
+        names = ("observations", "actions", "rewards", "terminations", "truncations")
+        offset = first * rollout.shape[1]
+        finals = rollout.finals.take(rollout.finals["rows"] >= offset)
+        kept = Rollout(rollout.steps.only(names).take(slice(first, None)), finals.plus(rows=finals["rows"] - offset), 0)
+        self.pending = kept, given[first:]
+
+
+def _without_gaps(before: Rollout, after: Rollout) -> Rollout:
+    """`before`, with its last step truncated in environments that do not go on in `after` from where it ended.
+
+    So it is where an environment could not be put back after a loss and began a new episode.
+    """
+    size = before.shape[1]
+    last = before.finals.take(before.finals["rows"] >= before.steps.rows - size)
+    gone = np.zeros(size, np.bool_)
+    for (_, end), (_, begin) in zip(leaves(last["observations"]), leaves(_first(after)), strict=True):
+        gone |= (end != begin).reshape(size, -1).any(axis=1)
+    truncations = before.steps["truncations"].copy()
+    truncations[-1] |= gone & ~before.steps["terminations"][-1]
+    return Rollout(before.steps.plus(truncations=truncations), before.finals, before.version)
+
+
+def _first(rollout: Rollout) -> Tree:
+    return tree_map(lambda leaf: leaf[0], rollout.steps["observations"])

@@ -1,0 +1,1 @@
+"""Learning: the learner actor and its optimizers."""

@@ -1,0 +1,109 @@
+"""Optimizers on one flat array: gradient norm, clipping and step are a handful of operations, whatever the number of
+layers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class FlatOptimizer(ABC):
+    """`parameters` and `gradients` are flat tensors of one shape; what is learned are views into `parameters`, their
+    `.grad` into `gradients`. `moments` names the averages that the optimizer keeps, each of that shape."""
+
+    moments: tuple[str, ...] = ()
+
+    def __init__(self, parameters: Tensor, gradients: Tensor) -> None:
+        self._parameters, self._gradients = parameters, gradients
+        self._moments = {name: torch.zeros_like(parameters) for name in self.moments}
+        self._loss_sum = torch.zeros((), device=parameters.device)
+        self._norm_sum = torch.zeros((), device=parameters.device)
+        self.steps = 0
+
+    def minimize(self, loss: Tensor, *, learning_rate: float, max_grad_norm: float | None = None) -> None:
+        """One step against the gradient of `loss`; the gradient's norm over all parameters is clipped to
+        `max_grad_norm` (None: not)."""
+        self._gradients.zero_()
+        loss.backward()
+        with torch.no_grad():
+            norm = torch.linalg.vector_norm(self._gradients)
+            # Sums, asked once an iteration: one that is not finite stays so, and no step waits for a GPU's answer.
+            self._loss_sum += loss.detach()
+            self._norm_sum += norm
+            if max_grad_norm is not None:
+                self._gradients.mul_((max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+            self.steps += 1
+            self._step(learning_rate)
+
+    @abstractmethod
+    def _step(self, learning_rate: float) -> None:
+        """Change the parameters by the gradients; `steps` counts this step already."""
+
+    def take_sums(self) -> tuple[float, float]:
+        """Sums of the losses and of the gradients' norms (before they were clipped) since the last call."""
+        sums = float(self._loss_sum), float(self._norm_sum)
+        self._loss_sum.zero_()
+        self._norm_sum.zero_()
+        return sums
+
+    def moments_are_finite(self) -> bool:
+        """Whether all moments are; a parameter whose moment is not would not be updated any more, unnoticed."""
+        return all(bool(torch.isfinite(moment).all()) for moment in self._moments.values())
+
+    def state(self) -> dict[str, Any]:
+        """The moments as float32 arrays, copied, and `steps`."""
+        arrays: dict[str, Any] = {name: moment.cpu().numpy().copy() for name, moment in self._moments.items()}
+        return {**arrays, "steps": self.steps}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state()`."""
+        for name, moment in self._moments.items():
+            moment.copy_(torch.tensor(state[name]))
+        self.steps = state["steps"]
+        self.take_sums()
+
+
+class FlatAdam(FlatOptimizer):
+    """Adam (Kingma & Ba, 2015, arXiv 1412.6980, algorithm 1).
+
+    m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²,   θ ← θ − lr · (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
+    """
+
+    moments = ("first_moment", "second_moment")
+
+    def __init__(
+        self, parameters: Tensor, gradients: Tensor, *, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
+        super().__init__(parameters, gradients)
+        self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
+
+    def _step(self, learning_rate: float) -> None:
+        first, second = self._moments["first_moment"], self._moments["second_moment"]
+        first.lerp_(self._gradients, 1 - self._beta1)
+        second.mul_(self._beta2).addcmul_(self._gradients, self._gradients, value=1 - self._beta2)
+        correction = math.sqrt(1 - self._beta2**self.steps)
+        denominator = second.sqrt().div_(correction).add_(self._epsilon)
+        self._parameters.addcdiv_(first, denominator, value=-learning_rate / (1 - self._beta1**self.steps))
+
+
+class FlatRMSprop(FlatOptimizer):
+    """RMSprop (Hinton, 2012, lecture 6e), with ε outside the root, as torch and Stable-Baselines3's default have it.
+
+    v ← α v + (1 − α) g²,   θ ← θ − lr · g / (√v + ε)
+    """
+
+    moments = ("square_average",)
+
+    def __init__(self, parameters: Tensor, gradients: Tensor, *, alpha: float = 0.99, epsilon: float = 1e-5) -> None:
+        super().__init__(parameters, gradients)
+        self._alpha, self._epsilon = alpha, epsilon
+
+    def _step(self, learning_rate: float) -> None:
+        average = self._moments["square_average"]
+        average.mul_(self._alpha).addcmul_(self._gradients, self._gradients, value=1 - self._alpha)
+        self._parameters.addcdiv_(self._gradients, average.sqrt().add_(self._epsilon), value=-learning_rate)
