@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from shoal import runtime
 from shoal.algorithms import PPOConfig
-from shoal.algorithms.ppo import advantages_and_returns, ppo_loss
-from shoal.rl import Trajectory
+from shoal.algorithms.ppo import ppo_loss
+from shoal.rl import Batch
+from shoal.rl.on_policy import advantages_and_returns
 from shoal.runtime import InputError
 
 
@@ -19,7 +19,7 @@ class TwoActions:
         self.log_probs = torch.tensor([math.log(p) for p in probabilities], requires_grad=True)
         self.entropies = torch.tensor(entropies, requires_grad=True)
 
-    def evaluate_actions(self, rows, actions):
+    def evaluate(self, rows, actions):
         return self.values, self.log_probs, self.entropies
 
 
@@ -100,18 +100,18 @@ def test_entropy_bonus_by_hand():
     assert loss.item() == pytest.approx(-0.2)
 
 
-def test_advantages_of_a_trajectory_with_both_kinds_of_end():
+def test_advantages_of_a_rollout_with_both_kinds_of_end():
     # γ = 0.5, λ = 0.5; rows: step 0 goes on, step 1 terminates, step 2 truncates with final value 4, step 3 is the last
-    runtime.init(engine="serial")
-    trajectory = Trajectory.allocate(
-        4, 1, observation_shape=(1,), observation_dtype=np.dtype("f4"), action_shape=(), action_dtype=np.dtype("i8")
-    )
-    trajectory.rewards[:, 0] = [1, 1, 1, 1]
-    trajectory.terminations[:, 0] = [False, True, False, False]
-    trajectory.truncations[:, 0] = [False, False, True, False]
-    trajectory.values[:, 0] = [1, 2, 3, 4]
-    trajectory.next_values[:, 0] = [2, 0, 4, 6]
-    advantages, returns = advantages_and_returns(trajectory, config(gamma=0.5, gae_lambda=0.5))
+    columns = {
+        "rewards": [1, 1, 1, 1],
+        "terminations": [False, True, False, False],
+        "truncations": [False, False, True, False],
+        "values": [1, 2, 3, 4],
+        "next_values": [2, 0, 4, 6],
+    }
+    dtypes = {"terminations": np.bool_, "truncations": np.bool_}
+    steps = Batch({k: np.array(v, dtypes.get(k, np.float32))[:, np.newaxis] for k, v in columns.items()}, 2)
+    advantages, returns = advantages_and_returns(steps, gamma=0.5, gae_lambda=0.5)
     # δ = [1 + 1 − 1, 1 − 2, 1 + 2 − 3, 1 + 3 − 4] = [1, −1, 0, 0]; A_0 = 1 − 0.25
     np.testing.assert_allclose(advantages[:, 0], [0.75, -1, 0, 0])
     np.testing.assert_allclose(returns[:, 0], [1.75, 1, 3, 4])

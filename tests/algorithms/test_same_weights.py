@@ -1,83 +1,102 @@
 """The number of workers, the engine, and workers that are killed have no influence on a single bit of the weights."""
 
+from functools import cache
+
 import pytest
 from learning_envs import DiesOnce, Walk
 
 from shoal import runtime
-from shoal.algorithms import PPO
+from shoal.algorithms import ALGORITHMS
 from shoal.rl import Callback
 
+COMMON = {"n_envs": 12, "group_size": 3, "seed": 5}
 SETTINGS = {
-    "n_envs": 12,
-    "group_size": 3,
-    "n_steps": 32,
-    "batch_size": 64,
-    "n_epochs": 4,
-    "learning_rate": 0.003,
-    "seed": 5,
-}
+    "ppo": {"n_steps": 32, "batch_size": 64, "n_epochs": 4, "learning_rate": 0.003},
+    "a2c": {"n_steps": 8, "learning_rate": 0.003},
+    "dqn": {
+        "train_freq": 4, "learning_starts": 200, "buffer_size": 500, "batch_size": 16, "target_update_interval": 150,
+        "exploration_fraction": 0.5, "n_step": 3, "prioritized_replay": True, "learning_rate": 0.003,
+    },
+}  # fmt: skip
+STEPS = 4 * 12 * 32
 
 
-def train(workers, env="CartPole-v1", callbacks=(), **changes):
-    settings = {"preset": "none", **SETTINGS, "workers": workers, **changes}
-    with PPO(env, **settings) as ppo:
-        return ppo.train(4 * 12 * settings["n_steps"], callbacks=callbacks).weights_sha256
+def train(name, workers, env="CartPole-v1", callbacks=(), timesteps=STEPS, **changes):
+    settings = {"preset": "none", **COMMON, **SETTINGS[name], "workers": workers, **changes}
+    with ALGORITHMS[name](env, **settings) as algorithm:
+        return algorithm.train(timesteps, callbacks=callbacks).weights_sha256
 
 
-def serially(seed):
+@cache
+def serially(name, seed=5):
+    """Hash of the weights with one worker on the serial engine."""
     runtime.shutdown()
     runtime.init(engine="serial")
-    digest = train(1, seed=seed)
+    digest = train(name, 1, seed=seed)
     runtime.shutdown()
     return digest
 
 
 class Kill(Callback):
-    """Kills actors of the training after its second iteration; they come back."""
+    """Kills actors of the training after its third iteration; they come back."""
 
     def __init__(self, choose):
         self.choose = choose
 
     def on_iteration_end(self, training, report):
-        if report.iteration == 2:
+        if report.iteration == 3:
             runtime.kill(self.choose(training), no_restart=False)
 
 
-@pytest.fixture(scope="module")
-def expected():
+@pytest.fixture(params=["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS if name != "ppo")])
+def name(request):
+    """Name of an algorithm."""
+    return request.param
+
+
+@pytest.fixture
+def expected(name):
     """Hash of the weights with one worker on the serial engine."""
-    return serially(seed=5)
+    return serially(name)
 
 
-def test_another_seed_gives_other_weights(expected):
-    assert serially(seed=6) != expected
+def test_another_seed_gives_other_weights(name, expected):
+    assert serially(name, seed=6) != expected
 
 
 @pytest.mark.parametrize(
     "workers", [1, 3, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
-def test_any_number_of_workers_on_any_engine(engine, expected, workers):
-    assert train(workers) == expected
+def test_any_number_of_workers_on_any_engine(expected, engine, name, workers):
+    assert train(name, workers) == expected
 
 
-def test_actors_killed_between_iterations(engine, expected):
-    assert train(2, callbacks=[Kill(lambda training: training.actors.workers.actors[0])]) == expected
-    assert train(2, callbacks=[Kill(lambda training: training.actors.learner.actor)]) == expected
+@pytest.mark.parametrize("other", [name for name in SETTINGS if name != "ppo"])
+def test_every_algorithm_has_the_same_weights_on_one_and_on_three_workers(other, processes):
+    assert train(other, 1) == train(other, 3)
+
+
+def test_actors_killed_between_iterations(expected, engine, name):
+    assert train(name, 2, callbacks=[Kill(lambda training: training.actors.workers.actors[0])]) == expected
+    assert train(name, 2, callbacks=[Kill(lambda training: training.actors.learner.actor)]) == expected
 
 
 def test_a_worker_that_dies_in_the_middle_of_a_rollout(processes, tmp_path):
     (tmp_path / "exists").touch()
     calm, killed = (
-        train(2, DiesOnce, n_steps=64, env_kwargs={"marker": str(tmp_path / name)})
+        train("ppo", 2, DiesOnce, timesteps=2 * STEPS, n_steps=64, env_kwargs={"marker": str(tmp_path / name)})
         for name in ("exists", "is made at death")
     )
     assert (tmp_path / "is made at death").exists()
-    assert calm == killed == train(3, Walk, n_steps=64)
+    assert calm == killed == train("ppo", 3, Walk, timesteps=2 * STEPS, n_steps=64)
 
 
-def test_a_resumed_training(engine, expected, tmp_path):
-    with PPO("CartPole-v1", preset="none", **SETTINGS, workers=2) as first:
-        first.train(2 * 12 * 32)
+def test_a_resumed_training(expected, engine, name, tmp_path):
+    if name == "dqn":
+        pytest.skip("its replay buffer is not part of a checkpoint")
+    algorithm = ALGORITHMS[name]
+    with algorithm("CartPole-v1", preset="none", **COMMON, **SETTINGS[name], workers=2) as first:
+        first.train(STEPS // 2)
         first.save(tmp_path / "run")
-    with PPO.load(tmp_path / "run", workers=3) as second:
-        assert second.train(2 * 12 * 32).weights_sha256 == expected
+    with algorithm.load(tmp_path / "run", workers=3) as second:
+        assert second.train(STEPS // 2).weights_sha256 == expected

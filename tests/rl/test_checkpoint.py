@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from conftest import wait_until
 from gymnasium import spaces
-from shoal.rl.architecture import Architecture, initial_weights, parameter_layout
 
-from shoal.envs import space_to_json
-from shoal.rl import load_algorithm_name, policy_metadata
+from shoal.rl import ModelSpec, load_algorithm_name, policy_metadata
 from shoal.rl.checkpoint import (
     drop_newer,
     find_checkpoint,
@@ -27,19 +25,22 @@ from shoal.rl.checkpoint import (
     write_policy,
 )
 from shoal.rl.files import SUMS, exchange, with_sums
+from shoal.rl.models.layout import ParameterLayout
 from shoal.runtime import InputError
 
-SPACES = (spaces.Box(-1, 1, (3,)), spaces.Discrete(2))
-LAYOUT = parameter_layout(*SPACES, Architecture())
+SPEC = ModelSpec("actor_critic", spaces.Box(-1, 1, (3,)), spaces.Discrete(2))
+LAYOUT = ParameterLayout({"pi.weight": (2, 3), "pi.bias": (2,)})
 
 
 FILES = ("policy.json", "policy.safetensors", "training.json", "training.safetensors", SUMS)
 
 
 def files_of_policy(seed=0):
-    observation_space, action_space = map(space_to_json, SPACES)
-    metadata = {"observation_space": observation_space, "action_space": action_space, "policy_kwargs": {}, "version": 1}
-    return policy_files(metadata, LAYOUT, initial_weights(LAYOUT, Architecture(), seed))
+    return policy_files({**SPEC.to_json(), "version": 1}, LAYOUT, weights(seed))
+
+
+def weights(seed):
+    return np.arange(8, dtype=np.float32) + seed
 
 
 def save(run, timesteps, seed=0, keep=3):
@@ -58,10 +59,8 @@ def test_the_newest_checkpoint_of_a_run_is_read(tmp_path):
     save(tmp_path, 100, seed=1)
     save(tmp_path, 2000, seed=2)
     assert find_checkpoint(tmp_path).name == "000000002000"
-    assert np.array_equal(read_policy(tmp_path).weights, initial_weights(LAYOUT, Architecture(), 2))
-    assert np.array_equal(
-        read_policy(tmp_path / "checkpoints" / "000000000100").weights, initial_weights(LAYOUT, Architecture(), 1)
-    )
+    assert np.array_equal(read_policy(tmp_path).weights, weights(2))
+    assert np.array_equal(read_policy(tmp_path / "checkpoints" / "000000000100").weights, weights(1))
     document, arrays = read_training(tmp_path)
     assert document["algorithm"] == load_algorithm_name(tmp_path) == "ppo"
     assert arrays["moments"].tolist() == [2, 3, 4, 5, 6, 7]
@@ -77,7 +76,7 @@ def test_only_the_newest_are_kept(tmp_path):
 def test_saving_again_replaces_and_leaves_nothing_else(tmp_path):
     save(tmp_path, 5, seed=1)
     save(tmp_path, 5, seed=2)
-    assert np.array_equal(read_policy(tmp_path).weights, initial_weights(LAYOUT, Architecture(), 2))
+    assert np.array_equal(read_policy(tmp_path).weights, weights(2))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["000000000005"]
 
 
@@ -287,7 +286,7 @@ def test_the_checksums_are_those_of_sha256sum(tmp_path):
 
 def test_a_policy_alone_cannot_be_trained_on(tmp_path):
     write_policy(tmp_path / "policy", files_of_policy(3))
-    assert read_policy(tmp_path / "policy").weights.tolist() == initial_weights(LAYOUT, Architecture(), 3).tolist()
+    assert read_policy(tmp_path / "policy").weights.tolist() == weights(3).tolist()
     with pytest.raises(InputError, match=r"no training.json"):
         read_training(tmp_path / "policy")
 

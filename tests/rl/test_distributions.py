@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from shoal.rl.distributions import draw_noise
 
 from shoal.envs import stream
 from shoal.rl import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
+from shoal.rl.models.distributions import draw_noise
 
 
 def test_categorical_by_hand():

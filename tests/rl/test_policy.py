@@ -39,11 +39,11 @@ def test_acts_for_one_observation_and_for_a_batch(observation, action):
 
 
 def test_rows_are_one_hot_and_images_are_scaled():
-    rows = Policy(OBSERVATIONS["discrete"], ACTIONS["box"]).encode(np.array([5, 7]))
+    rows = Policy(OBSERVATIONS["discrete"], ACTIONS["box"]).model.encode(np.array([5, 7]))
     assert rows.tolist() == [[1, 0, 0], [0, 0, 1]]
-    rows = Policy(OBSERVATIONS["multi_discrete"], ACTIONS["box"]).encode(np.array([[1, 2]]))
+    rows = Policy(OBSERVATIONS["multi_discrete"], ACTIONS["box"]).model.encode(np.array([[1, 2]]))
     assert rows.tolist() == [[0, 1, 0, 0, 1]]
-    rows = Policy(OBSERVATIONS["image"], ACTIONS["box"]).encode(np.full((1, 2, 2, 1), 51, dtype=np.uint8))
+    rows = Policy(OBSERVATIONS["image"], ACTIONS["box"]).model.encode(np.full((1, 2, 2, 1), 51, dtype=np.uint8))
     np.testing.assert_allclose(rows, [[0.2] * 4])
 
 
@@ -55,30 +55,13 @@ def test_a_wrong_shape_is_named_with_the_wanted_one(shape):
     assert str(shape) in str(caught.value)
 
 
-def test_parameters_are_views_into_one_flat_array():
-    policy = Policy(OBSERVATIONS["box"], ACTIONS["discrete"])
-    observation = np.ones(4, dtype=np.float32)
-    before = policy.values(observation[np.newaxis])
-    policy.flat_parameters.zero_()
-    assert policy.values(observation[np.newaxis]).tolist() == [0.0]
-    assert before != 0
-
-
-def test_gradients_arrive_in_one_flat_array():
-    policy = Policy(OBSERVATIONS["box"], ACTIONS["box"])
-    values, log_probs, entropies = policy.evaluate_actions(policy.encode(np.ones((3, 4))), torch.zeros(3, 2))
-    (values.sum() + log_probs.sum() + entropies.sum()).backward()
-    gradients = policy.layout.views(policy.flat_gradients.numpy())
-    assert all(gradients[name].any() for name in ("encoder.pi.0.weight", "encoder.vf.1.bias", "head.log_std"))
-
-
 def test_exploring_and_learning_agree_on_log_probabilities():
-    policy = Policy(OBSERVATIONS["box"], ACTIONS["multi_discrete"], seed=2)
-    observations = stream(0, "observations").normal(size=(6, 4)).astype(np.float32)
-    actions, outputs, values = policy.explore(observations, policy.draw_noise(stream(0, "noise"), (6,)))
-    learned_values, log_probs, _ = policy.evaluate_actions(policy.encode(observations), torch.from_numpy(actions))
-    np.testing.assert_allclose(policy.log_probs(outputs, actions), log_probs.detach(), rtol=1e-5)
-    np.testing.assert_allclose(values, learned_values.detach(), rtol=1e-5)
+    model = Policy(OBSERVATIONS["box"], ACTIONS["multi_discrete"], seed=2).model
+    rows = model.encode(stream(0, "observations").normal(size=(6, 4)).astype(np.float32))
+    noise = torch.from_numpy(model.draw_noise(stream(0, "noise"), (6,)))
+    actions = model.choose(model.outputs(rows), noise)
+    _, log_probs, _ = model.evaluate(rows, actions)
+    torch.testing.assert_close(model.distribution(model.outputs(rows)).log_prob(actions), log_probs)
 
 
 def test_random_actions_come_from_the_given_stream():
@@ -129,13 +112,21 @@ def test_what_would_not_be_finite_is_refused(action_space):
     weights = policy.get_weights()
     policy.set_weights(weights * 1e3, 1)
     huge = np.float32([[0] * 4, [3e38] * 4])
-    for act in (policy.act, lambda rows: policy.explore(rows, np.zeros((2, policy_outputs(policy)), np.float32))):
-        with pytest.raises(ValueError, match=r"output for row 1 is not finite.*values up to 3e\+38: scale it"):
-            act(huge)
+    with pytest.raises(ValueError, match=r"output for row 1 is not finite.*values up to 3e\+38: scale it"):
+        policy.act(huge)
     policy.set_weights(weights * np.nan, 2)
     with pytest.raises(ValueError, match=r"not finite.*weights are not: load an earlier checkpoint"):
         policy.act(np.zeros(4))
 
 
-def policy_outputs(policy):
-    return policy.draw_noise(np.random.default_rng(0), (1,)).shape[-1]
+def test_a_q_network_is_a_policy_too(tmp_path):
+    policy = Policy(
+        OBSERVATIONS["box"], ACTIONS["discrete"], model="q_network", policy_kwargs={"dueling": True}, seed=4
+    )
+    policy.save(tmp_path / "policy")
+    loaded = Policy.load(tmp_path / "policy")
+    assert loaded.weights_sha256() == policy.weights_sha256()
+    rows = np.linspace(-1, 1, 40, dtype=np.float32).reshape(10, 4)
+    assert np.array_equal(loaded.act(rows, deterministic=True), policy.act(rows, deterministic=True))
+    best = policy.model(policy.model.encode(rows)).argmax(-1).numpy() - 1  # the space starts at −1
+    assert np.array_equal(policy.act(rows, deterministic=True), best)

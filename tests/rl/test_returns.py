@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from shoal.rl import discounted_returns, explained_variance, generalized_advantages
+from shoal.rl import (
+    discounted_returns,
+    explained_variance,
+    generalized_advantages,
+    lambda_returns,
+    n_step_returns,
+    retrace,
+    vtrace,
+)
 
 
 def advantages_of(r_t, discount_t, continues_t, v_tm1, v_t, lambda_):
@@ -57,6 +65,106 @@ def test_discounted_returns_by_hand():
     # G_2 = 3 + 0.5 · 4 = 5; step 1 truncated with value 6: G_1 = 2 + 3 = 5; G_0 = 1 + 0.5 · 5 = 3.5
     returns = returns_of(column(1, 2, 3), column(0.5, 0.5, 0.5), column(1, 0, 1), column(2, 6, 4))
     np.testing.assert_allclose(returns, column(3.5, 5, 5))
+
+
+# rewards 1 2 3, γ = ½, step 1 truncated with final value 6; values 2 (after step 0), 4 (after step 2)
+TRUNCATED = {
+    "r_t": column(1, 2, 3),
+    "discount_t": column(0.5, 0.5, 0.5),
+    "continues_t": column(1, 0, 1),
+    "v_t": column(2, 6, 4),
+}
+
+
+def test_lambda_returns_by_hand():
+    # G_2 = 3 + 2 = 5; G_1 = 2 + 3 = 5; G_0 = 1 + ½ (½ · 2 + ½ · 5) = 2.75
+    np.testing.assert_allclose(lambda_returns(**TRUNCATED, lambda_=0.5), column(2.75, 5, 5))
+    np.testing.assert_allclose(lambda_returns(**TRUNCATED, lambda_=0.0), column(2, 5, 5))
+    np.testing.assert_allclose(lambda_returns(**TRUNCATED, lambda_=1.0), discounted_returns(**TRUNCATED))
+
+
+def test_n_step_returns_by_hand():
+    # one step: r + ½ v; two steps: 1 + ½ · 2 + ¼ · 6 = 3.5, and no further, since step 1 is the episode's last
+    np.testing.assert_allclose(n_step_returns(**TRUNCATED, n=1), column(2, 5, 5))
+    for n in (2, 3, 9):
+        np.testing.assert_allclose(n_step_returns(**TRUNCATED, n=n), column(3.5, 5, 5))
+    ones = {"r_t": column(1, 1, 1, 1), "discount_t": column(1, 1, 1, 1), "continues_t": column(1, 1, 1, 1)}
+    np.testing.assert_allclose(n_step_returns(**ones, v_t=column(10, 20, 30, 40), n=2), column(22, 32, 42, 41))
+    with pytest.raises(ValueError, match="n is 0"):
+        n_step_returns(**TRUNCATED, n=0)
+
+
+def test_termination_ends_n_steps_and_bootstraps_nothing():
+    ended = TRUNCATED | {"discount_t": column(0.5, 0, 0.5)}
+    np.testing.assert_allclose(n_step_returns(**ended, n=3), column(2, 2, 5))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gamma_one_and_lambda_one_telescope(seed):
+    generator = np.random.default_rng(seed)
+    rewards, values = generator.normal(size=(7, 2)), generator.normal(size=(8, 2))
+    ones = np.ones((7, 2))
+    returns = rewards[::-1].cumsum(0)[::-1] + values[-1]
+    np.testing.assert_allclose(advantages_of(rewards, ones, ones, values[:-1], values[1:], 1.0), returns - values[:-1])
+    np.testing.assert_allclose(
+        n_step_returns(r_t=rewards, discount_t=ones, continues_t=ones, v_t=values[1:], n=7), returns
+    )
+
+
+def on_policy(**changes):
+    given = TRUNCATED | {"v_tm1": column(1, 2, 3), "log_rhos": column(0, 0, 0)}
+    return vtrace(**given | changes)
+
+
+def test_vtrace_on_policy_is_the_return_and_bootstraps_at_the_true_end():
+    targets, advantages = on_policy()
+    np.testing.assert_allclose(targets, discounted_returns(**TRUNCATED))
+    # A_0 = 1 + ½ · 5 − 1; A_1 uses the final value 6, not the next episode's: 2 + 3 − 2; the last step: 3 + 2 − 3
+    np.testing.assert_allclose(advantages, column(2.5, 3, 2))
+
+
+def test_vtrace_by_hand():
+    # ratios 2 and ½ with ρ̄ = 1.5, c̄ = 1: ρ = 1.5, ½; γ = ½; values 1 2, bootstrap 3; rewards 1 1
+    targets, advantages = vtrace(
+        r_t=column(1, 1),
+        discount_t=column(0.5, 0.5),
+        continues_t=column(1, 1),
+        v_tm1=column(1, 2),
+        v_t=column(2, 3),
+        log_rhos=np.log(column(2, 0.5)),
+        rho_bar=1.5,
+        c_bar=1.0,
+    )
+    # δ = 1.5 (1 + 1 − 1) = 1.5, ½ (1 + 1.5 − 2) = ¼; vs_1 = 2.25; vs_0 = 1 + 1.5 + ½ · 1 · ¼ = 2.625
+    np.testing.assert_allclose(targets, column(2.625, 2.25))
+    np.testing.assert_allclose(advantages, column(1.5 * (1 + 1.125 - 1), 0.25))
+
+
+def test_two_episodes_in_one_batch_are_two_apart():
+    generator = np.random.default_rng(4)
+    parts = {name: generator.normal(size=(6, 1)).astype(np.float32) for name in ("r_t", "v_tm1", "v_t", "log_rhos")} | {
+        "discount_t": np.full((6, 1), 0.9, np.float32),
+        "continues_t": column(1, 1, 0, 1, 1, 1),
+    }
+    whole = vtrace(**parts)
+    for cut in (slice(0, 3), slice(3, 6)):
+        apart = vtrace(**{name: array[cut] for name, array in parts.items()})
+        for one, two in zip(whole, apart, strict=True):
+            np.testing.assert_allclose(one[cut], two, rtol=1e-6)
+
+
+def test_retrace_by_hand():
+    # γ = ½, q = 1 2, v = 2 3, r = 1 1: δ = 1 + 1 − 1 = 1, 1 + 1.5 − 2 = ½; c_1 = ½ · min(1, 2) = ½: 1 + 1 + ½ · ½ · ½
+    arguments = {
+        "r_t": column(1, 1),
+        "discount_t": column(0.5, 0.5),
+        "q_tm1": column(1, 2),
+        "v_t": column(2, 3),
+        "log_rhos": np.log(column(0.1, 2)),
+        "lambda_": 0.5,
+    }
+    np.testing.assert_allclose(retrace(continues_t=column(1, 1), **arguments), column(2.125, 2.5))
+    np.testing.assert_allclose(retrace(continues_t=column(0, 1), **arguments), column(2, 2.5))
 
 
 def test_inputs_stay_as_they_are():

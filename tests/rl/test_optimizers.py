@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from shoal.rl import FlatAdam, FlatRMSprop
+
+CASES = [
+    (FlatAdam, lambda leaves: torch.optim.Adam(leaves, lr=0.01, eps=1e-5), {"epsilon": 1e-5}),
+    (FlatRMSprop, lambda leaves: torch.optim.RMSprop(leaves, lr=0.01, alpha=0.99, eps=1e-3), {"epsilon": 1e-3}),
+]
+
+
+def problem():
+    """Two leaves, views into one flat tensor, and a loss."""
+    generator = torch.Generator().manual_seed(0)
+    flat, gradients = torch.randn(6, generator=generator), torch.zeros(6)
+    target = torch.randn(6, generator=generator)
+    leaves = []
+    for part, gradient in zip(flat.split([4, 2]), gradients.split([4, 2]), strict=True):
+        leaf = part.detach().requires_grad_()
+        leaf.grad = gradient
+        leaves.append(leaf)
+    return flat, gradients, leaves, lambda: 10 * (torch.cat(leaves) - target).pow(4).sum()
+
+
+@pytest.mark.parametrize(("kind", "reference", "options"), CASES)
+def test_equals_torchs_with_gradient_clipping(kind, reference, options):
+    flat, gradients, _, loss = problem()
+    optimizer = kind(flat, gradients, **options)
+    wanted, _, leaves, wanted_loss = problem()
+    theirs = reference(leaves)
+    for _ in range(20):
+        optimizer.minimize(loss(), learning_rate=0.01, max_grad_norm=0.5)
+        theirs.zero_grad(set_to_none=False)
+        wanted_loss().backward()
+        torch.nn.utils.clip_grad_norm_(leaves, 0.5)
+        theirs.step()
+    torch.testing.assert_close(flat, wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_rmsprop_adds_epsilon_outside_the_root():
+    # g = 2: v = 0.01 · 4, step 0.1 · 2 / (0.2 + 0.3); inside the root it would be 0.1 · 2 / √(0.04 + 0.3)
+    parameter = torch.zeros(1, requires_grad=True)
+    parameter.grad = torch.zeros(1)
+    flat = parameter.detach()
+    FlatRMSprop(flat, parameter.grad, alpha=0.99, epsilon=0.3).minimize(2 * parameter.sum(), learning_rate=0.1)
+    assert flat.item() == pytest.approx(-0.4)
+
+
+def test_gradients_smaller_than_the_limit_are_left_alone():
+    free, limited = problem(), problem()
+    for made, limit in ((free, None), (limited, 1e9)):
+        FlatAdam(made[0], made[1]).minimize(made[3](), learning_rate=0.1, max_grad_norm=limit)
+    torch.testing.assert_close(free[0], limited[0])
+
+
+@pytest.mark.parametrize("kind", [FlatAdam, FlatRMSprop])
+def test_continues_from_a_saved_state(kind):
+    flat, gradients, _, loss = problem()
+    optimizer = kind(flat, gradients)
+    optimizer.minimize(loss(), learning_rate=0.01, max_grad_norm=0.5)
+    state, before = optimizer.state(), flat.clone()
+    optimizer.minimize(loss(), learning_rate=0.01, max_grad_norm=0.5)
+    after = flat.clone()
+    flat.copy_(before)
+    resumed = kind(flat, gradients)
+    resumed.load(state)
+    resumed.minimize(loss(), learning_rate=0.01, max_grad_norm=0.5)
+    assert torch.equal(flat, after)
+    assert state["steps"] == 1
+    assert all(state[name].dtype == np.float32 for name in kind.moments)
