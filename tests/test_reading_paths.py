@@ -12,16 +12,23 @@ from shoal.algorithms import PPO
 
 ROOT = Path(__file__).parent.parent
 # What runs, too, but need not be read to follow: small services, and what happens once or on other occasions.
-PASSED_BY_A_TRAJECTORY = {
+PASSED_BY_A_ROLLOUT = {
     "envs/action_log.py",
     "envs/recovery.py",
     "envs/seeding.py",
     "envs/spaces.py",
     "rl/algorithm.py",
-    "rl/architecture.py",
     "rl/callbacks.py",
-    "rl/distributions.py",
+    "rl/clock.py",
+    "rl/data/batch.py",
+    "rl/data/columns.py",
+    "rl/data/tree.py",
     "rl/divergence.py",
+    "rl/learn/learner.py",
+    "rl/models/architecture.py",
+    "rl/models/distributions.py",
+    "rl/models/layout.py",
+    "rl/models/model.py",
     "rl/schedules.py",
     "rl/settings.py",
     "rl/threads.py",
@@ -87,17 +94,17 @@ class Watched:
         return self.seen
 
 
-def test_the_path_of_a_trajectory_is_what_runs():
+def test_the_path_of_a_rollout_is_what_runs():
     runtime.init(engine="serial")
     seen = Seen()
     with PPO("CartPole-v1", n_envs=2, n_steps=32, batch_size=16, n_epochs=1) as ppo:
         ppo.train(64)
         with seen.watching():
             ppo.train(64)
-    path = listed("one trajectory")
+    path = listed("one rollout")
     ran = [file for file in seen if not file.startswith("runtime/")]
     assert [file for file in ran if file in path] == path
-    assert set(ran) - set(path) == PASSED_BY_A_TRAJECTORY
+    assert set(ran) - set(path) == PASSED_BY_A_ROLLOUT
 
 
 def test_the_path_of_a_call_is_what_runs(native):
