@@ -225,7 +225,7 @@ def put(value: T, **options: Any) -> ObjectRef[T]:
         cure = ". The process that puts an object owns it: put it in the actor that is to own it" * (name == "_owner")
         raise TypeError(f"put got an unexpected keyword argument {name!r}{cure}")
     if isinstance(value, ObjectRef):
-        raise TypeError(f"put({value!r}): it is a reference already; pass it on as it is")
+        raise InputTypeError(f"put({value!r}): it is a reference already; pass it on as it is")
     return current_engine().put(value)
 
 

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import cloudpickle
 
-from .arguments import check_count, check_name, check_text
-from .exceptions import InputError, nearest
+from .arguments import check_count, check_flag, check_name, check_text
+from .exceptions import InputError, InputTypeError, nearest
 from .plain_numbers import as_int, in_plain_numbers
 from .resources import Demand, check_amount, check_gpus, in_units
 from .runtime_env import RuntimeEnv
@@ -222,7 +222,7 @@ class ActorOptions(_Options):
         if self.max_concurrency is not None:
             check_count("max_concurrency", self.max_concurrency, 1)
         if not isinstance(self.concurrency_groups, Mapping):
-            raise InputError(f"concurrency_groups={self.concurrency_groups!r}: want {{name: calls at a time}}")
+            raise InputTypeError(f"concurrency_groups={self.concurrency_groups!r}: want {{name: calls at a time}}")
         for group, limit in self.concurrency_groups.items():
             check_name("concurrency_groups", group)
             check_count(f"concurrency_groups[{group!r}]", limit, 1)
@@ -234,9 +234,8 @@ class ActorOptions(_Options):
         check_name("namespace", self.namespace)
         if self.lifetime not in {None, "detached", "non_detached"}:
             raise InputError(f"lifetime={self.lifetime!r}: want 'detached' or 'non_detached'")
-        for flag in ("get_if_exists", "lineage"):
-            if not isinstance(getattr(self, flag), bool):
-                raise InputError(f"{flag}={getattr(self, flag)!r}: want True or False")
+        check_flag("get_if_exists", self.get_if_exists)
+        check_flag("lineage", self.lineage)
         if self.get_if_exists and self.name is None:
             raise InputError("get_if_exists=True: which actor? Give its name=, too")
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
-from .exceptions import InputError
+from .exceptions import InputError, InputTypeError
 
 # A time limit of this many seconds, a century, is none.
 _NEVER = 100 * 365 * 86_400
@@ -70,5 +70,6 @@ def as_timeout(what: str, timeout: Any) -> float | None:
         return None
     seconds = as_number(timeout)
     if seconds is None or not seconds >= 0:
-        raise InputError(f"{what}: timeout={timeout!r}: want seconds, 0 or more, or None to wait without limit")
+        kind = InputTypeError if seconds is None else InputError
+        raise kind(f"{what}: timeout={timeout!r}: want seconds, 0 or more, or None to wait without limit")
     return seconds if seconds < _NEVER else None

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Mapping
 
-from .exceptions import InfeasibleError, InputError, nearest
+from .exceptions import InfeasibleError, InputError, InputTypeError, nearest
 from .plain_numbers import as_number, in_plain_numbers
 
 #: So many units make 1 CPU, 1 GPU, 1 byte of memory.
@@ -47,7 +47,8 @@ def check_amount(name: str, value: float) -> None:
     """Raise InputError unless `value` is 0 or a finite number of at least one unit."""
     number = as_number(value)
     if number is None or not math.isfinite(number) or number < 0:
-        raise InputError(f"{name}={value!r}: want a number that is not negative")
+        kind = InputTypeError if number is None else InputError
+        raise kind(f"{name}={value!r}: want a number that is not negative")
     if number > MOST:
         raise InputError(f"{name}={value!r}: want at most {MOST:g}")
     if 0 < value < 1 / UNIT:

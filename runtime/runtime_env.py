@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-from .exceptions import InputError, nearest
+from .exceptions import InputError, InputTypeError, nearest
 
 _KEYS = ("env_vars", "working_dir", "py_modules", "excludes")
 _INSTALLED = "workers run the driver's interpreter with what is installed there. Install it before you start the driver"
@@ -73,7 +73,7 @@ class RuntimeEnv(dict[str, Any]):
         if isinstance(given, RuntimeEnv):
             return given
         if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-            raise InputError(f"runtime_env={given!r:.80}: want a dict with the keys {', '.join(_KEYS)}")
+            raise InputTypeError(f"runtime_env={given!r:.80}: want a dict with the keys {', '.join(_KEYS)}")
         return cls(**given)
 
     @classmethod
@@ -98,12 +98,13 @@ def _rebuild(checked: dict[str, Any]) -> RuntimeEnv:
 
 def _check_variables(given: Any) -> dict[str, str]:
     if not isinstance(given, Mapping | None):
-        raise InputError(f"runtime_env: env_vars={given!r:.80}: want a dict of names and values")
+        raise InputTypeError(f"runtime_env: env_vars={given!r:.80}: want a dict of names and values")
     for name, value in (given or {}).items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise InputError(f"runtime_env: env_vars has the name {name!r:.80}: want text without '=' and '\\0'")
         if not isinstance(value, str):
-            raise InputError(f"runtime_env: env_vars[{name!r}]={value!r:.80}: want text, such as {str(value)!r:.80}")
+            wanted = f"want text, such as {str(value)!r:.80}"
+            raise InputTypeError(f"runtime_env: env_vars[{name!r}]={value!r:.80}: {wanted}")
         if "\0" in value:
             raise InputError(
                 f"runtime_env: env_vars[{name!r}]={value!r:.80}: no variable can have a '\\0'. Leave it out, or encode "
@@ -114,19 +115,19 @@ def _check_variables(given: Any) -> dict[str, str]:
 
 def _check_list(key: str, given: Any) -> list[Any]:
     if isinstance(given, str) or not isinstance(given, Sequence | None):
-        raise InputError(f"runtime_env: {key}={given!r:.80}: want a list")
+        raise InputTypeError(f"runtime_env: {key}={given!r:.80}: want a list")
     return list(given or ())
 
 
 def _check_pattern(pattern: Any) -> str:
     if not isinstance(pattern, str):
-        raise InputError(f"runtime_env: excludes has {pattern!r:.80}: want patterns as in .gitignore")
+        raise InputTypeError(f"runtime_env: excludes has {pattern!r:.80}: want patterns as in .gitignore")
     return pattern
 
 
 def _local(key: str, given: Any) -> str:
     if not isinstance(given, str | os.PathLike):
-        raise InputError(f"runtime_env: {key}={given!r:.80}: want a path")
+        raise InputTypeError(f"runtime_env: {key}={given!r:.80}: want a path")
     path = os.fspath(given)
     if "://" in path:
         raise InputError(f"runtime_env: {key}={path!r}: only local paths are supported. Download it first")

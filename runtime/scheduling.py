@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .arguments import check_text
 from .context import current_engine
-from .exceptions import InputError, nearest
+from .exceptions import InputError, InputTypeError, nearest
 from .plain_numbers import as_int, as_timeout
 from .resources import check_amount, check_gpus, in_units, missing
 
@@ -74,7 +74,7 @@ class PlacementGroupSchedulingStrategy:
     def __post_init__(self) -> None:
         group, index = self.placement_group, as_int(self.placement_group_bundle_index)
         if not isinstance(group, PlacementGroup):
-            raise InputError(f"placement_group={group!r:.80}: want what placement_group(…) returned")
+            raise InputTypeError(f"placement_group={group!r:.80}: want what placement_group(…) returned")
         if index is None or not -1 <= index < group.bundle_count:
             raise InputError(
                 f"placement_group_bundle_index={self.placement_group_bundle_index!r}: "
@@ -110,7 +110,7 @@ def check_strategy(strategy: SchedulingStrategy | None) -> None:
         if strategy not in _NAMED_STRATEGIES:
             raise InputError(f"scheduling_strategy={strategy!r}: unknown. {nearest(strategy, _NAMED_STRATEGIES)}")
     elif not isinstance(strategy, None | PlacementGroupSchedulingStrategy | NodeAffinitySchedulingStrategy):
-        raise InputError(
+        raise InputTypeError(
             f"scheduling_strategy={strategy!r:.80}: want 'DEFAULT', 'SPREAD', a PlacementGroupSchedulingStrategy or a "
             "NodeAffinitySchedulingStrategy"
         )
@@ -122,7 +122,7 @@ def check_bundles(bundles: list[Mapping[str, float]]) -> None:
         raise InputError(f"placement_group({bundles!r:.80}): want a list of bundles, such as [{{'CPU': 1}}]")
     for index, bundle in enumerate(bundles):
         if not isinstance(bundle, Mapping):
-            raise InputError(f"placement_group: bundle {index} is {bundle!r:.80}; want a dict such as {{'CPU': 1}}")
+            raise InputTypeError(f"placement_group: bundle {index} is {bundle!r:.80}; want a dict such as {{'CPU': 1}}")
         for name, amount in bundle.items():
             check_text(f"bundle {index}: a name", name)
             check_gpus(amount) if name == "GPU" else check_amount(f"bundle {index}: {name}", amount)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from .context import running_engine
-from .exceptions import InputError, nearest
+from .exceptions import InputError, InputTypeError, nearest
 from .introspection.diagnosis import Diagnosis
 from .introspection.logs import log_names, read_log
 from .introspection.object_rows import (
@@ -166,7 +166,7 @@ def id_text(wanted: Any) -> str:
         return wanted.hex()
     if isinstance(wanted, str) and wanted:
         return wanted.lower()
-    raise TypeError(f"want a reference, an actor's handle or a hexadecimal id, not {wanted!r:.80}")
+    raise InputTypeError(f"want a reference, an actor's handle or a hexadecimal id, not {wanted!r:.80}")
 
 
 def status(*, address: str | None = None) -> RuntimeStatus:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..api import get, wait
-from ..exceptions import GetTimeoutError, InputError
+from ..exceptions import GetTimeoutError, InputError, InputTypeError
 from ..plain_numbers import as_timeout
 from ..refs import ObjectRef
 from ..remote import ActorHandle
@@ -153,7 +153,7 @@ class ActorPool:
             InputError: it is in the pool already.
         """
         if not isinstance(actor, ActorHandle):
-            raise TypeError(f"a pool takes actors' handles, not a {type(actor).__name__} ({actor!r:.80})")
+            raise InputTypeError(f"a pool takes actors' handles, not a {type(actor).__name__} ({actor!r:.80})")
         if actor in self._idle or actor in self._busy.values():
             raise InputError(f"{actor!r} is in the pool already")
         self._idle.append(actor)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..api import get, remote
 from ..context import current_engine
-from ..exceptions import GetTimeoutError, InputError
+from ..exceptions import GetTimeoutError, InputError, InputTypeError
 from ..plain_numbers import as_int, as_timeout
 from ..refs import ObjectRef
 from ..remote import ActorMethod, RemoteFunction
@@ -32,7 +32,7 @@ def as_completed(
     refs = [refs] if isinstance(refs, ObjectRef) else refs
     for ref in refs:
         if type(ref) is not ObjectRef:
-            raise TypeError(f"as_completed takes ObjectRefs, not a {type(ref).__name__} ({ref!r:.80})")
+            raise InputTypeError(f"as_completed takes ObjectRefs, not a {type(ref).__name__} ({ref!r:.80})")
     _check_size("as_completed: chunk_size", chunk_size)
     if len(set(refs)) != len(refs):
         raise InputError(f"as_completed: {len(refs)} references are given, but only {len(set(refs))} different ones")

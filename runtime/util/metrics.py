@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ..context import current_engine
-from ..exceptions import InputError, nearest
+from ..exceptions import InputError, InputTypeError, nearest
 from ..introspection.diagnosis import Diagnosis
 from ..introspection.prometheus import render
 from ..plain_numbers import as_number
@@ -38,7 +38,7 @@ class Metric:
 
     def _setup(self, name: str, description: str, tag_keys: Sequence[str] | None, boundaries: Sequence[float]) -> None:
         if isinstance(tag_keys, str):
-            raise TypeError(f"metric {name!r}: tag_keys={tag_keys!r}: want a tuple of names, such as ({tag_keys!r},)")
+            raise InputTypeError(f"metric {name!r}: tag_keys={tag_keys!r}: want a tuple of names: ({tag_keys!r},)")
         for what in (name, *(tag_keys or ())):
             if not isinstance(what, str) or not _NAME.fullmatch(what) or what.startswith(("shoal_", "__")):
                 raise InputError(
@@ -73,7 +73,7 @@ class Metric:
                 known = nearest(key, self._tag_keys) or "It has none: pass tag_keys=(…) when you make it"
                 raise InputError(f"metric {self._name!r} has no tag {key!r}. {known}")
             if not isinstance(value, str):
-                raise TypeError(f"metric {self._name!r}: tag {key}={value!r}: want a str")
+                raise InputTypeError(f"metric {self._name!r}: tag {key}={value!r}: want a str")
 
     def _values_of(self, tags: Mapping[str, str] | None) -> tuple[str, ...]:
         """Declare the metric here, whichever process this is, and return the values of its tags."""

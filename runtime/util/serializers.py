@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import serialization
 from ..context import running_engine
-from ..exceptions import InputError
+from ..exceptions import InputError, InputTypeError
 from ..refs import ObjectRef
 
 # The pickler writes these itself, without asking anybody.
@@ -39,7 +39,7 @@ def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserial
         )
     for name, function in (("serializer", serializer), ("deserializer", deserializer)):
         if not callable(function):
-            raise TypeError(f"register_serializer({cls.__name__}): {name}={function!r:.80} cannot be called")
+            raise InputTypeError(f"register_serializer({cls.__name__}): {name}={function!r:.80} cannot be called")
     running_engine()  # one with a pickler of its own is to hear of it
     serialization.register(cls, serializer, deserializer)
 

@@ -172,6 +172,14 @@ def test_an_actors_death_says_whose_it_is(engine):
         lambda: Scale.options(name=5),
         lambda: Scale.options(namespace=5),
         lambda: double.options(max_retries=0.5),
+        lambda: double.options(num_cpus="1"),
+        lambda: double.options(runtime_env=5),
+        lambda: double.options(scheduling_strategy=5),
+        lambda: Scale.options(concurrency_groups=5),
+        lambda: runtime.get([], timeout="1"),
+        lambda: runtime.put(runtime.put(1)),
+        lambda: as_completed([5]),
+        lambda: placement_group([5]),
     ],
 )
 def test_another_kind_of_thing_is_both_a_type_error_and_a_value_error(engine, call):
