@@ -68,7 +68,7 @@ class HttpServer:
         address: str,
         *,
         token: str | None = None,
-        longest_body: int = 32 << 20,
+        most_numbers: int = 1 << 20,
         limits: Limits | None = None,
     ) -> None:
         """Listen at "HOST:PORT".
@@ -77,7 +77,7 @@ class HttpServer:
             served: who answers.
             address: where to listen. On this machine's own addresses only requests whose Host is one are answered.
             token: what requests must bring as ``Authorization: Bearer TOKEN``; None: nothing.
-            longest_body: bytes that a request's body may have.
+            most_numbers: how many a full batch of observations holds.
             limits: of connections and times; None: as many connections as there are file descriptors for.
 
         Raises:
@@ -92,7 +92,7 @@ class HttpServer:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
         access = Access(hosts=_LOCAL | {host.lower()} if is_loopback(host) else None, token=token)
-        app = make_app(served, access=access, longest_body=longest_body)
+        app = make_app(served, access=access, most_numbers=most_numbers)
         self._server = load("LimitedServer")(app, self._socket, limits)
         self._thread = threading.Thread(target=self._server.run, name="shoal-serve-http", daemon=True)
         self._thread.start()

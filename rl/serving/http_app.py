@@ -1,8 +1,9 @@
 """What the HTTP server answers: the application behind it, with the check of whom it answers and of what they send.
 
 A request is bounded before anything is done with it: its body by what a batch of observations could take at most, all
-bodies that are held at a time together, texts in messages by their length. Strings in an observation are refused before
-numpy sees them, since one long string among many short ones makes an array of millions of times their size.
+bodies that are held at a time together, texts in messages by their length. Numpy sees neither strings, of which a long
+one among many short ones makes an array of millions of times their size, nor more numbers than a batch has: 15 million
+in lists of four hold the interpreter for 5 seconds.
 """
 
 import asyncio
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("shoal.http")
 _FIELDS = ("observation", "deterministic")
 _LONGEST_MESSAGE = 1000
+# A number printed in full, on a line of its own; and what else is in a body.
+_PER_NUMBER, _BESIDE_NUMBERS, _LONGEST_BODY = 64, 64 * 1024, 32 * 1024 * 1024
+# Of a batch that is a little too large, the served policy says how many rows it has and may have.
+_SLACK = 1024
 # Larger bodies are parsed in a thread, so that the loop goes on reading and writing for others.
 _PARSED_AT_ONCE = 64 * 1024
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
@@ -73,14 +78,14 @@ class Access:
 
 
 def make_app(
-    served: Answering, *, access: Access | None = None, longest_body: int = 32 << 20, bodies_in_all: int = 128 << 20
+    served: Answering, *, access: Access | None = None, most_numbers: int = 1 << 20, bodies_in_all: int = 128 << 20
 ) -> "ASGIApp":
     """Return the ASGI application that answers for a served policy.
 
     Args:
         served: who answers.
         access: whom; None: everybody.
-        longest_body: bytes that a request's body may have; beyond, 413.
+        most_numbers: how many a full batch of observations holds. It bounds the body, too: 413 beyond it.
         bodies_in_all: bytes of all bodies that are being received or answered at a time; beyond, 503.
     """
     from starlette.applications import Starlette
@@ -88,13 +93,13 @@ def make_app(
     from starlette.requests import ClientDisconnect
     from starlette.routing import Route
 
-    bodies = _Bodies(longest_body, bodies_in_all)
+    bodies = _Bodies(min(_BESIDE_NUMBERS + most_numbers * _PER_NUMBER, _LONGEST_BODY), bodies_in_all)
 
     async def act(request: "Request") -> "Response":
         held: list[bytes] = []
         try:
             await bodies.receive(request, held)
-            return _reply(200, await _answer(served, b"".join(held)))
+            return _reply(200, await _answer(served, b"".join(held), most_numbers))
         except _RefusedError as error:
             return _reply(error.status, {"error": str(error)})
         except ClientDisconnect:
@@ -194,21 +199,21 @@ class _Bodies:
             )
 
 
-async def _answer(served: Answering, body: bytes) -> dict[str, Any]:
+async def _answer(served: Answering, body: bytes, most_numbers: int) -> dict[str, Any]:
     if len(body) > _PARSED_AT_ONCE:
-        future = await asyncio.to_thread(_ask, served, body)
+        future = await asyncio.to_thread(_ask, served, body, most_numbers)
     else:
-        future = _ask(served, body)
+        future = _ask(served, body, most_numbers)
     answer = await asyncio.wrap_future(future)
     return {"action": answer.action.tolist(), "version": answer.version}
 
 
-def _ask(served: Answering, body: bytes) -> "Future[Any]":
-    observation, deterministic = parse(body)
+def _ask(served: Answering, body: bytes, most_numbers: int) -> "Future[Any]":
+    observation, deterministic = parse(body, most_numbers)
     return served.submit(observation, deterministic=deterministic)
 
 
-def parse(body: bytes) -> tuple[Any, bool]:
+def parse(body: bytes, most_numbers: int) -> tuple[Any, bool]:
     """Return observation and deterministic of a request's body; ValueError says what is wrong with it."""
     fields = _decode(body, dict[str, msgspec.Raw])
     for name in fields:
@@ -222,6 +227,8 @@ def parse(body: bytes) -> tuple[Any, bool]:
     observation = bytes(fields["observation"])
     if b'"' in observation:
         raise ValueError("the observation holds text; want numbers, in lists nested as the observation's shape says")
+    if observation.count(b",") > most_numbers + _SLACK:
+        raise ValueError(f"the observation holds more than {most_numbers} numbers, a full batch")
     return _decode(observation, Any), deterministic == b"true"
 
 

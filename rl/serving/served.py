@@ -27,9 +27,6 @@ from .queueing import Request, RequestQueue
 from .replica_pool import ReplicaPool
 from .source import PolicySource, Savable
 
-# Most bytes of a request over HTTP: a full batch, its numbers printed in full and each on a line of its own.
-_JSON_PER_NUMBER, _JSON_BESIDE, _LONGEST_JSON = 64, 64 * 1024, 32 * 1024 * 1024
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -166,9 +163,8 @@ class Served:
         """
         if self._http is not None:
             raise InputError(f"this policy is served over HTTP already, at {self.http_address}")
-        elements = int(np.prod(self.observation_space.shape or ()))
-        longest = _JSON_BESIDE + self._max_batch_size * elements * _JSON_PER_NUMBER
-        self._http = HttpServer(self, address, token=token, longest_body=min(longest, _LONGEST_JSON))
+        most_numbers = self._max_batch_size * math.prod(self.observation_space.shape or ())
+        self._http = HttpServer(self, address, token=token, most_numbers=most_numbers)
         self.http_address = self._http.url
         return self._http.url
 

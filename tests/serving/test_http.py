@@ -33,9 +33,9 @@ def served():
         yield made
 
 
-def ask(served, method, path, *, access=None, longest_body=10_000, bodies_in_all=1 << 20, **options):
+def ask(served, method, path, *, access=None, most_numbers=100, bodies_in_all=1 << 20, **options):
     """Send one request to the application, without a server."""
-    app = make_app(served, access=access, longest_body=longest_body, bodies_in_all=bodies_in_all)
+    app = make_app(served, access=access, most_numbers=most_numbers, bodies_in_all=bodies_in_all)
 
     async def send():
         transport = httpx.ASGITransport(app=app)
@@ -119,9 +119,9 @@ def test_what_is_not_there():
 
 
 def test_a_body_without_end():
-    reply = ask(Stub(), "POST", "/act", content=b" " * 101, longest_body=100)
+    reply = ask(Stub(), "POST", "/act", content=b" " * 100_000)
     assert reply.status_code == 413
-    assert "longer than 100 bytes" in reply.json()["error"]
+    assert "the body is longer than 71936 bytes" in reply.json()["error"]
 
 
 def test_a_long_name_is_cut(served):
@@ -140,10 +140,16 @@ def test_long_messages_of_others_are_cut():
 
 
 def test_an_announced_body_is_refused_before_it_is_sent(listen):
-    url = listen(Stub(), longest_body=100)
+    url = listen(Stub(), most_numbers=100)
     with connection(url) as client:
         client.sendall(b"POST /act HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n")
         assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_more_numbers_than_a_batch_has_are_not_parsed():
+    reply = ask(Stub(), "POST", "/act", content=observing("[" + "[]," * 2000 + "[]]"))
+    assert reply.status_code == 422
+    assert "holds more than 100 numbers" in reply.json()["error"]
 
 
 def test_bodies_that_take_too_much_together():
