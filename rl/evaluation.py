@@ -6,6 +6,8 @@ plays its share, and what it plays beyond that doesn't count.
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +22,11 @@ from .settings import Bounds
 from .threads import limit_threads
 
 MAX_ENVIRONMENTS = 32
+
+#: Seconds between two lines about an evaluation that takes long.
+_NEWS_INTERVAL = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 class Actor(Protocol):
@@ -114,12 +121,29 @@ def _play(actor: Actor, group: EnvGroup, shares: list[int], deterministic: bool)
     """The finished episodes of each environment, until each has finished its share."""
     finished: list[list[Episode]] = [[] for _ in shares]
     observations = group.reset()
+    steps, told_at = 0, time.monotonic()
     while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
         step = group.step(_finite(np.asarray(actor.act(observations, deterministic=deterministic))))
         observations = step.observations
         for episode in step.episodes:
             finished[episode.environment].append(episode)
+        steps += 1
+        if time.monotonic() - told_at >= _NEWS_INTERVAL:
+            told_at = time.monotonic()
+            _tell(finished, shares, steps)
     return finished
+
+
+def _tell(finished: list[list[Episode]], shares: list[int], steps: int) -> None:
+    done = sum(min(len(episodes), share) for episodes, share in zip(finished, shares, strict=True))
+    advice = "" if done else "; an environment that does not end its episodes needs max_episode_steps"
+    logger.warning(
+        "evaluation: %d of %d episodes have ended after %d steps of each environment%s",
+        done,
+        sum(shares),
+        steps,
+        advice,
+    )
 
 
 def _finite(actions: np.ndarray) -> np.ndarray:

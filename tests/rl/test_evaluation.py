@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -6,7 +7,7 @@ from gymnasium import spaces
 from learning_envs import Countdown, Echo
 
 from shoal.envs import EnvGroup, SpaceMismatchError, derive_seed, resolve
-from shoal.rl import Policy, evaluate
+from shoal.rl import Policy, evaluate, evaluation
 from shoal.runtime import InputError
 
 
@@ -65,6 +66,14 @@ def test_the_seed_decides(tmp_path):
     assert first != other
     policy.save(tmp_path / "policy")
     assert evaluate(tmp_path / "policy", Echo, episodes=8, seed=1).returns == first
+
+
+def test_a_long_evaluation_says_how_far_it_is(monkeypatch, caplog):
+    now = itertools.count(step=6.0)
+    monkeypatch.setattr(evaluation.time, "monotonic", lambda: next(now))
+    evaluate(Repeats(), Echo, episodes=2)
+    assert "evaluation: 0 of 2 episodes have ended after" in caplog.messages[0]
+    assert "an environment that does not end its episodes needs max_episode_steps" in caplog.messages[0]
 
 
 def test_numbers_of_numpy():
