@@ -53,7 +53,7 @@ class LimitedProtocol(H11Protocol):
         return (Phase.BODY if self.cycle.more_body else Phase.ANSWER), self.cycle
 
     def drop(self, phase: Phase | None = None) -> None:
-        """End the connection; who has begun a request that took too long is told."""
+        """End the connection; answer a request that was begun and took too long."""
         begun = phase is Phase.BODY or (phase is Phase.HEAD and bool(self.conn.trailing_data[0]))
         if phase is None or self.transport.is_closing() or not begun:
             self.transport.abort()

@@ -97,7 +97,7 @@ def summarize_rows(rows: Iterable[ObjectState]) -> list[ObjectSummary]:
 
 
 def memory_table(rows: Iterable[ObjectState], workers: Iterable[WorkerState]) -> MemoryTable:
-    """Return the table of who holds and who views what."""
+    """Return the table of objects with their holders and viewers."""
     viewers = [worker for worker in workers if worker.viewed_memory]
     return MemoryTable(summarize_rows(rows), sorted(viewers, key=lambda worker: -worker.viewed_memory))
 

@@ -15,7 +15,7 @@ _MOST_PIDS = 4
 
 @dataclass(frozen=True)
 class Shortage:
-    """What is missing: in full, with who holds it, and in brief."""
+    """What is missing: in full, with its holders, and in brief."""
 
     full: str
     brief: str

@@ -67,7 +67,7 @@ class SerialEngine(SerialActors, RunsCalls):
         return Holding(in_amounts(given.demand), self._resources.gpu_ids(), self._resources.current(), captures)
 
     def is_cancelled(self) -> bool:
-        """Return False: nobody else runs who could have done it."""
+        """Return False: nothing else runs that could have done it."""
         return False
 
     @property

@@ -93,7 +93,7 @@ class WaitGraph:
         return min(wait.last for wait in waits) > max(wait.first for wait in waits)
 
     def describe(self, cycle: list[ProcessId]) -> str:
-        """Return in words who waits for what in a cycle."""
+        """Return a cycle of waits in words."""
         members, lines = set(cycle), []
         for process in cycle:
             wait = self._waits[process]

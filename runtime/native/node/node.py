@@ -176,7 +176,7 @@ class Node:
             self._refuse(sender, f"{type(message).__name__}: {error!r}")
 
     def _refuse(self, sender: m.ProcessId | m.NodeId, why: str) -> None:
-        """Hang up on who makes no sense: others may wait for an answer of theirs, for ever."""
+        """Hang up on a process that sends nonsense: others may wait for an answer of it, for ever."""
         said = f"shoal: {sender.hex()} is not understood, and hung up on: {why}"
         print(said, file=sys.stderr)
         process = self._processes.get(sender)

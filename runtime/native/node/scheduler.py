@@ -110,7 +110,7 @@ class _Request:
 
 @dataclass
 class Scheduler:
-    """Resources of one node, what holds them, and who waits.
+    """Resources of one node, what holds them, and the requests that wait.
 
     Attributes:
         leaves_work: what asks for nothing is to run on another node, since this one has no CPU.

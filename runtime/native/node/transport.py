@@ -111,7 +111,7 @@ def warn_if_readable(what: str, address: str, secrets: Secrets) -> None:
 
 
 def _proof(token: str, who: str, nonces: bytes) -> bytes:
-    """Return what only who has the token can say about these numbers: without the token itself on the line."""
+    """Return a proof over these numbers that needs the token, without the token itself on the line."""
     return hmac.digest(token.encode(), who.encode() + nonces, "sha256")
 
 

@@ -179,7 +179,7 @@ class Links(ABC):
                 return
 
     def _refuse(self, connection: Connection, why: str) -> None:
-        """Hang up on who makes no sense: what we wait for from there would never come."""
+        """Hang up on a process that sends nonsense: what is awaited from it would never come."""
         if connection is self.node:
             self._close(connection, f"this process does not understand what the node says, and hung up: {why}")
         else:

@@ -64,7 +64,7 @@ class Budget:
         return self._numbers
 
     def grant(self, request: int, size: int) -> None:
-        """Event: so much more may be used. It is spare if who asked is not there any more."""
+        """Event: so much more may be used. It is spare if the asker is gone."""
         self.granted += size
         if request in self._asked:
             self._asked[request] += size

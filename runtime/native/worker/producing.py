@@ -34,7 +34,7 @@ class _Output:
 
 
 class Producer:
-    """Sends what generators yield to those who called them.
+    """Sends what generators yield to their callers.
 
     Args:
         client: this process's client.
