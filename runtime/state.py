@@ -319,7 +319,7 @@ def summarize_objects(*, address: str | None = None) -> list[ObjectSummary]:
 
 
 def memory(*, address: str | None = None) -> MemoryTable:
-    """Return the holders of the object store's memory, by owner and call site, and its viewers; ``print`` shows a table.
+    """Return who holds and views the memory of the object store, by owner and call site; ``print`` shows a table.
 
     Call sites are recorded only after ``init(record_call_sites=True)`` or with SHOAL_RECORD_CALL_SITES=1.
     """

@@ -36,7 +36,7 @@ class StateReport(_Message):
 
 
 class State(_Message):
-    """The node's answer to AskState: a packed NodeReport, the processes' answers, and those that did not answer in time.
+    """The node's answer to AskState: a packed NodeReport, the processes' answers, and those that came too late.
 
     `others`: if it is the head, what the other nodes answered.
     """
