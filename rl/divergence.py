@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,20 +18,20 @@ class TrainingDivergedError(ArithmeticError):
 
 
 def divergence(
-    iteration: int, stages: Mapping[str, Any], rewards: np.ndarray, advantages: np.ndarray | None
+    iteration: int, stages: Mapping[str, Any], rewards: Sequence[np.ndarray], advantages: np.ndarray | None
 ) -> TrainingDivergedError | None:
     """The error for an update that led to something that is not finite; None if all of it is.
 
     Args:
         iteration: number of the iteration, from 1.
         stages: numbers and arrays by name, in the order in which one follows from the other.
-        rewards: those that were learnt from.
+        rewards: those that were learnt from, in any number of arrays.
         advantages: those that were made of them, if the algorithm has any.
     """
     wrong = next((name for name, value in stages.items() if not np.isfinite(value).all()), None)
     if wrong is None:
         return None
-    largest = _largest(rewards)
+    largest = _largest(*rewards)
     sizes = f"The largest reward is {largest:.3g}"
     if advantages is not None:
         sizes += f", the largest advantage {_largest(advantages):.3g}"
@@ -45,5 +45,5 @@ def divergence(
     )
 
 
-def _largest(values: np.ndarray) -> float:
-    return float(np.abs(values).max())
+def _largest(*values: np.ndarray) -> float:
+    return float(np.max([np.abs(array).max(initial=0) for array in values]))

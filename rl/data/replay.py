@@ -78,6 +78,11 @@ class ReplayBuffer:
         """Transitions that it holds."""
         return min(self.inserted, self.capacity)
 
+    @property
+    def rewards(self) -> np.ndarray:
+        """[size] rewards of all of them, as `sample` gives them."""
+        return self._rows["rewards"][: self.size]
+
     def insert(self, rollout: Rollout) -> None:
         """Add the transitions that `rollout` completes; rollouts must come in the order in which they were made."""
         self.write(self._maker.transitions(rollout))

@@ -153,7 +153,8 @@ class LearnerActor:
             "a weight": weights,
             **{f"the metric {name}": value for name, value in metrics.items() if name not in _MAY_BE_UNDEFINED},
         }
-        error = divergence(learner.iteration, stages, rewards, learner.advantages)
+        earlier = [learner.replay.rewards] if learner.has_replay else []  # the reason may be long ago
+        error = divergence(learner.iteration, stages, [rewards, *earlier], learner.advantages)
         if error is not None:
             raise error
 

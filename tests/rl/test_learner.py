@@ -235,13 +235,28 @@ def test_a_metric_that_is_undefined_is_left_out():
 
 
 def test_the_size_of_the_rewards_is_told_if_it_is_the_reason():
-    ordinary = divergence(3, {"the loss": np.inf}, np.array([[-2.0, 1.0]]), np.array([5.0, -7.5]))
+    ordinary = divergence(3, {"the loss": np.inf}, [np.array([[-2.0, 1.0]])], np.array([5.0, -7.5]))
     assert "The largest reward is 2, the largest advantage 7.5 (without their signs). Take a smaller" in str(ordinary)
     for largest in (1e20, np.inf, np.nan):
-        huge = divergence(3, {"the weights": 1.0, "the loss": np.nan}, np.array([1.0, -largest]), None)
+        huge = divergence(3, {"the weights": 1.0, "the loss": np.nan}, [np.zeros(0), np.array([1.0, -largest])], None)
         assert f"the loss is not finite in iteration 3. The largest reward is {largest:.3g}" in str(huge)
         assert "Rewards of this size are the reason: divide or clip them" in str(huge)
-    assert divergence(3, {"the loss": 1e300, "a weight": np.zeros(3)}, np.array([1e20]), None) is None
+    assert divergence(3, {"the loss": 1e300, "a weight": np.zeros(3)}, [np.array([1e20])], None) is None
+
+
+def test_the_reward_that_is_the_reason_may_lie_in_the_replay_buffer():
+    class Later(WithReplay):
+        @staticmethod
+        def update(learner, rollout, config, clock):
+            if learner.iteration == 0:
+                learner.replay.insert(rollout)
+                return {}
+            return WithReplay.update(learner, rollout, config, clock)
+
+    learner = make(Later)
+    learner.update([rollout(1e30), rollout(1e30)], 0, Clock(0, 100), False)
+    with pytest.raises(TrainingDivergedError, match=r"in iteration 2\. The largest reward is 1.*e\+30.*are the reason"):
+        step(learner, 1)
 
 
 def test_a_device_that_is_not_there_is_named():
