@@ -29,6 +29,10 @@ def test_names_are_those_of_their_folders():
         assert name in shoal.__all__
 
 
+def test_all_algorithms_are_public():
+    assert set(import_module("shoal.algorithms").__all__) <= set(shoal.__all__)
+
+
 def test_type_checkers_see_the_same_names():
     [block] = [node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.If)]
     seen = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import algorithms, envs, rl, runtime
-    from .algorithms import ALGORITHMS, PPO, PPOConfig
+    from .algorithms import A2C, ALGORITHMS, DQN, PPO, A2CConfig, DQNConfig, PPOConfig
     from .envs import check, make, register
     from .rl import Algorithm, Callback, Policy, ProgressDisplay, RunFolder, TrainingDivergedError, evaluate, serve
     from .runtime import InputError
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOME = {
+    "A2C": "algorithms",
+    "A2CConfig": "algorithms",
     "ALGORITHMS": "algorithms",
+    "DQN": "algorithms",
+    "DQNConfig": "algorithms",
     "PPO": "algorithms",
     "PPOConfig": "algorithms",
     "check": "envs",
@@ -38,10 +42,14 @@ _HOME = {
 }
 
 __all__ = [
+    "A2C",
     "ALGORITHMS",
+    "DQN",
     "PPO",
+    "A2CConfig",
     "Algorithm",
     "Callback",
+    "DQNConfig",
     "InputError",
     "PPOConfig",
     "Policy",
