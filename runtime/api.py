@@ -290,7 +290,8 @@ def cancel(ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursiv
     A task that has not begun is dropped. In one that runs, a KeyboardInterrupt is raised, also inside its `get` and
     `wait`, so ``except Exception`` does not swallow it and ``finally`` can clean up; what it returns after catching it
     is its value. Of actors' calls, those that have not begun are dropped, those of ``async def`` methods are cancelled
-    as asyncio does, and generators end at their next ``yield``; others run on. A task that has ended stays as it is.
+    as asyncio does, and generators end at their next ``yield``; others run on, and hear of it if they ask
+    ``get_runtime_context().is_canceled()``. A task that has ended stays as it is.
     Cancelled tasks are not retried. On the serial engine tasks have ended by the time they could be cancelled; a
     generator is closed.
 
