@@ -4,12 +4,22 @@ Environments are gymnasium's; there is no environment interface of Shoal's own. 
 stepped in an `EnvGroup`, and every random number it sees comes from `seeding`.
 """
 
-from .check import check
-from .errors import EnvContractError, RecoveryWarning, ReplayMismatchError, SpaceMismatchError
+from .check import check, inspect_environment
+from .closing import close_all, closing
+from .errors import (
+    EnvContractError,
+    EnvContractWarning,
+    EnvTimeoutError,
+    RecoveryWarning,
+    ReplayMismatchError,
+    SpaceMismatchError,
+)
+from .generators import PrivateGenerators, own_generators
 from .group import EnvGroup
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
 from .observations import as_batch
+from .recovery import RecoveryChoice, choose_recovery
 from .registration import make, register, registered, resolve
 from .saved_spec import spec_from_json, spec_to_json
 from .seeding import derive_seed, episode_seed, stream
@@ -17,16 +27,18 @@ from .space_match import check_same_spaces
 from .spaces import check_supported, describe, space_from_json, space_to_json, to_env_actions
 from .spec import EnvSpec
 from .trees import tree_from_arrays, tree_to_arrays
-from .vectorization import VECTORIZATIONS, check_vectorization
 
 __all__ = [
-    "VECTORIZATIONS",
     "EnvContractError",
+    "EnvContractWarning",
     "EnvGroup",
     "EnvSpec",
+    "EnvTimeoutError",
     "Episode",
     "GroupState",
     "GroupStep",
+    "PrivateGenerators",
+    "RecoveryChoice",
     "RecoveryWarning",
     "ReplayMismatchError",
     "SpaceMismatchError",
@@ -34,11 +46,15 @@ __all__ = [
     "check",
     "check_same_spaces",
     "check_supported",
-    "check_vectorization",
+    "choose_recovery",
+    "close_all",
+    "closing",
     "derive_seed",
     "describe",
     "episode_seed",
+    "inspect_environment",
     "make",
+    "own_generators",
     "register",
     "registered",
     "resolve",

@@ -13,18 +13,18 @@ from gymnasium import Space
 from .observations import problem
 
 
-def reset_problem(result: Any, space: Space) -> str | None:
-    """Return what is wrong with the result of `env.reset()`, or None."""
+def reset_problem(result: Any, space: Space, *, bounds: bool = True) -> str | None:
+    """Return what is wrong with the result of `env.reset()`, or None; `bounds` as in `observations.limits`."""
     if not isinstance(result, tuple) or len(result) != 2:
         return f"reset() returned {_kind(result)}; wanted the tuple (observation, info)"
     observation, info = result
     if not isinstance(info, dict):
         return f"reset() returned info {_short(info)} of type {type(info).__name__}; wanted a dict (it may be empty)"
-    return _observation_problem(observation, space, "reset()")
+    return _observation_problem(observation, space, "reset()", bounds)
 
 
-def step_problem(result: Any, space: Space) -> str | None:
-    """Return what is wrong with the result of `env.step(action)`, or None."""
+def step_problem(result: Any, space: Space, *, bounds: bool = True) -> str | None:
+    """Return what is wrong with the result of `env.step(action)`, or None; `bounds` as in `observations.limits`."""
     if isinstance(result, tuple) and len(result) == 4:
         return (
             "step() returned 4 values (observation, reward, done, info); wanted 5: split done into terminated (the "
@@ -39,7 +39,7 @@ def step_problem(result: Any, space: Space) -> str | None:
             return f"step() returned {name} {_short(flag)} of type {type(flag).__name__}; wanted a bool: bool({name})"
     if not isinstance(info, dict):
         return f"step() returned info {_short(info)} of type {type(info).__name__}; wanted a dict (it may be empty)"
-    return _observation_problem(observation, space, "step()") or reward_problem(reward)
+    return _observation_problem(observation, space, "step()", bounds) or reward_problem(reward)
 
 
 def reward_problem(reward: Any) -> str | None:
@@ -55,8 +55,8 @@ def reward_problem(reward: Any) -> str | None:
     return None
 
 
-def _observation_problem(observation: Any, space: Space, source: str) -> str | None:
-    wrong = problem(space, observation)
+def _observation_problem(observation: Any, space: Space, source: str, bounds: bool) -> str | None:
+    wrong = problem(space, observation, bounds=bounds)
     return None if wrong is None else f"{source} returned {wrong}"
 
 

@@ -11,6 +11,8 @@ Environment i of the run always sits in the same row of the same group, and ever
 
 import math
 import warnings
+import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -19,25 +21,20 @@ import numpy as np
 
 from ..runtime import InputError
 from .action_log import ActionLog
+from .closing import close_all
 from .contract import reset_problem, reward_problem, step_problem
-from .errors import EnvContractError, RecoveryWarning
+from .copies import common_spaces, make_copy
+from .errors import EnvContractError, EnvTimeoutError, RecoveryWarning
+from .group_progress import GroupProgress
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
-from .recovery import (
-    ADVICE,
-    RecoveryChoice,
-    choose_recovery,
-    load_snapshot,
-    replay,
-    restore_own_state,
-    save_own_state,
-    snapshot,
-)
-from .reproducer import Moment, add_note
-from .seeding import episode_seed
-from .spaces import Role, check_supported, describe, smallest_dtype
+from .interrupts import CallInterrupted
+from .observation_guard import ObservationGuard
+from .recovery import RecoveryChoice, choose_recovery
+from .spaces import describe, smallest_dtype
 from .spec import EnvSpec
-from .vectorization import check_vectorization
+from .watch import IDLE, Watch
+from .ways_back import Keeper
 
 # Actions kept for the script that repeats a crash, where recovery doesn't need them.
 _KEPT_FOR_MESSAGES = 10_000
@@ -68,29 +65,55 @@ class EnvGroup:
     observations: np.ndarray
 
     def __init__(
-        self, spec: EnvSpec, *, size: int, first_index: int, run_seed: int, vectorization: str = "sync"
+        self,
+        spec: EnvSpec,
+        *,
+        size: int,
+        first_index: int,
+        run_seed: int,
+        recovery: RecoveryChoice | None = None,
+        check: str = "error",
+        step_timeout: float | None = None,
+        end_process: Callable[[str], None] | None = None,
     ) -> None:
-        check_vectorization(vectorization)
+        """Make the environments.
+
+        Args:
+            spec: what they are made from.
+            size: how many.
+            first_index: logical index in the run of the first.
+            run_seed: seed of the run.
+            recovery: how they can be put back, as `choose_recovery` says; None: the first `state()` finds it out.
+            check: whether an observation outside of the bounds of its Box is an error, or said once ("warn").
+            step_timeout: seconds after which a call into an environment is interrupted; None: no limit.
+            end_process: ends this process, with a report, if a call cannot be interrupted; None: it is only said.
+        """
         if size < 1:
             raise InputError(f"a simulation group has at least 1 environment, not {size}")
         self.spec, self.size, self.first_index, self.run_seed = spec, size, first_index, run_seed
+        self._progress, self._started = GroupProgress(spec, size, first_index, run_seed), False
+        self._step_timeout = step_timeout
         self._envs: list[gymnasium.Env] = []
-        for index in range(size):
-            self._envs.append(self._make(index))
+        self._watch = Watch(self._progress, step_timeout, end_process)
+        # Also where nobody calls `close`: when the group is dropped, or the process ends.
+        self._closed = weakref.finalize(self, _end, self._envs, self._watch, spec.id)
+        try:
+            self._make_environments()
+            self.observation_space, self.action_space = common_spaces(self._envs, spec, first_index)
+        except BaseException:
+            self.close()
+            raise
         self._steppers = [env.step for env in self._envs]
-        self.observation_space, self.action_space = self._common_spaces()
-        self._row_shape, self._dtype = self.observation_space.shape or (), np.dtype(self.observation_space.dtype)
+        self._guard = ObservationGuard(self.observation_space, size, check)
+        self._row_shape, self._dtype = self.observation_space.shape or (), self._guard.dtype
         self._actions_shape = (size, *(self.action_space.shape or ()))
         self._actions_dtype = np.dtype(self.action_space.dtype)
         self._log = ActionLog(self._actions_shape, smallest_dtype(self.action_space))
-        self._steps = 0
-        self._started = False
-        self._episodes = [-1] * size
-        self._seeds = [0] * size
-        self._begins = [0] * size
+        self._progress.record(self._log, self._actions_dtype)
         self._returns = np.zeros(size, np.float64)
         self._rewards = np.zeros(size, np.float64)
-        self._choice: RecoveryChoice | None = None
+        self._choice = recovery
+        self._keeper = Keeper(self._envs, self._progress)
 
     def __enter__(self) -> "EnvGroup":
         return self
@@ -101,11 +124,9 @@ class EnvGroup:
         self.close()
 
     def close(self) -> None:
-        """Close all environments; a second call does nothing."""
-        envs, self._envs, self._steppers = self._envs, [], []
-        self._started = False
-        for env in envs:
-            env.close()
+        """Close all environments, in 5 s at most; a second call does nothing. What fails is logged, not raised."""
+        self._steppers, self._started = [], False
+        self._closed()
 
     # Stepping -------------------------------------------------------------------------------------------------------
 
@@ -118,6 +139,7 @@ class EnvGroup:
         observations = np.empty((self.size, *self._row_shape), self._dtype)
         for index in range(self.size):
             observations[index] = self._begin_episode(index)
+        self._check_observations(observations, "reset()")
         self.observations, self._started = observations, True
         return observations
 
@@ -140,26 +162,38 @@ class EnvGroup:
         if self._log.full:
             self._log.make_room(self._kept_actions())
         self._log.append(actions)
-        self._steps += 1
+        self._progress.steps += 1
         out = self._new_step()
         finals, rewards, steppers, row_shape = out.final_observations, self._rewards, self._steppers, self._row_shape
+        watch, guard, dtype, scalars = self._watch, self._guard, self._dtype, self._guard.scalars
+        watch.begin("step")
         ended: list[tuple[int, bool, bool]] = []
         index, result = 0, _PENDING
         try:
             # The rows are this step's own, so an environment may keep or change its action.
             for index, action in enumerate(actions):
-                result = _PENDING
+                result, watch.row = _PENDING, index
                 result = steppers[index](action)
                 observation, reward, terminated, truncated, _ = result
-                if row_shape and observation.shape != row_shape:
-                    self._fail_contract(index, step_problem(result, self.observation_space))
+                if (
+                    observation.shape != row_shape or observation.dtype is not dtype
+                    if row_shape
+                    else type(observation) not in scalars
+                ):
+                    self._check_observation(index, observation, "step()")
                 finals[index] = observation
                 rewards[index] = reward
                 if terminated or truncated:
                     ended.append((index, bool(terminated), bool(truncated)))
+        except CallInterrupted:
+            self._fail_timeout(index, "step")
         except Exception as error:
             self._explain_failure(index, result, error)
             raise
+        finally:
+            watch.row = IDLE
+        if guard.outside(finals) is not None:
+            self._check_observations(finals, "step()")
         if not math.isfinite(rewards.dot(rewards)):
             self._check_rewards(rewards)
         self._returns += rewards
@@ -167,7 +201,10 @@ class EnvGroup:
         out.observations[...] = finals
         out.terminations[...] = False
         out.truncations[...] = False
-        out.episodes = [self._end_episode(*end, out) for end in ended] if ended else []
+        out.episodes = []
+        if ended:
+            out.episodes = [self._end_episode(*end, out) for end in ended]
+            self._check_observations(out.observations, "reset()")
         self.observations = out.observations
         return out
 
@@ -183,32 +220,38 @@ class EnvGroup:
 
     def _end_episode(self, index: int, terminated: bool, truncated: bool, out: GroupStep) -> Episode:
         out.terminations[index], out.truncations[index] = terminated, truncated
+        progress = self._progress
         episode = Episode(
             environment=self.first_index + index,
-            index=self._episodes[index],
+            index=progress.episodes[index],
             return_=float(self._returns[index]),
-            length=self._steps - self._begins[index],
-            seed=self._seeds[index],
-            end_step=self._steps,
+            length=progress.length(index),
+            seed=progress.seeds[index],
+            end_step=progress.steps,
         )
         out.observations[index] = self._begin_episode(index)
         return episode
 
     def _begin_episode(self, index: int) -> Any:
-        self._episodes[index] += 1
-        self._seeds[index] = seed = episode_seed(self.run_seed, self.first_index + index, self._episodes[index])
-        self._begins[index] = self._steps
-        self._returns[index] = 0.0
         if not self._envs:
             raise InputError(f"this group of {self.spec.id!r} is closed")
+        seed = self._progress.begin_episode(index)
+        self._returns[index] = 0.0
+        self._watch.begin("reset", index)
         try:
             result = self._envs[index].reset(seed=seed)
+        except CallInterrupted:
+            self._fail_timeout(index, "reset")
         except Exception as error:
             self._started = False
-            add_note(error, self.spec, self._moment(index), "reset")
+            error.add_note(self._progress.note(index, "reset"))
             raise
+        finally:
+            self._watch.row = IDLE
         if not isinstance(result, tuple) or len(result) != 2 or np.shape(result[0]) != self._row_shape:
             self._fail_contract(index, reset_problem(result, self.observation_space))
+        if getattr(result[0], "dtype", None) is not self._dtype:
+            self._check_observation(index, result[0], "reset()")
         return result[0]
 
     # State ----------------------------------------------------------------------------------------------------------
@@ -225,29 +268,24 @@ class EnvGroup:
         if not self._started:
             raise InputError(f"this group of {self.spec.id!r} has no state before reset()")
         if self._choice is None:
-            self._choice = self._choose_recovery()
+            self._choice = choose_recovery(self.spec, self.run_seed, self.first_index)
         choice = self._choice
-        lengths = [self._steps - begin for begin in self._begins]
-        payload: Any = None
-        if choice.recovery == "own_state":
-            payload = [save_own_state(env) for env in self._envs]
-        elif choice.recovery == "snapshot":
-            payload = snapshot(self._envs, choice.by_value)
+        progress = self._progress
         return GroupState(
             environment_id=self.spec.id,
             run_seed=self.run_seed,
             first_index=self.first_index,
             size=self.size,
-            steps=self._steps,
+            steps=progress.steps,
             recovery=choice.recovery,
             replayable=choice.replayable,
             observations=self.observations.copy(),
-            episodes=np.array(self._episodes, np.int64),
-            seeds=np.array(self._seeds, np.int64),
-            lengths=np.array(lengths, np.int64),
+            episodes=np.array(progress.episodes, np.int64),
+            seeds=np.array(progress.seeds, np.int64),
+            lengths=np.array([progress.length(row) for row in range(self.size)], np.int64),
             returns=self._returns.copy(),
             actions=self._log.last(self._kept_actions()).copy(),
-            payload=payload,
+            payload=self._keeper.save(choice.recovery),
         )
 
     def restore(self, state: GroupState) -> None:
@@ -263,43 +301,17 @@ class EnvGroup:
         if not self._envs:
             raise InputError(f"this group of {self.spec.id!r} is closed")
         state.check_fits(self.spec.id, self.run_seed, self.first_index, self.size)
-        self._steps, self._started = state.steps, False
-        self._episodes, self._seeds = state.episodes.tolist(), state.seeds.tolist()
-        self._begins = [state.steps - length for length in state.lengths.tolist()]
+        self._started = False
+        self._progress.put_back(state.steps, state.episodes, state.seeds, state.lengths)
         self._returns = np.array(state.returns)
         self._log.replace(state.actions)
         self.observations = np.array(state.observations)
-        if state.recovery == "own_state":
-            for env, own, seed, length in zip(self._envs, state.payload, self._seeds, state.lengths, strict=True):
-                restore_own_state(env, own, seed, int(length))
-        elif state.recovery == "snapshot":
-            before, self._envs = self._envs, load_snapshot(state.payload, self._envs)
+        if self._keeper.put_back(state):
             self._steppers = [env.step for env in self._envs]
-            for env in before:
-                env.close()
-        elif state.recovery == "replay":
-            for index, env in enumerate(self._envs):
-                replay(env, self.spec.id, self._moment(index), self.observations[index], float(self._returns[index]))
         else:
             self._warn_of_lost_episodes()
             self.reset()
         self._started = True
-
-    def _choose_recovery(self) -> RecoveryChoice:
-        try:
-            choice = choose_recovery(self.spec, self.run_seed, self.first_index)
-        except Exception as error:
-            error.add_note(f"while finding out how environment {self.spec.id!r} can be put back where it was")
-            raise
-        if choice.recovery == "restart":
-            warnings.warn(
-                f"environment {self.spec.id!r} cannot be put back where it was: {'; '.join(choice.problems)}. If a "
-                "worker is lost, or the run is resumed, its episodes in progress are dropped and results may differ. "
-                f"{ADVICE}",
-                RecoveryWarning,
-                stacklevel=3,
-            )
-        return choice
 
     def _warn_of_lost_episodes(self) -> None:
         warnings.warn(
@@ -310,33 +322,21 @@ class EnvGroup:
         )
 
     def _kept_actions(self) -> int:
-        longest = self._steps - min(self._begins)
+        longest = self._progress.steps - min(self._progress.begins)
         needed = self._choice is None or self._choice.needs_actions
         return longest if needed else min(longest, _KEPT_FOR_MESSAGES)
 
     # Failures -------------------------------------------------------------------------------------------------------
 
-    def _make(self, index: int) -> gymnasium.Env:
-        try:
-            return self.spec.make()
-        except InputError:
-            raise
-        except Exception as error:
-            add_note(error, self.spec, Moment(self.first_index + index), "__init__")
-            raise
-
-    def _common_spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
-        roles: tuple[Role, Role] = ("observation", "action")
-        for role in roles:
-            spaces: list[Any] = [getattr(env, f"{role}_space", None) for env in self._envs]
-            for index, space in enumerate(spaces):
-                check_supported(space, role)
-                if space != spaces[0]:
-                    raise EnvContractError(
-                        f"environment {self.spec.id!r}: copies differ: {role}_space of index {self.first_index} is "
-                        f"{describe(spaces[0])}, of index {self.first_index + index} {describe(space)}"
-                    )
-        return self._envs[0].observation_space, self._envs[0].action_space
+    def _make_environments(self) -> None:
+        for index in range(self.size):
+            self._watch.begin("__init__", index)
+            try:
+                self._envs.append(make_copy(self.spec, self.run_seed, self.first_index + index))
+            except CallInterrupted:
+                self._fail_timeout(index, "__init__")
+            finally:
+                self._watch.row = IDLE
 
     def _refuse_step(self, actions: np.ndarray) -> NoReturn:
         if not self._started:
@@ -350,29 +350,46 @@ class EnvGroup:
         """Note where the environment's own error happened; raise another if its result is what doesn't fit."""
         self._started = False
         if result is _PENDING:
-            add_note(error, self.spec, self._moment(index), "step", self._steps - self._begins[index])
+            error.add_note(self._progress.note(index, "step"))
         elif not isinstance(error, EnvContractError):
             problem = step_problem(result, self.observation_space)
             if problem is not None:
                 self._fail_contract(index, problem)
 
+    def _check_observations(self, observations: np.ndarray, source: str) -> None:
+        """Refuse observations that would spoil all weights, or that the policy would misread."""
+        row = self._guard.outside(observations)
+        while row is not None:
+            self._check_observation(row, observations[row], source)
+            row = self._guard.outside(observations)
+
+    def _check_observation(self, index: int, observation: Any, source: str) -> None:
+        refusal = self._guard.refusal(observation, f"{self._progress.name(index)}: {source}")
+        if refusal is not None:
+            self._fail_contract(index, f"{source} returned {refusal}")
+
     def _check_rewards(self, rewards: np.ndarray) -> None:
         """Refuse rewards that would spoil all weights (numpy also takes None for NaN)."""
         for index, reward in enumerate(rewards.tolist()):
             if not math.isfinite(reward):
-                length = self._steps - self._begins[index]
-                self._fail_contract(
-                    index, f"{reward_problem(reward)} (step {length} of episode {self._episodes[index]})"
-                )
+                self._fail_contract(index, reward_problem(reward))
 
     def _fail_contract(self, index: int, problem: str | None) -> NoReturn:
         self._started = False
-        where = f"environment {self.spec.id!r}, index {self.first_index + index}"
-        raise EnvContractError(f"{where}: {problem or 'the observation does not fit its space'}") from None
+        name, when = self._progress.name(index), self._progress.when(index)
+        raise EnvContractError(f"{name}: {problem or 'the observation does not fit its space'} ({when})") from None
 
-    def _moment(self, index: int) -> Moment:
-        length = self._steps - self._begins[index]
-        kept = self._log.last(length)
-        actions = kept[:, index].astype(self._actions_dtype) if length else None
-        environment = self.first_index + index
-        return Moment(environment, self._episodes[index], self._seeds[index], actions, complete=len(kept) == length)
+    def _fail_timeout(self, index: int, doing: str) -> NoReturn:
+        self._started = False
+        error = EnvTimeoutError(
+            f"{self._progress.name(index)}: {doing} had not returned after {self._step_timeout:g} s"
+        )
+        error.add_note(self._progress.note(index, doing))
+        raise error from None
+
+
+def _end(envs: list[gymnasium.Env], watch: Watch, name: str) -> None:
+    """Close a group's environments; also called where nothing else of the group exists any more."""
+    watch.stop()
+    closed, envs[:] = list(envs), []
+    close_all(closed, name)

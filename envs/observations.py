@@ -45,12 +45,12 @@ def limits(space: Space, *, bounds: bool = True) -> tuple[np.ndarray, np.ndarray
     return np.broadcast_to(np.asarray(low, kept), shape), np.broadcast_to(np.asarray(high, kept), shape)
 
 
-def problem(space: Space, observation: Any) -> str | None:
+def problem(space: Space, observation: Any, *, bounds: bool = True) -> str | None:
     """Return what is wrong with an observation that an environment returned, with index, value and bound; None if
     nothing is.
 
     The sentence follows on "step() returned". An observation is a numpy array of the space's shape, in a dtype that
-    casts to the space's without loss; of a Discrete space, an integer of any type.
+    casts to the space's without loss; of a Discrete space, an integer of any type. `bounds` as in `limits`.
     """
     if isinstance(space, Discrete):
         return _integer_problem(space, observation)
@@ -68,7 +68,7 @@ def problem(space: Space, observation: Any) -> str | None:
             f"an observation of dtype {observation.dtype}; {_wants(space)} {space.dtype}: "
             f"observation.astype(np.{np.dtype(space.dtype).name})"
         )
-    return value_problem(space, observation)
+    return value_problem(space, observation, bounds=bounds)
 
 
 def value_problem(space: Space, values: np.ndarray, *, bounds: bool = True) -> str | None:

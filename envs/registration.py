@@ -15,6 +15,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from ..runtime import InputError, lookup, nearest, publish
+from .packages import missing_package, registering_module
 from .pickling import unpicklable_member
 from .spec import EnvSpec, entry_name
 
@@ -110,7 +111,9 @@ def _import(module: str, name: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise InputError(f"environment {name!r} needs the module {module!r}, which fails to import: {error}") from error
+        raise InputError(
+            f"environment {name!r} needs the module {module!r}, which fails to import: {missing_package(error)}"
+        ) from error
 
 
 def _find(env: Any) -> EnvSpec:
@@ -132,6 +135,11 @@ def from_gymnasium(name: str) -> EnvSpec:
     try:
         found = gymnasium.spec(short)
     except gymnasium.error.Error:
+        package = None if separator else registering_module(name)
+        if package is not None:
+            raise InputError(
+                f"unknown environment {name!r}: importing {package} registers it, so write '{package}:{name}'"
+            ) from None
         known = [*registered(), *gymnasium.registry]
         raise InputError(f"unknown environment {name!r}. {_suggest(short, known)}") from None
     # A worker knows the ids that gymnasium brings along; any other is sent to it with what it stands for.

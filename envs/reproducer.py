@@ -36,10 +36,14 @@ class Moment:
 
 
 def add_note(error: BaseException, spec: EnvSpec, moment: Moment, doing: str, steps: int = 0) -> None:
-    """Add to an environment's exception where it happened and how to repeat it.
+    """Add to an environment's exception, which keeps its type and traceback, what `note_on` says."""
+    error.add_note(note_on(spec, moment, doing, steps))
+
+
+def note_on(spec: EnvSpec, moment: Moment, doing: str, steps: int = 0) -> str:
+    """Return where an environment is and how to repeat it.
 
     Args:
-        error: raised by the user's code; keeps its type and traceback.
         spec: what the environment is made from.
         moment: where it was.
         doing: "step", "reset" or "__init__".
@@ -53,7 +57,7 @@ def add_note(error: BaseException, spec: EnvSpec, moment: Moment, doing: str, st
     if moment.complete:
         script = "".join(f"    {line}\n" for line in reproducer(spec, moment).splitlines())
         note += f" To repeat it alone:\n\n{script}"
-    error.add_note(note)
+    return note
 
 
 def reproducer(spec: EnvSpec, moment: Moment) -> str:
@@ -63,6 +67,8 @@ def reproducer(spec: EnvSpec, moment: Moment) -> str:
         lines += _imports_of_actions(moment.actions)
     lines += ["from shoal import envs"]
     lines += _making(spec)
+    if spec.generators:
+        lines.append(f"env = envs.PrivateGenerators(env, {spec.generators!r})")
     if moment.seed is not None:
         lines.append(f"env.reset(seed={moment.seed})")
     if moment.actions is not None:

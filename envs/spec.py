@@ -1,5 +1,7 @@
 """What an environment is made from: a picklable description that each worker makes its own copies of."""
 
+import copy
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,8 +14,11 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.wrappers import TimeLimit
 
 from ..runtime import InputError, as_int, as_number, nearest
+from .closing import closing_on_error
 from .errors import EnvContractError
+from .generators import PrivateGenerators
 from .learned_state import refuse_learned_state
+from .packages import missing_packages_named
 
 #: A gymnasium id, a gymnasium spec (for ids that other packages or the user's program registered), a class or factory.
 Entry = str | GymnasiumSpec | Callable[..., gymnasium.Env]
@@ -26,10 +31,11 @@ class EnvSpec:
     Attributes:
         id: the name in messages, configuration and results.
         entry: a gymnasium id, a gymnasium spec, or a class or function that returns an environment.
-        kwargs: arguments of the class or factory.
+        kwargs: arguments of the class or factory; each copy gets copies of its own, as they were given.
         max_episode_steps: an episode is truncated after so many steps; None: the environment ends its episodes itself.
         reward_threshold: the mean return from which on the task counts as solved, if there is one.
         module: the module whose import makes the id known, where that is known ("" if not).
+        generators: global generators that it draws from, of `generators.GENERATORS`: each copy gets its own.
     """
 
     id: str
@@ -37,6 +43,7 @@ class EnvSpec:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
+    generators: tuple[str, ...] = ()
     module: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +58,7 @@ class EnvSpec:
             raise InputError(f"{self.id}: reward_threshold must be a number or None, not {self.reward_threshold!r}")
         # Not numpy's: JSON, from which a resumed run makes the environment again, has none of them.
         kwargs = {name: value.item() if isinstance(value, np.generic) else value for name, value in self.kwargs.items()}
-        object.__setattr__(self, "kwargs", kwargs)
+        object.__setattr__(self, "kwargs", _own(kwargs))  # what the caller does with theirs later is not ours
         object.__setattr__(self, "max_episode_steps", limit)
         object.__setattr__(self, "reward_threshold", threshold)
 
@@ -63,20 +70,19 @@ class EnvSpec:
             EnvContractError: the factory returned something else than a gymnasium environment, or one with a wrapper
                 that learns how to scale observations.
         """
-        env = self._make()
-        refuse_learned_state(env, self.id)
-        return env
+        with missing_packages_named(self.id):
+            env = self._make()
+        with closing_on_error(env, self.id):
+            refuse_learned_state(env, self.id)
+        return PrivateGenerators(env, self.generators) if self.generators else env
 
     def _make(self) -> gymnasium.Env:
         if isinstance(self.entry, str | GymnasiumSpec):
             return self._make_by_gymnasium(self.entry)
         self._check_arguments(self.entry, self.kwargs)
-        env = self.entry(**self.kwargs)
+        env = _own_entry(self.entry)(**_own(self.kwargs))
         if not isinstance(env, gymnasium.Env):
-            raise EnvContractError(
-                f"{self.id}: {entry_name(self.entry)} returned {env!r:.80} of type {type(env).__name__}, which is not "
-                "a gymnasium.Env: let the class derive from gymnasium.Env"
-            )
+            raise EnvContractError(f"{self.id}: {entry_name(self.entry)} returned {_what_it_is(env)}")
         return env if self.max_episode_steps is None else TimeLimit(env, self.max_episode_steps)
 
     def _make_by_gymnasium(self, entry: str | GymnasiumSpec) -> gymnasium.Env:
@@ -86,8 +92,10 @@ class EnvSpec:
             if creator is not None:
                 self._check_arguments(creator, {**spec.kwargs, **self.kwargs})
             return gymnasium.make(
-                spec, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
+                spec, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **_own(self.kwargs)
             )
+        except gymnasium.error.DependencyNotInstalled:
+            raise
         except gymnasium.error.Error as error:
             raise InputError(f"environment {self.id!r} cannot be made: {error}") from error
 
@@ -107,6 +115,41 @@ class EnvSpec:
             raise InputError(
                 f"environment {self.id!r}: {error}; give it to register(…), make(…) or --env-kwargs"
             ) from None
+
+
+def _own(value: Any) -> Any:
+    """Return a copy, nested values included; what cannot be copied, such as a module, is shared."""
+    if type(value) is dict:
+        return {key: _own(item) for key, item in value.items()}
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # a user's class may forbid it in any way
+        return value
+
+
+def _own_entry(entry: Callable[..., gymnasium.Env]) -> Callable[..., gymnasium.Env]:
+    if not isinstance(entry, functools.partial):
+        return entry
+    return functools.partial(entry.func, *(_own(value) for value in entry.args), **_own(entry.keywords))
+
+
+def _what_it_is(made: Any) -> str:
+    """Say what a factory returned instead of an environment, and what works."""
+    cls = type(made)
+    kind = f"{made!r:.80} of type {cls.__name__}"
+    if any(base.__module__.startswith("pettingzoo") for base in cls.__mro__) or hasattr(made, "possible_agents"):
+        return (
+            f"{kind}, a PettingZoo environment: training several agents will come. What works now is one agent that "
+            "learns while the environment plays the others: write a gymnasium.Env around it that does"
+        )
+    if isinstance(made, gymnasium.vector.VectorEnv):
+        return f"{kind}, many environments at once: return one of them, Shoal makes as many as n_envs says"
+    if any(base.__module__.partition(".")[0] == "gym" for base in cls.__mro__):
+        return (
+            f"{kind}, an environment of the old gym package: return "
+            'gymnasium.make("GymV21Environment-v0", env=…) of it (pip install "shimmy[gym-v21]")'
+        )
+    return f"{kind}, which is not a gymnasium.Env: let the class derive from gymnasium.Env"
 
 
 def entry_name(entry: Any) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from .. import runtime
-from ..envs import EnvSpec, Episode
+from ..envs import EnvSpec, Episode, choose_recovery
 from ..runtime import ObjectRef, exceptions, get
 from .clock import Clock
+from .collect.channel import Channel
 from .collect.worker import GroupProgress, RolloutStats, RolloutWorker
 from .declaration import Declaration
 from .learn.actor import LearnerActor, LearnerInput, StateLostError
@@ -29,6 +30,8 @@ RETRIES = 10
 """How often a call is repeated whose process died: an environment that always crashes must not be tried for ever."""
 # Training repeats calls, from state that it holds; with lineage it would keep all iterations' (DESIGN 2.7).
 RECOVERABLE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": RETRIES, "lineage": False}
+CLOSE_SECONDS = 10.0
+"""How long closing waits for the workers' environments; a worker in a step that does not return is ended then."""
 SNAPSHOT_STEPS = 1024
 """Environment steps between two snapshots of the learner, at least; what came since is learned again if it is lost.
 
@@ -75,10 +78,22 @@ class RolloutWorkers:
         if run.workers > run.groups:
             idle = run.workers - run.groups
             logger.warning("%d of %d workers stay idle: there are %d simulation groups", idle, run.workers, run.groups)
+        recovery = choose_recovery(spec, run.seed, 0)
+        self._channel = Channel()
         worker_class = runtime.remote(RolloutWorker).options(**RECOVERABLE)
         self.actors = [
-            worker_class.remote(algorithm, config, spec, model_spec, run) for _ in range(min(run.workers, run.groups))
+            worker_class.remote(
+                algorithm,
+                config,
+                spec=spec,
+                model_spec=model_spec,
+                settings=run,
+                recovery=recovery,
+                channel=self._channel,
+            )
+            for _ in range(min(run.workers, run.groups))
         ]
+        self._collecting: tuple[ObjectRef, ...] = ()
 
     def collect(self, state: TrainingState, clock: Clock) -> Rollouts:
         """Start a rollout of every simulation group under the weights of `state`; group g is simulated by worker
@@ -90,6 +105,7 @@ class RolloutWorkers:
             for index, group in enumerate(state.groups)
         ]
         rollouts, groups, stats = zip(*collected, strict=True)
+        self._collecting = stats
         progress = (GroupProgress(before.rollouts + 1, ref) for before, ref in zip(state.groups, groups, strict=True))
         return Rollouts(rollouts, tuple(progress), stats, self._steps)
 
@@ -111,6 +127,16 @@ class RolloutWorkers:
             "time/inference_seconds": sum(group.inference_seconds for group in stats),
             "time/restore_seconds": sum(group.restore_seconds for group in stats),
         }
+
+    def close(self) -> None:
+        """Let the workers close their environments, for 10 s at most, and end them."""
+        self._channel.close()
+        for ref in self._collecting:
+            runtime.cancel(ref)  # of those that have not begun; one that runs asks the channel now and then
+        closed = [actor.close.remote() for actor in self.actors]
+        runtime.wait(closed, num_returns=len(closed), timeout=CLOSE_SECONDS)
+        for actor in self.actors:
+            runtime.kill(actor)
 
 
 class LearnerHandle:
@@ -230,7 +256,7 @@ class Run:
         """End the actors that were started."""
         if runtime.is_initialized():
             started = vars(self)  # what a cached property made
-            workers = started["workers"].actors if "workers" in started else []
-            learners = [started["learner"].actor] if "learner" in started else []
-            for actor in (*workers, *learners):
-                runtime.kill(actor)
+            if "workers" in started:
+                started["workers"].close()
+            if "learner" in started:
+                runtime.kill(started["learner"].actor)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import psutil
 
 from .. import runtime
-from ..envs import EnvSpec, check, check_same_spaces, resolve, spec_to_json
+from ..envs import EnvSpec, check_same_spaces, inspect_environment, resolve, spec_to_json
 from ..runtime import InputError, get
 from .actors import Run
 from .callbacks import Callback, IterationReport, TrainingResult, callback_list
@@ -39,16 +39,6 @@ Config = TypeVar("Config")
 KEPT_CHECKPOINTS = 3
 
 
-def _read_spaces(spec: EnvSpec) -> tuple[Any, Any]:
-    """Observation and action space of the environment, which is checked against gymnasium's contract first."""
-    check(spec)
-    env = spec.make()
-    try:
-        return env.observation_space, env.action_space
-    finally:
-        env.close()
-
-
 def _to_json(value: Any) -> Any:
     """A hyperparameter as JSON holds it; a function by its name."""
     return {"function": getattr(value, "__qualname__", repr(value))} if callable(value) else value
@@ -59,8 +49,8 @@ class Algorithm(Declaration, Generic[Config]):
 
     Args:
         env: id of a registered or gymnasium environment, or a class or factory.
-        workers, n_envs, group_size, seed, device, threads, vectorization, policy_kwargs: see `RunSettings`; None takes
-        the preset's value or the default.
+        workers, n_envs, group_size, seed, device, threads, check, step_timeout, policy_kwargs: see `RunSettings`; None
+        takes the preset's value or the default.
         engine: starts the runtime with this engine, if it isn't running; None leaves the choice to the runtime.
         preset: "auto" applies the settings tuned for this environment, if there are any; "none" does not; or the id
         whose settings to take.
@@ -85,12 +75,13 @@ class Algorithm(Declaration, Generic[Config]):
         env_kwargs: Mapping[str, Any] | None = None,
         group_size: int | None = None,
         threads: int = 1,
-        vectorization: str = "sync",
+        check: str = "error",
+        step_timeout: float | None = None,
         **hyperparameters: Any,
     ) -> None:
         run = {
             "workers": workers, "n_envs": n_envs, "seed": seed, "device": device, "policy_kwargs": policy_kwargs,
-            "group_size": group_size, "threads": threads, "vectorization": vectorization,
+            "group_size": group_size, "threads": threads, "check": check, "step_timeout": step_timeout,
         }  # fmt: skip
         given = {name: value for name, value in run.items() if value is not None} | hyperparameters
         split_settings(given, (RunSettings, self.config_class), f"{type(self).__name__}")
@@ -104,7 +95,11 @@ class Algorithm(Declaration, Generic[Config]):
         self.check()
         network = self.model_options(self.config) | dict(self.run.policy_kwargs)
         read_architecture(self.model, network)  # before the environment is made
-        self.model_spec = ModelSpec(self.model, *_read_spaces(self.spec), network)
+        found = inspect_environment(
+            self.spec, run_seed=self.run.seed, mode=self.run.check, step_timeout=self.run.step_timeout
+        )
+        self.spec = found.spec
+        self.model_spec = ModelSpec(self.model, found.observation_space, found.action_space, network)
         self.check_spaces()
         self._actors: Run | None = None
         self._state: TrainingState | None = None

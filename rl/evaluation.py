@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..envs import EnvGroup, Episode, check_same_spaces, derive_seed, resolve, spec_from_json
+from ..envs import EnvGroup, Episode, check_same_spaces, derive_seed, own_generators, resolve, spec_from_json
 from ..runtime import InputError
 from .checkpoint import find_checkpoint, policy_metadata, run_of
 from .lazy import load
@@ -102,7 +102,8 @@ def evaluate(
     spec = spec_from_json(description or {}, folder=folder) if env is None else resolve(env, env_kwargs)
     size = min(episodes, MAX_ENVIRONMENTS)
     shares = [episodes // size + (index < episodes % size) for index in range(size)]
-    with EnvGroup(spec, size=size, first_index=0, run_seed=derive_seed(seed, "evaluation")) as group:
+    run_seed = derive_seed(seed, "evaluation")
+    with own_generators(run_seed), EnvGroup(spec, size=size, first_index=0, run_seed=run_seed) as group:
         check_same_spaces(actor, group, spec.id)
         finished = _play(actor, group, shares, deterministic)
     played = [episode for done, share in zip(finished, shares, strict=True) for episode in done[:share]]

@@ -14,7 +14,6 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..envs import check_vectorization
 from ..runtime import InputError, as_bool, as_number, in_plain_numbers, nearest
 from .schedules import rate_start
 
@@ -157,15 +156,17 @@ class RunSettings:
     """Where the learner computes: auto (CUDA if there is a GPU), cpu, cuda or cuda:N."""
     threads: int = number(1, whole=True, at_least=1)
     """Threads per process for numerical libraries; is part of what decides the result's bits."""
-    vectorization: str = choice("sync", "sync", "entry_point", "envpool")
-    """How a group's environments are stepped: sync (copies in one process), entry_point (gymnasium's vector version),
-    envpool."""
+    check: str = choice("error", "error", "warn")
+    """What follows when an observation lies outside the bounds of its space: error, or warn: it is said once, and the
+    training goes on with it (what is not finite or of a wrong kind is an error always)."""
+    step_timeout: float | None = number(None, above=0, optional=True)
+    """Seconds after which a step, a reset or a constructor of an environment that has not returned ends the training,
+    with a script that repeats it. Default: no limit; after 30 s a line says which environment it is."""
     policy_kwargs: Mapping[str, Any] = field(default_factory=dict, metadata={"example": '{"net_arch": [64, 64]}'})
     """Network: net_arch (list, or dict with pi and vf), activation (tanh or relu), ortho_init, log_std_init."""
 
     def __post_init__(self) -> None:
         validate(self)
-        check_vectorization(self.vectorization)
         if not isinstance(self.policy_kwargs, Mapping):
             raise InputError(
                 f"policy_kwargs is {self.policy_kwargs!r}, but must be a dict, such as {{'net_arch': [64, 64]}}"

@@ -13,13 +13,25 @@ worker's process.
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...envs import EnvGroup, EnvSpec, Episode, GroupState, stream, to_env_actions
+from ...envs import (
+    EnvGroup,
+    EnvSpec,
+    Episode,
+    GroupState,
+    RecoveryChoice,
+    derive_seed,
+    own_generators,
+    stream,
+    to_env_actions,
+)
 from ...runtime import ObjectRef, get, method
 from ..clock import Clock
 from ..data.batch import Batch, Column
@@ -31,6 +43,7 @@ from ..lazy import load, torch
 from ..models.spec import ModelSpec
 from ..settings import RunSettings
 from ..threads import limit_threads, limit_torch_threads
+from .channel import Channel
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -71,16 +84,25 @@ class _LiveGroup:
 class RolloutWorker:
     """Actor class. Steps the groups that it is asked for; any worker can step any group.
 
-    `algorithm` says how to act, with `config`; `spec` makes the environments, `model_spec` the model, `settings` are
-    the run's.
+    `algorithm` says how to act, with `config`; `spec` makes the environments, `recovery` says how they are put back,
+    `model_spec` makes the model, `settings` are the run's; `channel` is the driver's other ear.
     """
 
     def __init__(
-        self, algorithm: type[Declaration], config: Any, spec: EnvSpec, model_spec: ModelSpec, settings: RunSettings
+        self,
+        algorithm: type[Declaration],
+        config: Any,
+        *,
+        spec: EnvSpec,
+        model_spec: ModelSpec,
+        settings: RunSettings,
+        recovery: RecoveryChoice,
+        channel: Channel,
     ) -> None:
         limit_threads(settings.threads)
         self._algorithm, self._config = algorithm, config
         self._spec, self._model_spec, self._settings = spec, model_spec, settings
+        self._recovery, self._channel = recovery, channel
         self._model: Model | None = None
         self._live: dict[int, _LiveGroup] = {}
 
@@ -93,6 +115,21 @@ class RolloutWorker:
         `weights` are flat, `version` updates old; `clock` is that of the rollout's start.
         """
         limit_torch_threads(self._settings.threads)
+        if self._settings.step_timeout is not None:
+            self._channel.raise_reported(group)
+        # Whoever draws from a global generator in between, or has drawn before, has no influence on the result.
+        with own_generators(derive_seed(self._settings.seed, "global generators", group, progress.rollouts)):
+            return self._collect(group, progress, weights, version, clock)
+
+    def close(self) -> None:
+        """Close all environments; the driver asks for it before it ends the actor."""
+        live, self._live = self._live, {}
+        for group in live.values():
+            group.environments.close()
+
+    def _collect(
+        self, group: int, progress: GroupProgress, weights: np.ndarray, version: int, clock: Clock
+    ) -> tuple[Rollout, GroupState, RolloutStats]:
         started = time.perf_counter()
         live = self._live.pop(group, None)  # put back at the end: a group that failed half-way is not live any more
         if live is None or live.rollouts != progress.rollouts:
@@ -125,13 +162,25 @@ class RolloutWorker:
             size=size,
             first_index=group * size,
             run_seed=settings.seed,
-            vectorization=settings.vectorization,
+            recovery=self._recovery,
+            check=settings.check,
+            step_timeout=settings.step_timeout,
+            end_process=functools.partial(self._end_process, group) if self._channel.between_processes else None,
         )
-        if state is None:
-            environments.reset()
-        else:
-            environments.restore(get(state))
+        try:
+            if state is None:
+                environments.reset()
+            else:
+                environments.restore(get(state))
+        except BaseException:
+            environments.close()
+            raise
         return environments
+
+    def _end_process(self, group: int, report: str) -> None:
+        """Leave a report for the call's next try, and end: nothing else ends code that does not return."""
+        self._channel.report(group, report)
+        os._exit(1)
 
     def _load_model(self) -> Model:
         if self._model is None:
@@ -151,6 +200,7 @@ class RolloutWorker:
         recorder = _Recorder(batch)
         episodes: list[Episode] = []
         inference = stepping = 0.0
+        asked = time.perf_counter()
         observations, shape = environments.observations, (size, *(environments.action_space.shape or ()))
         with torch.inference_mode():
             drawn = torch.from_numpy(noise)
@@ -168,6 +218,7 @@ class RolloutWorker:
                 observations = step.observations
                 inference += chosen - begin
                 stepping += time.perf_counter() - chosen
+                asked = self._channel.ask(asked, chosen)  # a rollout can take minutes
             begin = time.perf_counter()
             rollout = Rollout(batch, recorder.finals(), version)
             recorded = batch.flat().only(recorder.recorded)

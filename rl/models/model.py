@@ -59,7 +59,7 @@ class Model(nn.Module):
         if isinstance(space, spaces.Discrete):
             return torch.nn.functional.one_hot(given.long() - int(space.start), int(space.n)).float()
         if isinstance(space, spaces.MultiDiscrete):
-            choices = (given.long() - torch.as_tensor(space.start, device=given.device)).reshape(len(given), -1)
+            choices = (given.long() - torch.tensor(space.start, device=given.device)).reshape(len(given), -1)
             sizes = [int(n) for n in np.ravel(space.nvec)]
             return torch.cat([torch.nn.functional.one_hot(choices[:, i], n) for i, n in enumerate(sizes)], -1).float()
         rows = given.reshape(len(given), -1).float()

@@ -43,7 +43,7 @@ def refused(arguments, capsys):
         ([*TRAIN, "--workers", "two"], "--workers: 'two' is not a whole number"),
         ([*TRAIN, "--gamma", "high"], "--gamma: 'high' is not a number"),
         ([*TRAIN, "--gamma", "nan"], "--gamma: 'nan' is not a finite number"),
-        ([*TRAIN, "--vectorization", "async"], "--vectorization: 'async' is not one of"),
+        ([*TRAIN, "--check", "never"], "--check: 'never' is not one of"),
         ([*TRAIN, "--env-kwargs", "gravity=1"], "--env-kwargs: 'gravity=1' is no JSON"),
         ([*TRAIN, "--env-kwargs", "[1]"], "--env-kwargs: '[1]' is no JSON object"),
         ([*TRAIN, "--gamma", "1.5"], "gamma is 1.5, but must be"),

@@ -245,7 +245,7 @@ def test_buffer_that_is_used_again():
             self.buffer[:] = self.steps, self.total
             return self.buffer
 
-    text = r"reset\(\) overwrote the observation that reset\(\) had returned: .*observation.copy\(\)"
+    text = r"step\(\) overwrote the observation that reset\(\) had returned: .*observation.copy\(\)"
     fails(text, Buffered)
 
     class BufferedInStep(Buffered):

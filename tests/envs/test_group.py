@@ -8,7 +8,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from tiny_envs import BoomError, Continuous, Counter, Explosive
 
 from shoal import envs
-from shoal.envs import EnvContractError, EnvGroup, EnvSpec, Episode, check_vectorization, episode_seed
+from shoal.envs import EnvContractError, EnvGroup, EnvSpec, Episode, episode_seed
 from shoal.envs.action_log import ActionLog
 from shoal.runtime import InputError
 
@@ -169,16 +169,6 @@ def test_observations_keep_their_dtype(space):
 
 
 # Misuse -------------------------------------------------------------------------------------------------------------
-
-
-def test_vectorization_is_a_known_name():
-    check_vectorization("sync")
-    with pytest.raises(InputError, match="'envpool' is not available in this version; available: sync"):
-        check_vectorization("envpool")
-    with pytest.raises(InputError, match="'entry_point' is not available"):
-        EnvGroup(EnvSpec("x", Counter), size=1, first_index=0, run_seed=0, vectorization="entry_point")
-    with pytest.raises(InputError, match=r"unknown vectorization 'synk'. Did you mean 'sync'\? Available: sync"):
-        check_vectorization("synk")
 
 
 def test_empty_group():

@@ -34,8 +34,8 @@ def test_environments_that_do_not_fill_groups_are_refused():
         ("n_envs", -8, "n_envs is -8"),
         ("seed", -1, "seed is -1, but must be a whole number of at least 0"),
         ("threads", 0, "threads is 0"),
-        ("vectorization", "envpool", "'envpool' is not available in this version"),
-        ("vectorization", "asynk", "vectorization is 'asynk', but must be one of 'sync'"),
+        ("check", "wran", "check is 'wran', but must be one of 'error', 'warn'. Did you mean 'warn'"),
+        ("step_timeout", 0, "step_timeout is 0, but must be a number above 0"),
     ],
 )
 def test_values_that_cannot_work_are_named_with_their_bounds(setting, value, message):
