@@ -164,8 +164,28 @@ class EnvGroup:
         self._log.append(actions)
         self._progress.steps += 1
         out = self._new_step()
-        finals, rewards, steppers, row_shape = out.final_observations, self._rewards, self._steppers, self._row_shape
-        watch, guard, dtype, scalars = self._watch, self._guard, self._dtype, self._guard.scalars
+        finals, rewards = out.final_observations, self._rewards
+        ended = self._step_each(actions, finals)
+        if self._guard.outside(finals) is not None:
+            self._check_observations(finals, "step()")
+        if not math.isfinite(rewards.dot(rewards)):
+            self._check_rewards(rewards)
+        self._returns += rewards
+        out.rewards[...] = rewards
+        out.observations[...] = finals
+        out.terminations[...] = False
+        out.truncations[...] = False
+        out.episodes = []
+        if ended:
+            out.episodes = [self._end_episode(*end, out) for end in ended]
+            self._check_observations(out.observations, "reset()")
+        self.observations = out.observations
+        return out
+
+    def _step_each(self, actions: np.ndarray, finals: np.ndarray) -> list[tuple[int, bool, bool]]:
+        """Step every environment; return where an episode ended: row, terminated, truncated."""
+        rewards, steppers, row_shape, dtype = self._rewards, self._steppers, self._row_shape, self._dtype
+        watch, scalars = self._watch, self._guard.scalars
         watch.begin("step")
         ended: list[tuple[int, bool, bool]] = []
         index, result = 0, _PENDING
@@ -192,21 +212,7 @@ class EnvGroup:
             raise
         finally:
             watch.row = IDLE
-        if guard.outside(finals) is not None:
-            self._check_observations(finals, "step()")
-        if not math.isfinite(rewards.dot(rewards)):
-            self._check_rewards(rewards)
-        self._returns += rewards
-        out.rewards[...] = rewards
-        out.observations[...] = finals
-        out.terminations[...] = False
-        out.truncations[...] = False
-        out.episodes = []
-        if ended:
-            out.episodes = [self._end_episode(*end, out) for end in ended]
-            self._check_observations(out.observations, "reset()")
-        self.observations = out.observations
-        return out
+        return ended
 
     def _new_step(self) -> GroupStep:
         shape, size = (self.size, *self._row_shape), self.size
