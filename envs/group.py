@@ -163,7 +163,7 @@ class EnvGroup:
             self._log.make_room(self._kept_actions())
         self._log.append(actions)
         self._progress.steps += 1
-        out = self._new_step()
+        out = GroupStep.empty(self.size, self._row_shape, self._dtype)
         finals, rewards = out.final_observations, self._rewards
         ended = self._step_each(actions, finals)
         if self._guard.outside(finals) is not None:
@@ -213,16 +213,6 @@ class EnvGroup:
         finally:
             watch.row = IDLE
         return ended
-
-    def _new_step(self) -> GroupStep:
-        shape, size = (self.size, *self._row_shape), self.size
-        return GroupStep(
-            observations=np.empty(shape, self._dtype),
-            rewards=np.empty(size, np.float32),
-            terminations=np.empty(size, np.bool_),
-            truncations=np.empty(size, np.bool_),
-            final_observations=np.empty(shape, self._dtype),
-        )
 
     def _end_episode(self, index: int, terminated: bool, truncated: bool, out: GroupStep) -> Episode:
         out.terminations[index], out.truncations[index] = terminated, truncated

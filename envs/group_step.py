@@ -47,3 +47,14 @@ class GroupStep:
     truncations: np.ndarray
     final_observations: np.ndarray
     episodes: list[Episode] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, size: int, shape: tuple[int, ...], dtype: np.dtype) -> "GroupStep":
+        """Return one for `size` observations of a shape and dtype, to be filled."""
+        return cls(
+            observations=np.empty((size, *shape), dtype),
+            rewards=np.empty(size, np.float32),
+            terminations=np.empty(size, np.bool_),
+            truncations=np.empty(size, np.bool_),
+            final_observations=np.empty((size, *shape), dtype),
+        )
