@@ -7,8 +7,9 @@ from learning_envs import Walk
 
 from shoal import runtime
 from shoal.algorithms import PPO, PPOConfig
-from shoal.envs import resolve, to_env_actions
+from shoal.envs import choose_recovery, resolve, to_env_actions
 from shoal.rl import Clock, ModelSpec, Rollout, RunSettings, build_model
+from shoal.rl.collect.channel import Channel
 from shoal.rl.collect.worker import GroupProgress, RolloutWorker
 from shoal.rl.data.tree import leaves
 
@@ -25,7 +26,15 @@ def worker():
     settings = RunSettings(n_envs=8, group_size=SIZE, seed=5)
     env = spec.make()
     model_spec = ModelSpec("actor_critic", env.observation_space, env.action_space)
-    made = RolloutWorker(PPO, PPOConfig(n_steps=STEPS), spec, model_spec, settings)
+    made = RolloutWorker(
+        PPO,
+        PPOConfig(n_steps=STEPS),
+        spec=spec,
+        model_spec=model_spec,
+        settings=settings,
+        recovery=choose_recovery(spec, settings.seed, 0),
+        channel=Channel("training/tested", between_processes=False),
+    )
     return made, build_model(model_spec, seed=5)
 
 
