@@ -152,6 +152,16 @@ def test_more_numbers_than_a_batch_has_are_not_parsed():
     assert "holds more than 100 numbers" in reply.json()["error"]
 
 
+def test_a_long_body_is_parsed_in_a_thread():
+    stub = Stub()
+    stub.future.set_result(Answer(np.int64(1), 0))
+    body = observing("[" + "0," * 40_000 + "0]")
+    reply = ask(stub, "POST", "/act", content=body, most_numbers=50_000)
+    assert reply.json() == {"action": 1, "version": 0}
+    reply = ask(Stub(ValueError("not that")), "POST", "/act", content=body, most_numbers=50_000)
+    assert (reply.status_code, reply.json()) == (422, {"error": "not that"})
+
+
 def test_bodies_that_take_too_much_together():
     reply = ask(Stub(), "POST", "/act", content=b" " * 101, bodies_in_all=100)
     assert reply.status_code == 503
@@ -346,6 +356,18 @@ def test_closing_does_not_wait_for_half_sent_requests(caplog):
         server.close()
         assert client.recv(100) == b""
     assert caplog.text == ""
+
+
+@pytest.mark.slow
+def test_closing_does_not_wait_without_end_for_an_answer(caplog):
+    stub = Stub()
+    server = HttpServer(stub, "127.0.0.1:0")
+    with connection(server.url) as client:
+        client.sendall(b'POST /act HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18\r\n\r\n{"observation": 0}')
+        assert stub.asked.wait(10)
+        server.close()
+        assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize("descriptors", [64, pytest.param(1024, marks=pytest.mark.slow)])
