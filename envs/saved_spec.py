@@ -162,16 +162,22 @@ def _not_found(name: str, made_by: str, script: str) -> str:
         )
     if not script.endswith(".py") or script == "__main__.py":
         return f"environment {name!r} was defined in a notebook or an interactive session: {advice} there"
+    told = f"environment {name!r} was defined in the script {script}, which is not imported by itself: {advice}"
+    if not _is_dotted_name(qualname):
+        return told
     return (
-        f"environment {name!r} was defined in the script {script}, which is not imported by itself: "
-        f"{advice}; on the command line {script.removesuffix('.py')}:{qualname} does (what the script runs must then "
+        f"{told}; on the command line, name it {script.removesuffix('.py')}:{qualname} (what the script runs must then "
         'stand under if __name__ == "__main__")'
     )
 
 
+def _is_dotted_name(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
+
+
 def _import(module: str, name: str, folder: Path | None) -> ModuleType:
     """Import a module, and the packages that it is in, unless one of them lies in `folder`."""
-    if not all(part.isidentifier() for part in module.split(".")):
+    if not _is_dotted_name(module):
         raise InputError(f"environment {name!r} needs the module {module!r}, which is not the name of one")
     try:
         parts = module.split(".")

@@ -80,6 +80,7 @@ def test_good_later_checkpoints_are_kept_unless_told(run, capsys):
     assert main([*RESUME, str(first), "--overwrite"]) == 0
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_written_is_left_alone(run, capsys):
     source = "import sys\nfrom pathlib import Path\nfrom shoal.rl.run_lock import lock_run\nlock_run(Path('run'))\n"
     with subprocess.Popen(
@@ -256,7 +257,7 @@ def test_a_script_can_be_named_instead(run, capsys):
     (run / "config.json").write_text(json.dumps(config))
     Path("train.py").write_text("from gymnasium.envs.classic_control import CartPoleEnv as Cart\n")
     for command in (["evaluate", "run"], [*RESUME, "run", "--total-timesteps", "512"]):
-        assert "on the command line train:Cart does" in refused(command, capsys)
+        assert "on the command line, name it train:Cart (" in refused(command, capsys)
     assert main(["evaluate", "run", "--env", "train:Cart", "--episodes", "1"]) == 0
     assert main(["train", "ppo", "train:Cart", *RESUME[1:], "run", "--total-timesteps", "512"]) == 0
     assert json.loads((run / "config.json").read_text())["environment"]["max_episode_steps"] == 500
