@@ -2,9 +2,9 @@
 
 import importlib
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from ..envs import register
+from ..envs import missing_packages_named, register
 from ..runtime import InputError, nearest
 
 
@@ -18,24 +18,31 @@ def look_in_current_folder(run: Path | None = None) -> str:
 
 
 def known_environment(name: str) -> str:
-    """Return `name`, after making it known if it is of the form `module:Name`.
+    """Return an environment's name, after making it known if it is of the form `module:Name`.
 
-    The module is looked for in the current folder, too. `Name` may be a class or factory in it, which is registered
-    under the whole name, or an id that importing the module registers with gymnasium.
+    A file is meant as its module: `myenvs.py:Line` is `myenvs:Line`. The module is looked for in the current folder,
+    too. `Name` may be a class or factory in it, which is registered under the whole name, or an id that importing the
+    module registers with gymnasium.
 
     Raises:
-        InputError: there is no such module, or no such name in it.
+        InputError: there is no such module, or no such name in it, or it needs a package that is not installed.
     """
     module_name, colon, attribute = name.partition(":")
     if not colon:
         return name
+    if module_name.endswith(".py"):
+        module_name = ".".join(PurePath(module_name).with_suffix("").parts)
+        name = f"{module_name}:{attribute}"
     here = look_in_current_folder()
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name.split(".")[0] and error.name != module_name:
-            raise  # the module is there, and lacks something that it imports
-        raise InputError(f"environment {name!r}: there is no module {module_name!r} in {here} or on sys.path") from None
+    with missing_packages_named(name):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name != module_name.split(".")[0] and error.name != module_name:
+                raise  # the module is there, and lacks something that it imports
+            raise InputError(
+                f"environment {name!r}: there is no module {module_name!r} in {here} or on sys.path"
+            ) from None
     entry = getattr(module, attribute, None)
     if callable(entry):
         register(name, entry)

@@ -28,6 +28,11 @@ class EvaluateFlags:
     """Arguments of the environment's constructor. Default: those of the training."""
     stochastic: bool = field(default=False, metadata={"switch": True})
     """Draw actions from the policy's distribution. Default: greedy, the most likely action."""
+    check: str = field(default="error", metadata={"choices": ("error", "warn")})
+    """What follows when an observation lies outside the bounds of its space: error, or warn: it is said once."""
+    step_timeout: float | None = None
+    """Seconds after which a step, a reset or a constructor of the environment that has not returned ends the
+    evaluation. Default: no limit."""
     json: bool = field(default=False, metadata={"switch": True})
     """Print the result as one line of JSON on standard output; everything else goes to standard error."""
 
@@ -48,14 +53,16 @@ def run(arguments: Sequence[str]) -> int:
         if flags.env is None:
             look_in_current_folder(run_of(Path(flags.run)))
         else:
-            known_environment(flags.env)
+            env = known_environment(flags.env)
         result = evaluate(
             flags.run,
-            flags.env,
+            None if flags.env is None else env,
             episodes=flags.episodes,
             seed=flags.seed,
             deterministic=not flags.stochastic,
             env_kwargs=flags.env_kwargs,
+            check=flags.check,
+            step_timeout=flags.step_timeout,
         )
         mean, deviation = three_digits(result.episode_return_mean), three_digits(result.episode_return_std)
         text = f"{env}: mean return {mean} ± {deviation} (standard deviation) over {result.episodes} episodes"

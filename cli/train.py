@@ -75,7 +75,7 @@ class TrainFlags:
 
 #: Settings that a resumed run may change: the number of workers has no influence on its results, and the device that
 #: it began on may not be there any more.
-_FREE = {"workers", "device"}
+_FREE = {"workers", "device", "check", "step_timeout"}
 
 
 def _algorithm_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

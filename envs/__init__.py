@@ -19,6 +19,7 @@ from .group import EnvGroup
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
 from .observations import as_batch
+from .packages import missing_packages_named
 from .recovery import RecoveryChoice, choose_recovery
 from .registration import make, register, registered, resolve
 from .saved_spec import spec_from_json, spec_to_json
@@ -54,6 +55,7 @@ __all__ = [
     "episode_seed",
     "inspect_environment",
     "make",
+    "missing_packages_named",
     "own_generators",
     "register",
     "registered",

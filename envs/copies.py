@@ -1,10 +1,13 @@
 """Making the copies of an environment that a group steps."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 
-from ..runtime import InputError
+from ..runtime import InputError, lookup, publish
 from .errors import EnvContractError
 from .generators import own_generators
 from .reproducer import Moment, add_note
@@ -26,13 +29,25 @@ def make_copy(spec: EnvSpec, run_seed: int, environment: int) -> gymnasium.Env:
         Exception: whatever the constructor raises, with a note that names the environment.
     """
     try:
-        with own_generators(derive_seed(run_seed, "constructor", environment)):
+        with own_generators(derive_seed(run_seed, "constructor", environment)), _warnings_shown_once():
             return spec.make()
     except InputError:
         raise
     except Exception as error:
         add_note(error, spec, Moment(environment), "__init__")
         raise
+
+
+@contextmanager
+def _warnings_shown_once() -> Iterator[None]:
+    """Show of what the constructor's libraries warn of only what no copy before has, in whatever process."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught:
+        key = f"envs/warned/{warning.category.__name__}: {warning.message}"
+        if lookup(key) is None:
+            publish(key, True)
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def common_spaces(

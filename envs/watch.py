@@ -68,7 +68,7 @@ class Watch:
 
     def _look(self) -> None:
         limit = self._limit
-        pause = min(1.0, limit / 8 if limit else 1.0)
+        pause = min(1.0, PATIENCE_SECONDS / 4, limit / 8 if limit else 1.0)
         last, since, said, interrupted, ended = None, time.monotonic(), False, False, False
         while not self._stopped.wait(pause):
             call, now = self._call(), time.monotonic()

@@ -9,16 +9,19 @@ What an algorithm adds is said in `declaration`; its `training_step` runs in the
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
 import psutil
+from gymnasium import spaces
 
 from .. import runtime
-from ..envs import EnvSpec, check_same_spaces, inspect_environment, resolve, spec_to_json
+from ..envs import EnvSpec, check_same_spaces, describe, inspect_environment, resolve, spec_to_json
 from ..runtime import InputError, get
 from .actors import Run
 from .callbacks import Callback, IterationReport, TrainingResult, callback_list
@@ -35,6 +38,7 @@ from .training_state import IterationOutcome, TrainingState, has_reached, state_
 if TYPE_CHECKING:
     from .models.policy import Policy
 
+logger = logging.getLogger("shoal")
 Config = TypeVar("Config")
 KEPT_CHECKPOINTS = 3
 
@@ -42,6 +46,16 @@ KEPT_CHECKPOINTS = 3
 def _to_json(value: Any) -> Any:
     """A hyperparameter as JSON holds it; a function by its name."""
     return {"function": getattr(value, "__qualname__", repr(value))} if callable(value) else value
+
+
+def _tell_of_images(env_id: str, space: spaces.Space) -> None:
+    if space.dtype == np.uint8 and len(space.shape or ()) == 3:
+        logger.warning(
+            "environment %r: its images, %s, are flattened into a plain network, which sees no neighbourhoods: "
+            "there are no convolutions yet. Smaller images, or features of them, are learned from faster",
+            env_id,
+            describe(space),
+        )
 
 
 class Algorithm(Declaration, Generic[Config]):
@@ -99,6 +113,7 @@ class Algorithm(Declaration, Generic[Config]):
             self.spec, run_seed=self.run.seed, mode=self.run.check, step_timeout=self.run.step_timeout
         )
         self.spec = found.spec
+        _tell_of_images(self.spec.id, found.observation_space)
         self.model_spec = ModelSpec(self.model, found.observation_space, found.action_space, network)
         self.check_spaces()
         self._actors: Run | None = None
@@ -260,19 +275,22 @@ class Algorithm(Declaration, Generic[Config]):
         workers: int | None = None,
         engine: str | None = None,
         device: str | None = None,
+        check: str | None = None,
+        step_timeout: float | None = None,
         **hyperparameters: Any,
     ) -> Any:
         """Continue from a run folder's newest checkpoint, or from one checkpoint folder: bit-identically, if nothing is
         changed.
 
         `env` is needed if the environment cannot be made from its description (a class of your program; a module that
-        lies in the run's folder is never imported); `workers`, `engine`, `device` and hyperparameters replace the saved
-        ones. Raises InputError if there is no checkpoint, or it is damaged or another algorithm's, SpaceMismatchError
-        if the environment has other spaces than the policy.
+        lies in the run's folder is never imported); `workers`, `engine`, `device`, `check`, `step_timeout` and
+        hyperparameters replace the saved ones. Raises InputError if there is no checkpoint, or it is damaged or another
+        algorithm's, SpaceMismatchError if the environment has other spaces than the policy.
         """
         split_settings(hyperparameters, [cls.config_class], f"{cls.__name__}.load")
         saved = read_saved_training(folder, cls.name)
-        given = {name: value for name, value in {"workers": workers, "device": device}.items() if value is not None}
+        changes = {"workers": workers, "device": device, "check": check, "step_timeout": step_timeout}
+        given = {name: value for name, value in changes.items() if value is not None}
         config = saved.hyperparameters(hyperparameters)
         loaded = cls(saved.spec(env), engine=engine, preset="none", **(saved.document["run"] | given), **config)
         check_same_spaces(saved.policy.spec, loaded.model_spec, loaded.spec.id)

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..envs import EnvGroup, Episode, check_same_spaces, derive_seed, own_generators, resolve, spec_from_json
+from ..envs import EnvGroup, EnvSpec, Episode, check_same_spaces, derive_seed, own_generators, resolve, spec_from_json
 from ..runtime import InputError
 from .checkpoint import find_checkpoint, policy_metadata, run_of
 from .lazy import load
-from .settings import Bounds
+from .settings import Bounds, RunSettings
 from .threads import limit_threads
 
 MAX_ENVIRONMENTS = 32
@@ -68,6 +68,8 @@ def evaluate(
     deterministic: bool = True,
     env_kwargs: dict[str, Any] | None = None,
     threads: int = 1,
+    check: str = "error",
+    step_timeout: float | None = None,
 ) -> Evaluation:
     """Play `episodes` episodes and return their statistics.
 
@@ -81,6 +83,8 @@ def evaluate(
         deterministic: take the most probable actions.
         env_kwargs: arguments of the environment.
         threads: threads for numerical libraries, while a folder's policy acts.
+        check: "error", or "warn" to go on with observations beyond the bounds of their space; step_timeout: seconds
+        after which a call into an environment that has not returned raises EnvTimeoutError. As in `RunSettings`.
 
     Raises InputError for bad arguments, and SpaceMismatchError naming both spaces if the policy was made for others
     than the environment's, ValueError if an action is not finite.
@@ -102,14 +106,16 @@ def evaluate(
     spec = spec_from_json(description or {}, folder=folder) if env is None else resolve(env, env_kwargs)
     size = min(episodes, MAX_ENVIRONMENTS)
     shares = [episodes // size + (index < episodes % size) for index in range(size)]
-    run_seed = derive_seed(seed, "evaluation")
-    with own_generators(run_seed), EnvGroup(spec, size=size, first_index=0, run_seed=run_seed) as group:
-        check_same_spaces(actor, group, spec.id)
-        finished = _play(actor, group, shares, deterministic)
+    settings = RunSettings(seed=seed, check=check, step_timeout=step_timeout)
+    finished = _play(actor, spec, shares, deterministic, settings)
     played = [episode for done, share in zip(finished, shares, strict=True) for episode in done[:share]]
+    return _evaluation(played)
+
+
+def _evaluation(played: list[Episode]) -> Evaluation:
     returns, lengths = tuple(float(e.return_) for e in played), tuple(int(e.length) for e in played)
     return Evaluation(
-        episodes=episodes,
+        episodes=len(played),
         episode_return_mean=float(np.mean(returns)),
         episode_return_std=float(np.std(returns)),
         episode_length_mean=float(np.mean(lengths)),
@@ -118,8 +124,27 @@ def evaluate(
     )
 
 
-def _play(actor: Actor, group: EnvGroup, shares: list[int], deterministic: bool) -> list[list[Episode]]:
+def _play(
+    actor: Actor, spec: EnvSpec, shares: list[int], deterministic: bool, settings: RunSettings
+) -> list[list[Episode]]:
     """The finished episodes of each environment, until each has finished its share."""
+    run_seed = derive_seed(settings.seed, "evaluation")
+    with (
+        own_generators(run_seed),
+        EnvGroup(
+            spec,
+            size=len(shares),
+            first_index=0,
+            run_seed=run_seed,
+            check=settings.check,
+            step_timeout=settings.step_timeout,
+        ) as group,
+    ):
+        check_same_spaces(actor, group, spec.id)
+        return _play_shares(actor, group, shares, deterministic)
+
+
+def _play_shares(actor: Actor, group: EnvGroup, shares: list[int], deterministic: bool) -> list[list[Episode]]:
     finished: list[list[Episode]] = [[] for _ in shares]
     observations = group.reset()
     steps, told_at = 0, time.monotonic()

@@ -166,6 +166,8 @@ class RunSettings:
     """Network: net_arch (list, or dict with pi and vf), activation (tanh or relu), ortho_init, log_std_init."""
 
     def __post_init__(self) -> None:
+        if self.step_timeout == math.inf:
+            object.__setattr__(self, "step_timeout", None)
         validate(self)
         if not isinstance(self.policy_kwargs, Mapping):
             raise InputError(
