@@ -269,6 +269,25 @@ def test_kill_9_of_the_head_ends_the_other_node_and_all_its_workers():
 # Who may join ---------------------------------------------------------------------------------------------------------
 
 
+@runtime.remote(scheduling_strategy="SPREAD", num_cpus=0)
+class Spread:
+    def node(self):
+        return psutil.Process().parents()[1].pid
+
+
+def test_what_is_to_be_spread_runs_on_both_nodes_in_turn(cluster):
+    actors = [Spread.remote() for _ in range(6)]
+    places = runtime.get([actor.node.remote() for actor in actors], timeout=30)
+    assert places == places[:2] * 3
+    assert places[0] != places[1]
+    spread = node_of.options(scheduling_strategy="SPREAD")
+    places = [runtime.get(spread.remote(), timeout=30) for _ in range(6)]
+    assert places == places[:2] * 3
+    assert places[0] != places[1]
+    places = runtime.get([spread.remote() for _ in range(6)], timeout=30)
+    assert len(set(places)) == 2
+
+
 @pytest.fixture
 def head():
     runtime.init("native", num_cpus=1, preload=WORKERS_NEED, listen="127.0.0.1:0")

@@ -428,3 +428,20 @@ def test_nothing_is_lent_twice_and_all_comes_back(steps):
             break
     assert not scheduler.waits
     assert scheduler.available() == scheduler.total
+
+
+def test_what_is_to_be_spread_waits_for_the_head_where_there_are_several_nodes():
+    scheduler = Scheduler({"CPU": UNIT}, idle_slots=1)
+    scheduler.leaves_spreading = True
+    scheduler.want(b"a", 1, {"CPU": UNIT}, 2, spread=True)
+    assert scheduler.grant() == []
+    assert scheduler.wishes() == [(b"a", 1, 2, True)]
+    scheduler.want_more(b"a", 1, {"CPU": UNIT}, settled=True)
+    assert scheduler.wishes() == [(b"a", 1, 2, True)]
+    assert scheduler.withdraw(b"a", 1, spread=True)
+    [lease] = scheduler.grant()
+    assert (lease.asker, lease.key) == (b"a", 1)
+    assert scheduler.wishes() == [(b"a", 1, 1, True)]
+    scheduler.release(lease)
+    scheduler.leaves_spreading = False
+    assert len(scheduler.grant()) == 1

@@ -13,10 +13,10 @@ def state(total, free, *, waiting=0, seconds=1.0):
     return NodeState(in_units(total), {"CPU": 0} | in_units(free), wishes, seconds)
 
 
-def wish(demand=CPU, count=1, actor=None, in_group=False):
+def wish(demand=CPU, count=1, actor=None, in_group=False, spread=False):
     placement = Placement(b"group") if in_group else None
     if actor is None:
-        return Wish(b"asker-01", count, WantLeases(0, demand, count, Job(), placement=placement))
+        return Wish(b"asker-01", count, WantLeases(0, demand, count, Job(), placement=placement, spread=spread))
     return Wish(b"asker-01", count, ActorWanted(actor, b"asker-01", "Actor", demand, Job(), placement=placement))
 
 
@@ -92,3 +92,24 @@ def test_what_runs_in_a_placement_group_goes_to_the_head():
     table = spreading(head={"CPU": 1}, other={"CPU": 1})
     report(table, OTHER, {"CPU": 1}, wish(in_group=True))
     assert moves(table) == [(OTHER, HEAD)]
+
+
+def test_what_is_to_be_spread_goes_in_turn_first_to_those_with_room():
+    table = spreading(head={"CPU": 1}, other={"CPU": 3}, third={})
+    report(table, HEAD, {"CPU": 1}, wish(count=7, spread=True))
+    assert [to for _, to in moves(table)] == [HEAD, OTHER, OTHER, OTHER, HEAD, OTHER, HEAD]
+
+
+def test_one_at_a_time_is_spread_all_the_same():
+    table = spreading(head={"CPU": 2}, other={"CPU": 2})
+    taken = []
+    for _ in range(4):
+        report(table, HEAD, {"CPU": 2}, wish(spread=True), seen=9)
+        report(table, OTHER, {"CPU": 2}, seen=9)
+        taken += [to for _, to in moves(table)]
+    assert taken == [HEAD, OTHER] * 2
+
+
+def test_what_is_to_be_spread_and_asks_for_nothing_goes_where_there_is_a_cpu():
+    table = spreading(head={}, other={"CPU": 1}, third={"CPU": 1})
+    assert [table.next_node({}) for _ in range(3)] == [OTHER, THIRD, OTHER]

@@ -38,6 +38,7 @@ class Actor:
     job: Job = field(default_factory=Job)
     environment: Environment | None = None
     placement: Placement | None = None
+    spread: bool = False  # on another node than the one before
     detached: bool = False  # it ends neither with its last handle nor with its creator
     kept: KeptConstructor | None = None  # for a detached one, once its arguments are there
     watchers: set[ProcessId] = field(default_factory=set)

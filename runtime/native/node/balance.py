@@ -47,11 +47,15 @@ class Balance:
                 self._leasing.place(wish)
         nodes = self._cluster.nodes
         mine = nodes[self._cluster.me].resources
-        self._leasing.leave_work(not mine.get("CPU") and any(node.resources.get("CPU") for node in nodes.values()))
+        others_work = any(node.resources.get("CPU") for node in nodes.values())
+        self._leasing.leave_work(not mine.get("CPU") and others_work, len(nodes) > 1)
 
     def want_actor(self, wanted: m.ActorWanted) -> None:
         """An actor is to be made: on its owner's node, unless that has no room."""
         home = node_of(wanted.owner)
+        if wanted.spread and len(self._spreading.nodes) > 1:
+            self._look_here(self._leasing.load(0))
+            home = self._spreading.next_node(wanted.demand) or home
         if home == self._cluster.me or home not in self._spreading.nodes or wanted.placement is not None:
             self._leasing.want_actor(wanted)
         else:
@@ -88,7 +92,7 @@ class Balance:
 
     def _on_placed(self, message: m.Placed) -> None:
         self._seen += 1
-        self._leasing.placed(message.asker, message.key)
+        self._leasing.placed(message.asker, message.key, message.spread)
 
     def settle(self) -> bool:
         """Do what has become due; after each round of the loop. Return whether there is more."""
@@ -111,7 +115,8 @@ class Balance:
             self._leasing.place(move.wish)
         else:
             self._cluster.tell_node(move.to, m.Place(move.wish))
+        wish = move.wish
         if move.home == self._cluster.me:
-            self._leasing.placed(move.wish.asker, move.wish.key)
+            self._leasing.placed(wish.asker, wish.key, wish.request.spread)
         else:
-            self._cluster.tell_node(move.home, m.Placed(move.wish.asker, move.wish.key))
+            self._cluster.tell_node(move.home, m.Placed(wish.asker, wish.key, wish.request.spread))

@@ -170,6 +170,7 @@ class Control:
                     actor.environment,
                     actor.placement,
                     actor.may_restart,
+                    actor.spread,
                 )
                 self.balance.want_actor(wanted)
             elif isinstance(command, EndProcess):
@@ -189,6 +190,7 @@ def _declared(process: m.ProcessId, message: m.CreateActor) -> Actor:
         placement=message.placement,
         detached=message.detached,
         kept=message.kept,
+        spread=message.spread,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from ...exceptions import RuntimeEnvSetupError
 from ...failure import not_made, pack_error
 from ...introspection.reports import RequestReport
@@ -18,6 +20,10 @@ Tell = Callable[[m.ProcessId, m._Message], None]
 
 # How often, in seconds, those that wait grow older.
 _PASS_SECONDS = 0.1
+_FULL = (
+    "this node has {:,} processes, as many as it can have: one of them must end first. Actors end with their last "
+    "handle"
+)
 
 
 class Leasing:
@@ -79,6 +85,8 @@ class Leasing:
                 self._announce(worker.id, m.ActorGranted(grant.key))
             else:
                 self._lend(grant)
+        if self._scheduler.waits and not self._workers.room and self._idle:
+            self._dismiss(self._idle.pop(0))  # its place is for whom there is none else; grants go on when it is gone
         if self._scheduler.waits and not self._passing:
             self._passing = True
             self._call_later(_PASS_SECONDS, self._pass_by)
@@ -96,7 +104,7 @@ class Leasing:
 
     def _on_want_leases(self, process: m.ProcessId, message: m.WantLeases) -> None:
         self._kinds[process, message.key] = message
-        self._scheduler.want(process, message.key, message.demand, message.count, message.placement)
+        self._scheduler.want(process, message.key, message.demand, message.count, message.placement, message.spread)
         self.grant()
 
     def _lend(self, lease: Lease) -> None:
@@ -228,17 +236,17 @@ class Leasing:
 
     # Other nodes ------------------------------------------------------------------------------------------------
 
-    def leave_work(self, leaves_work: bool) -> None:
+    def leave_work(self, leaves_work: bool, leaves_spreading: bool) -> None:
         """Run what needs no resources on another node, or here again."""
-        self._scheduler.leaves_work = leaves_work
+        self._scheduler.leaves_work, self._scheduler.leaves_spreading = leaves_work, leaves_spreading
         self.grant()
 
     def load(self, seen: int) -> m.NodeLoad:
         """Return what the head is to know."""
         wishes = []
-        for asker, key, count in self._scheduler.wishes():
+        for asker, key, count, spread in self._scheduler.wishes():
             wanted = self._actors[key] if isinstance(key, bytes) else self._kinds[asker, key]
-            wishes.append(m.Wish(asker, count, wanted))
+            wishes.append(m.Wish(asker, count, msgspec.structs.replace(wanted, spread=spread)))
         return m.NodeLoad(self._scheduler.available(), wishes, self._seconds, seen)
 
     def place(self, wish: m.Wish) -> None:
@@ -248,18 +256,19 @@ class Leasing:
             self.want_actor(request)
         else:
             self._kinds[wish.asker, request.key] = request
-            self._scheduler.want_more(wish.asker, request.key, request.demand, request.placement)
+            self._scheduler.want_more(wish.asker, request.key, request.demand, request.placement, request.spread)
         self.grant()
 
-    def placed(self, asker: m.ProcessId, key: int | m.ActorKey) -> None:
+    def placed(self, asker: m.ProcessId, key: int | m.ActorKey, spread: bool) -> None:
         """Another node has taken over one of what was asked for here."""
-        if self._scheduler.withdraw(asker, key) and isinstance(key, bytes):
+        if self._scheduler.withdraw(asker, key, spread) and isinstance(key, bytes):
             self._actors.pop(key, None)
 
     # Explaining -------------------------------------------------------------------------------------------------
 
     def describe(self) -> tuple[dict[str, float], dict[str, float], list[RequestReport]]:
         """Return the node's resources, those in use, and the requests that wait, in the order of the queue."""
+        full = "" if self._workers.room else _FULL.format(len(self._workers.processes))
         total, available = self._scheduler.total, self._scheduler.available()
         used = {name: units - available[name] for name, units in total.items()}
         requests = [
@@ -268,7 +277,7 @@ class Leasing:
                 waiting.actor or b"",
                 in_amounts(waiting.demand),
                 waiting.count,
-                waiting.reason,
+                full or waiting.reason,
                 waiting.scope or b"",
             )
             for waiting in self._scheduler.waiting()

@@ -89,6 +89,8 @@ class _Request:
     count: int
     placement: Placement | None = None
     bundles: dict[int, Demand] | None = None
+    spread: bool = False  # the head is to say where
+    settled: bool = False  # … and has said that it is here
     age: int = 0
 
     @property
@@ -114,6 +116,7 @@ class Scheduler:
 
     Attributes:
         leaves_work: what asks for nothing is to run on another node, since this one has no CPU.
+        leaves_spreading: the head says where what is to be spread runs, since there are several nodes.
         total: what the node has, in units.
         idle_slots: how many workers may be leased to tasks that ask for nothing, so that they can't fork without end.
     """
@@ -121,6 +124,7 @@ class Scheduler:
     total: Demand
     idle_slots: int
     leaves_work: bool = False
+    leaves_spreading: bool = False
     _waiting: deque[_Request] = field(default_factory=deque)
     _leases: dict[Lease, None] = field(default_factory=dict)
     _groups: dict[GroupId, dict[int, Capacity]] = field(default_factory=dict)
@@ -139,15 +143,28 @@ class Scheduler:
 
     # Requests ---------------------------------------------------------------------------------------------------
 
-    def want(self, asker: ProcessId, key: int, demand: Demand, count: int, placement: Placement | None = None) -> None:
+    def want(  # noqa: PLR0917  # what a request consists of
+        self,
+        asker: ProcessId,
+        key: int,
+        demand: Demand,
+        count: int,
+        placement: Placement | None = None,
+        spread: bool = False,
+    ) -> None:
         """Event: a process could use `count` more workers for its kind `key`; replaces what it said before."""
-        for request in self._waiting:
-            if request.asker == asker and request.key == key:
-                request.count = count
-                break
+        request = self._find(asker, key, spread)
+        if request is not None:
+            request.count = count
         else:
-            self._waiting.append(_Request(asker, key, demand, count, placement))
+            self._waiting.append(_Request(asker, key, demand, count, placement, spread=spread))
         self._sweep()
+
+    def _find(
+        self, asker: ProcessId, key: int | ActorKey, spread: bool = False, settled: bool = False
+    ) -> _Request | None:
+        wanted = (asker, key, spread, settled)
+        return next((r for r in self._waiting if (r.asker, r.key, r.spread, r.settled) == wanted), None)
 
     def want_again(self, lease: Lease) -> None:
         """Event: the worker for a lease never came up; the wish for it stands."""
@@ -155,14 +172,24 @@ class Scheduler:
         placement = None if lease.group is None else Placement(lease.group, lease.bundle)
         self.want_more(lease.asker, lease.key, lease.demand, placement)
 
-    def want_more(self, asker: ProcessId, key: int, demand: Demand, placement: Placement | None = None) -> None:
-        """Event: a process could use one worker more than it has said."""
-        count = next((r.count for r in self._waiting if r.asker == asker and r.key == key), 0)
-        self.want(asker, key, demand, count + 1, placement)
+    def want_more(  # what a request consists of
+        self,
+        asker: ProcessId,
+        key: int,
+        demand: Demand,
+        placement: Placement | None = None,
+        settled: bool = False,
+    ) -> None:
+        """Event: a process could use one worker more than it has said; `settled`: on this node and on no other."""
+        known = self._find(asker, key, settled=settled)
+        if known is not None:
+            known.count += 1
+        else:
+            self._waiting.append(_Request(asker, key, demand, 1, placement, settled=settled))
 
-    def wishes(self) -> list[tuple[ProcessId, int | ActorKey, int]]:
-        """Return asker, key and count of what waits, without placement groups."""
-        return [(r.asker, r.key, r.count) for r in self._waiting if r.bundles is None]
+    def wishes(self) -> list[tuple[ProcessId, int | ActorKey, int, bool]]:
+        """Return asker, key, count and whether it is to be spread, of what waits and might run elsewhere."""
+        return [(r.asker, r.key, r.count, r.spread) for r in self._waiting if r.bundles is None and not r.settled]
 
     def want_actor(self, asker: ProcessId, actor: ActorKey, demand: Demand, placement: Placement | None = None) -> None:
         """Event: an actor is to be started."""
@@ -172,9 +199,9 @@ class Scheduler:
         """Event: a placement group is to have these bundles, by index, reserved here."""
         self._waiting.append(_Request(b"", group, {}, 1, bundles=bundles))
 
-    def withdraw(self, asker: ProcessId, key: int | ActorKey) -> bool:
+    def withdraw(self, asker: ProcessId, key: int | ActorKey, spread: bool = False) -> bool:
         """Event: another node takes over one of what was asked for here. False if that does not wait any more."""
-        request = next((r for r in self._waiting if r.asker == asker and r.key == key), None)
+        request = self._find(asker, key, spread)
         if request is not None:
             request.count -= 1
             self._sweep()
@@ -239,7 +266,8 @@ class Scheduler:
                 return None
             self._groups[request.key] = {i: Capacity(request.bundles[i], taken[i]) for i in sorted(taken)}
             return GrantGroup(request.key)
-        if not request.demand and self.leaves_work and request.placement is None:
+        leaves = not request.demand and self.leaves_work and request.placement is None
+        if leaves or (request.spread and self.leaves_spreading):
             return None
         if not request.demand and isinstance(request.key, int) and self._free_leases() >= self.idle_slots:
             return None
@@ -341,6 +369,8 @@ class Scheduler:
         return rows
 
     def _lacks(self, request: _Request) -> str:
+        if request.spread and self.leaves_spreading:
+            return "no node has room for it"
         if request.scope is not None and request.scope not in self._groups:
             return "its placement group has not been reserved yet"
         demand = request.total_demand()

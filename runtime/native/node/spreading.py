@@ -42,7 +42,7 @@ class NodeState:
             self.available = {name: free - decision.get(name, 0) for name, free in self.available.items()}
         else:
             for wish in self.wishes:
-                if (wish.asker, wish.key) == (decision.asker, decision.key):
+                if wish.is_of(decision):
                     wish.count -= 1
 
     def note(self, decision: Demand | Wish) -> None:
@@ -109,15 +109,18 @@ def choose(
     Returns:
         None if no node can ever meet the demand.
     """
-    workers = {name for name, node in nodes.items() if node.total.get("CPU")} if not demand else set(nodes)
     total = sum(inputs.values())
     waits = {
-        name: estimated_wait(node, demand, total - inputs.get(name, 0))
-        for name, node in nodes.items()
-        if name in workers or not workers
+        name: estimated_wait(nodes[name], demand, total - inputs.get(name, 0)) for name in _candidates(nodes, demand)
     }
     best = min(waits, key=lambda name: (waits[name], name != home), default=None)
     return best if best is not None and waits[best] < float("inf") else None
+
+
+def _candidates(nodes: Mapping[NodeId, NodeState], demand: Demand) -> list[NodeId]:
+    """Return the nodes that a request may go to: one that asks for nothing goes where there is a CPU, if anywhere."""
+    workers = [name for name, node in nodes.items() if node.total.get("CPU")]
+    return list(nodes) if demand or not workers else workers
 
 
 class Spreading:
@@ -126,6 +129,8 @@ class Spreading:
     def __init__(self, head: NodeId) -> None:
         self._head = head
         self.nodes: dict[NodeId, NodeState] = {}
+        self._turns: dict[NodeId, int] = {}  # when something that is to be spread was last sent there
+        self._turn = 0
         self._actors: dict[ActorKey, tuple[NodeId, Wish]] = {}  # given to a node that has not made a process yet
 
     def joined(self, node: NodeId, total: Demand) -> None:
@@ -135,6 +140,7 @@ class Spreading:
     def died(self, node: NodeId) -> list[Wish]:
         """Event: a node is gone. Return the actors that it was to make and had not made."""
         self.nodes.pop(node, None)
+        self._turns.pop(node, None)
         lost = {key: wish for key, (to, wish) in self._actors.items() if to == node}
         for key in lost:
             del self._actors[key]
@@ -163,10 +169,23 @@ class Spreading:
 
     def _taker(self, home: NodeId, wish: Wish) -> NodeId | None:
         """Return the other node that can grant one of a wish now."""
+        if wish.request.spread:
+            return self.next_node(wish.request.demand)
         to = self._head if in_group(wish) else choose(self.nodes, home, wish.request.demand, wish.inputs)
         if to is None or to == home:
             return None
         return to if in_group(wish) or fits(self.nodes[to].available, wish.request.demand) else None
+
+    def next_node(self, demand: Demand) -> NodeId | None:
+        """Return where the next of what is spread runs: the node whose turn was longest ago, best one that has room."""
+        able = [name for name in _candidates(self.nodes, demand) if fits(self.nodes[name].total, demand)]
+        if not able:
+            return None
+        room = {name: fits(self.nodes[name].available, demand) for name in able}
+        chosen = min(able, key=lambda name: (not room[name], self._turns.get(name, 0)))
+        self._turn += 1
+        self._turns[chosen] = self._turn
+        return chosen
 
     def give(self, to: NodeId, wish: Wish) -> None:
         """A node is told to grant one of a wish."""

@@ -88,6 +88,7 @@ class Actors:
         declared = m.CreateActor(
             key, cls.name, demand, options.max_restarts, False, client.job, environment, placement, options.detached
         )
+        declared.spread = strategy == "SPREAD"
         if options.name is not None:
             try:
                 reserve = m.ReserveName(declared, namespace, options.name, identity)

@@ -137,6 +137,7 @@ class TaskCalls:
             kind.wanted = wanted
             job, retriable = self._client.job, kind.retriable
             message = m.WantLeases(kind.key, kind.demand, wanted, job, kind.environment, kind.placement, retriable)
+            message.spread = kind.strategy == "SPREAD"
             if queue and len(self._client.nodes) > 1:
                 message.inputs = self._inputs(queue[0])
             self._client.node.send(message)
@@ -191,6 +192,8 @@ class TaskCalls:
         pending.sent = time.monotonic()
         lease.inflight[pending.task] = pending
         pending.lease = lease
+        if kind.strategy == "SPREAD" and len(client.nodes) > 1:
+            lease.recalled = True  # the next one is to run elsewhere
 
     @staticmethod
     def _push_extras(lease: WorkerLease, pending: Pending, extras: Extras, message: m.Push) -> None:

@@ -19,7 +19,7 @@ class Environment(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class WantLeases(_Message):
     """I could use so many more workers with these resources; replaces what I said before about `key`.
 
-    `inputs`: bytes that the first of the tasks will read, by the node that they lie on.
+    `inputs`: bytes that the first of the tasks will read, by the node that they lie on. `spread`: on different nodes.
     """
 
     key: int
@@ -30,6 +30,7 @@ class WantLeases(_Message):
     placement: Placement | None = None
     retriable: bool = True
     inputs: dict[NodeId, Count] = msgspec.field(default_factory=dict)
+    spread: bool = False
 
 
 class EnvironmentFailed(_Message):
@@ -85,3 +86,4 @@ class ActorWanted(_Message):
     environment: Environment | None = None
     placement: Placement | None = None
     retriable: bool = False
+    spread: bool = False

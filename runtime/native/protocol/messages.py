@@ -93,6 +93,7 @@ class CreateActor(_Message):
     placement: Placement | None = None
     detached: bool = False
     kept: KeptConstructor | None = None
+    spread: bool = False
 
 
 class ReserveName(_Message):

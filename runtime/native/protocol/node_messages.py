@@ -92,6 +92,11 @@ class Wish(msgspec.Struct, array_like=True, gc=False):
         """Return the kind of the process's tasks, or the actor."""
         return self.request.key if isinstance(self.request, WantLeases) else self.request.actor
 
+    def is_of(self, other: Wish) -> bool:
+        """Return whether it is for the same request as another one."""
+        ours, theirs = (self.asker, self.key, self.request.spread), (other.asker, other.key, other.request.spread)
+        return ours == theirs
+
     @property
     def inputs(self) -> dict[NodeId, int]:
         """Return how many bytes the first task will read, by the node that they lie on."""
@@ -121,6 +126,7 @@ class Placed(_Message):
 
     asker: ProcessId
     key: int | ActorKey
+    spread: bool
 
 
 class ReadBlock(_Message):
