@@ -77,10 +77,14 @@ def _watch(address: str, before: state.RuntimeStatus, now: state.RuntimeStatus, 
 def _show(before: state.RuntimeStatus, now: state.RuntimeStatus) -> Group:
     parts: list[RenderableType] = []
     for node in now.nodes:
+        if node.state == "DEAD":
+            parts += [f"node {node.node_id} on {node.node_name}, pid {node.pid}, is dead", ""]
+            continue
         parts.append(f"session {node.session}   node {node.node_id} on {node.node_name}, pid {node.pid}")
         used = "   ".join(
             f"{name} {_amount(name, node.resources_used.get(name, 0))} of {_amount(name, amount)} used"
             for name, amount in node.resources_total.items()
+            if not name.startswith("node:")
         )
         parts += [f"resources: {used}", ""]
     parts += [_processes(before, now), ""]

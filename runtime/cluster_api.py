@@ -79,7 +79,11 @@ def available_resources() -> dict[str, float]:
 
 
 def nodes() -> list[NodeState]:
-    """Return the nodes: resources in all and in use, pid of the daemon, address of its metrics; the head first."""
+    """Return the nodes, the head first, those that are gone last (`state` "DEAD").
+
+    Each has its resources in all and in use, the daemon's pid, the address of its metrics. Ray's names work, too:
+    ``node["NodeID"]``, ``node["Alive"]``, ``node["Resources"]``, ``node["NodeName"]``.
+    """
     rows: list[NodeState] = import_module(".state", __package__).list_nodes()  # imported late, as in __init__.py
     return rows
 

@@ -15,6 +15,8 @@ from .plain_numbers import as_number, in_plain_numbers
 UNIT = 10_000
 #: The largest amount of a resource: its units fit into 64 bits.
 MOST = 1e14
+#: A resource that only the head has, 1 of it: to pin to the head, ask for a little.
+HEAD = "node:__internal_head__"
 
 #: Resources by name, in units. "memory" is a promise between tasks, in bytes: nobody measures it.
 Demand = dict[str, int]

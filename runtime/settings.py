@@ -9,7 +9,7 @@ from .arguments import check_flag, check_name, check_text
 from .exceptions import InputError
 from .options import check_resources
 from .plain_numbers import in_plain_numbers
-from .resources import check_amount
+from .resources import HEAD, check_amount
 from .runtime_env import RuntimeEnv
 
 
@@ -49,6 +49,8 @@ class Settings:
         if self.runtime_env is not None:
             object.__setattr__(self, "runtime_env", RuntimeEnv.of(self.runtime_env))
         check_resources(self.resources)
+        if HEAD in self.resources:
+            raise InputError(f"resources={{{HEAD!r}: …}}: that is the head's, which has 1 of it by itself")
         for name in ("namespace", "listen", "address"):
             check_name(name, getattr(self, name))
         for module in self.preload or ():

@@ -194,6 +194,15 @@ class GroupReport(_Row):
 _EPOCH = time.time() - time.monotonic()
 
 
+class DeadNode(_Row):
+    """A node that is gone, and what it had."""
+
+    node: bytes
+    host: str
+    pid: int
+    total: dict[str, float]
+
+
 class NodeReport(msgspec.Struct, array_like=True):
     """A node, with what its processes say.
 
@@ -201,6 +210,7 @@ class NodeReport(msgspec.Struct, array_like=True):
         metrics: what processes that are gone had counted.
         logs: folder of the log files.
         silent: processes that did not answer in time.
+        dead: for the head: nodes that are gone.
     """
 
     node: bytes
@@ -221,6 +231,7 @@ class NodeReport(msgspec.Struct, array_like=True):
     metrics: list[MetricReport] = []
     processes: list[ProcessReport] = []
     silent: list[bytes] = []
+    dead: list[DeadNode] = []
     now: float = msgspec.field(default_factory=time.monotonic)
     epoch: float = _EPOCH
 

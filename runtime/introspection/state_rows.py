@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,10 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class NodeState:
-    """A node and what it has, in all and in use; `metrics_address` is empty if there is no endpoint."""
+    """A node and what it has, in all and in use; `metrics_address` is empty if there is no endpoint.
+
+    `state` is "ALIVE" or "DEAD". ``node["NodeID"]`` reads it as Ray's `nodes()` has it: see `RAY_NAMES`.
+    """
 
     node_id: str
     node_name: str
@@ -135,6 +139,25 @@ class NodeState:
     resources_used: dict[str, float]
     metrics_address: str = ""
     start_time_ms: int | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        """Return what Ray calls so; KeyError for what is none of `RAY_NAMES`."""
+        if key in ("Alive", "alive"):
+            return self.state == "ALIVE"
+        if key not in RAY_NAMES:
+            raise KeyError(f"{key!r}: a node has {', '.join(map(repr, RAY_NAMES))}, and as attributes more")
+        return getattr(self, RAY_NAMES[key])
+
+
+#: What Ray's `nodes()` calls an attribute of `NodeState`.
+RAY_NAMES = {
+    "NodeID": "node_id",
+    "Alive": "state",
+    "alive": "state",
+    "NodeName": "node_name",
+    "NodeManagerHostname": "node_name",
+    "Resources": "resources_total",
+}
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def worker_rows(diagnosis: Diagnosis) -> Iterator[WorkerState]:
 
 
 def node_rows(diagnosis: Diagnosis) -> Iterator[NodeState]:
-    """Yield all nodes."""
+    """Yield all nodes, those that are gone last."""
     for number, node in enumerate(diagnosis.nodes):
         yield NodeState(
             node.node.hex(),
@@ -122,6 +122,9 @@ def node_rows(diagnosis: Diagnosis) -> Iterator[NodeState]:
             node.metrics_address,
             _ms(node, node.started),
         )
+    for head in diagnosis.nodes[:1]:
+        for gone in head.dead:
+            yield NodeState(gone.node.hex(), gone.host, "DEAD", gone.pid, head.session, False, dict(gone.total), {})
 
 
 def group_rows(diagnosis: Diagnosis) -> Iterator[PlacementGroupState]:

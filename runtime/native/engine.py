@@ -17,7 +17,7 @@ from ..engine import ActorId, Arguments, Engine, Function, Holding, Host, Wherea
 from ..introspection.reports import Event, NodeReport
 from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
-from ..resources import in_amounts, machine_resources, visible_gpus
+from ..resources import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
 from ..runtime_context import RunsCalls
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup
@@ -69,6 +69,7 @@ class NativeEngine(RunsCalls, Engine):
             self.environments = Environments(packages_of(folder), None)
             self.environments.current = self.environments.of(settings.runtime_env)
             given = _node_settings(settings) | {"names": msgspec.to_builtins(names), "folder": folder}
+            given["resources"][HEAD] = UNIT
             if settings.listen is not None:
                 secrets = Secrets.from_environment(self.token)
                 warn_if_readable("listen", settings.listen, secrets)

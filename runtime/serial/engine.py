@@ -17,7 +17,7 @@ from ..introspection.metric_table import MetricTable
 from ..introspection.reports import NodeReport
 from ..introspection.story_events import RECORD_CALL_SITES
 from ..refs import ObjectRef
-from ..resources import in_amounts, machine_resources, visible_gpus
+from ..resources import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
 from ..runtime_context import RunsCalls
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy
@@ -39,7 +39,7 @@ class SerialEngine(SerialActors, RunsCalls):
         # Checked only: objects are ordinary memory here.
         store_settings(settings.object_store_memory, settings.object_spilling_directory)
         gpus = visible_gpus(settings.num_gpus)
-        total = machine_resources(settings.num_cpus, gpus, settings.memory, settings.resources)
+        total = machine_resources(settings.num_cpus, gpus, settings.memory, settings.resources) | {HEAD: UNIT}
         namespace = settings.namespace or os.urandom(16).hex()
         record_call_sites = settings.record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1"
         super().__init__(SerialResources(total, gpus), namespace, settings.runtime_env, record_call_sites)

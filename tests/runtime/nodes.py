@@ -23,7 +23,7 @@ def start_node(*flags: str, token: str | None = None, join: str | None = None, *
 
 
 def alive() -> list:
-    return runtime.nodes()
+    return [node for node in runtime.nodes() if node["Alive"]]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from conftest import WORKERS_NEED, screen, wait_until
-from nodes import address, joined, start_node
+from nodes import address, alive, joined, start_node
 
 from shoal import runtime
 from shoal.runtime import state
@@ -76,7 +76,7 @@ def die(process):
     process.kill()
     process.wait()
     wait_until(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers))
-    wait_until(lambda: len(runtime.nodes()) == 1)
+    wait_until(lambda: len(alive()) == 1)
 
 
 # What goes where ------------------------------------------------------------------------------------------------------
@@ -267,6 +267,18 @@ def test_kill_9_of_the_head_ends_the_other_node_and_all_its_workers():
 
 
 # Who may join ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_node_is_remembered(cluster):
+    node_id = runtime.nodes()[1]["NodeID"]
+    die(cluster)
+    head, gone = runtime.nodes()
+    assert (head["Alive"], gone["Alive"], gone["NodeID"], gone["Resources"]["B"]) == (True, False, node_id, 10)
+
+
+def test_the_heads_own_resource_pins_to_the_head(cluster):
+    pinned = [node_of.options(resources={"node:__internal_head__": 0.001}).remote() for _ in range(3)]
+    assert set(runtime.get(pinned, timeout=30)) == {runtime.nodes()[0].pid}
 
 
 @runtime.remote(scheduling_strategy="SPREAD", num_cpus=0)

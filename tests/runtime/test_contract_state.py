@@ -87,6 +87,9 @@ def test_nodes_and_workers_are_listed(engine):
     assert driver.node_id == node.node_id
     assert state.get_node(node.node_id) == node
     assert runtime.nodes() == [node]
+    assert (node["NodeID"], node["Alive"], node["Resources"]) == (node.node_id, True, node.resources_total)
+    with pytest.raises(KeyError, match="'NodeID'"):
+        node["NoSuch"]
 
 
 def test_filters_select_rows(engine):

@@ -50,6 +50,7 @@ class Cluster:
     Attributes:
         head: the node that keeps actors, names and published values.
         nodes: all that live, this one first.
+        dead: those that are gone.
         welcome: for the head: the answer to a node that joins.
         address: where others can join.
         at_head: kinds of messages that only the head can handle.
@@ -70,7 +71,7 @@ class Cluster:
         self.address = ""
         self.at_head: set[type] = set()
         self.changed: Callable[[m.NodeJoined | m.NodeDied], None] = lambda message: None
-        self._dead: list[m.NodeInfo] = []
+        self.dead: list[m.NodeInfo] = []
         self._loop, self._receive, self._tell, self._lost = loop, receive, tell, lost
         self._lines: dict[m.NodeId, Connection] = {}
         self._processes: dict[m.NodeId, set[m.ProcessId]] = {}  # for the head: those of the others
@@ -142,7 +143,7 @@ class Cluster:
         self._joined(m.NodeJoined(node))
 
     def _on_ask_nodes(self, process: m.ProcessId, message: m.AskNodes) -> None:
-        self._tell(process, m.Nodes(list(self.nodes.values()), self._dead, self.head, self.address))
+        self._tell(process, m.Nodes(list(self.nodes.values()), self.dead, self.head, self.address))
 
     def drop(self, node: m.NodeId, why: str) -> None:
         """Hang up on a node that says what makes no sense."""
@@ -176,7 +177,7 @@ class Cluster:
         self._news(message)
 
     def _died(self, message: m.NodeDied) -> None:
-        self._dead.append(self.nodes.pop(message.node))
+        self.dead.append(self.nodes.pop(message.node))
         self._news(message)
 
     def _news(self, message: m.NodeJoined | m.NodeDied) -> None:

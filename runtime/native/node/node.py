@@ -25,9 +25,9 @@ import msgspec
 
 from ...exceptions import OutOfMemoryError
 from ...failure import pack_error
-from ...introspection.reports import EVENTS_KEPT, Event, NodeReport
+from ...introspection.reports import EVENTS_KEPT, DeadNode, Event, NodeReport
 from ...introspection.story_events import DIED, UP
-from ...resources import UNIT
+from ...resources import UNIT, in_amounts
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import SocketNames, peer_pid
@@ -364,14 +364,14 @@ class Node:
             requests=requests,
             groups=self._groups.describe(),
             logs=logs_of(self._folder.folder),
+            dead=[DeadNode(gone.id, gone.host, gone.pid, in_amounts(gone.resources)) for gone in self.cluster.dead],
             events=[*self._events, *self._control.events] if "events" in sections else [],
         )
 
     # The end ----------------------------------------------------------------------------------------------------
 
     def _on_shutdown(self, sender: m.ProcessId | m.NodeId) -> None:
-        process = self._processes.get(sender)
-        if sender != self.cluster.head and not (process and process.driver):
+        if sender != self.cluster.head and not self._processes[sender].driver:
             raise ProtocolError("only drivers and the head end a node")
         self._stop()
 
