@@ -303,3 +303,26 @@ def test_a_detached_actor_that_was_killed_while_its_arguments_were_awaited_never
     assert table.create(late, ready=True) == []
     table.process_died(OWNER, "exit")
     assert not table.actors
+
+
+def test_while_an_argument_is_made_again_it_holds_nothing(table):
+    actor = start(table, max_restarts=1)
+    table.process_died(FIRST, "crashed")
+    table.granted(KEY, SECOND)
+    assert table.postponed(KEY, b"other", SECOND) == []
+    assert table.postponed(KEY, OWNER, FIRST) == []
+    assert table.postponed(KEY, OWNER, SECOND) == [EndProcess(SECOND, gracefully=False)]
+    assert table.process_died(SECOND, "it was told to") == []
+    assert (actor.state, actor.restarts) == ("restarting", 1)  # which counts as no crash
+    assert table.resumed(KEY, b"other") == []
+    assert table.resumed(KEY, OWNER) == [AskResources(actor)]
+    assert table.resumed(KEY, OWNER) == []
+    assert table.granted(KEY, FIRST)
+    assert table.constructed(FIRST, None) == [Tell(actor)]
+
+
+def test_killed_while_an_argument_is_made_again_it_is_dead(table):
+    actor = start(table, state="starting")
+    table.postponed(KEY, OWNER, FIRST)
+    assert table.kill(KEY, no_restart=True) == [Tell(actor)]
+    assert table.resumed(KEY, OWNER) == []

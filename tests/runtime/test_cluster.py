@@ -269,6 +269,30 @@ def test_kill_9_of_the_head_ends_the_other_node_and_all_its_workers():
 # Who may join ---------------------------------------------------------------------------------------------------------
 
 
+@runtime.remote(max_retries=-1, num_cpus=0, resources={"either": 1})
+def large():
+    return np.ones(1_000_000)
+
+
+@runtime.remote(max_restarts=-1, max_task_retries=-1, num_cpus=0, resources={"either": 1})
+class Summed:
+    def __init__(self, array):
+        self.sum = array.sum()
+
+    def get(self):
+        return self.sum
+
+
+def test_an_actor_that_comes_back_leaves_its_resources_to_what_makes_its_argument(cluster):
+    array = large.remote()
+    runtime.wait([array])
+    actor = Summed.remote(array)
+    assert runtime.get(actor.get.remote(), timeout=30) == 1_000_000
+    die(cluster)
+    with joined("--num-cpus", "1", "--resources", '{"either": 1}'):
+        assert runtime.get(actor.get.remote(), timeout=30) == 1_000_000
+
+
 def test_a_dead_node_is_remembered(cluster):
     node_id = runtime.nodes()[1]["NodeID"]
     die(cluster)

@@ -34,6 +34,7 @@ class Actor:
     reason: str = ""
     failure: bytes | None = None
     ending: str | None = None  # why its process is ending, if that is on purpose
+    postponed: bool = False  # it waits for an argument of its constructor, and holds nothing meanwhile
     released: bool = False  # nobody can ask for it any more, once it is dead
     job: Job = field(default_factory=Job)
     environment: Environment | None = None
@@ -118,7 +119,7 @@ class ActorTable:
         """Event: a process declares an actor, or says that its arguments are there (`ready`), or both at once."""
         known = self.actors.setdefault(actor.key, actor)
         if known.state == "pending":
-            known.kept = actor.kept
+            known.kept, known.spread = actor.kept, actor.spread
         known.watchers.add(known.owner)
         return [AskResources(known)] if ready and known.state == "pending" else []
 
@@ -137,6 +138,24 @@ class ActorTable:
         actor.state, actor.process = "starting", process
         self._by_process[process] = actor
         return True
+
+    def postponed(self, key: ActorKey, owner: ProcessId, process: ProcessId) -> list[Command]:
+        """Event: its owner cannot give that process what makes the actor: an argument is being made again."""
+        actor = self.actors.get(key)
+        if actor is None or (actor.state, actor.owner, actor.process) != ("starting", owner, process):
+            return []
+        del self._by_process[process]  # its end is no crash
+        actor.state, actor.process = "restarting" if actor.restarts else "pending", None
+        actor.postponed = True
+        return [EndProcess(process, gracefully=False)]
+
+    def resumed(self, key: ActorKey, owner: ProcessId) -> list[Command]:
+        """Event: the argument is there again."""
+        actor = self.actors.get(key)
+        if actor is None or actor.owner != owner or not actor.postponed or actor.state == "dead":
+            return []
+        actor.postponed = False
+        return [AskResources(actor)]
 
     def constructed(self, process: ProcessId, failure: bytes | None, reason: str = "") -> list[Command]:
         """Event: it is made, or the method that was to make it has failed, for this reason."""

@@ -52,6 +52,10 @@ class Control:
                 self._actors.constructed(process, message.failure, message.reason)
             ),
             m.ActorExiting: lambda process, message: self._actors.exiting(process, message.reason),
+            m.PostponeActor: lambda process, message: self._do(
+                self._actors.postponed(message.actor, process, message.process)
+            ),
+            m.ResumeActor: lambda process, message: self._do(self._actors.resumed(message.actor, process)),
             m.WatchActor: self._on_watch_actor,
             m.KillActor: self._on_kill_actor,
             m.ActorReleased: lambda process, message: self._do(self._actors.released(message.actor)),

@@ -88,7 +88,6 @@ class Actors:
         declared = m.CreateActor(
             key, cls.name, demand, options.max_restarts, False, client.job, environment, placement, options.detached
         )
-        declared.spread = strategy == "SPREAD"
         if options.name is not None:
             try:
                 reserve = m.ReserveName(declared, namespace, options.name, identity)
@@ -143,7 +142,7 @@ class Actors:
         failure = failed_slot(self._client, constructor.arguments)
         if failure is None and declared.detached:
             failure = self._keep(constructor, declared)
-        declared.ready = True
+        declared.ready, declared.spread = True, constructor.strategy == "SPREAD"
         if failure is None:
             self._client.node.send(declared)
         else:
@@ -198,8 +197,10 @@ class Actors:
             return  # released or dead meanwhile; the node knows
         constructor, log = link.constructor, link.log
         for needed in (constructor.arguments, *(() if log is None else log.own_calls())):
-            if needed.slots and await_slots(self._client, needed, lambda: self._construct(message)):
-                return  # an argument was lost, and is being made again
+            if needed.slots and await_slots(self._client, needed, lambda: self._resume(message.actor)):
+                # An argument was lost, and is being made again: perhaps with the very resources that the actor has.
+                self._client.node.send(m.PostponeActor(message.actor, message.process))
+                return
         slots = slot_values(self._client, constructor.arguments, message.process)
         lost = [failure for call in (log.own_calls() if log else ()) if (failure := failed_slot(self._client, call))]
         # A call that cannot be run again: neither can the actor.
@@ -207,6 +208,11 @@ class Actors:
         restoration = None if log is None else log.restoration(message.process)
         connection.send(m.Function(constructor.cls.id, constructor.cls.payload))
         connection.send(constructor.message(message.actor, arguments, slots, message.restarts, restoration))
+
+    def _resume(self, actor: bytes) -> None:
+        link = self._calls.links.get(actor)
+        if link is not None and link.constructor is not None:
+            self._client.node.send(m.ResumeActor(actor))
 
     def _released(self, link: Link) -> None:
         # Whatever waits for the actor holds a reference to its lifetime, so nothing does.

@@ -147,6 +147,19 @@ class StartActor(_Message):
     gpus: list[str]
 
 
+class PostponeActor(_Message):
+    """From its owner: an argument of its constructor is lost; end that process, and take its resources back."""
+
+    actor: ActorKey
+    process: ProcessId
+
+
+class ResumeActor(_Message):
+    """From its owner: the argument is there again; start the actor as soon as it can have its resources."""
+
+    actor: ActorKey
+
+
 class WatchActor(_Message):
     """Tell me the state of that actor, now and whenever it changes."""
 
