@@ -9,10 +9,9 @@ method that runs again writes its files, starts its tasks and makes its calls ag
 
 from __future__ import annotations
 
-import inspect
-
 from .exceptions import InputError
 from .options import ActorOptions
+from .signatures import is_async
 
 CHECKPOINT, RESTORE = "__checkpoint__", "__restore__"
 
@@ -56,11 +55,3 @@ def checkpoint_interval(cls: type, options: ActorOptions) -> int:
             "lifetime='detached', or pass checkpoint_every=0 and save the state yourself"
         )
     return 1 if every is None else every
-
-
-def is_async(cls: type) -> bool:
-    """Return whether a class has a method that is a coroutine or an asynchronous generator."""
-    return any(
-        inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
-        for _, member in inspect.getmembers(cls, inspect.isroutine)
-    )

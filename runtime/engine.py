@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from .introspection.metric_table import MetricTable
 from .introspection.reports import Event, NodeReport
-from .options import ActorOptions, MethodOptions, TaskOptions
+from .options import ActorOptions, MethodOptions, TaskOptions, limits_of_groups
 from .refs import ObjectRef
 from .runtime_env import RuntimeEnv
 from .scheduling import PlacementGroup
+from .signatures import is_async
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +45,7 @@ class ActorId:
 
     Attributes:
         id: its id.
-        lifetime: the reference that keeps it alive; None if it is detached.
+        lifetime: the reference that keeps it alive; None if it is detached, or the handle is a weak one.
         class_name: its class, for messages.
         methods: the methods that can be called, with their options.
         groups: its concurrency groups; None: whoever made the handle does not know them.
@@ -52,6 +53,9 @@ class ActorId:
         max_pending_calls: how many calls of one process may be unanswered; -1: without limit.
         checkpointed: whether it comes back with its state.
         lineage: whether values that its methods returned are made again when they are lost.
+        limits: of a concurrent actor: how many calls run at a time, by concurrency group ("": of no other group). A
+            call whose arguments are missing holds up later ones only in its group, if that runs one call at a time.
+            Empty: all calls run in order.
     """
 
     id: bytes
@@ -63,6 +67,7 @@ class ActorId:
     max_pending_calls: int = -1
     checkpointed: bool = False
     lineage: bool = True
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     def __reduce__(self) -> Any:
         return ActorId, tuple(getattr(self, f.name) for f in fields(self))
@@ -72,31 +77,32 @@ class ActorId:
         cls,
         key: bytes,
         lifetime: ObjectRef | None,
-        class_name: str,
+        made_of: Function,
         methods: Mapping[str, MethodOptions],
         options: ActorOptions,
     ) -> ActorId:
         """Return the id of a new actor."""
         groups = tuple(options.concurrency_groups)
+        limits = limits_of_groups(is_async(made_of.target), options.max_concurrency, options.concurrency_groups)
         return cls(
             key,
             lifetime,
-            class_name,
+            made_of.name,
             methods,
             groups,
             options.max_task_retries,
             options.max_pending_calls,
             bool(options.checkpoint_every),
             options.lineage,
+            {} if limits == {"": 1} else limits,
         )
 
 
 @dataclass(frozen=True)
 class Host:
-    """An actor as the code inside it sees it: `actor` without its lifetime, whose id is `lifetime` (None: detached)."""
+    """An actor as the code inside it sees it; `actor` is a weak handle: an actor does not keep itself alive."""
 
     actor: ActorId
-    lifetime: bytes | None
     name: str | None
     namespace: str
     restarts: int
@@ -159,6 +165,8 @@ class Holding:
     captures: bool = False
 
 
+#: One that has not been made yet counts as alive: its calls wait.
+ActorState = Literal["alive", "restarting", "dead"]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -229,8 +237,11 @@ class Engine(Protocol):
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         """End an actor without letting it finish."""
 
+    def actor_state(self, actor: ActorId) -> ActorState:
+        """Return how an actor is, as far as this process has heard."""
+
     def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
-        """Return the living actor of that name; None: in the namespace of this job."""
+        """Return a weak handle of the living actor of that name; None: in the namespace of this job."""
 
     def actor_names(self) -> list[tuple[str, str]]:
         """Return the namespace and name of each named actor that lives."""
@@ -254,7 +265,7 @@ class Engine(Protocol):
         """The surroundings of the code that runs, which what it starts inherits."""
 
     def exit_actor(self) -> NoReturn:
-        """End the actor that this process is, once its running calls have ended."""
+        """End the actor that this process is."""
 
     def holding(self) -> Holding:
         """Return what the running task or this actor holds."""
@@ -266,7 +277,7 @@ class Engine(Protocol):
         """Keep a reference until this process leaves the runtime; return what `borrow` makes one of anywhere."""
 
     def borrow(self, kept: bytes) -> ObjectRef:
-        """Return a reference that somebody keeps, or, for a `Host`'s lifetime, one to this actor."""
+        """Return a reference that somebody keeps."""
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array that lies in the object store."""

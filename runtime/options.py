@@ -27,6 +27,8 @@ _REFUSED = {
     "placement_group": "use scheduling_strategy=PlacementGroupSchedulingStrategy(group)",
     "placement_group_bundle_index": "use scheduling_strategy=PlacementGroupSchedulingStrategy(group, index)",
 }
+# How many calls an async actor runs at the same time unless it says otherwise; Ray's number.
+_ASYNC_CONCURRENCY = 1000
 
 
 # Which say nothing.
@@ -289,6 +291,11 @@ class MethodOptions(_Outcome):
         if groups is not None and self.concurrency_group is not None and self.concurrency_group not in groups:
             known = nearest(self.concurrency_group, groups) or "The actor has none: @remote(concurrency_groups={…})"
             raise InputError(f"{method}: unknown concurrency_group {self.concurrency_group!r}. {known}")
+
+
+def limits_of_groups(is_async: bool, max_concurrency: int | None, groups: Mapping[str, int]) -> dict[str, int]:
+    """Return how many calls of an actor run at a time, by concurrency group; "": those of no other group."""
+    return {"": max_concurrency or (_ASYNC_CONCURRENCY if is_async else 1), **groups}
 
 
 DEFAULT_METHOD = MethodOptions()

@@ -28,6 +28,7 @@ _NOT_REMOTE = {
     "__del__",
     "__getnewargs__",
     "__getnewargs_ex__",
+    "__ray_shutdown__",
     "__restore__",
     "__setstate__",
 }

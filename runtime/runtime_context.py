@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from .context import current_engine
@@ -97,14 +96,12 @@ class RuntimeContext:
 
     @property
     def current_actor(self) -> ActorHandle:
-        """A handle of the actor that this code belongs to; while it is held, the actor stays.
+        """A weak handle of the actor that this code belongs to: it does not keep the actor alive.
 
         Raises:
             ShoalError: this code belongs to no actor.
         """
-        host = _required_host("current_actor")
-        lifetime = None if host.lifetime is None else current_engine().borrow(host.lifetime)
-        return ActorHandle(replace(host.actor, lifetime=lifetime))
+        return ActorHandle(_required_host("current_actor").actor)
 
     def get_assigned_resources(self) -> dict[str, float]:
         """Return the resources that the running task or this actor holds, by name; {} in a driver."""
@@ -183,8 +180,9 @@ def _required_host(what: str) -> Host:
 def exit_actor() -> NoReturn:
     """End the actor whose method this is, on purpose: it is not started again, whatever its `max_restarts`.
 
-    Calls that run finish; those that have not begun, and the one that called this, raise ActorDiedError at their
-    callers. It works by an exception that is a SystemExit: let it pass.
+    Calls that run beside it may finish: coroutines for a second, before they are cancelled, others for a few. What does
+    not, what has not begun, and the call that called this raise ActorDiedError at their callers. The call is left by a
+    SystemExit; whoever catches it only delays the end.
 
     Raises:
         TypeError: this code belongs to no actor.

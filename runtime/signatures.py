@@ -64,3 +64,11 @@ def parameters_of_methods(cls: type, names: Mapping[str, Any]) -> dict[str, Para
             call = f"{cls.__name__}.{name}.remote"
             found[name] = Parameters(call, getattr(cls, name), bound=isinstance(kind, FunctionType))
     return found
+
+
+def is_async(cls: Callable) -> bool:
+    """Return whether a class has a method that is a coroutine or an asynchronous generator."""
+    return any(
+        inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
+        for _, member in inspect.getmembers(cls, inspect.isroutine)
+    )

@@ -34,7 +34,7 @@ KNOTS = {
     ),
     frozenset(
         {
-            "runtime.native.process.actor_calls",
+            "runtime.native.process.actor_links",
             "runtime.native.process.call_reports",
             "runtime.native.process.log_keeper",
             "runtime.native.process.task_calls",

@@ -9,16 +9,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from ..engine import ActorId, Arguments, Engine, Function, Holding, Host, Whereabouts
+from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Whereabouts
 from ..introspection.reports import Event, NodeReport
 from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
-from ..runtime_context import RunsCalls
+from ..runtime_context import ActorExit, RunsCalls
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup
 from ..settings import Settings
@@ -119,6 +119,7 @@ class NativeEngine(RunsCalls, Engine):
         self.client = client
         self.makers = Makers(client)
         self.hosted: Host | None = None
+        self.on_exit_actor: Callable[[SystemExit], None] = lambda request: None
         self.cancelled: set[bytes] = set()  # calls that run here, or are about to, and should end
         self._groups = groups = GroupCalls(client)
         self._tasks = TaskCalls(client, self.environments, groups)
@@ -226,6 +227,9 @@ class NativeEngine(RunsCalls, Engine):
     def actor_names(self) -> list[tuple[str, str]]:
         return self._actors.names()
 
+    def actor_state(self, actor: ActorId) -> ActorState:
+        return self._calls.state(actor)
+
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         self._calls.kill(actor, no_restart)
 
@@ -254,6 +258,11 @@ class NativeEngine(RunsCalls, Engine):
 
     def host(self) -> Host | None:
         return self.hosted
+
+    def exit_actor(self) -> NoReturn:
+        request = ActorExit(0)
+        self.on_exit_actor(request)
+        raise request
 
     def holding(self) -> Holding:
         given, groups = self._groups.assigned, self._groups

@@ -27,7 +27,7 @@ from ray.util.placement_group import placement_group_table, remove_placement_gro
 from .. import serialization
 from ..capacity import Capacity
 from ..context import in_rays_worker
-from ..engine import ActorId, Arguments, Engine, Function, Holding, Host, Running, Whereabouts
+from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Running, Whereabouts
 from ..exceptions import InputError
 from ..futures import ValueFuture
 from ..introspection.metric_table import MetricTable
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 _KEYS = b"shoal"
 _MOST_REMEMBERED = 256
-# Stands for this actor's lifetime, for `borrow`.
-_MYSELF = b"this actor"
+# Ray's numbers of ActorTableData.ActorState; the others are those of actors that have not been made yet.
+_STATES: dict[int | None, ActorState] = {2: "alive", 3: "restarting", 4: "dead"}
 
 
 class RayEngine(Engine):
@@ -118,7 +118,7 @@ class RayEngine(Engine):
                 raise
             raise name_taken(options.name) from error
         actor_id = handle._actor_id.binary()
-        return ActorId.of(actor_id, wrapped(handle, actor_id), cls.name, methods, options)
+        return ActorId.of(actor_id, wrapped(handle, actor_id), cls, methods, options)
 
     def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
         name = f"{actor.class_name}.{method}"
@@ -130,6 +130,10 @@ class RayEngine(Engine):
 
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         ray.kill(held(actor.lifetime), no_restart=no_restart)
+
+    def actor_state(self, actor: ActorId) -> ActorState:
+        state = held(actor.lifetime)._get_local_state()
+        return _STATES.get(state, "alive")
 
     def exit_actor(self) -> NoReturn:
         ray.actor.exit_actor()
@@ -210,9 +214,6 @@ class RayEngine(Engine):
         return ray.cloudpickle.dumps(their.taken_apart(ref))
 
     def borrow(self, kept: bytes) -> ObjectRef:
-        if kept == _MYSELF:
-            handle = ray.get_runtime_context().current_actor
-            return wrapped(handle, handle._actor_id.binary())
         return their.put_together(ray.cloudpickle.loads(kept))
 
     def publish(self, key: str, payload: bytes) -> None:
@@ -232,9 +233,10 @@ class RayEngine(Engine):
         here = ray.get_runtime_context()
         if not self._is_worker or here.get_actor_id() is None:
             return None
-        return Host(
-            functions.actor(here.current_actor), _MYSELF, here.get_actor_name() or None, here.namespace, self._restarts
-        )
+        handle = here.current_actor  # a weak one, as that of `get_actor` is
+        actor = functions.actor(handle)
+        actor = replace(actor, lifetime=wrapped(handle, actor.id))
+        return Host(actor, here.get_actor_name() or None, here.namespace, self._restarts)
 
     @functools.cached_property
     def _restarts(self) -> int:

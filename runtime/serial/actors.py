@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
-from ..checkpoints import RESTORE, is_async
-from ..engine import ActorId, Arguments, Function, Running
+from ..checkpoints import RESTORE
+from ..engine import ActorId, ActorState, Arguments, Function, Running
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
 from ..failure import describe_here, not_made, pack_exception
+from ..instances import method_of, shut_down
 from ..options import ActorOptions, MethodOptions
 from ..private_loop import PrivateLoop
 from ..remote import load_function
 from ..results import died, how_it_left, name_taken
+from ..runtime_context import ActorExit, running
 from ..runtime_env import RuntimeEnv
+from ..signatures import is_async
 from .calls import Attempts, within
 from .log import SerialLog
 from .records import Actor, Value
@@ -50,7 +54,7 @@ class SerialActors(SerialTasks):
             raise name_taken(options.name)
         packed, refs = self._pack_arguments(arguments)
         lifetime = None if options.detached else self._store(Value())
-        info = ActorId.of(self._new_id(), lifetime, cls.name, methods, options)
+        info = ActorId.of(self._new_id(), lifetime, cls, methods, options)
         # The record must not hold the reference that keeps the actor alive.
         log = SerialLog(options.checkpoint_every or 0, self._pack, self._load, self._arguments)
         lifetime_id = None if lifetime is None else lifetime.id
@@ -71,7 +75,7 @@ class SerialActors(SerialTasks):
     def _gone(self, object_id: bytes) -> None:
         actor_id = self._lifetimes.pop(object_id, None)
         if actor_id is not None:
-            self._bury(self._actors[actor_id], "its last handle is gone")
+            self._bury(self._actors[actor_id], "its last handle is gone", on_purpose=True)
 
     def _construct(self, actor: Actor) -> None:
         call, method = actor.call("__init__"), "__init__"
@@ -102,12 +106,15 @@ class SerialActors(SerialTasks):
             if removal is not None and actor.death is None:
                 self._bury(actor, str(removal))
 
-    def _bury(self, actor: Actor, death: str) -> None:
-        actor.instance, actor.death = None, actor.death or death
+    def _bury(self, actor: Actor, death: str, on_purpose: bool = False) -> None:
+        instance, actor.instance = actor.instance, None
+        actor.death, is_first = actor.death or death, actor.death is None
         if actor.options.name is not None and self._names.get((actor.namespace, actor.options.name)) == actor.info.id:
             del self._names[actor.namespace, actor.options.name]
         if actor.running is None:
             actor.close_loop()
+        if is_first and on_purpose and instance is not None:
+            _shut_down(instance)
 
     def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
         """Run the method now; a generator when its values are asked for."""
@@ -123,7 +130,7 @@ class SerialActors(SerialTasks):
         attempts = Attempts(call, options, retries)
         options.check_checkpoints(call.function_name, actor.checkpointed)
         instance = record.instance
-        made = self._run(lambda: getattr(record.instance, method), packed, attempts, inside, record.loop)
+        made = self._run(lambda: method_of(record.instance, method), packed, attempts, inside, record.loop)
         if actor.checkpointed and record.instance is instance:
             with inside():
                 record.log.ran(instance, method, *packed)
@@ -148,6 +155,18 @@ class SerialActors(SerialTasks):
             if record.death is not None:
                 record.close_loop()
 
+    def exit_actor(self) -> NoReturn:
+        """Leave the call; the actor ends with it, also if that catches this."""
+        call = running.get()
+        assert call is not None
+        assert call.host is not None
+        self._actors[call.host.actor.id].leaving = True
+        raise ActorExit(0)
+
+    def _check_left(self, call: Running) -> None:
+        if call.host is not None and self._actors[call.host.actor.id].leaving:
+            raise ActorExit(0)
+
     def _left(self, call: Running, request: SystemExit) -> ShoalError:
         """End the actor that a call has asked to end; a code that is not 0 counts as a crash."""
         if call.host is None:
@@ -155,7 +174,7 @@ class SerialActors(SerialTasks):
         record = self._actors[call.host.actor.id]
         reason = how_it_left(call.name, request)
         if request.code in {None, 0} or not record.may_restart():
-            self._bury(record, reason)
+            self._bury(record, reason, on_purpose=request.code in {None, 0})
             return died(call.function_name, record.info, reason, None)
         self._restart(record)
         return ActorUnavailableError(f"{call.function_name}: the actor ended before it answered: {reason}")
@@ -175,11 +194,15 @@ class SerialActors(SerialTasks):
         else:
             self._restart(record)
 
+    def actor_state(self, actor: ActorId) -> ActorState:
+        """Return how an actor is; one that restarts is made again at once."""
+        return "alive" if self._actors[actor.id].death is None else "dead"
+
     def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
         """Return the living actor of that name."""
         self._collect()
         actor_id = self._names.get((namespace or self._namespace, name))
-        return None if actor_id is None else self._handle_of(actor_id)
+        return None if actor_id is None else self._actors[actor_id].info
 
     def _handle_of(self, actor_id: bytes) -> ActorId:
         record = self._actors[actor_id]
@@ -192,5 +215,14 @@ class SerialActors(SerialTasks):
 
     def _end_actors(self) -> None:
         for actor in self._actors.values():
-            actor.close_loop()
+            self._bury(actor, "the runtime has ended", on_purpose=True)
         self._actors.clear()
+
+
+def _shut_down(instance: Any) -> None:
+    try:
+        shut_down(instance)
+    except KeyboardInterrupt:  # the user's Ctrl-C
+        raise
+    except BaseException:  # the actor ends, whatever it says
+        traceback.print_exc()

@@ -41,13 +41,14 @@ class Actor:
     instance: Any = None
     restarts: int = 0
     running: str | None = None
+    leaving: bool = False
     death: str | None = None
     cause: bytes | None = None
     loop: PrivateLoop | None = None
 
     def call(self, method: str, task_id: bytes | None = None, name: str | None = None) -> Running:
         """Return a call of this actor as the code inside it is to see it."""
-        host = Host(self.info, self.lifetime, self.options.name, self.namespace, self.restarts)
+        host = Host(self.info, self.options.name, self.namespace, self.restarts)
         function_name = f"{self.info.class_name}.{method}"
         return Running(task_id, name or function_name, function_name, host)
 

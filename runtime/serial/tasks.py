@@ -74,7 +74,9 @@ class SerialTasks(SerialObjects):
 
         def call() -> Any:
             args, kwargs = self._arguments(packed, refs)
-            return find()(*args, **kwargs) if loop is None else loop.run(find(), args, kwargs)
+            result = find()(*args, **kwargs) if loop is None else loop.run(find(), args, kwargs)
+            self._check_left(attempts.running)
+            return result
 
         if num_returns == STREAMING:
 
@@ -128,6 +130,9 @@ class SerialTasks(SerialObjects):
         if isinstance(error, SystemExit):
             return Value(failure=self._left(attempts.running, error))
         return Value(failure=attempts.failure(error))
+
+    def _check_left(self, call: Running) -> None:
+        """Raise SystemExit again if a call has caught that of `exit_actor`."""
 
     def _left(self, call: Running, request: SystemExit) -> ShoalError:
         """Return what becomes of a call that has asked for the end of its process."""

@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..api import get, wait
+from ..context import current_engine
 from ..exceptions import GetTimeoutError, InputError, InputTypeError
 from ..plain_numbers import as_timeout
 from ..refs import ObjectRef
 from ..remote import ActorHandle
+
+# How often, in seconds, a pool looks whether actors that restart are back.
+_LOOK_AGAIN = 0.02
 
 Submit = Callable[[ActorHandle, Any], Any]
 
@@ -19,7 +23,8 @@ Submit = Callable[[ActorHandle, Any], Any]
 class ActorPool:
     """Gives each piece of work to an actor that is free, and the results back in order or as they come.
 
-    An actor is free as soon as its call has ended, whether or not somebody has taken the result.
+    An actor is free as soon as its call has ended, whether or not somebody has taken the result. One that has died
+    takes no more work and leaves the pool; one that restarts takes some when it is back.
 
     Args:
         actors: their handles; a single one may stand for itself.
@@ -33,6 +38,7 @@ class ActorPool:
         self._idle: deque[ActorHandle] = deque()
         self._busy: dict[ObjectRef, ActorHandle] = {}
         self._waiting: deque[tuple[Submit, Any]] = deque()
+        self._dead = 0
         self._results: dict[ObjectRef, Any] = {}  # those that nobody has taken, in the order of submission
         for actor in [actors] if isinstance(actors, ActorHandle) else actors:
             self.push(actor)
@@ -119,14 +125,30 @@ class ActorPool:
                 wait(refs, timeout=timeout)
             for ref in wait(refs, num_returns=len(refs), timeout=0)[0]:
                 self._idle.append(self._busy.pop(ref))
-        elif not self._idle and self._waiting:
-            raise InputError("the pool has no actors: what was submitted would wait for ever. push() one")
         self._start()
+        if self._waiting and not self._busy and not self._results:
+            if not self._idle:
+                who = f"all {self._dead} of its actors are dead" if self._dead else "the pool has no actors"
+                raise InputError(f"{who}: what was submitted would wait for ever. push() one")
+            # All that it has restart.
+            time.sleep(_LOOK_AGAIN if timeout is None else min(timeout, _LOOK_AGAIN))
+
+    def _take_idle(self) -> ActorHandle | None:
+        """Take an actor that can work; leave those that restart, and forget those that have died."""
+        for _ in range(len(self._idle)):
+            actor = self._idle.popleft()
+            state = current_engine().actor_state(actor._actor)
+            if state == "alive":
+                return actor
+            if state == "restarting":
+                self._idle.append(actor)
+            else:
+                self._dead += 1
+        return None
 
     def _start(self) -> None:
-        while self._idle and self._waiting:
+        while self._waiting and (actor := self._take_idle()) is not None:
             function, value = self._waiting.popleft()
-            actor = self._idle.popleft()
             try:
                 result = function(actor, value)
                 ref = result[0] if isinstance(result, list) else result
@@ -140,11 +162,15 @@ class ActorPool:
     def has_free(self) -> bool:
         """Return whether an actor is free."""
         self._collect(0)
-        return bool(self._idle)
+        actor = self._take_idle()
+        if actor is None:
+            return False
+        self._idle.appendleft(actor)
+        return True
 
     def pop_idle(self) -> ActorHandle | None:
         """Take a free actor out of the pool; None if there is none."""
-        return self._idle.popleft() if self.has_free() else None
+        return self._take_idle() if self.has_free() else None
 
     def push(self, actor: ActorHandle) -> None:
         """Add an actor to the pool.

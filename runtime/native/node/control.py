@@ -142,7 +142,7 @@ class Control:
         actor = self._actors.watch(message.actor, process)
         if actor is None:
             self._tell(process, m.ActorState(message.actor, "dead", None, self._actors.reason_of(message.actor)))
-        elif actor.state in ("alive", "dead"):
+        elif actor.state in ("alive", "restarting", "dead"):
             self._tell(process, _state_of(actor))
 
     def _on_kill_actor(self, process: m.ProcessId, message: m.KillActor) -> None:

@@ -127,7 +127,7 @@ class Node:
             m.AskState: self._on_ask_state,
             m.State: self._reports.on_state,
             m.StateReport: self._reports.on_report,
-            m.Label: self._on_label,
+            m.Label: self._workers.on_label,
             m.Preload: self._on_preload,
             m.NotUnderstood: lambda sender, message: self._refuse(message.process, message.reason),
             m.Shutdown: lambda sender, message: self._on_shutdown(sender),
@@ -299,9 +299,6 @@ class Node:
         else:
             process.kill()
 
-    def _on_label(self, process: m.ProcessId, message: m.Label) -> None:
-        self._processes[process].label = message.text
-
     def _on_preload(self, sender: m.ProcessId | m.NodeId, message: m.Preload) -> None:
         self.cluster.spread(message)
         self._workers.preload(message)
@@ -381,7 +378,7 @@ class Node:
 
     def _end_all(self) -> None:
         """Kill the workers, pass on what they printed last, and leave."""
-        self._workers.kill_all()
+        self._workers.end_all()
         self.cluster.end()
         self._poll_while(lambda: self._printing() or (self.cluster.is_head and self.cluster.ending()))
         self.cluster.hang_up()

@@ -33,6 +33,7 @@ class Process:
         starved: it was ended for want of memory, by whom and why.
         audience: for a driver: how it gets to see what workers print, if it wants to.
         label: for a worker: who it is in what it prints, if that is not its title.
+        hears_end: for an actor: it has something to do when the runtime ends.
         pipes, logs: for a worker: what it prints comes from there, and goes there.
         log_path: the log file last begun.
         tail: the last lines that it printed.
@@ -47,6 +48,7 @@ class Process:
     driver: bool = False
     audience: Audience | None = None
     label: str | None = None
+    hears_end: bool = False
     registered: bool = False
     lease: Lease | None = None
     actor: ActorWanted | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
 from ..protocol import messages as m
@@ -19,6 +20,8 @@ from .relay import OutputRelay
 # A worker that can't even start is our problem or the machine's: give up instead of forking for ever.
 _MOST_FAILED_STARTS = 5
 _LINES_FOR_DRIVERS = 8
+# How long, in seconds, the runtime's end waits for what actors do at theirs.
+_FAREWELL_SECONDS = 2.0
 
 
 class Workers:
@@ -162,13 +165,33 @@ class Workers:
             if self._failed_starts >= _MOST_FAILED_STARTS:
                 self._log.say(f"workers cannot start: {reason}")
                 self._stop()
-        if not process.ended:
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+            self._log.say(
+                f"{reason}: what it does at its end (atexit, __del__, threads, helper processes) took too long"
+            )
+        elif not process.ended:
             self._log.note(reason)
         process.signal(signal.SIGKILL)  # what it has started itself must not outlive it
         self._on_exit(process, reason)
 
-    def kill_all(self) -> None:
-        """Kill all workers."""
+    def on_label(self, process: m.ProcessId, message: m.Label) -> None:
+        """Event: an actor is made, and is not like others."""
+        self.processes[process].label = message.text or None
+        self.processes[process].hears_end = message.hears_end
+
+    def end_all(self) -> None:
+        """Tell the actors that want to hear of the end, and kill all workers when these have ended, or soon."""
+        told = [process for process in self.processes.values() if process.hears_end and not process.ended]
+        for process in told:
+            process.ended = True
+            if process.connection is not None:
+                process.connection.send(m.Exit())
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        while any(process.id in self.processes for process in told) and time.monotonic() < deadline:
+            self._loop.poll(0.05)
+        self._kill_all()
+
+    def _kill_all(self) -> None:
         self._loop.unwatch(self._fork_server.fileno())
         os.kill(self._fork_server_process.pid, signal.SIGKILL)  # first, so that no worker is just being made
         self.relay.ending = True

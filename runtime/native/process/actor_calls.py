@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from ...engine import ActorId, Arguments, Function
+from ...engine import ActorId, ActorState, Arguments
 from ...exceptions import ActorUnavailableError, RuntimeEnvSetupError
 from ...failure import is_own, pack_error
 from ...introspection.reports import TaskReport
 from ...introspection.story_events import AGAIN
-from ...options import STREAMING, ActorOptions, MethodOptions
+from ...options import STREAMING, MethodOptions
 from ...results import died, too_many_calls
-from ...scheduling import SchedulingStrategy
 from ...serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from .actor_links import Link
 from .call_reports import call_groups, call_rows
 from .calls import (
     Extras,
@@ -32,89 +31,16 @@ from .calls import (
     slot_values,
 )
 from .client import Client
-from .log_keeper import KeptLog, handle_logs
+from .log_keeper import handle_logs
 from .streams import open_stream
 
 
-class Constructor:
-    """For the owner: what makes the actor, as often as it must be made."""
+def _fails_now(link: Link, pending: Pending) -> bool:
+    """Return whether a call does not wait for an actor to come back: it may not be made again if that ends once more.
 
-    __slots__ = ("arguments", "cls", "identity", "options", "strategy")
-
-    def __init__(  # made in one place
-        self,
-        cls: Function,
-        options: ActorOptions,
-        arguments: Pending,
-        identity: bytes,
-        strategy: SchedulingStrategy | None,
-    ) -> None:
-        self.cls, self.options, self.arguments, self.identity = cls, options, arguments, identity
-        self.strategy = strategy
-
-    def message(
-        self,
-        key: bytes,
-        arguments: m.Value,
-        slots: list[m.Value],
-        restarts: int = 0,
-        restoration: m.Restoration | None = None,
-    ) -> m.Construct:
-        """Return what makes a fresh worker the actor."""
-        cls, limit, groups = self.cls, self.options.max_concurrency, dict(self.options.concurrency_groups)
-        return m.Construct(key, cls.id, cls.name, arguments, slots, self.identity, limit, groups, restarts, restoration)
-
-
-class Link:
-    """This process's line to one actor.
-
-    Attributes:
-        lifetime: the object that stands for the actor's life; None: it is detached.
-        constructor: for the owner: what makes the actor.
-        checkpointed, log: whether it comes back with its state; for the owner: what brings it back.
-        lineage: whether calls are kept to make lost values again.
-        state: as the node has told it last: "pending", "alive", "restarting" or "dead".
-        reason, failure: why it is dead or restarting.
-        process, connection: where it lives, if it does.
-        queue: calls that are still to be sent, in order.
-        inflight: those that were sent and not answered.
-        interrupted: those that its process has died with, until the node says what becomes of the actor.
+    One that is made again has used up the retries that let it wait.
     """
-
-    __slots__ = (
-        "checkpointed",
-        "connection",
-        "constructor",
-        "failure",
-        "inflight",
-        "interrupted",
-        "key",
-        "lifetime",
-        "lineage",
-        "log",
-        "name",
-        "process",
-        "queue",
-        "reason",
-        "state",
-    )
-
-    def __init__(self, key: bytes, name: str, lifetime: bytes | None, lineage: bool) -> None:
-        self.key = key
-        self.name = name
-        self.lifetime = lifetime
-        self.lineage = lineage
-        self.constructor: Constructor | None = None
-        self.log: KeptLog | None = None
-        self.checkpointed = False
-        self.state = "pending"
-        self.reason = ""
-        self.failure: bytes | None = None
-        self.process: bytes | None = None
-        self.connection: Connection | None = None
-        self.queue: deque[Pending] = deque()
-        self.inflight: dict[bytes, Pending] = {}
-        self.interrupted: list[Pending] = []
+    return link.state == "restarting" and pending.retries == 0 and not pending.attempts()
 
 
 class ActorCalls:
@@ -165,7 +91,7 @@ class ActorCalls:
                     refs = [open_stream(client, pending, refs[0], self)]
             link.queue.append(pending)
             if slots:
-                await_slots(client, pending, lambda: self._pump(link))
+                self._await_slots(link, pending)
             self._pump(link)
         return refs
 
@@ -179,7 +105,7 @@ class ActorCalls:
         self._client.check()
         actor_id = actor.id  # the actor itself holds its lifetime
         lifetime = None if actor.lifetime is None else actor.lifetime.id
-        link = self.links[actor_id] = Link(actor_id, actor.class_name, lifetime, actor.lineage)
+        link = self.links[actor_id] = Link(actor_id, actor.class_name, lifetime, actor.lineage, actor.limits)
         link.checkpointed = actor.checkpointed
         if lifetime is not None:
             self._client.on_gone[lifetime] = lambda: self.forget(actor_id)
@@ -198,17 +124,44 @@ class ActorCalls:
             while queue:
                 self._fail_dead(link, queue.popleft())
             return
-        while queue and link.connection is not None and queue[0].missing == 0:
-            pending = queue[0]
-            if pending.slots and has_lost_slot(self._client, pending):
-                await_slots(self._client, pending, lambda: self._pump(link))
-                return
-            queue.popleft()
-            failure = failed_slot(self._client, pending) if pending.slots else None
-            if failure is None:
-                self._send(link, link.connection, pending)
-            else:
-                finish(self._client, pending, [failure] * len(pending.returns))
+        if link.limits and len(queue) > 1:
+            self._pump_groups(link)
+            return
+        while queue and self._may_go(link, queue[0]):
+            self._dispatch(link, queue.popleft())
+
+    def _pump_groups(self, link: Link) -> None:
+        """Send what can be sent; who waits for arguments holds up its group if that runs one call at a time."""
+        held: set[str] = set()
+        for pending in list(link.queue):
+            group = pending.group
+            if group in held:
+                continue
+            if self._may_go(link, pending):
+                link.queue.remove(pending)
+                self._dispatch(link, pending)
+            elif link.limits.get(group, 1) == 1:
+                held.add(group)
+
+    def _may_go(self, link: Link, pending: Pending) -> bool:
+        """Return whether a call's turn has come: its arguments are there, and so is the actor, or it won't wait."""
+        if pending.missing or (link.connection is None and not _fails_now(link, pending)):
+            return False
+        return not (pending.slots and has_lost_slot(self._client, pending) and self._await_slots(link, pending))
+
+    def _await_slots(self, link: Link, pending: Pending) -> bool:
+        return await_slots(self._client, pending, lambda: self._pump(link))
+
+    def _dispatch(self, link: Link, pending: Pending) -> None:
+        failure = failed_slot(self._client, pending) if pending.slots else None
+        if failure is not None:
+            finish(self._client, pending, [failure] * len(pending.returns))
+        elif link.connection is not None:
+            self._send(link, link.connection, pending)
+        else:
+            self._fail_unavailable(
+                pending, f"is being restarted: {link.reason}. Raise max_task_retries to have such calls wait for it"
+            )
 
     def _send(self, link: Link, connection: Connection, pending: Pending) -> None:
         client = self._client
@@ -235,6 +188,13 @@ class ActorCalls:
                 link.connection = None  # what we call from now on must not reach it while it is being killed
                 if no_restart:
                     self.on_state(m.ActorState(actor.id, "dead", None, "it was killed by kill()"))
+
+    def state(self, actor: ActorId) -> ActorState:
+        """Return how an actor is, as far as this process has heard."""
+        link = self.links.get(actor.id)
+        if link is not None and link.state == "dead":
+            return "dead"
+        return "restarting" if link is not None and link.state == "restarting" else "alive"
 
     def forget_constructor(self, link: Link) -> None:
         """Let go of what makes the actor: it will not be made again."""
@@ -309,7 +269,7 @@ class ActorCalls:
         self._client.calls[pending.task] = pending
         link.queue.appendleft(pending)
         if pending.slots:
-            await_slots(self._client, pending, lambda: self._pump(link))
+            self._await_slots(link, pending)
         self._pump(link)
 
     def _on_death(self, process: bytes, reason: str) -> None:
@@ -334,6 +294,10 @@ class ActorCalls:
             self.forget_constructor(link)
         self._pump(link)
 
+    def _fail_unavailable(self, pending: Pending, what: str) -> None:
+        error = ActorUnavailableError(f"{pending.link.name}.{pending.name}: the actor {what}")
+        finish(self._client, pending, [m.Value(pack_error(error), failed=True)] * len(pending.returns))
+
     def _settle_interrupted(self, link: Link) -> None:
         """Decide about the calls that were under way when the actor's process died."""
         again = []
@@ -346,12 +310,11 @@ class ActorCalls:
                 again.append(pending)
                 self._client.note((time.monotonic(), AGAIN, pending.task, link.reason))
             else:
-                call = f"{link.name}.{pending.name}"
-                error = ActorUnavailableError(
-                    f"{call}: the actor crashed before it answered and is being restarted: {link.reason}. "
-                    "Raise max_task_retries to have such calls made again by themselves"
+                self._fail_unavailable(
+                    pending,
+                    f"crashed before it answered and is being restarted: {link.reason}. "
+                    "Raise max_task_retries to have such calls made again by themselves",
                 )
-                finish(self._client, pending, [m.Value(pack_error(error), failed=True)] * len(pending.returns))
         link.interrupted = []
         link.queue.extendleft(reversed(again))
 

@@ -21,7 +21,8 @@ from ...results import name_taken
 from ...serialization import take_out_refs
 from ..protocol import messages as m
 from ..store.views import StaleBlockError
-from .actor_calls import ActorCalls, Constructor, Link
+from .actor_calls import ActorCalls
+from .actor_links import Constructor, Link
 from .calls import Pending, arguments_lost, await_slots, failed_slot, slot_values
 from .client import Client
 from .environments import Environments
@@ -82,7 +83,7 @@ class Actors:
             lifetime = None if options.detached else client.new_ref(lifetime_id)
             if lifetime is not None:
                 client.objects.fulfil(lifetime_id, m.Value(b""))  # for those who ask whether it is there: see `_adopt`
-        actor = ActorId.of(key, lifetime, cls.name, methods, options)
+        actor = ActorId.of(key, lifetime, cls, methods, options)
         namespace = options.namespace or client.job.namespace
         identity = pack_identity(actor, options.name, namespace)
         declared = m.CreateActor(
@@ -102,7 +103,7 @@ class Actors:
         pending = Pending(cls.name, cls, [lifetime_id], packed, slots, [*slots, *inner, *cls.captured], 0)
         with client.lock:
             link = pending.link = self._calls.links[key] = Link(
-                key, cls.name, None if lifetime is None else lifetime.id, options.lineage
+                key, cls.name, None if lifetime is None else lifetime.id, options.lineage, actor.limits
             )
             link.constructor = Constructor(cls, options, pending, identity, strategy)
             if options.checkpoint_every:
@@ -223,14 +224,14 @@ class Actors:
     # Finding ----------------------------------------------------------------------------------------------------
 
     def find(self, name: str, namespace: str | None) -> ActorId | None:
-        """Return the living actor of that name, in this job's namespace or another."""
+        """Return a weak handle of the living actor of that name, in this job's namespace or another."""
         with self._client.lock:
             self._client.settle_drops()
         question = m.FindActor(namespace or self._client.job.namespace, name)
         while (identity := self._client.ask_node(question).identity) is not None:
             living = self._adopt(identity)
             if living is not None:
-                return living
+                return replace(living, lifetime=None)
         return None
 
     def names(self) -> list[tuple[str, str]]:

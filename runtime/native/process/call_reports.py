@@ -12,7 +12,7 @@ from ...resources import in_amounts
 from .calls import Pending
 
 if TYPE_CHECKING:
-    from .actor_calls import Link
+    from .actor_links import Link
     from .client import Client
     from .task_kinds import Kind
 

@@ -171,6 +171,12 @@ class Pending:
         return extras is not None and (extras.cancelled or (extras.stream is not None and extras.stream.is_unwanted))
 
     @property
+    def group(self) -> str:
+        """The concurrency group that it was made for; "": that of no other."""
+        told = None if self.extras is None else self.extras.told
+        return (told.concurrency_group if told is not None else None) or ""
+
+    @property
     def stream(self) -> Stream | None:
         """Where its values go one by one."""
         return None if self.extras is None else self.extras.stream

@@ -19,7 +19,7 @@ from .objects import spans_of
 from .task_calls import slot_values
 
 if TYPE_CHECKING:
-    from .actor_calls import Link
+    from .actor_links import Link
 
 
 class _Kept:

@@ -271,9 +271,10 @@ class ProcessDied(_Message):
 
 
 class Label(_Message):
-    """From an actor whose class has a `__repr__`: mark what I print with this."""
+    """From an actor: mark what I print with this, if anything; and whether it is to hear of the runtime's end."""
 
     text: str
+    hears_end: bool = False
 
 
 class Output(_Message):

@@ -6,6 +6,7 @@ thread it happens; which thread that is, and when, is decided by who calls `run`
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import sys
@@ -20,6 +21,7 @@ import cloudpickle
 from ...engine import Host
 from ...exceptions import ObjectLostError, TaskCancelledError
 from ...failure import pack_exception
+from ...instances import has_shutdown, method_of, shut_down
 from ...introspection.story_events import RAN
 from ...options import STREAMING
 from ...refs import ObjectRef, short
@@ -67,16 +69,18 @@ class Item:
         host: the actor, if it is a call or constructor.
         name: function or ``Class.method``, for messages.
         cancelled: why it was cancelled on its event loop, if so.
+        left: it has asked for the end of the actor: whatever becomes of it, nobody gets a reply.
         started: when it began, in seconds of `time.perf_counter`.
     """
 
-    __slots__ = ("caller", "cancelled", "code", "host", "message", "name", "refs", "started")
+    __slots__ = ("caller", "cancelled", "code", "host", "left", "message", "name", "refs", "started")
 
     def __init__(self, caller: bytes, message: Any, refs: list[ObjectRef], code: Code | None) -> None:
         self.caller, self.message, self.refs, self.code = caller, message, refs, code
         self.host: Host | None = None
         self.name = ""
         self.started = 0.0
+        self.left = False
         self.cancelled: m.CancelTask | None = None
 
     @property
@@ -103,6 +107,7 @@ class Executor:
         interrupts: what cancels tasks that run.
         flush: has a reply sent that was queued on a connection; now, or soon together with others.
         restorable: for an actor that comes back with its state: what it tells its owner.
+        leaving: whether a call has asked for the end of this process.
         on_leave: called when a call has asked for the end of this process, which is to have `exit_code`.
     """
 
@@ -116,7 +121,8 @@ class Executor:
         self.restorable: Restorable | None = None
         self.interrupts = TaskInterrupts(self._client.busy, engine.cancelling.cancel_children)
         self.on_leave: Callable[[], None] = lambda: None
-        self.exit_code = 0
+        self.exit_code, self.leaving = 0, False
+        engine.on_exit_actor = self._exit_actor
 
     def run(self, item: Item) -> None:
         """Run a task or call in this thread, and reply."""
@@ -130,13 +136,14 @@ class Executor:
             self.give_back(item, loss.span)
             return
         except SystemExit as request:
-            self.leave(item.name, request)
+            self._leave_by(item, request)
             return
         except BaseException as error:  # a task's exception is a value
             failure, values = error, self._fail(item, error)
         finally:
             self._note_end(item.message.task)
-        self._end(item, values, failure)
+        if not item.left:
+            self._end(item, values, failure)
         del failure  # its traceback holds this frame: in a circle, the call's arguments would stay
 
     async def run_async(self, item: Item) -> None:
@@ -155,22 +162,27 @@ class Executor:
             self.give_back(item, loss.span)
             return
         except SystemExit as request:
-            self.leave(item.name, request)
+            self._leave_by(item, request)
             return
         except BaseException as error:  # a task's exception is a value
+            if self.leaving and item.cancelled is None and isinstance(error, asyncio.CancelledError):
+                return  # the actor ends: that is what its caller is told
             failure = error if item.cancelled is None else self._cancelled(item, "while it ran")
             values = self._fail(item, failure)
         finally:
             self._note_end(item.message.task)
-        self._end(item, values, failure)
+        if not item.left:
+            self._end(item, values, failure)
         del failure  # its traceback holds this frame: in a circle, the call's arguments would stay
 
     def construct(self, item: Item, cls: type) -> None:
         """Make the actor; raises what the constructor raises."""
         running.set(item)
         self.actor = self._apply(cls, item.message)
-        if type(self.actor).__repr__ is not object.__repr__:
-            self._client.node.send(m.Label(repr(self.actor).partition("\n")[0][:100]))
+        named, hears_end = type(self.actor).__repr__ is not object.__repr__, has_shutdown(type(self.actor))
+        if named or hears_end:
+            text = repr(self.actor).partition("\n")[0][:100] if named else ""
+            self._client.node.send(m.Label(text, hears_end))
 
     def restore(self, message: m.Construct, owner: bytes, restoration: m.Restoration) -> None:
         """Bring the constructed actor to where it was; raises what its `__restore__` raises."""
@@ -198,10 +210,32 @@ class Executor:
 
     def leave(self, name: str, request: SystemExit) -> None:
         """End this process, as a call asks: nothing new begins, what runs finishes, no reply is sent; in any thread."""
-        self.exit_code = exit_code(request)
+        self.exit_code, self.leaving = exit_code(request), True
         if self.class_name is not None and self.exit_code == 0:
             self._client.node.send(m.ActorExiting(how_it_left(name, request)))
         self.on_leave()
+
+    def _leave_by(self, item: Item, request: SystemExit) -> None:
+        if not item.left:
+            self.leave(item.name, request)
+
+    def _exit_actor(self, request: SystemExit) -> None:
+        """End the actor although the exception that is about to be raised may be caught."""
+        item = running.get()
+        if isinstance(item, Item):
+            item.left = True
+        self.leave(f"a thread of {self.class_name}" if item is None else item.name, request)
+
+    def shut_down_actor(self) -> None:
+        """Let go of the actor; one that ends on purpose is told before."""
+        actor, self.actor = self.actor, None
+        if actor is None or self.exit_code != 0:
+            return
+        try:
+            with self._user_code:
+                shut_down(actor)
+        except BaseException:  # the actor ends, whatever it says
+            traceback.print_exc()
 
     @staticmethod
     def crash() -> NoReturn:
@@ -255,7 +289,7 @@ class Executor:
             item.name = message.extras.name
         self._client.executing[message.task] = (item.name, item.started)
         parent.set(message.task)
-        return self._apply(getattr(self.actor, message.method), message)
+        return self._apply(method_of(self.actor, message.method), message)
 
     def _apply(self, function: Callable, message: Any, guard: Callable | None = None) -> Any:
         store = self._client.store

@@ -34,6 +34,7 @@ from ..protocol.connection import Connection
 from ..protocol.local_sockets import SocketNames
 from ..store.views import StaleBlockError
 from .concurrency import Place, place_for
+from .ending import ignore_interrupts, limit_end
 from .executor import Code, Executor, Item
 
 # How often, in seconds, a worker that is not wanted any more looks whether what it owns still is.
@@ -211,9 +212,10 @@ class Worker:
             if self._client.broken is not None:
                 return
         with self._client.lock:
-            self._leaving = True  # nothing is handed over any more
+            leaving, self._leaving = self._leaving, True  # nothing is handed over any more
+        limit_end()
         if self._place is not None:
-            self._place.finish()
+            self._place.finish(leaving)
 
     def _is_needed(self) -> bool:
         """Return whether others hold objects that tasks have made here: they would be lost with us, their owner."""
@@ -238,7 +240,8 @@ class Worker:
         assert item.code is not None
         executor, method = self._executor, "__init__"
         executor.class_name, item.name = message.name, f"{message.name}.{method}"
-        self._engine.hosted = item.host = Host(*unpack_identity(message.identity), message.restarts)
+        actor, _, name, namespace = unpack_identity(message.identity)
+        self._engine.hosted = item.host = Host(actor, name, namespace, message.restarts)
         failure, reason = None, ""
         try:
             cls: Any = item.code.load()
@@ -267,8 +270,9 @@ class Worker:
 
     def close(self) -> None:
         """Let the actor and the interpreter clean up."""
-        self._executor.actor = None
+        self._executor.shut_down_actor()
         gc.collect()
+        threading._shutdown()  # type: ignore[attr-defined]  # joins threads, and ends idle pools, as Python does
         self._engine.give_back_leases()
         for peer in list(self._client._peers.values()):
             peer.flush()
@@ -278,7 +282,7 @@ class Worker:
 
 def run_worker(names: SocketNames, process: bytes, environment: m.Environment | None) -> None:
     """Be a worker until told to exit; in a fresh process, which lives in `environment` already."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the driver's business
+    ignore_interrupts()
     worker = Worker(names, process, environment)
     context.set_engine(worker._engine)
     worker.run()

@@ -1,0 +1,98 @@
+"""A process's lines to actors: what it knows of each, and what makes those that it owns."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from ...engine import Function
+from ...options import ActorOptions
+from ...scheduling import SchedulingStrategy
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+from .calls import Pending
+from .log_keeper import KeptLog
+
+
+class Constructor:
+    """For the owner: what makes the actor, as often as it must be made."""
+
+    __slots__ = ("arguments", "cls", "identity", "options", "strategy")
+
+    def __init__(  # made in one place
+        self,
+        cls: Function,
+        options: ActorOptions,
+        arguments: Pending,
+        identity: bytes,
+        strategy: SchedulingStrategy | None,
+    ) -> None:
+        self.cls, self.options, self.arguments, self.identity = cls, options, arguments, identity
+        self.strategy = strategy
+
+    def message(
+        self,
+        key: bytes,
+        arguments: m.Value,
+        slots: list[m.Value],
+        restarts: int = 0,
+        restoration: m.Restoration | None = None,
+    ) -> m.Construct:
+        """Return what makes a fresh worker the actor."""
+        cls, limit, groups = self.cls, self.options.max_concurrency, dict(self.options.concurrency_groups)
+        return m.Construct(key, cls.id, cls.name, arguments, slots, self.identity, limit, groups, restarts, restoration)
+
+
+class Link:
+    """This process's line to one actor.
+
+    Attributes:
+        lifetime: the object that stands for the actor's life; None: it is detached, or known by weak handles only.
+        limits: of a concurrent actor, see `ActorId`; empty: calls are sent in order.
+        constructor: for the owner: what makes the actor.
+        checkpointed, log: whether it comes back with its state; for the owner: what brings it back.
+        lineage: whether calls are kept to make lost values again.
+        state: as the node has told it last: "pending", "alive", "restarting" or "dead".
+        reason, failure: why it is dead or restarting.
+        process, connection: where it lives, if it does.
+        queue: calls that are still to be sent, in order.
+        inflight: those that were sent and not answered.
+        interrupted: those that its process has died with, until the node says what becomes of the actor.
+    """
+
+    __slots__ = (
+        "checkpointed",
+        "connection",
+        "constructor",
+        "failure",
+        "inflight",
+        "interrupted",
+        "key",
+        "lifetime",
+        "limits",
+        "lineage",
+        "log",
+        "name",
+        "process",
+        "queue",
+        "reason",
+        "state",
+    )
+
+    def __init__(self, key: bytes, name: str, lifetime: bytes | None, lineage: bool, limits: Mapping[str, int]) -> None:
+        self.limits = limits
+        self.key = key
+        self.name = name
+        self.lifetime = lifetime
+        self.lineage = lineage
+        self.constructor: Constructor | None = None
+        self.log: KeptLog | None = None
+        self.checkpointed = False
+        self.state = "pending"
+        self.reason = ""
+        self.failure: bytes | None = None
+        self.process: bytes | None = None
+        self.connection: Connection | None = None
+        self.queue: deque[Pending] = deque()
+        self.inflight: dict[bytes, Pending] = {}
+        self.interrupted: list[Pending] = []
