@@ -172,11 +172,19 @@ def test_programs_that_tasks_start_can_be_interrupted(engine, number):
     assert runtime.get(Holder.remote().interrupt.remote(number)) == -number
 
 
+def _say_and_sleep(begun):
+    begun.send(True)
+    time.sleep(30)
+
+
 def test_processes_that_tasks_fork_can_be_interrupted(processes):
     @runtime.remote
     def forked():
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+        context = multiprocessing.get_context("fork")
+        here, there = context.Pipe()
+        child = context.Process(target=_say_and_sleep, args=(there,))
         child.start()
+        here.recv()
         os.kill(child.pid, signal.SIGINT)
         child.join(10)
         return child.exitcode
