@@ -64,6 +64,15 @@ class Lying(Tiny):
         return observation + 100, *rest
 
 
+class Lacking(Tiny):
+    """It needs a package that nobody has."""
+
+    def __init__(self):
+        import nobody_has_this
+
+        super().__init__(nobody_has_this.length)
+
+
 class OutOfFuelError(Exception):
     """An exception of the user's own."""
 
