@@ -112,6 +112,8 @@ class NodeProcess:
                 data = os.read(self.fileno(), 1 << 16)
             except BlockingIOError:
                 return True
+            except (OSError, ValueError):  # another thread has closed it just now
+                return False
             if not data:
                 break
             text = data.decode(errors="replace")

@@ -23,6 +23,8 @@ from collections.abc import Callable
 from ..protocol.connection import Connection
 
 _GRACE = 0.002
+# How long `close` waits for whoever polls, seconds; twice.
+_CLOSE_SECONDS = 1.0
 # One poll may take this long, seconds; epoll itself refuses more than 24 days.
 _LONGEST_POLL = 86_400.0
 
@@ -171,6 +173,8 @@ class Reactor:
                         return
                 self._poll(timeout)
         finally:
+            if self._closed:
+                self._let_go()
             self._lead.release()
             self._offer_lead()
 
@@ -229,6 +233,8 @@ class Reactor:
                 traceback.print_exc()
             finally:
                 self._background_polls = self._yield = False
+                if self._closed:
+                    self._let_go()
                 self._lead.release()
             self._offer_lead()
 
@@ -256,11 +262,15 @@ class Reactor:
         self._closed = True
         self._wake_poll()
         if threading.current_thread() is not self._thread:
-            self._thread.join(1)
-        # Another thread may be polling: it must have seen that this is over before its descriptors are gone.
-        led = self._lead.acquire(timeout=1)
-        self._epoll.close()
-        if led:
+            self._thread.join(_CLOSE_SECONDS)
+        if self._lead.acquire(timeout=_CLOSE_SECONDS):
+            self._let_go()
             self._lead.release()
             self._offer_lead()
-        os.close(self._waker)
+
+    def _let_go(self) -> None:
+        """Close the descriptors; for who leads, since nobody else polls then: `close`, or a leader as it leaves."""
+        if not self._epoll.closed:
+            self._epoll.close()
+            waker, self._waker = self._waker, -1
+            os.close(waker)

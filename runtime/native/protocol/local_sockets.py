@@ -74,7 +74,7 @@ def accept(listener: socket.socket) -> socket.socket | None:
     """Return the next caller's socket; None if there is none, or it belongs to another user of this machine."""
     try:
         sock, _ = listener.accept()
-    except BlockingIOError:
+    except OSError:  # nobody calls; or it is closed, or this process has no descriptor left, which must not end it
         return None
     if _peer(sock)[1] != os.getuid():
         sock.close()
