@@ -207,10 +207,12 @@ def get(refs: Any, timeout: float | None = None, *, copy: bool = False) -> Any:
     if timeout is not None:
         timeout = as_timeout("get", timeout)
     if type(refs) is ObjectRef:
+        refs._check()
         return current_engine().get([refs], timeout, copy)[0]
     if isinstance(refs, ObjectRefGenerator):
         return refs
-    return current_engine().get(_check_refs("get", refs), timeout, copy)
+    checked = _check_refs("get", refs)
+    return current_engine().get(checked, timeout, copy)
 
 
 def put(value: T, **options: Any) -> ObjectRef[T]:
@@ -281,6 +283,7 @@ def _check_refs(verb: str, refs: Any) -> list[ObjectRef]:
     for index, ref in enumerate(refs):
         if type(ref) is not ObjectRef:
             raise InputTypeError(f"{verb} takes ObjectRefs; item {index} is a {type(ref).__name__} ({ref!r:.80})")
+        ref._check()
     return list(refs)
 
 
@@ -313,6 +316,7 @@ def cancel(ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursiv
             f"cancel takes an ObjectRef or an ObjectRefGenerator, not a {type(ref).__name__} ({ref!r:.80}). "
             "To end an actor use kill(actor)"
         )
+    ref._check()
     current_engine().cancel(ref, force, recursive)
 
 
@@ -322,11 +326,15 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     Args:
         actor: its handle.
         no_restart: False lets an actor with restarts left come back.
+
+    Raises:
+        ActorDiedError: it is of a runtime that has been shut down.
     """
     if not isinstance(actor, ActorHandle):
         raise InputTypeError(f"kill takes an actor's handle, not a {type(actor).__name__} ({actor!r:.80})")
     check_flag("kill: no_restart", no_restart)
-    current_engine().kill(actor._actor, no_restart)
+    known = actor._check()
+    current_engine().kill(known, no_restart)
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 _engine: "Engine | None" = None
+_runtimes = 0  # how many this process has used
 _start_default: Callable[[], None] | None = None
 _forked_from: int | None = None
 
@@ -50,12 +51,23 @@ def in_rays_worker() -> bool:
     return ray is not None and ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
 
 
+def runtime_number() -> int | None:
+    """Return which of this process's runtimes is running; None: there is none, or it has only begun."""
+    return None if _engine is None else _runtimes
+
+
+def is_over(number: int | None) -> bool:
+    """Return whether what was made when `runtime_number` said so is of a runtime that has been shut down."""
+    return number is not None and (_engine is None or number != _runtimes)
+
+
 def set_engine(engine: "Engine | None") -> None:
     """Make `engine` the one that this process talks to; None: there is none any more."""
-    global _engine, _forked_from
+    global _engine, _forked_from, _runtimes
     _engine = engine
     if engine is not None:
         _forked_from = None
+        _runtimes += 1
 
 
 def set_default_starter(start: Callable[[], None]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, TypeVar
 
-from .context import current_engine
-from .exceptions import GetTimeoutError
+from .context import current_engine, is_over, runtime_number
+from .exceptions import GetTimeoutError, ObjectLostError
 from .plain_numbers import as_timeout
 from .refs import ObjectRef, short, until_ready
 
@@ -46,10 +46,15 @@ class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
     It belongs to the process that made the call and cannot be sent to others.
     """
 
-    __slots__ = ("__weakref__", "_handle", "_stream")
+    __slots__ = ("__weakref__", "_handle", "_runtime", "_stream")
 
     def __init__(self, stream: Stream, handle: ObjectRef | None = None) -> None:
-        self._stream, self._handle = stream, handle
+        self._stream, self._handle, self._runtime = stream, handle, runtime_number()
+
+    def _check(self) -> Stream:
+        if is_over(self._runtime):
+            raise ObjectLostError(f"{self!r} is of a runtime that has been shut down; make the call again")
+        return self._stream
 
     def __iter__(self) -> ObjectRefGenerator[T]:
         return self
@@ -70,7 +75,7 @@ class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
             GetTimeoutError: the time ran out; nothing is lost.
         """
         timeout = as_timeout("next_ready", timeout)
-        while (head := self._stream.head()) is not None:
+        while (head := self._check().head()) is not None:
             ready, _ = current_engine().wait([head], 1, timeout)
             if not ready:
                 raise GetTimeoutError(f"{self!r}: the next value was not ready after {timeout} s")
@@ -82,7 +87,7 @@ class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
         return self
 
     async def __anext__(self) -> ObjectRef[T]:
-        while (head := self._stream.head()) is not None:
+        while (head := self._check().head()) is not None:
             await until_ready(head, current_engine())
             if self._stream.take(head):
                 return head
@@ -90,23 +95,24 @@ class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
 
     def is_finished(self) -> bool:
         """Whether the task has ended and all its values are taken, so that `next` would stop."""
-        return self._stream.is_finished()
+        return self._check().is_finished()
 
     def completed(self) -> ObjectRef:
         """Return a reference that is ready when the task has ended; `get` of it raises what the task raised."""
-        return self._stream.completed()
+        return self._check().completed()
 
     def awaited(self) -> ObjectRef:
         """Return a reference that is ready when `next` would not wait."""
-        return self._stream.head() or self._stream.completed()
+        return self._check().head() or self._stream.completed()
 
     def cancel(self, force: bool, recursive: bool) -> None:
         """Cancel the task; see `shoal.runtime.cancel`."""
-        self._stream.cancel(force, recursive)
+        self._check().cancel(force, recursive)
 
     def close(self) -> None:
         """Stop the task at its next ``yield``, and drop the values that were not taken."""
-        self._stream.close()
+        if not is_over(self._runtime):  # else there is nothing left of it
+            self._stream.close()
 
     def __repr__(self) -> str:
         return "ObjectRefGenerator" if self._handle is None else f"ObjectRefGenerator({short(self._handle.id)})"

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .context import current_engine
-from .exceptions import GetTimeoutError
+from .context import current_engine, is_over, runtime_number
+from .exceptions import GetTimeoutError, ObjectLostError
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,11 +26,11 @@ class ObjectRef(Generic[T_co]):
     structure it arrives as a reference. It is hashable, comparable, and can be awaited.
     """
 
-    __slots__ = ("__weakref__", "_dropped", "id")
+    __slots__ = ("__weakref__", "_dropped", "_runtime", "id")
 
     def __init__(self, object_id: bytes, dropped: Callable[[bytes], None]) -> None:
         self.id = object_id
-        self._dropped = dropped
+        self._dropped, self._runtime = dropped, runtime_number()
 
     def __del__(self) -> None:
         # May run inside any allocation, so `dropped` must neither block nor take a lock.
@@ -40,21 +40,30 @@ class ObjectRef(Generic[T_co]):
         """Return the id."""
         return self.id
 
+    def _check(self) -> ObjectRef[T_co]:
+        """Return it; raise ObjectLostError if it is of a runtime that has been shut down."""
+        if is_over(self._runtime):
+            raise object_gone(self.id)
+        return self
+
     def hex(self) -> str:
         """Return the id as hexadecimal text."""
         return self.id.hex()
 
     def future(self) -> Future[T_co]:
         """Return a `concurrent.futures.Future` of the value."""
+        self._check()
         return current_engine().future(self)
 
     def as_future(self) -> asyncio.Future[T_co]:
         """Return an `asyncio.Future` of the value, on the event loop that runs."""
         import asyncio  # as in `until_ready`
 
+        self._check()
         return asyncio.ensure_future(current_engine().value(self))
 
     def __await__(self) -> Generator[Any, None, T_co]:
+        self._check()
         return current_engine().value(self).__await__()
 
     def __repr__(self) -> str:
@@ -109,6 +118,11 @@ async def until_ready(ref: ObjectRef, engine: Engine) -> None:
 def _finish(future: asyncio.Future) -> None:
     if not future.done():  # the one who waited may have been cancelled
         future.set_result(None)
+
+
+def object_gone(object_id: bytes) -> ObjectLostError:
+    """Return the error of a reference that has outlived its runtime."""
+    return ObjectLostError(f"object {short(object_id)} was of a runtime that has been shut down; make it again")
 
 
 def short(object_id: bytes) -> str:

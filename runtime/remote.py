@@ -5,15 +5,14 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
 from . import serialization
 from .checkpoints import checkpoint_interval
-from .context import current_engine, running_engine
+from .context import current_engine, is_over, running_engine, runtime_number
 from .engine import ActorId, Function
-from .exceptions import InputError, nearest
+from .exceptions import ActorDiedError, InputError, nearest
 from .options import DEFAULT_METHOD, GENERATOR_METHOD, ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef, short
 from .signatures import Parameters, parameters_of_methods
@@ -46,6 +45,13 @@ def _as_function(target: Callable) -> Function:
     return Function(
         callable_name(target), hashlib.blake2b(payload, digest_size=16).digest(), payload, target, tuple(refs)
     )
+
+
+def _up_to_date(function: Function | None, target: Callable) -> Function:
+    """Return a callable as it was serialised, or anew if that was with references of an earlier runtime."""
+    if function is None or any(is_over(ref._runtime) for ref in function.captured):
+        return _as_function(target)
+    return function
 
 
 def load_function(payload: bytes) -> Callable:
@@ -122,8 +128,7 @@ class RemoteFunction:
             TypeError: the arguments do not fit the function, or one cannot be sent to another process.
         """
         self._parameters.check(args, kwargs)
-        if self._function is None:
-            self._function = _as_function(self._target)
+        self._function = _up_to_date(self._function, self._target)
         return _result(current_engine().submit(self._function, (args, kwargs), self._options))
 
     def options(self, **options: Any) -> "RemoteFunction":
@@ -167,8 +172,7 @@ class ActorClass(Generic[T]):
         """
         self._parameters.check(args, kwargs)
         methods = self._methods()
-        if self._function is None:
-            self._function = _as_function(self._target)
+        self._function = _up_to_date(self._function, self._target)
         if self._parameters_of_methods is None:
             self._parameters_of_methods = parameters_of_methods(self._target, methods)
         engine, options = current_engine(), self._options.but(checkpoint_every=self._checkpoint_every)
@@ -222,11 +226,20 @@ class ActorHandle(Generic[T]):
     Handles may be passed to tasks and other actors. The actor ends when its last handle is gone.
     """
 
-    __slots__ = ("__weakref__", "_actor", "_parameters_of_methods")
+    __slots__ = ("__weakref__", "_actor", "_parameters_of_methods", "_runtime")
 
     def __init__(self, actor: ActorId, parameters: Mapping[str, Parameters] = MappingProxyType({})) -> None:
+        self._runtime = runtime_number()
         # Who has the class knows what methods take. A handle that travels does not carry it: the actor knows it, too.
         self._actor, self._parameters_of_methods = actor, parameters
+
+    def _check(self) -> ActorId:
+        """Return its actor; raise ActorDiedError if that is of a runtime that has been shut down."""
+        if is_over(self._runtime):
+            raise ActorDiedError(
+                f"{self!r} is of a runtime that has been shut down, which has ended it; create it again"
+            )
+        return self._actor
 
     def __getattr__(self, name: str) -> "ActorMethod":
         actor = self._actor
@@ -253,7 +266,7 @@ class ActorHandle(Generic[T]):
 
     def __reduce__(self) -> Any:
         # By hand: nobody would know of the copy, so the actor stays as long as this process or the runtime does.
-        actor = self._actor
+        actor = self._check()
         kept = None if actor.lifetime is None else current_engine().keep(actor.lifetime)
         return _borrow_handle, (replace(actor, lifetime=None), kept)
 
@@ -264,7 +277,7 @@ def _borrow_handle(actor: ActorId, kept: bytes | None) -> ActorHandle:
 
 
 # Through the runtime, which counts the reference to its lifetime, a handle travels as what it is made of.
-serialization.register(ActorHandle, attrgetter("_actor"), ActorHandle)
+serialization.register(ActorHandle, ActorHandle._check, ActorHandle)
 
 
 class ActorMethod:
@@ -285,11 +298,12 @@ class ActorMethod:
             PendingCallsLimitExceeded: ``max_pending_calls`` calls of this process have not been answered yet.
         """
         handle = self._handle
+        actor = handle._check()
         parameters = handle._parameters_of_methods.get(self._name)
         if parameters is not None:
             parameters.check(args, kwargs)
         engine = running_engine() or current_engine()
-        return _result(engine.call(handle._actor, self._name, (args, kwargs), self._options))
+        return _result(engine.call(actor, self._name, (args, kwargs), self._options))
 
     def options(self, **options: Any) -> "ActorMethod":
         """Return the same method with some options changed; see `method` for the options.

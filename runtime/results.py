@@ -4,10 +4,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from typing import Any
 
 from .engine import ActorId
-from .exceptions import ActorDiedError, InputError, ObjectLostError, PendingCallsLimitExceeded
+from .exceptions import ActorDiedError, InputError, PendingCallsLimitExceeded
 from .failure import unpack_exception
 from .private_loop import PrivateLoop, drive
-from .refs import short
 from .runtime_context import ActorExit
 
 
@@ -99,11 +98,6 @@ def died(call: str, actor: ActorId, death: str, cause: bytes | None) -> ActorDie
     if cause is not None:
         error.__cause__ = unpack_exception(cause)
     return error
-
-
-def object_gone(object_id: bytes) -> ObjectLostError:
-    """Return the error of a reference that has outlived its runtime."""
-    return ObjectLostError(f"object {short(object_id)} was of a runtime that has been shut down; make it again")
 
 
 def name_taken(name: str) -> InputError:

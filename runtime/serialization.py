@@ -90,7 +90,7 @@ class _Pickler(cloudpickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is ObjectRef:
-            self._refs.append(obj)
+            self._refs.append(obj._check())
             return _rebuild_ref, (obj.id,)
         if kind in custom_serializers:
             serializer, deserializer = custom_serializers[kind]
@@ -198,7 +198,7 @@ def take_out_refs(
     def slot(value: Any) -> Any:
         if type(value) is not ObjectRef:
             return value
-        refs.append(value)
+        refs.append(value._check())
         return Slot(len(refs) - 1)
 
     new_args = tuple(map(slot, args))

@@ -23,9 +23,8 @@ from ..exceptions import InputError, TaskError
 from ..failure import explained, hints
 from ..generators import ObjectRefGenerator
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions, given
-from ..refs import ObjectRef
+from ..refs import ObjectRef, object_gone
 from ..resources import visible_gpus
-from ..results import object_gone
 from ..scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 from ..settings import Settings
 

@@ -17,8 +17,7 @@ from ..futures import ValueFuture
 from ..introspection.reports import EVENTS_KEPT, Event
 from ..introspection.story_events import FREED, PUT, call_site
 from ..ready_queue import ReadyQueue
-from ..refs import ObjectRef
-from ..results import object_gone
+from ..refs import ObjectRef, object_gone
 from ..unsealed import Unsealed
 from .records import Value, size_of
 

@@ -25,6 +25,10 @@ from ..scheduling import (
 NODE_ID = "serial"
 
 
+# Of the whole process, so that a group that outlives its runtime is none of the next one.
+_IDS = itertools.count(1)
+
+
 @dataclass
 class _Group:
     handle: PlacementGroup
@@ -61,7 +65,6 @@ class SerialResources:
         self._gpus = gpus
         self._node = Capacity(total)
         self._groups: dict[bytes, _Group] = {}
-        self._ids = itertools.count(1)
 
     @property
     def assigned(self) -> Assigned | None:
@@ -99,7 +102,7 @@ class SerialResources:
     def removal_of(self, strategy: SchedulingStrategy | None) -> PlacementGroupRemovedError | None:
         """Return the error of what is to run in a group that is removed."""
         if isinstance(strategy, PlacementGroupSchedulingStrategy):
-            group = self._groups[strategy.placement_group.id]
+            group = self._found(strategy.placement_group)
             if group.removed:
                 return _removal(group.handle)
         return None
@@ -139,7 +142,7 @@ class SerialResources:
         """Reserve bundles at once, if no other group has what they need."""
         if name and any(group.handle.name == name and not group.removed for group in self._groups.values()):
             raise InputError(f"a placement group named {name!r} exists. Use get_placement_group, or another name")
-        handle = PlacementGroup(next(self._ids).to_bytes(8, "big"), [dict(bundle) for bundle in bundles], name)
+        handle = PlacementGroup(next(_IDS).to_bytes(8, "big"), [dict(bundle) for bundle in bundles], name)
         demands = [in_units(bundle) for bundle in bundles]
         if place(demands, strategy, [Capacity(self.total)]) is None:
             wanted = ", ".join(str(bundle) for bundle in bundles)
@@ -151,6 +154,10 @@ class SerialResources:
         self._reserve()
         return handle
 
+    def _found(self, handle: PlacementGroup) -> _Group:
+        """Return a group; one of an earlier runtime has gone with that."""
+        return self._groups.get(handle.id) or _Group(handle, "", {}, removed=True)
+
     def _reserve(self) -> None:
         for group in self._groups.values():
             if not group.reserved and not group.removed:
@@ -160,7 +167,7 @@ class SerialResources:
 
     def remove(self, handle: PlacementGroup) -> None:
         """Give a group's bundles back."""
-        group = self._groups[handle.id]
+        group = self._found(handle)
         if not group.removed:
             group.removed = True
             for bundle in group.reserved.values():
@@ -171,7 +178,7 @@ class SerialResources:
 
     def unready(self, handle: PlacementGroup) -> Exception | None:
         """Return why a group is not ready; None if it is."""
-        group = self._groups[handle.id]
+        group = self._found(handle)
         if group.removed:
             return _removal(handle)
         if group.reserved:

@@ -759,16 +759,6 @@ def test_shutdown_and_start_again(engine):
     runtime.shutdown()
 
 
-def test_a_reference_that_outlives_its_runtime_says_so(engine):
-    old = runtime.put("old")
-    runtime.shutdown()
-    runtime.init(engine=engine, preload=WORKERS_NEED)
-    assert runtime.get(runtime.put("new")) == "new"
-    with pytest.raises(runtime.ObjectLostError, match="a runtime that has been shut down"):
-        runtime.get(old)
-    runtime.shutdown()
-
-
 @pytest.mark.engines("native", "ray", reason="there is one process")
 def test_shutdown_in_a_worker_does_nothing(engine):
     @runtime.remote

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ...results import object_gone
+from ...refs import object_gone
 from ..protocol.messages import ObjectId, ProcessId, Span, Value
 
 
