@@ -25,6 +25,11 @@ class Reactor:
     def __init__(self):
         self.arrivals = deque()
 
+    def read_arrived(self):
+        if self.arrivals:
+            self.arrivals.popleft()()
+        return True
+
     def wait(self, waiter, deadline=None, until=None):
         while not waiter.ready and not (until is not None and until()):
             if deadline is not None and not self.arrivals:

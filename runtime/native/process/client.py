@@ -351,7 +351,7 @@ class Client(Links):
             doubtful = [record for record, _ in callbacks if record.asked and not record.absent]
             self._block_known(waiter, timeout, refs, count, doubtful)
         elif timeout == 0:
-            self.block(waiter, time.monotonic() + 0.0005)  # what has arrived already counts
+            self.reactor.wait(waiter, time.monotonic() + 0.0005)  # what has arrived already counts; nobody waits
         if not waiter.ready:
             with self.lock:
                 for record, callback in callbacks:

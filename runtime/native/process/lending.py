@@ -14,8 +14,8 @@ from collections.abc import Callable
 from .objects import ObjectTable, Record
 from .reactor import Reactor, Waiter
 
-# Seconds that a wait takes at least before the CPU is lent: time to read what has arrived, and for short calls to end,
-# which then need no messages about it.
+# Seconds in which another thread that reads lets this one read what has arrived. No wait is kept back for longer, short
+# as it may be: a task that asks time and again would never let those run who are to change the answer.
 _MOMENT = 0.001
 
 
@@ -58,9 +58,10 @@ class Lending:
             return
         if doubtful:
             self._wait_until_known(waiter, deadline, doubtful)
-        moment = time.monotonic() + _MOMENT
-        self._reactor.wait(waiter, moment if deadline is None else min(moment, deadline))
-        if waiter.ready or (deadline is not None and deadline <= moment):
+        if not waiter.ready and not self._reactor.read_arrived():
+            moment = time.monotonic() + _MOMENT
+            self._reactor.wait(waiter, moment if deadline is None else min(moment, deadline))
+        if waiter.ready or (deadline is not None and time.monotonic() >= deadline):
             return
         self.lend()
         try:

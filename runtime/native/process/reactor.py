@@ -139,6 +139,18 @@ class Reactor:
                 self._follow(waiter, deadline, until)
         return True
 
+    def read_arrived(self) -> bool:
+        """Read what has arrived, without waiting; False if another thread reads."""
+        if not self._lead.acquire(False):
+            return False
+        self._leads += 1
+        try:
+            self._poll(0.0)
+        finally:
+            self._lead.release()
+            self._offer_lead()
+        return True
+
     def _is_over(self, deadline: float | None, until: Callable[[], bool] | None) -> bool:
         late = deadline is not None and time.monotonic() >= deadline
         return self._closed or late or (until is not None and until())
