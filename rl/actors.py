@@ -215,6 +215,9 @@ class Run:
     ) -> None:
         self.config, self.settings = config, settings
         self._algorithm, self._spec, self._model_spec = algorithm, spec, model_spec
+        self._closed = False
+        # Environments are closed also where nobody closes the training.
+        runtime.close_before_shutdown(self)
 
     @cached_property
     def workers(self) -> RolloutWorkers:
@@ -253,8 +256,9 @@ class Run:
         return IterationOutcome(state=following, episodes=episodes, metrics=metrics | times)
 
     def close(self) -> None:
-        """End the actors that were started."""
-        if runtime.is_initialized():
+        """End the actors that were started; a second call does nothing."""
+        closed, self._closed = self._closed, True
+        if runtime.is_initialized() and not closed:
             started = vars(self)  # what a cached property made
             if "workers" in started:
                 started["workers"].close()

@@ -29,6 +29,7 @@ from .api import (
     shutdown,
     wait,
 )
+from .closing import close_before_shutdown
 from .cluster_api import (
     available_resources,
     become_node,
@@ -108,6 +109,7 @@ __all__ = [
     "available_resources",
     "become_node",
     "cancel",
+    "close_before_shutdown",
     "cluster_address",
     "cluster_resources",
     "cluster_token",

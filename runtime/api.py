@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from . import context, engines
 from .arguments import check_flag, check_name, check_text
+from .closing import close_all
 from .context import current_engine, running_engine
 from .engine import Engine
 from .exceptions import InputError, InputTypeError, nearest
@@ -133,11 +134,13 @@ def _is_running(is_fine: bool) -> bool:
 def shutdown() -> None:
     """End the runtime: all tasks, actors, objects and processes. Does nothing in a worker, and if it isn't running.
 
-    Threads that wait for something are raised a ShoalError that says so.
+    What asked for it with `close_before_shutdown`, as trainings do, is closed first. Threads that wait for something
+    are raised a ShoalError that says so.
     """
     engine = running_engine()
     if engine is None:
         return
+    close_all()
     ended = True
     try:
         ended = engine.shutdown()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from learning_envs import Walk
 
+from shoal import runtime
 from shoal.algorithms import PPO
 from shoal.envs import EnvContractError, EnvTimeoutError
 
@@ -79,6 +80,14 @@ def test_each_one_is_closed_once(engine, tmp_path, fails_at):
     made, closed = made_and_closed(tmp_path)
     assert made == closed >= 8
     assert options == {"size": [1, 2]}
+
+
+def test_a_training_that_nobody_closes_is_closed_with_the_runtime(engine, tmp_path):
+    ppo = PPO(Rented, workers=2, env_kwargs={"folder": str(tmp_path), "options": {"size": [1, 2]}}, **SETTINGS)
+    ppo.train(64)
+    runtime.shutdown()
+    made, closed = made_and_closed(tmp_path)
+    assert made == closed >= 8
 
 
 def test_global_generators_do_not_depend_on_the_workers(engine):
