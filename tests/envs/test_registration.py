@@ -3,6 +3,7 @@ import importlib
 import json
 import sys
 import threading
+import warnings
 
 import gymnasium
 import numpy as np
@@ -437,3 +438,42 @@ def test_nothing_that_lies_in_the_run_is_imported(module, entry, write_module, m
 def test_json_that_is_none():
     with pytest.raises(InputError, match="not the description of an environment"):
         envs.spec_from_json({"id": "x"})
+
+
+class Consuming(Counter):
+    """Takes its configuration apart."""
+
+    def __init__(self, config, sizes=None):
+        super().__init__(length=config["inner"].pop("length"))
+        (sizes or []).append(0)
+        self.sizes = sizes
+
+
+def test_arguments_are_each_copys_own():
+    config, sizes = {"inner": {"length": 5}}, [1]
+    envs.register("Consuming-v0", Consuming, config=config, sizes=sizes)
+    specs = [
+        envs.resolve("Consuming-v0"),
+        envs.resolve(Consuming, {"config": config, "sizes": sizes}),
+        EnvSpec("P-v0", functools.partial(Consuming, config, sizes=sizes)),
+    ]
+    for spec in specs:
+        for _ in range(2):
+            env = spec.make()
+            assert (env.length, env.sizes) == (5, [1, 0])
+    assert (config, sizes) == ({"inner": {"length": 5}}, [1])
+    config["inner"]["length"] = 7
+    assert specs[0].make().length == specs[1].make().length == 5
+
+
+def test_a_warning_of_a_constructor_is_shown_once():
+    class Warns(Counter):
+        def __init__(self):
+            super().__init__()
+            warnings.warn("this simulator is old", stacklevel=2)
+
+    spec = EnvSpec("W-v0", Warns)
+    with pytest.warns(UserWarning, match="this simulator is old") as caught:
+        envs.EnvGroup(spec, size=3, first_index=0, run_seed=0).close()
+    assert len(caught) == 1
+    envs.EnvGroup(spec, size=3, first_index=3, run_seed=0).close()  # a further warning would be an error

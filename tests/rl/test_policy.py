@@ -130,3 +130,9 @@ def test_a_q_network_is_a_policy_too(tmp_path):
     assert np.array_equal(loaded.act(rows, deterministic=True), policy.act(rows, deterministic=True))
     best = policy.model(policy.model.encode(rows)).argmax(-1).numpy() - 1  # the space starts at −1
     assert np.array_equal(policy.act(rows, deterministic=True), best)
+
+
+def test_spaces_from_the_object_store_are_read_only():
+    space = spaces.MultiDiscrete([2, 3])
+    space.start.flags.writeable = False
+    assert Policy(space, spaces.Discrete(2)).act(np.array([1, 2])) in (0, 1)  # torch would warn of it
