@@ -16,6 +16,9 @@ _READ_ONLY = (
 )
 # So much of an exception's text is a part of another error's, characters.
 _MOST_WORDS = 500
+# So much of a traceback is shown where nobody has asked for it, lines; and what is mentioned there of ours.
+_MOST_LINES = 12
+_CRASHES = {"WorkerCrashedError", "OutOfMemoryError"}
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -168,6 +171,20 @@ def type_of_failure(payload: bytes) -> str:
 def words_of(payload: bytes) -> str:
     """Return the type and text of a packed exception, shortened, without running any code of the user's."""
     return _Packed(*pickle.loads(payload)).words
+
+
+def unread_report(payload: bytes) -> tuple[tuple[str, str], str] | None:
+    """Return which task raised which type of a packed exception, and the end of its traceback for whoever reads none.
+
+    None: it says nothing of the user's code, as that an actor was killed or a call cancelled.
+    """
+    packed = _Packed(*pickle.loads(payload))
+    if packed.text is None:
+        said = packed.words if packed.kind in _CRASHES else None
+    else:
+        lines = packed.text.rstrip().splitlines()
+        said = "\n".join([f"{packed.task} failed ({packed.where}):", *lines[-_MOST_LINES:]])
+    return None if said is None else ((packed.task, packed.kind), said)
 
 
 def is_own(payload: bytes, kind: type[ShoalError]) -> bool:

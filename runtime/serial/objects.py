@@ -18,6 +18,7 @@ from ..introspection.reports import EVENTS_KEPT, Event
 from ..introspection.story_events import FREED, PUT, call_site
 from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef, object_gone
+from ..unread import UnreadFailures
 from ..unsealed import Unsealed
 from .records import Value, size_of
 
@@ -37,6 +38,7 @@ class SerialObjects:
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._values: dict[bytes, Value] = {}
         self._unsealed = Unsealed()
+        self._unread = UnreadFailures()
         self._dropped: deque[bytes] = deque()
         self._kept: set[ObjectRef] = set()
 
@@ -80,6 +82,8 @@ class SerialObjects:
             value = self._values[object_id]
             value.count -= 1
             if value.count == 0:
+                if isinstance(value.failure, bytes) and not value.read:
+                    self._unread.drop(value.failure)
                 del self._values[object_id]
                 if self._sites is not None:
                     self._sites.pop(object_id, None)
@@ -102,8 +106,14 @@ class SerialObjects:
 
     def _load(self, value: Value, copy: bool = False) -> Any:
         if value.failure is not None:
+            self._note_read(value)
             raise unpack_exception(value.failure) if isinstance(value.failure, bytes) else value.failure
         return serialization.loads(value.stream, map(aligned, value.buffers) if copy else value.buffers)
+
+    def _note_read(self, value: Value) -> None:
+        value.read = True
+        if isinstance(value.failure, bytes):
+            self._unread.read(value.failure)
 
     def put(self, value: Any) -> ObjectRef:
         """Store a value."""

@@ -22,6 +22,7 @@ class Value:
     inner: list[ObjectRef] = field(default_factory=list)
     failure: bytes | BaseException | None = None
     count: int = 0
+    read: bool = False
 
 
 @dataclass

@@ -87,6 +87,7 @@ class SerialTasks(SerialObjects):
         for ref in refs:
             failure = self._values[ref.id].failure
             if failure is not None:  # an argument that failed fails the task, with the first exception
+                self._note_read(self._values[ref.id])
                 return [self._store(Value(failure=failure)) for _ in range(max(num_returns, 1))]
         started, error_type = time.monotonic(), ""
         with within():

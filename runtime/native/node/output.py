@@ -27,6 +27,7 @@ class Pipe:
 
     def __init__(self, fd: int, error: bool) -> None:
         self.fd, self.error = fd, error
+        self.waits = False  # whether a line that is not ended is to be shown in a moment
         self._rest = b""
 
     def read(self) -> bytes | None:
@@ -43,6 +44,11 @@ class Pipe:
             return self.half_line() if len(self._rest) > _LONGEST_LINE else b""
         whole, self._rest = self._rest + lines + newline, rest
         return whole
+
+    @property
+    def has_half_line(self) -> bool:
+        """Whether a line was begun and not ended."""
+        return bool(self._rest)
 
     def half_line(self) -> bytes:
         """Return the line that was not ended, which won't be any more."""

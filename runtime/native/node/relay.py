@@ -10,6 +10,9 @@ from .loop import Loop
 from .output import LogFile, Pipe, file_name
 from .pool import Process
 
+# A line that is not ended, as a prompt or a progress bar, is shown after so many seconds.
+_MOMENT_SECONDS = 1.0
+
 
 class OutputRelay:
     """Pipes of all workers.
@@ -70,7 +73,14 @@ class OutputRelay:
                 process.logs.pop(pipe.error).close()
             return False
         self._pass_on(process, pipe, data)
+        if pipe.has_half_line and not pipe.waits:
+            pipe.waits = True
+            self._loop.call_later(_MOMENT_SECONDS, lambda: self._show_half_line(process, pipe))
         return bool(data)
+
+    def _show_half_line(self, process: Process, pipe: Pipe) -> None:
+        pipe.waits = False
+        self._pass_on(process, pipe, pipe.half_line())
 
     def _pass_on(self, process: Process, pipe: Pipe, data: bytes) -> None:
         if not data:

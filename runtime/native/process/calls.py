@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -223,8 +223,11 @@ def await_slots(client: Client, pending: Pending, then: Callable[[], None]) -> b
 
 def failed_slot(client: Client, pending: Pending) -> Value | None:
     """Return the first argument that is a failure: the call fails with it."""
-    values: Iterable[Value | None] = (client.objects.records[ref.id].value for ref in pending.slots)
-    return next((value for value in values if value is not None and value.failed), None)
+    for ref in pending.slots:
+        record = client.objects.records[ref.id]
+        if record.value is not None and record.value.failed:
+            return client.objects.read_failure(record)
+    return None
 
 
 def has_lost_slot(client: Client, pending: Pending) -> bool:

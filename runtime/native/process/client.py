@@ -21,6 +21,7 @@ from ...exceptions import GetTimeoutError, ObjectLostError, OwnerDiedError
 from ...failure import pack_error
 from ...introspection.story_events import FREED, PUT, RECORD_CALL_SITES, call_site
 from ...refs import ObjectRef, short
+from ...unread import UnreadFailures
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..protocol.local_sockets import SocketNames
@@ -63,7 +64,7 @@ class Client(Links):
         self, names: SocketNames, process: bytes | None, *, log_to_driver: bool = False, namespace: str = ""
     ) -> None:
         super().__init__(names, process, log_to_driver=log_to_driver, namespace=namespace)
-        self.objects = ObjectTable(self.me, self.dead)
+        self.objects = ObjectTable(self.me, self.dead, UnreadFailures())
         board = Board(self.board_fd, self.welcome.index)
         os.close(self.board_fd)
         self.spill_directory = self.welcome.spill_directory
@@ -231,6 +232,7 @@ class Client(Links):
         peer = self.peer(to)
         if peer is not None:
             self.lend_all(value, to)
+            self.objects.was_sent(object_id)
             peer.send(m.Ready(object_id, value))
 
     def _on_lost(self, connection: Connection, message: m.Lost) -> None:
@@ -300,7 +302,7 @@ class Client(Links):
             if record.value is None:
                 late.append(ref)
             elif record.value.failed:
-                self.store.load(record.value)
+                self.store.load(self.objects.read_failure(record))
         if late:
             raise GetTimeoutError(
                 f"get: {len(late)} of {len(refs)} objects were not ready after {timeout} s, the first is {late[0]!r}"

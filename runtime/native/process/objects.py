@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from ...refs import object_gone
+from ...unread import UnreadFailures
 from ..protocol.messages import ObjectId, ProcessId, Span, Value
 
 
@@ -63,16 +64,17 @@ class Record:
         waiters: what to call, once, when the value arrives.
         asked: for a borrower: whether the owner was asked for the value.
         absent: for a borrower: whether the owner has answered that there is none yet.
+        read: for the owner: whether somebody else was sent the value.
     """
 
-    __slots__ = ("absent", "asked", "borrowers", "inner", "local", "received", "value", "waiters")
+    __slots__ = ("absent", "asked", "borrowers", "inner", "local", "read", "received", "value", "waiters")
 
     def __init__(self) -> None:
         self.value: Value | None = None
         self.inner: Any = None
         self.local = 0
         self.received = 0
-        self.asked = self.absent = False
+        self.asked = self.absent = self.read = False
         self.borrowers: dict[ProcessId, int] | None = None
         self.waiters: list[Callable[[], None]] | None = None
 
@@ -108,11 +110,12 @@ class ObjectTable:
         needed: objects that can be made again and may have to be: without a holder they lose only their value.
     """
 
-    def __init__(self, me: ProcessId, dead: set[ProcessId] | None = None) -> None:
+    def __init__(self, me: ProcessId, dead: set[ProcessId] | None = None, unread: UnreadFailures | None = None) -> None:
         self.me = me
         self.records: dict[ObjectId, Record] = {}
         self.large: dict[ObjectId, float] = {}
         self.commands: deque[Command] = deque()
+        self._unread = unread
         self.needed: Container[ObjectId] = ()
         self.dead: set[ProcessId] = set() if dead is None else dead
 
@@ -196,6 +199,8 @@ class ObjectTable:
         if owner_of(object_id) == self.me:
             self.commands.append(Gone(object_id))
             if record.value is not None:
+                if record.value.failed and not record.read:
+                    self._drop_failure(record.value)
                 self.discard(record.value)
             self.large.pop(object_id, None)
         else:
@@ -224,6 +229,8 @@ class ObjectTable:
         record = self.records.get(object_id)
         if record is None:
             if owner_of(object_id) == self.me:
+                if value.failed:
+                    self._drop_failure(value)
                 self.discard(value)
             return False
         if record.value is not None and owner_of(object_id) == self.me:
@@ -236,6 +243,24 @@ class ObjectTable:
         for waiter in waiters or ():
             waiter()
         return True
+
+    def read_failure(self, record: Record) -> Value:
+        """Event: somebody is told of a failure; return it."""
+        value, record.read = record.value, True
+        assert value is not None
+        if self._unread is not None:
+            self._unread.read(value.stream)  # type: ignore[arg-type]  # a failure's is always at hand
+        return value
+
+    def was_sent(self, object_id: ObjectId) -> None:
+        """Event: another process was sent a value."""
+        record = self.records.get(object_id)
+        if record is not None:
+            record.read = True
+
+    def _drop_failure(self, value: Value) -> None:
+        if self._unread is not None:
+            self._unread.drop(value.stream)  # type: ignore[arg-type]  # see above
 
     def use(self, objects: Iterable[ObjectId]) -> None:
         """Event: values are about to be read."""

@@ -36,6 +36,7 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.views import StaleBlockError
 from .drafts import Drafts
+from .printing import PrintedStream
 from .producing import Producer
 from .restorable import Restorable
 from .task_interrupts import TaskInterrupts
@@ -114,6 +115,7 @@ class Executor:
     def __init__(self, engine: NativeEngine) -> None:
         self._engine, self._client = engine, engine.client
         self._user_code = UserCode()
+        self._printed = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, PrintedStream)]
         self.producer = Producer(engine.client, self._pack, self._user_code)
         self.actor: Any = None
         self.class_name: str | None = None
@@ -339,6 +341,8 @@ class Executor:
         return [failure] * abs(item.message.num_returns)  # that of a stream is -1
 
     def _note_end(self, task: bytes) -> None:
+        for stream in self._printed:
+            stream.end_of_task()
         begun = self._client.executing.pop(task, None)
         if begun is not None:
             self._client.note((time.perf_counter(), RAN, task, begun))

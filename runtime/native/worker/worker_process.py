@@ -15,6 +15,7 @@ from ...results import exit_code
 from ..process.environments import enter
 from ..protocol import messages as m
 from ..protocol.local_sockets import SocketNames
+from .printing import PrintedStream
 from .worker import run_worker
 
 
@@ -22,8 +23,7 @@ def be_worker(names: SocketNames, fork: m.Fork) -> NoReturn:
     """Be the worker that the node asked for, then end the process."""
     code = 1
     try:
-        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  # lives as long as the process
-        sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
+        sys.stdout, sys.stderr = PrintedStream(1), PrintedStream(2, "backslashreplace")
         setproctitle.setproctitle(f"shoal: {fork.title}")
         if fork.environment is not None:
             enter(fork.environment)
