@@ -99,7 +99,7 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
 
     name = "dqn"
     config_class = DQNConfig
-    model = "q_network"
+    models = ("q_network",)
     presets_path = Path(__file__).parent / "presets" / "dqn.toml"
 
     @staticmethod
@@ -140,7 +140,7 @@ def descend(learner: Learner, config: DQNConfig, clock: Clock) -> dict[str, floa
     losses, values = [], []
     for _ in range(config.gradient_steps):
         minibatch, indices = learner.sample(config.batch_size, beta=beta)
-        loss, errors, q = dqn_loss(learner.model, learner.targets["model"], minibatch, config)
+        loss, errors, q = dqn_loss(learner.model, learner.target, minibatch, config)
         learner.optimizers["model"].minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
         learner.replay.set_errors(indices, errors.cpu().numpy())
         learner.n_updates += 1

@@ -104,10 +104,13 @@ def _flag(item: dataclasses.Field[Any], annotation: Any, text: str) -> tuple[Any
     if kind == "object":
         parse = functools.partial(json_object, item.metadata["example"])
     optional = type(None) in typing.get_args(annotation) and kind in ("int", "float", "rate")
+    words = item.metadata["bounds"].words if "bounds" in item.metadata else ()
 
     def read(texts: list[str]) -> Any:
         if not isinstance(texts[0], str):  # beside an unknown flag, tyro reads a positional that was left open, too
             return default
+        if texts[0] in words:
+            return texts[0]
         try:
             return None if optional and texts[0].lower() == "none" else parse(texts[0])
         except ValueError as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import psutil
-from gymnasium import spaces
+from gymnasium import Space
 
 from .. import runtime
 from ..envs import EnvSpec, check_same_spaces, describe, inspect_environment, resolve, spec_to_json
@@ -30,7 +30,7 @@ from .clock import Clock
 from .declaration import Declaration
 from .lazy import load
 from .models.architecture import read_architecture
-from .models.spec import ModelSpec
+from .models.spec import ModelSpec, takes
 from .saved_training import SavedTraining, read_saved_training
 from .settings import Bounds, RunSettings, derived_defaults, find_preset, split_settings
 from .training_state import IterationOutcome, TrainingState, has_reached, state_to_arrays
@@ -48,7 +48,7 @@ def _to_json(value: Any) -> Any:
     return {"function": getattr(value, "__qualname__", repr(value))} if callable(value) else value
 
 
-def _tell_of_images(env_id: str, space: spaces.Space) -> None:
+def _tell_of_images(env_id: str, space: Space) -> None:
     if space.dtype == np.uint8 and len(space.shape or ()) == 3:
         logger.warning(
             "environment %r: its images, %s, are flattened into a plain network, which sees no neighbourhoods: "
@@ -56,6 +56,16 @@ def _tell_of_images(env_id: str, space: spaces.Space) -> None:
             env_id,
             describe(space),
         )
+
+
+def _all_algorithms() -> list[type[Declaration]]:
+    """Those whose modules are imported."""
+    found, waiting = [], [Declaration]
+    while waiting:
+        waiting += (kind := waiting.pop()).__subclasses__()
+        if hasattr(kind, "name"):
+            found.append(kind)
+    return found
 
 
 class Algorithm(Declaration, Generic[Config]):
@@ -108,13 +118,14 @@ class Algorithm(Declaration, Generic[Config]):
         self.config: Config = self.config_class(**self.derived | parts[1])
         self.check()
         network = self.model_options(self.config) | dict(self.run.policy_kwargs)
-        read_architecture(self.model, network)  # before the environment is made
+        read_architecture(self.models[0], network)  # before the environment is made
         found = inspect_environment(
             self.spec, run_seed=self.run.seed, mode=self.run.check, step_timeout=self.run.step_timeout
         )
         self.spec = found.spec
         _tell_of_images(self.spec.id, found.observation_space)
-        self.model_spec = ModelSpec(self.model, found.observation_space, found.action_space, network)
+        kind = self._kind(found.action_space)
+        self.model_spec = ModelSpec(kind, found.observation_space, found.action_space, network)
         self.check_spaces()
         self._actors: Run | None = None
         self._state: TrainingState | None = None
@@ -327,6 +338,19 @@ class Algorithm(Declaration, Generic[Config]):
         self.close()
 
     # ---- inside
+
+    def _kind(self, action_space: Space) -> str:
+        """The kind of model for an action space; InputError, naming the algorithms that take it, if there is none."""
+        kind = next((kind for kind in self.models if takes(kind, action_space)), None)
+        if kind is None:
+            others = sorted(
+                other.name for other in _all_algorithms() if any(takes(k, action_space) for k in other.models)
+            )
+            raise InputError(
+                f"{self.name} does not work with action space {describe(action_space)} of environment "
+                f"{self.spec.id!r}; with it work: {', '.join(others)}"
+            )
+        return kind
 
     def _start(self) -> TrainingState:
         """The state to go on from; starts the actors at first use."""

@@ -44,8 +44,8 @@ class Declaration(ABC):
     """Frozen dataclass of the hyperparameters; its fields' docstrings are their help."""
     presets_path: ClassVar[Path | None] = None
     """TOML table of settings tuned per environment."""
-    model: ClassVar[str] = "actor_critic"
-    """Kind of model: an entry of `models.build.MODELS`."""
+    models: ClassVar[tuple[str, ...]] = ("actor_critic",)
+    """Kinds of model, keys of `models.build.MODELS`: the first that takes the action space is used."""
 
     @staticmethod
     def model_options(config: Any) -> dict[str, Any]:

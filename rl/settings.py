@@ -28,6 +28,8 @@ class Bounds:
     """Whether schedules are allowed; the limits hold for the value they start from."""
     optional: bool = False
     """Whether None is allowed."""
+    words: tuple[str, ...] = ()
+    """Words that are allowed in place of a number, such as "auto"."""
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
@@ -38,12 +40,17 @@ class Bounds:
         words = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
         kind = "a whole number" if self.whole else "a number"
         also = (" (or a schedule such as 'lin_0.001')" if self.rate else "") + (" or none" if self.optional else "")
+        also += "".join(f" or {word!r}" for word in self.words)
         return f"{kind} {words}".replace(" and of ", " and ").rstrip() + also
 
     def read(self, name: str, value: Any) -> Any:
         """Return `value` for setting `name`, a number of whatever library as Python's own; a float that is whole counts
         as a whole number. Raise InputError if it is not allowed."""
-        if (self.rate and callable(value)) or (self.optional and value is None):
+        if (
+            (self.rate and callable(value))
+            or (self.optional and value is None)
+            or (isinstance(value, str) and value in self.words)
+        ):
             return value
         number = as_number(value)
         if self.whole and isinstance(number, float) and number.is_integer():

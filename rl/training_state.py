@@ -123,7 +123,7 @@ def state_to_arrays(state: TrainingState, learner: Any) -> tuple[dict[str, Any],
     """All of `state` but the weights, as a JSON-able document and named arrays; `learner` is the learner's own state
     at that iteration (see `LearnerActor.snapshot`)."""
     arrays: dict[str, np.ndarray] = {}
-    kept = {name: value for name, value in learner.items() if name not in ("model", "replay")}
+    kept = {name: value for name, value in learner.items() if name != "replay"}
     learner_tree = tree_to_arrays(kept, "learner", arrays)
     groups: list[dict[str, Any]] = []
     for index, group in enumerate(state.groups):
@@ -154,7 +154,7 @@ def state_from_arrays(
         description = entry["state"]
         ref = None if description is None else put(GroupState.from_arrays(own, description))
         groups.append(GroupProgress(entry["rollouts"], ref))
-    learner = tree_from_arrays(document["learner"], dict(arrays)) | {"model": weights, "replay": None}
+    learner = tree_from_arrays(document["learner"], dict(arrays)) | {"replay": None}
     return TrainingState(
         iteration=document["iteration"],
         timesteps=document["timesteps"],

@@ -30,7 +30,6 @@ from ...envs import (
     derive_seed,
     own_generators,
     stream,
-    to_env_actions,
 )
 from ...runtime import ObjectRef, get, method
 from ..clock import Clock
@@ -201,7 +200,7 @@ class RolloutWorker:
         episodes: list[Episode] = []
         inference = stepping = 0.0
         asked = time.perf_counter()
-        observations, shape = environments.observations, (size, *(environments.action_space.shape or ()))
+        observations = environments.observations
         with torch.inference_mode():
             drawn = torch.from_numpy(noise)
             for t in range(steps):
@@ -212,7 +211,7 @@ class RolloutWorker:
                 if actions.dtype.kind == "f":
                     model.check_finite(observations, action=actions)
                 chosen = time.perf_counter()
-                step = environments.step(to_env_actions(environments.action_space, actions.reshape(shape)))
+                step = environments.step(model.environment_actions(actions))
                 recorder.stepped(t, step)
                 episodes += step.episodes
                 observations = step.observations

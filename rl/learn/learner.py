@@ -37,7 +37,7 @@ class Learner:
     def __init__(self, spec: ModelSpec, *, seed: int, device: str) -> None:
         self._spec, self._seed = spec, seed
         self.model: Any = load("build_model")(spec, seed=seed, device=_resolve_device(device))
-        self.targets: dict[str, Any] = {}
+        self._target: Any = None
         self.optimizers: dict[str, FlatOptimizer] = {}
         self._replay: ReplayBuffer | None = None
         self.n_updates = 0
@@ -46,20 +46,28 @@ class Learner:
 
     # ---- what an algorithm's `prepare` calls
 
-    def adam(self, name: str = "model", **options: float) -> None:
-        """Optimize the model's parameters with Adam, as `optimizers[name]`; options as in `FlatAdam`."""
-        self.optimizers[name] = load("FlatAdam")(self.model.flat, self.model.flat_gradients, **options)
+    def adam(self, part: str | None = None, **options: float) -> None:
+        """Optimize a part of the model, or all of it, with Adam, as `optimizers[part or "model"]`; options as in
+        `FlatAdam`."""
+        self._optimize("FlatAdam", part, options)
 
-    def rmsprop(self, name: str = "model", **options: float) -> None:
-        """Optimize the model's parameters with RMSprop, as `optimizers[name]`; options as in `FlatRMSprop`."""
-        self.optimizers[name] = load("FlatRMSprop")(self.model.flat, self.model.flat_gradients, **options)
+    def rmsprop(self, part: str | None = None, **options: float) -> None:
+        """As `adam`, with RMSprop; options as in `FlatRMSprop`."""
+        self._optimize("FlatRMSprop", part, options)
 
-    def add_target(self, name: str = "model") -> None:
-        """Keep a second model with the weights of now, as `targets[name]`: it changes when the algorithm copies."""
-        target = load("build_model")(self._spec, device=self.model.flat.device)
-        target.flat.copy_(self.model.flat)
-        target.requires_grad_(False)
-        self.targets[name] = target
+    def _optimize(self, kind: str, part: str | None, options: Mapping[str, float]) -> None:
+        model = self.model
+        where = slice(None) if part is None else model.part(part)
+        own = [value for name, value in model.named_parameters() if part is None or name.split(".")[0] == part]
+        self.optimizers[part or "model"] = load(kind)(
+            model.flat[where], model.flat_gradients[where], leaves=own, **options
+        )
+
+    def add_target(self) -> None:
+        """Keep a second model with the weights of now, as `target`: it changes when the algorithm says so."""
+        self._target = load("build_model")(self._spec, device=self.model.flat.device)
+        self._target.flat.copy_(self.model.flat)
+        self._target.requires_grad_(False)
 
     def add_replay(self, capacity: int, *, gamma: float, n_step: int = 1, alpha: float | None = None) -> None:
         """Keep transitions in `replay`; arguments as in `ReplayBuffer`."""
@@ -68,6 +76,12 @@ class Learner:
         self._replay = ReplayBuffer(columns, capacity, gamma=gamma, n_step=n_step, alpha=alpha)
 
     # ---- what its `update` calls
+
+    @property
+    def target(self) -> Any:
+        """The model that `add_target` made."""
+        assert self._target is not None, "prepare() has not called add_target"
+        return self._target
 
     @property
     def replay(self) -> ReplayBuffer:
@@ -113,10 +127,16 @@ class Learner:
         wanted = max(1, min(learning_starts, self.replay.capacity))
         return clock.timesteps >= learning_starts and self.replay.size >= wanted
 
-    def update_target(self, tau: float = 1.0, name: str = "model") -> None:
-        """Move `targets[name]` towards the model: θ⁻ ← τ θ + (1 − τ) θ⁻."""
+    def update_target(self, tau: float = 1.0, *parts: str) -> None:
+        """Move the target towards the model: θ⁻ ← τ θ + (1 − τ) θ⁻; all of it, or parts that lie side by side."""
+        where = self.model.part(*parts) if parts else slice(None)
         with torch.no_grad():
-            self.targets[name].flat.lerp_(self.model.flat, tau)
+            self.target.flat[where].lerp_(self.model.flat[where], tau)
+
+    def noise(self, rows: int) -> Tensor:
+        """Noise [rows, M] of the model's kind, from the stream ("noise", number of updates)."""
+        drawn = self.model.draw_noise(self.stream("noise", self.n_updates), (rows,))
+        return self.tensors({"noise": drawn})["noise"]
 
     def sample(self, rows: int, *, beta: float = 1.0) -> tuple[dict[str, Tensor], np.ndarray]:
         """Transitions drawn from the replay buffer, as tensors, observations encoded; and their indices.
@@ -133,8 +153,8 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that the next update depends on but the replay buffer's transitions: a tree of arrays and numbers."""
         return {
-            "model": self.model.get_weights(),
-            "targets": {name: target.get_weights() for name, target in self.targets.items()},
+            "model": self.model.get_parameters(),
+            "target": None if self._target is None else self._target.get_parameters(),
             "optimizers": {name: optimizer.state() for name, optimizer in self.optimizers.items()},
             "n_updates": self.n_updates,
             "replay": None if self._replay is None else self._replay.state(),
@@ -143,9 +163,9 @@ class Learner:
     def load(self, state: Mapping[str, Any], transitions: list[Batch]) -> None:
         """Continue from `state()`; `transitions` are what the replay buffer held. Without the buffer's state it stays
         empty, and fills again."""
-        self.model.set_weights(state["model"])
-        for name, target in self.targets.items():
-            target.set_weights(state["targets"][name])
+        self.model.set_parameters(state["model"])
+        if self._target is not None:
+            self._target.set_parameters(state["target"])
         for name, optimizer in self.optimizers.items():
             optimizer.load(state["optimizers"][name])
         self.n_updates = state["n_updates"]

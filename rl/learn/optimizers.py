@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +14,14 @@ from torch import Tensor
 
 class FlatOptimizer(ABC):
     """`parameters` and `gradients` are flat tensors of one shape; what is learned are views into `parameters`, their
-    `.grad` into `gradients`. `moments` names the averages that the optimizer keeps, each of that shape."""
+    `.grad` into `gradients`. Where they are a part of what a loss depends on, `leaves` are those views: no other
+    gradient is computed. `moments` names the averages that the optimizer keeps, each of that shape."""
 
     moments: tuple[str, ...] = ()
 
-    def __init__(self, parameters: Tensor, gradients: Tensor) -> None:
+    def __init__(self, parameters: Tensor, gradients: Tensor, *, leaves: Sequence[Tensor] | None = None) -> None:
         self._parameters, self._gradients = parameters, gradients
+        self._leaves = leaves
         self._moments = {name: torch.zeros_like(parameters) for name in self.moments}
         self._loss_sum = torch.zeros((), device=parameters.device)
         self._norm_sum = torch.zeros((), device=parameters.device)
@@ -29,7 +31,7 @@ class FlatOptimizer(ABC):
         """One step against the gradient of `loss`; the gradient's norm over all parameters is clipped to
         `max_grad_norm` (None: not)."""
         self._gradients.zero_()
-        loss.backward()
+        loss.backward(inputs=self._leaves)
         with torch.no_grad():
             norm = torch.linalg.vector_norm(self._gradients)
             # Sums, asked once an iteration: one that is not finite stays so, and no step waits for a GPU's answer.
@@ -77,9 +79,16 @@ class FlatAdam(FlatOptimizer):
     moments = ("first_moment", "second_moment")
 
     def __init__(
-        self, parameters: Tensor, gradients: Tensor, *, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        *,
+        leaves: Sequence[Tensor] | None = None,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
     ) -> None:
-        super().__init__(parameters, gradients)
+        super().__init__(parameters, gradients, leaves=leaves)
         self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
 
     def _step(self, learning_rate: float) -> None:
@@ -99,8 +108,16 @@ class FlatRMSprop(FlatOptimizer):
 
     moments = ("square_average",)
 
-    def __init__(self, parameters: Tensor, gradients: Tensor, *, alpha: float = 0.99, epsilon: float = 1e-5) -> None:
-        super().__init__(parameters, gradients)
+    def __init__(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        *,
+        leaves: Sequence[Tensor] | None = None,
+        alpha: float = 0.99,
+        epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__(parameters, gradients, leaves=leaves)
         self._alpha, self._epsilon = alpha, epsilon
 
     def _step(self, learning_rate: float) -> None:

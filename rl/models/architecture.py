@@ -41,10 +41,29 @@ class QNetworkArchitecture:
     """Whether value and advantages are separate outputs (Wang et al., 2016, arXiv 1511.06581)."""
 
 
-Architecture = ActorCriticArchitecture | QNetworkArchitecture
+@dataclass(frozen=True, kw_only=True)
+class ActorQArchitecture:
+    """A policy and critics of its actions; the defaults are Stable-Baselines3's for SAC's `MlpPolicy`."""
 
-ARCHITECTURES: dict[str, type[Any]] = {"actor_critic": ActorCriticArchitecture, "q_network": QNetworkArchitecture}
+    net_arch: tuple[tuple[int, ...], tuple[int, ...]] = ((256, 256), (256, 256))
+    """Width of each hidden layer: of the policy, of each critic."""
+    activation: str = "relu"
+    """After each hidden layer: "tanh" or "relu"."""
+    n_critics: int = 2
+    """Critics, of which the smallest value counts."""
+
+
+ARCHITECTURES: dict[str, type[Any]] = {
+    "actor_critic": ActorCriticArchitecture,
+    "q_network": QNetworkArchitecture,
+    "gaussian_actor_q": ActorQArchitecture,
+    "categorical_actor_q": ActorQArchitecture,
+    "deterministic_actor_q": ActorQArchitecture,
+}
 """Kind of model → what can be chosen of it."""
+
+_BRANCHES = {ActorCriticArchitecture: ("pi", "vf"), ActorQArchitecture: ("pi", "qf")}
+"""Architectures of two networks, and what `net_arch` calls them."""
 
 
 def read_architecture(kind: str, policy_kwargs: Mapping[str, Any]) -> Any:
@@ -56,8 +75,11 @@ def read_architecture(kind: str, policy_kwargs: Mapping[str, Any]) -> Any:
     for name, value in policy_kwargs.items():
         if name not in known:
             raise InputError(f"policy_kwargs has no entry {name!r}. {nearest(name, known)}")
-        read = _branches if (name, kind) == ("net_arch", "actor_critic") else _READERS[name]
-        values[name] = read(f"policy_kwargs[{name!r}]", value)
+        what = f"policy_kwargs[{name!r}]"
+        if name == "net_arch" and chosen in _BRANCHES:
+            values[name] = _branches(what, value, _BRANCHES[chosen])
+        else:
+            values[name] = _READERS[name](what, value)
     return chosen(**values)
 
 
@@ -72,13 +94,14 @@ def row_size(space: spaces.Space) -> int:
     return int(np.prod(space.shape or ()))
 
 
-def _branches(what: str, net_arch: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Hidden widths of policy and value from a list (both the same) or a dict with `pi` and `vf`."""
+def _branches(what: str, net_arch: Any, names: tuple[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Hidden widths of two networks from a list (both the same) or a dict with their names."""
     if not isinstance(net_arch, Mapping):
         return _widths(what, net_arch), _widths(what, net_arch)
-    if set(net_arch) != {"pi", "vf"}:
-        raise InputError(f"{what} has the keys {sorted(map(str, net_arch))}, but must have exactly 'pi' and 'vf'")
-    return _widths(what, net_arch["pi"]), _widths(what, net_arch["vf"])
+    if set(net_arch) != set(names):
+        wanted = " and ".join(map(repr, names))
+        raise InputError(f"{what} has the keys {sorted(map(str, net_arch))}, but must have exactly {wanted}")
+    return _widths(what, net_arch[names[0]]), _widths(what, net_arch[names[1]])
 
 
 def _widths(what: str, layers: Any) -> tuple[int, ...]:
@@ -110,10 +133,18 @@ def _number(what: str, value: Any) -> float:
     return float(number)
 
 
+def _count(what: str, value: Any) -> int:
+    count = as_int(value)
+    if count is None or count < 1:
+        raise InputError(f"{what} is {value!r}, but must be a whole number of at least 1")
+    return count
+
+
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "net_arch": _widths,
     "activation": _activation,
     "ortho_init": _flag,
     "log_std_init": _number,
     "dueling": _flag,
+    "n_critics": _count,
 }

@@ -135,6 +135,41 @@ class DiagonalGaussian:
         return (0.5 + HALF_LOG_2PI + self.log_std).sum(-1).expand(len(self.mean))
 
 
+class SquashedGaussian:
+    """tanh of independent normals: actions [B, K] in (−1, 1); mean and log_std [B, K] are of the normals.
+
+    log π(a) = Σ log N(u) − log(1 − tanh²(u)), u = atanh(a); the second term is 2 (log 2 − u − softplus(−2u)), which
+    stays exact where 1 − tanh² rounds to 0 (Haarnoja et al., 2018, arXiv 1812.05905, appendix C).
+    """
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self.mean, self.log_std = mean, log_std
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """tanh(mean + σ · noise), noise [B, K] standard normal."""
+        return self.sample_with_log_prob(noise)[0]
+
+    def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions and their log π [B], both with gradients to mean and σ."""
+        before = self.mean + self.log_std.exp() * noise
+        return before.tanh(), self._log_prob(before, noise)
+
+    def mode(self) -> Tensor:
+        """tanh of the mean: the median, which SAC's policy takes as its best action."""
+        return self.mean.tanh()
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """log π(actions), [B]; −1 and 1 count as the nearest numbers between them."""
+        limit = 1 - torch.finfo(actions.dtype).eps
+        before = actions.clamp(-limit, limit).atanh()
+        return self._log_prob(before, (before - self.mean) * (-self.log_std).exp())
+
+    def _log_prob(self, before: Tensor, standardized: Tensor) -> Tensor:
+        normal = -0.5 * standardized.square() - self.log_std - HALF_LOG_2PI
+        squash = 2 * (math.log(2) - before - torch.nn.functional.softplus(-2 * before))
+        return (normal - squash).sum(-1)
+
+
 def make_distribution(space: spaces.Space, outputs: Tensor, log_std: Tensor | None) -> Distribution:
     """The distribution over `space` that the head's `outputs` [B, row_size(space)] describe; a Box needs `log_std`."""
     if isinstance(space, spaces.Discrete):

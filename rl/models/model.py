@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from ...envs import to_env_actions
 from ..data.tree import Tree, leaves
 from .architecture import row_size
 from .layout import ParameterLayout
@@ -26,8 +27,12 @@ from .spec import ModelSpec
 class Model(nn.Module):
     """A network between two spaces. Subclasses make their parts in `__init__`; then `flatten` is called once."""
 
+    acting: ClassVar[tuple[str, ...] | None] = None
+    """The parts that acting needs, which workers, evaluation and serving get; None is all."""
+    parameters_layout: ParameterLayout
+    """Names and shapes of all parameters in the flat array."""
     layout: ParameterLayout
-    """Names and shapes of the parameters in the flat array."""
+    """Those of the acting parts, with which it begins: of the weights that travel."""
     flat: Tensor
     """All parameters, [size] float32."""
     flat_gradients: Tensor
@@ -66,6 +71,18 @@ class Model(nn.Module):
         is_image = space.dtype == np.uint8 and len(space.shape or ()) == 3
         return rows / 255 if is_image else rows
 
+    def environment_actions(self, actions: np.ndarray) -> np.ndarray:
+        """What `env.step` takes, [B, *space.shape], for actions [B, …] as `choose` gives them."""
+        space = self.spec.action_space
+        return to_env_actions(space, actions.reshape(len(actions), *(space.shape or ())))
+
+    def part(self, *names: str) -> slice:
+        """Where the parameters of submodules that lie side by side are in the flat array."""
+        layout = self.parameters_layout
+        own = [name for name in layout.shapes if name.split(".")[0] in names]
+        first, last = own[0], own[-1]
+        return slice(layout.offsets[first], layout.offsets[last] + math.prod(layout.shapes[last]))
+
     @property
     def inputs(self) -> int:
         """Width of encoded observations."""
@@ -79,17 +96,21 @@ class Model(nn.Module):
                 f"{type(self).__name__} has buffers ({', '.join(buffers)}), which would neither reach the workers nor "
                 "a checkpoint: make them parameters"
             )
-        named = dict(self.named_parameters())
-        self.layout = ParameterLayout({name: tuple(parameter.shape) for name, parameter in named.items()})
+        acting = {name: self.acting is None or name.split(".")[0] in self.acting for name, _ in self.named_parameters()}
+        named = dict(sorted(self.named_parameters(), key=lambda item: not acting[item[0]]))  # stable: acting ones first
+        shapes = {name: tuple(parameter.shape) for name, parameter in named.items()}
+        self.parameters_layout = ParameterLayout(shapes)
+        self.layout = ParameterLayout({name: shape for name, shape in shapes.items() if acting[name]})
         self.flat = torch.cat([parameter.detach().float().reshape(-1) for parameter in named.values()]).to(device)
         self.flat_gradients = torch.zeros_like(self.flat)
-        views, gradients = self.layout.views(self.flat), self.layout.views(self.flat_gradients)
+        layout = self.parameters_layout
+        views, gradients = layout.views(self.flat), layout.views(self.flat_gradients)
         for name, parameter in named.items():
             parameter.data, parameter.grad = views[name], gradients[name]
 
     def get_weights(self) -> np.ndarray:
-        """All parameters as one flat float32 array: a copy, in the order of `layout`."""
-        return self.flat.detach().cpu().numpy().copy()
+        """The acting parameters as one flat float32 array: a copy, in the order of `layout`."""
+        return self.flat[: self.layout.size].detach().cpu().numpy().copy()
 
     def check_finite(self, observations: Tree, **found: np.ndarray) -> None:
         """Raise ValueError, naming the row, if what the model made of `observations`, arrays [B, …] by their names, is
@@ -109,6 +130,14 @@ class Model(nn.Module):
     def set_weights(self, flat: np.ndarray) -> None:
         """Take over flat weights as `get_weights` gives them; ValueError if their shape is another."""
         self.layout.views(flat)
+        self.flat[: self.layout.size].copy_(torch.tensor(flat))
+
+    def get_parameters(self) -> np.ndarray:
+        """All parameters as one flat float32 array: a copy."""
+        return self.flat.detach().cpu().numpy().copy()
+
+    def set_parameters(self, flat: np.ndarray) -> None:
+        """Take over all parameters as `get_parameters` gives them."""
         self.flat.copy_(torch.tensor(flat))
 
 

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from ...envs import as_batch, stream, to_env_actions
+from ...envs import as_batch, stream
 from ..checkpoint import policy_files, read_policy, write_policy
 from .build import build_model
 from .model import Model
@@ -76,8 +76,7 @@ class Policy:
             outputs = self.model.outputs(self.model.encode(rows))
             chosen = self.model.choose(outputs, noise).cpu().numpy()
         self.model.check_finite(rows, output=outputs.cpu().numpy(), action=chosen)
-        shape = (len(chosen), *(self.action_space.shape or ()))
-        actions = to_env_actions(self.action_space, chosen.reshape(shape))
+        actions = self.model.environment_actions(chosen)
         return actions[0] if single else actions
 
     def get_weights(self) -> np.ndarray:

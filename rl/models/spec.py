@@ -15,7 +15,18 @@ from .architecture import ARCHITECTURES, read_architecture
 _ACTIONS: dict[str, tuple[type[Space], ...]] = {
     "actor_critic": (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
     "q_network": (spaces.Discrete,),
+    "gaussian_actor_q": (spaces.Box,),
+    "categorical_actor_q": (spaces.Discrete,),
+    "deterministic_actor_q": (spaces.Box,),
 }
+_BOUNDED = ("gaussian_actor_q", "deterministic_actor_q")
+"""Kinds whose actions fill the space between its bounds."""
+
+
+def takes(kind: str, action_space: Space) -> bool:
+    """Whether a kind of model chooses actions of this space."""
+    bounded = not isinstance(action_space, spaces.Box) or action_space.is_bounded()
+    return isinstance(action_space, _ACTIONS[kind]) and (bounded or kind not in _BOUNDED)
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class ModelSpec:
     """
 
     kind: str
-    """Name of the model: actor_critic or q_network."""
+    """Name of the model: a key of `ARCHITECTURES`."""
     observation_space: Space
     action_space: Space
     policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -38,13 +49,11 @@ class ModelSpec:
         check_supported(self.action_space, "action")
         if self.kind not in ARCHITECTURES:
             raise InputError(f"there is no kind of model {self.kind!r}, but {', '.join(ARCHITECTURES)}")
-        allowed = _ACTIONS[self.kind]
-        if not isinstance(self.action_space, allowed):
-            names = ", ".join(kind.__name__ for kind in allowed)
-            others = [name for name, kinds in _ACTIONS.items() if isinstance(self.action_space, kinds)]
+        if not takes(self.kind, self.action_space):
+            others = [name for name in _ACTIONS if takes(name, self.action_space)]
             raise InputError(
-                f"action space {describe(self.action_space)} does not work with a {self.kind}, which takes {names}. "
-                f"It works with: {', '.join(others)}"
+                f"action space {describe(self.action_space)} does not work with a {self.kind}, but with: "
+                f"{', '.join(others)}"
             )
         _ = self.architecture
 

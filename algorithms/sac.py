@@ -1,0 +1,160 @@
+"""Soft actor-critic: algorithm 1 of Haarnoja et al., 2018 (arXiv 1812.05905), with the temperature learned; and its
+form for discrete actions, Christodoulou, 2019 (arXiv 1910.07207).
+
+    for iteration = 1, 2, …
+        act with a ~ π(·|s) for train_freq steps in every environment                        (rollout workers)
+        store the transitions in the replay memory D                                          (learner)
+        gradient_steps times: sample a minibatch of D;
+            critics    y ← r + discount · (min_i Q_i(s', a'; θ⁻) − α log π(a'|s')),  a' ~ π(·|s')
+            actor      descend on α log π(a|s) − min_i Q_i(s, a),  a ~ π(·|s)
+            temperature  descend on −log α · (log π(a|s) + target entropy)
+            θ⁻ ← τ θ + (1 − τ) θ⁻
+
+With discrete actions the expectations over a and a' are sums over π. Names and defaults are Stable-Baselines3's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..rl import Acted, Clock, Learner, OffPolicyAlgorithm, Rate, Rollout, number, rate_at, torch, validate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACConfig:
+    """Hyperparameters of SAC, with Stable-Baselines3's names and defaults.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    learning_rate: Rate = number(3e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
+    """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
+    buffer_size: int = number(1_000_000, whole=True, at_least=1)
+    """Transitions that the replay memory holds, over all environments."""
+    learning_starts: int = number(100, whole=True, at_least=0)
+    """Environment steps, over all environments, before the first update; until then actions are uniform."""
+    batch_size: int = number(256, whole=True, at_least=1)
+    """Transitions per minibatch."""
+    tau: float = number(0.005, above=0, at_most=1)
+    """How far the target critics go towards the critics with each update (τ)."""
+    gamma: float = number(0.99, at_least=0, at_most=1)
+    """Discount per step."""
+    train_freq: int = number(1, whole=True, at_least=1)
+    """Steps per environment between two updates."""
+    gradient_steps: int = number(1, whole=True, at_least=1)
+    """Minibatches per update."""
+    n_step: int = number(1, whole=True, at_least=1)
+    """Rewards summed before the target bootstraps."""
+    ent_coef: float | Literal["auto"] = number("auto", above=0, words=("auto",))
+    """Temperature (α): the weight of the entropy; auto learns it, from 1."""
+    target_entropy: float | Literal["auto"] = number("auto", words=("auto",))
+    """Entropy that the learned temperature aims at, in nats; auto is −(number of actions), with actions in [−1, 1], and
+    0.89 log n for n discrete ones."""
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+def target_entropy(model: Any, config: SACConfig) -> float:
+    """The entropy to aim at: −dim A, as the authors have it; of discrete actions a share of the largest one."""
+    if config.target_entropy != "auto":
+        return float(config.target_entropy)
+    discrete = model.spec.kind == "categorical_actor_q"
+    return 0.89 * math.log(model.actions) if discrete else -float(model.actions)
+
+
+def expectations(model: Any, critics: Any, rows: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """E[min_i Q_i] and E[log π] [B] under the policy in `rows`, with gradients to the actor of `model`.
+
+    Of continuous actions they are estimated by one that is drawn with `noise`, of discrete ones computed.
+    """
+    outputs = model.outputs(rows)
+    if model.spec.kind == "categorical_actor_q":
+        log_probs = outputs.log_softmax(-1)
+        probabilities = log_probs.exp()
+        return (probabilities * critics.values(rows).amin(0)).sum(-1), (probabilities * log_probs).sum(-1)
+    actions, log_prob = model.distribution(outputs).sample_with_log_prob(noise)
+    return critics.values(rows, actions).amin(0), log_prob
+
+
+def critic_loss(model: Any, target: Any, minibatch: dict[str, Tensor], alpha: float | Tensor, noise: Tensor) -> Tensor:
+    """½ Σ_i mean (Q_i(s, a) − y)² (equation 5), y without gradient."""
+    with torch.no_grad():
+        value, log_prob = expectations(model, target, minibatch["next_observations"], noise)
+        y = minibatch["rewards"] + minibatch["discounts"] * (value - alpha * log_prob)
+    rows, actions = minibatch["observations"], minibatch["actions"]
+    if model.spec.kind == "categorical_actor_q":
+        values = model.values(rows).gather(-1, actions.expand(len(model.critics), -1).unsqueeze(-1)).squeeze(-1)
+    else:
+        values = model.values(rows, actions)
+    return 0.5 * (values - y).square().mean(-1).sum()
+
+
+class SAC(OffPolicyAlgorithm[SACConfig]):
+    """SAC on rollout workers and one learner. Arguments as in `Algorithm`, hyperparameters as in `SACConfig`."""
+
+    name = "sac"
+    config_class = SACConfig
+    models = ("gaussian_actor_q", "categorical_actor_q")
+    presets_path = Path(__file__).parent / "presets" / "sac.toml"
+
+    @staticmethod
+    def explore(model: Any, rows: Tensor, noise: Tensor, config: SACConfig, clock: Clock) -> Acted:
+        """Draw from the policy; uniformly before learning starts."""
+        if clock.timesteps < config.learning_starts:
+            return Acted(model.uniform(noise))
+        return Acted(model.choose(model.outputs(rows), noise))
+
+    @staticmethod
+    def prepare(learner: Learner, config: SACConfig) -> None:
+        """Adam for each part, the target critics θ⁻, the replay memory."""
+        for part in ("actor", "critics", "log_alpha"):
+            learner.adam(part)
+        if config.ent_coef != "auto":
+            with torch.no_grad():
+                learner.model.log_alpha.fill_(math.log(config.ent_coef))
+        learner.add_target()
+        learner.add_replay(config.buffer_size, gamma=config.gamma, n_step=config.n_step)
+
+    @staticmethod
+    def update(learner: Learner, rollout: Rollout, config: SACConfig, clock: Clock) -> dict[str, float]:
+        """Store the rollout, then `gradient_steps` minibatches."""
+        learner.replay.insert(rollout)
+        if not learner.can_sample(clock.after(rollout.steps.rows), config.learning_starts):
+            return {}
+        rate = rate_at(config.learning_rate, clock.remaining)
+        history = [descend(learner, config, rate) for _ in range(config.gradient_steps)]
+        means = {name: float(torch.stack([metrics[name] for metrics in history]).mean()) for name in history[0]}
+        return means | {"train/learning_rate": rate, "train/n_updates": learner.n_updates}
+
+
+def descend(learner: Learner, config: SACConfig, learning_rate: float) -> dict[str, Tensor]:
+    """One step of Adam for critics, actor and temperature, on one minibatch; and of the target critics."""
+    model, optimizers = learner.model, learner.optimizers
+    minibatch, _ = learner.sample(config.batch_size)
+    noise = learner.noise(2 * config.batch_size)
+    alpha = model.log_alpha.detach().exp()
+
+    loss = critic_loss(model, learner.target, minibatch, alpha, noise[config.batch_size :])
+    optimizers["critics"].minimize(loss, learning_rate=learning_rate)
+
+    value, log_prob = expectations(model, model, minibatch["observations"], noise[: config.batch_size])
+    actor_loss = (alpha * log_prob - value).mean()
+    optimizers["actor"].minimize(actor_loss, learning_rate=learning_rate)
+
+    metrics = {"train/critic_loss": loss, "train/actor_loss": actor_loss, "train/ent_coef": alpha}
+    if config.ent_coef == "auto":
+        surplus = (log_prob.detach() + target_entropy(model, config)).mean()
+        temperature_loss = -model.log_alpha * surplus
+        optimizers["log_alpha"].minimize(temperature_loss, learning_rate=learning_rate)
+        metrics["train/ent_coef_loss"] = temperature_loss
+    learner.update_target(config.tau, "critics")
+    learner.n_updates += 1
+    return {name: value.detach() for name, value in metrics.items()}
