@@ -17,7 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..rl import Acted, Clock, Learner, OffPolicyAlgorithm, Rate, Rollout, number, rate_at, torch, validate
+from ..rl import (
+    Acted,
+    Clock,
+    Learner,
+    OffPolicyAlgorithm,
+    Rate,
+    Rollout,
+    number,
+    one_per_environment,
+    rate_at,
+    torch,
+    validate,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +54,8 @@ class DQNConfig:
     """Discount per step."""
     train_freq: int = number(4, whole=True, at_least=1)
     """Steps per environment between two updates."""
-    gradient_steps: int = number(1, whole=True, at_least=1)
-    """Minibatches per update."""
+    gradient_steps: int = number(one_per_environment(), whole=True, at_least=1)
+    """Minibatches per update; one for each environment by default."""
     target_update_interval: int = number(10_000, whole=True, at_least=1)
     """Environment steps, over all environments, between two updates of the target network."""
     tau: float = number(1.0, above=0, at_most=1)

@@ -19,7 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..rl import Acted, Clock, Learner, OffPolicyAlgorithm, Rate, Rollout, number, rate_at, torch, validate
+from ..rl import (
+    Acted,
+    Clock,
+    Learner,
+    OffPolicyAlgorithm,
+    Rate,
+    Rollout,
+    number,
+    one_per_environment,
+    rate_at,
+    torch,
+    validate,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,8 +59,8 @@ class TD3Config:
     """Discount per step."""
     train_freq: int = number(1, whole=True, at_least=1)
     """Steps per environment between two updates."""
-    gradient_steps: int = number(1, whole=True, at_least=1)
-    """Minibatches per update."""
+    gradient_steps: int = number(one_per_environment(), whole=True, at_least=1)
+    """Minibatches per update; one for each environment by default."""
     n_step: int = number(1, whole=True, at_least=1)
     """Rewards summed before the target bootstraps."""
     action_noise: float = number(0.1, at_least=0)

@@ -37,7 +37,16 @@ from .run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir
 from .run_lock import check_unlocked
 from .schedules import Rate, rate_at
 from .serving import Answer, Served, ServerBusyError, ServerClosedError, serve
-from .settings import Bounds, Derived, RunSettings, choice, number, shared_by_environments, validate
+from .settings import (
+    Bounds,
+    Derived,
+    RunSettings,
+    choice,
+    number,
+    one_per_environment,
+    shared_by_environments,
+    validate,
+)
 from .training_state import IterationOutcome, TrainingState
 
 if TYPE_CHECKING:
@@ -105,6 +114,7 @@ __all__ = [
     "load_algorithm_name",
     "n_step_returns",
     "number",
+    "one_per_environment",
     "policy_metadata",
     "rate_at",
     "read_config",

@@ -83,6 +83,11 @@ def shared_by_environments(total: int) -> Derived:
     return Derived(total, f"{total} / n_envs", lambda run: max(1, total // run.n_envs))
 
 
+def one_per_environment() -> Derived:
+    """The default of a count that is 1 for each environment, so that more of them are learned from as much as one."""
+    return Derived(1, "n_envs", lambda run: run.n_envs)
+
+
 def derived_defaults(config_class: type, given: Iterable[str], run: RunSettings) -> dict[str, Any]:
     """The values, by name, of those fields whose default is `Derived` and which are not among the `given`."""
     rules = {item.name: item.metadata["derived"] for item in fields(config_class) if "derived" in item.metadata}

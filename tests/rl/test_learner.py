@@ -161,11 +161,11 @@ def test_minibatches_hold_every_row_once_in_an_order_of_their_own():
 def test_a_target_follows_slowly():
     learner = Learner(SPEC, seed=4, device="cpu")
     learner.add_target()
-    before = learner.targets["model"].get_weights()
+    before = learner.target.get_weights()
     np.testing.assert_array_equal(before, learner.model.get_weights())
     learner.model.flat.add_(1)
     learner.update_target(0.25)
-    np.testing.assert_allclose(learner.targets["model"].get_weights(), before + 0.25, rtol=1e-6)
+    np.testing.assert_allclose(learner.target.get_weights(), before + 0.25, rtol=1e-6)
 
 
 def test_a_buffer_must_hold_enough_and_the_steps_be_done():

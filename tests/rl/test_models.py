@@ -115,7 +115,7 @@ def test_epsilon_greedy_by_hand():
 
 def test_a_q_network_says_which_models_take_other_actions():
     with pytest.raises(
-        InputError, match=r"Box\(2,\).* does not work with a q_network, which takes Discrete.*actor_critic"
+        InputError, match=r"Box\(2,\).* does not work with a q_network, but with: actor_critic, gaussian"
     ):
         build("q_network", action_space=spaces.Box(-1, 1, (2,)))
 
