@@ -16,12 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import numpy as np
 import psutil
-from gymnasium import Space
 
 from .. import runtime
-from ..envs import EnvSpec, check_same_spaces, describe, inspect_environment, resolve, spec_to_json
+from ..envs import EnvSpec, check_same_spaces, inspect_environment, resolve, spec_to_json
 from ..runtime import InputError, get
 from .actors import Run
 from .callbacks import Callback, IterationReport, TrainingResult, callback_list
@@ -29,8 +27,8 @@ from .checkpoint import policy_files, training_files, write_checkpoint
 from .clock import Clock
 from .declaration import Declaration
 from .lazy import load
+from .model_choice import choose_model
 from .models.architecture import read_architecture
-from .models.spec import ModelSpec, takes
 from .saved_training import SavedTraining, read_saved_training
 from .settings import Bounds, RunSettings, derived_defaults, find_preset, split_settings
 from .training_state import IterationOutcome, TrainingState, has_reached, state_to_arrays
@@ -46,26 +44,6 @@ KEPT_CHECKPOINTS = 3
 def _to_json(value: Any) -> Any:
     """A hyperparameter as JSON holds it; a function by its name."""
     return {"function": getattr(value, "__qualname__", repr(value))} if callable(value) else value
-
-
-def _tell_of_images(env_id: str, space: Space) -> None:
-    if space.dtype == np.uint8 and len(space.shape or ()) == 3:
-        logger.warning(
-            "environment %r: its images, %s, are flattened into a plain network, which sees no neighbourhoods: "
-            "there are no convolutions yet. Smaller images, or features of them, are learned from faster",
-            env_id,
-            describe(space),
-        )
-
-
-def _all_algorithms() -> list[type[Declaration]]:
-    """Those whose modules are imported."""
-    found, waiting = [], [Declaration]
-    while waiting:
-        waiting += (kind := waiting.pop()).__subclasses__()
-        if hasattr(kind, "name"):
-            found.append(kind)
-    return found
 
 
 class Algorithm(Declaration, Generic[Config]):
@@ -123,9 +101,8 @@ class Algorithm(Declaration, Generic[Config]):
             self.spec, run_seed=self.run.seed, mode=self.run.check, step_timeout=self.run.step_timeout
         )
         self.spec = found.spec
-        _tell_of_images(self.spec.id, found.observation_space)
-        kind = self._kind(found.action_space)
-        self.model_spec = ModelSpec(kind, found.observation_space, found.action_space, network)
+        spaces = found.observation_space, found.action_space
+        self.model_spec = choose_model(type(self), self.spec.id, *spaces, network)
         self.check_spaces()
         self._actors: Run | None = None
         self._state: TrainingState | None = None
@@ -338,19 +315,6 @@ class Algorithm(Declaration, Generic[Config]):
         self.close()
 
     # ---- inside
-
-    def _kind(self, action_space: Space) -> str:
-        """The kind of model for an action space; InputError, naming the algorithms that take it, if there is none."""
-        kind = next((kind for kind in self.models if takes(kind, action_space)), None)
-        if kind is None:
-            others = sorted(
-                other.name for other in _all_algorithms() if any(takes(k, action_space) for k in other.models)
-            )
-            raise InputError(
-                f"{self.name} does not work with action space {describe(action_space)} of environment "
-                f"{self.spec.id!r}; with it work: {', '.join(others)}"
-            )
-        return kind
 
     def _start(self) -> TrainingState:
         """The state to go on from; starts the actors at first use."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import algorithms, envs, rl, runtime
-    from .algorithms import A2C, ALGORITHMS, DQN, PPO, A2CConfig, DQNConfig, PPOConfig
+    from .algorithms import A2C, A2CConfig, ALGORITHMS, DDPG, DDPGConfig, DQN, DQNConfig, PPO, PPOConfig, SAC, SACConfig, TD3, TD3Config
     from .envs import check, make, register
     from .rl import Algorithm, Callback, Policy, ProgressDisplay, RunFolder, TrainingDivergedError, evaluate, serve
     from .runtime import InputError
@@ -23,10 +23,16 @@ _HOME = {
     "A2C": "algorithms",
     "A2CConfig": "algorithms",
     "ALGORITHMS": "algorithms",
+    "DDPG": "algorithms",
+    "DDPGConfig": "algorithms",
     "DQN": "algorithms",
     "DQNConfig": "algorithms",
     "PPO": "algorithms",
     "PPOConfig": "algorithms",
+    "SAC": "algorithms",
+    "SACConfig": "algorithms",
+    "TD3": "algorithms",
+    "TD3Config": "algorithms",
     "check": "envs",
     "make": "envs",
     "register": "envs",
@@ -43,18 +49,24 @@ _HOME = {
 
 __all__ = [
     "A2C",
-    "ALGORITHMS",
-    "DQN",
-    "PPO",
     "A2CConfig",
+    "ALGORITHMS",
     "Algorithm",
     "Callback",
+    "DDPG",
+    "DDPGConfig",
+    "DQN",
     "DQNConfig",
     "InputError",
+    "PPO",
     "PPOConfig",
     "Policy",
     "ProgressDisplay",
     "RunFolder",
+    "SAC",
+    "SACConfig",
+    "TD3",
+    "TD3Config",
     "TrainingDivergedError",
     "__version__",
     "algorithms",

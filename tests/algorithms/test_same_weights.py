@@ -15,7 +15,8 @@ SETTINGS = {
     "a2c": {"n_steps": 8, "learning_rate": 0.003},
     "dqn": {
         "train_freq": 4, "learning_starts": 200, "buffer_size": 500, "batch_size": 16, "target_update_interval": 150,
-        "exploration_fraction": 0.5, "n_step": 3, "prioritized_replay": True, "learning_rate": 0.003, "gradient_steps": 1,
+        "exploration_fraction": 0.5, "n_step": 3, "prioritized_replay": True, "learning_rate": 0.003,
+        "gradient_steps": 1,
     },
     "sac": {"train_freq": 4, "learning_starts": 200, "batch_size": 16, "policy_kwargs": {"net_arch": [16]}},
     "td3": {"train_freq": 4, "learning_starts": 200, "batch_size": 16, "policy_kwargs": {"net_arch": [16]}},
