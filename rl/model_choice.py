@@ -26,8 +26,8 @@ def choose_model(
 ) -> ModelSpec:
     """The first of the algorithm's kinds of model that takes the action space.
 
-    Raises InputError if there is none, naming the algorithms that take it; or for spaces and `policy_kwargs` that are not
-    supported.
+    Raises InputError if there is none, naming the algorithms that take it; or for spaces and `policy_kwargs` that are
+    not supported.
     """
     if observation_space.dtype == np.uint8 and len(observation_space.shape or ()) == 3:
         logger.warning(
@@ -50,8 +50,7 @@ def choose_model(
 
 def _algorithms() -> list[type[Declaration]]:
     """Those whose modules are imported."""
-    found: list[type[Declaration]] = []
-    waiting: list[type[Declaration]] = [Declaration]
+    found, waiting = [], Declaration.__subclasses__()
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
