@@ -136,3 +136,33 @@ def test_sums_do_not_depend_on_the_order_in_which_they_were_set():
     points = stream(5, "points").random(200) * first.total
     np.testing.assert_array_equal(first.find(points), second.find(points))
     np.testing.assert_array_equal(first.find(points), np.searchsorted(np.cumsum(weights), points, side="right"))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 7, 8, 9])
+def test_points_at_the_very_end_find_the_last_weight_there_is(size):
+    tree = SumTree(size)
+    tree.set(np.arange(size), np.full(size, 0.1))
+    ends = np.array([np.nextafter(tree.total, 0), tree.total, np.nextafter(tree.total, 2)])  # rounding may go too far
+    assert tree.find(ends).tolist() == [size - 1] * 3
+    for last in range(size - 1, 0, -1):
+        tree.set(np.array([last]), np.zeros(1))
+        assert tree.find(np.array([tree.total]))[0] == last - 1
+
+
+def test_of_a_transition_drawn_twice_the_last_error_is_its_priority():
+    buffer = made(alpha=1.0)
+    buffer.write(transitions(0, 1, 2))
+    buffer.set_errors(np.array([1, 0, 1]), np.array([8.0, 2.0, -0.5]))
+    assert buffer.state()["priorities"].tolist() == pytest.approx([2, 0.5, 1], rel=1e-4)
+    buffer.write(transitions(3))
+    assert buffer.state()["priorities"][3] == pytest.approx(8)  # the largest seen, whatever came after
+
+
+def test_priorities_of_what_is_overwritten_are_gone():
+    buffer = made(capacity=3, alpha=1.0)
+    buffer.write(transitions(0, 1, 2))
+    buffer.set_errors(np.array([0, 1, 2]), np.array([5.0, 1.0, 1.0]))
+    buffer.write(transitions(3, 4))
+    assert buffer.state()["priorities"].tolist() == pytest.approx([5, 5, 1], rel=1e-4)
+    drawn = buffer.sample(300, stream(0, "replay"))
+    assert set(drawn["rewards"].tolist()) == {2, 3, 4}
