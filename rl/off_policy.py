@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any, Generic
 
 import psutil
@@ -11,6 +13,7 @@ from .algorithm import Algorithm, Config
 from .data.columns import action_columns, observation_columns
 from .data.replay import replay_nbytes, transition_columns
 
+logger = logging.getLogger("shoal")
 _SHARE = 0.8
 """Of the machine's memory that a replay buffer may take."""
 
@@ -38,3 +41,15 @@ class OffPolicyAlgorithm(Algorithm[Config], Generic[Config]):
                 f"{needed / 2**30:.1f} GiB, but may take {_SHARE:.0%} of this machine's {there / 2**30:.1f} GiB. "
                 f"At most {fits:,} fit"
             )
+
+    @classmethod
+    def load(cls, folder: str | Path, **options: Any) -> Any:
+        """As `Algorithm.load`, but the replay buffer is not in a checkpoint: it fills again, which is logged."""
+        loaded = super().load(folder, **options)
+        if loaded.timesteps:
+            logger.warning(
+                "the checkpoint does not hold the replay buffer: it fills again, and no update is made before it holds "
+                "learning_starts = %d transitions",
+                loaded.config.learning_starts,
+            )
+        return loaded

@@ -157,3 +157,14 @@ def test_draws_are_of_the_run_seed_and_the_number_of_the_update():
 def spaces():
     env = gymnasium.make("CartPole-v1")
     return env.observation_space, env.action_space
+
+
+def test_that_the_replay_buffer_fills_again_is_said_at_resume(tmp_path, caplog):
+    with DQN("CartPole-v1", engine="serial", device="cpu", preset="none", learning_starts=7) as algorithm:
+        algorithm.train(8)
+        algorithm.save(tmp_path)
+    DQN.load(tmp_path, learning_starts=20)
+    said = [record.getMessage() for record in caplog.records if "replay buffer" in record.getMessage()]
+    assert len(said) == 1
+    assert "fills again" in said[0]
+    assert "learning_starts = 20" in said[0]
