@@ -11,7 +11,6 @@ from shoal import runtime
 pytestmark = pytest.mark.slow
 # The other node ends with the head, so what shuts the runtime down is not for here.
 del test_shutdown_and_start_again, test_unknown_engine_names_the_nearest  # noqa: F821
-del test_a_reference_that_outlives_its_runtime_says_so  # noqa: F821
 # Placement groups take the head's resources, and it has none.
 del test_a_placement_group_takes_numbers_of_numpy  # noqa: F821
 
