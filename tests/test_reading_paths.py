@@ -43,6 +43,7 @@ PASSED_BY_A_ROLLOUT = {
 PASSED_BY_A_CALL = {
     "runtime/api.py",
     "runtime/context.py",
+    "runtime/instances.py",
     "runtime/refs.py",
     "runtime/serialization.py",
     "runtime/signatures.py",
@@ -51,6 +52,7 @@ PASSED_BY_A_CALL = {
     "runtime/native/protocol/messages.py",
     "runtime/native/store/fetching.py",
     "runtime/native/store/views.py",
+    "runtime/native/worker/printing.py",
     "runtime/native/worker/task_interrupts.py",
     "runtime/native/worker/user_code.py",
 }

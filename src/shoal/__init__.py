@@ -7,12 +7,26 @@ What a program needs most, loaded when it is used; the rest is in `shoal.runtime
 """
 
 import sys
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import algorithms, envs, rl, runtime
-    from .algorithms import A2C, A2CConfig, ALGORITHMS, DDPG, DDPGConfig, DQN, DQNConfig, PPO, PPOConfig, SAC, SACConfig, TD3, TD3Config
+    from .algorithms import (
+        A2C,
+        ALGORITHMS,
+        DDPG,
+        DQN,
+        PPO,
+        SAC,
+        TD3,
+        A2CConfig,
+        DDPGConfig,
+        DQNConfig,
+        PPOConfig,
+        SACConfig,
+        TD3Config,
+    )
     from .envs import check, make, register
     from .rl import Algorithm, Callback, Policy, ProgressDisplay, RunFolder, TrainingDivergedError, evaluate, serve
     from .runtime import InputError
@@ -83,6 +97,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib import metadata  # takes as long to import as all of the runtime
+
         return metadata.version(__name__)
     if name in _HOME:
         return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -389,7 +389,7 @@ def test_what_a_package_registers_is_found_again(write_module, in_another_progra
 
 @pytest.mark.parametrize("script", ["train.py", ""])
 def test_what_a_script_or_notebook_registered_is_told(script, monkeypatch):
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", f"/home/me/{script}" if script else None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", f"/home/me/{script}" if script else None, raising=False)
 
     class World(Counter):
         pass
