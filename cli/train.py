@@ -55,7 +55,7 @@ class TrainFlags:
     """Replace the run that is in the run folder; with --resume CHECKPOINT, what the run did after that checkpoint."""
     resume: str | None = field(default=None, metadata={"metavar": "RUN"})
     """Continue the run in this folder from its last checkpoint, or from one of its checkpoints that is named, bit for
-    bit as if it had not been stopped."""
+    bit as if it had not been stopped (but a replay buffer is not saved, and fills again)."""
     preset: str = field(default="auto", metadata={"metavar": "NAME"})
     """Tuned settings for an environment: auto (those for ENV, if there are any), none, or the id whose preset to use.
     Flags override a preset."""

@@ -170,10 +170,7 @@ class LearnerHandle:
                 again = self.actor.update.remote(given.rollouts, state.iteration, given.clock, update.due)
                 update = Update(state, given, update.due, *again)
         else:
-            raise exceptions.ActorUnavailableError(
-                f"the learner lost its state {RETRIES} times in iteration {state.iteration + 1}: its process died each "
-                "time. Is there enough memory?"
-            )
+            raise self._lost(state)
         weights = Weights(state.weights.version + 1, update.weights)
         if not update.due:
             return weights, state.learner.after(given), metrics
@@ -189,11 +186,18 @@ class LearnerHandle:
 
     def snapshot(self, state: TrainingState) -> dict[str, Any]:
         """The learner's own state where `state` stands."""
-        while True:
+        for _ in range(RETRIES):
             try:
                 return get(self.actor.snapshot.remote(state.iteration))
             except StateLostError:
                 self._restore(state.learner)
+        raise self._lost(state)
+
+    def _lost(self, state: TrainingState) -> exceptions.ActorUnavailableError:
+        return exceptions.ActorUnavailableError(
+            f"the learner lost its state {RETRIES} times in iteration {state.iteration + 1}: its process died each "
+            "time. Is there enough memory?"
+        )
 
     def _restore(self, log: LearnerLog) -> None:
         boxed = [] if log.snapshot is None else [log.snapshot]

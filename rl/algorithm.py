@@ -267,8 +267,10 @@ class Algorithm(Declaration, Generic[Config]):
         step_timeout: float | None = None,
         **hyperparameters: Any,
     ) -> Any:
-        """Continue from a run folder's newest checkpoint, or from one checkpoint folder: bit-identically, if nothing is
-        changed.
+        """Continue from a run folder's newest checkpoint, or from one checkpoint folder.
+
+        If nothing is changed that is as if the training had not stopped, bit for bit; but a replay buffer is not in a
+        checkpoint, and fills again.
 
         `env` is needed if the environment cannot be made from its description (a class of your program; a module that
         lies in the run's folder is never imported); `workers`, `engine`, `device`, `check`, `step_timeout` and

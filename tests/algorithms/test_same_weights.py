@@ -79,7 +79,9 @@ def test_any_number_of_workers_on_any_engine(expected, engine, name, workers):
     assert train(name, workers) == expected
 
 
-@pytest.mark.parametrize("other", [name for name in SETTINGS if name != "ppo"])
+@pytest.mark.parametrize(
+    "other", ["dqn", *(pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS if name not in ("ppo", "dqn"))]
+)
 def test_every_algorithm_has_the_same_weights_on_one_and_on_three_workers(other, processes):
     assert train(other, 1) == train(other, 3)
 

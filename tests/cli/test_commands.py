@@ -186,6 +186,7 @@ def test_stopping_a_training(number, engine):
     assert json.loads(Path("run/result.json").read_text())["timesteps"] > saved
 
 
+@pytest.mark.slow
 def test_a_second_stop_quits_at_once():
     process = shoal("train", "ppo", "CartPole-v1", "--engine", "serial", "--total-timesteps", "100000000")
     with process:

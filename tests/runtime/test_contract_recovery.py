@@ -229,6 +229,7 @@ def test_the_story_of_an_object_tells_of_the_loss(shared_native, log):
     assert "was queued again: a result of it was lost" in lines
 
 
+@pytest.mark.slow
 def test_objects_are_made_again_while_workers_are_killed(shared_native, log, tmp_path):
     """Losses and crashes together: ten rounds, each loses all blocks and kills a worker that makes them again."""
     hold = tmp_path / "hold"

@@ -456,8 +456,8 @@ def test_what_a_task_returns_after_catching_the_interrupt_is_its_value(concurren
 
     @runtime.remote
     def work():
-        begun.touch()
         try:
+            begun.touch()  # from here on, an interrupt may come
             while True:
                 pass
         except KeyboardInterrupt:

@@ -192,6 +192,7 @@ def test_the_story_of_a_task_tells_its_retries(tmp_path):
     assert "crash_once ended in pid" in told
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_is_named(tmp_path):
     @runtime.remote
     def stop_until_continued(path):

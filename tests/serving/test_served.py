@@ -59,6 +59,7 @@ def test_an_answer_does_not_depend_on_who_else_asked(engine):
     assert len({row.tobytes() for row in alone}) == 32
 
 
+@pytest.mark.slow
 def test_from_many_threads(each_engine):
     trained, batch = policy(), observations(64)
     wanted = trained.act(batch, deterministic=True)
