@@ -24,7 +24,7 @@ from ..failure import explained, hints
 from ..generators import ObjectRefGenerator
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions, given
 from ..refs import ObjectRef, object_gone
-from ..resources import visible_gpus
+from ..resources import HEAD, visible_gpus
 from ..scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 from ..settings import Settings
 
@@ -278,7 +278,11 @@ def group(ours: PlacementGroup) -> TheirGroup:
 def asked_for(resources: Mapping[str, float]) -> dict[str, float]:
     """Return the resources that can be asked for, without those that Ray has for itself."""
     own = ("node:", "object_store_memory", "bundle")
-    return {name: amount for name, amount in resources.items() if not name.startswith(own) and "_group_" not in name}
+    return {
+        name: amount
+        for name, amount in resources.items()
+        if name == HEAD or (not name.startswith(own) and "_group_" not in name)
+    }
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

@@ -111,6 +111,7 @@ def test_a_copy_can_be_written_and_changes_nothing_else(engine, name):
 SIZES = [1, 63, 1000, 4096, 99_000, 200_000]
 
 
+@pytest.mark.engines("native", "serial", reason="on Ray what travels in a message lies where its pickle does")
 @pytest.mark.parametrize("size", SIZES)
 def test_arrays_begin_at_multiples_of_64_bytes(engine, size):
     @runtime.remote
