@@ -5,7 +5,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
 from . import serialization
@@ -36,6 +36,14 @@ _NOT_REMOTE = {
 def callable_name(target: Callable) -> str:
     """Return the name of a function or class for messages, as it is written where it can be seen: no outer function."""
     return getattr(target, "__qualname__", type(target).__name__).rpartition("<locals>.")[2]
+
+
+def _copy_of(function: FunctionType) -> FunctionType:
+    made = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    return functools.update_wrapper(made, function)
 
 
 def _as_function(target: Callable) -> Function:
@@ -187,7 +195,10 @@ class ActorClass(Generic[T]):
         if target is None or name.startswith("__") or not hasattr(target, name):
             known = nearest(name, ["remote", "options", *(key for key in dir(target) if not key.startswith("_"))])
             raise AttributeError(f"actor class {self.__dict__.get('__name__')!r} has no attribute {name!r}. {known}")
-        return getattr(target, name)
+        found = getattr(target, name)
+        # Pickle looks methods up by their names: one that it found here would travel as a name, and a process that does
+        # not have this module could not make the class. A copy is not what pickle looks for.
+        return _copy_of(found) if isinstance(found, FunctionType) else found
 
     def _methods(self) -> dict[str, MethodOptions]:
         table = method_table(self._target)
