@@ -11,7 +11,6 @@ Names and defaults are Stable-Baselines3's. With λ = 1 the advantages are R −
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..rl import (
@@ -87,7 +86,6 @@ class A2C(OnPolicyAlgorithm[A2CConfig]):
 
     name = "a2c"
     config_class = A2CConfig
-    presets_path = Path(__file__).parent / "presets" / "a2c.toml"
 
     @staticmethod
     def prepare(learner: Learner, config: A2CConfig) -> None:

@@ -14,7 +14,6 @@ Names and defaults are Stable-Baselines3's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..rl import (
@@ -112,7 +111,6 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
     name = "dqn"
     config_class = DQNConfig
     models = ("q_network",)
-    presets_path = Path(__file__).parent / "presets" / "dqn.toml"
 
     @staticmethod
     def model_options(config: DQNConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..rl import (
     Acted,
@@ -104,7 +104,7 @@ class TD3(OffPolicyAlgorithm[TD3Config]):
     name = "td3"
     config_class = TD3Config
     models = ("deterministic_actor_q",)
-    presets_path = Path(__file__).parent / "presets" / "td3.toml"
+    presets_path: ClassVar[Path | None] = Path(__file__).parent / "presets" / "td3.toml"
 
     @staticmethod
     def model_options(config: TD3Config) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class DDPG(TD3):
 
     name = "ddpg"
     config_class = DDPGConfig
-    presets_path = Path(__file__).parent / "presets" / "ddpg.toml"
+    presets_path: ClassVar[Path | None] = None
 
 
 def descend(learner: Learner, config: TD3Config, learning_rate: float) -> dict[str, Tensor]:
