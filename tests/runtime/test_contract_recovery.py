@@ -285,6 +285,7 @@ def test_an_actor_without_lineage_keeps_nothing_to_make_its_values_again(shared_
     assert not current_engine().client.recovery.lineage.tasks
 
 
+@pytest.mark.slow
 def test_a_program_that_trains_has_its_own_lost_objects_made_again(log):
     runtime.shutdown()
     with PPO("CartPole-v1", n_envs=8, n_steps=512) as ppo:

@@ -270,7 +270,7 @@ def test_a_checkpoint_that_fails_is_shown_and_taken_again(processes):
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("every", [1, 7])
+@pytest.mark.parametrize("every", [1, pytest.param(7, marks=pytest.mark.slow)])
 def test_kill_9_at_any_moment_changes_nothing_for_any_caller(processes, tmp_path, every):
     """Three callers, hundreds of calls: each is in the state once, in its caller's order, and answered once."""
     ledger = Ledger.options(checkpoint_every=every).remote(tmp_path)

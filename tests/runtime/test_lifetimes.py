@@ -147,6 +147,7 @@ def test_an_actor_may_call_itself_and_get_references_back():
     runtime.kill(holder)  # it holds itself
 
 
+@pytest.mark.slow
 def test_workers_that_are_not_needed_any_more_stay_while_others_hold_what_they_own():
     @runtime.remote
     def make(gate, i):

@@ -123,6 +123,7 @@ def kill_replica(served, engine, index=0):
         runtime.kill(replica)
 
 
+@pytest.mark.slow
 def test_a_replica_that_dies_comes_back(each_engine):
     trained, batch = policy(), observations(50)
     with serve(trained, max_batch_size=4) as served:
