@@ -169,3 +169,6 @@ class MLP(nn.Module):
         for hidden_weight, hidden_bias in hidden:
             rows = self._activation(nn.functional.linear(rows, hidden_weight, hidden_bias))
         return nn.functional.linear(rows, weight, bias)
+
+    # No hooks are used here, and to look for them takes as long as a small layer.
+    __call__ = forward
