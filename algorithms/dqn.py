@@ -14,6 +14,7 @@ Names and defaults are Stable-Baselines3's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..rl import (
@@ -22,12 +23,11 @@ from ..rl import (
     Learner,
     OffPolicyAlgorithm,
     Rate,
+    ReplayConfig,
     Rollout,
+    learn_from_replay,
     number,
-    one_per_environment,
-    rate_at,
     torch,
-    validate,
 )
 
 if TYPE_CHECKING:
@@ -37,24 +37,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DQNConfig:
-    """Hyperparameters of DQN, with Stable-Baselines3's names and defaults. Raises InputError on values that cannot
-    work."""
+class DQNConfig(ReplayConfig):
+    """Hyperparameters of DQN, with Stable-Baselines3's names and defaults, those of `ReplayConfig` included.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
 
     learning_rate: Rate = number(1e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
     """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
-    buffer_size: int = number(1_000_000, whole=True, at_least=1)
-    """Transitions that the replay memory holds, over all environments."""
-    learning_starts: int = number(100, whole=True, at_least=0)
-    """Environment steps, over all environments, before the first update."""
     batch_size: int = number(32, whole=True, at_least=1)
     """Transitions per minibatch."""
-    gamma: float = number(0.99, at_least=0, at_most=1)
-    """Discount per step."""
     train_freq: int = number(4, whole=True, at_least=1)
     """Steps per environment between two updates."""
-    gradient_steps: int = number(one_per_environment(), whole=True, at_least=1)
-    """Minibatches per update; one for each environment by default."""
     target_update_interval: int = number(10_000, whole=True, at_least=1)
     """Environment steps, over all environments, between two updates of the target network."""
     tau: float = number(1.0, above=0, at_most=1)
@@ -71,17 +66,12 @@ class DQNConfig:
     """Whether the weights choose the action whose value the target network gives."""
     dueling: bool = False
     """Whether value and advantages are separate outputs of the network."""
-    n_step: int = number(1, whole=True, at_least=1)
-    """Rewards summed before the target bootstraps."""
     prioritized_replay: bool = False
     """Whether transitions are drawn in proportion to their last error."""
     prioritized_replay_alpha: float = number(0.6, at_least=0, at_most=1)
     """How much the error decides (α): 0 is uniform."""
     prioritized_replay_beta0: float = number(0.4, at_least=0, at_most=1)
     """How much importance weights correct for it at the start (β), rising linearly to 1 at the end."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 def epsilon(config: DQNConfig, clock: Clock) -> float:
@@ -133,32 +123,18 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: DQNConfig, clock: Clock) -> dict[str, float]:
         """Store the rollout; then `gradient_steps` minibatches, and the target network when its time has come."""
-        learner.replay.insert(rollout)
-        after = clock.after(rollout.steps.rows)
-        metrics = {"rollout/exploration_rate": epsilon(config, after)}
-        if learner.can_sample(after, config.learning_starts):
-            metrics |= descend(learner, config, clock)
+        beta = 1 - clock.remaining * (1 - config.prioritized_replay_beta0)
+        metrics = learn_from_replay(learner, rollout, config, clock, partial(descend, beta=beta))
         if clock.passes(config.target_update_interval, rollout.steps.rows):
             learner.update_target(config.tau)
-        return metrics
+        return metrics | {"rollout/exploration_rate": epsilon(config, clock.after(rollout.steps.rows))}
 
 
-def descend(learner: Learner, config: DQNConfig, clock: Clock) -> dict[str, float]:
-    """`gradient_steps` steps of Adam, each on a minibatch of its own."""
-    learning_rate = rate_at(config.learning_rate, clock.remaining)
-    beta = 1 - clock.remaining * (1 - config.prioritized_replay_beta0)
-    losses, values = [], []
-    for _ in range(config.gradient_steps):
-        minibatch, indices = learner.sample(config.batch_size, beta=beta)
-        loss, errors, q = dqn_loss(learner.model, learner.target, minibatch, config)
-        learner.optimizers["model"].minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
-        learner.replay.set_errors(indices, errors.cpu().numpy())
-        learner.n_updates += 1
-        losses.append(loss.detach())
-        values.append(q.mean())
-    return {
-        "train/loss": float(torch.stack(losses).mean()),
-        "train/q_values": float(torch.stack(values).mean()),
-        "train/learning_rate": learning_rate,
-        "train/n_updates": learner.n_updates,
-    }
+def descend(learner: Learner, config: DQNConfig, learning_rate: float, *, beta: float) -> dict[str, Tensor]:
+    """One step of Adam on one minibatch, with importance weights to the degree β."""
+    minibatch, indices = learner.sample(config.batch_size, beta=beta)
+    loss, errors, q = dqn_loss(learner.model, learner.target, minibatch, config)
+    learner.optimizers["model"].minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
+    learner.replay.set_errors(indices, errors.cpu().numpy())
+    learner.n_updates += 1
+    return {"train/loss": loss.detach(), "train/q_values": q.mean()}

@@ -20,58 +20,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..rl import (
-    Acted,
-    Clock,
-    Learner,
-    OffPolicyAlgorithm,
-    Rate,
-    Rollout,
-    number,
-    one_per_environment,
-    rate_at,
-    torch,
-    validate,
-)
+from ..rl import Acted, Clock, Learner, OffPolicyAlgorithm, ReplayConfig, Rollout, learn_from_replay, number, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class SACConfig:
-    """Hyperparameters of SAC, with Stable-Baselines3's names and defaults.
+class SACConfig(ReplayConfig):
+    """Hyperparameters of SAC, with Stable-Baselines3's names and defaults, those of `ReplayConfig` included.
 
     Raises:
         InputError: a value that cannot work.
     """
 
-    learning_rate: Rate = number(3e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
-    """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
-    buffer_size: int = number(1_000_000, whole=True, at_least=1)
-    """Transitions that the replay memory holds, over all environments."""
     learning_starts: int = number(100, whole=True, at_least=0)
     """Environment steps, over all environments, before the first update; until then actions are uniform."""
-    batch_size: int = number(256, whole=True, at_least=1)
-    """Transitions per minibatch."""
     tau: float = number(0.005, above=0, at_most=1)
     """How far the target critics go towards the critics with each update (τ)."""
-    gamma: float = number(0.99, at_least=0, at_most=1)
-    """Discount per step."""
-    train_freq: int = number(1, whole=True, at_least=1)
-    """Steps per environment between two updates."""
-    gradient_steps: int = number(one_per_environment(), whole=True, at_least=1)
-    """Minibatches per update; one for each environment by default."""
-    n_step: int = number(1, whole=True, at_least=1)
-    """Rewards summed before the target bootstraps."""
     ent_coef: float | Literal["auto"] = number("auto", above=0, words=("auto",))
     """Temperature (α): the weight of the entropy; auto learns it, from 1."""
     target_entropy: float | Literal["auto"] = number("auto", words=("auto",))
     """Entropy that the learned temperature aims at, in nats; auto is −(number of actions), with actions in [−1, 1], and
     0.89 log n for n discrete ones."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 def target_entropy(model: Any, config: SACConfig) -> float:
@@ -138,13 +109,7 @@ class SAC(OffPolicyAlgorithm[SACConfig]):
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: SACConfig, clock: Clock) -> dict[str, float]:
         """Store the rollout, then `gradient_steps` minibatches."""
-        learner.replay.insert(rollout)
-        if not learner.can_sample(clock.after(rollout.steps.rows), config.learning_starts):
-            return {}
-        rate = rate_at(config.learning_rate, clock.remaining)
-        history = [descend(learner, config, rate) for _ in range(config.gradient_steps)]
-        means = {name: float(torch.stack([metrics[name] for metrics in history]).mean()) for name in history[0]}
-        return means | {"train/learning_rate": rate, "train/n_updates": learner.n_updates}
+        return learn_from_replay(learner, rollout, config, clock, descend)
 
 
 def descend(learner: Learner, config: SACConfig, learning_rate: float) -> dict[str, Tensor]:

@@ -25,12 +25,11 @@ from ..rl import (
     Learner,
     OffPolicyAlgorithm,
     Rate,
+    ReplayConfig,
     Rollout,
+    learn_from_replay,
     number,
-    one_per_environment,
-    rate_at,
     torch,
-    validate,
 )
 
 if TYPE_CHECKING:
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TD3Config:
-    """Hyperparameters of TD3, with Stable-Baselines3's names and defaults.
+class TD3Config(ReplayConfig):
+    """Hyperparameters of TD3, with Stable-Baselines3's names and defaults, those of `ReplayConfig` included.
 
     Raises:
         InputError: a value that cannot work.
@@ -47,22 +46,10 @@ class TD3Config:
 
     learning_rate: Rate = number(1e-3, rate=True, above=0)  # noqa: RUF009 — it makes a field
     """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
-    buffer_size: int = number(1_000_000, whole=True, at_least=1)
-    """Transitions that the replay memory holds, over all environments."""
     learning_starts: int = number(100, whole=True, at_least=0)
     """Environment steps, over all environments, before the first update; until then actions are uniform."""
-    batch_size: int = number(256, whole=True, at_least=1)
-    """Transitions per minibatch."""
     tau: float = number(0.005, above=0, at_most=1)
     """How far the targets go towards the networks with each delayed update (τ)."""
-    gamma: float = number(0.99, at_least=0, at_most=1)
-    """Discount per step."""
-    train_freq: int = number(1, whole=True, at_least=1)
-    """Steps per environment between two updates."""
-    gradient_steps: int = number(one_per_environment(), whole=True, at_least=1)
-    """Minibatches per update; one for each environment by default."""
-    n_step: int = number(1, whole=True, at_least=1)
-    """Rewards summed before the target bootstraps."""
     action_noise: float = number(0.1, at_least=0)
     """Standard deviation of the noise that is added to actions in rollouts."""
     policy_delay: int = number(2, whole=True, at_least=1)
@@ -73,9 +60,6 @@ class TD3Config:
     """Where that noise is clipped (c)."""
     n_critics: int = number(2, whole=True, at_least=1)
     """Critics, of which the smallest value makes the target."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,17 +113,7 @@ class TD3(OffPolicyAlgorithm[TD3Config]):
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: TD3Config, clock: Clock) -> dict[str, float]:
         """Store the rollout, then `gradient_steps` minibatches."""
-        learner.replay.insert(rollout)
-        if not learner.can_sample(clock.after(rollout.steps.rows), config.learning_starts):
-            return {}
-        rate = rate_at(config.learning_rate, clock.remaining)
-        history = [descend(learner, config, rate) for _ in range(config.gradient_steps)]
-        metrics: dict[str, list[Tensor]] = {}
-        for values in history:
-            for name, value in values.items():
-                metrics.setdefault(name, []).append(value)
-        means = {name: float(torch.stack(values).mean()) for name, values in metrics.items()}
-        return means | {"train/learning_rate": rate, "train/n_updates": learner.n_updates}
+        return learn_from_replay(learner, rollout, config, clock, descend)
 
 
 class DDPG(TD3):

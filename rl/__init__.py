@@ -29,7 +29,7 @@ from .evaluation import Evaluation, evaluate
 from .lazy import TORCH_EXPORTS, load, torch
 from .learn.learner import Learner
 from .models.spec import ModelSpec
-from .off_policy import OffPolicyAlgorithm
+from .off_policy import OffPolicyAlgorithm, ReplayConfig, learn_from_replay
 from .on_policy import OnPolicyAlgorithm, learning_batch
 from .progress import ProgressDisplay
 from .progress_line import three_digits
@@ -88,6 +88,7 @@ __all__ = [
     "QNetwork",
     "Rate",
     "ReplayBuffer",
+    "ReplayConfig",
     "Rollout",
     "RunFolder",
     "RunFolderError",
@@ -110,6 +111,7 @@ __all__ = [
     "find_run",
     "generalized_advantages",
     "lambda_returns",
+    "learn_from_replay",
     "learning_batch",
     "load_algorithm_name",
     "n_step_returns",

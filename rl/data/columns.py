@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from .batch import Column
+from .replay import transition_columns
 from .tree import Tree
 
 
@@ -20,6 +21,11 @@ def action_columns(space: Space) -> Column:
         return Column((), np.int64)
     components = int(np.prod(space.shape or ()))
     return Column((components,), np.float32 if isinstance(space, spaces.Box) else np.int64)
+
+
+def replay_columns(observation_space: Space, action_space: Space) -> dict[str, Tree]:
+    """The columns of a replay buffer between two spaces."""
+    return transition_columns(observation_columns(observation_space), action_columns(action_space))
 
 
 def rollout_columns(observation_space: Space, action_space: Space) -> dict[str, Tree]:

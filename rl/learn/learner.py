@@ -14,8 +14,8 @@ from ...envs import stream
 from ...runtime import InputError
 from ..clock import Clock
 from ..data.batch import Batch
-from ..data.columns import action_columns, observation_columns
-from ..data.replay import ReplayBuffer, transition_columns
+from ..data.columns import replay_columns
+from ..data.replay import ReplayBuffer
 from ..data.tree import tree_map
 from ..lazy import load, torch
 from ..models.spec import ModelSpec
@@ -72,7 +72,7 @@ class Learner:
     def add_replay(self, capacity: int, *, gamma: float, n_step: int = 1, alpha: float | None = None) -> None:
         """Keep transitions in `replay`; arguments as in `ReplayBuffer`."""
         spec = self._spec
-        columns = transition_columns(observation_columns(spec.observation_space), action_columns(spec.action_space))
+        columns = replay_columns(spec.observation_space, spec.action_space)
         self._replay = ReplayBuffer(columns, capacity, gamma=gamma, n_step=n_step, alpha=alpha)
 
     # ---- what its `update` calls
