@@ -20,8 +20,8 @@ from ..rl import (
     Rate,
     Rollout,
     choice,
-    explained_variance,
     learning_batch,
+    learning_metrics,
     number,
     rate_at,
     validate,
@@ -101,12 +101,5 @@ class A2C(OnPolicyAlgorithm[A2CConfig]):
         loss, metrics = a2c_loss(learner.model, batch, config)
         learner.optimizers["model"].minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
         learner.n_updates += 1
-        values, returns = rollout.steps.flat()["values"], batch["returns"].cpu().numpy()
-        deviation = learner.model.standard_deviation()
-        return {
-            **{name: float(value) for name, value in metrics.items()},
-            **({} if deviation is None else {"train/std": deviation}),
-            "train/explained_variance": explained_variance(values, returns),
-            "train/learning_rate": learning_rate,
-            "train/n_updates": learner.n_updates,
-        }
+        own = {name: float(value) for name, value in metrics.items()}
+        return own | learning_metrics(learner, batch, learning_rate)

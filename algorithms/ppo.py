@@ -22,8 +22,8 @@ from ..rl import (
     OnPolicyAlgorithm,
     Rate,
     Rollout,
-    explained_variance,
     learning_batch,
+    learning_metrics,
     number,
     rate_at,
     shared_by_environments,
@@ -155,25 +155,17 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
             learner.n_updates += 1
             if far:
                 break
-        rates = {"train/learning_rate": learning_rate, "train/clip_range": clip_range}
+        rates = {"train/clip_range": clip_range}
         rates |= {} if clip_range_vf is None else {"train/clip_range_vf": clip_range_vf}
-        return summary(learner, batch, history, epoch_start) | rates
+        return means(history, epoch_start) | rates | learning_metrics(learner, batch, learning_rate)
 
 
-def summary(
-    learner: Learner, batch: dict[str, Tensor], history: list[dict[str, Tensor]], last_epoch: int
-) -> dict[str, float]:
-    """Metrics of an update, as Stable-Baselines3 gives them: means over all minibatches, but the loss of the last one,
-    and the approximate KL of the last epoch, which begins at `last_epoch` in `history`."""
-    means = {name: float(np.mean([float(metrics[name]) for metrics in history])) for name in history[0]}
+def means(history: list[dict[str, Tensor]], last_epoch: int) -> dict[str, float]:
+    """Metrics of all minibatches as Stable-Baselines3 gives them: means, but the loss of the last one, and the
+    approximate KL of the last epoch, which begins at `last_epoch` in `history`."""
     kl = float(np.mean([float(metrics["train/approx_kl"]) for metrics in history[last_epoch:]]))
-    values, returns = batch["values"].cpu().numpy(), batch["returns"].cpu().numpy()
-    deviation = learner.model.standard_deviation()
     return {
-        **means,
-        **({} if deviation is None else {"train/std": deviation}),
+        **{name: float(np.mean([float(metrics[name]) for metrics in history])) for name in history[0]},
         "train/loss": float(history[-1]["train/loss"]),
         "train/approx_kl": kl,
-        "train/explained_variance": explained_variance(values, returns),
-        "train/n_updates": learner.n_updates,
     }

@@ -30,7 +30,7 @@ from .lazy import TORCH_EXPORTS, load, torch
 from .learn.learner import Learner
 from .models.spec import ModelSpec
 from .off_policy import OffPolicyAlgorithm, ReplayConfig, learn_from_replay
-from .on_policy import OnPolicyAlgorithm, learning_batch
+from .on_policy import OnPolicyAlgorithm, learning_batch, learning_metrics
 from .progress import ProgressDisplay
 from .progress_line import three_digits
 from .run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config, read_result
@@ -113,6 +113,7 @@ __all__ = [
     "lambda_returns",
     "learn_from_replay",
     "learning_batch",
+    "learning_metrics",
     "load_algorithm_name",
     "n_step_returns",
     "number",

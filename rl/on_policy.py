@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from .algorithm import Algorithm, Config
 from .clock import Clock
 from .data.batch import Batch, Column
-from .data.returns import generalized_advantages
+from .data.returns import explained_variance, generalized_advantages
 from .data.rollout import Rollout
 from .data.tree import Tree, tree_map
 from .declaration import Acted
@@ -98,3 +99,15 @@ def learning_batch(learner: Learner, rollout: Rollout, *, gamma: float, gae_lamb
     kept = {name: flat[name] for name in ("actions", "log_probs", "values")}
     batch = learner.tensors({**kept, "advantages": advantages.ravel(), "returns": returns.ravel()})
     return batch | {"rows": learner.model.encode(flat["observations"])}
+
+
+def learning_metrics(learner: Learner, batch: Mapping[str, Tensor], learning_rate: float) -> dict[str, float]:
+    """Metrics that every update on a `learning_batch` has, under Stable-Baselines3's tags."""
+    values, returns = batch["values"].cpu().numpy(), batch["returns"].cpu().numpy()
+    deviation = learner.model.standard_deviation()
+    return {
+        **({} if deviation is None else {"train/std": deviation}),
+        "train/explained_variance": explained_variance(values, returns),
+        "train/learning_rate": learning_rate,
+        "train/n_updates": learner.n_updates,
+    }

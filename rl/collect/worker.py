@@ -220,8 +220,8 @@ class RolloutWorker:
                 asked = self._channel.ask(asked, chosen)  # a rollout can take minutes
             begin = time.perf_counter()
             rollout = Rollout(batch, recorder.finals(), version)
-            recorded = batch.flat().only(recorder.recorded)
-            model.check_finite(batch.flat()["observations"], **recorded)
+            flat = batch.flat()
+            model.check_finite(flat["observations"], **flat.only(recorder.recorded))
             algorithm.finish(model, rollout, config)
         kept = [name for name in batch if not _is_scratch(columns[name])]
         rollout = Rollout(batch.only(kept), rollout.finals, version)
