@@ -66,6 +66,7 @@ from .generators import ObjectRefGenerator
 from .plain_numbers import as_bool, as_int, as_number, in_plain_numbers
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
+from .resources import machine_memory
 from .runtime_context import exit_actor, get_gpu_ids, get_runtime_context
 from .runtime_env import RuntimeEnv
 from .scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from . import state, util
     from .introspection.story import story
     from .introspection.timeline import profile, timeline
+    from .joblib_backend import joblib
 
 __all__ = [
     "ActorClass",
@@ -124,8 +126,10 @@ __all__ = [
     "in_plain_numbers",
     "init",
     "is_initialized",
+    "joblib",
     "kill",
     "lookup",
+    "machine_memory",
     "method",
     "nearest",
     "nodes",
@@ -145,6 +149,7 @@ __all__ = [
 # Imported when somebody asks for it: tools, and what shows a running program. They take as long to import as half of
 # the rest, and whoever starts a runtime would wait for it twice: its daemon imports this package, too.
 _LATER = {
+    "joblib": "joblib_backend",
     "profile": "introspection.timeline",
     "state": "state",
     "story": "introspection.story",

@@ -22,6 +22,16 @@ class TaskGroup:
 
 
 @dataclass(frozen=True)
+class GaugeState:
+    """What one process has set a gauge of the program's own to (`util.metrics.Gauge`)."""
+
+    name: str
+    pid: int
+    tags: dict[str, str]
+    value: float
+
+
+@dataclass(frozen=True)
 class RuntimeStatus:
     """The runtime at one moment.
 
@@ -32,6 +42,7 @@ class RuntimeStatus:
         objects: how many objects there are, by owner.
         object_bytes: their bytes.
         shared_memory: bytes of shared memory that the object store has touched.
+        gauges: those of the program's own, by name.
     """
 
     at: float
@@ -43,6 +54,7 @@ class RuntimeStatus:
     objects: int
     object_bytes: int
     shared_memory: int
+    gauges: list[GaugeState]
 
 
 def status_of(diagnosis: Diagnosis) -> RuntimeStatus:
@@ -54,6 +66,13 @@ def status_of(diagnosis: Diagnosis) -> RuntimeStatus:
         sums[key] = (count + row.count, max(oldest, diagnosis.now - row.submitted))
     groups = [TaskGroup(*key, *numbers) for key, numbers in sums.items()]
     workers = list(worker_rows(diagnosis))
+    gauges = [
+        GaugeState(report.name, process.pid, dict(zip(report.tag_keys, tags, strict=True)), value)
+        for process in diagnosis.processes.values()
+        for report in process.metrics
+        if report.kind == "gauge"
+        for tags, (value,) in report.values
+    ]
     return RuntimeStatus(
         diagnosis.now,
         list(node_rows(diagnosis)),
@@ -64,4 +83,5 @@ def status_of(diagnosis: Diagnosis) -> RuntimeStatus:
         sum(process.objects_total for process in diagnosis.processes.values()),
         sum(process.object_bytes for process in diagnosis.processes.values()),
         sum(worker.shared_memory for worker in workers),
+        sorted(gauges, key=lambda gauge: (gauge.name, gauge.pid)),
     )

@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -28,19 +27,12 @@ from .driver.node_process import NodeProcess, become_node
 from .driver.printer import Printer
 from .node.session import joined, new_session, packages_of
 from .node.transport import Secrets, parse_address, warn_if_readable
-from .process.actor_calls import ActorCalls
-from .process.actors import Actors
-from .process.blocked_waits import Makers
-from .process.cancelling import Cancelling
-from .process.client import Client
 from .process.completion import ReadyQueue
 from .process.environments import Environments
-from .process.group_calls import GroupCalls
+from .process.links import Links
 from .process.long_waits import LongWaits, warn_after
-from .process.reporting import Reporting
-from .process.task_calls import TaskCalls
+from .process.parts import Parts
 from .protocol import messages as m
-from .protocol.connection import Connection
 from .protocol.local_sockets import SocketNames
 
 if TYPE_CHECKING:
@@ -80,28 +72,26 @@ class NativeEngine(RunsCalls, Engine):
             raise
         shown = settings.log_to_driver and os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         namespace = settings.namespace or os.urandom(16).hex()
-        self._join(Client(names, None, log_to_driver=shown, namespace=namespace))
+        links = Links(names, None, log_to_driver=shown, namespace=namespace, why_node_died=node.why_it_died)
+        self._join(Parts(links, self.environments))
         if settings.record_call_sites:
-            self.client.sites = {}
-        self._printer = Printer(self.client.reactor.call_later)
-        self.client.handlers[m.Output] = lambda node, message: self._printer.show(message)
+            self._values.sites = {}
+        self._printer = Printer(links.reactor.call_later)
         self._node: NodeProcess | None = node
-        self.client.epitaph = node.epitaph
-        self.client.reactor.watch(node.fileno(), lambda mask: self._read_node())
+        links.reactor.watch(node.fileno(), lambda mask: self._read_node())
         if seconds > 0:
-            self.client.on_wait = LongWaits(self.client, self._reporting, seconds).begin
-        self._guard = InterruptGuard(self.client.busy)
-        self.client.start()
+            self._waits.on_wait = LongWaits(links, self._waits, self._reporting, seconds).begin
+        self._guard = InterruptGuard(self.parts.busy)
+        links.start({**self.parts.handlers(), m.Output: lambda node, message: self._printer.show(message)})
 
     @classmethod
     def join(cls, names: SocketNames, process: bytes, environment: m.Environment | None) -> NativeEngine:
-        """Return the engine of a worker, whose client is still to be started."""
+        """Return the engine of a worker, whose links are still to be started."""
         engine = cls.__new__(cls)
         engine._node, engine.address, engine.token = None, "", ""
-        client = Client(names, process)
-        engine.environments = Environments(packages_of(client.welcome.folder), environment)
-        engine._join(client)
-        client.handlers[m.Assigned] = engine._groups.on_assigned
+        links = Links(names, process)
+        engine.environments = Environments(packages_of(links.welcome.folder), environment)
+        engine._join(Parts(links, engine.environments))
         return engine
 
     @staticmethod
@@ -115,25 +105,16 @@ class NativeEngine(RunsCalls, Engine):
         warn_if_readable("join", address, secrets)
         become_node(node | {"secrets": msgspec.to_builtins(secrets)})
 
-    def _join(self, client: Client) -> None:
-        self.client = client
-        self.makers = Makers(client)
+    def _join(self, parts: Parts) -> None:
+        self.parts = parts
         self.hosted: Host | None = None
         self.on_exit_actor: Callable[[SystemExit], None] = lambda request: None
         self.cancelled: set[bytes] = set()  # calls that run here, or are about to, and should end
-        self._groups = groups = GroupCalls(client)
-        self._tasks = TaskCalls(client, self.environments, groups)
-        self._calls = ActorCalls(client)
-        self._actors = Actors(client, self._calls, self.environments, groups)
-        self.cancelling = Cancelling(client, self._tasks, self._calls)
-        self._reporting = Reporting(
-            client,
-            lambda: chain(self._tasks.report(), self._calls.report()),
-            lambda: chain(self._tasks.report_groups(), self._calls.report_groups()),
-        )
-        client.handlers |= {m.Reply: self._on_reply, m.TryAgain: self._on_try_again, m.Item: self._on_item}
-        client.handlers[m.ArgumentLost] = self._on_argument_lost
-        self.metrics = client.metrics
+        self.metrics = parts.metrics
+        self._kept: set[ObjectRef] = set()  # references that live as long as this process
+        self._links, self._values, self._waits = parts.links, parts.values, parts.waits
+        self._tasks, self._actor_calls, self._actors = parts.tasks, parts.actor_calls, parts.actors
+        self._groups, self._reporting = parts.groups, parts.reporting
 
     # Calls ------------------------------------------------------------------------------------------------------
 
@@ -141,78 +122,45 @@ class NativeEngine(RunsCalls, Engine):
         return self._tasks.submit(function, arguments, options)
 
     def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[ObjectRef]:
-        return self._calls.call(actor, method, arguments, options)
+        return self._actor_calls.call(actor, method, arguments, options)
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
-        self.cancelling.cancel(ref, force, recursive)
-
-    def _on_reply(self, peer: Connection, message: m.Reply) -> None:
-        pending = self.client.calls.get(message.task)
-        if pending is None:
-            self._give_up(message.values, peer)
-        elif pending.function is None:
-            self._calls.on_reply(peer, pending, message)
-        else:
-            self._tasks.on_reply(peer, pending, message)
-
-    def _on_try_again(self, peer: Connection, message: m.TryAgain) -> None:
-        pending = self.client.calls.get(message.task)
-        if pending is not None:
-            (self._calls if pending.function is None else self._tasks).on_try_again(pending, message.failure)
-
-    def _on_item(self, peer: Connection, message: m.Item) -> None:
-        pending = self.client.calls.get(message.task)
-        if pending is not None and pending.stream is not None:
-            pending.stream.on_item(message.index, message.value, peer.peer)
-        else:
-            self._give_up([message.value], peer)
-
-    def _give_up(self, values: list[m.Value], peer: Connection) -> None:
-        for value in values:  # nobody wants them any more
-            self.client.adopt_all(value, peer.peer)
-            self.client.objects.discard(value)
-
-    def _on_argument_lost(self, peer: Connection, message: m.ArgumentLost) -> None:
-        pending = self.client.calls.get(message.task)
-        if pending is None:
-            self._actors.on_argument_lost(peer.peer or b"", message)
-        else:
-            (self._calls if pending.function is None else self._tasks).on_argument_lost(pending, message)
+        self.parts.cancelling.cancel(ref, force, recursive)
 
     # Objects ----------------------------------------------------------------------------------------------------
 
     def put(self, value: Any) -> ObjectRef:
-        return self.client.put(value)
+        return self._values.put(value)
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
-        return self.client.get(refs, timeout, copy)
+        return self._waits.get(refs, timeout, copy)
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        return self.client.wait(refs, num_returns, timeout)
+        return self._waits.wait(refs, num_returns, timeout)
 
     def future(self, ref: ObjectRef) -> Future:
-        return self.client.futures.of(ref)
+        return self.parts.futures.of(ref)
 
     def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
-        self.client.arrivals.when_ready(ref, action)
+        self.parts.arrivals.when_ready(ref, action)
 
     def ready_queue(self) -> ReadyQueue:
-        return ReadyQueue(self.client)
+        return ReadyQueue(self._links, self._values, self.parts.arrivals, self._waits)
 
     def adopt(self, object_id: bytes) -> ObjectRef:
-        return self.client.adopt(object_id)
+        return self._values.adopt(object_id)
 
     def keep(self, ref: ObjectRef) -> bytes:
-        self.client.kept.add(ref)
+        self._kept.add(ref)
         return ref.id
 
     def borrow(self, kept: bytes) -> ObjectRef:
-        return self.client.borrow(kept)
+        return self._values.borrow(kept)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-        return self.client.store.empty(shape, dtype)
+        return self.parts.store.empty(shape, dtype)
 
     # Actors -----------------------------------------------------------------------------------------------------
 
@@ -228,10 +176,10 @@ class NativeEngine(RunsCalls, Engine):
         return self._actors.names()
 
     def actor_state(self, actor: ActorId) -> ActorState:
-        return self._calls.state(actor)
+        return self._actor_calls.state(actor)
 
     def kill(self, actor: ActorId, no_restart: bool) -> None:
-        self._calls.kill(actor, no_restart)
+        self._actor_calls.kill(actor, no_restart)
 
     # Placement groups -------------------------------------------------------------------------------------------
 
@@ -253,8 +201,8 @@ class NativeEngine(RunsCalls, Engine):
 
     @property
     def whereabouts(self) -> Whereabouts:
-        client = self.client
-        return Whereabouts(client.job.driver.hex(), client.job.namespace, client.me[:4].hex(), client.me.hex())
+        job, me = self._links.job, self._links.me
+        return Whereabouts(job.driver.hex(), job.namespace, me[:4].hex(), me.hex())
 
     def host(self) -> Host | None:
         return self.hosted
@@ -285,34 +233,34 @@ class NativeEngine(RunsCalls, Engine):
 
     def where(self) -> str:
         """Return the text that says where this process runs."""
-        return f"node {self.client.me[:4].hex()}, pid {os.getpid()}"
+        return f"node {self._links.me[:4].hex()}, pid {os.getpid()}"
 
     # Values by name, and the machine ----------------------------------------------------------------------------
 
     def publish(self, key: str, payload: bytes) -> None:
-        with self.client.lock:
-            self.client.check()
-            self.client.node.send(m.Publish(key, payload))
+        with self._links.lock:
+            self._links.check()
+            self._links.node.send(m.Publish(key, payload))
 
     def lookup(self, key: str) -> bytes | None:
-        return self.client.ask_node(m.Lookup(key)).payload
+        return self._links.ask_node(m.Lookup(key)).payload
 
     def preload(self, modules: Sequence[str]) -> None:
-        with self.client.lock:
-            self.client.check()
-            self.client.node.send(m.Preload(list(modules)))
+        with self._links.lock:
+            self._links.check()
+            self._links.node.send(m.Preload(list(modules)))
 
     def cluster_resources(self) -> dict[str, float]:
         together: Counter[str] = Counter()
-        for node in self.client.ask_node(m.AskNodes()).alive:
+        for node in self._links.ask_node(m.AskNodes()).alive:
             together.update(node.resources)
         return in_amounts(together)
 
     def available_resources(self) -> dict[str, float]:
-        return in_amounts(self.client.ask_node(m.AskResources()).available)
+        return in_amounts(self._links.ask_node(m.AskResources()).available)
 
     def note(self, event: Event) -> None:
-        self.client.note(event)
+        self._links.note(event)
 
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
         return self._reporting.ask(sections, limit)
@@ -321,7 +269,7 @@ class NativeEngine(RunsCalls, Engine):
 
     def give_back_leases(self) -> None:
         """Event: this worker ends."""
-        self._tasks.leases.end()
+        self.parts.leases.end()
 
     def say_last(self) -> None:
         """Tell the node what was counted here, since this worker ends."""
@@ -331,10 +279,10 @@ class NativeEngine(RunsCalls, Engine):
         """End the node and with it everything else; in a worker: nothing, it is not the worker's to end."""
         if self._node is None:
             return False
-        self.client.shut_down()
+        self._links.shut_down()
         self._node.stop()
-        self.client.drain_node()
-        self.client.close()
+        self._links.drain_node()
+        self.parts.close()
         self._node.close()
         self._printer.flush()
         self._guard.remove()
@@ -343,7 +291,7 @@ class NativeEngine(RunsCalls, Engine):
     def _read_node(self) -> None:
         assert self._node is not None
         if not self._node.read():
-            self.client.reactor.unwatch(self._node.fileno())
+            self._links.reactor.unwatch(self._node.fileno())
 
     def abandon(self) -> None:
         """Forget the node, which belongs to the parent of this forked child."""

@@ -69,13 +69,13 @@ class SerialActors(SerialTasks):
         if removal is None:
             self._construct(actor)
         else:
-            self._bury(actor, str(removal))
+            self._end(actor, str(removal))
         return info
 
     def _gone(self, object_id: bytes) -> None:
         actor_id = self._lifetimes.pop(object_id, None)
         if actor_id is not None:
-            self._bury(self._actors[actor_id], "its last handle is gone", on_purpose=True)
+            self._end(self._actors[actor_id], "its last handle is gone", on_purpose=True)
 
     def _construct(self, actor: Actor) -> None:
         call, method = actor.call("__init__"), "__init__"
@@ -92,21 +92,21 @@ class SerialActors(SerialTasks):
         try:
             within(partial(self._entered, call, actor.surroundings, actor.options.demand, actor.strategy), make)
         except SystemExit as request:
-            self._bury(actor, how_it_left(f"{actor.info.class_name}.{method}", request))
+            self._end(actor, how_it_left(f"{actor.info.class_name}.{method}", request))
         except KeyboardInterrupt:  # the user's Ctrl-C
             raise
         except BaseException as error:  # a constructor's exception is the reason of the actor's death
             name = f"{actor.info.class_name}.{method}"
             actor.cause = pack_exception(error, name, describe_here("serial"))
-            self._bury(actor, not_made(method, actor.cause))
+            self._end(actor, not_made(method, actor.cause))
 
     def _end_actors_of(self, group: bytes) -> None:
         for actor in self._actors.values():
             removal = self._resources.removal_of(actor.strategy)
             if removal is not None and actor.death is None:
-                self._bury(actor, str(removal))
+                self._end(actor, str(removal))
 
-    def _bury(self, actor: Actor, death: str, on_purpose: bool = False) -> None:
+    def _end(self, actor: Actor, death: str, on_purpose: bool = False) -> None:
         instance, actor.instance = actor.instance, None
         actor.death, is_first = actor.death or death, actor.death is None
         if actor.options.name is not None and self._names.get((actor.namespace, actor.options.name)) == actor.info.id:
@@ -174,7 +174,7 @@ class SerialActors(SerialTasks):
         record = self._actors[call.host.actor.id]
         reason = how_it_left(call.name, request)
         if request.code in {None, 0} or not record.may_restart():
-            self._bury(record, reason, on_purpose=request.code in {None, 0})
+            self._end(record, reason, on_purpose=request.code in {None, 0})
             return died(call.function_name, record.info, reason, None)
         self._restart(record)
         return ActorUnavailableError(f"{call.function_name}: the actor ended before it answered: {reason}")
@@ -190,7 +190,7 @@ class SerialActors(SerialTasks):
         if record.death is not None:
             return
         if no_restart or not record.may_restart():
-            self._bury(record, "it was killed by kill()")
+            self._end(record, "it was killed by kill()")
         else:
             self._restart(record)
 
@@ -215,7 +215,7 @@ class SerialActors(SerialTasks):
 
     def _end_actors(self) -> None:
         for actor in self._actors.values():
-            self._bury(actor, "the runtime has ended", on_purpose=True)
+            self._end(actor, "the runtime has ended", on_purpose=True)
         self._actors.clear()
 
 

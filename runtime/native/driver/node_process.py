@@ -121,7 +121,7 @@ class NodeProcess:
             write(sys.stderr, text)
         return False
 
-    def epitaph(self) -> str:
+    def why_it_died(self) -> str:
         """Return the sentence that says how it died, with its last words; for when its connection has ended."""
         self.read()
         try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ...resources import Demand
-from ..process.calls import remember
+from ..protocol.connection import remember
 from ..protocol.messages import ActorKey, Environment, Job, KeptConstructor, Placement, ProcessId
 
 

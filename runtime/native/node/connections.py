@@ -87,8 +87,8 @@ class Connections:
 
     def _resume_output(self, connection: Connection) -> None:
         process = self._processes.get(connection.peer or b"")
-        if process is not None and process.audience is not None:
-            process.audience.resume()
+        if process is not None and process.output_reader is not None:
+            process.output_reader.resume()
 
     def read_out(self, process: Process) -> None:
         """A process has died: what it said last counts."""

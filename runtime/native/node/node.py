@@ -41,7 +41,7 @@ from .leasing import Leasing
 from .loop import Loop
 from .metrics_server import MetricsServer
 from .node_reports import NodeReports, describe_worker
-from .output import Audience
+from .output import OutputReader
 from .pool import Process
 from .scheduler import Scheduler
 from .session import SessionFolder, logs_of
@@ -224,7 +224,7 @@ class Node:
             self._workers.driver_came(process, pid)
             process.job = m.Job(process.id, message.namespace)
             if message.log_to_driver:
-                process.audience = Audience(connection, logs_of(self._folder.folder))
+                process.output_reader = OutputReader(connection, logs_of(self._folder.folder))
         else:
             known = self._processes.get(message.process)
             # It may have been killed so soon that its death was reported before this was read.
@@ -263,16 +263,16 @@ class Node:
         self._workers.forget(process)
         death = m.ProcessDied(process.id, reason, process.starved is not None)
         self._leasing.ended(process, reason)
-        self._mourn(death)
+        self._tell_death(death)
         self._storage.process_died(process)
         self.cluster.process_died(death)
         self._reports.died(process.id)
 
     def _on_death_elsewhere(self, death: m.ProcessDied) -> None:
-        self._mourn(death)
+        self._tell_death(death)
         self._storage.owner_died(death.process)
 
-    def _mourn(self, death: m.ProcessDied) -> None:
+    def _tell_death(self, death: m.ProcessDied) -> None:
         """A process of any node is gone."""
         self._leasing.asker_died(death.process)
         for other in self._processes:
@@ -384,8 +384,8 @@ class Node:
         self.cluster.hang_up()
         self._poll_while(self.cluster.ending)
         for process in self._processes.values():
-            if process.audience is not None and process.connection is not None:
-                process.audience.finish(time.monotonic, _LAST_WORDS_SECONDS)
+            if process.output_reader is not None and process.connection is not None:
+                process.output_reader.finish(time.monotonic, _LAST_WORDS_SECONDS)
         self._folder.close()
 
     def _printing(self) -> bool:

@@ -132,7 +132,7 @@ def file_name(title: str, pid: int, error: bool) -> str:
     return f"worker-{readable}-{pid}.{'err' if error else 'out'}"
 
 
-class Audience:
+class OutputReader:
     """One driver as the reader of workers' output: what it can't take yet waits, but only so much.
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ..protocol.connection import Connection
 from ..protocol.messages import ActorWanted, Environment, Job
-from .output import Audience, LogFile, Pipe
+from .output import LogFile, OutputReader, Pipe
 from .scheduler import Lease
 
 _TAIL_LINES = 20
@@ -31,7 +31,7 @@ class Process:
         since: when its lease began, seconds of `time.monotonic`.
         retriable: what it runs, or the actor that it is, is begun again by itself if it dies.
         starved: it was ended for want of memory, by whom and why.
-        audience: for a driver: how it gets to see what workers print, if it wants to.
+        output_reader: for a driver: how it gets to see what workers print, if it wants to.
         label: for a worker: who it is in what it prints, if that is not its title.
         hears_end: for an actor: it has something to do when the runtime ends.
         pipes, logs: for a worker: what it prints comes from there, and goes there.
@@ -46,7 +46,7 @@ class Process:
     connection: Connection | None = None
     job: Job = field(default_factory=Job)
     driver: bool = False
-    audience: Audience | None = None
+    output_reader: OutputReader | None = None
     label: str | None = None
     hears_end: bool = False
     registered: bool = False

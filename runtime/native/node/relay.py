@@ -51,16 +51,16 @@ class OutputRelay:
     def listen(self, process: Process) -> None:
         """Begin to read a process's pipes."""
         for pipe in process.pipes:
-            self._loop.watch(pipe.fd, lambda pipe=pipe: self._hear(process, pipe))  # type: ignore[misc]
+            self._loop.watch(pipe.fd, lambda pipe=pipe: self._read(process, pipe))  # type: ignore[misc]
 
-    def hear_out(self, process: Process) -> None:
-        """A process has died: take what it said last, half a line included."""
+    def read_rest(self, process: Process) -> None:
+        """Event: a process has died. Read what it has printed last, half a line included."""
         for pipe in list(process.pipes):
-            while pipe in process.pipes and self._hear(process, pipe):
+            while pipe in process.pipes and self._read(process, pipe):
                 pass
             self._pass_on(process, pipe, pipe.half_line())
 
-    def _hear(self, process: Process, pipe: Pipe) -> bool:
+    def _read(self, process: Process, pipe: Pipe) -> bool:
         """Read once; return whether there was anything."""
         if process.pid == 0 and not self.ending:
             return False  # it is so young that we are not told its pid yet; what it says waits in the pipe
@@ -100,5 +100,5 @@ class OutputRelay:
         if self.elsewhere is not None:
             self.elsewhere(output)
         for driver in self._processes.values():
-            if driver.audience is not None and driver.connection is not None:
-                driver.audience.show(output)
+            if driver.output_reader is not None and driver.connection is not None:
+                driver.output_reader.show(output)

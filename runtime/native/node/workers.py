@@ -126,7 +126,7 @@ class Workers:
             self._fork_server.flush()
         messages = self._fork_server.receive()
         if messages is None:
-            self.relay.hear_out(self._fork_server_process)
+            self.relay.read_rest(self._fork_server_process)
             said = "".join(f"\n    {line}" for line in self._fork_server_process.tail)
             self._log.say("the fork server has died; without it no worker can be made" + (said and f": {said}"))
             self._stop()
@@ -142,7 +142,7 @@ class Workers:
                 self._exited(self._by_pid.pop(message.pid), message)
 
     def _exited(self, process: Process, message: m.Exited) -> None:
-        self.relay.hear_out(process)
+        self.relay.read_rest(process)
         status = message.status
         kills, self._oom_kills = self._oom_kills, read_oom_kills()
         if process.starved is None and killed_by_kernel(status, process.ended, kills, self._oom_kills):

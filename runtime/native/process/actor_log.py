@@ -1,4 +1,4 @@
-"""Actors that come back with their state: the log of their calls and who has had an answer, two state machines.
+"""Actors that come back with their state: the log of their calls and which have had an answer, two state machines.
 
 An actor's owner keeps its last checkpoint and, in the order in which they ran, the calls since. The actor's process
 tells it of each call before it replies, by writing to a socket; what is written is read even if the writer dies, so

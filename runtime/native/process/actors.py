@@ -14,21 +14,26 @@ from dataclasses import replace
 from ... import serialization
 from ...engine import ActorId, Arguments, Function
 from ...exceptions import InputError
-from ...failure import pack_error, words_of
+from ...failure import words_of
 from ...options import ActorOptions, MethodOptions
 from ...refs import ObjectRef
 from ...results import name_taken
 from ...serialization import take_out_refs
 from ..protocol import messages as m
+from ..protocol.connection import Connection
+from ..store.store import Store
 from ..store.views import StaleBlockError
 from .actor_calls import ActorCalls
-from .actor_links import Constructor, Link
-from .calls import Pending, arguments_lost, await_slots, failed_slot, slot_values
-from .client import Client
+from .actor_queues import ActorQueue, Constructor
+from .calls import Calls
 from .environments import Environments
+from .failures import arguments_lost, failure
 from .group_calls import GroupCalls
-from .log_keeper import KeptLog
+from .kept_log import KeptLog
+from .links import Links
+from .pending import PendingCall
 from .reactor import Waiter
+from .values import Values
 
 _BOUND = (
     "contain references to objects, or handles of actors that are not detached: those end with this process, and the "
@@ -50,9 +55,19 @@ def unpack_identity(identity: bytes) -> tuple[ActorId, bytes | None, str | None,
 class Actors:
     """The actors that this process owns."""
 
-    def __init__(self, client: Client, calls: ActorCalls, environments: Environments, groups: GroupCalls) -> None:
-        self._client, self._calls, self._environments, self._groups = client, calls, environments, groups
-        client.handlers[m.StartActor] = lambda node, message: self._on_start(message)
+    def __init__(  # noqa: PLR0917  # put together in one place
+        self,
+        links: Links,
+        values: Values,
+        store: Store,
+        calls: Calls,
+        actor_calls: ActorCalls,
+        environments: Environments,
+        groups: GroupCalls,
+    ) -> None:
+        self._links, self._values, self._store = links, values, store
+        self._calls, self._actor_calls = calls, actor_calls
+        self._environments, self._groups = environments, groups
 
     # Creating ---------------------------------------------------------------------------------------------------
 
@@ -65,57 +80,63 @@ class Actors:
             InputError: a living actor has that name, no node can ever run it, or it is to be detached and its arguments
                 contain references.
         """
-        client = self._client
         demand, strategy = options.demand, self._groups.strategy_of(options.scheduling_strategy)
-        with client.lock:
+        with self._links.lock:
             placement = self._groups.place(f"actor {cls.name}", demand, strategy)
         environment = self._environments.of(options.runtime_env)
         args, kwargs, slots = take_out_refs(*arguments)
-        packed, inner = client.store.pack_arguments(args, kwargs)
+        packed, inner = self._store.pack_arguments(args, kwargs)
         if options.detached and (inner or cls.captured):
-            self._discard(packed)
+            self._free(packed)
             raise InputError(f"detached actor {cls.name}: its arguments {_BOUND}")
         key = os.urandom(8)
-        with client.lock:
-            client.check()
-            client.settle_drops()
-            [lifetime_id] = client.new_ids(1)
-            lifetime = None if options.detached else client.new_ref(lifetime_id)
-            if lifetime is not None:
-                client.objects.fulfil(lifetime_id, m.Value(b""))  # for those who ask whether it is there: see `_adopt`
+        lifetime_id, lifetime = self._new_lifetime(options.detached)
         actor = ActorId.of(key, lifetime, cls, methods, options)
-        namespace = options.namespace or client.job.namespace
+        job = self._links.job
+        namespace = options.namespace or job.namespace
         identity = pack_identity(actor, options.name, namespace)
         declared = m.CreateActor(
-            key, cls.name, demand, options.max_restarts, False, client.job, environment, placement, options.detached
+            key, cls.name, demand, options.max_restarts, False, job, environment, placement, options.detached
         )
         if options.name is not None:
             try:
                 reserve = m.ReserveName(declared, namespace, options.name, identity)
                 living = self._reserve(reserve, options.get_if_exists)
             except BaseException:  # an interrupt, too: what was asked for until then must not stay
-                client.node.send(m.WithdrawActor(key))
-                self._discard(packed)
+                self._links.node.send(m.WithdrawActor(key))
+                self._free(packed)
                 raise
             if living is not None:
-                self._discard(packed)
+                self._free(packed)
                 return living
-        pending = Pending(cls.name, cls, [lifetime_id], packed, slots, [*slots, *inner, *cls.captured], 0)
-        with client.lock:
-            link = pending.link = self._calls.links[key] = Link(
+        keeps = [*slots, *inner, *cls.captured]
+        pending = PendingCall(self._actor_calls, cls.name, cls, [lifetime_id], packed, slots, keeps, 0)
+        with self._links.lock:
+            queue = pending.actor = self._actor_calls.queues[key] = ActorQueue(
                 key, cls.name, None if lifetime is None else lifetime.id, options.lineage, actor.limits
             )
-            link.constructor = Constructor(cls, options, pending, identity, strategy)
+            queue.constructor = Constructor(cls, options, pending, identity, strategy)
             if options.checkpoint_every:
-                link.checkpointed, link.log = True, KeptLog(client, options.checkpoint_every)
+                queue.checkpointed, queue.log = True, KeptLog(self._values, self._calls, options.checkpoint_every)
             if lifetime is not None:
-                client.on_gone[lifetime_id] = lambda: self._released(link)
+                self._values.on_gone[lifetime_id] = lambda: self._released(queue)
             if slots and options.name is None:
                 # Declared at once: others may get its handle, and ask the node for it, before the arguments are there.
-                client.node.send(declared)
-            if not slots or not await_slots(client, pending, lambda: self._start(link, declared)):
-                self._start(link, declared)
+                self._links.node.send(declared)
+            if not slots or not self._calls.await_arguments(pending, lambda: self._start(queue, declared)):
+                self._start(queue, declared)
         return actor
+
+    def _new_lifetime(self, detached: bool) -> tuple[bytes, ObjectRef | None]:
+        """Return the object that stands for an actor's life, and the first reference to it; a detached one has none."""
+        with self._links.lock:
+            self._links.check()
+            self._values.settle_drops()
+            [lifetime_id] = self._values.new_ids(1)
+            lifetime = None if detached else self._values.new_ref(lifetime_id)
+            if lifetime is not None:  # for processes that ask whether it is there: see `_adopt`
+                self._values.objects.fulfil(lifetime_id, m.Value(b""))
+        return lifetime_id, lifetime
 
     def _reserve(self, question: m.ReserveName, get_if_exists: bool) -> ActorId | None:
         """Reserve an actor's name; return the living actor that has it, if that will do.
@@ -123,7 +144,7 @@ class Actors:
         Raises:
             InputError: a living actor has that name.
         """
-        while (taken_by := self._client.ask_node(question).taken_by) is not None:
+        while (taken_by := self._links.ask_node(question).taken_by) is not None:
             if not get_if_exists:
                 raise name_taken(question.name)
             living = self._adopt(taken_by)
@@ -131,79 +152,85 @@ class Actors:
                 return living
         return None
 
-    def _discard(self, packed: m.Value) -> None:
-        with self._client.lock:
-            self._client.objects.discard(packed)
-            self._client.act()
+    def _free(self, packed: m.Value) -> None:
+        with self._links.lock:
+            self._values.free(packed)
 
-    def _start(self, link: Link, declared: m.CreateActor) -> None:
-        constructor = link.constructor
+    def _start(self, queue: ActorQueue, declared: m.CreateActor) -> None:
+        constructor = queue.constructor
         if constructor is None:
             return  # killed or released while its arguments were awaited
-        failure = failed_slot(self._client, constructor.arguments)
-        if failure is None and declared.detached:
-            failure = self._keep(constructor, declared)
+        failed = self._calls.failed_argument(constructor.arguments)
+        if failed is None and declared.detached:
+            failed = self._keep(constructor, declared)
         declared.ready, declared.spread = True, constructor.strategy == "SPREAD"
-        if failure is None:
-            self._client.node.send(declared)
+        if failed is None:
+            self._links.node.send(declared)
         else:
-            assert isinstance(failure.stream, bytes)
-            reason = f"an argument of its constructor failed: {words_of(failure.stream)}"
-            self._client.node.send(m.ActorFailed(link.key, reason, failure.stream))
-            self._calls.on_state(m.ActorState(link.key, "dead", None, reason, failure.stream))
+            assert isinstance(failed.stream, bytes)
+            reason = f"an argument of its constructor failed: {words_of(failed.stream)}"
+            self._links.node.send(m.ActorFailed(queue.key, reason, failed.stream))
+            self._actor_calls.on_state(m.ActorState(queue.key, "dead", None, reason, failed.stream))
         if declared.detached:
-            self._calls.forget_constructor(link)
+            self._actor_calls.forget_constructor(queue)
 
     def _keep(self, constructor: Constructor, declared: m.CreateActor) -> m.Value | None:
         """Make the node able to make a detached actor by itself; return the failure if that cannot be done."""
-        client, pending = self._client, constructor.arguments
-        values = [client.objects.records[ref.id].value for ref in pending.slots]
+        pending = constructor.arguments
+        values = [self._values.objects.records[ref.id].value for ref in pending.slots]
         if any(value is not None and value.refs for value in values):
             error = InputError(f"detached actor {pending.name}: objects among its arguments {_BOUND}")
-            return m.Value(pack_error(error), failed=True)
+            return failure(error)
         try:
-            slots = [client.store.inlined(value) for value in values if value is not None]
-            arguments = client.store.inlined(pending.arguments)
+            slots = [self._store.inlined(value) for value in values if value is not None]
+            arguments = self._store.inlined(pending.arguments)
         except StaleBlockError:
-            return m.Value(pack_error(arguments_lost(pending)), failed=True)
+            return arguments_lost(pending.name)
         message = constructor.message(declared.actor, arguments, slots, 0)
         assigned = self._groups.assignment(constructor.options.demand, [], constructor.strategy)
         function = m.Function(constructor.cls.id, constructor.cls.payload)
         declared.kept = m.KeptConstructor(assigned, function, message)
         return None
 
-    def on_argument_lost(self, process: bytes, message: m.ArgumentLost) -> None:
-        """Event: a constructor could not read an argument, and waits."""
-        link = self._calls.links.get(message.task)
-        if link is None or link.constructor is None:
-            return
-        pending = link.constructor.arguments
-        if not self._client.recovery.lost_argument(pending, message.span):
-            pending.arguments = m.Value(pack_error(arguments_lost(pending)), failed=True)
+    def on_argument_lost(self, peer: Connection, message: m.ArgumentLost) -> None:
+        """Event: a process could not read an argument of what it was to run: a call, or a constructor."""
+        pending = self._calls.open.get(message.task)
+        if pending is None:
+            self._on_argument_lost(peer.peer or b"", message)
+        else:
+            pending.sender.on_argument_lost(pending, message)
 
+    def _on_argument_lost(self, process: bytes, message: m.ArgumentLost) -> None:
+        queue = self._actor_calls.queues.get(message.task)
+        if queue is None or queue.constructor is None:
+            return
+        pending = queue.constructor.arguments
+        if not self._calls.recovery.lost_argument(pending, message.span):
+            pending.arguments = arguments_lost(pending.name)
         self._construct(m.StartActor(message.task, process, message.restarts, []))
 
-    def _on_start(self, message: m.StartActor) -> None:
-        link = self._calls.links.get(message.actor)
-        connection = self._client.peer(message.process)
-        if link is not None and link.constructor is not None and connection is not None:
-            demand, strategy = link.constructor.options.demand, link.constructor.strategy
+    def on_start(self, node: Connection, message: m.StartActor) -> None:
+        """Event: the node has a process for an actor of ours."""
+        queue = self._actor_calls.queues.get(message.actor)
+        connection = self._links.peer(message.process)
+        if queue is not None and queue.constructor is not None and connection is not None:
+            demand, strategy = queue.constructor.options.demand, queue.constructor.strategy
             connection.post(self._groups.assignment(demand, message.gpus, strategy))
             self._construct(message)
 
     def _construct(self, message: m.StartActor) -> None:
-        link = self._calls.links.get(message.actor)
-        connection = self._client.peer(message.process)
-        if link is None or link.constructor is None or connection is None:
+        queue = self._actor_calls.queues.get(message.actor)
+        connection = self._links.peer(message.process)
+        if queue is None or queue.constructor is None or connection is None:
             return  # released or dead meanwhile; the node knows
-        constructor, log = link.constructor, link.log
+        constructor, log = queue.constructor, queue.log
         for needed in (constructor.arguments, *(() if log is None else log.own_calls())):
-            if needed.slots and await_slots(self._client, needed, lambda: self._resume(message.actor)):
+            if needed.slots and self._calls.await_arguments(needed, lambda: self._resume(message.actor)):
                 # An argument was lost, and is being made again: perhaps with the very resources that the actor has.
-                self._client.node.send(m.PostponeActor(message.actor, message.process))
+                self._links.node.send(m.PostponeActor(message.actor, message.process))
                 return
-        slots = slot_values(self._client, constructor.arguments, message.process)
-        lost = [failure for call in (log.own_calls() if log else ()) if (failure := failed_slot(self._client, call))]
+        slots = self._calls.arguments_for(message.process, constructor.arguments)
+        lost = [failed for call in (log.own_calls() if log else ()) if (failed := self._calls.failed_argument(call))]
         # A call that cannot be run again: neither can the actor.
         arguments = lost[0] if lost else constructor.arguments.arguments
         restoration = None if log is None else log.restoration(message.process)
@@ -211,24 +238,24 @@ class Actors:
         connection.send(constructor.message(message.actor, arguments, slots, message.restarts, restoration))
 
     def _resume(self, actor: bytes) -> None:
-        link = self._calls.links.get(actor)
-        if link is not None and link.constructor is not None:
-            self._client.node.send(m.ResumeActor(actor))
+        queue = self._actor_calls.queues.get(actor)
+        if queue is not None and queue.constructor is not None:
+            self._links.node.send(m.ResumeActor(actor))
 
-    def _released(self, link: Link) -> None:
+    def _released(self, queue: ActorQueue) -> None:
         # Whatever waits for the actor holds a reference to its lifetime, so nothing does.
-        self._client.node.send(m.ActorReleased(link.key))
-        self._calls.forget(link.key)
-        self._calls.forget_constructor(link)
+        self._links.node.send(m.ActorReleased(queue.key))
+        self._actor_calls.forget(queue.key)
+        self._actor_calls.forget_constructor(queue)
 
     # Finding ----------------------------------------------------------------------------------------------------
 
     def find(self, name: str, namespace: str | None) -> ActorId | None:
         """Return a weak handle of the living actor of that name, in this job's namespace or another."""
-        with self._client.lock:
-            self._client.settle_drops()
-        question = m.FindActor(namespace or self._client.job.namespace, name)
-        while (identity := self._client.ask_node(question).identity) is not None:
+        with self._links.lock:
+            self._values.settle_drops()
+        question = m.FindActor(namespace or self._links.job.namespace, name)
+        while (identity := self._links.ask_node(question).identity) is not None:
             living = self._adopt(identity)
             if living is not None:
                 return replace(living, lifetime=None)
@@ -236,9 +263,9 @@ class Actors:
 
     def names(self) -> list[tuple[str, str]]:
         """Return the namespaces and names of all named actors that live."""
-        with self._client.lock:
-            self._client.settle_drops()
-        return self._client.ask_node(m.ListNames()).names
+        with self._links.lock:
+            self._values.settle_drops()
+        return self._links.ask_node(m.ListNames()).names
 
     def _adopt(self, identity: bytes) -> ActorId | None:
         """Return an actor that was found by name; None if its last handle was gone before.
@@ -248,18 +275,18 @@ class Actors:
         actor, lifetime_id, _, _ = unpack_identity(identity)
         if lifetime_id is None:
             return actor
-        lifetime = self._client.borrow(lifetime_id)
+        lifetime = self._values.borrow(lifetime_id)
         return replace(actor, lifetime=lifetime) if self._is_there(lifetime) else None
 
     def _is_there(self, lifetime: ObjectRef) -> bool:
         """Wait until its owner has answered: the value, or that the object was gone before it was borrowed."""
-        client, waiter = self._client, Waiter()
-        with client.lock:
-            client.check()
-            record = client.record_of(lifetime, waiter.finish)
+        waiter = Waiter()
+        with self._links.lock:
+            self._links.check()
+            record = self._values.await_value(lifetime, waiter.finish)
             if record.value is not None:
                 waiter.finish()
         # The owner answers whatever it computes: this is like a question to the node, and gives no CPU back.
-        client.reactor.wait(waiter)
-        client.check()
+        self._links.reactor.wait(waiter)
+        self._links.check()
         return record.value is not None and not record.value.failed

@@ -1,4 +1,4 @@
-"""A worker's part in finding cycles of waits: who waits long says for whom, to the node, and hears if it is for ever.
+"""A worker's part in finding cycles of waits: a long wait is reported to the node, which ends it if it is for ever.
 
 Only a `get` or `wait` without a timeout counts, in the main thread of a worker or of an actor that runs one call at a
 time: any other might go on by itself. Who makes an object, its owner knows; the owner is asked, and answers after it
@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ...exceptions import DeadlockError
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..protocol.wire import Awaited
-from .calls import Pending
-from .client import Client
-from .objects import owner_of
+from .links import Links
+from .objects import Record, owner_of
+from .pending import PendingCall
 from .reactor import Waiter
 
-# Waits shorter than this, in seconds, nobody hears of; the next report comes after twice the time, and so on.
+# Waits shorter than this, in seconds, are not reported; the next report comes after twice the time, and so on.
 _LONG = 1.0
 _LOOK_SECONDS = 0.5
 # Of a wait for more objects than this, the first ones are enough for `get`; of `wait` nothing is said.
@@ -46,16 +46,17 @@ class _Wait:
 class Makers:
     """The makers of the objects that a process owns, for processes that ask."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        client.handlers[m.WhoMakes] = self._on_who_makes
+    def __init__(self, links: Links, records: Mapping[m.ObjectId, Record], calls: Mapping[bytes, PendingCall]) -> None:
+        self._links, self._records, self._calls = links, records, calls
 
-    def _on_who_makes(self, asker: Connection, message: m.WhoMakes) -> None:
+    def on_who_makes(self, asker: Connection, message: m.WhoMakes) -> None:
+        """Event: another process asks what an object of this one's waits for."""
+
         def answer() -> None:
-            with self._client.lock:
+            with self._links.lock:
                 asker.send(m.MadeBy(message.object, self.of(message.object)))
 
-        self._client.reactor.call_later(0, answer)
+        self._links.reactor.call_later(0, answer)
 
     def of(self, object_id: m.ObjectId) -> Awaited:
         """Return the processes that have to go on for an object of this process's own to come; none if not known."""
@@ -64,30 +65,30 @@ class Makers:
             return Awaited([], "")
         makers: set[m.ProcessId] = set()
         self._collect(pending, makers, set())
-        name = pending.name if pending.link is None else f"{pending.link.name}.{pending.name}"
+        name = pending.name if pending.actor is None else f"{pending.actor.name}.{pending.name}"
         return Awaited(sorted(makers), name)
 
-    def _call_of(self, object_id: m.ObjectId) -> Pending | None:
+    def _call_of(self, object_id: m.ObjectId) -> PendingCall | None:
         number = int.from_bytes(object_id[8:], "big")
         for first in range(number, max(0, number - _MOST_RETURNS), -1):
-            pending = self._client.calls.get(object_id[:8] + first.to_bytes(8, "big"))
+            pending = self._calls.get(object_id[:8] + first.to_bytes(8, "big"))
             if pending is not None and object_id in pending.returns:
                 return pending
         # The values of a stream have numbers far behind that of the call.
-        streams = ((pending, pending.stream) for pending in self._client.calls.values())
+        streams = ((pending, pending.stream) for pending in self._calls.values())
         return next((pending for pending, stream in streams if stream and object_id in stream.promised), None)
 
-    def _collect(self, pending: Pending, makers: set[m.ProcessId], seen: set[m.ObjectId]) -> None:
+    def _collect(self, pending: PendingCall, makers: set[m.ProcessId], seen: set[m.ObjectId]) -> None:
         seen.add(pending.task)
-        lease, link = pending.lease, pending.link
-        if link is not None:
-            if link.state == "alive" and link.process is not None:
-                makers.add(link.process)
+        lease, actor = pending.lease, pending.actor
+        if actor is not None:
+            if actor.state == "alive" and actor.process is not None:
+                makers.add(actor.process)
         elif lease is not None and next(iter(lease.inflight), None) == pending.task:
             makers.add(lease.worker)
         if pending.missing:
             for ref in pending.slots:
-                record = self._client.objects.records.get(ref.id)
+                record = self._records.get(ref.id)
                 call = self._call_of(ref.id) if record is not None and record.value is None else None
                 if call is not None and call.task not in seen:
                     self._collect(call, makers, seen)
@@ -97,18 +98,19 @@ class BlockedWaits:
     """The long waits of one worker.
 
     Args:
-        client: this process.
-        makers: who makes what this process owns.
+        links, records: this process's connections, and its objects.
+        makers: the makers of what this process owns.
         what: what runs here, by name; "" if a wait of the calling thread does not count.
     """
 
-    def __init__(self, client: Client, makers: Makers, what: Callable[[], str]) -> None:
-        self._client, self._makers, self._what = client, makers, what
+    def __init__(
+        self, links: Links, records: Mapping[m.ObjectId, Record], makers: Makers, what: Callable[[], str]
+    ) -> None:
+        self._links, self._records, self._makers, self._what = links, records, makers, what
         self._wait: _Wait | None = None
         self._name = ""
         self._epochs = 0
         self._looking = False
-        client.handlers |= {m.MadeBy: self._on_made_by, m.AskWait: self._on_ask_wait, m.Deadlocked: self._on_deadlocked}
 
     def begin(self, waiter: Waiter, objects: list[m.ObjectId], needed: int) -> bool:
         """The calling thread is about to wait without limit. False if that does not count."""
@@ -120,7 +122,7 @@ class BlockedWaits:
         self._wait = _Wait(self._epochs, waiter, objects, needed)
         if not self._looking:
             self._looking = True
-            self._client.reactor.call_later(_LOOK_SECONDS, self._look)
+            self._links.reactor.call_later(_LOOK_SECONDS, self._look)
         return True
 
     def end(self) -> None:
@@ -131,13 +133,13 @@ class BlockedWaits:
         """
         wait, self._wait = self._wait, None
         if wait is not None and wait.reported:
-            with self._client.lock:
-                self._client.node.send(m.GoesOn())
+            with self._links.lock:
+                self._links.node.send(m.GoesOn())
         if wait is not None and wait.verdict is not None:
             raise DeadlockError(wait.verdict)
 
     def _look(self) -> None:
-        with self._client.lock:
+        with self._links.lock:
             wait = self._wait
             self._looking = wait is not None
             if wait is None:
@@ -146,11 +148,11 @@ class BlockedWaits:
             if now >= wait.next_report:
                 wait.next_report = now + 2 * (now - wait.since)
                 self._report(wait)
-            self._client.reactor.call_later(_LOOK_SECONDS, self._look)
+            self._links.reactor.call_later(_LOOK_SECONDS, self._look)
 
     def _report(self, wait: _Wait) -> None:
         """Find the makers of what is awaited, and tell the node once all are known."""
-        records = self._client.objects.records
+        records = self._records
         there = sum(object_id in records and records[object_id].value is not None for object_id in wait.objects)
         missing = [i for i in wait.objects if i in records and records[i].value is None]
         if not missing or (len(missing) > _MOST_OBJECTS and wait.needed < len(wait.objects)):
@@ -158,10 +160,10 @@ class BlockedWaits:
         wait.awaited, wait.asked = {}, set()
         for object_id in missing[:_MOST_OBJECTS]:
             owner = owner_of(object_id)
-            if owner == self._client.me:
+            if owner == self._links.me:
                 wait.awaited[object_id] = self._makers.of(object_id)
                 continue
-            peer = self._client.peer(owner)
+            peer = self._links.peer(owner)
             if peer is not None:
                 wait.asked.add(object_id)
                 peer.send(m.WhoMakes(object_id))
@@ -172,24 +174,28 @@ class BlockedWaits:
         if not wait.asked:
             wait.reported = True
             what = f"{self._name} (pid {os.getpid()})"
-            self._client.node.send(m.Waits(wait.epoch, what, wait.still_needed, list(wait.awaited.values())))
+            self._links.node.send(m.Waits(wait.epoch, what, wait.still_needed, list(wait.awaited.values())))
 
-    def _on_made_by(self, owner: Connection, message: m.MadeBy) -> None:
+    def on_made_by(self, owner: Connection, message: m.MadeBy) -> None:
+        """Event: an owner has answered which processes make an object."""
         wait = self._wait
         if wait is not None and message.object in wait.asked:
             wait.asked.discard(message.object)
             wait.awaited[message.object] = message.by
             self._tell(wait)
 
-    def _on_ask_wait(self, node: Connection, message: m.AskWait) -> None:
+    def on_ask_wait(self, node: Connection, message: m.AskWait) -> None:
+        """Event: the node asks how the wait is now."""
+
         def answer() -> None:
-            with self._client.lock:
+            with self._links.lock:
                 if self._wait is not None and self._wait.epoch == message.epoch:
                     self._report(self._wait)
 
-        self._client.reactor.call_later(0, answer)  # what lies in the sockets may end the wait
+        self._links.reactor.call_later(0, answer)  # what lies in the sockets may end the wait
 
-    def _on_deadlocked(self, node: Connection, message: m.Deadlocked) -> None:
+    def on_deadlocked(self, node: Connection, message: m.Deadlocked) -> None:
+        """Event: the node has found that the wait is for ever."""
         wait = self._wait
         if wait is not None and wait.epoch == message.epoch and not wait.waiter.ready:
             wait.verdict = message.reason

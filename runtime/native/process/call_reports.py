@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from ...introspection.reports import TaskReport
 from ...resources import in_amounts
-from .calls import Pending
+from .actor_queues import ActorQueue
+from .objects import Record
+from .pending import PendingCall
+from .task_kinds import Kind
 
-if TYPE_CHECKING:
-    from .actor_links import Link
-    from .client import Client
-    from .task_kinds import Kind
-
+Records = Mapping[bytes, Record]
 TASK, CALL, START = "NORMAL_TASK", "ACTOR_TASK", "ACTOR_CREATION_TASK"
 ARGUMENTS, QUEUED, SENT = "PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT", "SUBMITTED_TO_WORKER"
 
 
-def missing_slots(client: Client, pending: Pending) -> list[bytes]:
+def missing_slots(records: Records, pending: PendingCall) -> list[bytes]:
     """Return the arguments of a call that have no value yet."""
     if not pending.missing:
         return []
-    records = client.objects.records
     return [ref.id for ref in pending.slots if records[ref.id].value is None]
 
 
-def _row(pending: Pending, kind: str, state: str, name: str = "") -> TaskReport:
+def _row(pending: PendingCall, kind: str, state: str, name: str = "") -> TaskReport:
     return TaskReport(
         pending.task,
         name or pending.name,
@@ -42,7 +39,9 @@ def _row(pending: Pending, kind: str, state: str, name: str = "") -> TaskReport:
     )
 
 
-def task_rows(client: Client, kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, Pending]]) -> Iterator[TaskReport]:
+def task_rows(
+    records: Records, kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, PendingCall]]
+) -> Iterator[TaskReport]:
     """Yield the tasks: those sent, those that wait for a worker, those that wait for arguments."""
     kinds = list(kinds)
     for kind in kinds:
@@ -58,7 +57,7 @@ def task_rows(client: Client, kinds: Iterable[Kind], awaiting: Iterable[tuple[Ki
             yield row
     for kind, pending in awaiting:
         row = _row(pending, TASK, ARGUMENTS)
-        row.demand, row.group, row.missing = in_amounts(kind.demand), _group_of(kind), missing_slots(client, pending)
+        row.demand, row.group, row.missing = in_amounts(kind.demand), _group_of(kind), missing_slots(records, pending)
         yield row
 
 
@@ -66,7 +65,7 @@ def _group_of(kind: Kind) -> bytes:
     return b"" if kind.placement is None else kind.placement.group
 
 
-def task_groups(kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, Pending]]) -> Iterator[TaskReport]:
+def task_groups(kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, PendingCall]]) -> Iterator[TaskReport]:
     """Yield how many tasks there are of each name, state and demand."""
     for kind in kinds:
         sent = [pending for lease in kind.leases.values() for pending in lease.inflight.values()]
@@ -76,11 +75,11 @@ def task_groups(kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, Pending]])
 
 
 def _counted(
-    tasks: Iterable[Pending],
+    tasks: Iterable[PendingCall],
     kind: str,
     state: str,
     *,
-    name_of: Callable[[Pending], str] = attrgetter("name"),
+    name_of: Callable[[PendingCall], str] = attrgetter("name"),
     demand: dict[str, float],
     actor: bytes = b"",
     group: bytes = b"",
@@ -93,47 +92,47 @@ def _counted(
         yield TaskReport(b"", name, kind, state, oldest[name], demand=demand, actor=actor, count=count, group=group)
 
 
-def _call_name(pending: Pending) -> str:
+def _call_name(pending: PendingCall) -> str:
     told = None if pending.extras is None else pending.extras.told
-    return (told and told.name) or f"{pending.link.name}.{pending.name}"
+    return (told and told.name) or f"{pending.actor.name}.{pending.name}"
 
 
-def call_rows(client: Client, links: Iterable[Link]) -> Iterator[TaskReport]:
+def call_rows(records: Records, queues: Iterable[ActorQueue]) -> Iterator[TaskReport]:
     """Yield calls of actors' methods, and actors that are still to be started."""
-    for link in links:
-        for pending in link.inflight.values():
+    for queue in queues:
+        for pending in queue.inflight.values():
             row = _row(pending, CALL, SENT, _call_name(pending))
-            row.actor, row.worker = link.key, link.process or b""
+            row.actor, row.worker = queue.key, queue.process or b""
             yield row
         ahead = b""
-        for place, pending in enumerate(link.queue, 1):
+        for place, pending in enumerate(queue.waiting, 1):
             row = _row(pending, CALL, ARGUMENTS if pending.missing else QUEUED, _call_name(pending))
-            row.actor, row.place, row.ahead = link.key, place, ahead
-            row.missing = missing_slots(client, pending)
+            row.actor, row.place, row.ahead = queue.key, place, ahead
+            row.missing = missing_slots(records, pending)
             ahead = pending.task
             yield row
-        if link.constructor is not None and link.state != "alive":
-            yield _start_row(client, link)
+        if queue.constructor is not None and queue.state != "alive":
+            yield _start_row(records, queue)
 
 
-def _start_row(client: Client, link: Link) -> TaskReport:
-    assert link.constructor is not None
-    pending = link.constructor.arguments
+def _start_row(records: Records, queue: ActorQueue) -> TaskReport:
+    assert queue.constructor is not None
+    pending = queue.constructor.arguments
     row = _row(pending, START, ARGUMENTS if pending.missing else QUEUED)
-    row.actor, row.missing = link.key, missing_slots(client, pending)
-    row.demand, row.retries = in_amounts(link.constructor.options.demand), link.constructor.options.max_restarts
+    row.actor, row.missing = queue.key, missing_slots(records, pending)
+    row.demand, row.retries = in_amounts(queue.constructor.options.demand), queue.constructor.options.max_restarts
     return row
 
 
-def call_groups(links: Iterable[Link]) -> Iterator[TaskReport]:
+def call_groups(queues: Iterable[ActorQueue]) -> Iterator[TaskReport]:
     """Yield how many calls there are of each actor, method and state."""
-    for link in links:
-        ready = [pending for pending in link.queue if not pending.missing]
-        unready = [pending for pending in link.queue if pending.missing] if len(ready) < len(link.queue) else []
-        for state, calls in ((SENT, link.inflight.values()), (QUEUED, ready), (ARGUMENTS, unready)):
-            yield from _counted(list(calls), CALL, state, name_of=_call_name, demand={}, actor=link.key)
-        if link.constructor is not None and link.state != "alive":
-            pending = link.constructor.arguments
+    for queue in queues:
+        ready = [pending for pending in queue.waiting if not pending.missing]
+        unready = [pending for pending in queue.waiting if pending.missing] if len(ready) < len(queue.waiting) else []
+        for state, calls in ((SENT, queue.inflight.values()), (QUEUED, ready), (ARGUMENTS, unready)):
+            yield from _counted(list(calls), CALL, state, name_of=_call_name, demand={}, actor=queue.key)
+        if queue.constructor is not None and queue.state != "alive":
+            pending = queue.constructor.arguments
             state = ARGUMENTS if pending.missing else QUEUED
-            demand = in_amounts(link.constructor.options.demand)
-            yield TaskReport(b"", pending.name, START, state, pending.submitted, demand=demand, actor=link.key)
+            demand = in_amounts(queue.constructor.options.demand)
+            yield TaskReport(b"", pending.name, START, state, pending.submitted, demand=demand, actor=queue.key)

@@ -1,319 +1,201 @@
-"""A call that was made and has not ended: what tasks and calls of actors' methods have in common."""
+"""The calls of this process that have not ended: their arguments awaited, their results stored."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
 
-from ...engine import Function
-from ...exceptions import ObjectLostError, TaskCancelledError
-from ...failure import add_to_where, pack_error, type_of_failure
+from ...failure import type_of_failure
+from ...generators import ObjectRefGenerator
 from ...introspection.story_events import ENDED
-from ...options import STREAMING, MethodOptions, TaskOptions
-from ...refs import ObjectRef, short
-from ..protocol.messages import Call, CallExtras, ObjectId, Push, Span, Value
-
-if TYPE_CHECKING:
-    from .client import Client
-    from .streams import Stream
-
-_MOST_REMEMBERED = 256
-
-#: The task that this code runs for, so that what it submits can be cancelled with it.
-parent: ContextVar[ObjectId | None] = ContextVar("shoal_task", default=None)
+from ...refs import ObjectRef
+from ..protocol import messages as m
+from ..protocol.connection import Connection
+from .failures import arguments_lost, cancelled
+from .links import Links
+from .pending import PendingCall
+from .recovery import Recovery
+from .streams import Stream
+from .values import Values
 
 
-def remember(table: dict[bytes, Any], key: bytes, what: Any) -> None:
-    """Add to a table that forgets the oldest entry when it is full.
-
-    A program that makes functions in a loop must not fill the memory of all its processes. Both ends of a connection
-    note its functions in the same order, so the sender knows without asking which ones the receiver still has.
-    """
-    if len(table) >= _MOST_REMEMBERED:
-        del table[next(iter(table))]
-    table[key] = what
-
-
-class Extras:
-    """What few calls need beyond the rest.
+class Calls:
+    """All calls that this process has made and that have not ended, of functions and of methods.
 
     Attributes:
-        told: what who runs the call must know.
-        stream: where its values go one by one.
-        max_calls: a worker ends after so many tasks of this function; 0: never.
-        attempt: which attempt this is, from 1.
-        cancelled: it is not wanted any more, and not to be sent (again).
+        open: the calls, by task.
+        recovery: makes lost arguments and results again.
     """
 
-    __slots__ = ("attempt", "cancelled", "max_calls", "stream", "told")
+    def __init__(self, links: Links, values: Values, recovery: Recovery) -> None:
+        self._links, self._values, self.recovery = links, values, recovery
+        self._records = values.objects.records
+        self.open: dict[bytes, PendingCall] = {}
 
-    def __init__(self, told: CallExtras | None = None, max_calls: int = 0) -> None:
-        self.told = told
-        self.stream: Stream | None = None
-        self.max_calls = max_calls
-        self.attempt = 1
-        self.cancelled = False
+    # Messages of the processes that run them --------------------------------------------------------------------
 
-    @classmethod
-    def of_task(cls, options: TaskOptions) -> Extras:
-        """Return what a task's options ask for."""
-        return cls(CallExtras(retry=options.retry, window=options.generator_backpressure), options.max_calls)
+    def on_reply(self, peer: Connection, message: m.Reply) -> None:
+        """Event: a call has ended."""
+        pending = self.open.get(message.task)
+        if pending is None:
+            self._values.discard(message.values, peer.peer)
+        else:
+            pending.sender.on_reply(peer, pending, message)
 
-    @classmethod
-    def of_method(cls, options: MethodOptions) -> Extras:
-        """Return what a method's options ask for."""
-        name, group = options.name, options.concurrency_group
-        return cls(CallExtras(name, group, options.retry, window=options.generator_backpressure))
+    def on_try_again(self, peer: Connection, message: m.TryAgain) -> None:
+        """Event: a call has raised an exception after which it is to be made again."""
+        pending = self.open.get(message.task)
+        if pending is not None:
+            pending.sender.on_try_again(pending, message.failure)
 
-    def apply(self, message: Push | Call) -> None:
-        """Copy these settings into the outgoing message."""
-        message.extras = self.told
-        if self.stream is not None and self.told is not None:
-            message.num_returns = STREAMING
-            self.stream.begin(self.told)
+    def on_item(self, peer: Connection, message: m.Item) -> None:
+        """Event: a call has yielded a value."""
+        pending = self.open.get(message.task)
+        if pending is not None and pending.stream is not None:
+            pending.stream.on_item(message.index, message.value, peer.peer)
+        else:
+            self._values.discard([message.value], peer.peer)
 
-    def finish(self, pending: Pending, values: list[Value]) -> list[Value]:
-        """The call has ended: return its values, failures with the number of the attempt; end its stream."""
-        attempts = pending.attempts()
-        if attempts:
-            values = [_with_attempts(value, attempts) for value in values]
-        if self.stream is not None:
-            self.stream.finish(values[0] if values[0].failed else None)
+    # Arguments --------------------------------------------------------------------------------------------------
+
+    def await_arguments(self, pending: PendingCall, then: Callable[[], None]) -> bool:
+        """Call `then` once all arguments that were references have values; False if they have them now."""
+
+        def arrived() -> None:
+            pending.missing -= 1
+            if pending.missing == 0:
+                then()
+
+        # Counted one up, so that nothing happens before all have been looked at.
+        pending.missing = 1
+        for ref in pending.slots:
+            pending.missing += 1
+            if self._values.await_value(ref, arrived).value is not None:
+                pending.missing -= 1
+        pending.missing -= 1
+        return pending.missing > 0
+
+    def failed_argument(self, pending: PendingCall) -> m.Value | None:
+        """Return the first argument that is a failure: the call fails with it."""
+        for ref in pending.slots:
+            record = self._records[ref.id]
+            if record.value is not None and record.value.failed:
+                return self._values.objects.read_failure(record)
+        return None
+
+    def lacks_arguments(self, pending: PendingCall) -> bool:
+        """Whether an argument that was there has been found to be lost or elsewhere since, and is awaited again."""
+        return any(self._records[ref.id].value is None for ref in pending.slots)
+
+    def arguments_for(self, process: bytes, pending: PendingCall) -> list[m.Value]:
+        """Return the values that replace references, lent to the process that the call is about to be sent to."""
+        values = []
+        for ref in pending.slots:
+            value = self._records[ref.id].value
+            assert value is not None
+            self._values.objects.use((ref.id,))
+            self._values.lend_all(value, process)
+            values.append(value)
+        self._values.lend_all(pending.arguments, process)
         return values
 
+    def make_arguments_again(self, pending: PendingCall, span: m.Span) -> bool:
+        """Make the arguments again that lie in a lost block; False if that cannot be done, and the call has failed."""
+        if self.recovery.lost_argument(pending, span):
+            return True
+        self.fail(pending, arguments_lost(pending.name))
+        return False
 
-class Pending:
-    """One call, from `.remote()` to its reply.
+    # The end ----------------------------------------------------------------------------------------------------
 
-    Attributes:
-        task: its id, that of its first return value.
-        name: function or ``Class.method``, for messages.
-        function: what a task runs; None for a call of a method.
-        returns: ids of its return values.
-        arguments: the serialised arguments.
-        slots: references among the arguments, replaced by their values before the call is sent.
-        keeps: references that must live until the reply: slots, those inside arguments, the actor's lifetime.
-        missing: how many slots have no value yet.
-        retries: how many times it may be sent again after a crash or a loss; -1: without limit.
-        link: for a call of a method, or a constructor: this process's line to the actor.
-        submitted, sent: when `.remote()` was called and when it last went to a process (0: not yet), monotonic seconds.
-        kind: for a task: those that ask for the same, and the queue of them.
-        parent: the task of this process that made the call, if one did.
-        lease: for a task: the worker that it was pushed to, while it is there.
-        extras: what few calls need; None for the others.
-    """
-
-    __slots__ = (
-        "arguments",
-        "extras",
-        "function",
-        "keeps",
-        "kind",
-        "lease",
-        "link",
-        "missing",
-        "name",
-        "parent",
-        "retries",
-        "returns",
-        "sent",
-        "slots",
-        "submitted",
-        "task",
-    )
-
-    def __init__(  # noqa: PLR0917  # made for each call: names cost time
-        self,
-        name: str,
-        function: Function | None,
-        returns: list[ObjectId],
-        arguments: Value,
-        slots: list[ObjectRef],
-        keeps: list[ObjectRef],
-        retries: int,
+    def finish(
+        self, pending: PendingCall, values: list[m.Value], by: bytes | None = None, seconds: float = 0.0
     ) -> None:
-        self.task = returns[0]
-        self.name = name
-        self.function = function
-        self.returns = returns
-        self.arguments = arguments
-        self.slots = slots
-        self.keeps = keeps
-        self.missing = 0
-        self.retries = retries
-        self.link: Any = None
-        self.submitted = time.monotonic()
-        self.sent = 0.0
-        self.kind: Any = None
-        self.parent = parent.get()
-        self.lease: Any = None
-        self.extras: Extras | None = None
+        """Store what a call has returned, sent `by` a process that ran it so long; let go of what it kept."""
+        self.open.pop(pending.task, None)
+        if pending.extras is not None:
+            values = pending.extras.finish(pending, values)
+        now = time.monotonic()
+        outside = False
+        for object_id, value in zip(pending.returns, values, strict=False):
+            self._values.fulfil(object_id, value, by)
+            if value.buffers or type(value.stream) is m.Span:
+                outside = True
+        # After the values are stored: whatever goes wrong with a note, no thread waits for ever.
+        if pending.actor is None or pending.is_method:  # a constructor has not ended when it is no longer needed
+            self._note_end(pending, values, by, now, seconds)
+        if outside or pending.task in self.recovery.lineage.tasks:
+            self.recovery.ended(pending)
+            return
+        if pending.arguments.buffers or type(pending.arguments.stream) is m.Span:
+            self._values.objects.discard(pending.arguments)
+        pending.keeps = pending.slots = []
 
-    def attempts(self) -> str:
-        """Return the words that say which attempt this was; "" if it is the only one."""
-        if self.extras is None or self.extras.attempt == 1:
-            return ""
-        most = "" if self.retries < 0 else f" of {self.extras.attempt + self.retries}"
-        return f", attempt {self.extras.attempt}{most}"
+    def fail(self, pending: PendingCall, failure: m.Value) -> None:
+        """End a call with a failure."""
+        self.finish(pending, [failure] * len(pending.returns))
 
-    def extend(self) -> Extras:
-        """Return its extras; it has some from here on."""
-        if self.extras is None:
-            self.extras = Extras()
-        return self.extras
+    def cancel(self, pending: PendingCall) -> None:
+        """End a call that is not wanted any more."""
+        self.fail(pending, cancelled(pending.name, pending.task))
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether it is not wanted any more."""
-        extras = self.extras
-        return extras is not None and (extras.cancelled or (extras.stream is not None and extras.stream.is_unwanted))
+    def give_up(self, pending: PendingCall, failure: m.Value) -> None:
+        """End a call that has failed and is not made again, or was cancelled meanwhile."""
+        if pending.cancelled:
+            self.cancel(pending)
+        else:
+            self.fail(pending, failure)
 
-    @property
-    def group(self) -> str:
-        """The concurrency group that it was made for; "": that of no other."""
-        told = None if self.extras is None else self.extras.told
-        return (told.concurrency_group if told is not None else None) or ""
+    def _note_end(  # made for each call: names cost time
+        self, pending: PendingCall, values: list[m.Value], by: bytes | None, now: float, seconds: float
+    ) -> None:
+        actor = pending.actor
+        error = ""
+        if values and values[-1].failed:
+            assert isinstance(values[-1].stream, bytes)
+            error = type_of_failure(values[-1].stream)
+        what = ("", pending.name, b"") if actor is None else (actor.name, pending.name, actor.key)
+        times = (pending.submitted, pending.sent, seconds)
+        self._links.note((now, ENDED, pending.task, (*what, by, *times, len(pending.returns), error)))
 
-    @property
-    def stream(self) -> Stream | None:
-        """Where its values go one by one."""
-        return None if self.extras is None else self.extras.stream
+    # Streams ----------------------------------------------------------------------------------------------------
 
-    @property
-    def results(self) -> list[ObjectId]:
-        """What it has returned, and what it has yielded that lies outside this process's memory."""
-        return self.returns if self.stream is None else [*self.returns, *self.stream.outside]
-
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether its run under way was ended so that another one makes values again."""
-        return self.stream is not None and self.stream.interrupted and not self.cancelled
-
-    def use_retry(self) -> bool:
-        """Return whether it may be sent again after a crash, and count that."""
-        if self.is_interrupted:
-            return True  # that was counted when it was interrupted
-        if self.retries == 0 or self.cancelled:
-            return False
-        if self.retries > 0:
-            self.retries -= 1
-        self.extend().attempt += 1
-        return True
+    def open_stream(self, pending: PendingCall, completed: ObjectRef) -> ObjectRefGenerator:
+        """Give a call a stream; return the generator, which closes the stream with its last reference."""
+        extras = pending.extend()
+        window = extras.told.window if extras.told else 0
+        stream = extras.stream = Stream(self._values, _StreamedCall(self, pending), completed, window)
+        handle = self._values.new_ref(self._values.new_ids(1)[0])
+        self._values.on_gone[handle.id] = stream.on_dropped
+        return ObjectRefGenerator(stream, handle)
 
 
-def await_slots(client: Client, pending: Pending, then: Callable[[], None]) -> bool:
-    """Call `then` once all arguments that were references have values; False if they have them now."""
+class _StreamedCall:
+    """A call as its stream sees it."""
 
-    def arrived() -> None:
-        pending.missing -= 1
-        if pending.missing == 0:
-            then()
+    __slots__ = ("_calls", "_pending", "name", "task")
 
-    # Counted one up, so that nothing happens before all have been looked at.
-    pending.missing = 1
-    for ref in pending.slots:
-        pending.missing += 1
-        if client.record_of(ref, arrived).value is not None:
-            pending.missing -= 1
-    pending.missing -= 1
-    return pending.missing > 0
+    def __init__(self, calls: Calls, pending: PendingCall) -> None:
+        self._calls, self._pending = calls, pending
+        self.name, self.task = pending.name, pending.task
 
+    def is_cancelled(self) -> bool:
+        return self._pending.cancelled
 
-def failed_slot(client: Client, pending: Pending) -> Value | None:
-    """Return the first argument that is a failure: the call fails with it."""
-    for ref in pending.slots:
-        record = client.objects.records[ref.id]
-        if record.value is not None and record.value.failed:
-            return client.objects.read_failure(record)
-    return None
+    def has_sent(self) -> bool:
+        return self._pending.sender.has_sent(self._pending)
 
+    def tell(self, message: m._Message) -> None:
+        self._pending.sender.tell(self._pending, message)
 
-def has_lost_slot(client: Client, pending: Pending) -> bool:
-    """Return whether an argument that was there has been found to be lost or elsewhere since, and is awaited again."""
-    return any(client.objects.records[ref.id].value is None for ref in pending.slots)
+    def stop(self) -> None:
+        pending = self._pending
+        if pending.task not in self._calls.open:
+            return
+        if pending.sender.withdraw(pending):
+            self._calls.cancel(pending)
+        else:
+            pending.sender.tell(pending, m.StopStream(pending.task))
 
-
-def slot_values(client: Client, pending: Pending, to: bytes) -> list[Value]:
-    """Return the values that replace references, lent to the process that the call is about to be sent to."""
-    values = []
-    for ref in pending.slots:
-        value = client.objects.records[ref.id].value
-        assert value is not None
-        client.objects.use((ref.id,))
-        client.lend_all(value, to)
-        values.append(value)
-    client.lend_all(pending.arguments, to)
-    return values
-
-
-def finish(
-    client: Client, pending: Pending, values: list[Value], by: bytes | None = None, seconds: float = 0.0
-) -> None:
-    """A call has ended: store what it returned, sent `by` a process that ran it so long; let go of what it kept."""
-    client.calls.pop(pending.task, None)
-    if pending.extras is not None:
-        values = pending.extras.finish(pending, values)
-    now = time.monotonic()
-    outside = False
-    for object_id, value in zip(pending.returns, values, strict=False):
-        client.fulfil(object_id, value, by)
-        if value.buffers or type(value.stream) is Span:
-            outside = True
-    # After the values are stored: whatever goes wrong with a note, nobody waits for ever.
-    if pending.link is None or pending.function is None:  # a constructor has not ended when it is no longer needed
-        _note_end(client, pending, values, by, now, seconds)
-    if outside or pending.task in client.recovery.lineage.tasks:
-        client.recovery.ended(pending)
-        return
-    if pending.arguments.buffers or type(pending.arguments.stream) is Span:
-        client.objects.discard(pending.arguments)
-    pending.keeps = pending.slots = []
-
-
-def give_up(client: Client, pending: Pending, failure: Value) -> None:
-    """A call has failed and is not made again: it ends with this failure, or was cancelled meanwhile."""
-    finish(client, pending, [cancelled(pending) if pending.cancelled else failure] * len(pending.returns))
-
-
-def _note_end(  # noqa: PLR0917  # made for each call: names cost time
-    client: Client, pending: Pending, values: list[Value], by: bytes | None, now: float, seconds: float
-) -> None:
-    link = pending.link
-    error = ""
-    if values and values[-1].failed:
-        assert isinstance(values[-1].stream, bytes)
-        error = type_of_failure(values[-1].stream)
-    who = ("", pending.name, b"") if link is None else (link.name, pending.name, link.key)
-    times = (pending.submitted, pending.sent, seconds)
-    client.note((now, ENDED, pending.task, (*who, by, *times, len(pending.returns), error)))
-
-
-def again_with_arguments(client: Client, pending: Pending, span: Span) -> bool:
-    """Make the arguments again that lie in a lost block; False if that cannot be done, and the call has failed."""
-    if client.recovery.lost_argument(pending, span):
-        return True
-    finish(client, pending, [Value(pack_error(arguments_lost(pending)), failed=True)] * len(pending.returns))
-    return False
-
-
-def arguments_lost(pending: Pending) -> ObjectLostError:
-    """Return the error of a call whose own arguments are in a lost block."""
-    return ObjectLostError(
-        f"{pending.name}: its arguments cannot be read: their block of shared memory is lost. Make the call again, "
-        "or pass what a task has returned: that can be made again"
-    )
-
-
-def _with_attempts(value: Value, attempts: str) -> Value:
-    if not value.failed:
-        return value
-    assert isinstance(value.stream, bytes)
-    return Value(add_to_where(value.stream, attempts), failed=True)
-
-
-def cancelled(pending: Pending) -> Value:
-    """Return the failure that stands for a call that was cancelled."""
-    error = TaskCancelledError(f"{pending.name} ({short(pending.task)}) was cancelled")
-    return Value(pack_error(error), failed=True)
+    def yielded(self, object_id: m.ObjectId) -> None:
+        self._calls.recovery.yielded(self._pending, object_id)

@@ -6,11 +6,11 @@ from ...exceptions import InputError
 from ...refs import ObjectRef
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .actor_calls import ActorCalls
-from .calls import Pending, cancelled, finish
-from .client import Client
+from .calls import Calls
+from .links import Links
 from .objects import owner_of
-from .task_calls import TaskCalls
+from .pending import PendingCall
+from .values import Values
 
 # A worker that has not killed itself this many seconds after it was told to is killed by the node.
 _PATIENCE = 0.5
@@ -19,62 +19,62 @@ _PATIENCE = 0.5
 class Cancelling:
     """All that can be cancelled of what this process has submitted."""
 
-    def __init__(self, client: Client, tasks: TaskCalls, calls: ActorCalls) -> None:
-        self._client, self._tasks, self._calls = client, tasks, calls
-        client.handlers[m.CancelObject] = self._on_cancel_object
+    def __init__(self, links: Links, values: Values, calls: Calls) -> None:
+        self._links, self._values, self._calls = links, values, calls
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         """Cancel the task that makes an object; see `shoal.runtime.cancel`."""
-        client = self._client
-        with client.lock:
-            client.check()
-            client.settle_drops()
+        with self._links.lock:
+            self._links.check()
+            self._values.settle_drops()
             owner = owner_of(ref.id)
-            peer = None if owner == client.me else client.peer(owner)
+            peer = None if owner == self._links.me else self._links.peer(owner)
             if peer is not None:
                 peer.send(m.CancelObject(ref.id, force, recursive))
             pending = self._find(ref.id)
             if pending is not None:
-                if force and pending.function is None:
+                if force and pending.is_method:
                     raise InputError(
-                        f"cancel(force=True): {pending.link.name}.{pending.name} is a call of an actor. "
+                        f"cancel(force=True): {pending.actor.name}.{pending.name} is a call of an actor. "
                         "Use kill(actor) to end the actor, or cancel without force"
                     )
                 self._cancel(pending, force, recursive)
 
     def cancel_children(self, task: m.ObjectId, force: bool) -> None:
         """Cancel what a task of this process has submitted, and they in turn."""
-        with self._client.lock:
-            for pending in [pending for pending in self._client.calls.values() if pending.parent == task]:
-                self._cancel(pending, force and pending.function is not None, True)
+        with self._links.lock:
+            for pending in [pending for pending in self._calls.open.values() if pending.parent == task]:
+                if pending.task in self._calls.open:  # else one before it was its argument, and has taken it along
+                    self._cancel(pending, force and not pending.is_method, True)
 
-    def _on_cancel_object(self, borrower: Connection, message: m.CancelObject) -> None:
+    def on_cancel_object(self, borrower: Connection, message: m.CancelObject) -> None:
+        """Event: another process cancels what makes an object of ours."""
         pending = self._find(message.object)
         if pending is not None:
-            self._cancel(pending, message.force and pending.function is not None, message.recursive)
+            self._cancel(pending, message.force and not pending.is_method, message.recursive)
 
-    def _find(self, object_id: m.ObjectId) -> Pending | None:
-        record = self._client.objects.records.get(object_id)
+    def _find(self, object_id: m.ObjectId) -> PendingCall | None:
+        record = self._values.objects.records.get(object_id)
         if record is None or record.value is not None:
             return None
-        pending = self._client.calls.get(object_id)
+        pending = self._calls.open.get(object_id)
         if pending is not None:
             return pending
-        return next((call for call in self._client.calls.values() if object_id in call.returns), None)
+        return next((call for call in self._calls.open.values() if object_id in call.returns), None)
 
-    def _cancel(self, pending: Pending, force: bool, recursive: bool) -> None:
+    def _cancel(self, pending: PendingCall, force: bool, recursive: bool) -> None:
         pending.extend().cancelled = True
-        calls = self._calls if pending.function is None else self._tasks
-        if calls.withdraw(pending):
-            finish(self._client, pending, [cancelled(pending)] * len(pending.returns))
+        if pending.sender.withdraw(pending):
+            self._calls.cancel(pending)
             return
-        calls.tell(pending, m.CancelTask(pending.task, force, recursive))
+        pending.sender.tell(pending, m.CancelTask(pending.task, force, recursive))
         if force:
-            self._client.reactor.call_later(_PATIENCE, lambda: self._kill(pending))
+            self._links.reactor.call_later(_PATIENCE, lambda: self._kill(pending))
 
-    def _kill(self, pending: Pending) -> None:
+    def _kill(self, pending: PendingCall) -> None:
         """The worker does not listen: native code keeps Python's lock, or it is stopped."""
-        with self._client.lock:
-            if self._client.broken is None and self._client.calls.get(pending.task) is pending:
-                self._tasks.kill_worker(pending)
-                self._client.reactor.call_later(_PATIENCE, lambda: self._kill(pending))
+        with self._links.lock:
+            if self._links.broken is None and self._calls.open.get(pending.task) is pending:
+                if pending.lease is not None and next(iter(pending.lease.inflight)) == pending.task:
+                    self._links.node.send(m.KillWorker(pending.lease.worker))
+                self._links.reactor.call_later(_PATIENCE, lambda: self._kill(pending))

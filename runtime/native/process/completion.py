@@ -1,4 +1,4 @@
-"""Values that are ready: unpickled for futures, or taken one after the other by whoever waits for any of them."""
+"""Values that are ready: unpickled for futures, or taken one after the other as they come."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from ...exceptions import GetTimeoutError
 from ...futures import ValueFuture
 from ...refs import ObjectRef
-from .calls import parent
+from .links import Links
 from .objects import Record
+from .pending import parent
 from .reactor import Waiter
-
-if TYPE_CHECKING:
-    from .client import Client
+from .values import Values
+from .waits import Waits
 
 
 class _Awaiting:
@@ -38,16 +37,16 @@ class _Awaiting:
 class Arrivals:
     """Tells of values as they come, without blocking: what `await`, futures and `as_completed` are made of."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, values: Values) -> None:
+        self._values = values
         self._awaiting: WeakSet[_Awaiting] = WeakSet()  # each lives as long as its object has no value
 
     def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
         """Call `action` once a value is there: now, or in whichever thread reads, so it must be short and not raise."""
         task = parent.get()
         awaiting = None if task is None else _Awaiting(task, ref.id, action)
-        with self._client.lock:
-            there = self._client.record_of(ref, awaiting or action).value is not None
+        with self._values.lock:
+            there = self._values.await_value(ref, awaiting or action).value is not None
             if awaiting is not None and not there:
                 self._awaiting.add(awaiting)
         if there:
@@ -62,11 +61,11 @@ class Arrivals:
 
 
 class _Future(ValueFuture):
-    """A future of a value: whoever waits for it waits as in `get`, so that a task lends its CPU meanwhile."""
+    """A future of a value: a thread that waits for it waits as in `get`, so that a task lends its CPU meanwhile."""
 
-    def __init__(self, client: Client, ref: ObjectRef) -> None:
+    def __init__(self, waits: Waits, ref: ObjectRef) -> None:
         super().__init__()
-        self._client = client
+        self._waits = waits
         self.awaited: ObjectRef | None = ref
 
     def _left(self, timeout: float | None) -> float | None:
@@ -75,7 +74,7 @@ class _Future(ValueFuture):
         deadline = None if timeout is None else time.monotonic() + timeout
         ref = self.awaited
         if ref is not None and not self.done():
-            self._client.wait([ref], 1, timeout)
+            self._waits.wait([ref], 1, timeout)
         return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
@@ -85,24 +84,25 @@ class Futures:
     Unpickling may run any code of the user's, so it must not happen in the thread that reads, under the process's lock.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, arrivals: Arrivals, waits: Waits) -> None:
+        self._arrivals, self._waits = arrivals, waits
+        self._begin = threading.Lock()
         self._queue: SimpleQueue[tuple[_Future, ObjectRef] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def of(self, ref: ObjectRef) -> Future:
         """Return a future of a reference's value."""
-        with self._client.lock:
+        with self._begin:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="shoal-futures", daemon=True)
                 self._thread.start()
-        future = _Future(self._client, ref)
+        future = _Future(self._waits, ref)
         future.set_running_or_notify_cancel()
         self._await(future, ref)
         return future
 
     def _await(self, future: _Future, ref: ObjectRef) -> None:
-        self._client.arrivals.when_ready(ref, partial(self._queue.put, (future, ref)))
+        self._arrivals.when_ready(ref, partial(self._queue.put, (future, ref)))
 
     def _run(self) -> None:
         while (entry := self._queue.get()) is not None:
@@ -112,8 +112,8 @@ class Futures:
 
     def _fulfil(self, future: _Future, ref: ObjectRef) -> None:
         try:
-            future.set_result(self._client.get([ref], 0)[0])
-        except BaseException as error:  # whatever the task raised belongs to whoever asks the future
+            future.set_result(self._waits.get([ref], 0)[0])
+        except BaseException as error:  # whatever the task raised belongs to the thread that asks the future
             if isinstance(error, GetTimeoutError) and error.__cause__ is None:
                 self._await(future, ref)  # its block was lost; other futures must not wait until it is made again
                 return
@@ -132,16 +132,16 @@ class Futures:
 class ReadyQueue:
     """References in the order in which their values arrive: waiting for the next one costs the same for any number."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, links: Links, values: Values, arrivals: Arrivals, waits: Waits) -> None:
+        self._links, self._values, self._arrivals, self._waits = links, values, arrivals, waits
         self._ready: deque[ObjectRef] = deque()
         self._waiter: Waiter | None = None
         self._doubtful: list[Record] = []
 
     def add(self, ref: ObjectRef) -> None:
         """Add a reference; `pop` returns it once its value is there."""
-        self._client.arrivals.when_ready(ref, partial(self._arrived, ref))
-        record = self._client.objects.records.get(ref.id)
+        self._arrivals.when_ready(ref, partial(self._arrived, ref))
+        record = self._values.objects.records.get(ref.id)
         if record is not None and record.asked and not record.absent and record.value is None:
             self._doubtful.append(record)
 
@@ -156,8 +156,8 @@ class ReadyQueue:
         while not self._ready:
             waiter = self._waiter = Waiter()
             if not self._ready:
-                self._client.check()
-                self._client.block(waiter, deadline, self._doubtful)
+                self._links.check()
+                self._waits.block(waiter, deadline, self._doubtful)
                 if not waiter.ready:
                     break
         self._waiter = None

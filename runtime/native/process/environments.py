@@ -1,4 +1,4 @@
-"""Surroundings of workers: made ready by whoever starts a task or actor, entered by its worker before anything else."""
+"""Surroundings of workers: made ready where a task or actor is started, entered by its worker before anything else."""
 
 from __future__ import annotations
 

@@ -20,27 +20,28 @@ from ...scheduling import (
 )
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .client import Client
+from ..store.store import Store
+from .links import Links
+from .values import Values
 
 
 class GroupCalls:
     """Placement groups as this process knows them.
 
     Attributes:
-        assigned: for a worker: the resources that it was given, for whoever has leased it or the actor that it is.
+        assigned: for a worker: the resources that it was given for a lease, or for the actor that it is.
         captured: where the tasks that this process starts run if they don't say it themselves.
-        on_removed: what to call with a group of which this process has heard that it is removed.
+        on_removed: what to call with a group that is removed.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, links: Links, values: Values, store: Store) -> None:
+        self._links, self._values, self._store = links, values, store
         self._watched: dict[m.GroupId, m.GroupState] = {}
         self._awaited: dict[m.GroupId, list[tuple[m.ObjectId, PlacementGroup]]] = {}
         self._warned: set[str] = set()
         self.assigned: m.Assigned | None = None
         self.captured: PlacementGroupSchedulingStrategy | None = None
         self.on_removed: list[Callable[[m.GroupId], None]] = []
-        client.handlers[m.GroupState] = self._on_state
 
     # Making, removing, asking -----------------------------------------------------------------------------------
 
@@ -53,8 +54,8 @@ class GroupCalls:
         """
         group = PlacementGroup(os.urandom(8), [dict(bundle) for bundle in bundles], name)
         demands = [in_units(bundle) for bundle in bundles]
-        answer = self._client.ask_node(m.CreateGroup(group.id, demands, strategy, name, detached))
-        if answer.infeasible and self._client.welcome.infeasible == "wait":
+        answer = self._links.ask_node(m.CreateGroup(group.id, demands, strategy, name, detached))
+        if answer.infeasible and self._links.welcome.infeasible == "wait":
             self._warn(answer.refusal)
         elif answer.refusal:
             raise (InfeasibleError if answer.infeasible else InputError)(answer.refusal)
@@ -62,9 +63,9 @@ class GroupCalls:
 
     def remove(self, group: PlacementGroup) -> None:
         """Give the bundles back, and end what runs in them."""
-        with self._client.lock:
-            self._client.check()
-            self._client.node.send(m.RemoveGroup(group.id))
+        with self._links.lock:
+            self._links.check()
+            self._links.node.send(m.RemoveGroup(group.id))
             known = self._watched.get(group.id)
             if known is not None and known.state == "CREATED":
                 # The node says it with the reason; until then nothing is answered by what was known.
@@ -72,10 +73,9 @@ class GroupCalls:
 
     def ready(self, group: PlacementGroup) -> ObjectRef:
         """Return a reference to the handle that is ready once the bundles are reserved."""
-        client = self._client
-        with client.lock:
-            client.settle_drops()
-            ref = client.new_ref(client.new_ids(1)[0])
+        with self._links.lock:
+            self._values.settle_drops()
+            ref = self._values.new_ref(self._values.new_ids(1)[0])
             self._awaited.setdefault(group.id, []).append((ref.id, group))
             self._watch(group.id)
             self._settle(group.id)
@@ -95,7 +95,7 @@ class GroupCalls:
                 "creator": info.creator.hex(),
                 "reason": info.reason,
             }
-            for info in self._client.ask_node(m.AskGroups()).groups
+            for info in self._links.ask_node(m.AskGroups()).groups
         ]
 
     def current(self) -> PlacementGroup | None:
@@ -111,7 +111,7 @@ class GroupCalls:
         """Return the strategy of what this process starts: the one given, else that of a group that captures."""
         return self.captured if given is None else given
 
-    def place(self, who: str, demand: Demand, strategy: SchedulingStrategy | None) -> m.Placement | None:
+    def place(self, what: str, demand: Demand, strategy: SchedulingStrategy | None) -> m.Placement | None:
         """Return what tells the node where something is to run; call it under the lock.
 
         Raises:
@@ -120,22 +120,31 @@ class GroupCalls:
         if isinstance(strategy, PlacementGroupSchedulingStrategy):
             wants = missing_in_bundle(strategy, demand)
             if wants:  # bundles never grow
-                raise infeasible(who, wants)
+                raise infeasible(what, wants)
             group = strategy.placement_group.id
             self._watch(group)
             return m.Placement(
                 group, strategy.placement_group_bundle_index, strategy.placement_group_capture_child_tasks
             )
         if isinstance(strategy, NodeAffinitySchedulingStrategy) and not strategy.soft:
-            node = self._client.me[:4].hex()
+            node = self._links.me[:4].hex()
             if strategy.node_id != node:
-                raise InfeasibleError(f"{who} can never run: there is no node {strategy.node_id!r}. Known: {node!r}.")
-        wants = missing(demand, self._client.most_of(demand))
-        if wants and self._client.welcome.infeasible == "raise":
-            raise infeasible(who, wants)
+                raise InfeasibleError(f"{what} can never run: there is no node {strategy.node_id!r}. Known: {node!r}.")
+        wants = missing(demand, self._most_of(demand))
+        if wants and self._links.welcome.infeasible == "raise":
+            raise infeasible(what, wants)
         if wants:
-            self._warn(f"{who} waits for a node that has what it asks for: {wants}")
+            self._warn(f"{what} waits for a node that has what it asks for: {wants}")
         return None
+
+    def _most_of(self, demand: Demand) -> Mapping[str, int]:
+        """Return the resources of a node that can meet a demand; if there is none, of one that comes close."""
+
+        def met(node: m.NodeInfo) -> tuple[int, int]:
+            enough = sum(node.resources.get(name, 0) >= units for name, units in demand.items())
+            return enough, node.resources.get("CPU", 0)
+
+        return max(self._links.nodes.values(), key=met).resources
 
     def _warn(self, text: str) -> None:
         if text not in self._warned:
@@ -167,9 +176,10 @@ class GroupCalls:
     def _watch(self, group: m.GroupId) -> None:
         if group not in self._watched:
             self._watched[group] = m.GroupState(group, "PENDING")
-            self._client.node.send(m.WatchGroup(group))
+            self._links.node.send(m.WatchGroup(group))
 
-    def _on_state(self, node: Connection, message: m.GroupState) -> None:
+    def on_state(self, node: Connection, message: m.GroupState) -> None:
+        """Event: the node says how a group is."""
         self._watched[message.group] = message
         self._settle(message.group)
         if message.state == "REMOVED":
@@ -183,9 +193,9 @@ class GroupCalls:
         failure = self.removal_of(group)
         for object_id, handle in self._awaited.pop(group, ()):
             if failure is None:
-                self._client.fulfil(object_id, self._client.store.pack(handle, self._client.me)[0])
+                self._values.fulfil(object_id, self._store.pack(handle, self._links.me)[0])
             else:
-                self._client.fulfil(object_id, failure)
+                self._values.fulfil(object_id, failure)
 
     def removal_of(self, group: m.GroupId) -> m.Value | None:
         """Return the failure of what was to run in a group that is removed; None if it isn't."""

@@ -6,7 +6,7 @@ import time
 
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .client import Client
+from .links import Links
 from .task_kinds import Kind, Kinds, WorkerLease
 
 # A lease without work is kept this long, seconds: a loop of `get(f.remote())` must not ask the node each time.
@@ -16,32 +16,32 @@ _LINGER = 0.02
 class Leases:
     """Looks after the leases of all kinds of tasks, as long as there is one that may need it."""
 
-    def __init__(self, client: Client, kinds: Kinds) -> None:
-        self._client, self._kinds = client, kinds
+    def __init__(self, links: Links, kinds: Kinds) -> None:
+        self._links, self._kinds = links, kinds
         self._looking = False
-        client.handlers[m.Recall] = self._on_recall
 
     def look_soon(self) -> None:
         """Look after them in a moment, under the lock: a lease idles, or has tasks behind the one that it runs."""
         if not self._looking:
             self._looking = True
-            self._client.reactor.call_later(_LINGER, self._look)
+            self._links.reactor.call_later(_LINGER, self._look)
 
     def give_back(self, kind: Kind, lease: WorkerLease) -> None:
         """Return the worker to the node."""
         del kind.leases[lease.worker]
         # Calls of functions that may be called only so often in one process are counted here, not by the next holder.
-        self._client.node.send(m.ReturnLease(lease.worker, reusable=lease.calls is None))
+        self._links.node.send(m.ReturnLease(lease.worker, reusable=lease.calls is None))
 
     def end(self) -> None:
         """Event: this process ends. Give back what idles: the node kills workers whose holder is gone."""
-        with self._client.lock:
+        with self._links.lock:
             for kind in self._kinds.by_key.values():
                 for lease in list(kind.leases.values()):
                     if not lease.inflight:
                         self.give_back(kind, lease)
 
-    def _on_recall(self, node: Connection, message: m.Recall) -> None:
+    def on_recall(self, node: Connection, message: m.Recall) -> None:
+        """Event: the node wants a worker back."""
         for kind in self._kinds.by_key.values():
             lease = kind.leases.get(message.worker)
             if lease is not None:
@@ -50,7 +50,7 @@ class Leases:
                     self.give_back(kind, lease)
 
     def _look(self) -> None:
-        with self._client.lock:
+        with self._links.lock:
             self._looking = False
             now = time.monotonic()
             look_again = False

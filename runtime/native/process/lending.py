@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..protocol import messages as m
+from ..protocol.connection import Connection
 from .objects import ObjectTable, Record
 from .reactor import Reactor, Waiter
 
 # Seconds in which another thread that reads lets this one read what has arrived. No wait is kept back for longer, short
-# as it may be: a task that asks time and again would never let those run who are to change the answer.
+# as it may be: a task that asks time and again would never let those run that are to change the answer.
 _MOMENT = 0.001
 
 
@@ -36,9 +38,9 @@ class Lending:
         self.take_back: Callable[[], None] = lambda: None
         self._doubting: set[Waiter] = set()
 
-    def absent(self, object_id: bytes) -> None:
+    def on_not_yet(self, owner: Connection | None, message: m.NotYet) -> None:
         """Event: an object's owner has no value yet."""
-        record = self._objects.records.get(object_id)
+        record = self._objects.records.get(message.object)
         if record is not None:
             record.absent = True
         for waiter in self._doubting:

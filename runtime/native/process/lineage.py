@@ -115,6 +115,10 @@ class Lineage:
         self._most_bytes = most_bytes
         self.tasks: dict[ObjectId, _Task] = {}
 
+    def table_size(self) -> int:
+        """Return how many entries the tables have together."""
+        return len(self.tasks) + len(self.makers) + len(self.needed) + len(self.reasons)
+
     def can_make(self, object_id: ObjectId) -> bool:
         """Return whether an object can be made again, so that its value need not be kept for a later task's sake."""
         return object_id in self.makers

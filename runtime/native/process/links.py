@@ -1,4 +1,4 @@
-"""Connections of a driver or worker: to the node and to other processes; who is dead, and what the node was asked."""
+"""Connections of a driver or worker: to the node and to others; which are dead, and what the node was asked."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ import socket
 import threading
 import time
 import traceback
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from select import EPOLLOUT
 from typing import Any
 
 from ...exceptions import NodeDiedError, ShoalError
-from ...introspection.metric_table import MetricTable
 from ...introspection.reports import EVENTS_KEPT, Event
 from ...introspection.story_events import recent
 from ..protocol import messages as m
-from ..protocol.connection import Connection, ProtocolError, RelayedConnection, Unreadable, decode_or_say
+from ..protocol.connection import (
+    Connection,
+    ProtocolError,
+    RelayedConnection,
+    Unreadable,
+    decode_or_say,
+    remember,
+)
 from ..protocol.local_sockets import SocketNames, accept, connect, listen
 from ..protocol.wire import node_of
-from .calls import remember
 from .reactor import Reactor, Waiter
 
 Message = m._Message
+#: What to do with a kind of message that came over a connection; called under the lock.
+Handler = Callable[[Connection, Any], object]
 # Of a process that starts, seconds: hundreds may start at the same moment.
 _NODE_PATIENCE = 60.0
 _SHUT_DOWN = (
     "the runtime was shut down while this waited or called: what was not ready by then is lost. Let the threads that "
     "use it finish before shutdown()"
 )
+_NODE_DIED = "the daemon of this node has died. Start the runtime again"
 # By question. Questions of one kind are answered in order; of different kinds they may go to different nodes.
-_ANSWERS: dict[type, type] = {
+ANSWERS: dict[type, type] = {
     m.NewArena: m.ArenaHeld,
     m.ReserveName: m.NameReserved,
     m.FindActor: m.ActorFound,
@@ -46,14 +53,14 @@ _ANSWERS: dict[type, type] = {
 
 # What only the node says: from another process it makes no sense.
 _OF_THE_NODE = frozenset({
-    *_ANSWERS.values(),
+    *ANSWERS.values(),
     *(m.ProcessDied, m.NodeJoined, m.NodeDied, m.Relay, m.Exit, m.Output, m.ReportState, m.State, m.BlockRead),
     *(m.Leased, m.Recall, m.EnvironmentFailed, m.StartActor, m.ActorState, m.GroupState, m.AskWait, m.Deadlocked),
     *(m.MemoryGranted, m.MemoryRefused, m.Trim, m.Spill, m.AskNeeded),
 })  # fmt: skip
 
 
-class Links(ABC):
+class Links:
     """All connections of one process, and the reading of them.
 
     Args:
@@ -61,6 +68,7 @@ class Links(ABC):
         process: the id that the node forked this worker with; None: a driver, which gets one.
         log_to_driver: receive what workers print.
         namespace: for a driver: where its actors' names belong.
+        why_node_died: says how the node has died, for a driver that has started it.
 
     Attributes:
         me: this process's id.
@@ -68,23 +76,32 @@ class Links(ABC):
         welcome: what the node said when this process registered.
         board_fd: descriptor of the board of holders, for the caller to use and close.
         lock: guards all state of the process; held for short stretches, never while waiting or running user code.
-        handlers: what to do with each kind of message, under the lock.
+        dead: processes that are known to be dead.
         starved: processes that died for want of memory, the latest ones.
-        on_death: what to call with the id of a process that has died, and the reason.
         events, note: what has happened, see `reports.Event`; adds to it.
-        metrics: the program's own.
+        peers: the connection over which this process sends to each other one.
         nodes: those that live, by id.
-        on_node_death: what to call with the id of a node that has died, after its processes, and the reason.
+        asked: by the kind of answer: what waits for one of the node's, in the order of the questions.
         broken: why nothing works any more, if so.
-        epitaph: says how the node has died; a driver that has started it knows.
+        is_shut_down: whether that is since this program has shut the node down.
+        after_messages: called under the lock after messages were handled.
+        on_death: each called with the id of a process that has died, and the reason.
+        on_node_death: each called with the id of a node that has died, after its processes, and the reason.
+        on_node_lost: each called under the lock when this process's own node is gone.
     """
 
     def __init__(
-        self, names: SocketNames, process: bytes | None, *, log_to_driver: bool = False, namespace: str = ""
+        self,
+        names: SocketNames,
+        process: bytes | None,
+        *,
+        log_to_driver: bool = False,
+        namespace: str = "",
+        why_node_died: Callable[[], str] = lambda: _NODE_DIED,
     ) -> None:
         self.names = names
         self.lock = threading.RLock()
-        # A worker must be there to be called before the node knows that it is up; nobody knows a driver by then.
+        # A worker must be there to be called before the node knows that it is up; no process knows a driver by then.
         listener = None if process is None else listen(names.of(process))
         sock = connect(names.node, _NODE_PATIENCE)
         self.welcome, self.board_fd = _register(sock, m.Register(process, log_to_driver, namespace))
@@ -92,55 +109,33 @@ class Links(ABC):
         self.dead: set[bytes] = set()
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.note = self.events.append
-        self.metrics = MetricTable()
         self.broken: str | None = None
-        self._is_shut_down = False
-        self.epitaph: Callable[[], str] = lambda: "the daemon of this node has died. Start the runtime again"
-        self.on_death: list[Callable[[bytes, str], None]] = []
+        self.is_shut_down = False
+        self._why_node_died = why_node_died
         self.nodes = {node.id: node for node in self.welcome.nodes}
-        self.on_node_death: list[Callable[[bytes, str], None]] = []
-        self.handlers: dict[type, Callable[[Connection, Any], None]] = {
-            m.Hello: self._on_hello,
-            m.ProcessDied: self._on_process_died,
-            m.Relay: self._on_relay,
-            m.NodeJoined: lambda node, message: self.nodes.update({message.node.id: message.node}),
-            m.NodeDied: self._on_node_died,
-        }
-        self.handlers |= dict.fromkeys(_ANSWERS.values(), self._on_answer)
-        self._of_peers: dict[type, Callable[[Connection, Any], None]] = {}
-        self._peers: dict[bytes, Connection] = {}
+        self.after_messages: Callable[[], object] = lambda: None
+        self.on_death: list[Callable[[bytes, str], object]] = []
+        self.on_node_death: list[Callable[[bytes, str], object]] = []
+        self.on_node_lost: list[Callable[[], object]] = []
+        self._handlers: dict[type, Handler] = {}
+        self._of_peers: dict[type, Handler] = {}
+        self.peers: dict[bytes, Connection] = {}
         # The node's too; two processes that call each other at the same moment have two.
         self._connections: set[Connection] = set()
         self.starved: dict[bytes, bool] = {}
         self._reasons: dict[bytes, str] = {}  # why processes died, the latest ones
-        self._answers: dict[type, deque[tuple[Waiter, list[Message]]]] = {}
+        self.asked: dict[type, deque[tuple[Waiter, list[Message]]]] = {}
         self._at_the_end: list[Waiter] = []
         self._listener = listener or listen(names.of(self.me))
         self.reactor = Reactor("shoal-reader")
         self.node = Connection(sock, self.reactor.want_write)
 
-    def start(self) -> None:
-        """Begin to read, now that whoever builds on this has added its handlers."""
-        self._of_peers = {kind: handler for kind, handler in self.handlers.items() if kind not in _OF_THE_NODE}
+    def start(self, handlers: dict[type, Handler]) -> None:
+        """Begin to read; `handlers` says what to do with each kind of message."""
+        self._handlers = handlers
+        self._of_peers = {kind: handler for kind, handler in handlers.items() if kind not in _OF_THE_NODE}
         self.reactor.watch(self._listener.fileno(), lambda mask: self._accept())
         self._watch(self.node)
-
-    @abstractmethod
-    def act(self) -> None:
-        """Do what has become due; called under the lock after messages were handled."""
-
-    @abstractmethod
-    def node_lost(self) -> None:
-        """Fail all that waits; called under the lock when the node is gone."""
-
-    def most_of(self, demand: Mapping[str, int]) -> dict[str, int]:
-        """Return the resources of a node that can meet a demand; if there is none, of one that comes close."""
-
-        def met(node: m.NodeInfo) -> tuple[int, int]:
-            enough = sum(node.resources.get(name, 0) >= units for name, units in demand.items())
-            return enough, node.resources.get("CPU", 0)
-
-        return max(self.nodes.values(), key=met).resources
 
     # Connections ------------------------------------------------------------------------------------------------
 
@@ -157,11 +152,11 @@ class Links(ABC):
                 self._close(connection)
                 return
             self._handle(connection, messages)
-            self.act()
+            self.after_messages()
 
     def _handle(self, connection: Connection, messages: list[Message]) -> None:
-        """Do what someone says; if it makes no sense, that costs them their connection, and nobody else anything."""
-        handlers = self.handlers if connection is self.node else self._of_peers
+        """Handle what a process says; if it makes no sense, that costs it its connection, and others nothing."""
+        handlers = self._handlers if connection is self.node else self._of_peers
         for message in messages:
             try:
                 handlers[type(message)](connection, message)
@@ -193,35 +188,37 @@ class Links(ABC):
             self._watch(Connection(sock, self.reactor.want_write))
         return sock is not None
 
-    def _on_hello(self, connection: Connection, message: m.Hello) -> None:
+    def on_hello(self, connection: Connection, message: m.Hello) -> None:
+        """Event: another process says which one it is."""
         if connection.peer not in (None, message.process):
             raise ProtocolError(f"it was {connection.peer!r} and says that it is {message.process!r}")
         connection.peer = message.process
         # All we send to a process goes over one connection, the first: the counting of references relies on its order.
-        self._peers.setdefault(message.process, connection)
+        self.peers.setdefault(message.process, connection)
 
     def peer(self, process: bytes) -> Connection | None:
         """Return the connection over which this process sends to another; None if that one is dead."""
-        connection = self._peers.get(process)
+        connection = self.peers.get(process)
         if connection is None and process not in self.dead:
             if node_of(process) != node_of(self.me):
-                connection = self._peers[process] = RelayedConnection(process, self.node)
+                connection = self.peers[process] = RelayedConnection(process, self.node)
                 return connection
             try:
                 sock = connect(self.names.of(process))
             except OSError:
-                # It is dead, and another user may have taken its name. If it was before this process began, nobody
-                # would say so: the node answers what we send.
-                connection = self._peers[process] = RelayedConnection(process, self.node)
+                # It is dead, and another user may have taken its name. If it was before this process began, this
+                # one would not be told: the node answers what we send.
+                connection = self.peers[process] = RelayedConnection(process, self.node)
                 return connection
             connection = Connection(sock, self.reactor.want_write)
             connection.peer = process
-            self._peers[process] = connection
+            self.peers[process] = connection
             self._watch(connection)
             connection.send(m.Hello(self.me))
         return connection
 
-    def _on_relay(self, node: Connection, message: m.Relay) -> None:
+    def on_relay(self, node: Connection, message: m.Relay) -> None:
+        """Event: a process says something by way of the node."""
         connection = self.peer(message.process) or RelayedConnection(message.process, self.node)
         self._handle(connection, [decode_or_say(message.payload)])
 
@@ -232,18 +229,19 @@ class Links(ABC):
         self._connections.discard(connection)
         if connection is self.node:
             self._on_node_lost(why)
-        elif connection.peer is not None and self._peers.get(connection.peer) is connection:
-            del self._peers[connection.peer]
+        elif connection.peer is not None and self.peers.get(connection.peer) is connection:
+            del self.peers[connection.peer]
 
     def _on_node_lost(self, why: str | None) -> None:
         with self.lock:
-            self.broken = _SHUT_DOWN if self._is_shut_down else why or self.epitaph()
-            self.node_lost()
-            for waiter in [waiter for asked in self._answers.values() for waiter, _ in asked] + self._at_the_end:
+            self.broken = _SHUT_DOWN if self.is_shut_down else why or self._why_node_died()
+            for action in self.on_node_lost:
+                action()
+            for waiter in [waiter for asked in self.asked.values() for waiter, _ in asked] + self._at_the_end:
                 waiter.finish()
 
-    def _hear_out(self, process: bytes) -> None:
-        """Handle what a dead process said last: its replies count, and so do its loans of our objects."""
+    def _read_last(self, process: bytes) -> None:
+        """Handle what a dead process has sent last: its replies count, and so do its loans of our objects."""
         while self._accept():  # it may even have called us just before
             pass
         for connection in list(self._connections):
@@ -254,12 +252,13 @@ class Links(ABC):
             if connection.peer == process and not connection.closed:
                 self._close(connection)
 
-    def _on_process_died(self, node: Connection, message: m.ProcessDied) -> None:
+    def on_process_died(self, node: Connection, message: m.ProcessDied) -> None:
+        """Event: a process is dead."""
         if message.process in self.dead:
             return
         if node_of(message.process) == node_of(self.me):
-            self._hear_out(message.process)
-        self._peers.pop(message.process, None)
+            self._read_last(message.process)
+        self.peers.pop(message.process, None)
         self.dead.add(message.process)
         remember(self._reasons, message.process, message.reason)
         if message.out_of_memory:
@@ -267,7 +266,12 @@ class Links(ABC):
         for listener in self.on_death:
             listener(message.process, message.reason)
 
-    def _on_node_died(self, node: Connection, message: m.NodeDied) -> None:
+    def on_node_joined(self, node: Connection, message: m.NodeJoined) -> None:
+        """Event: there is one node more."""
+        self.nodes[message.node.id] = message.node
+
+    def on_node_died(self, node: Connection, message: m.NodeDied) -> None:
+        """Event: a node is dead, and its processes with it."""
         del self.nodes[message.node]
         for listener in self.on_node_death:
             listener(message.node, message.reason)
@@ -288,15 +292,16 @@ class Links(ABC):
         box: list[Message] = []
         with self.lock:
             self.check()
-            self._answers.setdefault(_ANSWERS[type(message)], deque()).append((waiter, box))
+            self.asked.setdefault(ANSWERS[type(message)], deque()).append((waiter, box))
             self.node.send(message, fds)
         self.reactor.wait(waiter)
         if not box:
             raise self.gone()
         return box[0]
 
-    def _on_answer(self, node: Connection, message: Message) -> None:
-        waiter, box = self._answers[type(message)].popleft()
+    def on_answer(self, node: Connection, message: Message) -> None:
+        """Event: the node answers the first question of that kind."""
+        waiter, box = self.asked[type(message)].popleft()
         box.append(message)
         waiter.finish()
 
@@ -306,14 +311,14 @@ class Links(ABC):
             raise self.gone()
 
     def gone(self) -> ShoalError:
-        """Return the error of whoever needs the node that is gone."""
-        return ShoalError(_SHUT_DOWN) if self._is_shut_down or self.broken is None else NodeDiedError(self.broken)
+        """Return the error to raise where the node is needed, which is gone."""
+        return ShoalError(_SHUT_DOWN) if self.is_shut_down or self.broken is None else NodeDiedError(self.broken)
 
     def shut_down(self) -> None:
         """End the node, and with it all that waits for something."""
         with self.lock:
             if self.broken is None:
-                self._is_shut_down = True
+                self.is_shut_down = True
                 self.node.send(m.Shutdown())
 
     def drain_node(self) -> None:
@@ -326,6 +331,11 @@ class Links(ABC):
             else:
                 waiter.finish()
         self.reactor.wait(waiter, time.monotonic() + 1)
+
+    def flush(self) -> None:
+        """Write out what has been said to other processes."""
+        for peer in list(self.peers.values()):
+            peer.flush()
 
     def close(self) -> None:
         """Close all connections of this process."""

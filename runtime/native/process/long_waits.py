@@ -12,9 +12,10 @@ from ...introspection.diagnosis import Diagnosis
 from ...introspection.reports import DEFAULT_LIMIT
 from ..driver.observer import ANSWER_SECONDS, unpack
 from ..protocol import messages as m
-from .client import Client
+from .links import Links
 from .reactor import Waiter
 from .reporting import Reporting
+from .waits import Waits
 
 #: Environment variable: after how many seconds a wait is explained; 0: never.
 WARN_AFTER_SECONDS = "SHOAL_WARN_AFTER_SECONDS"
@@ -25,15 +26,20 @@ class LongWaits:
     """Watches the waits of a process, in whichever thread reads; costs nothing but a timer while something waits.
 
     Args:
-        client, reporting: the process's core, and how it asks for everybody's state.
+        links, waits, reporting: the process's connections and waits, and how it asks for everybody's state.
         seconds: a wait that is longer is explained.
         tell: takes the line.
     """
 
     def __init__(
-        self, client: Client, reporting: Reporting, seconds: float, tell: Callable[[str], object] | None = None
+        self,
+        links: Links,
+        waits: Waits,
+        reporting: Reporting,
+        seconds: float,
+        tell: Callable[[str], object] | None = None,
     ) -> None:
-        self._client, self._reporting, self._seconds = client, reporting, seconds
+        self._links, self._waits, self._reporting, self._seconds = links, waits, reporting, seconds
         self._tell = tell or _print
         self._armed = False
         self._asked: set[Waiter] = set()
@@ -43,17 +49,16 @@ class LongWaits:
         """Event: a thread begins to wait."""
         if not self._armed:
             self._armed = True
-            self._client.reactor.call_later(self._seconds, self._look)
+            self._links.reactor.call_later(self._seconds, self._look)
 
     def _look(self) -> None:
-        client = self._client
-        with client.lock:
+        with self._links.lock:
             self._armed = False
             now = time.monotonic()
-            waits = {waiter: wait[1] for waiter, wait in list(client.waits.items())}
+            waits = {waiter: wait[1] for waiter, wait in list(self._waits.running.items())}
             self._asked &= waits.keys()
             late = {waiter for waiter, since in waits.items() if since + self._seconds <= now} - self._asked
-            if late and client.broken is None:
+            if late and self._links.broken is None:
                 self._asked |= late
                 since = {waits[waiter] for waiter in late}
                 self._reporting.ask_then(
@@ -62,13 +67,13 @@ class LongWaits:
             due = [since + self._seconds for waiter, since in waits.items() if waiter not in self._asked]
             if due:
                 self._armed = True
-                client.reactor.call_later(max(0.0, min(due) - now), self._look)
+                self._links.reactor.call_later(max(0.0, min(due) - now), self._look)
 
     def _explain(self, answer: m.State | None, since: set[float]) -> None:
         if answer is None:
             return
         diagnosis = Diagnosis(unpack(answer))
-        own = diagnosis.processes.get(self._client.me)
+        own = diagnosis.processes.get(self._links.me)
         for wait in own.waits if own is not None else ():
             verdict = diagnosis.judge_wait(wait)
             if wait.since in since and wait.missing and verdict.waits_for not in self._told:

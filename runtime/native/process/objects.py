@@ -1,4 +1,4 @@
-"""Which objects this process knows, who holds them, and when they may go: a state machine without I/O.
+"""Which objects this process knows, which processes hold them, and when they may go: a state machine without I/O.
 
 The process that makes a call owns the objects that it returns. The owner counts, for every object, its own references
 and those of each borrower. Whoever sends a reference to a process says so to the owner (*lend*) before it sends it;
@@ -64,7 +64,7 @@ class Record:
         waiters: what to call, once, when the value arrives.
         asked: for a borrower: whether the owner was asked for the value.
         absent: for a borrower: whether the owner has answered that there is none yet.
-        read: for the owner: whether somebody else was sent the value.
+        read: for the owner: whether another process was sent the value, or a thread of this one read it.
     """
 
     __slots__ = ("absent", "asked", "borrowers", "inner", "local", "read", "received", "value", "waiters")
@@ -177,14 +177,14 @@ class ObjectTable:
         if record is not None and by not in self.dead:
             self._count(object_id, record, by, -count)
 
-    def _count(self, object_id: ObjectId, record: Record, who: ProcessId, change: int) -> None:
+    def _count(self, object_id: ObjectId, record: Record, holder: ProcessId, change: int) -> None:
         if record.borrowers is None:
             record.borrowers = {}
-        count = record.borrowers.get(who, 0) + change
+        count = record.borrowers.get(holder, 0) + change
         if count:
-            record.borrowers[who] = count
+            record.borrowers[holder] = count
         else:
-            record.borrowers.pop(who, None)
+            record.borrowers.pop(holder, None)
             self._settle(object_id, record)
 
     def _settle(self, object_id: ObjectId, record: Record) -> None:
@@ -245,7 +245,7 @@ class ObjectTable:
         return True
 
     def read_failure(self, record: Record) -> Value:
-        """Event: somebody is told of a failure; return it."""
+        """Event: a failure is about to be read; return it."""
         value, record.read = record.value, True
         assert value is not None
         if self._unread is not None:
@@ -269,7 +269,7 @@ class ObjectTable:
             self.large.update((object_id, now) for object_id in objects if object_id in self.large)
 
     def owns_any(self) -> bool:
-        """Return whether an object of this process's own has a holder."""
+        """Whether an object of this process's own has a holder."""
         return any(owner_of(object_id) == self.me for object_id in self.records)
 
     def process_died(self, process: ProcessId) -> list[ObjectId]:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from ..protocol.connection import Connection
 
 _GRACE = 0.002
-# How long `close` waits for whoever polls, seconds; twice.
+# How long `close` waits for the thread that polls, seconds; twice.
 _CLOSE_SECONDS = 1.0
 # One poll may take this long, seconds; epoll itself refuses more than 24 days.
 _LONGEST_POLL = 86_400.0
@@ -40,7 +40,7 @@ class Waiter:
         self.count = count
         self.ready = count <= 0
         self._woken = False
-        self._bed: threading.Lock | None = None  # made by who sleeps: a thread that reads for itself never does
+        self._bed: threading.Lock | None = None  # made on the first sleep: a thread that reads for itself never does
 
     def notify(self, by: int = 1) -> None:
         """Count down; wake the thread at zero."""
@@ -162,7 +162,7 @@ class Reactor:
             if self._background_polls:
                 self._yield = True
                 self._wake_poll()
-            # The leader may have left before it could see us; then nobody would wake us.
+            # The leader may have left before it could see us; then nothing would wake us.
             if self._lead.acquire(False):
                 self._lead.release()
             else:
@@ -170,7 +170,7 @@ class Reactor:
         finally:
             try:
                 self._followers.remove(waiter)
-            except ValueError:  # we were offered the lead: if we don't need it any more, somebody else may
+            except ValueError:  # we were offered the lead: if we don't need it any more, another may
                 if waiter.ready or self._is_over(deadline, until):
                     self._offer_lead()
 
@@ -217,7 +217,7 @@ class Reactor:
     def _poll_once(self, timeout: float | None) -> None:
         self._in_poll = True
         try:
-            # Who had something for us before the line above could not know that we were about to sleep.
+            # A `nudge` before the line above did not know that we were about to sleep, and has set this instead.
             events = self._epoll.poll(0.0 if self._look_again else timeout)
         finally:
             self._in_poll = False
@@ -252,7 +252,7 @@ class Reactor:
 
     def nudge(self) -> None:
         """Wake the thread that sleeps in a poll; cheap if there is none."""
-        self._look_again = True  # first: whoever is about to sleep looks at it last
+        self._look_again = True  # first: a thread that is about to sleep looks at it last
         if self._in_poll and not self._nudged:
             self._wake_poll()
 
@@ -281,7 +281,7 @@ class Reactor:
             self._offer_lead()
 
     def _let_go(self) -> None:
-        """Close the descriptors; for who leads, since nobody else polls then: `close`, or a leader as it leaves."""
+        """Close the descriptors; called by the thread that leads, since no other polls then."""
         if not self._epoll.closed:
             self._epoll.close()
             waker, self._waker = self._waker, -1

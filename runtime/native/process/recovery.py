@@ -3,7 +3,7 @@
     reader ──Lost──▶ owner: forget the value ──▶ Lineage: run the task again, its lost arguments' tasks first
     reader ◀─Ready── owner: the value is there again
 
-Whoever waits goes on waiting. A block has one place and generation for ever, so the block that could not be read says
+Threads that wait go on waiting. A block has one place and generation for ever, so the block that could not be read says
 which value was meant: a report about one that has been replaced since changes nothing.
 """
 
@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from ...exceptions import ObjectLostError, ObjectReconstructionFailedError
 from ...introspection.story_events import AGAIN, LOST
 from ...refs import ObjectRef, short
 from ..protocol import messages as m
+from ..protocol.connection import Connection
 from ..protocol.wire import node_of
-from .calls import Pending
+from ..store.store import Store
+from .failures import failure
 from .lineage import Fail, Forget, Interrupt, Lineage, Resubmit, Why
+from .links import Links
 from .objects import Record, owner_of, spans_of
-
-if TYPE_CHECKING:
-    from .client import Client
+from .pending import PendingCall
+from .values import Values
 
 # What a kept task takes besides its arguments, roughly, bytes.
 _OVERHEAD = 2000
@@ -46,9 +47,9 @@ class _Call:
 
     __slots__ = ("arguments", "held", "lifetime", "pending", "slots")
 
-    def __init__(self, pending: Pending) -> None:
+    def __init__(self, pending: PendingCall) -> None:
         self.pending = pending
-        self.lifetime = None if pending.link is None else pending.link.lifetime
+        self.lifetime = None if pending.actor is None else pending.actor.lifetime
         self.arguments = [ref for ref in pending.keeps if ref.id != self.lifetime]  # a result must not keep its actor
         self.slots = [ref.id for ref in pending.slots]
         self.held: list[ObjectRef] = []
@@ -65,25 +66,20 @@ class Recovery:
     """What a process does about losses.
 
     Args:
-        client: the process's objects.
-        most_bytes: how much the lineage of its objects may keep.
-
-    Attributes:
+        links: the process's connections.
+        values: its objects.
+        store: where their blocks are looked for.
         lineage: the tasks that may be run again.
-        resubmit_task, resubmit_call: send a call again, now that it holds its arguments.
     """
 
-    def __init__(self, client: Client, most_bytes: int) -> None:
-        self._client = client
-        self.lineage = Lineage(most_bytes)
-        self.resubmit_task: Callable[[Pending], None]
-        self.resubmit_call: Callable[[Pending], None]
-        client.objects.needed = self.lineage.needed
+    def __init__(self, links: Links, values: Values, store: Store, lineage: Lineage) -> None:
+        self._links, self._values, self._store, self.lineage = links, values, store, lineage
+        values.make_again = self._act
         self._acting = False
 
     # Events -----------------------------------------------------------------------------------------------------
 
-    def ended(self, pending: Pending) -> None:
+    def ended(self, pending: PendingCall) -> None:
         """A call has ended whose results lie outside this process's memory, or did: keep it if it may run again."""
         results = [object_id for object_id in pending.results if self._may_be_lost(object_id)]
         why = _why_not_again(pending)
@@ -97,14 +93,14 @@ class Recovery:
         call.arguments = pending.keeps = pending.slots = []
         self.lineage.finished(pending.task, call, results, noted, self._size(call))
         for object_id in results:
-            self._client.objects.settle(object_id)  # it may have been made again for a task that ended meanwhile
+            self._values.objects.settle(object_id)  # it may have been made again for a task that ended meanwhile
 
     def _may_be_lost(self, object_id: m.ObjectId) -> bool:
         """Return whether a value lies outside, or was let go of since it can be made again."""
-        record = self._client.objects.records.get(object_id)
+        record = self._values.objects.records.get(object_id)
         return record is not None and (record.value is None or bool(spans_of(record.value)))
 
-    def yielded(self, pending: Pending, object_id: m.ObjectId) -> None:
+    def yielded(self, pending: PendingCall, object_id: m.ObjectId) -> None:
         """A generator that goes on has made this value, which lies outside this process's memory."""
         why = _why_not_again(pending)
         if why is None:
@@ -113,55 +109,55 @@ class Recovery:
         else:
             self.lineage.not_kept(object_id, [object_id], why)
 
+    def on_lost(self, connection: Connection, message: m.Lost) -> None:
+        """Event: another process could not read a value of this one's, and asks for it again."""
+        self.lost([message.object], message.span)
+        self._values.on_request(connection, message)
+
     def lost(self, object_ids: Iterable[m.ObjectId], span: m.Span) -> None:
         """A block of one of these objects cannot be read: its value is awaited from now on.
 
         What else of them is lost is found out, so that all of it is made again at the same time.
         """
         for object_id in object_ids:
-            record = self._client.objects.records.get(object_id)
+            record = self._values.objects.records.get(object_id)
             if record is not None and record.value is not None:  # else it is about to be made again
                 gone = span if span in spans_of(record.value) else self._unreadable(record.value)
                 if gone is not None:
                     self._lose(object_id, record, gone)
-        self._client.act()
+        self._values.act()
 
     def _unreadable(self, value: m.Value) -> m.Span | None:
-        store, nodes = self._client.store, self._client.nodes
+        store, nodes = self._store, self._links.nodes
         for span in spans_of(value):
             if not (store.has(span) if store.is_near(span) else node_of(span.maker) in nodes):
                 return span
         return None
 
     def _lose(self, object_id: m.ObjectId, record: Record, span: m.Span) -> None:
-        client = self._client
-        if owner_of(object_id) == client.me:
+        if owner_of(object_id) == self._links.me:
             self._lose_mine(object_id, record)
             task = self.lineage.makers.get(object_id)
             for other in [] if task is None else list(task.results):  # one run makes all of them again
-                theirs = client.objects.records.get(other)
+                theirs = self._values.objects.records.get(other)
                 if theirs is not None and theirs.value is not None and self._unreadable(theirs.value) is not None:
                     self._lose_mine(other, theirs)
             return
         record.value = record.inner = None
         record.asked, record.absent = True, False
-        peer = client.peer(owner_of(object_id))
-        if peer is not None:
-            peer.send(m.Lost(object_id, span))
-        elif (reason := client.death_of(owner_of(object_id))) is not None:
-            client.fail_orphan(object_id, reason)
+        self._values.ask_owner(object_id, m.Lost(object_id, span))
 
     def _lose_mine(self, object_id: m.ObjectId, record: Record) -> None:
-        self._client.note((time.monotonic(), LOST, object_id, None))
-        self._client.objects.take_value(record)
+        self._links.note((time.monotonic(), LOST, object_id, None))
+        self._values.objects.take_value(record)
         self.lineage.lost(object_id)
 
-    def lost_argument(self, pending: Pending, span: m.Span) -> bool:
+    def lost_argument(self, pending: PendingCall, span: m.Span) -> bool:
         """A call was not run since it could not read an argument; False if that cannot be made again."""
         self.lost([ref.id for ref in pending.slots], span)
         return span not in spans_of(pending.arguments)
 
-    def act(self) -> bool:
+    def _act(self) -> bool:
         """Carry out what the lineage asks for; False if that is just being done further up the stack."""
         commands = self.lineage.commands
         if self._acting:
@@ -181,9 +177,9 @@ class Recovery:
                     command.call.held = []
                     self._release(command.call.pending)
                 elif isinstance(command, Fail):
-                    self._client.fail(command.object, _error(command.object, command.why))
+                    self._values.fulfil(command.object, failure(_error(command.object, command.why)))
                 else:
-                    self._client.objects.settle(command.object)
+                    self._values.objects.settle(command.object)
         finally:
             self._acting = False
         return True
@@ -191,54 +187,53 @@ class Recovery:
     # Commands ---------------------------------------------------------------------------------------------------
 
     def _resubmit(self, call: _Call, arguments: Iterable[m.ObjectId]) -> None:
-        client, pending = self._client, call.pending
-        client.note((time.monotonic(), AGAIN, pending.task, "a result of it was lost"))
-        held = [*call.held, *(client.adopt(object_id) for object_id in arguments)]
+        values, pending = self._values, call.pending
+        self._links.note((time.monotonic(), AGAIN, pending.task, "a result of it was lost"))
+        held = [*call.held, *(values.adopt(object_id) for object_id in arguments)]
         by_id = {ref.id: ref for ref in held}
         pending.slots = [by_id[object_id] for object_id in call.slots]
         pending.keeps = held
         if call.lifetime is not None:
-            pending.keeps = [client.adopt(call.lifetime), *held]
+            pending.keeps = [values.adopt(call.lifetime), *held]
         call.held = []
         for ref in held:
-            if owner_of(ref.id) == client.me and client.objects.records[ref.id].value is None:
+            if owner_of(ref.id) == self._links.me and values.objects.records[ref.id].value is None:
                 self.lineage.lost(ref.id)
-        resubmit = self.resubmit_call if pending.function is None else self.resubmit_task
-        resubmit(pending)
+        pending.sender.resubmit(pending)
 
-    def _interrupt(self, pending: Pending) -> None:
+    def _interrupt(self, pending: PendingCall) -> None:
         assert pending.stream is not None, "other results are all there only when their task has ended"
-        self._client.note((time.monotonic(), AGAIN, pending.task, "a value of it was lost"))
+        self._links.note((time.monotonic(), AGAIN, pending.task, "a value of it was lost"))
         pending.stream.interrupt()
 
-    def _release(self, pending: Pending) -> None:
+    def _release(self, pending: PendingCall) -> None:
         pending.keeps = pending.slots = []
-        self._client.objects.discard(pending.arguments)
+        self._values.objects.discard(pending.arguments)
 
     def _size(self, call: _Call) -> int:
         pending = call.pending
         values = [pending.arguments]
         for ref in call.held:
-            record = self._client.objects.records.get(ref.id)
+            record = self._values.objects.records.get(ref.id)
             if record is not None and record.value is not None:
                 values.append(record.value)
         return _OVERHEAD + sum(map(_bytes_in, values)) + sum(span.size for span in spans_of(pending.arguments))
 
 
-def _why_not_again(pending: Pending) -> Why | None:
+def _why_not_again(pending: PendingCall) -> Why | None:
     """Return why a call must not be made again for the sake of its results; None if it may."""
-    extras, link = pending.extras, pending.link
+    extras, actor = pending.extras, pending.actor
     if extras is not None and extras.cancelled:
         return Why.CANCELLED
-    if link is not None and link.state == "dead":
+    if actor is not None and actor.state == "dead":
         return Why.ACTOR_ENDED
-    if link is not None and link.checkpointed:
+    if actor is not None and actor.checkpointed:
         return Why.METHOD  # it must not run twice
-    if link is not None and not link.lineage:
+    if actor is not None and not actor.lineage:
         return Why.NO_LINEAGE
     if pending.retries == 0:
         had_some = extras is not None and extras.attempt > 1
-        return Why.METHOD if link is not None and not had_some else Why.NO_RETRIES
+        return Why.METHOD if actor is not None and not had_some else Why.NO_RETRIES
     return None
 
 

@@ -12,10 +12,10 @@ from ...resources import Demand
 from ...scheduling import SchedulingStrategy
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .calls import Pending
-from .client import Client
 from .environments import Environments
 from .group_calls import GroupCalls
+from .links import Links
+from .pending import PendingCall
 
 
 class WorkerLease:
@@ -26,7 +26,7 @@ class WorkerLease:
     def __init__(self, worker: bytes, connection: Connection) -> None:
         self.worker = worker
         self.connection = connection
-        self.inflight: dict[bytes, Pending] = {}
+        self.inflight: dict[bytes, PendingCall] = {}
         self.stuck = False  # its task waits for others, or takes long: it takes no more
         self.first = b""  # the task that it ran, with others behind it, when we last looked
         # Others wait for its resources, or a function was called there as often as it may: it takes no more, and is
@@ -53,7 +53,7 @@ class Kind:
         self.demand, self.environment = demand, environment
         self.strategy, self.placement = strategy, placement
         self.failure: m.Value | None = None  # of all of them: the placement group that they were to run in is gone
-        self.queue: deque[Pending] = deque()
+        self.queue: deque[PendingCall] = deque()
         self.leases: dict[bytes, WorkerLease] = {}
         self.wanted = 0
 
@@ -65,8 +65,8 @@ class Kinds:
         by_key: those that may have tasks, by the number that the node knows them by.
     """
 
-    def __init__(self, client: Client, environments: Environments, groups: GroupCalls) -> None:
-        self._client, self._environments, self._groups = client, environments, groups
+    def __init__(self, links: Links, environments: Environments, groups: GroupCalls) -> None:
+        self._links, self._environments, self._groups = links, environments, groups
         self._by_shape: dict[tuple, Kind] = {}
         self._keys = itertools.count()
         self.by_key: dict[int, Kind] = {}
@@ -86,13 +86,17 @@ class Kinds:
 
     def _new(self, shape: tuple, function: Function, options: TaskOptions, environment: m.Environment | None) -> Kind:
         strategy = self._groups.strategy_of(options.scheduling_strategy)
-        with self._client.lock:
+        with self._links.lock:
             placement = self._groups.place(f"task {function.name}", options.demand, strategy)
             retriable = options.max_retries != 0
             kind = Kind(next(self._keys), options.demand, environment, strategy, placement, retriable=retriable)
             kind.failure = None if placement is None else self._groups.removal_of(placement.group)
             self._by_shape[shape] = self.by_key[kind.key] = kind
         return kind
+
+    def assignment(self, kind: Kind, gpus: list[str]) -> m.Assigned:
+        """Return what tells a worker what tasks of a kind may use."""
+        return self._groups.assignment(kind.demand, gpus, kind.strategy)
 
     def drop_group(self, group: m.GroupId) -> list[Kind]:
         """Forget the kinds that run in a placement group, which is removed; return them with the reason."""

@@ -19,6 +19,19 @@ _CHUNK = 1 << 16
 _SEND_AT = 1 << 16
 # How often a blocked writer looks whether its connection was closed meanwhile, milliseconds.
 _LOOK_AGAIN = 500
+# Functions that each end of a connection notes, and reasons of deaths.
+_MOST_REMEMBERED = 256
+
+
+def remember(table: dict[bytes, Any], key: bytes, what: Any) -> None:
+    """Add to a table that forgets the oldest entry when it is full.
+
+    A program that makes functions in a loop must not fill the memory of all its processes. Both ends of a connection
+    note its functions in the same order, so the sender knows without asking which ones the receiver still has.
+    """
+    if len(table) >= _MOST_REMEMBERED:
+        del table[next(iter(table))]
+    table[key] = what
 
 
 class ProtocolError(Exception):
@@ -49,7 +62,7 @@ class Connection:
     Attributes:
         peer: the process at the other end, once it is known.
         fds: descriptors that came with messages, in order.
-        functions: ids of functions that the other end has; see `calls.remember`.
+        functions: ids of functions that the other end has; see `remember`.
         code: the code of functions that it has sent.
     """
 

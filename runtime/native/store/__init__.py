@@ -1,1 +1,1 @@
-"""Shared memory: arenas, who views what, values in messages and blocks."""
+"""Shared memory: arenas, which process views what, values in messages and blocks."""

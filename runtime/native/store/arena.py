@@ -13,9 +13,9 @@ may just be coming: there, the maker marks the block before it reads the board, 
 reads the mark, and each passes through a lock in between, which orders the two for the processor: one sees the other.
 
 An arena touches no more memory than its budget (`budget.py`), which the node grants in steps (`store_budgets.py`), so
-that putting into memory that was used before asks nobody. What is free is given back to the kernel when the node wants
-it (`trim`). The blocks of one value are made together, side by side: a maker that had some of them while it waits for
-room for the others would hold what another one needs.
+that putting into memory that was used before needs no question. What is free is given back to the kernel when the node
+wants it (`trim`). The blocks of one value are made together, side by side: a maker that had some of them while it waits
+for room for the others would hold what another one needs.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Arena:
             request = self.budget.ask()
         try:
             most = self.budget.most(sum(map(_with_header, sizes)) + HEADER)
-            self._want(request, most)  # without the lock: whoever reads meanwhile may have to free blocks
+            self._want(request, most)  # without the lock: the thread that reads meanwhile may have to free blocks
             with self._lock:
                 self.budget.settle(request)
                 spans = self._place(sizes, owner)

@@ -3,9 +3,9 @@
     granted = used + reserved + spare
 
 A process that needs memory for something asks for **all that this can take**, and gets it whole or not at all. What it
-gets is reserved for who asked, from the moment of the grant until that has used it. So a grant is always enough, and
-who waits holds nothing: neither a part of what it needs, nor what somebody else could be given (`give_back` returns
-all that is spare, whoever asks or waits). Two processes can therefore never hold what the other one waits for.
+gets is reserved for that request, from the moment of the grant until it was used. So a grant is always enough, and a
+process that waits holds nothing: neither a part of what it needs, nor what another could be given (`give_back` returns
+all that is spare, whatever asks or waits). Two processes can therefore never hold what the other one waits for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Budget:
     Attributes:
         granted: what this process may use.
         used: what it uses.
-        reserved: what was granted to those who asked and have not used it yet.
+        reserved: what was granted to requests and not used yet.
     """
 
     def __init__(self, capacity: int) -> None:

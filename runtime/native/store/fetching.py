@@ -44,8 +44,6 @@ class Fetching:
         self._transfers: dict[m.Span, _Transfer] = {}
         self._pieces: deque[m.ReadBlock] = deque()
         self._under_way: set[tuple[m.Span, int]] = set()  # by span and start
-        links.handlers[m.BlockRead] = self._on_block_read
-        links.on_node_death.append(self._on_node_death)
 
     def absent(self, value: m.Value) -> list[m.Span]:
         """Return the blocks of a value that must be fetched before it can be read."""
@@ -121,7 +119,8 @@ class Fetching:
             self._under_way.add((piece.span, piece.start))
             self._links.node.send(piece)
 
-    def _on_block_read(self, node: Connection, message: m.BlockRead) -> None:
+    def on_block_read(self, node: Connection, message: m.BlockRead) -> None:
+        """Event: a piece has come, or is lost."""
         self._under_way.discard((message.span, message.start))
         transfer = self._transfers.get(message.span)
         if transfer is not None:
@@ -143,7 +142,8 @@ class Fetching:
         for then in transfer.then:
             then()
 
-    def _on_node_death(self, node: bytes, reason: str) -> None:
+    def on_node_death(self, node: bytes, reason: str) -> None:
+        """Event: a node is dead, and all blocks there are lost."""
         self._under_way = {piece for piece in self._under_way if node_of(piece[0].maker) != node}
         for transfer in [one for span, one in self._transfers.items() if node_of(span.maker) == node]:
             self._end(transfer, lost=True)

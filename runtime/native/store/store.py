@@ -38,8 +38,8 @@ class Keeper(Protocol):
     def hand_over(self, fd: int, on_disk: bool) -> int:
         """Have an arena's descriptor held; return the number that it is held under."""
 
-    def want(self, request: int, size: int) -> None:
-        """Return once so many bytes more were granted to this process's arena; see `Arena`."""
+    def want(self, request: int, size: int, grant: Callable[[int, int], None]) -> None:
+        """Return once so many bytes more were granted to this process's arena, by `grant`; see `Arena`."""
 
 
 class Store:
@@ -50,22 +50,23 @@ class Store:
         board: the board of holders.
         welcome: where arenas' descriptors are found, how large the store is, where objects go that it has no room for.
         keeper: what asks the node to hold arenas, and for memory.
+        fetch: returns a block of another node.
     """
 
-    def __init__(
+    def __init__(  # put together in one place
         self,
         process: bytes,
         board: Board,
         welcome: Registered,
         keeper: Keeper,
+        fetch: Callable[[Span], memoryview],
     ) -> None:
         self._process, self._board, self._welcome = process, board, welcome
-        self._keeper = keeper
+        self._keeper, self._fetch = keeper, fetch
         self._views = Views(welcome.node_pid, board)
         self._arena: Arena | None = None
         self._disk: DiskArena | None = None
         self._lock = threading.Lock()
-        self.fetch: Callable[[Span], memoryview]  # a block of another node
         self._unsealed: dict[int, tuple[Span, weakref.ref[np.ndarray]]] = {}
 
     @property
@@ -80,12 +81,15 @@ class Store:
                         capacity = self._welcome.store_memory
                         os.ftruncate(fd, max(capacity * 4, _LEAST_ADDRESSES))
                         number = self._keeper.hand_over(os.dup(fd), False)
-                        arena = Arena(self._process, number, fd, self._board, capacity, self._keeper.want)
+                        arena = Arena(self._process, number, fd, self._board, capacity, self._want)
                     finally:
                         os.close(fd)
                     self._views.add_own(self._process, arena)
                     self._arena = arena
         return self._arena
+
+    def _want(self, request: int, size: int) -> None:
+        self._keeper.want(request, size, self.arena.grant)
 
     def _disk_arena(self) -> DiskArena:
         if self._disk is None:
@@ -158,7 +162,7 @@ class Store:
         return span
 
     def copy_values(self, values: list[Value], owner: bytes) -> list[Value]:
-        """Return the same values in blocks of this process that belong to `owner`, whoever the old ones belong to."""
+        """Return the same values in blocks of this process that belong to `owner`, as the old ones need not."""
         parts = [part for value in values for part in (value.stream, *value.buffers)]
         blocks = [[memoryview(self._views.view(part))] for part in parts if isinstance(part, Span)]
         spans = iter(self._copy(blocks, owner))
@@ -201,7 +205,7 @@ class Store:
         return serialization.loads(stream, map(aligned, buffers) if copy else map(as_aligned, buffers))
 
     def _view(self, span: Span) -> memoryview | bytes:
-        return self._views.view(span) if self.is_near(span) else self.fetch(span)
+        return self._views.view(span) if self.is_near(span) else self._fetch(span)
 
     def is_near(self, span: Span) -> bool:
         """Return whether a block lies on this node."""

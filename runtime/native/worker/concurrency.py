@@ -1,8 +1,8 @@
 """Where the calls of a concurrent actor run: in pools of threads, or on event loops.
 
 In both cases the main thread only reads and hands over what it has read, so that the process answers others whatever
-its calls do. (Letting the event loop read would save the hand-over, 40 µs of a synchronous call, but nobody would read
-while a coroutine computes.) Calls begin in the order in which they arrived, within their concurrency group.
+its calls do. (Letting the event loop read would save the hand-over, 40 µs of a synchronous call, but nothing would be
+read while a coroutine computes.) Calls begin in the order in which they arrived, within their concurrency group.
 """
 
 from __future__ import annotations

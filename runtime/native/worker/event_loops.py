@@ -53,7 +53,7 @@ class _GroupLoop:
                 return
             except SystemExit as request:  # from a task that the user's code has made
                 self._executor.leave("a task on its event loop", request)
-            except KeyboardInterrupt:  # from such a task, too: whoever awaits it is raised it
+            except KeyboardInterrupt:  # from such a task, too: it is raised where that is awaited
                 continue
 
     def begin(self, item: Item) -> None:
@@ -162,7 +162,7 @@ class EventLoops(Place):
         executor.flush = self._flush_soon
 
     def on_block(self) -> None:
-        """Warn, once, whoever is about to block a loop."""
+        """Warn, once, that the calling code is about to block a loop."""
         if threading.current_thread() in self._by_thread and not self._warned:
             self._warned = True
             warnings.warn(

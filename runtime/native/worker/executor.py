@@ -1,7 +1,7 @@
 """How one item is run: begun, its result turned into values, its failure packed, the reply sent.
 
 Everything that happens to a task, a call or a constructor between its arrival and its reply is here, in whichever
-thread it happens; which thread that is, and when, is decided by who calls `run`.
+thread it happens; which thread that is, and when, is decided by the caller of `run`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ...results import exit_code, how_it_left, keep_returns
 from ...runtime_context import running
 from ...serialization import fill_slots
 from ..engine import NativeEngine
-from ..process.calls import parent
 from ..process.objects import owner_of
+from ..process.pending import parent
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.views import StaleBlockError
@@ -70,7 +70,7 @@ class Item:
         host: the actor, if it is a call or constructor.
         name: function or ``Class.method``, for messages.
         cancelled: why it was cancelled on its event loop, if so.
-        left: it has asked for the end of the actor: whatever becomes of it, nobody gets a reply.
+        left: it has asked for the end of the actor: whatever becomes of it, no reply is sent.
         started: when it began, in seconds of `time.perf_counter`.
     """
 
@@ -113,15 +113,19 @@ class Executor:
     """
 
     def __init__(self, engine: NativeEngine) -> None:
-        self._engine, self._client = engine, engine.client
+        self._engine, parts = engine, engine.parts
+        self._links, self._values, self._store = parts.links, parts.values, parts.store
+        self._begun, self._cancelling = parts.running.begun, parts.cancelling
         self._user_code = UserCode()
         self._printed = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, PrintedStream)]
-        self.producer = Producer(engine.client, self._pack, self._user_code)
+        self.producer = Producer(
+            parts.links, parts.values, parts.waits, parts.running.untaken, self._pack, self._user_code
+        )
         self.actor: Any = None
         self.class_name: str | None = None
         self.flush: Callable[[Connection], None] = Connection.flush
         self.restorable: Restorable | None = None
-        self.interrupts = TaskInterrupts(self._client.busy, engine.cancelling.cancel_children)
+        self.interrupts = TaskInterrupts(parts.busy, parts.cancelling.cancel_children)
         self.on_leave: Callable[[], None] = lambda: None
         self.exit_code, self.leaving = 0, False
         engine.on_exit_actor = self._exit_actor
@@ -184,11 +188,13 @@ class Executor:
         named, hears_end = type(self.actor).__repr__ is not object.__repr__, has_shutdown(type(self.actor))
         if named or hears_end:
             text = repr(self.actor).partition("\n")[0][:100] if named else ""
-            self._client.node.send(m.Label(text, hears_end))
+            self._links.node.send(m.Label(text, hears_end))
 
     def restore(self, message: m.Construct, owner: bytes, restoration: m.Restoration) -> None:
         """Bring the constructed actor to where it was; raises what its `__restore__` raises."""
-        self.restorable = Restorable(self._client, self._user_code, owner, message.actor, restoration)
+        self.restorable = Restorable(
+            self._links, self._values, self._store, self._user_code, owner, message.actor, restoration
+        )
         try:
             self.restorable.restore(self.actor, self._run_again)
         except StaleBlockError as loss:
@@ -214,7 +220,7 @@ class Executor:
         """End this process, as a call asks: nothing new begins, what runs finishes, no reply is sent; in any thread."""
         self.exit_code, self.leaving = exit_code(request), True
         if self.class_name is not None and self.exit_code == 0:
-            self._client.node.send(m.ActorExiting(how_it_left(name, request)))
+            self._links.node.send(m.ActorExiting(how_it_left(name, request)))
         self.on_leave()
 
     def _leave_by(self, item: Item, request: SystemExit) -> None:
@@ -256,8 +262,8 @@ class Executor:
         lost = (
             m.ArgumentLost(message.actor, span, message.restarts) if construct else m.ArgumentLost(message.task, span)
         )
-        with self._client.lock:
-            peer = self._client.peer(item.caller)
+        with self._links.lock:
+            peer = self._links.peer(item.caller)
             if peer is not None:
                 peer.send(lost)
 
@@ -270,7 +276,7 @@ class Executor:
     def _cancelled(self, item: Item, when: str) -> TaskCancelledError:
         task = item.message.task
         if item.cancelled is not None and item.cancelled.recursive:
-            self._engine.cancelling.cancel_children(task, False)
+            self._cancelling.cancel_children(task, False)
         return TaskCancelledError(f"{item.name} ({short(task)}) was cancelled {when}")
 
     # Steps of a run ---------------------------------------------------------------------------------------------
@@ -283,18 +289,18 @@ class Executor:
         running.set(item)
         if item.code is not None:
             item.name = message.name
-            self._client.executing[message.task] = (item.name, item.started)
+            self._begun[message.task] = (item.name, item.started)
             parent.set(message.task)
             return self._apply(item.code.load(), message, partial(self.interrupts.call, message.task, item.name))
         item.name = f"{self.class_name}.{message.method}"
         if message.extras is not None and message.extras.name is not None:
             item.name = message.extras.name
-        self._client.executing[message.task] = (item.name, item.started)
+        self._begun[message.task] = (item.name, item.started)
         parent.set(message.task)
         return self._apply(method_of(self.actor, message.method), message)
 
     def _apply(self, function: Callable, message: Any, guard: Callable | None = None) -> Any:
-        store = self._client.store
+        store = self._store
         args, kwargs = store.load(message.arguments)
         if message.slots:
             args, kwargs = fill_slots(args, kwargs, [store.load(value) for value in message.slots])
@@ -319,7 +325,7 @@ class Executor:
             with self._user_code:  # what is returned may be a generator
                 return step(advance)
 
-        drafts = Drafts(self._client, item.caller)
+        drafts = Drafts(self._values, self._store, item.caller)
         error = keep_returns(item.name, result, count, drafts.add, next_value)
         if error is None:
             return drafts.hand_over(), None
@@ -329,10 +335,10 @@ class Executor:
         return [*values, *self._fail(item, error)[len(values) :]], error
 
     def _pack(self, value: Any, caller: bytes) -> m.Value:
-        packed, inner = self._client.store.pack(value, caller)
+        packed, inner = self._store.pack(value, caller)
         if inner:
-            with self._client.lock:
-                self._client.lend_all(packed, caller)
+            with self._links.lock:
+                self._values.lend_all(packed, caller)
         return packed
 
     def _fail(self, item: Item, error: BaseException) -> list[m.Value]:
@@ -343,9 +349,9 @@ class Executor:
     def _note_end(self, task: bytes) -> None:
         for stream in self._printed:
             stream.end_of_task()
-        begun = self._client.executing.pop(task, None)
+        begun = self._begun.pop(task, None)
         if begun is not None:
-            self._client.note((time.perf_counter(), RAN, task, begun))
+            self._links.note((time.perf_counter(), RAN, task, begun))
 
     @staticmethod
     def _is_to_be_run_again(item: Item, error: BaseException) -> bool:
@@ -360,7 +366,6 @@ class Executor:
 
     def _end(self, item: Item, values: list[m.Value], error: BaseException | None = None) -> None:
         """Send the reply; `error`: what the values stand for, if it has failed."""
-        client = self._client
         self._engine.cancelled.discard(item.message.task)
         if item.message.num_returns == STREAMING:
             self.producer.forget(item.message.task)
@@ -373,12 +378,10 @@ class Executor:
         if error is not None and values and self._is_to_be_run_again(item, error):
             answer = m.TryAgain(item.message.task, values[-1])
         item.refs = []
-        with client.lock:
-            peer = client.peer(item.caller)
+        with self._links.lock:
+            peer = self._links.peer(item.caller)
             if peer is None:
-                for value in values:
-                    client.objects.discard(value)
-                client.act()
+                self._values.free(*values)
             elif peer.post(answer):
                 self.flush(peer)
 

@@ -10,8 +10,10 @@ from typing import Any
 from ...exceptions import TaskCancelledError
 from ...refs import short
 from ...results import check_yields
-from ..process.client import Client
+from ..process.links import Links
 from ..process.reactor import Waiter
+from ..process.values import Values
+from ..process.waits import Waits
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .user_code import UserCode
@@ -37,16 +39,24 @@ class Producer:
     """Sends what generators yield to their callers.
 
     Args:
-        client: this process's client.
+        links, values, waits: this process's connections, objects and waits.
+        untaken: where it is noted which tasks wait until their values are taken.
         pack: serialises a value for a process.
         user_code: surrounds what generators do.
     """
 
-    def __init__(self, client: Client, pack: Callable[[Any, bytes], m.Value], user_code: UserCode) -> None:
-        self._client, self._pack, self._user_code = client, pack, user_code
+    def __init__(  # noqa: PLR0917  # put together in one place
+        self,
+        links: Links,
+        values: Values,
+        waits: Waits,
+        untaken: dict[bytes, int],
+        pack: Callable[[Any, bytes], m.Value],
+        user_code: UserCode,
+    ) -> None:
+        self._links, self._values, self._waits, self._untaken = links, values, waits, untaken
+        self._pack, self._user_code = pack, user_code
         self._outputs: dict[bytes, _Output] = {}
-        client.handlers |= {m.Taken: self._on_taken, m.StopStream: self._on_stop}
-        client.on_death.append(self._on_death)
 
     def expect(self, caller: bytes, message: m.Push | m.Call) -> None:
         """Event: a call has arrived whose values are wanted one by one: what its caller says from here on counts."""
@@ -59,13 +69,15 @@ class Producer:
 
     # Events -----------------------------------------------------------------------------------------------------
 
-    def _on_taken(self, caller: Connection, message: m.Taken) -> None:
+    def on_taken(self, caller: Connection, message: m.Taken) -> None:
+        """Event: a caller has taken values."""
         output = self._outputs.get(message.task)
         if output is not None:
             output.taken = max(output.taken, message.count)
             self._wake(output)
 
-    def _on_stop(self, caller: Connection, message: m.StopStream) -> None:
+    def on_stop(self, caller: Connection, message: m.StopStream) -> None:
+        """Event: a caller wants no more values."""
         output = self._outputs.get(message.task)
         if output is not None:
             self._stop(output)
@@ -77,7 +89,8 @@ class Producer:
             output.cancelled = True
             self._stop(output)
 
-    def _on_death(self, process: bytes, reason: str) -> None:
+    def on_death(self, process: bytes, reason: str) -> None:
+        """Event: a process is dead."""
         for output in list(self._outputs.values()):
             if output.caller == process:
                 self._stop(output)
@@ -97,7 +110,7 @@ class Producer:
         """Send what an iterator yields until it ends or no more is wanted; return what to reply.
 
         Args:
-            caller: who gets the values.
+            caller: the process that gets the values.
             message: the Push or Call.
             values: the iterator.
             step: calls the user's code.
@@ -133,16 +146,16 @@ class Producer:
             output.wake = waiter.finish
             with self._seen_to_wait(output, task, made):
                 if not output.has_room(made):
-                    self._client.check()
-                    self._client.block(waiter, None)
+                    self._links.check()
+                    self._waits.block(waiter, None)
 
     @contextlib.contextmanager
     def _seen_to_wait(self, output: _Output, task: m.ObjectId, made: int) -> Iterator[None]:
-        self._client.untaken[task] = made - output.taken
+        self._untaken[task] = made - output.taken
         try:
             yield
         finally:
-            del self._client.untaken[task]
+            del self._untaken[task]
 
     async def produce_async(self, caller: bytes, message: Any, values: Any) -> list[m.Value]:
         """As `produce`, on the event loop of this thread."""
@@ -172,7 +185,7 @@ class Producer:
             output.wake = lambda room=room: loop.call_soon_threadsafe(room.set)
             with self._seen_to_wait(output, task, made):
                 if not output.has_room(made):
-                    self._client.check()
+                    self._links.check()
                     await room.wait()
             output.wake = None
 
@@ -180,15 +193,13 @@ class Producer:
         if index < output.skip and index not in output.missing:
             return  # it arrived in an earlier attempt
         packed = self._pack(value, output.caller)
-        client = self._client
-        with client.lock:
-            peer = client.peer(output.caller)
+        with self._links.lock:
+            peer = self._links.peer(output.caller)
             if peer is not None:
                 peer.send(m.Item(task, index, packed))
                 return
             output.stopped = True
-            client.objects.discard(packed)
-            client.act()
+            self._values.free(packed)
 
 
 async def _as_async(values: Iterator[Any]) -> AsyncIterator[Any]:

@@ -14,10 +14,12 @@ from typing import Any
 from ...checkpoints import CHECKPOINT, RESTORE
 from ...refs import ObjectRef
 from ..process.actor_log import Journal, Step
-from ..process.client import Client
+from ..process.links import Links
 from ..process.objects import owner_of
+from ..process.values import Values
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from ..store.store import Store
 from .user_code import UserCode
 
 
@@ -25,20 +27,28 @@ class Restorable:
     """An actor's line to the log that its owner keeps.
 
     Args:
-        client: this process's objects and connections.
+        links, values, store: this process's connections and objects.
         user_code: surrounds what the actor's methods do.
         owner: the process that keeps the log.
         actor: the actor's key.
         restoration: how it is made.
     """
 
-    def __init__(
-        self, client: Client, user_code: UserCode, owner: bytes, actor: bytes, restoration: m.Restoration
+    def __init__(  # noqa: PLR0917  # put together in one place
+        self,
+        links: Links,
+        values: Values,
+        store: Store,
+        user_code: UserCode,
+        owner: bytes,
+        actor: bytes,
+        restoration: m.Restoration,
     ) -> None:
-        self._client, self._user_code, self._owner, self._actor = client, user_code, owner, actor
+        self._links, self._values, self._store = links, values, store
+        self._user_code, self._owner, self._actor = user_code, owner, actor
         self._restoration: m.Restoration | None = restoration
         self._journal: Journal[m.Reply] = Journal(owner, restoration.every)
-        client.on_death.append(lambda process, reason: self._journal.caller_died(process))
+        links.on_death.append(lambda process, reason: self._journal.caller_died(process))
         self._instance: Any = None
 
     # Restoring --------------------------------------------------------------------------------------------------
@@ -57,16 +67,16 @@ class Restorable:
         held = self._adopt([*values, *([restoration.state] if restoration.state is not None else [])])
         if restoration.state is not None:
             with self._user_code:
-                getattr(instance, RESTORE)(self._client.store.load(restoration.state))
+                getattr(instance, RESTORE)(self._store.load(restoration.state))
         for entry in restoration.entries:
-            # A caller that is dead asks for nothing, and an answer for it would be nobody's.
-            in_doubt = entry.in_doubt and owner_of(entry.call.task) not in self._client.dead
+            # A caller that is dead asks for nothing, and an answer for it would reach no process.
+            in_doubt = entry.in_doubt and owner_of(entry.call.task) not in self._links.dead
             self._journal.replayed(entry.call.task, run_again(entry.call, in_doubt))
         del held
 
     def _adopt(self, values: Iterable[m.Value]) -> list[ObjectRef]:
-        with self._client.lock:
-            return [ref for value in values for ref in self._client.adopt_all(value, self._owner) or ()]
+        with self._links.lock:
+            return self._values.adopt_all(values, self._owner)
 
     # Calls ------------------------------------------------------------------------------------------------------
 
@@ -87,49 +97,42 @@ class Restorable:
                 self._write(self._owner, m.Logged(self._actor, self._for_owner(call)))
             elif step is Step.REPLY:
                 if not self._write(caller, reply):
-                    self._discard(reply)
+                    with self._links.lock:
+                        self._values.free(*reply.values)
             else:
                 self._checkpoint()
 
     def _for_owner(self, call: m.Call) -> m.Call:
         """Return the call with arguments that are the owner's, and last as long as it needs them."""
-        client, store = self._client, self._client.store
-        arguments, *slots = store.copy_values([call.arguments, *call.slots], self._owner)
-        with client.lock:
+        arguments, *slots = self._store.copy_values([call.arguments, *call.slots], self._owner)
+        with self._links.lock:
             for value in (arguments, *slots):
-                client.lend_all(value, self._owner)
+                self._values.lend_all(value, self._owner)
         return m.Call(call.task, call.method, arguments, slots, call.num_returns, call.extras)
 
     def _checkpoint(self) -> None:
-        client = self._client
         try:
             with self._user_code:
                 state = getattr(self._instance, CHECKPOINT)()
-            packed, inner = client.store.pack(state, self._owner)
+            packed, inner = self._store.pack(state, self._owner)
         except SystemExit:
             raise
         except BaseException:  # of the user's method, or of pickling; the log goes on, so nothing is lost yet
             traceback.print_exc()
             print(f"{CHECKPOINT} failed; it is called again after the next call", file=sys.stderr, flush=True)
             return
-        with client.lock:
-            client.lend_all(packed, self._owner)
+        with self._links.lock:
+            self._values.lend_all(packed, self._owner)
         del inner
         self._write(self._owner, m.Checkpointed(self._actor, packed))
         self._journal.checkpointed()
 
     def _write(self, process: bytes, message: m._Message) -> bool:
         """Write a message out; False if the other process is dead."""
-        with self._client.lock:
-            peer: Connection | None = self._client.peer(process)
+        with self._links.lock:
+            peer: Connection | None = self._links.peer(process)
         if peer is None:
             return False
         peer.send(message)
-        peer.write_out()  # not under the lock: whoever is to read it may be waiting for us
+        peer.write_out()  # not under the lock: the process that is to read it may be waiting for us
         return True
-
-    def _discard(self, reply: m.Reply) -> None:
-        with self._client.lock:
-            for value in reply.values:
-                self._client.objects.discard(value)
-            self._client.act()

@@ -1,7 +1,7 @@
 """A worker's main loop: the main thread reads, runs what it read, and replies.
 
-A plain worker runs tasks of whoever has leased it. When its task waits for others (`get`, `wait`), it gives its CPU
-back, and the tasks that were queued behind that one go back to their callers: they might be what it waits for. An
+A plain worker runs tasks of the process that leases it. When its task waits for others (`get`, `wait`), it gives its
+CPU back, and the tasks that were queued behind that one go back to their callers: they might be what it waits for. An
 actor's process constructs the actor first and then runs its methods in the order of arrival: one at a time, or, where
 the actor is to run several at the same time, by handing them over to threads or an event loop (`concurrency.py`).
 """
@@ -27,10 +27,10 @@ from ...options import STREAMING
 from ..engine import NativeEngine
 from ..process.actors import unpack_identity
 from ..process.blocked_waits import BlockedWaits
-from ..process.calls import remember
+from ..process.links import Handler
 from ..process.reactor import Waiter
 from ..protocol import messages as m
-from ..protocol.connection import Connection
+from ..protocol.connection import Connection, remember
 from ..protocol.local_sockets import SocketNames
 from ..store.views import StaleBlockError
 from .concurrency import Place, place_for
@@ -46,7 +46,8 @@ class Worker:
 
     def __init__(self, names: SocketNames, process: bytes, environment: m.Environment | None) -> None:
         self._engine = NativeEngine.join(names, process, environment)
-        self._client = client = self._engine.client
+        self._parts = parts = self._engine.parts
+        self._links, self._values = parts.links, parts.values
         self._executor = Executor(self._engine)
         self._executor.flush, self._executor.on_leave = self._send_reply, self._on_leave
         self._place: Place | None = None
@@ -56,7 +57,17 @@ class Worker:
         self._waits = False
         self._exiting = False
         self._arrival: Waiter | None = None
-        client.handlers |= {
+        parts.lending.on_block, parts.lending.lends = self._on_block, self._is_task_waiting
+        parts.lending.lend, parts.lending.take_back = self._lend, self._take_back
+        records = self._values.objects.records
+        parts.waits.blocked = blocked = BlockedWaits(parts.links, records, parts.makers, self._waiting_call)
+        parts.links.on_death.append(self._executor.producer.on_death)
+        parts.links.start({**parts.handlers(), **self._handlers(blocked)})
+
+    def _handlers(self, blocked: BlockedWaits) -> dict[type, Handler]:
+        """Return which message goes to which method, of those that only a worker gets."""
+        return {
+            m.Assigned: self._parts.groups.on_assigned,
             m.Function: self._on_function,
             m.Push: self._on_push,
             m.Call: self._on_call,
@@ -64,11 +75,12 @@ class Worker:
             m.CancelTask: self._on_cancel,
             m.Bounce: self._on_bounce,
             m.Exit: self._on_exit,
+            m.Taken: self._executor.producer.on_taken,
+            m.StopStream: self._executor.producer.on_stop,
+            m.MadeBy: blocked.on_made_by,
+            m.AskWait: blocked.on_ask_wait,
+            m.Deadlocked: blocked.on_deadlocked,
         }
-        client.lending.on_block, client.lending.lends = self._on_block, self._is_task_waiting
-        client.lending.lend, client.lending.take_back = self._lend, self._take_back
-        client.blocked_waits = BlockedWaits(client, self._engine.makers, self._waiting_call)
-        client.start()
 
     # Arrivals; in whichever thread reads ------------------------------------------------------------------------
 
@@ -78,8 +90,8 @@ class Worker:
     def _on_push(self, caller: Connection, message: m.Push) -> None:
         if self._waits:
             self._bounce([(caller.peer or b"", message)])
-            for value in (message.arguments, *message.slots):
-                self._client.adopt_all(value, caller.peer)  # lent to us all the same: taken, and dropped at once
+            # Lent to us all the same: taken, and dropped at once.
+            self._values.adopt_all((message.arguments, *message.slots), caller.peer)
         else:
             self._on_item(caller, message)
 
@@ -98,8 +110,7 @@ class Worker:
     def _item(self, caller: Connection, message: Any, code: Code | None) -> Item:
         if not isinstance(message, m.Construct) and message.num_returns == STREAMING:
             self._executor.producer.expect(caller.peer or b"", message)
-        given = (message.arguments, *message.slots)
-        refs = [ref for value in given for ref in self._client.adopt_all(value, caller.peer) or ()]
+        refs = self._values.adopt_all((message.arguments, *message.slots), caller.peer)
         return Item(caller.peer or b"", message, refs, code)
 
     def _on_bounce(self, caller: Connection, message: m.Bounce) -> None:
@@ -112,7 +123,7 @@ class Worker:
 
     def _on_cancel(self, caller: Connection, message: m.CancelTask) -> None:
         if message.recursive:
-            self._engine.cancelling.cancel_children(message.task, message.force)
+            self._parts.cancelling.cancel_children(message.task, message.force)
         self._engine.cancelled.add(message.task)
         self._executor.producer.cancel(message.task)
         if self._place is not None:
@@ -128,10 +139,9 @@ class Worker:
             self._interrupt(message)
 
     def _interrupt(self, message: m.CancelTask) -> None:
-        if message.force and message.task in self._client.executing:
+        if message.force and message.task in self._parts.running.begun:
             # It is what runs: its reply cannot leave, nor the next task begin, while this thread has the lock.
-            for peer in list(self._client._peers.values()):
-                peer.flush()
+            self._links.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         self._executor.interrupts.request(message)
 
@@ -140,10 +150,10 @@ class Worker:
         self._wake()
 
     def _on_leave(self) -> None:
-        with self._client.lock:
+        with self._links.lock:
             self._leaving = True
             self._wake()
-        self._client.reactor.nudge()
+        self._links.reactor.nudge()
 
     def _wake(self) -> None:
         if self._arrival is not None:
@@ -158,7 +168,7 @@ class Worker:
         """Return the name of what the calling thread runs, if nothing else can run here until it goes on; else ""."""
         if self._place is not None or not self._is_task_waiting():
             return ""
-        names = [name for name, _ in self._client.executing.values()]
+        names = [name for name, _ in self._parts.running.begun.values()]
         return names[-1] if names else f"{self._executor.class_name}.__init__"
 
     def _on_block(self) -> None:
@@ -166,16 +176,16 @@ class Worker:
             self._place.on_block()
 
     def _lend(self) -> None:
-        with self._client.lock:
+        with self._links.lock:
             self._waits = self._executor.class_name is None
             if self._waits:
                 self._bounce([(item.caller, item.message) for item in self._items])
                 self._items.clear()
-            self._client.node.send(m.Blocked())
+            self._links.node.send(m.Blocked())
 
     def _take_back(self) -> None:
         self._waits = False
-        self._client.node.send(m.Unblocked())
+        self._links.node.send(m.Unblocked())
 
     def _bounce(self, items: list[tuple[bytes, m.Push]]) -> None:
         tasks: dict[bytes, list[bytes]] = {}
@@ -183,7 +193,7 @@ class Worker:
             self._executor.producer.forget(message.task)
             tasks.setdefault(caller, []).append(message.task)
         for caller, theirs in tasks.items():
-            peer = self._client.peer(caller)
+            peer = self._links.peer(caller)
             if peer is not None:
                 peer.send(m.Bounced(theirs))
 
@@ -207,11 +217,11 @@ class Worker:
             waiter = Waiter()
             self._arrival = waiter
             if not items and not self._leaving:
-                self._client.reactor.wait(waiter, time.monotonic() + _LOOK_AGAIN if self._exiting else None)
+                self._links.reactor.wait(waiter, time.monotonic() + _LOOK_AGAIN if self._exiting else None)
             self._arrival = None
-            if self._client.broken is not None:
+            if self._links.broken is not None:
                 return
-        with self._client.lock:
+        with self._links.lock:
             leaving, self._leaving = self._leaving, True  # nothing is handed over any more
         limit_end()
         if self._place is not None:
@@ -221,9 +231,9 @@ class Worker:
         """Return whether others hold objects that tasks have made here: they would be lost with us, their owner."""
         if self._executor.class_name is not None:
             return False  # what an actor owns ends with it
-        with self._client.lock:
-            self._client.settle_drops()
-            return self._client.objects.owns_any()
+        with self._links.lock:
+            self._values.settle_drops()
+            return self._values.objects.owns_any()
 
     def _run(self, item: Item) -> None:
         self._running = True
@@ -262,11 +272,11 @@ class Worker:
         except BaseException as error:  # a constructor's exception is the reason of the actor's death
             failure = pack_exception(error, f"{message.name}.{method}", self._engine.where())
             reason = not_made(method, failure)
-        self._client.node.send(m.Constructed(message.actor, failure, reason))
+        self._links.node.send(m.Constructed(message.actor, failure, reason))
 
     def _send_reply(self, peer: Connection) -> None:
         # With more to run, the reply goes out with the next ones, or when the background thread comes by.
-        self._client.reactor.flush_soon(peer) if self._items else peer.flush()
+        self._links.reactor.flush_soon(peer) if self._items else peer.flush()
 
     def close(self) -> None:
         """Let the actor and the interpreter clean up."""
@@ -274,8 +284,7 @@ class Worker:
         gc.collect()
         threading._shutdown()  # type: ignore[attr-defined]  # joins threads, and ends idle pools, as Python does
         self._engine.give_back_leases()
-        for peer in list(self._client._peers.values()):
-            peer.flush()
+        self._links.flush()
         self._engine.say_last()
         atexit._run_exitfuncs()
 

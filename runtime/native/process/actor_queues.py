@@ -1,4 +1,4 @@
-"""A process's lines to actors: what it knows of each, and what makes those that it owns."""
+"""The actors that a process knows: its calls to each, and what makes those that it owns."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ...options import ActorOptions
 from ...scheduling import SchedulingStrategy
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .calls import Pending
-from .log_keeper import KeptLog
+from .kept_log import KeptLog
+from .pending import PendingCall
 
 
 class Constructor:
@@ -23,7 +23,7 @@ class Constructor:
         self,
         cls: Function,
         options: ActorOptions,
-        arguments: Pending,
+        arguments: PendingCall,
         identity: bytes,
         strategy: SchedulingStrategy | None,
     ) -> None:
@@ -43,8 +43,8 @@ class Constructor:
         return m.Construct(key, cls.id, cls.name, arguments, slots, self.identity, limit, groups, restarts, restoration)
 
 
-class Link:
-    """This process's line to one actor.
+class ActorQueue:
+    """This process's calls to one actor, and what it knows of it.
 
     Attributes:
         lifetime: the object that stands for the actor's life; None: it is detached, or known by weak handles only.
@@ -55,7 +55,7 @@ class Link:
         state: as the node has told it last: "pending", "alive", "restarting" or "dead".
         reason, failure: why it is dead or restarting.
         process, connection: where it lives, if it does.
-        queue: calls that are still to be sent, in order.
+        waiting: calls that are still to be sent, in order.
         inflight: those that were sent and not answered.
         interrupted: those that its process has died with, until the node says what becomes of the actor.
     """
@@ -74,9 +74,9 @@ class Link:
         "log",
         "name",
         "process",
-        "queue",
         "reason",
         "state",
+        "waiting",
     )
 
     def __init__(self, key: bytes, name: str, lifetime: bytes | None, lineage: bool, limits: Mapping[str, int]) -> None:
@@ -93,6 +93,6 @@ class Link:
         self.failure: bytes | None = None
         self.process: bytes | None = None
         self.connection: Connection | None = None
-        self.queue: deque[Pending] = deque()
-        self.inflight: dict[bytes, Pending] = {}
-        self.interrupted: list[Pending] = []
+        self.waiting: deque[PendingCall] = deque()
+        self.inflight: dict[bytes, PendingCall] = {}
+        self.interrupted: list[PendingCall] = []

@@ -1,0 +1,106 @@
+"""Datasets that are read by tasks, in an order that is a pure function of seed, epoch and position.
+
+    from shoal import data
+
+    numbers = data.read_parquet("numbers/").shuffle(seed=0, window=10_000)
+    for batch in numbers.iter_batches(batch_size=256):
+        batch["x"]                                       # a numpy array
+
+Importing this package loads nothing; the first use of a name loads pyarrow (``pip install "shoal[data]"``).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ..runtime import InputError
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+    from .errors import BadRow, BadRows, BudgetError, DataError
+    from .reader import Batches, Stats
+    from .reading import from_items, from_source, from_torch, read_numpy, read_parquet
+    from .reading_files import (
+        read_arrow,
+        read_csv,
+        read_images,
+        read_json,
+        read_minari,
+        read_text,
+        read_tfrecords,
+        read_webdataset,
+    )
+    from .sources import Piece, Source
+    from .sources.minari_format import find_minari, minari_root
+    from .writing.methods import Part
+
+_HOME = {
+    "BadRow": "errors",
+    "BadRows": "errors",
+    "Batches": "reader",
+    "BudgetError": "errors",
+    "DataError": "errors",
+    "Dataset": "dataset",
+    "Part": "writing.methods",
+    "Piece": "sources",
+    "Source": "sources",
+    "Stats": "reader",
+    "find_minari": "sources.minari_format",
+    "from_items": "reading",
+    "from_source": "reading",
+    "from_torch": "reading",
+    "minari_root": "sources.minari_format",
+    "read_arrow": "reading_files",
+    "read_csv": "reading_files",
+    "read_images": "reading_files",
+    "read_json": "reading_files",
+    "read_minari": "reading_files",
+    "read_numpy": "reading",
+    "read_parquet": "reading",
+    "read_text": "reading_files",
+    "read_tfrecords": "reading_files",
+    "read_webdataset": "reading_files",
+}
+
+__all__ = [
+    "BadRow",
+    "BadRows",
+    "Batches",
+    "BudgetError",
+    "DataError",
+    "Dataset",
+    "Part",
+    "Piece",
+    "Source",
+    "Stats",
+    "find_minari",
+    "from_items",
+    "from_source",
+    "from_torch",
+    "minari_root",
+    "read_arrow",
+    "read_csv",
+    "read_images",
+    "read_json",
+    "read_minari",
+    "read_numpy",
+    "read_parquet",
+    "read_text",
+    "read_tfrecords",
+    "read_webdataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f".{_HOME[name]}", __package__), name)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in ("PIL", "google_crc32c", "pyarrow"):
+            raise
+        raise InputError(f'datasets need the package {package!r}: pip install "shoal[data]"') from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,353 @@
+"""Datasets: plans that are written stage by stage, and read as batches."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from ..runtime import InputError, InputTypeError, as_int, nearest
+from .blocks import BATCH_FORMATS, joined, rows_of
+from .grouping import FUNCTIONS
+from .plan import (
+    Aggregate,
+    Apply,
+    Batch,
+    Function,
+    Plan,
+    Repeat,
+    Resources,
+    Shuffle,
+    Sort,
+    Take,
+    Union,
+    Write,
+    Zip,
+    is_endless,
+)
+from .plan import fingerprint as fingerprint_of
+from .reader import Batches, Batching, Options, Share, Stats
+from .torch_batches import TorchBatches
+from .writing.methods import Writing
+from .writing.target import Target
+
+Rows = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Dataset(Writing):
+    """Rows with named columns, from a source through stages. A value: each stage returns a new one, nothing runs yet.
+
+    Rows come in an order that depends on the plan and the epoch alone: not on readers, deaths of workers, engine or
+    memory.
+    """
+
+    plan: Plan
+    reading: Options = field(default_factory=Options)
+    share: Share = field(default_factory=Share)
+
+    # Stages
+
+    def map(self, fn: Callable[..., Rows], **options: Any) -> Dataset:
+        """Replace each row by what `fn` makes of it: a dictionary of values by column.
+
+        Options of this and the other stages with functions: `num_cpus` (1), `num_gpus` and `resources` (by name) that
+        a call holds, `fn_args` and `fn_kwargs`, which it gets after the row or batch. Functions find `random`, numpy's
+        and torch's generators seeded by epoch and piece, so random augmentations are the same for any readers.
+        """
+        return self._apply("map", fn, options)
+
+    def map_batches(
+        self,
+        fn: Callable[..., Any] | type,
+        *,
+        batch_size: int | None = None,
+        batch_format: Literal["numpy", "pyarrow", "rows"] = "numpy",
+        concurrency: int | None = None,
+        **options: Any,
+    ) -> Dataset:
+        """Replace batches of rows by what `fn` makes of them; they may get more or fewer rows.
+
+        Args:
+            fn: takes columns by name as arrays [n, …], a `pyarrow.Table` or a list of rows, and returns one of them. A
+                class is constructed once in each of `concurrency` actors, and its objects are called: so a model is
+                loaded once. Its result for a batch must not depend on the batches before.
+            batch_size: rows of each batch at most; None: all that are read together. Batches end where pieces (row
+                groups, files, windows) end; after `batch(n)` a batch is one of these.
+            batch_format: what `fn` takes: "numpy", "pyarrow" or "rows".
+            concurrency: actors for a class; default 1.
+            options: as for `map`; `fn_args` and `fn_kwargs` of a class are those of its constructor, and each actor
+                holds its resources as long as the dataset is read (num_cpus: 0 by default, as of all actors).
+        """
+        check_format(batch_format)
+        size = None if batch_size is None else positive("batch_size", batch_size)
+        actors = 0
+        if _is_class_of_functions(fn):
+            actors = positive("concurrency", 1 if concurrency is None else concurrency)
+        elif concurrency is not None:
+            raise InputError("concurrency is for classes, which actors hold: options(readers=…) bounds tasks")
+        return self._apply("map_batches", fn, options, batch_size=size, batch_format=batch_format, actors=actors)
+
+    def filter(self, fn: Callable[..., bool], **options: Any) -> Dataset:
+        """Keep the rows for which `fn` returns something true; options as for `map`."""
+        return self._apply("filter", fn, options)
+
+    def flat_map(self, fn: Callable[..., Sequence[Rows]], **options: Any) -> Dataset:
+        """Replace each row by the rows that `fn` makes of it; options as for `map`."""
+        return self._apply("flat_map", fn, options)
+
+    def shuffle(self, seed: int = 0, window: int = 10_000) -> Dataset:
+        """Permute the pieces of the sources, then the rows within windows of `window` rows; anew in each epoch.
+
+        A window is held in memory as a whole, and is what is read again when reading is resumed in the middle of it.
+        """
+        number = as_int(seed)
+        if number is None:
+            raise InputTypeError(f"shuffle: seed={seed!r}: an integer is wanted")
+        return self._with(Shuffle(self.plan, number, positive("window", window)))
+
+    def repeat(self, epochs: int | None = None) -> Dataset:
+        """Read it `epochs` times; None: without end. Batches after it cross from one epoch into the next."""
+        return self._with(Repeat(self.plan, None if epochs is None else positive("epochs", epochs)))
+
+    def take(self, rows: int) -> Dataset:
+        """The first `rows` rows of each epoch."""
+        count = as_int(rows)
+        if count is None or count < 0:
+            raise InputError(f"take: {rows!r}: a number of rows ≥ 0 is wanted")
+        return self._with(Take(self.plan, count))
+
+    def batch(self, size: int, drop_last: bool = False) -> Dataset:
+        """Units of `size` rows: what `map_batches` gets then, and `iter_batches` gives where none is asked for."""
+        return self._with(Batch(self.plan, positive("size", size), bool(drop_last)))
+
+    def zip(self, other: Dataset) -> Dataset:
+        """The columns of both side by side, of as many rows; a name that both have ends in "_1" in the second."""
+        return self._with(Zip(self.plan, other.plan))
+
+    def union(self, *others: Dataset) -> Dataset:
+        """The rows of this and then of the others. A column that one lacks is null there."""
+        return self._with(Union((self.plan, *(other.plan for other in others))))
+
+    def sort(self, key: str | Sequence[str], descending: bool = False) -> Dataset:
+        """All rows by one or several columns; equal ones stay in their order, NaN and null come last.
+
+        All of them are gathered in the object store first, which moves to disk what it has no room for.
+        """
+        return self._with(Sort(self.plan, _names("sort", key), bool(descending)))
+
+    def groupby(self, key: str | Sequence[str]) -> Groups:
+        """The rows in groups of equal keys, of which `aggregate` makes a row each."""
+        return Groups(self, _names("groupby", key))
+
+    def split(self, k: int) -> list[Dataset]:
+        """`k` datasets, of which number i gives the batches i, i + k, …; all of them equally many.
+
+        Batches are numbered as in the whole, after its shuffling. Up to k − 1 last ones are left out. Each of the k
+        reads what its batches lie in, so it belongs where a learner reads for itself.
+        """
+        count = positive("k", k)
+        if self.share.of > 1:
+            raise InputError("split: this is a share of a split already. Split the whole dataset")
+        return [replace(self, share=Share(index, count)) for index in range(count)]
+
+    def options(self, *, memory: int | None = None, readers: int | None = None) -> Dataset:
+        """How it is read; changes nothing of what is read.
+
+        Args:
+            memory: bytes that blocks and running tasks may take together; default 1 GiB.
+            readers: tasks that may run at the same time in each stage; default: one for each CPU.
+        """
+        reading = self.reading
+        if memory is not None:
+            reading = replace(reading, memory=positive("memory", memory))
+        if readers is not None:
+            reading = replace(reading, readers=positive("readers", readers))
+        return replace(self, reading=reading)
+
+    # Reading
+
+    def iter_batches(
+        self,
+        batch_size: int | None = None,
+        *,
+        batch_format: Literal["numpy", "pyarrow", "rows"] = "numpy",
+        drop_last: bool = False,
+        epoch: int = 0,
+        state: Mapping[str, Any] | None = None,
+    ) -> Batches:
+        """Read it, batch by batch.
+
+        Args:
+            batch_size: rows of each; None: those of `batch(n)` if that is the last stage, else as they were read.
+            batch_format: "numpy" (arrays by column, views of shared memory where that can be; read-only then),
+                "pyarrow" (a table) or "rows" (a list of dictionaries).
+            drop_last: leave a last batch of fewer rows out.
+            epoch: which one; it is what shuffling and random functions depend on.
+            state: of an earlier iterator's `state()`: go on behind its last batch, with the same bits.
+
+        Raises:
+            InputError: a bad argument, or a state of another plan.
+            DataError: a row that cannot be read.
+            BudgetError: a piece or window does not fit into the memory budget.
+        """
+        check_format(batch_format)
+        size = None if batch_size is None else positive("batch_size", batch_size)
+        plan = self.plan
+        if size is None and isinstance(plan, Batch):
+            size, drop_last, plan = plan.size, plan.drop_last, plan.child
+        if size is None and self.share.of > 1:
+            raise InputError("a share of a split is read in batches: give batch_size, or split after batch(n)")
+        return Batches(plan, self.reading, Batching(size, drop_last, batch_format, self.share), epoch, state)
+
+    def to_torch(
+        self,
+        batch_size: int | None = None,
+        prefetch: int = 2,
+        *,
+        drop_last: bool = False,
+        device: str | None = None,
+        epoch: int = 0,
+        state: Mapping[str, Any] | None = None,
+    ) -> TorchBatches:
+        """Read it as dictionaries of tensors [n, …]; columns that are no numbers stay lists.
+
+        Args:
+            batch_size: as for `iter_batches`, like the others.
+            prefetch: batches made ahead by a thread, so that a learner finds the next one ready; 0: none.
+            drop_last: leave a last batch of fewer rows out.
+            device: where tensors are to be, such as "cuda"; None: in memory.
+            epoch: which one.
+            state: where to go on.
+        """
+        batches = self.iter_batches(batch_size, batch_format="pyarrow", drop_last=drop_last, epoch=epoch, state=state)
+        return TorchBatches(batches, prefetch, device)
+
+    def iter_rows(self, epoch: int = 0) -> Iterator[Rows]:
+        """Read it, row by row, as dictionaries."""
+        for table in self.iter_batches(batch_format="pyarrow", epoch=epoch):
+            yield from rows_of(table)
+
+    def to_table(self, epoch: int = 0) -> pa.Table:
+        """All of it as one `pyarrow.Table` in this process."""
+        return joined(self.iter_batches(batch_format="pyarrow", epoch=epoch)).combine_chunks()
+
+    def count(self) -> int:
+        """How many rows an epoch has; reads all of it."""
+        return sum(table.num_rows for table in self.iter_batches(batch_format="pyarrow"))
+
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns, by reading the first rows."""
+        with self.take(1).options(readers=1).iter_batches(batch_format="pyarrow") as batches:
+            return next((table.schema for table in batches), pa.schema([]))
+
+    def stats(self) -> Stats:
+        """Read an epoch, and say what that took; `iter_batches(…).stats()` says it of a reading of yours."""
+        batches = self.iter_batches(batch_format="pyarrow")
+        for _ in batches:
+            pass
+        return batches.stats()
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether an epoch of it never comes to an end, since it repeats."""
+        return is_endless(self.plan)
+
+    def fingerprint(self) -> str:
+        """16 digits that differ where rows or their order may differ: files, stages, settings, names of functions."""
+        return fingerprint_of(self.plan)
+
+    def parts(self, target: Target, rows_per_file: int | None) -> Iterator[Rows]:
+        """As `Writing.parts`."""
+        if self.is_endless:
+            raise InputError(
+                "a dataset that repeats without end cannot be written: say repeat(epochs), or leave it out"
+            )
+        whole = self if rows_per_file is None else self.batch(positive("rows_per_file", rows_per_file))
+        for rows in whole._with(Write(whole.plan, target)).iter_batches(batch_format="rows"):
+            yield from rows
+
+    def _with(self, plan: Plan) -> Dataset:
+        if self.share.of > 1:
+            raise InputError("a share of a split takes no further stages: write them before split")
+        return replace(self, plan=plan)
+
+    def _apply(
+        self,
+        kind: Literal["map", "map_batches", "filter", "flat_map"],
+        fn: Any,
+        options: dict[str, Any],
+        actors: int = 0,
+        **shape: Any,
+    ) -> Dataset:
+        if not callable(fn):
+            raise InputTypeError(f"{kind} takes a function, not a {type(fn).__name__} ({fn!r:.80})")
+        known = ("fn_args", "fn_kwargs", "num_cpus", "num_gpus", "resources")
+        for name in options:
+            if name not in known:
+                raise InputError(f"{kind} has no option {name!r}. {nearest(name, known)}")
+        if _is_class_of_functions(fn) and kind != "map_batches":
+            raise InputError(f"{kind}: {fn.__name__} is a class. Classes are for map_batches; give a function here")
+        function = Function(
+            kind, fn, arguments=tuple(options.get("fn_args", ())), keywords=dict(options.get("fn_kwargs", {})), **shape
+        )
+        resources = Resources(
+            options.get("num_cpus", 0 if actors else 1),
+            options.get("num_gpus", 0),
+            tuple(sorted(options.get("resources", {}).items())),
+        )
+        return self._with(Apply(self.plan, function, resources, actors))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows in groups of equal keys."""
+
+    dataset: Dataset
+    keys: tuple[str, ...]
+
+    def aggregate(self, **columns: tuple[str, str]) -> Dataset:
+        """A row for each group, in the order of the keys: the keys, and a column for each argument.
+
+        Args:
+            columns: new column = (column, function), such as ``average=("price", "mean")``. Functions: count, max,
+                mean, min, std, sum, var; null does not count.
+        """
+        for name, told in columns.items():
+            if not isinstance(told, tuple) or len(told) != 2:
+                raise InputTypeError(f'aggregate: {name}={told!r}: (column, function) is wanted, such as ("x", "mean")')
+            if told[1] not in FUNCTIONS:
+                raise InputError(f"aggregate: {name}={told!r}: no function {told[1]!r}. {nearest(told[1], FUNCTIONS)}")
+        if not columns:
+            raise InputError('aggregate: nothing is asked for. Write for example aggregate(n=("x", "count"))')
+        aggregates = tuple((name, column, function) for name, (column, function) in columns.items())
+        return self.dataset._with(Aggregate(self.dataset.plan, self.keys, aggregates))
+
+
+def positive(what: str, value: Any) -> int:
+    """The value as an integer ≥ 1; raises InputError, which names it, if it is none."""
+    number = as_int(value)
+    if number is None or number < 1:
+        raise InputError(f"{what}={value!r}: an integer ≥ 1 is wanted")
+    return number
+
+
+def check_format(batch_format: str) -> None:
+    """Raise InputError if there is no such format of batches."""
+    if batch_format not in BATCH_FORMATS:
+        raise InputError(f"batch_format={batch_format!r}. {nearest(str(batch_format), BATCH_FORMATS)}")
+
+
+def _is_class_of_functions(fn: Any) -> bool:
+    """Whether its objects can be called; others, such as `dict`, are called themselves."""
+    return inspect.isclass(fn) and any("__call__" in vars(base) for base in fn.__mro__)
+
+
+def _names(what: str, key: str | Sequence[str]) -> tuple[str, ...]:
+    names = (key,) if isinstance(key, str) else tuple(key)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputTypeError(f"{what}: {key!r}: the name of a column, or several, are wanted")
+    return names
