@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 
 from ..runtime import InputError
+from .action_mask import can_be_masked, mask_of
 from .check_spaces import check_spaces
 from .checked import Calls, CheckedEnvironment, Trace, difference, trace_difference
 from .closing import closing
@@ -21,6 +22,7 @@ from .learned_state import refuse_learned_state
 from .recovery import sample_actions
 from .registration import resolve
 from .seed_checks import generator_states, own_seed, seed_problem
+from .spaces import MASK
 from .spec import EnvSpec
 
 # Random steps taken; enough to see ends of short episodes and values that drift out of bounds early.
@@ -76,6 +78,7 @@ def check(env: str | Callable[..., gymnasium.Env] | EnvSpec | gymnasium.Env, **k
         calls = Calls(spec)
         with contextlib.closing(calls), own_generators(_SEED):
             found = _Check(CheckedEnvironment(spec, env, calls, "error")).run(None)
+            assert found is not None
     else:
         found = inspect_environment(resolve(env, kwargs))
     for note in found.notes:
@@ -106,7 +109,11 @@ def inspect_environment(
     with contextlib.closing(calls), own_generators(run_seed):
         checked = make()
         with closing(checked.env, spec.id):
-            return _Check(checked).run(make)
+            found = _Check(checked).run(make)
+    if found is None:
+        masked = dataclasses.replace(spec, mask_from_info=True)
+        return inspect_environment(masked, run_seed=run_seed, mode=mode, step_timeout=step_timeout)
+    return found
 
 
 class _Check:
@@ -119,12 +126,19 @@ class _Check:
         self.notes: list[str] = []
         self.actions: list[Any] = []
 
-    def run(self, make: Callable[[], CheckedEnvironment] | None) -> Inspection:
-        """Check everything; `make` returns a further copy, None if there can be none."""
+    def run(self, make: Callable[[], CheckedEnvironment] | None) -> Inspection | None:
+        """Check everything; `make` returns a further copy, None if there can be none.
+
+        Returns None where the mask of the actions is told in `info`, so that another environment is to be checked: the
+        one with the mask in its observations.
+        """
         wrong = check_spaces(self.env, self.spec.id)
         if wrong is not None:
             self.checked.fail(wrong)
         self._check_signature()
+        self.checked.reset(_SEED)
+        if make is not None and self._tells_mask():
+            return None
         self.actions = sample_actions(self.env.action_space, _STEPS, seed=0)
         first, generators = self._find_generators()
         self._check_reset()
@@ -137,6 +151,10 @@ class _Check:
         spec = dataclasses.replace(self.spec, generators=(*self.spec.generators, *generators))
         notes = (*self.notes, *self.checked.notes)
         return Inspection(spec, self.env.observation_space, self.env.action_space, notes)
+
+    def _tells_mask(self) -> bool:
+        has_one = mask_of(self.env.observation_space) is not None
+        return MASK in self.checked.info and not has_one and can_be_masked(self.env.action_space)
 
     def _play(self, seed: int) -> Trace:
         return self.checked.play(self.actions, seed)

@@ -9,12 +9,14 @@ from typing import Any, NoReturn
 import gymnasium
 import numpy as np
 
+from .action_mask import allowed_action, allows_nothing
 from .contract import reset_problem, step_problem
 from .errors import EnvContractError, EnvTimeoutError
 from .group_progress import GroupProgress
 from .interrupts import CallInterrupted
 from .observation_guard import ADVICE
 from .reproducer import Moment, add_note
+from .spaces import MASK, codec
 from .spec import EnvSpec
 from .watch import IDLE, Watch
 
@@ -27,13 +29,13 @@ class Calls:
 
     Attributes:
         spec: what they are made from.
-        taken: actions since the last reset.
+        taken: actions since the last reset, as rows of the space's codec.
         seed: what it got; None before.
     """
 
     def __init__(self, spec: EnvSpec, limit: float | None = None) -> None:
         self.spec, self._limit = spec, limit
-        self.taken: list[Any] = []
+        self.taken: list[np.ndarray] = []
         self.seed: int | None = None
         self._progress = GroupProgress(spec, 1, 0, 0)
         self._watch = Watch(self._progress, limit, None)
@@ -65,7 +67,7 @@ class Calls:
     def _add_note(self, error: Exception, doing: str) -> None:
         # A constructor's was added where it is called.
         if doing != "__init__" or isinstance(error, EnvTimeoutError):
-            actions = np.array(self.taken) if self.taken else None
+            actions = np.stack(self.taken) if self.taken else None
             add_note(error, self.spec, Moment(0, 0, self.seed, actions), doing, len(self.taken))
 
 
@@ -75,11 +77,13 @@ class CheckedEnvironment:
     Attributes:
         env: the environment.
         notes: what was found and is no error.
+        info: what the last reset told beside the observation.
     """
 
     def __init__(self, spec: EnvSpec, env: gymnasium.Env, calls: Calls, mode: str) -> None:
         self.spec, self.env, self._calls, self._mode = spec, env, calls, mode
         self.notes: list[str] = []
+        self.info: dict[str, Any] = {}
 
     def fail(self, problem: str) -> NoReturn:
         """Raise EnvContractError."""
@@ -100,22 +104,29 @@ class CheckedEnvironment:
                 "super().reset(seed=seed) first"
             )
         self._refuse(partial(reset_problem, result, self.env.observation_space), f"reset(seed={seed})")
+        self.info = result[1]
         return result[0]
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, Any]:
         """Take a step, and return all of its result."""
-        self._calls.taken.append(action)
+        actions = codec(self.env.action_space)
+        self._calls.taken.append(np.array(actions.pack(action), actions.dtype))
         with self._calls("step"):
             result: Any = self.env.step(copy.copy(action))
-        when = f"step {len(self._calls.taken)} after reset(seed={self._calls.seed})"
-        self._refuse(partial(step_problem, result, self.env.observation_space), when)
+        self._refuse(partial(step_problem, result, self.env.observation_space), self._when())
         return result
+
+    def _when(self) -> str:
+        return f"step {len(self._calls.taken)} after reset(seed={self._calls.seed})"
 
     def play(self, actions: list[Any], seed: int) -> Trace:
         """Take steps, resetting where an episode ends; return what came out."""
         out: Trace = []
         kept, source = self.reset(seed), "reset()"
-        for action in actions:
+        for drawn in actions:
+            if allows_nothing(self.env.action_space, kept):
+                self.fail(f"{source} returned an {MASK} that allows no action ({self._when()}): end the episode there")
+            action = allowed_action(self.env.action_space, drawn, kept)
             kept, reward, terminated, truncated, _ = self.keeping(kept, source, partial(self.step, action), "step()")
             source = "step()"
             out.append((copy.deepcopy(kept), float(reward), bool(terminated), bool(truncated)))
@@ -148,6 +159,10 @@ class CheckedEnvironment:
 
 def difference(first: Any, second: Any) -> str:
     """Return where two observations of one space differ, bit for bit; "" if they don't."""
+    if isinstance(first, dict | tuple):
+        keys = list(first) if isinstance(first, dict) else range(len(first))
+        found = ((key, difference(first[key], second[key])) for key in keys)
+        return next((f"[{key!r}]{where}" for key, where in found if where), "")
     first, second = np.asarray(first), np.asarray(second)
     if first.tobytes() == second.tobytes():
         return ""

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
-from .observations import problem
+from .spaces import codec
 
 
 def reset_problem(result: Any, space: Space, *, bounds: bool = True) -> str | None:
-    """Return what is wrong with the result of `env.reset()`, or None; `bounds` as in `observations.limits`."""
+    """Return what is wrong with the result of `env.reset()`, or None; `bounds` as in `SpaceCodec.problem`."""
     if not isinstance(result, tuple) or len(result) != 2:
         return f"reset() returned {_kind(result)}; wanted the tuple (observation, info)"
     observation, info = result
@@ -24,7 +24,7 @@ def reset_problem(result: Any, space: Space, *, bounds: bool = True) -> str | No
 
 
 def step_problem(result: Any, space: Space, *, bounds: bool = True) -> str | None:
-    """Return what is wrong with the result of `env.step(action)`, or None; `bounds` as in `observations.limits`."""
+    """Return what is wrong with the result of `env.step(action)`, or None; `bounds` as in `SpaceCodec.problem`."""
     if isinstance(result, tuple) and len(result) == 4:
         return (
             "step() returned 4 values (observation, reward, done, info); wanted 5: split done into terminated (the "
@@ -56,7 +56,7 @@ def reward_problem(reward: Any) -> str | None:
 
 
 def _observation_problem(observation: Any, space: Space, source: str, bounds: bool) -> str | None:
-    wrong = problem(space, observation, bounds=bounds)
+    wrong = codec(space).problem(observation, bounds=bounds)
     return None if wrong is None else f"{source} returned {wrong}"
 
 

@@ -22,25 +22,21 @@ import numpy as np
 from ..runtime import InputError
 from .action_log import ActionLog
 from .closing import close_all
-from .contract import reset_problem, reward_problem, step_problem
 from .copies import common_spaces, make_copy
-from .errors import EnvContractError, EnvTimeoutError, RecoveryWarning
+from .errors import RecoveryWarning
+from .group_checks import PENDING, GroupChecks, fail_timeout
 from .group_progress import GroupProgress
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
 from .interrupts import CallInterrupted
-from .observation_guard import ObservationGuard
 from .recovery import RecoveryChoice, choose_recovery
-from .spaces import describe, smallest_dtype
+from .spaces import codec, describe
 from .spec import EnvSpec
 from .watch import IDLE, Watch
 from .ways_back import Keeper
 
 # Actions kept for the script that repeats a crash, where recovery doesn't need them.
 _KEPT_FOR_MESSAGES = 10_000
-
-# Stands for the result of a call that has not returned.
-_PENDING: Any = object()
 
 
 class EnvGroup:
@@ -53,8 +49,8 @@ class EnvGroup:
         run_seed: seed of the run.
         observation_space: of one environment.
         action_space: of one environment.
-        observations: [size, …] current observations: the array that the last `reset` or `step` returned. Do not
-            change it.
+        observations: [size, …] current observations, as rows of the space's codec: the array that the last `reset` or
+            `step` returned. Do not change it.
 
     Raises:
         InputError: a setting or a space that is not supported.
@@ -63,6 +59,7 @@ class EnvGroup:
     """
 
     observations: np.ndarray
+    resets_on_next_step = False
 
     def __init__(
         self,
@@ -75,6 +72,7 @@ class EnvGroup:
         check: str = "error",
         step_timeout: float | None = None,
         end_process: Callable[[str], None] | None = None,
+        next_episode: Callable[[int], tuple[int, int]] | None = None,
     ) -> None:
         """Make the environments.
 
@@ -87,11 +85,13 @@ class EnvGroup:
             check: whether an observation outside of the bounds of its Box is an error, or said once ("warn").
             step_timeout: seconds after which a call into an environment is interrupted; None: no limit.
             end_process: ends this process, with a report, if a call cannot be interrupted; None: it is only said.
+            next_episode: which episode a row begins next, as (logical index of the environment, of its episode); None:
+                the next one of the row's own environment. Such a group is not put back to an earlier state.
         """
         if size < 1:
             raise InputError(f"a simulation group has at least 1 environment, not {size}")
         self.spec, self.size, self.first_index, self.run_seed = spec, size, first_index, run_seed
-        self._progress, self._started = GroupProgress(spec, size, first_index, run_seed), False
+        self._progress, self._started = GroupProgress(spec, size, first_index, run_seed, next_episode), False
         self._step_timeout = step_timeout
         self._envs: list[gymnasium.Env] = []
         self._watch = Watch(self._progress, step_timeout, end_process)
@@ -104,11 +104,14 @@ class EnvGroup:
             self.close()
             raise
         self._steppers = [env.step for env in self._envs]
-        self._guard = ObservationGuard(self.observation_space, size, check)
-        self._row_shape, self._dtype = self.observation_space.shape or (), self._guard.dtype
-        self._actions_shape = (size, *(self.action_space.shape or ()))
-        self._actions_dtype = np.dtype(self.action_space.dtype)
-        self._log = ActionLog(self._actions_shape, smallest_dtype(self.action_space))
+        self._codec, actions = codec(self.observation_space), codec(self.action_space)
+        self._checks = GroupChecks(self._progress, self._codec, actions, check)
+        self._row_shape, self._dtype = self._codec.shape, self._codec.dtype
+        # Asked of each observation, where comparing shape and dtype does not do.
+        self._pack = self._codec.pack if self._codec.is_nested else None
+        self._unpack_action = actions.unpack if actions.is_nested else None
+        self._actions_shape, self._actions_dtype = (size, *actions.shape), actions.dtype
+        self._log = ActionLog(self._actions_shape, actions.smallest_dtype)
         self._progress.record(self._log, self._actions_dtype)
         self._returns = np.zeros(size, np.float64)
         self._rewards = np.zeros(size, np.float64)
@@ -137,9 +140,11 @@ class EnvGroup:
             [size, …] observations, a new array.
         """
         observations = np.empty((self.size, *self._row_shape), self._dtype)
+        self._started = False
         for index in range(self.size):
             observations[index] = self._begin_episode(index)
-        self._check_observations(observations, "reset()")
+        self._checks.observations(observations, "reset()")
+        self._checks.masks(observations, "reset()")
         self.observations, self._started = observations, True
         return observations
 
@@ -163,13 +168,13 @@ class EnvGroup:
             self._log.make_room(self._kept_actions())
         self._log.append(actions)
         self._progress.steps += 1
+        self._started = False  # until the step is whole
         out = GroupStep.empty(self.size, self._row_shape, self._dtype)
         finals, rewards = out.final_observations, self._rewards
         ended = self._step_each(actions, finals)
-        if self._guard.outside(finals) is not None:
-            self._check_observations(finals, "step()")
+        self._checks.observations(finals, "step()")
         if not math.isfinite(rewards.dot(rewards)):
-            self._check_rewards(rewards)
+            self._checks.rewards(rewards)
         self._returns += rewards
         out.rewards[...] = rewards
         out.observations[...] = finals
@@ -178,37 +183,38 @@ class EnvGroup:
         out.episodes = []
         if ended:
             out.episodes = [self._end_episode(*end, out) for end in ended]
-            self._check_observations(out.observations, "reset()")
-        self.observations = out.observations
+            self._checks.observations(out.observations, "reset()")
+        self._checks.masks(out.observations, "step()")
+        self.observations, self._started = out.observations, True
         return out
 
     def _step_each(self, actions: np.ndarray, finals: np.ndarray) -> list[tuple[int, bool, bool]]:
         """Step every environment; return where an episode ended: row, terminated, truncated."""
         rewards, steppers, row_shape, dtype = self._rewards, self._steppers, self._row_shape, self._dtype
-        watch, scalars = self._watch, self._guard.scalars
+        watch, fits, pack, unpack = self._watch, self._codec.fits, self._pack, self._unpack_action
         watch.begin("step")
         ended: list[tuple[int, bool, bool]] = []
-        index, result = 0, _PENDING
+        index, result = 0, PENDING
         try:
             # The rows are this step's own, so an environment may keep or change its action.
             for index, action in enumerate(actions):
-                result, watch.row = _PENDING, index
-                result = steppers[index](action)
+                result, watch.row = PENDING, index
+                result = steppers[index](action if unpack is None else unpack(action))
                 observation, reward, terminated, truncated, _ = result
                 if (
                     observation.shape != row_shape or observation.dtype is not dtype
                     if row_shape
-                    else type(observation) not in scalars
+                    else not fits(observation)
                 ):
-                    self._check_observation(index, observation, "step()")
-                finals[index] = observation
+                    self._checks.observation(index, observation, "step()")
+                finals[index] = observation if pack is None else pack(observation)
                 rewards[index] = reward
                 if terminated or truncated:
                     ended.append((index, bool(terminated), bool(truncated)))
         except CallInterrupted:
-            self._fail_timeout(index, "step")
+            fail_timeout(self._progress, self._step_timeout, index, "step")
         except Exception as error:
-            self._explain_failure(index, result, error)
+            self._checks.explain(index, result, error)
             raise
         finally:
             watch.row = IDLE
@@ -216,15 +222,7 @@ class EnvGroup:
 
     def _end_episode(self, index: int, terminated: bool, truncated: bool, out: GroupStep) -> Episode:
         out.terminations[index], out.truncations[index] = terminated, truncated
-        progress = self._progress
-        episode = Episode(
-            environment=self.first_index + index,
-            index=progress.episodes[index],
-            return_=float(self._returns[index]),
-            length=progress.length(index),
-            seed=progress.seeds[index],
-            end_step=progress.steps,
-        )
+        episode = self._progress.ended(index, float(self._returns[index]))
         out.observations[index] = self._begin_episode(index)
         return episode
 
@@ -237,18 +235,17 @@ class EnvGroup:
         try:
             result = self._envs[index].reset(seed=seed)
         except CallInterrupted:
-            self._fail_timeout(index, "reset")
+            fail_timeout(self._progress, self._step_timeout, index, "reset")
         except Exception as error:
-            self._started = False
             error.add_note(self._progress.note(index, "reset"))
             raise
         finally:
             self._watch.row = IDLE
-        if not isinstance(result, tuple) or len(result) != 2 or np.shape(result[0]) != self._row_shape:
-            self._fail_contract(index, reset_problem(result, self.observation_space))
-        if getattr(result[0], "dtype", None) is not self._dtype:
-            self._check_observation(index, result[0], "reset()")
-        return result[0]
+        if not isinstance(result, tuple) or len(result) != 2:
+            self._checks.reset_result(index, result)
+        if not self._codec.fits(result[0]):
+            self._checks.observation(index, result[0], "reset()")
+        return self._codec.pack(result[0])
 
     # State ----------------------------------------------------------------------------------------------------------
 
@@ -266,26 +263,20 @@ class EnvGroup:
         if self._choice is None:
             self._choice = choose_recovery(self.spec, self.run_seed, self.first_index)
         choice = self._choice
-        progress = self._progress
-        return GroupState(
-            environment_id=self.spec.id,
-            run_seed=self.run_seed,
-            first_index=self.first_index,
-            size=self.size,
-            steps=progress.steps,
-            recovery=choice.recovery,
-            replayable=choice.replayable,
-            observations=self.observations.copy(),
-            episodes=np.array(progress.episodes, np.int64),
-            seeds=np.array(progress.seeds, np.int64),
-            lengths=np.array([progress.length(row) for row in range(self.size)], np.int64),
-            returns=self._returns.copy(),
-            actions=self._log.last(self._kept_actions()).copy(),
+        return self._progress.state(
+            choice.recovery,
+            choice.replayable,
+            observations=self.observations,
+            returns=self._returns,
+            actions=self._log.last(self._kept_actions()),
             payload=self._keeper.save(choice.recovery),
         )
 
-    def restore(self, state: GroupState) -> None:
+    def restore(self, state: GroupState) -> bool:
         """Go on from a state, of this group or of one like it in another process; what was going on here is dropped.
+
+        Returns:
+            Whether the episodes in progress go on; False if new ones begin.
 
         Raises:
             InputError: the state of another group.
@@ -302,12 +293,14 @@ class EnvGroup:
         self._returns = np.array(state.returns)
         self._log.replace(state.actions)
         self.observations = np.array(state.observations)
-        if self._keeper.put_back(state):
+        exact = self._keeper.put_back(state)
+        if exact:
             self._steppers = [env.step for env in self._envs]
         else:
             self._warn_of_lost_episodes()
             self.reset()
         self._started = True
+        return exact
 
     def _warn_of_lost_episodes(self) -> None:
         warnings.warn(
@@ -330,7 +323,7 @@ class EnvGroup:
             try:
                 self._envs.append(make_copy(self.spec, self.run_seed, self.first_index + index))
             except CallInterrupted:
-                self._fail_timeout(index, "__init__")
+                fail_timeout(self._progress, self._step_timeout, index, "__init__")
             finally:
                 self._watch.row = IDLE
 
@@ -341,47 +334,6 @@ class EnvGroup:
             f"actions of shape {actions.shape} given to a group of {self.size} × {self.spec.id!r}; wanted "
             f"{self._actions_shape}: one row per environment of action space {describe(self.action_space)}"
         )
-
-    def _explain_failure(self, index: int, result: Any, error: Exception) -> None:
-        """Note where the environment's own error happened; raise another if its result is what doesn't fit."""
-        self._started = False
-        if result is _PENDING:
-            error.add_note(self._progress.note(index, "step"))
-        elif not isinstance(error, EnvContractError):
-            problem = step_problem(result, self.observation_space)
-            if problem is not None:
-                self._fail_contract(index, problem)
-
-    def _check_observations(self, observations: np.ndarray, source: str) -> None:
-        """Refuse observations that would spoil all weights, or that the policy would misread."""
-        row = self._guard.outside(observations)
-        while row is not None:
-            self._check_observation(row, observations[row], source)
-            row = self._guard.outside(observations)
-
-    def _check_observation(self, index: int, observation: Any, source: str) -> None:
-        refusal = self._guard.refusal(observation, f"{self._progress.name(index)}: {source}")
-        if refusal is not None:
-            self._fail_contract(index, f"{source} returned {refusal}")
-
-    def _check_rewards(self, rewards: np.ndarray) -> None:
-        """Refuse rewards that would spoil all weights (numpy also takes None for NaN)."""
-        for index, reward in enumerate(rewards.tolist()):
-            if not math.isfinite(reward):
-                self._fail_contract(index, reward_problem(reward))
-
-    def _fail_contract(self, index: int, problem: str | None) -> NoReturn:
-        self._started = False
-        name, when = self._progress.name(index), self._progress.when(index)
-        raise EnvContractError(f"{name}: {problem or 'the observation does not fit its space'} ({when})") from None
-
-    def _fail_timeout(self, index: int, doing: str) -> NoReturn:
-        self._started = False
-        error = EnvTimeoutError(
-            f"{self._progress.name(index)}: {doing} had not returned after {self._step_timeout:g} s"
-        )
-        error.add_note(self._progress.note(index, doing))
-        raise error from None
 
 
 def _end(envs: list[gymnasium.Env], watch: Watch, name: str) -> None:

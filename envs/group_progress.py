@@ -1,8 +1,13 @@
 """Where each environment of a simulation group is: its episode, seed and step, and the actions that led there."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from .action_log import ActionLog
+from .group_state import GroupState, Recovery
+from .group_step import Episode
 from .reproducer import Moment, note_on
 from .seeding import episode_seed
 from .spec import EnvSpec
@@ -15,14 +20,24 @@ class GroupProgress:
         spec: what the environments are made from.
         run_seed: seed of the run.
         first_index: logical index of the group's first environment.
+        environments: logical index of the one whose episode each row plays.
         steps: steps that each has taken in the run.
         episodes: index of each one's current episode, from 0; -1 before the first.
         seeds: what its reset got.
         begins: `steps` when it began.
     """
 
-    def __init__(self, spec: EnvSpec, size: int, first_index: int, run_seed: int) -> None:
+    def __init__(
+        self,
+        spec: EnvSpec,
+        size: int,
+        first_index: int,
+        run_seed: int,
+        next_episode: Callable[[int], tuple[int, int]] | None = None,
+    ) -> None:
         self.spec, self.first_index, self.run_seed = spec, first_index, run_seed
+        self.environments = [first_index + row for row in range(size)]
+        self._next_episode = self._following if next_episode is None else next_episode
         self.steps = 0
         self.episodes, self.seeds, self.begins = [-1] * size, [0] * size, [0] * size
         self._log: ActionLog | None = None
@@ -34,18 +49,61 @@ class GroupProgress:
 
     def begin_episode(self, row: int) -> int:
         """Go on to the next episode; return its seed."""
-        self.episodes[row] += 1
+        environment, episode = self.environments[row], self.episodes[row] = self._next_episode(row)
         self.begins[row] = self.steps
-        self.seeds[row] = seed = episode_seed(self.run_seed, self.first_index + row, self.episodes[row])
+        self.seeds[row] = seed = episode_seed(self.run_seed, environment, episode)
         return seed
+
+    def _following(self, row: int) -> tuple[int, int]:
+        return self.environments[row], self.episodes[row] + 1
 
     def length(self, row: int) -> int:
         """Return how many steps the current episode has."""
         return self.steps - self.begins[row]
 
+    def ended(self, row: int, return_: float) -> Episode:
+        """Return the current episode as one that is over."""
+        return Episode(
+            environment=self.environments[row],
+            index=self.episodes[row],
+            return_=return_,
+            length=self.length(row),
+            seed=self.seeds[row],
+            end_step=self.steps,
+        )
+
+    def state(
+        self,
+        recovery: Recovery,
+        replayable: bool,
+        *,
+        observations: np.ndarray,
+        returns: np.ndarray,
+        actions: np.ndarray,
+        payload: Any,
+    ) -> GroupState:
+        """Return all this, and what else the group is made of, as a state; the arrays are copied."""
+        size = len(self.seeds)
+        return GroupState(
+            environment_id=self.spec.id,
+            run_seed=self.run_seed,
+            first_index=self.first_index,
+            size=size,
+            steps=self.steps,
+            recovery=recovery,
+            replayable=replayable,
+            observations=observations.copy(),
+            episodes=np.array(self.episodes, np.int64),
+            seeds=np.array(self.seeds, np.int64),
+            lengths=np.array([self.length(row) for row in range(size)], np.int64),
+            returns=returns.copy(),
+            actions=actions.copy(),
+            payload=payload,
+        )
+
     def name(self, row: int) -> str:
         """Return what messages call an environment."""
-        return f"environment {self.spec.id!r}, index {self.first_index + row}"
+        return f"environment {self.spec.id!r}, index {self.environments[row]}"
 
     def when(self, row: int) -> str:
         """Return where in its run an environment is."""
@@ -55,11 +113,11 @@ class GroupProgress:
         """Return the same with all that repeats it."""
         length = self.length(row)
         if self._log is None or self.episodes[row] < 0:
-            return Moment(self.first_index + row)
+            return Moment(self.environments[row])
         kept = self._log.last(length)
         actions = kept[:, row].astype(self._actions_dtype) if length else None
         complete = len(kept) == length
-        return Moment(self.first_index + row, self.episodes[row], self.seeds[row], actions, complete)
+        return Moment(self.environments[row], self.episodes[row], self.seeds[row], actions, complete)
 
     def note(self, row: int, doing: str) -> str:
         """Return where an environment is and how to repeat it; `doing` is "step", "reset" or "__init__"."""

@@ -1,6 +1,7 @@
 """The state of a simulation group between two rollouts: what a recovery or a resume continues from, bit for bit."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ class GroupState:
         steps: steps that each environment has taken in the run.
         recovery: how the environments are put back.
         replayable: whether seed and actions alone lead back to the same place.
-        observations: [size, …] current observations.
+        observations: [size, …] current observations, as rows of the space's codec.
         episodes: int64 [size] index of each environment's current episode.
         seeds: int64 [size] what its reset got.
         lengths: int64 [size] steps taken in it.
@@ -36,6 +37,7 @@ class GroupState:
         actions: [max(lengths), size, …] environment actions of the last steps; the current episode of environment i is
             the last `lengths[i]` rows of column i.
         payload: own states, one per environment; or a pickle of all environments; None for replay and restart.
+        memory: [size, …] each: what the policy remembers of the episodes in progress; empty if it has no memory.
     """
 
     environment_id: str
@@ -52,6 +54,7 @@ class GroupState:
     returns: np.ndarray
     actions: np.ndarray
     payload: Any = None
+    memory: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the state as named arrays and values that JSON can hold, without pickle, for checkpoints.
@@ -61,6 +64,7 @@ class GroupState:
         """
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         description: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        arrays |= {f"memory/{name}": array for name, array in self.memory.items()}
         has_all_actions = len(self.actions) == self.lengths.max()
         description["recovery"] = "replay" if self.replayable and has_all_actions else "restart"
         if self.recovery == "own_state":
@@ -84,6 +88,8 @@ class GroupState:
         try:
             fields = {name: description[name] for name in (*_FIELDS, "recovery")}
             fields |= {name: arrays[name] for name in _ARRAYS}
+            memory = {name: array for name, array in arrays.items() if name.startswith("memory/")}
+            fields["memory"] = {name.removeprefix("memory/"): array for name, array in memory.items()}
             own = fields["recovery"] == "own_state"
             return cls(**fields, payload=tree_from_arrays(description["own_states"], arrays) if own else None)
         except KeyError as error:

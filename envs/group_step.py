@@ -1,5 +1,6 @@
 """What one step of a simulation group gives."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,9 @@ class Episode:
         seed: what the reset that began it got.
         end_step: steps the environment had taken in the run when it ended; (end_step, environment) orders the episodes
             of groups that are stepped equally far.
+        agents: return of each agent, whose sum `return_` is; empty where there is but one.
+        opponent: in self-play against a snapshot, its hash; "" else, and where the opponent changed within the episode.
+        seat: the agent that learned then.
     """
 
     environment: int
@@ -25,6 +29,9 @@ class Episode:
     length: int
     seed: int
     end_step: int
+    agents: Mapping[str, float] = field(default_factory=dict)
+    opponent: str = ""
+    seat: str = ""
 
 
 @dataclass(slots=True)
@@ -39,6 +46,8 @@ class GroupStep:
         final_observations: [size, …] what the step itself led to: the last observation where an episode ended,
             elsewhere the same as `observations`.
         episodes: those that ended with this step, by environment.
+        resets: bool [size], rows in which the step is no transition, as it only began the next episode, or no agent
+            acted there; they count as truncated. None where there are none.
     """
 
     observations: np.ndarray
@@ -47,10 +56,11 @@ class GroupStep:
     truncations: np.ndarray
     final_observations: np.ndarray
     episodes: list[Episode] = field(default_factory=list)
+    resets: np.ndarray | None = None
 
     @classmethod
     def empty(cls, size: int, shape: tuple[int, ...], dtype: np.dtype) -> "GroupStep":
-        """Return one for `size` observations of a shape and dtype, to be filled."""
+        """Return one for `size` observations of a row's shape and dtype, to be filled."""
         return cls(
             observations=np.empty((size, *shape), dtype),
             rewards=np.empty(size, np.float32),

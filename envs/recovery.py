@@ -12,13 +12,14 @@ from it would give back what the first one still uses.
 import contextlib
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from .action_mask import allowed_action
 from .closing import closing
 from .copies import make_copy
 from .errors import RecoveryWarning
@@ -110,8 +111,9 @@ class _Trial:
         self._before, self._future = actions[_PROBE_STEPS : 2 * _PROBE_STEPS], actions[2 * _PROBE_STEPS :]
         self.spec, self.original = spec, original
         # An earlier episode first: what the environment carries out of it, a replay does not know.
-        original.reset(seed=self._seeds[-2])
-        play(original, actions[:_PROBE_STEPS], self._seeds)
+        observation, _ = original.reset(seed=self._seeds[-2])
+        play(original, actions[:_PROBE_STEPS], self._seeds, observation)
+        self._here: Any = None
         self._past = self._begin(original)
 
     def _begin(self, env: gymnasium.Env) -> Trace:
@@ -119,21 +121,23 @@ class _Trial:
         while True:
             observation, _ = env.reset(seed=self._seed)
             trace = [_bits(observation)]
-            for count, action in enumerate(self._before):
+            for count, drawn in enumerate(self._before):
+                action = allowed_action(env.action_space, drawn, observation)
                 observation, reward, terminated, truncated, _ = env.step(copy.copy(action))
                 trace.append(_bits(observation, reward))
                 if terminated or truncated:
                     self._before = self._before[:count]
                     break
             else:
+                self._here = copy.deepcopy(observation)
                 return trace
 
     def choose(self, fresh: gymnasium.Env) -> RecoveryChoice:
         own, problems = self._own_state()
         pickled, no_pickle = self._pickle()
-        future = play(self.original, self._future, self._seeds)
+        future = play(self.original, self._future, self._seeds, self._here)
 
-        replayed = self._begin(fresh) == self._past and play(fresh, self._future, self._seeds) == future
+        replayed = self._begin(fresh) == self._past and play(fresh, self._future, self._seeds, self._here) == future
         if own is not None:
             problem = self._problem_of_own_state(own, fresh, future)
             if problem is None:
@@ -163,7 +167,7 @@ class _Trial:
     def _problem_of_own_state(self, own: Any, fresh: gymnasium.Env, future: Trace) -> str | None:
         try:
             restore_own_state(fresh, own, self._seeds[-3], len(self._before))
-            same = play(fresh, self._future, self._seeds) == future
+            same = play(fresh, self._future, self._seeds, self._here) == future
         except Exception as error:  # as above
             return f"set_state(get_state()) raised {error!r}"
         return None if same else "after set_state(get_state()) it goes on differently"
@@ -184,25 +188,37 @@ class _Trial:
         try:
             (again,) = load_snapshot(pickled, [self.original])
             with closing(again, self.spec.id):
-                return play(again, self._future, self._seeds) == future
+                return play(again, self._future, self._seeds, self._here) == future
         except Exception:  # a half-pickled environment may fail anywhere; then its pickle is not exact
             return False
 
 
-def play(env: gymnasium.Env, actions: Sequence[Any], seeds: Sequence[int]) -> Trace:
-    """Step an environment, resetting it with the next seed where an episode ends; return all that came out, as bits."""
+def play(env: gymnasium.Env, actions: Sequence[Any], seeds: Sequence[int], observation: Any) -> Trace:
+    """Step an environment, which gave `observation` last, resetting it with the next seed where an episode ends; return
+    all that came out, as bits."""
     trace, ends = [], 0
-    for action in actions:
+    for drawn in actions:
+        action = allowed_action(env.action_space, drawn, observation)
         observation, reward, terminated, truncated, _ = env.step(copy.copy(action))
         trace.append((*_bits(observation, reward), bytes([bool(terminated), bool(truncated)])))
         if terminated or truncated:
-            trace.append(_bits(env.reset(seed=seeds[ends])[0]))
+            observation, _ = env.reset(seed=seeds[ends])
+            trace.append(_bits(observation))
             ends += 1
     return trace
 
 
 def _bits(*values: Any) -> tuple[bytes, ...]:
-    return tuple(np.asarray(value).tobytes() for value in values)
+    return tuple(np.asarray(leaf).tobytes() for value in values for leaf in _leaves(value))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What is not a dict or tuple itself, within an observation."""
+    if isinstance(value, dict | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(part)
+    else:
+        yield value
 
 
 def sample_actions(space: gymnasium.Space, count: int, seed: int) -> list[Any]:

@@ -15,6 +15,10 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from ..runtime import InputError, lookup, nearest, publish
+from .agents import PettingZoo, pettingzoo_id
+from .atari import PLAIN, PREPROCESSED, Atari
+from .external import EXTERNAL, External
+from .language import task_id, task_ids, task_spec
 from .packages import missing_package, registering_module
 from .pickling import unpicklable_member
 from .spec import EnvSpec, entry_name
@@ -120,27 +124,44 @@ def _find(env: Any) -> EnvSpec:
     if isinstance(env, EnvSpec):
         return env
     if isinstance(env, str):
-        return _registered.get(env) or lookup(f"{_INDEX}/{env}") or from_gymnasium(env)
+        return _registered.get(env) or lookup(f"{_INDEX}/{env}") or _by_name(env)
     _check_entry(env, "env")
     spec = EnvSpec(entry_name(env).rpartition(".")[2].strip("<>") or type(env).__name__, env)
     _check_picklable(spec)
     return spec
 
 
+def _by_name(name: str) -> EnvSpec:
+    agents = pettingzoo_id(name)
+    if agents is not None:
+        return EnvSpec(agents, PettingZoo, {"game": agents})
+    if name == EXTERNAL:
+        return EnvSpec(name, External)
+    if task_id(name):
+        return EnvSpec(name, *task_spec(name))
+    if not name.startswith(PREPROCESSED):
+        return from_gymnasium(name)
+    game = from_gymnasium(PLAIN + name.removeprefix(PREPROCESSED))
+    return EnvSpec(name, Atari, {"game": game.id}, reward_threshold=game.reward_threshold, module=game.module)
+
+
 def from_gymnasium(name: str) -> EnvSpec:
-    """Return the spec of an id that gymnasium knows ("module:Env-v0" imports the module first); else InputError."""
+    """Return the spec of an id that gymnasium knows; else InputError.
+
+    "module:Env-v0" imports the module first, and an id known to come with a package, such as "ALE/Pong-v5", that
+    package.
+    """
     module, separator, short = name.rpartition(":")
     if separator:
         _import(module, name)
+    elif name not in gymnasium.registry:
+        module = registering_module(name) or ""
+        if module:
+            _import(module, name)
     try:
         found = gymnasium.spec(short)
     except gymnasium.error.Error:
-        package = None if separator else registering_module(name)
-        if package is not None:
-            raise InputError(
-                f"unknown environment {name!r}: importing {package} registers it, so write '{package}:{name}'"
-            ) from None
-        known = [*registered(), *gymnasium.registry]
+        known = [*registered(), *task_ids(), *gymnasium.registry]
         raise InputError(f"unknown environment {name!r}. {_suggest(short, known)}") from None
     # A worker knows the ids that gymnasium brings along; any other is sent to it with what it stands for.
     builtin = isinstance(found.entry_point, str) and found.entry_point.startswith("gymnasium.")

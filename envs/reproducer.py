@@ -72,7 +72,9 @@ def reproducer(spec: EnvSpec, moment: Moment) -> str:
     if moment.seed is not None:
         lines.append(f"env.reset(seed={moment.seed})")
     if moment.actions is not None:
-        lines += [f"actions = {_literal(moment.actions)}", "for action in actions:", "    env.step(action)"]
+        lines += [f"actions = {_literal(moment.actions)}", "for action in actions:"]
+        nested = moment.actions.dtype.names is not None
+        lines += ["    env.step(envs.codec(env.action_space).unpack(action))" if nested else "    env.step(action)"]
     return "\n".join(lines) + "\n"
 
 
@@ -96,13 +98,19 @@ def _imports_of_actions(actions: np.ndarray) -> list[str]:
 
 
 def _can_be_listed(actions: np.ndarray) -> bool:
+    if actions.dtype.names is not None:  # arrays within records have no literal
+        return False
+    if actions.dtype == object:  # texts
+        return True
     return bool(np.isfinite(actions).all()) and len(str(actions.tolist())) <= _LISTED
 
 
 def _literal(actions: np.ndarray) -> str:
-    listed, dtype = str(actions.tolist()), actions.dtype.name
+    dtype = f"np.{actions.dtype.name}" if actions.dtype.names is None else repr(actions.dtype.descr)
+    if actions.dtype == object:
+        return repr(actions.tolist())
     if _can_be_listed(actions):
-        return f"np.array({listed}, dtype=np.{dtype})"
+        return f"np.array({actions.tolist()!s}, dtype={dtype})"
     packed = base64.b85encode(zlib.compress(np.ascontiguousarray(actions).tobytes())).decode()
     shape = actions.shape
-    return f"np.frombuffer(zlib.decompress(base64.b85decode({packed!r})), np.{dtype}).reshape({shape})"
+    return f"np.frombuffer(zlib.decompress(base64.b85decode({packed!r})), {dtype}).reshape({shape})"

@@ -2,14 +2,13 @@
 
 A saved description is not trusted: it names what is to be imported, and must not be able to run anything else. Names
 are checked before anything is imported; no module is imported that lies in the folder that the description came from;
-what is called is a class derived from gymnasium.Env, or a function of the user's own, in the current folder.
+what is called is a class derived from gymnasium.Env or PettingZoo's, or a function of the user's own, in the current
+folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
 import inspect
 import json
 import sys
@@ -22,8 +21,12 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from ..runtime import InputError
+from .agents import has_agents
+from .named_modules import import_named, is_dotted_name
 from .registration import from_gymnasium, registered, resolve
 from .spec import EnvSpec, entry_name
+
+_FIELDS = ("kwargs", "max_episode_steps", "reward_threshold", "mask_from_info", "tells_state")
 
 
 def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
@@ -43,6 +46,8 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
         "missing": missing,
         "max_episode_steps": spec.max_episode_steps,
         "reward_threshold": spec.reward_threshold,
+        "mask_from_info": spec.mask_from_info,
+        "tells_state": spec.tells_state,
     }
 
 
@@ -61,7 +66,7 @@ def spec_from_json(description: Mapping[str, Any], *, folder: str | Path | None 
     """
     try:
         name, entry, missing = description["id"], description["entry"], description["missing"]
-        fields = {key: description[key] for key in ("kwargs", "max_episode_steps", "reward_threshold")}
+        fields = {key: description[key] for key in _FIELDS}
         module = str(description["module"])
         whole = isinstance(name, str) and isinstance(entry, Mapping) and isinstance(fields["kwargs"], Mapping)
     except (KeyError, TypeError):
@@ -71,7 +76,7 @@ def spec_from_json(description: Mapping[str, Any], *, folder: str | Path | None 
     within = None if folder is None else Path(folder)
     known = name in registered() or entry.get("gymnasium") in gymnasium.registry
     if not known and module not in ("", "__main__"):
-        _import(module, name, within)
+        import_named(module, f"environment {name!r}", within)
     if name in registered():
         found = resolve(name)
         kwargs = {**{key: found.kwargs[key] for key in missing if key in found.kwargs}, **fields["kwargs"]}
@@ -122,14 +127,14 @@ def _find_entry(name: str, entry: Mapping[str, Any], description: Mapping[str, A
         known = str(entry["gymnasium"])
         package = module.partition(".")[0]
         if known not in gymnasium.registry and package not in ("", "__main__"):
-            _import(package, name, folder)  # as a rule a package registers its environments
+            import_named(package, f"environment {name!r}", folder)  # as a rule a package registers its environments
         if known in gymnasium.registry or "kwargs" not in entry:
             return from_gymnasium(_plain_id(known)).entry
-    imported = None if module in ("", "__main__") else _import(module, name, folder)
+    imported = None if module in ("", "__main__") else import_named(module, f"environment {name!r}", folder)
     found: Any = imported
     for attribute in qualname.split("."):
         found = getattr(found, attribute, None)
-    is_class = isinstance(found, type) and issubclass(found, gymnasium.Env)
+    is_class = isinstance(found, type) and (issubclass(found, gymnasium.Env) or has_agents(found))
     if not is_class and not (imported is not None and _is_users_own(found, imported)):
         raise InputError(_not_found(name, made_by, str(description.get("script", ""))))
     if "gymnasium" not in entry:
@@ -163,42 +168,9 @@ def _not_found(name: str, made_by: str, script: str) -> str:
     if not script.endswith(".py") or script == "__main__.py":
         return f"environment {name!r} was defined in a notebook or an interactive session: {advice} there"
     told = f"environment {name!r} was defined in the script {script}, which is not imported by itself: {advice}"
-    if not _is_dotted_name(qualname):
+    if not is_dotted_name(qualname):
         return told
     return (
         f"{told}; on the command line, name it {script.removesuffix('.py')}:{qualname} (what the script runs must then "
         'stand under if __name__ == "__main__")'
     )
-
-
-def _is_dotted_name(text: str) -> bool:
-    return all(part.isidentifier() for part in text.split("."))
-
-
-def _import(module: str, name: str, folder: Path | None) -> ModuleType:
-    """Import a module, and the packages that it is in, unless one of them lies in `folder`."""
-    if not _is_dotted_name(module):
-        raise InputError(f"environment {name!r} needs the module {module!r}, which is not the name of one")
-    try:
-        parts = module.split(".")
-        for length in range(1, len(parts) + 1):
-            package = ".".join(parts[:length])
-            if package not in sys.modules:
-                _check_outside(package, name, folder)
-                importlib.import_module(package)
-        return sys.modules[module]
-    except ImportError as error:
-        raise InputError(f"environment {name!r} needs the module {module!r}, which fails to import: {error}") from error
-
-
-def _check_outside(module: str, name: str, folder: Path | None) -> None:
-    found = importlib.util.find_spec(module)  # imports nothing: the packages that it is in are there by now
-    if found is None or folder is None:
-        return
-    files = [found.origin] if found.has_location else []
-    for place in (*files, *(found.submodule_search_locations or ())):
-        if place is not None and Path(place).resolve().is_relative_to(folder.resolve()):
-            raise InputError(
-                f"environment {name!r} needs the module {module!r}, which lies in {str(folder)!r} itself, at {place}: "
-                "what a run holds is not run. Import it yourself, if you trust it, or pass the environment"
-            )

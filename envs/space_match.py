@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import Box
 
 from .errors import SpaceMismatchError
-from .spaces import Role, describe, space_to_json
+from .spaces import Role, codec, describe
 
 
 def check_same_spaces(policy: Any, env: Any, name: str) -> None:
@@ -24,15 +22,8 @@ def check_same_spaces(policy: Any, env: Any, name: str) -> None:
     roles: tuple[Role, Role] = ("observation", "action")
     for role in roles:
         known, seen = getattr(policy, f"{role}_space", None), getattr(env, f"{role}_space")
-        if isinstance(known, Space) and _essence(known, role) != _essence(seen, role):
+        if isinstance(known, Space) and codec(known).essence(role) != codec(seen).essence(role):
             raise SpaceMismatchError(
                 f"environment {name!r} has the {role} space {describe(seen)}, but the policy was made for "
                 f"{describe(known)}: it cannot act there"
             )
-
-
-def _essence(space: Space, role: Role) -> Any:
-    # No network scales by the bounds of observations, and versions of one environment differ in how tight they are.
-    if isinstance(space, Box) and role == "observation":
-        return space.shape, np.dtype(space.dtype)
-    return space_to_json(space)

@@ -14,8 +14,11 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.wrappers import TimeLimit
 
 from ..runtime import InputError, as_int, as_number, nearest
+from .action_mask import MaskFromInfo, mask_of
+from .agents import is_joint, joint_env, tell_state
 from .closing import closing_on_error
 from .errors import EnvContractError
+from .fresh_world import with_fresh_worlds
 from .generators import PrivateGenerators
 from .learned_state import refuse_learned_state
 from .packages import missing_packages_named
@@ -36,6 +39,8 @@ class EnvSpec:
         reward_threshold: the mean return from which on the task counts as solved, if there is one.
         module: the module whose import makes the id known, where that is known ("" if not).
         generators: global generators that it draws from, of `generators.GENERATORS`: each copy gets its own.
+        mask_from_info: whether the mask of its actions, which it tells in `info`, is moved into its observations.
+        tells_state: whether joint observations of several agents hold the environment's own state.
     """
 
     id: str
@@ -44,6 +49,8 @@ class EnvSpec:
     max_episode_steps: int | None = None
     reward_threshold: float | None = None
     generators: tuple[str, ...] = ()
+    mask_from_info: bool = False
+    tells_state: bool = False
     module: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -74,13 +81,18 @@ class EnvSpec:
             env = self._make()
         with closing_on_error(env, self.id):
             refuse_learned_state(env, self.id)
+            if self.tells_state:
+                tell_state(env, self.id)
+            if self.mask_from_info and mask_of(env.observation_space) is None:
+                env = MaskFromInfo(env)
         return PrivateGenerators(env, self.generators) if self.generators else env
 
     def _make(self) -> gymnasium.Env:
         if isinstance(self.entry, str | GymnasiumSpec):
             return self._make_by_gymnasium(self.entry)
         self._check_arguments(self.entry, self.kwargs)
-        env = _own_entry(self.entry)(**_own(self.kwargs))
+        made = _own_entry(self.entry)(**_own(self.kwargs))
+        env = joint_env(made, self.id) if is_joint(made) and not isinstance(made, gymnasium.Env) else made
         if not isinstance(env, gymnasium.Env):
             raise EnvContractError(f"{self.id}: {entry_name(self.entry)} returned {_what_it_is(env)}")
         return env if self.max_episode_steps is None else TimeLimit(env, self.max_episode_steps)
@@ -91,9 +103,10 @@ class EnvSpec:
             creator = _creator(spec)
             if creator is not None:
                 self._check_arguments(creator, {**spec.kwargs, **self.kwargs})
-            return gymnasium.make(
+            made = gymnasium.make(
                 spec, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **_own(self.kwargs)
             )
+            return with_fresh_worlds(made)
         except gymnasium.error.DependencyNotInstalled:
             raise
         except gymnasium.error.Error as error:
@@ -137,11 +150,6 @@ def _what_it_is(made: Any) -> str:
     """Say what a factory returned instead of an environment, and what works."""
     cls = type(made)
     kind = f"{made!r:.80} of type {cls.__name__}"
-    if any(base.__module__.startswith("pettingzoo") for base in cls.__mro__) or hasattr(made, "possible_agents"):
-        return (
-            f"{kind}, a PettingZoo environment: training several agents will come. What works now is one agent that "
-            "learns while the environment plays the others: write a gymnasium.Env around it that does"
-        )
     if isinstance(made, gymnasium.vector.VectorEnv):
         return f"{kind}, many environments at once: return one of them, Shoal makes as many as n_envs says"
     if any(base.__module__.partition(".")[0] == "gym" for base in cls.__mro__):

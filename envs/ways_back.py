@@ -15,6 +15,7 @@ from .errors import ReplayMismatchError
 from .group_progress import GroupProgress
 from .group_state import GroupState, Recovery
 from .reproducer import Moment
+from .spaces import codec
 
 ADVICE = "Let the environment draw all its random numbers from self.np_random, or give it get_state() and set_state()"
 
@@ -176,25 +177,26 @@ def replay(env: gymnasium.Env, environment_id: str, moment: Moment, observation:
         env: a copy of the environment, in whatever state.
         environment_id: for the message.
         moment: where it was; with all actions since the reset.
-        observation: the last one then.
+        observation: the last one then, a row of the space's codec.
         total: sum of rewards then.
 
     Raises:
         ReplayMismatchError: it leads elsewhere; names both values.
     """
+    observations, unpack = codec(env.observation_space), codec(env.action_space).unpack
     found, _ = env.reset(seed=moment.seed)
     actions = () if moment.actions is None else moment.actions
     summed, length = 0.0, len(actions)
     problem = None
     for count, action in enumerate(actions, 1):
-        found, reward, terminated, truncated, _ = env.step(action)
+        found, reward, terminated, truncated, _ = env.step(unpack(action))
         summed += float(reward)
         if terminated or truncated:
             problem = f"the episode ended at step {count} of {length}"
             break
     if problem is None and summed != total:
         problem = f"the rewards sum to {summed!r}, recorded is {total!r}"
-    if problem is None and np.asarray(found, observation.dtype).tobytes() != observation.tobytes():
+    if problem is None and np.array(observations.pack(found), observations.dtype).tobytes() != observation.tobytes():
         problem = f"the observation is {found!s:.200}, recorded is {observation!s:.200}"
     if problem is not None:
         where = f"environment {environment_id!r}, index {moment.environment}"

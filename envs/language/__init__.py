@@ -1,0 +1,25 @@
+"""Tasks for language models: ordinary environments whose observations and actions are texts.
+
+`reset` gives the prompt, an action is the whole answer of a turn; a task of one turn is an episode of one step. Beside
+those below, any gymnasium environment between two `Text` spaces is one, and `Prompts` makes one of a function.
+"""
+
+from .ids import task_id, task_ids, task_spec
+from .prompts import Prompts
+from .rows import TextEnvironments
+from .tasks import Copy, Count, Recall, Reverse, Sort, Sums, TextTask
+
+__all__ = [
+    "Copy",
+    "Count",
+    "Prompts",
+    "Recall",
+    "Reverse",
+    "Sort",
+    "Sums",
+    "TextEnvironments",
+    "TextTask",
+    "task_id",
+    "task_ids",
+    "task_spec",
+]

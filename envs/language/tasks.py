@@ -1,0 +1,162 @@
+"""Tasks whose best return is known: 1. A model that starts from random weights learns most of them in minutes."""
+
+from __future__ import annotations
+
+import string
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import gymnasium
+from gymnasium.spaces import Text
+
+from ...runtime import InputError
+
+_EXACT = 0.5
+
+
+class TextTask(gymnasium.Env[str, str]):
+    """A task of one turn: one prompt, one answer, one reward.
+
+    Args:
+        length: size of the task; what it is, the task says.
+        alphabet: how many letters there are, from a on.
+        sparse: whether only a right answer is rewarded, by 1; else half of the reward is the share of characters that
+            are right, each at its place, in the longer of what is right and what was said.
+    """
+
+    def __init__(self, length: int = 4, alphabet: int = 8, sparse: bool = False) -> None:
+        for name, value, most in (("length", length, 256), ("alphabet", alphabet, 26)):
+            if not 1 <= value <= most:
+                raise InputError(f"{name} is {value!r}, but must be a whole number of at least 1 and at most {most}")
+        self.length, self.letters, self.sparse = length, string.ascii_lowercase[:alphabet], sparse
+        self.observation_space = self.action_space = Text(length, charset=self.letters)
+        self._prompt = ""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Return the prompt."""
+        super().reset(seed=seed)
+        self._prompt = self.prompt()
+        return self._prompt, {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Judge the answer; the episode ends."""
+        right = self.answer(self._prompt)
+        return self._prompt, self.reward(right, action), True, False, {"right": right, "solved": action == right}
+
+    def prompt(self) -> str:
+        """Return a prompt, drawn from `np_random`: `length` letters, unless the task says otherwise."""
+        return "".join(self.letters[i] for i in self.np_random.integers(len(self.letters), size=self.length))
+
+    @abstractmethod
+    def answer(self, prompt: str) -> str:
+        """Return the right answer."""
+
+    def reward(self, right: str, answer: str) -> float:
+        """Return what an answer is worth, from 0 to 1."""
+        exact = float(answer == right)
+        if self.sparse:
+            return exact
+        share = sum(one == other for one, other in zip(right, answer, strict=False)) / max(len(right), len(answer))
+        return (1 - _EXACT) * share + _EXACT * exact
+
+
+class Copy(TextTask):
+    """Say the `length` letters of the prompt again."""
+
+    def answer(self, prompt: str) -> str:
+        """Return the prompt."""
+        return prompt
+
+
+class Reverse(TextTask):
+    """Say the `length` letters of the prompt backwards."""
+
+    def answer(self, prompt: str) -> str:
+        """Return them."""
+        return prompt[::-1]
+
+
+class Sort(TextTask):
+    """Say the `length` letters of the prompt in the order of the alphabet."""
+
+    def answer(self, prompt: str) -> str:
+        """Return them."""
+        return "".join(sorted(prompt))
+
+
+class Count(TextTask):
+    """Say the letter of the prompt `length` times."""
+
+    def prompt(self) -> str:
+        """Return one letter."""
+        return self.letters[int(self.np_random.integers(len(self.letters)))]
+
+    def answer(self, prompt: str) -> str:
+        """Return them."""
+        return prompt * self.length
+
+
+class Sums(TextTask):
+    """Add two numbers of `length` digits at most: "17+5=" wants "22". Only the right answer is rewarded.
+
+    About one in `held_out` of all sums, those a + b with a + 3 b a multiple of it, are kept for `evaluation`: no
+    training sees them.
+    """
+
+    evaluation_kwargs: ClassVar[dict[str, Any]] = {"evaluation": True}
+
+    def __init__(self, length: int = 1, sparse: bool = True, held_out: int = 5, evaluation: bool = False) -> None:
+        super().__init__(length, 1, sparse)
+        if held_out < 2:
+            raise InputError(f"held_out is {held_out!r}, but must be at least 2: else nothing is left to train on")
+        self._held_out, self._evaluation = held_out, evaluation
+        self.observation_space = Text(2 * length + 2, charset=string.digits + "+=")
+        self.action_space = Text(length + 1, charset=string.digits)
+
+    def prompt(self) -> str:
+        """Return two numbers."""
+        while True:
+            first, second = (int(number) for number in self.np_random.integers(10**self.length, size=2))
+            if ((first + 3 * second) % self._held_out == 0) == self._evaluation:
+                return f"{first}+{second}="
+
+    def answer(self, prompt: str) -> str:
+        """Return their sum."""
+        first, second = prompt.removesuffix("=").split("+")
+        return str(int(first) + int(second))
+
+
+class Recall(gymnasium.Env[str, str]):
+    """A task of several turns: each shows a letter, and wants that of the turn before (the first one, its own).
+
+    A model that sees its current turn alone earns 1 / turns and what luck adds; the best return is 1.
+
+    Args:
+        turns: of an episode.
+        alphabet: how many letters there are, from a on.
+    """
+
+    def __init__(self, turns: int = 3, alphabet: int = 4) -> None:
+        for name, value, most in (("turns", turns, 64), ("alphabet", alphabet, 26)):
+            if not 1 <= value <= most:
+                raise InputError(f"{name} is {value!r}, but must be a whole number of at least 1 and at most {most}")
+        self.turns, self.letters = turns, string.ascii_lowercase[:alphabet]
+        self.observation_space = self.action_space = Text(1, charset=self.letters)
+        self._shown: list[str] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Show the first letter."""
+        super().reset(seed=seed)
+        self._shown = [self._letter()]
+        return self._shown[-1], {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Judge the answer, and show the next letter."""
+        wanted = self._shown[max(0, len(self._shown) - 2)]
+        over = len(self._shown) == self.turns
+        reward = float(action == wanted) / self.turns
+        self._shown.append(self._letter())
+        return self._shown[-1], reward, over, False, {"right": wanted}
+
+    def _letter(self) -> str:
+        return self.letters[int(self.np_random.integers(len(self.letters)))]

@@ -1,0 +1,1 @@
+"""The protocol with simulators outside: `shoal_simulators.proto`, and what `make proto` generates from it."""

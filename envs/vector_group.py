@@ -1,0 +1,238 @@
+"""Simulation groups whose environments are stepped by one call: what `EnvGroup` does, over a `VectorSource`."""
+
+import math
+import warnings
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..runtime import InputError
+from .action_log import ActionLog
+from .errors import EnvContractError, RecoveryWarning, ReplayMismatchError
+from .group_checks import GroupChecks
+from .group_progress import GroupProgress
+from .group_state import GroupState
+from .group_step import GroupStep
+from .recovery import RecoveryChoice
+from .seeding import derive_seed
+from .spaces import codec
+from .spec import EnvSpec
+from .vector_sources import Stepped, make_source
+
+
+class VectorGroup:
+    """A fixed number of environments that a library steps together; arguments and attributes as of `EnvGroup`.
+
+    Where a row is reset by the step after its end (`resets_on_next_step`), `GroupStep.resets` says so for that row: it
+    is no transition, and its reward, 0, counts for nothing.
+
+    Raises:
+        InputError: there is no such version of the environment, or its spaces are not supported.
+    """
+
+    observations: np.ndarray
+
+    def __init__(
+        self,
+        kind: str,
+        spec: EnvSpec,
+        *,
+        size: int,
+        first_index: int,
+        run_seed: int,
+        recovery: RecoveryChoice,
+        check: str = "error",
+    ) -> None:
+        """Make the environments; `kind` is one of `vector_sources.KINDS` but sync."""
+        self.kind, self.spec, self.size, self.first_index, self.run_seed = kind, spec, size, first_index, run_seed
+        self._choice, self._started, self._closed = recovery, False, False
+        self._progress = GroupProgress(spec, size, first_index, run_seed)
+        self._source = make_source(kind, spec, size)
+        self.observation_space, self.action_space = self._source.observation_space, self._source.action_space
+        self.resets_on_next_step = self._source.resets_on_next_step
+        try:
+            self._codec, actions = codec(self.observation_space, "observation"), codec(self.action_space, "action")
+            if self._codec.is_nested or actions.is_nested:
+                raise InputError(
+                    f"{spec.id!r} has spaces with parts, which vectorization {kind!r} does not take: choose 'sync'"
+                )
+            self._codec.check_supported("observation")
+            actions.check_supported("action")
+        except BaseException:
+            self.close()
+            raise
+        self._checks = GroupChecks(self._progress, self._codec, actions, check)
+        self._actions_shape, self._actions_dtype = (size, *actions.shape), actions.dtype
+        self._log = ActionLog(self._actions_shape, actions.smallest_dtype)
+        self._returns = np.zeros(size, np.float64)
+        self._over = np.zeros(size, np.bool_)  # rows that the next step resets
+
+    def __enter__(self) -> "VectorGroup":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all environments; a second call does nothing."""
+        self._started = False
+        if not self._closed:
+            self._closed = True
+            self._source.close()
+
+    # Stepping -------------------------------------------------------------------------------------------------------
+
+    def reset(self) -> np.ndarray:
+        """Begin the next episode in every environment; returns observations [size, …], a new array."""
+        seeds = [self._progress.begin_episode(row) for row in range(self.size)]
+        # The steps so far name it: a group that begins anew after a loss does not play the same again.
+        seed = derive_seed(self.run_seed, "vector environments", self.first_index, self._progress.steps)
+        self._returns[:] = 0.0
+        self._over[:] = False
+        self.observations = self._fitting(self._source.begin(seed, seeds), "reset()")
+        self._started = True
+        return self.observations
+
+    def step(self, actions: np.ndarray) -> GroupStep:
+        """Take one step in every environment; as `EnvGroup.step`."""
+        actions = np.array(actions, self._actions_dtype)
+        if actions.shape != self._actions_shape or not self._started:
+            raise InputError(
+                f"actions of shape {actions.shape} given to a group of {self.size} × {self.spec.id!r}, wanted "
+                f"{self._actions_shape}; or the group is closed or not yet reset"
+            )
+        if self._log.full:
+            self._log.make_room(self._kept_actions())
+        self._log.append(actions)
+        self._progress.steps += 1
+        self._started = False  # until the step is whole
+        try:
+            stepped = self._source.step(actions)
+        except Exception as error:
+            last = self.first_index + self.size - 1
+            error.add_note(
+                f"in step() of environment {self.spec.id!r} ({self.kind}), indices {self.first_index}…{last}"
+            )
+            raise
+        out = self._translate(stepped)
+        self._checks.masks(out.observations, "step()")
+        self.observations, self._started = out.observations, True
+        return out
+
+    def _translate(self, stepped: Stepped) -> GroupStep:
+        finals = self._fitting(stepped.observations, "step()")
+        rewards = np.array(stepped.rewards, np.float64)
+        if not math.isfinite(rewards.dot(rewards)):
+            self._checks.rewards(rewards)
+        terminations, truncations = np.array(stepped.terminations, np.bool_), np.array(stepped.truncations, np.bool_)
+        resets = self._begin_after(rewards, terminations, truncations)
+        self._returns += rewards
+        ended = np.flatnonzero(terminations | truncations)
+        observations = finals.copy()
+        episodes = [self._progress.ended(row, float(self._returns[row])) for row in ended.tolist()]
+        if self.resets_on_next_step:
+            self._over[ended] = True
+        elif len(ended):
+            seeds = [self._progress.begin_episode(row) for row in ended.tolist()]
+            self._returns[ended] = 0.0
+            begun = self._source.reset(ended, seeds) if stepped.after is None else stepped.after[ended]
+            observations[ended] = begun
+            self._fitting(observations, "reset()")
+        if resets is not None:
+            truncations = truncations | resets  # nothing goes on from the last observation into the next episode
+        return GroupStep(observations, rewards.astype(np.float32), terminations, truncations, finals, episodes, resets)
+
+    def _begin_after(self, rewards: np.ndarray, terminations: np.ndarray, truncations: np.ndarray) -> np.ndarray | None:
+        """Begin episodes in rows that this step has only reset; returns which, None if there are none."""
+        if not self._over.any():
+            return None
+        resets = self._over.copy()
+        self._over[:] = False
+        for row in np.flatnonzero(resets).tolist():
+            if terminations[row] or truncations[row] or rewards[row]:
+                raise EnvContractError(
+                    f"{self._progress.name(row)}: the step after the end returned a reward or another end, though the "
+                    "environment says that it resets on the next step"
+                )
+            self._progress.begin_episode(row)
+            self._returns[row] = 0.0
+        return resets
+
+    def _fitting(self, observations: Any, source: str) -> np.ndarray:
+        """Observations as rows of the codec, checked; a new array."""
+        found = np.asarray(observations)
+        if found.shape != (self.size, *self._codec.shape):
+            raise EnvContractError(
+                f"{self.spec.id!r} ({self.kind}): {source} returned observations of shape {found.shape}, wanted "
+                f"{(self.size, *self._codec.shape)}"
+            )
+        rows = found.astype(self._codec.dtype)
+        self._checks.observations(rows, source)
+        return rows
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    def state(self) -> GroupState:
+        """As `EnvGroup.state`."""
+        if not self._started:
+            raise InputError(f"this group of {self.spec.id!r} has no state before reset()")
+        choice = self._choice
+        own = choice.recovery == "own_state"
+        return self._progress.state(
+            choice.recovery,
+            choice.replayable,
+            observations=self.observations,
+            returns=self._returns,
+            actions=self._log.last(self._kept_actions()),
+            payload=[(self._source.save(), self._over.copy())] if own else None,
+        )
+
+    def restore(self, state: GroupState) -> bool:
+        """As `EnvGroup.restore`."""
+        state.check_fits(self.spec.id, self.run_seed, self.first_index, self.size)
+        self._started = False
+        self._progress.put_back(state.steps, state.episodes, state.seeds, state.lengths)
+        self._returns = np.array(state.returns)
+        self._log.replace(state.actions)
+        self.observations = np.array(state.observations)
+        if state.recovery == "own_state":
+            saved, over = state.payload[0]
+            self._source.load(saved)
+            self._over = np.array(over)
+        elif state.recovery == "replay":
+            self._replay(state)
+        else:
+            last = self.first_index + self.size - 1
+            warnings.warn(
+                f"environment {self.spec.id!r} ({self.kind}), indices {self.first_index}…{last}: new episodes begin, "
+                "since those in progress could not be put back; results may differ",
+                RecoveryWarning,
+                stacklevel=2,
+            )
+            self.reset()
+            return False
+        self._started = True
+        return True
+
+    def _replay(self, state: GroupState) -> None:
+        """Repeat the episodes in progress, each begun so late that all arrive together."""
+        seeds, lengths = state.seeds.tolist(), state.lengths
+        longest = int(lengths.max())
+        found = np.array(self._source.begin(0, seeds))
+        for tick in range(longest + 1):
+            begin = np.flatnonzero(lengths == longest - tick)
+            if len(begin) and tick:
+                found[begin] = self._source.reset(begin, [seeds[row] for row in begin])
+            if tick < longest:
+                found = np.array(self._source.step(state.actions[tick].astype(self._actions_dtype)).observations)
+        if found.astype(self._codec.dtype).tobytes() != state.observations.tobytes():
+            raise ReplayMismatchError(
+                f"environment {self.spec.id!r} ({self.kind}) could not be put back: its episodes in progress were "
+                "replayed from their seeds and actions, and led to other observations"
+            )
+
+    def _kept_actions(self) -> int:
+        return self._progress.steps - min(self._progress.begins) if self._choice.recovery == "replay" else 0
