@@ -8,10 +8,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .algorithm import Algorithm
-from .callbacks import Callback, IterationReport, Training, TrainingResult
-from .checkpoint import find_run, load_algorithm_name, policy_metadata, run_of
+from .asynchronous.actor_learner import ActorLearnerAlgorithm, acted_batch, actor_learner_metrics, corrected
+from .asynchronous.admission import Limits
+from .asynchronous.algorithm import AsynchronousAlgorithm, AsynchronousConfig
+from .asynchronous.replay_admission import ReplayAdmission, ReplayLimits
+from .asynchronous.verification import Verification, verify
+from .callbacks import (
+    Callback,
+    CheckpointCallback,
+    EvaluationReport,
+    EveryNTimesteps,
+    IterationReport,
+    StopTrainingOnMaxEpisodes,
+    StopTrainingOnMaxTimesteps,
+    StopTrainingOnNoModelImprovement,
+    StopTrainingOnRewardThreshold,
+    Training,
+    TrainingResult,
+)
+from .checkpoint import find_run, holds_model, load_algorithm_name, policy_metadata, run_of
 from .clock import Clock
+from .comparison import draw_comparison, read_group
 from .data.batch import Batch, Column
+from .data.dataset import Dataset
+from .data.dataset_writer import new_dataset_id
+from .data.rate_limit import RateLimit
 from .data.replay import ReplayBuffer
 from .data.returns import (
     discounted_returns,
@@ -25,18 +46,63 @@ from .data.returns import (
 from .data.rollout import Rollout
 from .declaration import Acted
 from .divergence import TrainingDivergedError
-from .evaluation import Evaluation, evaluate
-from .lazy import TORCH_EXPORTS, load, torch
+from .evaluation import evaluate
+from .evaluation_result import Evaluation
+from .evolution.algorithm import EvolutionAlgorithm, EvolutionConfig
+from .files import write_json
+from .language.algorithm import LanguageAlgorithm, LanguageConfig
+from .language.learning import (
+    UnknownWeightsError,
+    check_weights,
+    log_probs_in_parts,
+    log_probs_of,
+    sampled_batch,
+    sampling_metrics,
+)
+from .language.tokens import train_tokenizer
+from .lazy import TORCH_EXPORTS, load, losses, torch
 from .learn.learner import Learner
+from .loggers import make_loggers
+from .models.joint_spec import JointSpec
+from .models.own_modules import check_import_path
 from .models.spec import ModelSpec
-from .off_policy import OffPolicyAlgorithm, ReplayConfig, learn_from_replay
-from .on_policy import OnPolicyAlgorithm, learning_batch, learning_metrics
+from .off_policy import OffPolicyAlgorithm, ReplayConfig, learn_from_replay, take_gradient_steps
+from .off_policy_evaluation import (
+    OffPolicyEstimate,
+    epsilon_greedy_log_probs,
+    evaluate_off_policy,
+    importance_sampling,
+    per_decision_importance_sampling,
+    weighted_importance_sampling,
+    weighted_per_decision_importance_sampling,
+)
+from .offline import OfflineAlgorithm, OfflineConfig, read_dataset
+from .on_policy import OnPolicyAlgorithm, fill_next_values, learning_batch, learning_metrics, normalized_advantages
 from .progress import ProgressDisplay
 from .progress_line import three_digits
-from .run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config, read_result
+from .recording import Recording, record
+from .run_folder import (
+    RunFolder,
+    RunFolderError,
+    check_vacant,
+    default_run_dir,
+    read_config,
+    read_mean_return,
+    read_result,
+)
 from .run_lock import check_unlocked
 from .schedules import Rate, rate_at
-from .serving import Answer, Served, ServerBusyError, ServerClosedError, serve
+from .serving import (
+    Answer,
+    Served,
+    ServedPolicies,
+    ServerBusyError,
+    ServerClosedError,
+    SessionInUseError,
+    UnknownPolicyError,
+    UnknownSessionError,
+    serve,
+)
 from .settings import (
     Bounds,
     Derived,
@@ -47,6 +113,20 @@ from .settings import (
     shared_by_environments,
     validate,
 )
+from .statistics import bootstrap_interval, interquartile_mean
+from .supervised.algorithm import TableAlgorithm
+from .supervised.boosters import LightGBMModel, XGBoostModel
+from .supervised.boosting import BoostingActor
+from .supervised.fit_settings import BoostingConfig, FitSettings, library_parameters
+from .supervised.fitted import FittedModel
+from .supervised.learner import LOSSES, NetworkActor, Recipe, weights_of
+from .supervised.network import NetworkModel, NetworkSpec
+from .supervised.ranks import Ranks
+from .supervised.rounds import History
+from .supervised.saved import evaluate_model, load_model
+from .supervised.stream import Stream, read_rows
+from .supervised.table import Table, TableSchema
+from .support import ACTIONS, OBSERVATIONS, Combination, combinations, example_observation
 from .training_state import IterationOutcome, TrainingState
 
 if TYPE_CHECKING:
@@ -54,82 +134,181 @@ if TYPE_CHECKING:
     from .models.actor_critic import ActorCritic
     from .models.build import build_model
     from .models.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
+    from .models.joint_policy import JointPolicy
+    from .models.memory import Memory
     from .models.model import Model
+    from .models.policies import load_policy, policy_of
     from .models.policy import Policy
-    from .models.q_network import QNetwork
+    from .models.q_network import QNetwork, QuantileQNetwork
+    from .models.rows import Rows
 
 __all__ = [
+    "ACTIONS",
+    "LOSSES",
+    "OBSERVATIONS",
     "Acted",
     "ActorCritic",
+    "ActorLearnerAlgorithm",
     "Algorithm",
     "Answer",
+    "AsynchronousAlgorithm",
+    "AsynchronousConfig",
     "Batch",
     "Bernoulli",
+    "BoostingActor",
+    "BoostingConfig",
     "Bounds",
     "Callback",
     "Categorical",
+    "CheckpointCallback",
     "Clock",
     "Column",
+    "Combination",
+    "Dataset",
     "Derived",
     "DiagonalGaussian",
     "Evaluation",
+    "EvaluationReport",
+    "EveryNTimesteps",
+    "EvolutionAlgorithm",
+    "EvolutionConfig",
+    "FitSettings",
+    "FittedModel",
     "FlatAdam",
     "FlatRMSprop",
+    "History",
     "IterationOutcome",
     "IterationReport",
+    "JointPolicy",
+    "JointSpec",
+    "LanguageAlgorithm",
+    "LanguageConfig",
     "Learner",
+    "LightGBMModel",
+    "Limits",
+    "Memory",
     "Model",
     "ModelSpec",
     "MultiCategorical",
+    "NetworkActor",
+    "NetworkModel",
+    "NetworkSpec",
     "OffPolicyAlgorithm",
+    "OffPolicyEstimate",
+    "OfflineAlgorithm",
+    "OfflineConfig",
     "OnPolicyAlgorithm",
     "Policy",
     "ProgressDisplay",
     "QNetwork",
+    "QuantileQNetwork",
+    "Ranks",
     "Rate",
+    "RateLimit",
+    "Recipe",
+    "Recording",
+    "ReplayAdmission",
     "ReplayBuffer",
     "ReplayConfig",
+    "ReplayLimits",
     "Rollout",
+    "Rows",
     "RunFolder",
     "RunFolderError",
     "RunSettings",
     "Served",
+    "ServedPolicies",
     "ServerBusyError",
     "ServerClosedError",
+    "SessionInUseError",
+    "StopTrainingOnMaxEpisodes",
+    "StopTrainingOnMaxTimesteps",
+    "StopTrainingOnNoModelImprovement",
+    "StopTrainingOnRewardThreshold",
+    "Stream",
+    "Table",
+    "TableAlgorithm",
+    "TableSchema",
     "Training",
     "TrainingDivergedError",
     "TrainingResult",
     "TrainingState",
+    "UnknownPolicyError",
+    "UnknownSessionError",
+    "UnknownWeightsError",
+    "Verification",
+    "XGBoostModel",
+    "acted_batch",
+    "actor_learner_metrics",
+    "bootstrap_interval",
     "build_model",
+    "check_import_path",
     "check_unlocked",
     "check_vacant",
+    "check_weights",
     "choice",
+    "combinations",
+    "corrected",
     "default_run_dir",
     "discounted_returns",
+    "draw_comparison",
+    "epsilon_greedy_log_probs",
     "evaluate",
+    "evaluate_model",
+    "evaluate_off_policy",
+    "example_observation",
     "explained_variance",
+    "fill_next_values",
     "find_run",
     "generalized_advantages",
+    "holds_model",
+    "importance_sampling",
+    "interquartile_mean",
     "lambda_returns",
     "learn_from_replay",
     "learning_batch",
     "learning_metrics",
+    "library_parameters",
     "load_algorithm_name",
+    "load_model",
+    "load_policy",
+    "log_probs_in_parts",
+    "log_probs_of",
+    "losses",
+    "make_loggers",
     "n_step_returns",
+    "new_dataset_id",
+    "normalized_advantages",
     "number",
     "one_per_environment",
+    "per_decision_importance_sampling",
     "policy_metadata",
+    "policy_of",
     "rate_at",
     "read_config",
+    "read_dataset",
+    "read_group",
+    "read_mean_return",
     "read_result",
+    "read_rows",
+    "record",
     "retrace",
     "run_of",
+    "sampled_batch",
+    "sampling_metrics",
     "serve",
     "shared_by_environments",
+    "take_gradient_steps",
     "three_digits",
     "torch",
+    "train_tokenizer",
     "validate",
+    "verify",
     "vtrace",
+    "weighted_importance_sampling",
+    "weighted_per_decision_importance_sampling",
+    "weights_of",
+    "write_json",
 ]
 
 

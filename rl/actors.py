@@ -7,44 +7,52 @@ actors start when they are first used.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from .. import runtime
-from ..envs import EnvSpec, Episode, choose_recovery
-from ..runtime import ObjectRef, exceptions, get
+from ..envs import Endpoint, EnvSpec, Episode, choose_group_recovery
+from ..runtime import InputError, ObjectRef, exceptions, get
+from .agents import JointWorker
 from .clock import Clock
 from .collect.channel import Channel
+from .collect.simulators import SimulatorWorker
 from .collect.worker import GroupProgress, RolloutStats, RolloutWorker
-from .declaration import Declaration
-from .learn.actor import LearnerActor, LearnerInput, StateLostError
+from .declaration import Collecting
+from .language.generator import Generator
+from .league import League, Meeting
+from .learn.log import LearnerInput, Piece
+from .learner_group import LearnerGroup
+from .learner_handle import LearnerHandle, Update
+from .models.joint_spec import AnySpec, JointSpec
 from .models.layout import ParameterLayout
 from .models.spec import ModelSpec
+from .run import CLOSE_SECONDS, RECOVERABLE, RETRIES, Run, give_up
 from .settings import RunSettings
-from .training_state import IterationOutcome, LearnerLog, TrainingState, Weights, extend_window
-
-RETRIES = 10
-"""How often a call is repeated whose process died: an environment that always crashes must not be tried for ever."""
-# Training repeats calls, from state that it holds; with lineage it would keep all iterations' (DESIGN 2.7).
-RECOVERABLE: dict[str, Any] = {"max_restarts": -1, "max_task_retries": RETRIES, "lineage": False}
-CLOSE_SECONDS = 10.0
-"""How long closing waits for the workers' environments; a worker in a step that does not return is ended then."""
-SNAPSHOT_STEPS = 1024
-"""Environment steps between two snapshots of the learner, at least; what came since is learned again if it is lost.
-
-A snapshot costs a copy of all its state: next to nothing beside a rollout of 2 048 steps, more than the update itself
-where there is one for each step.
-"""
+from .statistics import mean_returns
+from .training_state import IterationOutcome, TrainingState, Weights, extend_window
 
 logger = logging.getLogger("shoal")
 
 
 @dataclass(frozen=True)
+class Collected:
+    """References to what comes of one rollout of a group."""
+
+    rollout: ObjectRef | None
+    """None where nothing will be learned from it any more."""
+    after: GroupProgress
+    """The group then."""
+    stats: ObjectRef
+
+
+@dataclass(frozen=True)
 class Rollouts:
-    """References to what all groups collected in one iteration, in group order."""
+    """References to what is learned from in one iteration, in the order in which it lies side by side."""
 
     rollouts: tuple[ObjectRef, ...]
     groups: tuple[GroupProgress, ...]
@@ -52,219 +60,196 @@ class Rollouts:
     timesteps: int
     """Environment steps in them."""
 
-
-@dataclass(frozen=True)
-class Update:
-    """An update that was asked for, from `state`; references to what it will give."""
-
-    state: TrainingState
-    given: LearnerInput
-    due: bool
-    """Whether a snapshot was asked for."""
-    weights: ObjectRef
-    snapshot: ObjectRef
-    transitions: ObjectRef
-    metrics: ObjectRef
+    @staticmethod
+    def of(collected: Sequence[Collected], timesteps: int) -> Rollouts:
+        """Rollouts with so many steps together."""
+        return Rollouts(
+            tuple(each.rollout for each in collected if each.rollout is not None),
+            tuple(each.after for each in collected),
+            tuple(each.stats for each in collected),
+            timesteps,
+        )
 
 
 class RolloutWorkers:
     """Rollout workers; they restart if their process dies, and repeat what they were doing."""
 
     def __init__(
-        self, algorithm: type[Declaration], config: Any, spec: EnvSpec, model_spec: ModelSpec, run: RunSettings
+        self, algorithm: type[Collecting], config: Any, spec: EnvSpec, model_spec: AnySpec, run: RunSettings
     ) -> None:
         self._env_id, self._run = spec.id, run
         self._steps = algorithm.rollout_steps(config) * run.n_envs
         if run.workers > run.groups:
             idle = run.workers - run.groups
             logger.warning("%d of %d workers stay idle: there are %d simulation groups", idle, run.workers, run.groups)
-        recovery = choose_recovery(spec, run.seed, 0)
         self._channel = Channel()
-        worker_class = runtime.remote(RolloutWorker).options(**RECOVERABLE)
-        self.actors = [
-            worker_class.remote(
-                algorithm,
-                config,
-                spec=spec,
-                model_spec=model_spec,
-                settings=run,
-                recovery=recovery,
-                channel=self._channel,
-            )
-            for _ in range(min(run.workers, run.groups))
-        ]
-        self._collecting: tuple[ObjectRef, ...] = ()
+        self.endpoint = None if run.listen is None else Endpoint.at(run.listen)
+        """Where simulators outside connect, if they are what is learned from."""
+        worker_class: type[Any]
+        own: dict[str, Any]
+        if isinstance(model_spec, ModelSpec) and model_spec.is_language:
+            worker_class, count, own = Generator, min(run.workers, run.groups), {}
+        elif self.endpoint is None:
+            worker_class = JointWorker if isinstance(model_spec, JointSpec) else RolloutWorker
+            count = min(run.workers, run.groups)
+            own = {"recovery": choose_group_recovery(run.vectorization, spec, run.seed)}
+        else:
+            worker_class, count, own = SimulatorWorker, 1, {"endpoint": self.endpoint}
+        own |= {"spec": spec, "model_spec": model_spec, "settings": run, "channel": self._channel}
+        made = runtime.remote(worker_class).options(**RECOVERABLE)
+        self.actors = [made.remote(algorithm, config, **own) for _ in range(count)]
+        self.collecting: Sequence[ObjectRef] = ()
+        """Of the rollouts that are being made; they are cancelled at the end."""
+        self._rollouts: Rollouts | None = None  # held: what nobody holds when it fails counts as unread
+
+    def begin(
+        self, index: int, group: GroupProgress, weights: Weights, clock: Clock, opponent: Meeting | None = None
+    ) -> Collected:
+        """Start a rollout of simulation group `index`, which worker index % workers simulates; against `opponent`, if
+        there is one."""
+        worker = self.actors[index % len(self.actors)]
+        met = {} if opponent is None else {"opponent": opponent.sha256, "opponent_weights": opponent.weights}
+        rollout, after, stats = worker.collect.remote(index, group, weights.ref, weights.version, clock, **met)
+        return Collected(rollout, GroupProgress(group.rollouts + 1, after), stats)
 
     def collect(self, state: TrainingState, clock: Clock) -> Rollouts:
-        """Start a rollout of every simulation group under the weights of `state`; group g is simulated by worker
-        g % workers."""
-        collected = [
-            self.actors[index % len(self.actors)].collect.remote(
-                index, group, state.weights.ref, state.weights.version, clock
-            )
-            for index, group in enumerate(state.groups)
-        ]
-        rollouts, groups, stats = zip(*collected, strict=True)
-        self._collecting = stats
-        progress = (GroupProgress(before.rollouts + 1, ref) for before, ref in zip(state.groups, groups, strict=True))
-        return Rollouts(rollouts, tuple(progress), stats, self._steps)
+        """Start a rollout of every simulation group under the weights of `state`."""
+        run, begun = self._run, []
+        for index, group in enumerate(state.groups):
+            met = state.league.meeting(run.seed, index, group.rollouts, latest=run.league_latest, size=run.league_size)
+            begun.append(self.begin(index, group, state.weights, clock, met))
+        self._rollouts = Rollouts.of(begun, self._steps)
+        self.collecting = self._rollouts.stats
+        return self._rollouts
 
-    def results(self, rollouts: Rollouts) -> tuple[list[Episode], dict[str, float]]:
-        """Wait for rollouts: the episodes that ended in them, by end step, then environment; and times. Raises what the
-        environment raised."""
+    def stats(self, refs: Sequence[ObjectRef]) -> list[RolloutStats]:
+        """Wait for what rollouts tell the driver. Raises what the environment raised."""
         try:
-            stats: list[RolloutStats] = get(list(rollouts.stats))
+            return get(list(refs))
         except exceptions.ActorUnavailableError as error:
             error.add_note(
                 f"A rollout worker died {RETRIES + 1} times in the same rollout of environment {self._env_id!r}: "
                 "the environment, or a library that it uses, seems to end its process. engine='serial' shows where"
             )
             raise
+
+    def results(self, refs: Sequence[ObjectRef]) -> RolloutStats:
+        """Wait for the `stats` of rollouts, and put them together: the episodes that ended in them, by end step, then
+        environment; times, also as metrics; and examples. Raises what the environment raised."""
+        stats = self.stats(refs)
         episodes = [episode for group in stats for episode in group.episodes]
         episodes.sort(key=lambda episode: (episode.end_step, episode.environment))
-        return episodes, {
-            "time/environment_seconds": sum(group.environment_seconds for group in stats),
-            "time/inference_seconds": sum(group.inference_seconds for group in stats),
-            "time/restore_seconds": sum(group.restore_seconds for group in stats),
+        seconds = {
+            name: sum(getattr(group, name) for group in stats)
+            for name in ("environment_seconds", "inference_seconds", "restore_seconds")
         }
+        metrics = {f"time/{name}": value for name, value in seconds.items()}
+        for group in stats:
+            metrics |= group.metrics
+        examples = tuple(example for group in stats for example in group.examples)
+        return RolloutStats(episodes, **seconds, metrics=metrics, examples=examples)
 
     def close(self) -> None:
         """Let the workers close their environments, for 10 s at most, and end them."""
         self._channel.close()
-        for ref in self._collecting:
+        for ref in self.collecting:
             runtime.cancel(ref)  # of those that have not begun; one that runs asks the channel now and then
         closed = [actor.close.remote() for actor in self.actors]
-        runtime.wait(closed, num_returns=len(closed), timeout=CLOSE_SECONDS)
+        give_up([*self.collecting, *closed], CLOSE_SECONDS)
         for actor in self.actors:
             runtime.kill(actor)
 
 
-class LearnerHandle:
-    """The learner; it restarts if its process dies, and is then brought back to where it was."""
-
-    def __init__(self, algorithm: type[Declaration], config: Any, model_spec: ModelSpec, run: RunSettings) -> None:
-        gpus = 1 if run.device != "cpu" and runtime.cluster_resources().get("GPU", 0) >= 1 else 0
-        learner_class = runtime.remote(LearnerActor).options(num_gpus=gpus, **RECOVERABLE)
-        self.actor = learner_class.remote(algorithm, config, model_spec, run)
+class LearnerRun(Run):
+    """A learner alone."""
 
     @cached_property
+    def learner(self) -> LearnerHandle | LearnerGroup:
+        """The learner, or the group of learners."""
+        given = (self._algorithm, self.config, self._model_spec, self.settings)
+        if self.settings.most_learners == 1:
+            return LearnerHandle(*given)
+        if runtime.engine_name() == "serial":
+            if self.settings.reproducible == "world":
+                raise InputError(
+                    "reproducible is 'world', but the serial engine has one learner: choose engine 'native'"
+                )
+            logger.warning("one learner instead of %s: on the serial engine they take turns", self.settings.learners)
+            return LearnerHandle(*given)
+        return LearnerGroup(*given)
+
+    @property
     def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
-        """Initial weights (if nothing was learned yet), layout and device."""
-        return get(self.actor.describe.remote())
+        """The learner's."""
+        return self.learner.description
 
-    def start(self, state: TrainingState, rollouts: Rollouts, clock: Clock) -> Update:
-        """Let it learn from rollouts; they need not be there yet."""
-        given = LearnerInput(rollouts.rollouts, clock)
-        due = rollouts.timesteps * (len(state.learner.inputs) + 1) >= SNAPSHOT_STEPS
-        return Update(state, given, due, *self.actor.update.remote(given.rollouts, state.iteration, clock, due))
+    def snapshot(self, state: TrainingState) -> tuple[dict[str, Any], tuple[Piece, ...]]:
+        """The learner's."""
+        return self.learner.snapshot(state)
 
-    def finish(self, update: Update) -> tuple[Weights, LearnerLog, dict[str, float]]:
-        """Wait for an update: the next weights, the log with it, and metrics. Raises what the update raised."""
-        state, given = update.state, update.given
-        for _ in range(RETRIES):
-            try:
-                metrics = get(update.metrics)
-                break
-            except StateLostError:
-                self._restore(state.learner)
-                again = self.actor.update.remote(given.rollouts, state.iteration, given.clock, update.due)
-                update = Update(state, given, update.due, *again)
-        else:
-            raise self._lost(state)
-        weights = Weights(state.weights.version + 1, update.weights)
-        if not update.due:
-            return weights, state.learner.after(given), metrics
-        inserted, size = int(metrics.get("replay/inserted", 0)), int(metrics.get("replay/size", 0))
-        log = state.learner.at(
-            state.iteration + 1,
-            update.snapshot,
-            update.transitions if inserted else None,
-            inserted=inserted,
-            forgotten=inserted - size,
+    def learn_alone(self, state: TrainingState, timesteps: int, clock: Clock) -> IterationOutcome:
+        """Let the learner update from what it has; `timesteps` are what this counts for."""
+        return self._finish(self.learner.start(state, LearnerInput((), clock), timesteps), timesteps, (), [])
+
+    def _finish(
+        self, update: Update, timesteps: int, groups: tuple[GroupProgress, ...], episodes: list[Episode]
+    ) -> IterationOutcome:
+        weights, log, metrics = self.learner.finish(update)
+        state = update.state
+        following = TrainingState(
+            iteration=state.iteration + 1,
+            timesteps=state.timesteps + timesteps,
+            weights=weights,
+            groups=groups,
+            learner=log,
+            recent=extend_window(state.recent, episodes),
+            league=self._league_after(state, weights, timesteps, episodes),
         )
-        return weights, log, metrics
+        returns = {f"agents/{agent}/ep_rew_mean": value for agent, value in mean_returns(episodes).items()}
+        if self.settings.league_freq is not None:
+            returns |= {"league/rating": following.league.rating, "league/size": len(following.league.opponents)}
+        return IterationOutcome(state=following, episodes=episodes, metrics=metrics | returns)
 
-    def snapshot(self, state: TrainingState) -> dict[str, Any]:
-        """The learner's own state where `state` stands."""
-        for _ in range(RETRIES):
-            try:
-                return get(self.actor.snapshot.remote(state.iteration))
-            except StateLostError:
-                self._restore(state.learner)
-        raise self._lost(state)
+    def _league_after(self, state: TrainingState, weights: Weights, timesteps: int, episodes: list[Episode]) -> League:
+        """The league after an iteration's games, which the weights of now join where it is time."""
+        freq, league = self.settings.league_freq, state.league.after(episodes)
+        clock = Clock(state.timesteps, state.timesteps + timesteps)
+        if freq is None or not clock.passes(freq, timesteps):
+            return league
+        sha256 = self.description[1].sha256(get(weights.ref))
+        return league.with_snapshot(sha256, state.timesteps + timesteps, weights.version, weights.ref)
 
-    def _lost(self, state: TrainingState) -> exceptions.ActorUnavailableError:
-        return exceptions.ActorUnavailableError(
-            f"the learner lost its state {RETRIES} times in iteration {state.iteration + 1}: its process died each "
-            "time. Is there enough memory?"
-        )
-
-    def _restore(self, log: LearnerLog) -> None:
-        boxed = [] if log.snapshot is None else [log.snapshot]
-        pieces = [ref for _, ref in log.transitions]
-        get(self.actor.restore.remote(log.iteration, boxed, pieces, list(log.inputs)))
+    def end_actors(self) -> None:
+        """End the learner, if it was started."""
+        if "learner" in vars(self):  # what a cached property made
+            self.learner.close()
 
 
-class Run:
-    """What a training step works with: the actors, made when they are first used."""
-
-    def __init__(
-        self,
-        *,
-        algorithm: type[Declaration],
-        config: Any,
-        spec: EnvSpec,
-        model_spec: ModelSpec,
-        settings: RunSettings,
-    ) -> None:
-        self.config, self.settings = config, settings
-        self._algorithm, self._spec, self._model_spec = algorithm, spec, model_spec
-        self._closed = False
-        # Environments are closed also where nobody closes the training.
-        runtime.close_before_shutdown(self)
+class ActorLearnerRun(LearnerRun):
+    """Rollout workers and a learner."""
 
     @cached_property
     def workers(self) -> RolloutWorkers:
         """The rollout workers."""
         return RolloutWorkers(self._algorithm, self.config, self._spec, self._model_spec, self.settings)
 
-    @cached_property
-    def learner(self) -> LearnerHandle:
-        """The learner."""
-        return LearnerHandle(self._algorithm, self.config, self._model_spec, self.settings)
-
     def initial_state(self) -> TrainingState:
-        """The state before the first iteration."""
-        return TrainingState(
-            iteration=0,
-            timesteps=0,
-            weights=Weights(0, runtime.put(self.learner.description[0])),
-            groups=(GroupProgress(),) * self.settings.groups,
-            learner=LearnerLog(),
-            recent=(),
-        )
+        """With all simulation groups at their beginning, and in a league the weights of now, which play at random."""
+        state = replace(super().initial_state(), groups=(GroupProgress(),) * self.settings.groups)
+        if self.settings.league_freq is None:
+            return state
+        flat, layout, _ = self.description
+        return replace(state, league=League().with_snapshot(layout.sha256(flat), 0, 0, state.weights.ref))
 
     def learn(self, state: TrainingState, rollouts: Rollouts, clock: Clock) -> IterationOutcome:
         """Let the learner update on rollouts that were made from `state`; what one iteration leads to."""
-        update = self.learner.start(state, rollouts, clock)
-        episodes, times = self.workers.results(rollouts)  # first: an environment's exception causes all others
-        weights, log, metrics = self.learner.finish(update)
-        following = TrainingState(
-            iteration=state.iteration + 1,
-            timesteps=state.timesteps + rollouts.timesteps,
-            weights=weights,
-            groups=rollouts.groups,
-            learner=log,
-            recent=extend_window(state.recent, episodes),
-        )
-        return IterationOutcome(state=following, episodes=episodes, metrics=metrics | times)
+        update = self.learner.start(state, LearnerInput(rollouts.rollouts, clock), rollouts.timesteps)
+        told = self.workers.results(rollouts.stats)  # first: an environment's exception causes all others
+        outcome = self._finish(update, rollouts.timesteps, rollouts.groups, told.episodes)
+        return replace(outcome, metrics={**outcome.metrics, **told.metrics}, examples=told.examples)
 
-    def close(self) -> None:
-        """End the actors that were started; a second call does nothing."""
-        closed, self._closed = self._closed, True
-        if runtime.is_initialized() and not closed:
-            started = vars(self)  # what a cached property made
-            if "workers" in started:
-                started["workers"].close()
-            if "learner" in started:
-                runtime.kill(started["learner"].actor)
+    def end_actors(self) -> None:
+        """End those that were started."""
+        if "workers" in vars(self):
+            self.workers.close()
+        super().end_actors()

@@ -1,49 +1,53 @@
-"""The base class of algorithms: settings, actors, and the driver's loop.
+"""The base class of algorithms: settings, and what a user calls. The driver's loop is in `training`.
 
-    rollout workers ────rollouts────▶ learner          the driver passes references between them,
-          ▲                              │             and reads only small statistics and metrics
-          └───────────weights────────────┘
-
-What an algorithm adds is said in `declaration`; its `training_step` runs in the driver.
+What kinds of training there are, this does not know: each has a base class of its own (`online` is one), which says
+what a training runs on (`make_run`) and what its iteration is in the driver (`training_step`).
 """
 
 from __future__ import annotations
 
 import logging
-import time
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import psutil
+import numpy as np
 
 from .. import runtime
-from ..envs import EnvSpec, check_same_spaces, inspect_environment, resolve, spec_to_json
+from ..envs import (
+    EnvSpec,
+    Inspection,
+    check_same_spaces,
+    check_vectorization,
+    inspect_environment,
+    resolve,
+    spec_to_json,
+)
 from ..runtime import InputError, get
-from .actors import Run
-from .callbacks import Callback, IterationReport, TrainingResult, callback_list
-from .checkpoint import policy_files, training_files, write_checkpoint
+from .agents import choose_models
+from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list, stops_of_evaluations
+from .checkpoint import policy_files, write_best, write_checkpoint
 from .clock import Clock
 from .declaration import Declaration
+from .engine import start_runtime
+from .files import Content
 from .lazy import load
-from .model_choice import choose_model
+from .league_files import write_league
+from .model_choice import choose_memory
 from .models.architecture import read_architecture
-from .saved_training import SavedTraining, read_saved_training
-from .settings import Bounds, RunSettings, derived_defaults, find_preset, split_settings
-from .training_state import IterationOutcome, TrainingState, has_reached, state_to_arrays
+from .run import Run
+from .saved_training import SavedTraining, read_saved_training, saved_files
+from .settings import Bounds, RunSettings, derived_defaults, find_preset, hyperparameters_to_json, split_settings
+from .training import TrainingLoop
+from .training_state import IterationOutcome, TrainingState, Weights, has_reached
 
 if TYPE_CHECKING:
     from .models.policy import Policy
 
 logger = logging.getLogger("shoal")
 Config = TypeVar("Config")
-KEPT_CHECKPOINTS = 3
-
-
-def _to_json(value: Any) -> Any:
-    """A hyperparameter as JSON holds it; a function by its name."""
-    return {"function": getattr(value, "__qualname__", repr(value))} if callable(value) else value
 
 
 class Algorithm(Declaration, Generic[Config]):
@@ -51,13 +55,13 @@ class Algorithm(Declaration, Generic[Config]):
 
     Args:
         env: id of a registered or gymnasium environment, or a class or factory.
-        workers, n_envs, group_size, seed, device, threads, check, step_timeout, policy_kwargs: see `RunSettings`; None
-        takes the preset's value or the default.
+        workers, n_envs, group_size, seed, device, threads, check, step_timeout, normalize, vectorization,
+        policy_kwargs, eval_freq, eval_episodes: see `RunSettings`; None takes the preset's value or the default.
         engine: starts the runtime with this engine, if it isn't running; None leaves the choice to the runtime.
         preset: "auto" applies the settings tuned for this environment, if there are any; "none" does not; or the id
         whose settings to take.
         env_kwargs: arguments of the environment.
-        **hyperparameters: fields of `config_class`; they win over the preset.
+        **hyperparameters: fields of `config_class`, and what else `RunSettings` has; they win over the preset.
 
     Raises InputError on an unknown name (with the nearest ones) and on values that cannot work, before anything is
     started.
@@ -79,43 +83,65 @@ class Algorithm(Declaration, Generic[Config]):
         threads: int = 1,
         check: str = "error",
         step_timeout: float | None = None,
+        normalize: str | Iterable[str] | None = None,
+        eval_freq: int | None = None,
+        eval_episodes: int | None = None,
+        vectorization: str = "sync",
         **hyperparameters: Any,
     ) -> None:
         run = {
             "workers": workers, "n_envs": n_envs, "seed": seed, "device": device, "policy_kwargs": policy_kwargs,
             "group_size": group_size, "threads": threads, "check": check, "step_timeout": step_timeout,
+            "normalize": normalize, "eval_freq": eval_freq, "eval_episodes": eval_episodes,
+            "vectorization": vectorization,
         }  # fmt: skip
         given = {name: value for name, value in run.items() if value is not None} | hyperparameters
         split_settings(given, (RunSettings, self.config_class), f"{type(self).__name__}")
         self.spec: EnvSpec = resolve(env, env_kwargs)
         chosen = {} if preset == "none" else find_preset(self.presets_path, preset, self.spec.id)
         self.preset: dict[str, Any] = {name: value for name, value in chosen.items() if name not in given}
-        parts = split_settings(self.preset | given, (RunSettings, self.config_class), f"the preset of {self.name}")
+        every = {**self.run_defaults, **self.preset, **given}
+        parts = split_settings(every, (RunSettings, self.config_class), f"the preset of {self.name}")
         self.run = RunSettings(**parts[0])
         self.derived: dict[str, Any] = derived_defaults(self.config_class, parts[1], self.run)
         self.config: Config = self.config_class(**self.derived | parts[1])
         self.check()
         network = self.model_options(self.config) | dict(self.run.policy_kwargs)
+        choose_memory(type(self), network)
         read_architecture(self.models[0], network)  # before the environment is made
-        found = inspect_environment(
-            self.spec, run_seed=self.run.seed, mode=self.run.check, step_timeout=self.run.step_timeout
-        )
+        self._check_kind()
+        found = self._inspect()
         self.spec = found.spec
-        spaces = found.observation_space, found.action_space
-        self.model_spec = choose_model(type(self), self.spec.id, *spaces, network)
+        self.model_spec, self.run = choose_models(type(self), self.config, found, network, self.run)
         self.check_spaces()
         self._actors: Run | None = None
         self._state: TrainingState | None = None
         self._saved: SavedTraining | None = None
         self._policy: Policy | None = None
-        if not runtime.is_initialized():
-            runtime.init(engine=engine)
-        elif engine is not None and engine != runtime.engine_name():
-            raise InputError(
-                f"engine is {engine!r}, but the runtime runs on {runtime.engine_name()!r} already. "
-                "Call runtime.shutdown() first"
-            )
+        start_runtime(engine)
         runtime.preload("torch", "gymnasium")
+
+    def _check_kind(self) -> None:
+        """Check that this kind of training does what the settings want; raise InputError."""
+        run = self.run
+        self.require(self.takes_simulators or not run.listen, "listen", run.listen, f"none with {self.name}")
+        one = run.gradient_shards == 1  # so there is one learner
+        self.require(self.shards_gradients or one, "gradient_shards", run.gradient_shards, f"1 with {self.name}")
+
+    def _inspect(self) -> Inspection:
+        """Check the environment, and the version of it that is stepped together."""
+        run = self.run
+        if self.critic_sees(self.config) == "state":
+            self.spec = replace(self.spec, tells_state=True)
+        found = inspect_environment(self.spec, run_seed=run.seed, mode=run.check, step_timeout=run.step_timeout)
+        if run.vectorization == "sync":
+            return found
+        if run.vectorization == "entry_point" and run.normalize != "none":
+            raise InputError(
+                "normalize does not go with vectorization 'entry_point', whose resets take steps that would be "
+                "counted: choose 'sync' or 'envpool', or normalize nothing"
+            )
+        return check_vectorization(run.vectorization, found, run.seed, run.check)
 
     # ---- what an algorithm defines
 
@@ -125,10 +151,18 @@ class Algorithm(Declaration, Generic[Config]):
     def check_spaces(self) -> None:
         """Check settings against the spaces in `model_spec`; raise InputError. Called before anything is started."""
 
-    def training_step(self, run: Run, state: TrainingState, clock: Clock) -> IterationOutcome:
-        """One iteration from `state`, which `clock` tells the time of: all groups act under the same weights, then the
-        learner updates them."""
-        return run.learn(state, run.workers.collect(state, clock), clock)
+    @abstractmethod
+    def make_run(self) -> Run:
+        """What this kind of training runs on, made with `run_options`."""
+
+    @abstractmethod
+    def training_step(self, run: Any, state: TrainingState, clock: Clock) -> IterationOutcome:
+        """One iteration from `state`, which `clock` tells the time of; `run` is what `make_run` made."""
+
+    @classmethod
+    def saved_environment(cls, saved: SavedTraining, env: Any) -> Any:
+        """The environment to go on in; `env` in its place where one is given. InputError if it cannot be found."""
+        return saved.spec(env)
 
     # ---- what it may use
 
@@ -138,17 +172,21 @@ class Algorithm(Declaration, Generic[Config]):
             source = f". It comes from the preset: choose {name}, or preset='none'" if name in self.preset else ""
             raise InputError(f"{name} is {value!r}, but must be {allowed}{source}")
 
+    def run_options(self) -> dict[str, Any]:
+        """Arguments of a `Run`."""
+        return {
+            "algorithm": type(self),
+            "config": self.config,
+            "spec": self.spec,
+            "model_spec": self.model_spec,
+            "settings": self.run,
+        }
+
     @property
     def actors(self) -> Run:
-        """Rollout workers and learner."""
+        """What the training runs on."""
         if self._actors is None:
-            self._actors = Run(
-                algorithm=type(self),
-                config=self.config,
-                spec=self.spec,
-                model_spec=self.model_spec,
-                settings=self.run,
-            )
+            self._actors = self.make_run()
         return self._actors
 
     # ---- what a user calls
@@ -168,33 +206,27 @@ class Algorithm(Declaration, Generic[Config]):
         """
         total_timesteps = Bounds(whole=True, at_least=1).read("total_timesteps", total_timesteps)
         stop_return = Bounds(optional=True).read("stop_return", stop_return)
-        watching = callback_list(callbacks)
-        state = self._start()
-        first, target = state.timesteps, state.timesteps + total_timesteps
-        threshold = self.spec.reward_threshold if stop_return is None else stop_return
-        solved_timesteps = first if has_reached(state.recent, threshold) else None
-        interrupted = False
-        for callback in watching:
-            callback.on_training_start(self, target)
-        began = time.perf_counter()
-        while state.timesteps < target and not interrupted and not has_reached(state.recent, stop_return):
-            outcome = self.training_step(self.actors, state, Clock(state.timesteps, target))
-            self._state = state = outcome.state
-            if solved_timesteps is None and has_reached(state.recent, threshold):
-                solved_timesteps = state.timesteps
-            elapsed = time.perf_counter() - began
-            report = self._report(outcome, target, elapsed, fps=(state.timesteps - first) / elapsed)
-            answers = [callback.on_iteration_end(self, report) for callback in watching]
-            interrupted = any(answer is False for answer in answers) and state.timesteps < target
-        result = self._result(state, threshold, solved_timesteps, interrupted, time.perf_counter() - began)
-        for callback in watching:
-            callback.on_training_end(self, result)
-        return result
+        watching = [*callback_list(callbacks), *stops_of_evaluations(self.run)]
+        loop = TrainingLoop(
+            self,
+            self._iterate,
+            self._finish_evaluations,
+            callbacks=watching,
+            stop_return=stop_return,
+            reward_threshold=self.reward_threshold,
+        )
+        loop.run(self._start(), total_timesteps)
+        return loop.result(self.actors.description[1])
 
     @property
     def env_id(self) -> str:
         """Id of the environment."""
         return self.spec.id
+
+    @property
+    def reward_threshold(self) -> float | None:
+        """Mean return of a training's episodes from which on its task counts as solved; None if there is none."""
+        return self.spec.reward_threshold
 
     @property
     def seed(self) -> int:
@@ -229,30 +261,32 @@ class Algorithm(Declaration, Generic[Config]):
         state = self._start()
         if self._policy is None:
             spec = self.model_spec
-            self._policy = load("Policy")(
-                spec.observation_space,
-                spec.action_space,
-                policy_kwargs=spec.policy_kwargs,
-                seed=self.run.seed,
-                model=spec.kind,
-            )
+            self._policy = load("policy_of")(spec, seed=self.run.seed)
             self._policy.env = spec_to_json(self.spec)
         if self._policy.version != state.weights.version or state.weights.version == 0:
             self._policy.set_weights(get(state.weights.ref), version=state.weights.version)
         return self._policy
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, save_replay: bool | None = None) -> Path:
         """Write a checkpoint of the last finished iteration into `folder`/checkpoints; return its folder.
 
-        The newest 3 are kept."""
+        The newest 3 are kept. With `save_replay` (default: the setting of that name) it holds the replay buffer, so
+        that a training that goes on from it is bit for bit as if it had not stopped; InputError if there is none."""
         state = self._start()
-        learner = self.actors.learner
-        document, arrays = state_to_arrays(state, learner.snapshot(state))
-        document |= self.settings()
-        entries = {**self.model_spec.to_json(), "env": spec_to_json(self.spec), "version": state.weights.version}
-        policy = policy_files(entries, learner.description[1], get(state.weights.ref))
-        files = policy | training_files(document, arrays)
-        return write_checkpoint(folder, state.timesteps, files, keep=KEPT_CHECKPOINTS)
+        own, transitions = self.actors.snapshot(state)
+        with_replay = getattr(self.config, "save_replay", False) if save_replay is None else save_replay
+        if with_replay and own["replay"] is None:
+            raise InputError(f"save_replay is True, but {self.name} has no replay buffer. Leave it out")
+        kept = saved_files(state, own, transitions if with_replay else None, self.model_spec, self.settings())
+        files: dict[str, Content] = {**self._files_of(state.weights), **kept}
+        write_league(folder, state.league, self._policy_files)
+        return write_checkpoint(folder, state.timesteps, files)
+
+    def save_best(self, folder: str | Path) -> Path | None:
+        """Write the policy that did best in an evaluation into `folder`/checkpoints/best, in place of an older one;
+        return that folder, or None if there was no evaluation since this training began or was resumed."""
+        best = self._start().evaluations.best_weights
+        return None if best is None else write_best(folder, self._files_of(best))
 
     @classmethod
     def load(
@@ -265,24 +299,30 @@ class Algorithm(Declaration, Generic[Config]):
         device: str | None = None,
         check: str | None = None,
         step_timeout: float | None = None,
+        listen: str | None = None,
+        learners: int | str | None = None,
         **hyperparameters: Any,
     ) -> Any:
         """Continue from a run folder's newest checkpoint, or from one checkpoint folder.
 
-        If nothing is changed that is as if the training had not stopped, bit for bit; but a replay buffer is not in a
-        checkpoint, and fills again.
+        If nothing is changed that is as if the training had not stopped, bit for bit; but a replay buffer that was not
+        saved with it (`save_replay`) fills again.
 
         `env` is needed if the environment cannot be made from its description (a class of your program; a module that
-        lies in the run's folder is never imported); `workers`, `engine`, `device`, `check`, `step_timeout` and
-        hyperparameters replace the saved ones. Raises InputError if there is no checkpoint, or it is damaged or another
-        algorithm's, SpaceMismatchError if the environment has other spaces than the policy.
+        lies in the run's folder is never imported); `workers`, `learners`, `engine`, `device`, `check`, `step_timeout`,
+        `listen` and hyperparameters replace the saved ones. Raises InputError if there is no checkpoint, or it is
+        damaged or another algorithm's, SpaceMismatchError if the environment has other spaces than the policy.
         """
         split_settings(hyperparameters, [cls.config_class], f"{cls.__name__}.load")
         saved = read_saved_training(folder, cls.name)
-        changes = {"workers": workers, "device": device, "check": check, "step_timeout": step_timeout}
+        changes = {
+            "workers": workers, "device": device, "check": check, "step_timeout": step_timeout, "listen": listen,
+            "learners": learners,
+        }  # fmt: skip
         given = {name: value for name, value in changes.items() if value is not None}
         config = saved.hyperparameters(hyperparameters)
-        loaded = cls(saved.spec(env), engine=engine, preset="none", **(saved.document["run"] | given), **config)
+        settings = saved.document["run"] | {"initial_policies": {}} | given | config  # what it began with is past
+        loaded = cls(cls.saved_environment(saved, env), engine=engine, preset="none", **settings)
         check_same_spaces(saved.policy.spec, loaded.model_spec, loaded.spec.id)
         loaded.preset = saved.document["preset"]
         loaded._saved = saved
@@ -297,10 +337,10 @@ class Algorithm(Declaration, Generic[Config]):
             "algorithm": self.name,
             "env": self.spec.id,
             "engine": runtime.engine_name(),
-            "device": self.actors.learner.description[2],
+            "device": self.actors.description[2],
             "environment": spec_to_json(self.spec),
             "run": asdict(self.run) | {"policy_kwargs": dict(self.run.policy_kwargs)},
-            "hyperparameters": {name: _to_json(value) for name, value in asdict(self.config).items()},  # type: ignore[call-overload]
+            "hyperparameters": hyperparameters_to_json(self.config),
             "preset": dict(self.preset),
         }
 
@@ -324,46 +364,21 @@ class Algorithm(Declaration, Generic[Config]):
             self._state = self.actors.initial_state() if self._saved is None else self._saved.state()
         return self._state
 
-    def _report(self, outcome: IterationOutcome, target: int, elapsed: float, fps: float) -> IterationReport:
-        state = outcome.state
-        optional = {"rollout/ep_rew_mean": state.episode_return_mean, "rollout/ep_len_mean": state.episode_length_mean}
-        metrics = {name: value for name, value in optional.items() if value is not None}
-        metrics |= {
-            "time/fps": fps,
-            "time/iterations": state.iteration,
-            "time/time_elapsed": elapsed,
-            "time/total_timesteps": state.timesteps,
-        }
-        return IterationReport(
-            iteration=state.iteration,
-            timesteps=state.timesteps,
-            total_timesteps=target,
-            metrics=metrics | outcome.metrics,
-            episodes=outcome.episodes,
-            episode_return_mean=state.episode_return_mean,
-            elapsed_seconds=elapsed,
-        )
+    def _files_of(self, weights: Weights) -> dict[str, bytes]:
+        return self._policy_files(get(weights.ref), weights.version)
 
-    def _result(
-        self,
-        state: TrainingState,
-        threshold: float | None,
-        solved_timesteps: int | None,
-        interrupted: bool,
-        wall_seconds: float,
-    ) -> TrainingResult:
-        return TrainingResult(
-            algorithm=self.name,
-            env=self.spec.id,
-            seed=self.run.seed,
-            workers=self.run.workers,
-            timesteps=state.timesteps,
-            iterations=state.iteration,
-            episode_return_mean=state.episode_return_mean,
-            solved=None if threshold is None else solved_timesteps is not None,
-            solved_timesteps=solved_timesteps,
-            interrupted=interrupted,
-            wall_seconds=wall_seconds,
-            total_seconds=time.time() - psutil.Process().create_time(),
-            weights_sha256=self.actors.learner.description[1].sha256(get(state.weights.ref)),
-        )
+    def _policy_files(self, weights: np.ndarray, version: int) -> dict[str, bytes]:
+        entries = {**self.model_spec.to_json(), "env": spec_to_json(self.spec), "version": version}
+        return policy_files(entries, self.actors.description[1], weights)
+
+    def _iterate(self, state: TrainingState, clock: Clock) -> IterationOutcome:
+        """One iteration; where it is interrupted, the algorithm stays as of the one before."""
+        outcome = self.training_step(self.actors, state, clock)
+        log, report = self.actors.evaluations.after_iteration(state, outcome.state)
+        self._state = replace(outcome.state, evaluations=log)
+        return replace(outcome, state=self._state, evaluation=report)
+
+    def _finish_evaluations(self, state: TrainingState) -> tuple[TrainingState, EvaluationReport | None]:
+        log, report = self.actors.evaluations.finish(state.evaluations)
+        self._state = replace(state, evaluations=log)
+        return self._state, report

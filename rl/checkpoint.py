@@ -5,7 +5,9 @@
         policy.safetensors           the parameters by name
         training.json                algorithm, all settings, counters, recent episodes, group states' JSON part
         training.safetensors         the learner's and the groups' arrays
+        replay.safetensors           on request, the transitions of the replay buffer (see `replay_file`)
         SHA256SUMS                   of the other files: nothing is used before all of them agree with it
+    RUN/checkpoints/best/            the policy that did best in an evaluation during training: the two policy files
 
 A folder without the two training files is a policy on its own (`Policy.save`). A checkpoint is written to a temporary
 folder next to its place and renamed, so that it is there as a whole or not at all.
@@ -26,15 +28,21 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from ..runtime import InputError
-from .files import DamagedError, exchange, json_bytes, read_summed, with_sums, write_summed
+from .files import Content, DamagedError, exchange, json_bytes, read_summed, with_sums, write_summed
+from .models.joint_spec import AnySpec, spec_from_json
 from .models.layout import ParameterLayout
-from .models.spec import ModelSpec
 from .run_lock import check_unlocked, turn_to_write
 
 FORMAT = 3
 CHECKPOINTS = "checkpoints"
+BEST = "best"
+KEPT_CHECKPOINTS = 3
 _POLICY_FILES = ("policy.json", "policy.safetensors")
-_FILES = (*_POLICY_FILES, "training.json", "training.safetensors")
+REPLAY_FILE = "replay.safetensors"
+MODEL = "model.json"
+"""What there is in the place of a policy's files where a model of a table was fitted, beside the library's own file."""
+_MODEL_FILES = (MODEL, "model.ubj", "model.txt", "model.safetensors")
+_FILES = (*_POLICY_FILES, *_MODEL_FILES, "training.json", "training.safetensors", REPLAY_FILE)
 _WRITING = ".writing-"
 
 
@@ -44,7 +52,7 @@ class SavedPolicy:
 
     metadata: dict[str, Any]
     """policy.json."""
-    spec: ModelSpec
+    spec: AnySpec
     layout: ParameterLayout
     weights: np.ndarray
     """Flat float32."""
@@ -68,7 +76,7 @@ def find_checkpoint(folder: str | Path) -> Path:
     Raises InputError if `folder` does not exist, is no folder, or holds neither; it says what is there instead.
     """
     path = Path(folder)
-    if (path / "policy.json").exists():
+    if (path / "policy.json").exists() or (path / MODEL).exists():
         return path
     saved = list_checkpoints(path)
     if not saved:
@@ -100,7 +108,7 @@ def find_run(folder: str | Path) -> tuple[Path, Path]:
 def run_of(checkpoint: Path) -> Path:
     """The run that a checkpoint is part of; a policy or checkpoint elsewhere is its own."""
     path = checkpoint.resolve()
-    if path.parent.name != CHECKPOINTS or not path.name.isdigit():
+    if path.parent.name != CHECKPOINTS or not (path.name.isdigit() or path.name == BEST):
         return checkpoint
     return checkpoint.parent.parent if checkpoint.name == path.name else path.parent.parent
 
@@ -138,26 +146,34 @@ def policy_metadata(folder: str | Path) -> dict[str, Any]:
     `envs.space_from_json`), `policy_kwargs`, `env` (see `envs.spec_from_json`; None if unknown), `version`,
     `weights_sha256`. Raises InputError if it is missing or damaged."""
     path = find_checkpoint(folder)
-    return _parse_json(path, "policy.json", _read(path))
+    return read_json(path, "policy.json", read_files(path))
 
 
 def load_algorithm_name(folder: str | Path) -> str:
     """Name of the algorithm that wrote the run or checkpoint at `folder`, for example "ppo"; InputError if there is
     none."""
-    return str(read_training(folder)[0]["algorithm"])
+    path = find_checkpoint(folder)
+    return str(read_json(path, "training.json", read_files(path))["algorithm"])
+
+
+def holds_model(folder: str | Path) -> bool:
+    """Whether what a run, checkpoint or policy folder holds is a model of a table; InputError if it holds nothing."""
+    return (find_checkpoint(folder) / MODEL).exists()
 
 
 def read_policy(folder: str | Path) -> SavedPolicy:
-    """Read a policy from a run, checkpoint or policy folder; InputError if any file of it is missing or damaged."""
+    """Read a policy from a run, checkpoint or policy folder; InputError if any file of it is missing or damaged, or if
+    a network of the user's own that it names is not there, or lies in the run: what a run holds is not run."""
     path = find_checkpoint(folder)
-    files = _read(path)
-    metadata = _parse_json(path, "policy.json", files)
+    files = read_files(path)
+    metadata = read_json(path, "policy.json", files)
     try:
-        spec, order = ModelSpec.from_json(metadata), metadata["parameters"]
+        spec, order = spec_from_json(metadata), metadata["parameters"]
     except KeyError as error:
         raise InputError(
             f"{str(path / 'policy.json')!r} lacks the entry {error}: it is damaged or from another program"
         ) from error
+    spec.check_own_modules(run_of(path))
     named = _parse_tensors(path, "policy.safetensors", files)
     if named.keys() != set(order):
         odd = ", ".join(sorted(named.keys() ^ set(order)))
@@ -171,18 +187,20 @@ def read_training(folder: str | Path) -> tuple[dict[str, Any], dict[str, np.ndar
     """training.json and training.safetensors of a run or checkpoint folder; InputError if any file of the checkpoint
     is missing or damaged."""
     path = find_checkpoint(folder)
-    files = _read(path)
+    files = read_files(path)
     if "training.json" not in files:
         raise InputError(
             f"{str(path)!r} holds a policy, but no training.json: it can be evaluated and served, not trained on"
         )
-    return _parse_json(path, "training.json", files), _parse_tensors(path, "training.safetensors", files)
+    return read_json(path, "training.json", files), _parse_tensors(path, "training.safetensors", files)
 
 
-def _read(checkpoint: Path) -> dict[str, bytes]:
-    """All files of a checkpoint or policy, verified. An error names the newest other checkpoint that is whole."""
+def read_files(folder: str | Path) -> dict[str, bytes]:
+    """All files of a run's newest checkpoint, a checkpoint or a policy, verified, name to content, without the replay
+    buffer. InputError names what is damaged, and the newest other checkpoint that is whole."""
+    checkpoint = find_checkpoint(folder)
     try:
-        return read_summed(checkpoint, _FILES)
+        return read_summed(checkpoint, _FILES, large=[REPLAY_FILE])
     except DamagedError as error:
         raise InputError(f"{error}. {_advice(checkpoint)}") from None
 
@@ -193,19 +211,21 @@ def _advice(damaged: Path) -> str:
     good = next((other for other in reversed(others) if _is_whole(other)), None)
     if good is None:
         return "There is no other checkpoint that is good"
-    resume = f" with: shoal train --resume {good}" if (run / "config.json").exists() else ""
+    command = "fit" if (good / MODEL).exists() else "train"
+    resume = f" with: shoal {command} --resume {good}" if (run / "config.json").exists() else ""
     return f"The previous good checkpoint is {str(good)!r}. Continue from it{resume}"
 
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        read_summed(checkpoint, _FILES)
+        read_summed(checkpoint, _FILES, large=[REPLAY_FILE])
     except DamagedError:
         return False
     return True
 
 
-def _parse_json(folder: Path, name: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+def read_json(folder: Path, name: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """A JSON file of those that were read from a folder; InputError if it is missing, or of another format."""
     if name not in files:
         raise InputError(f"{str(folder)!r} holds no {name}: it is not from this program")
     try:
@@ -253,7 +273,9 @@ def write_policy(folder: Path, files: Mapping[str, bytes]) -> None:
     write_summed(folder, files)
 
 
-def write_checkpoint(run: str | Path, timesteps: int, files: Mapping[str, bytes], keep: int) -> Path:
+def write_checkpoint(
+    run: str | Path, timesteps: int, files: Mapping[str, Content], keep: int = KEPT_CHECKPOINTS
+) -> Path:
     """Write RUN/checkpoints/<timesteps> and remove all but the newest `keep`; returns its folder.
 
     It appears as a whole; one of the same name is there until then. Raises InputError if a training of another process
@@ -262,9 +284,25 @@ def write_checkpoint(run: str | Path, timesteps: int, files: Mapping[str, bytes]
     if (Path(run) / "policy.json").exists():
         raise InputError(f"{str(run)!r} is the folder of a saved policy: save the run into another one")
     check_unlocked(run)
-    parent = Path(run) / CHECKPOINTS
+    target = Path(run) / CHECKPOINTS / f"{timesteps:012d}"
+    _write_whole(target, files)
+    with turn_to_write(target.parent):
+        for outdated in list_checkpoints(run)[:-keep]:
+            _remove(outdated)
+    return target
+
+
+def write_best(run: str | Path, files: Mapping[str, bytes]) -> Path:
+    """Write RUN/checkpoints/best, in place of an older one; returns its folder. Raises as `write_checkpoint` does."""
+    check_unlocked(run)
+    target = Path(run) / CHECKPOINTS / BEST
+    _write_whole(target, files)
+    return target
+
+
+def _write_whole(target: Path, files: Mapping[str, Content]) -> None:
+    parent = target.parent
     parent.mkdir(parents=True, exist_ok=True)
-    target = parent / f"{timesteps:012d}"
     with turn_to_write(parent):
         for left in parent.glob(f"{_WRITING}*"):  # by a process that was killed: it is nobody else's turn
             shutil.rmtree(left)
@@ -275,9 +313,6 @@ def write_checkpoint(run: str | Path, timesteps: int, files: Mapping[str, bytes]
             _put_in_place(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for outdated in list_checkpoints(run)[:-keep]:
-            _remove(outdated)
-    return target
 
 
 def drop_newer(run: str | Path, timesteps: int, *, good_ones: bool) -> None:

@@ -1,8 +1,9 @@
 """What an algorithm declares of itself. Nothing runs here: rollout workers and the learner ask it, by its class.
 
-explore, finish     in rollout workers: how the model acts, and what is known only once a rollout is whole
-prepare, update     in the learner: optimizers and targets; the next weights from what all groups did
-check               in the driver, before anything is started
+Collecting    explore, finish     in rollout workers: how the model acts, and what is known once a rollout is whole
+Learning      prepare, update     in the learner: optimizers and targets; the next weights from what all groups did
+
+An algorithm is both, one of them (from a dataset nothing is collected), or neither (a search without gradients).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
     from .data.rollout import Rollout
     from .learn.learner import Learner
+    from .models.rows import Rows
     from .models.spec import ModelSpec
+    from .settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Acted:
 
 
 class Declaration(ABC):
-    """One file per algorithm overrides this. All methods are static: they take what they need as arguments, so that
-    what they give depends on nothing else."""
+    """What every algorithm says. One file per algorithm overrides this. All methods are static: they take what they
+    need as arguments, so that what they give depends on nothing else."""
 
     name: ClassVar[str]
     """As in the command line: lower case."""
@@ -44,13 +47,38 @@ class Declaration(ABC):
     """Frozen dataclass of the hyperparameters; its fields' docstrings are their help."""
     presets_path: ClassVar[Path | None] = None
     """TOML table of settings tuned per environment."""
+    takes_simulators: ClassVar[bool] = False
+    """Whether simulators outside (`listen`) may be what it learns from."""
     models: ClassVar[tuple[str, ...]] = ("actor_critic",)
     """Kinds of model, keys of `models.build.MODELS`: the first that takes the action space is used."""
+
+    takes_memory: ClassVar[bool] = True
+    """Whether it learns from sequences, where a kind of its models can have a memory."""
+    needs_environment: ClassVar[bool] = True
+    """Whether there is nothing to train on without one."""
+
+    plays_league: ClassVar[bool] = False
+    """Whether it learns from rollouts against earlier snapshots of its policy."""
+    shards_gradients: ClassVar[bool] = False
+    """Whether the learner differentiates its losses (`Learner.differentiate`), and so may do it in shards."""
+
+    run_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Run settings whose defaults are others here."""
+
+    @staticmethod
+    def critic_sees(config: Any) -> str:
+        """What the critic of one of several agents sees: "own", what the agent sees; "observations", what all see; or
+        "state", the environment's own."""
+        return "own"
 
     @staticmethod
     def model_options(config: Any) -> dict[str, Any]:
         """What hyperparameters decide of the network, as entries of `policy_kwargs`."""
         return {}
+
+
+class Collecting(Declaration):
+    """What rollout workers ask."""
 
     @staticmethod
     def records(spec: ModelSpec) -> dict[str, Tree]:
@@ -64,16 +92,25 @@ class Declaration(ABC):
 
     @staticmethod
     @abstractmethod
-    def explore(model: Any, rows: Tensor, noise: Tensor, config: Any, clock: Clock) -> Acted:
+    def explore(model: Any, rows: Rows, noise: Tensor, config: Any, clock: Clock) -> Acted:
         """Actions for encoded observations `rows` [B, …], with noise [B, K] from the model's `draw_noise`.
 
         `clock` is that of this very step. Called without gradients.
         """
 
     @staticmethod
+    def exploration(config: Any, settings: RunSettings, group: int) -> Any:
+        """What `explore` is told in the place of `config` in a simulation group, where its environments differ."""
+        return config
+
+    @staticmethod
     def finish(model: Any, rollout: Rollout, config: Any) -> None:
         """Fill columns that need the whole rollout, such as bootstrap values. Called without gradients."""
         del model, rollout, config  # most algorithms have none
+
+
+class Learning(Declaration):
+    """What the learner asks."""
 
     @staticmethod
     @abstractmethod

@@ -6,20 +6,42 @@ plays its share, and what it plays beyond that doesn't count.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..envs import EnvGroup, EnvSpec, Episode, check_same_spaces, derive_seed, own_generators, resolve, spec_from_json
+from ..envs import (
+    EnvGroup,
+    EnvSpec,
+    Episode,
+    GroupStep,
+    JointSpace,
+    agents_of_episodes,
+    check_same_spaces,
+    codec,
+    derive_seed,
+    inspect_environment,
+    mask_of,
+    own_generators,
+    resolve,
+    spec_from_json,
+)
 from ..runtime import InputError
 from .checkpoint import find_checkpoint, policy_metadata, run_of
+from .evaluation_result import Evaluation
 from .lazy import load
+from .league import score_of
+from .match import RANDOM, Match
 from .settings import Bounds, RunSettings
+from .statistics import mean_returns
 from .threads import limit_threads
+from .video import check_video, filmed
 
 MAX_ENVIRONMENTS = 32
 
@@ -36,29 +58,6 @@ class Actor(Protocol):
         """Actions [B, …] for observations [B, …]."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What an evaluation measured."""
-
-    episodes: int
-    """Number of episodes."""
-    episode_return_mean: float
-    """Mean undiscounted return."""
-    episode_return_std: float
-    """Standard deviation of the returns (of the population: divided by the number of episodes)."""
-    episode_length_mean: float
-    """Mean number of steps."""
-    returns: tuple[float, ...]
-    """Return of each episode, ordered by environment, then by time."""
-    lengths: tuple[int, ...]
-    """Steps of each episode, in the same order."""
-
-    def to_json(self) -> dict[str, float]:
-        """The summary, without the single episodes."""
-        names = ("episodes", "episode_return_mean", "episode_return_std", "episode_length_mean")
-        return {name: getattr(self, name) for name in names}
-
-
 def evaluate(
     policy: Actor | str | Path,
     env: Any = None,
@@ -70,6 +69,9 @@ def evaluate(
     threads: int = 1,
     check: str = "error",
     step_timeout: float | None = None,
+    video: str | Path | None = None,
+    against: str | Path | None = None,
+    samples: int = 1,
 ) -> Evaluation:
     """Play `episodes` episodes and return their statistics.
 
@@ -81,54 +83,85 @@ def evaluate(
         episodes: how many in total, spread over at most 32 environments that are stepped together.
         seed: decides every reset, apart from any seed used in training.
         deterministic: take the most probable actions.
-        env_kwargs: arguments of the environment.
+        env_kwargs: arguments of the environment, on top of those of the training or of what is registered, and of what
+        its class has as `evaluation_kwargs`.
         threads: threads for numerical libraries, while a folder's policy acts.
         check: "error", or "warn" to go on with observations beyond the bounds of their space; step_timeout: seconds
         after which a call into an environment that has not returned raises EnvTimeoutError. As in `RunSettings`.
+        against: of several agents, who plays all but one, in environment e all but agent e, counted round: "random", or
+        the folder of another policy. What came of it is in `scores`.
+        samples: of a language model, answers that are drawn for each of `episodes` prompts; `pass_at` tells of several.
+        video: .mp4 or .gif file to write, of the episodes of the first environment; needs the extra `video`.
 
-    Raises InputError for bad arguments, and SpaceMismatchError naming both spaces if the policy was made for others
-    than the environment's, ValueError if an action is not finite.
+    Raises InputError for bad arguments, SpaceMismatchError, naming both, if the policy is for other spaces than the
+    environment's, ValueError if an action is not finite.
     """
-    episodes = Bounds(whole=True, at_least=1).read("episodes", episodes)
-    seed = Bounds(whole=True, at_least=0).read("seed", seed)
-    threads = Bounds(whole=True, at_least=1).read("threads", threads)
-    description: dict[str, Any] | None = None
-    folder: Path | None = None
-    if isinstance(policy, str | Path):
-        folder = run_of(find_checkpoint(policy))
-        description = policy_metadata(policy).get("env")
-        limit_threads(threads)
-        actor: Actor = load("Policy").load(policy)
-    else:
-        actor = policy
-    if env is None and description is None:
-        raise InputError("evaluate needs an environment: pass env=…, since the policy does not name one")
-    spec = spec_from_json(description or {}, folder=folder) if env is None else resolve(env, env_kwargs)
-    size = min(episodes, MAX_ENVIRONMENTS)
-    shares = [episodes // size + (index < episodes % size) for index in range(size)]
+    count = Bounds(whole=True, at_least=1)
+    episodes, threads = count.read("episodes", episodes), count.read("threads", threads)
+    seed, samples = Bounds(whole=True, at_least=0).read("seed", seed), count.read("samples", samples)
+    path = None if video is None else check_video(video)
+    actor, description, folder = _read_policy(policy, threads)
+    described = spec_from_json(description, folder=folder) if env is None and description is not None else env
+    if described is None:
+        raise InputError("evaluate needs an environment: pass env=…, since the policy names none")
+    spec = evaluation_spec(described, env_kwargs or {})
     settings = RunSettings(seed=seed, check=check, step_timeout=step_timeout)
-    finished = _play(actor, spec, shares, deterministic, settings)
-    played = [episode for done, share in zip(finished, shares, strict=True) for episode in done[:share]]
-    return _evaluation(played)
+    how: Any = {"run_seed": derive_seed(seed, "evaluation"), "deterministic": deterministic, "settings": settings}
+    if getattr(actor, "answers_texts", False) or samples > 1:
+        return _evaluate_texts(actor, spec, episodes, how, samples, numbers_only=(video, against))
+    seen = getattr(actor, "observation_space", None)
+    if seen is not None and mask_of(seen) is not None:  # which an environment may tell in its info
+        spec = replace(spec, mask_from_info=True)
+    if against is not None:
+        actor = Match(actor, None if against == RANDOM else load("load_policy")(against), seed=seed)
+    with contextlib.nullcontext(spec) if path is None else filmed(spec, path, _shares(episodes)[0]) as made:
+        return play(actor, made, episodes, **how)
 
 
-def _evaluation(played: list[Episode]) -> Evaluation:
-    returns, lengths = tuple(float(e.return_) for e in played), tuple(int(e.length) for e in played)
-    return Evaluation(
-        episodes=len(played),
-        episode_return_mean=float(np.mean(returns)),
-        episode_return_std=float(np.std(returns)),
-        episode_length_mean=float(np.mean(lengths)),
-        returns=returns,
-        lengths=lengths,
-    )
+def _read_policy(policy: Actor | str | Path, threads: int) -> tuple[Actor, dict[str, Any] | None, Path | None]:
+    """What acts; and of a folder's policy, the description of its environment and the run."""
+    if not isinstance(policy, str | Path):
+        return policy, None, None
+    limit_threads(threads)
+    return load("load_policy")(policy), policy_metadata(policy).get("env"), run_of(find_checkpoint(policy))
 
 
-def _play(
-    actor: Actor, spec: EnvSpec, shares: list[int], deterministic: bool, settings: RunSettings
-) -> list[list[Episode]]:
-    """The finished episodes of each environment, until each has finished its share."""
-    run_seed = derive_seed(settings.seed, "evaluation")
+def _evaluate_texts(
+    actor: Actor, spec: EnvSpec, episodes: int, how: dict[str, Any], samples: int, *, numbers_only: tuple[Any, ...]
+) -> Evaluation:
+    """Let a language model answer; greedily only where there is one answer to each prompt. InputError for another
+    policy, and for arguments that only others have."""
+    if not getattr(actor, "answers_texts", False):
+        raise InputError(f"samples is {samples}, but the policy is no language model: play more episodes")
+    if any(each is not None for each in numbers_only):
+        raise InputError("a language model is neither filmed nor played against: leave out video and against")
+    settings = how["settings"]
+    found = inspect_environment(spec, run_seed=how["run_seed"], mode=settings.check, step_timeout=settings.step_timeout)
+    check_same_spaces(actor, found, spec.id)
+    how = how | {"deterministic": how["deterministic"] and samples == 1}
+    told: Evaluation = load("play_texts")(actor, found.spec, episodes, **how, samples=samples)
+    return told
+
+
+def play(
+    actor: Actor,
+    spec: EnvSpec,
+    episodes: int,
+    *,
+    run_seed: int,
+    deterministic: bool,
+    settings: RunSettings,
+    each_step: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Evaluate `actor` on environments whose every random number derives from `run_seed`.
+
+    `each_step` is called before each step of the environments, which are closed if it raises.
+    """
+    if getattr(actor, "answers_texts", False):
+        how = {"run_seed": run_seed, "deterministic": deterministic, "settings": settings, "each_step": each_step}
+        found: Evaluation = load("play_texts")(actor, spec, episodes, **how)
+        return found
+    shares = _shares(episodes)
     with (
         own_generators(run_seed),
         EnvGroup(
@@ -141,23 +174,78 @@ def _play(
         ) as group,
     ):
         check_same_spaces(actor, group, spec.id)
-        return _play_shares(actor, group, shares, deterministic)
+        finished = _play_shares(actor, group, shares, deterministic, each_step)
+    played = [episode for done, share in zip(finished, shares, strict=True) for episode in done[:share]]
+    found = _evaluation(played)
+    if not isinstance(actor, Match):
+        return found
+    seated = [replace(episode, seat=actor.agents[episode.environment % len(actor.agents)]) for episode in played]
+    return replace(found, scores=tuple(score_of(episode) for episode in seated))
 
 
-def _play_shares(actor: Actor, group: EnvGroup, shares: list[int], deterministic: bool) -> list[list[Episode]]:
+def _shares(episodes: int) -> list[int]:
+    """Episodes that each environment plays."""
+    size = min(episodes, MAX_ENVIRONMENTS)
+    return [episodes // size + (index < episodes % size) for index in range(size)]
+
+
+def evaluation_spec(env: Any, env_kwargs: dict[str, Any]) -> EnvSpec:
+    """The environment to play in, with what its class says is different in evaluations, unless the user says it."""
+    spec = resolve(env)
+    made = resolve(spec, {**getattr(spec.entry, "evaluation_kwargs", {}), **env_kwargs})
+    return replace(made, tells_state=False)  # only critics see that
+
+
+def _evaluation(played: list[Episode]) -> Evaluation:
+    returns, lengths = tuple(float(e.return_) for e in played), tuple(int(e.length) for e in played)
+    return Evaluation(
+        episodes=len(played),
+        episode_return_mean=float(np.mean(returns)),
+        episode_return_std=float(np.std(returns)),
+        episode_length_mean=float(np.mean(lengths)),
+        returns=returns,
+        lengths=lengths,
+        agents=mean_returns(played),
+    )
+
+
+def _play_shares(
+    actor: Actor, group: EnvGroup, shares: list[int], deterministic: bool, each_step: Callable[[], None]
+) -> list[list[Episode]]:
+    """The finished episodes of each environment, until each has finished its share."""
     finished: list[list[Episode]] = [[] for _ in shares]
+    seen, taken = codec(group.observation_space), codec(group.action_space)
+    begin = getattr(actor, "initial_memory", None)
+    memory = None if begin is None else begin(len(shares))
+    begins = np.ones(len(shares), np.bool_)
     observations = group.reset()
     steps, told_at = 0, time.monotonic()
     while any(len(done) < share for done, share in zip(finished, shares, strict=True)):
-        step = group.step(_finite(np.asarray(actor.act(observations, deterministic=deterministic))))
-        observations = step.observations
-        for episode in step.episodes:
+        each_step()
+        given = seen.unpack(observations)
+        if memory is None:
+            chosen = actor.act(given, deterministic=deterministic)
+        else:
+            chosen, memory = actor.act_with_memory(given, memory, begins, deterministic=deterministic)  # type: ignore[attr-defined]
+        if taken.is_nested:
+            actions = np.empty(len(shares), taken.dtype)
+            taken.put(actions, chosen)
+        else:
+            actions = _finite(np.asarray(chosen))
+        step = group.step(actions)
+        observations, begins = step.observations, step.terminations | step.truncations
+        for episode in _told_of_agents(group, step):
             finished[episode.environment].append(episode)
         steps += 1
         if time.monotonic() - told_at >= _NEWS_INTERVAL:
             told_at = time.monotonic()
             _tell(finished, shares, steps)
     return finished
+
+
+def _told_of_agents(group: EnvGroup, step: GroupStep) -> list[Episode]:
+    space = group.observation_space
+    return agents_of_episodes(space, step, 0) if isinstance(space, JointSpace) else step.episodes
 
 
 def _tell(finished: list[list[Episode]], shares: list[int], steps: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,32 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._-]+)\n")
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100
 
 
+Content = bytes | Iterable[bytes | memoryview]
+"""What a file shall hold: its bytes, or parts of them that are made one after the other, for one that need not fit into
+memory."""
+
+
 class DamagedError(InputError):
     """A saved file is not as it was written, or is missing; the message names it."""
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name once it is complete and on the disk; an older one stays until then."""
+def write_whole(path: Path, content: Content) -> str:
+    """Write a file that appears under its name once it is complete and on the disk; an older one stays until then.
+    Returns its SHA-256."""
     partial = path.with_name(f".{path.name}.tmp")  # one name, so that the next write removes what a kill left
+    digest = hashlib.sha256()
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            for part in [content] if isinstance(content, bytes) else content:
+                digest.update(part)
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    return digest.hexdigest()
 
 
 def json_bytes(document: Mapping[str, Any]) -> bytes:
@@ -49,18 +60,22 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def with_sums(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files (name to content) with SHA256SUMS beside them, which `sha256sum -c SHA256SUMS` reads, too."""
-    lines = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()]
-    return {**files, SUMS: "".join(lines).encode()}
+    return {**files, SUMS: _sums({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})}
 
 
-def write_summed(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_summed(folder: Path, files: Mapping[str, Content]) -> None:
     """Write files into `folder`, which exists, with their checksums last: files of two writes are told apart."""
-    for name, content in with_sums(files).items():
-        write_whole(folder / name, content)
+    digests = {name: write_whole(folder / name, content) for name, content in files.items()}
+    write_whole(folder / SUMS, _sums(digests))
 
 
-def read_summed(folder: Path, known: Iterable[str]) -> dict[str, bytes]:
-    """Read all files that SHA256SUMS of `folder` lists, name to content, and compare them with their checksums.
+def _sums(digests: Mapping[str, str]) -> bytes:
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
+
+
+def read_summed(folder: Path, known: Iterable[str], large: Iterable[str] = ()) -> dict[str, bytes]:
+    """Read all files that SHA256SUMS of `folder` lists, name to content, and compare them with their checksums. Those
+    that are `large` are compared, but not returned.
 
     Raises:
         DamagedError: a file differs, is missing, or is one of `known` and not listed; or there is no SHA256SUMS.
@@ -70,16 +85,29 @@ def read_summed(folder: Path, known: Iterable[str]) -> dict[str, bytes]:
     whole = "".join(f"{digest}  {name}\n" for name, digest in listed.items()) == text
     if not whole or not listed or any(name not in listed and (folder / name).exists() for name in known):
         raise DamagedError(f"{str(folder / SUMS)!r} is damaged or cut off")
-    files = {name: _read(folder / name) for name in listed}
-    for name, content in files.items():
-        if hashlib.sha256(content).hexdigest() != listed[name]:
+    files = {name: _read(folder / name) for name in listed if name not in large}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    digests |= {name: _digest(folder / name) for name in listed if name in large}
+    for name, digest in digests.items():
+        if digest != listed[name]:
             raise DamagedError(f"{str(folder / name)!r} is damaged or cut off: its SHA-256 is not that in {SUMS}")
     return files
 
 
+def _digest(path: Path) -> str:
+    with _reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read(path: Path) -> bytes:
-    try:
+    with _reading(path):
         return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise DamagedError(f"{str(path.parent)!r} lacks the file {path.name}") from None
     except OSError as error:

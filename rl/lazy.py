@@ -20,15 +20,32 @@ TORCH_EXPORTS = {
     "DiagonalGaussian": "models.distributions",
     "FlatAdam": "learn.optimizers",
     "FlatRMSprop": "learn.optimizers",
+    "JointPolicy": "models.joint_policy",
+    "LanguagePolicy": "language.policy",
+    "Memory": "models.memory",
     "Model": "models.model",
     "MultiCategorical": "models.distributions",
     "Policy": "models.policy",
     "QNetwork": "models.q_network",
+    "QuantileQNetwork": "models.q_network",
     "build_model": "models.build",
+    "load_policy": "models.policies",
+    "policy_of": "models.policies",
 }
 """Public name → module of this package which defines it and imports torch."""
 
-_MODULES = {**TORCH_EXPORTS, "LimitedServer": "serving.http_protocol"}  # the last imports uvicorn
+_MODULES = {
+    **TORCH_EXPORTS,
+    "JointModel": "models.joint_model",
+    "Decoding": "language.decoding",
+    "Population": "evolution.population",
+    "Sampling": "language.sampling",
+    "Sequences": "models.rows",
+    "play_texts": "language.evaluation",
+    "TableNetwork": "supervised.modules",
+    "remember": "models.joint_model",
+    "LimitedServer": "serving.http_protocol",
+}  # the last imports uvicorn
 
 
 def load(name: str) -> Any:
@@ -38,6 +55,8 @@ def load(name: str) -> Any:
 
 if TYPE_CHECKING:
     import torch
+
+    from .language import losses
 else:
 
     class _LazyModule(ModuleType):
@@ -49,3 +68,4 @@ else:
             return value
 
     torch = _LazyModule("torch")
+    losses = _LazyModule(f"{__package__}.language.losses")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .files import write_whole
-from .metrics import read_metrics
+from .metrics import read_evaluations, read_metrics
 
 _WINDOW = 100
 _MOST_DOTS = 20_000
@@ -42,7 +42,8 @@ def episode_curve(metrics_path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def draw_learning_curve(
     metrics_path: Path, picture_path: Path, *, title: str, threshold: float | None = None, threshold_name: str = "goal"
 ) -> bool:
-    """Draw episode returns (faint) and the mean of the last 100 (bold) over environment steps.
+    """Draw episode returns (faint) and the mean of the last 100 (bold) over environment steps, and the evaluations
+    during training that lie beside the metrics.
 
     Args:
         metrics_path: the run's `metrics.jsonl`.
@@ -52,41 +53,80 @@ def draw_learning_curve(
         threshold_name: what the line is called.
 
     Returns:
-        Whether there was an episode to draw; without one no file is written.
+        Whether there was an episode or an evaluation to draw; without one no file is written.
     """
     steps, returns, means = episode_curve(metrics_path)
-    if not len(returns):
-        return False
+    evaluations = read_evaluations(metrics_path.with_name("evaluations.jsonl"))
+    if not len(returns) and not evaluations:
+        return _draw_fit(metrics_path, picture_path, title)
+    figure, axes = _empty_picture()
+    if len(returns):
+        _draw_episodes(axes, steps, returns, means)
+    furthest = [float(end) for end in steps[-1:]]
+    if evaluations:
+        at, found = [record["timesteps"] for record in evaluations], [record["mean_return"] for record in evaluations]
+        axes.plot(at, found, "o-", color="#e1812c", linewidth=1.8, markersize=4, label="evaluation's mean")
+        furthest.append(at[-1])
+    if threshold is not None:
+        label = f"{threshold_name}: {threshold:g}"
+        axes.axhline(threshold, color="#c44e52", linestyle=(0, (5, 3)), linewidth=1.3, label=label)
+    dress(axes, max(furthest), title, "environment steps" if len(returns) else "gradient steps")
+    _write_picture(figure, picture_path)
+    return True
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+def _empty_picture() -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    return figure, figure.add_subplot()
+
+
+def _write_picture(figure: Any, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_whole(path, picture.getvalue())
+
+
+def _draw_fit(metrics_path: Path, picture_path: Path, title: str) -> bool:
+    """Draw the first metric that is told of what a fit learned from (train/…) and of what was held out (eval/…)."""
+    records = list(read_metrics(metrics_path))
+    told = [tag.removeprefix("eval/") for tag in (records[0] if records else {}) if tag.startswith("eval/")]
+    both = [name for name in told if f"train/{name}" in records[0]]
+    if not both:
+        return False
+    figure, axes = _empty_picture()
+    steps = [record["timesteps"] for record in records]
+    for part, colour, label in (("train", "#4c78a8", "learned from"), ("eval", "#e1812c", "held out")):
+        values = [np.nan if (found := record.get(f"{part}/{both[0]}")) is None else found for record in records]
+        axes.plot(steps, values, "o-", color=colour, linewidth=1.8, markersize=4, label=label)
+    dress(axes, steps[-1], title, "rounds", both[0])
+    _write_picture(figure, picture_path)
+    return True
+
+
+def _draw_episodes(axes: Any, steps: np.ndarray, returns: np.ndarray, means: np.ndarray) -> None:
     every = max(1, len(returns) // _MOST_DOTS)
     faint = min(0.5, max(0.12, 500 / len(returns)))  # the more dots, the fainter each
     axes.plot(steps[::every], returns[::every], "o", color="#4c78a8", alpha=faint, markersize=3, markeredgewidth=0)
     axes.plot([], [], "o", color="#4c78a8", alpha=0.6, markersize=4, markeredgewidth=0, label="one episode")
     axes.plot(steps, means, color="#1f3b66", linewidth=2.2, label=f"mean of the last {_WINDOW} episodes")
-    if threshold is not None:
-        label = f"{threshold_name}: {threshold:g}"
-        axes.axhline(threshold, color="#c44e52", linestyle=(0, (5, 3)), linewidth=1.3, label=label)
-    _dress(axes, steps, title)
-    FigureCanvasAgg(figure)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_whole(picture_path, picture.getvalue())
-    return True
 
 
-def _dress(axes: Any, steps: np.ndarray, title: str) -> None:
+def dress(
+    axes: Any, furthest: float, title: str, x_label: str, y_label: str = "episode return (sum of rewards)"
+) -> None:
+    """Give axes their looks."""
     from matplotlib.ticker import FuncFormatter
 
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color="#222222")
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel("episode return (sum of rewards)")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    axes.set_xlim(0, float(steps[-1]) * 1.01)
+    axes.set_xlim(0, furthest * 1.01)
     axes.margins(y=0.06)
     axes.grid(axis="y", color="#e3e3e3", linewidth=0.8)
     axes.set_axisbelow(True)

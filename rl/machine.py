@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 #: Libraries whose version can change a number. Asked from their installed metadata: none of them is imported.
-LIBRARIES = ("shoal", "torch", "numpy", "gymnasium", "cloudpickle", "msgspec", "safetensors")
+LIBRARIES = ("shoal", "torch", "numpy", "gymnasium", "cloudpickle", "msgspec", "safetensors", "xgboost-cpu", "lightgbm")
 
 #: Instruction sets that decide which kernels numpy, MKL and oneDNN choose; results differ in bits between them.
 _DECISIVE_FLAGS = (

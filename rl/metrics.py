@@ -1,4 +1,5 @@
-"""Where the numbers of a run go: `metrics.jsonl`, one line an iteration, and TensorBoard events.
+"""Where the numbers of a run go: `metrics.jsonl`, one line an iteration, `evaluations.jsonl`, one line an evaluation
+during training, and TensorBoard events.
 
 Both carry Stable-Baselines3's tags (`rollout/ep_rew_mean`, `time/fps`, `train/approx_kl` …); the x-axis is
 environment steps.
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..runtime import InputError
-from .callbacks import IterationReport
+from .callbacks import EvaluationReport, IterationReport
 from .files import write_whole
 
 #: Seconds between two writes of TensorBoard events: the library is loaded at the first of them, not at the start.
@@ -29,13 +30,9 @@ def plain(value: Any) -> Any:
     return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
-class MetricsFile:
-    """`metrics.jsonl`: one JSON object an iteration, on disk as soon as the iteration is over.
-
-    Each line holds `iteration`, `timesteps`, `elapsed_seconds`, `episode_return_mean` (mean of the last 100 episodes,
-    null before there is one), the metrics under their tags, and `episode_returns` and `episode_lengths` of the
-    episodes that ended in this iteration, in order.
-    """
+class IterationsFile:
+    """A file of one JSON object an iteration, on disk as soon as the iteration is over. Each has `iteration` and
+    `timesteps`."""
 
     def __init__(self, path: Path, *, after_iteration: int | None = None) -> None:
         """Open the file for writing.
@@ -49,17 +46,8 @@ class MetricsFile:
         write_whole(path, "".join(_line(record) for record in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, report: IterationReport) -> None:
+    def append(self, record: Mapping[str, Any]) -> None:
         """Append the line of one iteration and flush it."""
-        record: dict[str, Any] = {
-            "iteration": report.iteration,
-            "timesteps": report.timesteps,
-            "elapsed_seconds": round(report.elapsed_seconds, 6),
-            "episode_return_mean": plain(report.episode_return_mean),
-            **{tag: plain(value) for tag, value in report.metrics.items()},
-            "episode_returns": [plain(episode.return_) for episode in report.episodes],
-            "episode_lengths": [plain(episode.length) for episode in report.episodes],
-        }
         self._file.write(_line(record))
         self._file.flush()
 
@@ -68,12 +56,38 @@ class MetricsFile:
         self._file.close()
 
 
+class MetricsFile(IterationsFile):
+    """`metrics.jsonl`: what was measured in each iteration.
+
+    Each line holds `iteration`, `timesteps`, `elapsed_seconds`, `episode_return_mean` (mean of the last 100 episodes,
+    null before there is one), the metrics under their tags, and `episode_returns` and `episode_lengths` of the
+    episodes that ended in this iteration, in order.
+    """
+
+    def write(self, report: IterationReport) -> None:
+        """Append the line of one iteration and flush it."""
+        self.append(record_of(report))
+
+
+def record_of(report: IterationReport) -> dict[str, Any]:
+    """What is written down of an iteration."""
+    return {
+        "iteration": report.iteration,
+        "timesteps": report.timesteps,
+        "elapsed_seconds": round(report.elapsed_seconds, 6),
+        "episode_return_mean": plain(report.episode_return_mean),
+        **{tag: plain(value) for tag, value in report.metrics.items()},
+        "episode_returns": [plain(episode.return_) for episode in report.episodes],
+        "episode_lengths": [plain(episode.length) for episode in report.episodes],
+    }
+
+
 def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, allow_nan=False) + "\n"
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a `metrics.jsonl`; a last line cut short by a crash is left out, no file yields nothing.
+    """Yield the records of a file of iterations; a last line cut short by a crash is left out, no file yields nothing.
 
     Raises InputError naming the line, if one before the last is damaged.
     """
@@ -93,6 +107,35 @@ def _record(line: str, where: str) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError):
         record = None
     raise InputError(f"{where} is damaged: {line.strip()[:60]!r}. Restore it, or remove it and those after it")
+
+
+class EvaluationsFile:
+    """`evaluations.jsonl`: one JSON object for each evaluation during training: `index`, `timesteps` and `version` of
+    the weights, `mean_return`, `std_return`, `mean_length`, `returns` and `lengths` of the episodes, and `best`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, report: EvaluationReport) -> None:
+        """Add the line of one evaluation, in place of those that a run which was killed had written from there on."""
+        names = ("index", "timesteps", "version", "mean_return", "std_return", "mean_length", "best")
+        record = {name: plain(getattr(report, name)) for name in names}
+        record |= {"returns": [plain(value) for value in report.returns], "lengths": list(report.lengths)}
+        kept = [earlier for earlier in read_evaluations(self._path) if earlier["index"] < report.index]
+        write_whole(self._path, "".join(_line(line) for line in [*kept, record]).encode())
+
+
+def read_evaluations(path: Path) -> list[dict[str, Any]]:
+    """The records of an `evaluations.jsonl`; none where there is no file. InputError if it is damaged."""
+    if not path.exists():
+        return []
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if all(isinstance(record["index"], int) and isinstance(record["timesteps"], int) for record in records):
+            return records
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise InputError(f"'{path}' is damaged. Restore it, or remove it")
 
 
 class TensorBoardFile:
@@ -116,7 +159,16 @@ class TensorBoardFile:
 
     def write(self, report: IterationReport) -> None:
         """Take the metrics of one iteration; they reach the file at most 5 s later, or at `close`."""
-        self._waiting.append((time.time(), report.timesteps, dict(report.metrics)))
+        self._add(
+            report.timesteps, {tag: value for tag, value in report.metrics.items() if not tag.startswith("eval/")}
+        )
+
+    def write_evaluation(self, report: EvaluationReport) -> None:
+        """Take an evaluation, at the steps of its weights."""
+        self._add(report.timesteps, {tag: value for tag, value in report.metrics.items() if tag != "eval/timesteps"})
+
+    def _add(self, timesteps: int, metrics: dict[str, float]) -> None:
+        self._waiting.append((time.time(), timesteps, metrics))
         if time.monotonic() - self._written_at >= _TENSORBOARD_INTERVAL:
             self.flush()
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from gymnasium import Space
+from gymnasium.spaces import Box
 
-from ..envs import describe
+from ..envs import check_mask, codec, describe
 from ..runtime import InputError
+from .data.moments import normalized_leaves
 from .declaration import Declaration
+from .models.architecture import ARCHITECTURES, MemoryChoice
 from .models.spec import ModelSpec, takes
-
-logger = logging.getLogger("shoal")
 
 
 def choose_model(
@@ -23,37 +22,67 @@ def choose_model(
     observation_space: Space,
     action_space: Space,
     policy_kwargs: Mapping[str, Any],
+    *,
+    normalized: bool = False,
 ) -> ModelSpec:
     """The first of the algorithm's kinds of model that takes the action space.
 
     Raises InputError if there is none, naming the algorithms that take it; or for spaces and `policy_kwargs` that are
     not supported.
     """
-    if observation_space.dtype == np.uint8 and len(observation_space.shape or ()) == 3:
-        logger.warning(
-            "environment %r: its images, %s, are flattened into a plain network, which sees no neighbourhoods: "
-            "there are no convolutions yet. Smaller images, or features of them, are learned from faster",
-            env_id,
-            describe(observation_space),
-        )
+    try:
+        check_mask(observation_space, action_space)
+    except InputError as error:
+        raise InputError(f"environment {env_id!r}: {error}") from None
     kind = next((kind for kind in algorithm.models if takes(kind, action_space)), None)
     if kind is None:
         others = sorted(
-            other.name for other in _algorithms() if any(takes(kind, action_space) for kind in other.models)
+            {other.name for other in algorithms() if any(takes(kind, action_space) for kind in other.models)}
         )
         raise InputError(
             f"{algorithm.name} does not work with action space {describe(action_space)} of environment {env_id!r}; "
-            f"with it work: {', '.join(others)}"
+            f"{_with_bounds(algorithm, action_space)}with it work: {', '.join(others)}"
         )
-    return ModelSpec(kind, observation_space, action_space, policy_kwargs)
+    if normalized and not normalized_leaves(observation_space):
+        raise InputError(
+            f"normalize holds obs, but observation space {describe(observation_space)} of environment {env_id!r} has "
+            "no vector of numbers: leave it out"
+        )
+    spec = ModelSpec(kind, observation_space, action_space, policy_kwargs, normalized)
+    spec.check_own_modules()
+    return spec
 
 
-def _algorithms() -> list[type[Declaration]]:
-    """Those whose modules are imported."""
-    found, waiting = [], Declaration.__subclasses__()
+def _with_bounds(algorithm: type[Declaration], action_space: Space) -> str:
+    """What would make an unbounded action space one that the algorithm takes."""
+    found = codec(action_space)
+    if found.kind != "Box" or not any(takes(kind, Box(-1, 1, found.shape)) for kind in algorithm.models):
+        return ""
+    return "it fills the space between finite bounds: declare them, and scale inside the environment; "
+
+
+def choose_memory(algorithm: type[Declaration], policy_kwargs: Mapping[str, Any]) -> None:
+    """Refuse a memory that the algorithm cannot learn with; InputError names those that can."""
+    if "memory" in policy_kwargs and not remembers(algorithm):
+        others = sorted({other.name for other in algorithms() if remembers(other)})
+        raise InputError(
+            f"{algorithm.name} does not work with a memory (memory={policy_kwargs['memory']!r}): it learns from single "
+            f"transitions, not from sequences. With one work: {', '.join(others)}"
+        )
+
+
+def remembers(algorithm: type[Declaration]) -> bool:
+    """Whether an algorithm can learn with a memory."""
+    return algorithm.takes_memory and any(issubclass(ARCHITECTURES[kind], MemoryChoice) for kind in algorithm.models)
+
+
+def algorithms() -> list[type[Declaration]]:
+    """All whose modules are imported."""
+    found: dict[type[Declaration], None] = {}  # a set that keeps its order: a kind may have several bases
+    waiting = Declaration.__subclasses__()
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
         if hasattr(kind, "name"):
-            found.append(kind)
-    return found
+            found[kind] = None
+    return list(found)

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import psutil
-
-from ..runtime import InputError
-from .algorithm import Algorithm
+from ..runtime import InputError, machine_memory
 from .clock import Clock
 from .data.columns import replay_columns
 from .data.replay import replay_nbytes
 from .data.rollout import Rollout
+from .data.sum_tree import SumTree
 from .lazy import torch
 from .learn.learner import Learner
+from .models.joint_spec import JointSpec, learning_specs
+from .online import OnlineAlgorithm
 from .schedules import Rate, rate_at
 from .settings import number, one_per_environment, validate
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("shoal")
 _SHARE = 0.8
 """Of the machine's memory that a replay buffer may take."""
+_OF_THE_BUFFER = ("buffer_size", "gamma", "n_step", "prioritized_replay")
+"""Settings that decide what is in a replay buffer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,8 @@ class ReplayConfig:
     """Minibatches per update; one for each environment by default."""
     n_step: int = number(1, whole=True, at_least=1)
     """Rewards summed before the target bootstraps."""
+    save_replay: bool = False
+    """Whether checkpoints hold the replay memory, so that a resumed run goes on bit for bit; else it fills again."""
 
     def __post_init__(self) -> None:
         validate(self)
@@ -62,9 +66,11 @@ class ReplayConfig:
 Replaying = TypeVar("Replaying", bound=ReplayConfig)
 
 
-class OffPolicyAlgorithm(Algorithm[Replaying], Generic[Replaying]):
+class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
     """Rollouts of `config.train_freq` steps per environment; a replay buffer of `config.buffer_size` transitions, drawn
     by priority where `config.prioritized_replay` says so."""
+
+    plays_league = True
 
     @staticmethod
     def rollout_steps(config: Any) -> int:
@@ -72,27 +78,39 @@ class OffPolicyAlgorithm(Algorithm[Replaying], Generic[Replaying]):
         return int(config.train_freq)
 
     def check_spaces(self) -> None:
-        """Raise InputError, with the arithmetic, if the replay buffer cannot fit into memory."""
-        spec, config = self.model_spec, self.config
-        columns, capacity = replay_columns(spec.observation_space, spec.action_space), config.buffer_size
-        needed = replay_nbytes(columns, capacity, prioritized=getattr(config, "prioritized_replay", False))
-        there = psutil.virtual_memory().total
-        if needed > _SHARE * there:
-            fits = int(capacity * _SHARE * there / needed)
+        """Raise InputError, with the arithmetic, if the replay buffers cannot fit into memory."""
+        config, specs = self.config, learning_specs(self.model_spec)
+        if isinstance(self.model_spec, JointSpec) and self.model_spec.turns:
+            self.require(config.n_step == 1, "n_step", config.n_step, "1, as the agents take turns")
+        capacity = config.buffer_size
+        kept = sum(replay_nbytes(replay_columns(s.observation_space, s.action_space), capacity) for s in specs)
+        held = kept + len(specs) * (SumTree.nbytes_of(capacity) if getattr(config, "prioritized_replay", False) else 0)
+        there = machine_memory()
+        if held + kept > _SHARE * there:
+            fits = int(capacity * _SHARE * there / (held + kept))
             raise InputError(
-                f"buffer_size is {capacity:,}: at {needed / capacity:,.0f} bytes a transition the replay buffer takes "
-                f"{needed / 2**30:.1f} GiB, but may take {_SHARE:.0%} of this machine's {there / 2**30:.1f} GiB. "
+                f"buffer_size is {capacity:,}: at {held / capacity:,.0f} bytes a transition the replay buffer takes "
+                f"{held / 2**30:.1f} GiB in the learner, and what brings it back {kept / 2**30:.1f} GiB in the object "
+                f"store; together they may take {_SHARE:.0%} of this machine's {there / 2**30:.1f} GiB. "
                 f"At most {fits:,} fit"
             )
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Any:
-        """As `Algorithm.load`, but the replay buffer is not in a checkpoint: it fills again, which is logged."""
+        """As `Algorithm.load`. A replay buffer that is not in the checkpoint fills again, which is logged; one that is
+        there can only go on with the settings that it was made with, else InputError."""
         loaded = super().load(folder, **options)
-        if loaded.timesteps:
+        saved = loaded._saved
+        if saved.replay is not None:
+            for name in _OF_THE_BUFFER:
+                made_with, now = saved.document["hyperparameters"].get(name), getattr(loaded.config, name, None)
+                loaded.require(
+                    now == made_with, name, now, f"{made_with!r}, as the saved replay buffer was made with it"
+                )
+        elif loaded.timesteps:
             logger.warning(
-                "the checkpoint does not hold the replay buffer: it fills again, and no update is made before it holds "
-                "learning_starts = %d transitions",
+                "the checkpoint does not hold the replay buffer (--save-replay): it fills again, and no update is made "
+                "before it holds learning_starts = %d transitions",
                 loaded.config.learning_starts,
             )
         return loaded
@@ -114,6 +132,13 @@ def learn_from_replay(
     learner.replay.insert(rollout)
     if not learner.can_sample(clock.after(rollout.steps.rows), config.learning_starts):
         return {}
+    return take_gradient_steps(learner, config, clock, descend)
+
+
+def take_gradient_steps(
+    learner: Learner, config: Any, clock: Clock, descend: Callable[[Learner, Any, float], dict[str, Tensor]]
+) -> dict[str, float]:
+    """Call `descend` `config.gradient_steps` times, as `learn_from_replay` does."""
     rate = rate_at(config.learning_rate, clock.remaining)
     history: dict[str, list[Tensor]] = {}
     for _ in range(config.gradient_steps):

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
-from .algorithm import Algorithm, Config
+from ..envs import codec
+from .algorithm import Config
 from .clock import Clock
 from .data.batch import Batch, Column
 from .data.returns import explained_variance, generalized_advantages
-from .data.rollout import Rollout
+from .data.rollout import Rollout, going_on
 from .data.tree import Tree, tree_map
 from .declaration import Acted
 from .lazy import torch
-from .models.architecture import row_size
 from .models.spec import ModelSpec
+from .online import OnlineAlgorithm
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .learn.learner import Learner
     from .models.actor_critic import ActorCritic
+    from .models.rows import Rows
 
 
-class OnPolicyAlgorithm(Algorithm[Config], Generic[Config]):
+class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
     """Rollouts of `config.n_steps` steps per environment, with the records `values`, `log_probs` and `next_values`,
     all [T, N] float32.
 
@@ -34,10 +36,12 @@ class OnPolicyAlgorithm(Algorithm[Config], Generic[Config]):
     at the last step; 0 where it terminated.
     """
 
+    plays_league = True
+
     @staticmethod
     def records(spec: ModelSpec) -> dict[str, Tree]:
         """`outputs` are what describes the distributions: log-probabilities of a whole rollout are made from them."""
-        outputs = Column((row_size(spec.action_space),), scratch=True)
+        outputs = Column((codec(spec.action_space).row_size,), scratch=True)
         return {"values": Column(), "log_probs": Column(), "next_values": Column(), "outputs": outputs}
 
     @staticmethod
@@ -46,34 +50,56 @@ class OnPolicyAlgorithm(Algorithm[Config], Generic[Config]):
         return int(config.n_steps)
 
     @staticmethod
-    def explore(model: ActorCritic, rows: Tensor, noise: Tensor, config: Any, clock: Clock) -> Acted:
-        """Draw from the policy."""
-        outputs, values = model(rows)
-        return Acted(model.choose(outputs, noise), {"outputs": outputs, "values": values})
+    def explore(model: ActorCritic, rows: Rows, noise: Tensor, config: Any, clock: Clock) -> Acted:
+        """Draw from the policy. Where the value network shares nothing with it, `finish` asks for the values."""
+        if model.shares_layers:
+            outputs, values = model(rows)
+            return Acted(model.choose(outputs, noise), {"outputs": outputs, "values": values})
+        outputs = model.outputs(rows)
+        return Acted(model.choose(outputs, noise), {"outputs": outputs})
 
     @staticmethod
     def finish(model: ActorCritic, rollout: Rollout, config: Any) -> None:
-        """Fill `log_probs` and `next_values`."""
-        steps, flat = rollout.steps, rollout.steps.flat()
-        distribution = model.distribution(torch.from_numpy(flat["outputs"]))
-        log_probs = distribution.log_prob(torch.from_numpy(flat["actions"]))
-        steps["log_probs"][:] = log_probs.numpy().reshape(rollout.shape)
-        next_values = steps["next_values"]
-        next_values[:-1] = steps["values"][1:]
-        rows = rollout.finals["rows"]
-        next_values.reshape(-1)[rows] = _values(model, rollout.finals["observations"], len(rows), rollout.shape[1])
-        next_values[steps["terminations"]] = 0
+        """Fill `log_probs`, `next_values`, and `values` where they are not known yet: one forward pass for a whole
+        rollout instead of one for each step."""
+        fill_log_probs(model, rollout)
+        steps = rollout.steps
+        if not model.shares_layers:
+            values = model.values(model.encode(steps.flat()["observations"]))
+            steps["values"][:] = values.numpy().reshape(rollout.shape)
+        steps["next_values"][:-1] = steps["values"][1:]
+        fill_next_values(model, rollout, model.values)
 
 
-def _values(model: ActorCritic, observations: Tree, count: int, size: int) -> np.ndarray:
-    """V of `count` observations, by forward passes of `size` rows each: a row's bits depend on how many there are, and
-    how many environments a group has must be all that decides it."""
+def fill_log_probs(model: ActorCritic, rollout: Rollout) -> None:
+    """Fill the column `log_probs`, log π(action), from `outputs`, which describe the distributions that were acted
+    with: those of a whole rollout in one go."""
+    steps, flat = rollout.steps, rollout.steps.flat()
+    distribution = model.distribution(torch.from_numpy(flat["outputs"]))
+    log_probs = distribution.log_prob(torch.from_numpy(flat["actions"]))
+    steps["log_probs"][:] = log_probs.numpy().reshape(rollout.shape)
+
+
+def values_of(model: Any, finals: Batch, size: int, value: Callable[[Rows], Tensor]) -> np.ndarray:
+    """`value` of final observations, [E] float32, by forward passes of `size` rows each: a row's bits depend on how
+    many there are, and how many environments a group has must be all that decides it."""
+    count = finals.rows
     values = np.empty(count, np.float32)
     for start in range(0, count, size):
-        chosen = np.arange(start, start + size) % count
-        part = model.values(model.encode(tree_map(lambda leaf, chosen=chosen: leaf[chosen], observations)))
-        values[start : start + size] = part.numpy()[: count - start]
+        chosen = finals.take(np.arange(start, start + size) % count)
+        memory = None if model.memory is None else tree_map(torch.from_numpy, chosen["memory"])
+        rows, _ = model.recall(model.encode(chosen["observations"]), memory)
+        values[start : start + size] = value(rows).numpy()[: count - start]
     return values
+
+
+def fill_next_values(model: Any, rollout: Rollout, value: Callable[[Rows], Tensor]) -> None:
+    """Complete the column `next_values` of a rollout, in which the values before all but the first steps are, one row
+    earlier each: `value` of final observations, and 0 where an episode terminated."""
+    next_values = rollout.steps["next_values"]
+    rows = rollout.finals["rows"]
+    next_values.reshape(-1)[rows] = values_of(model, rollout.finals, rollout.shape[1], value)
+    next_values[rollout.steps["terminations"]] = 0
 
 
 def advantages_and_returns(steps: Batch, *, gamma: float, gae_lambda: float) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +108,7 @@ def advantages_and_returns(steps: Batch, *, gamma: float, gae_lambda: float) -> 
     advantages = generalized_advantages(
         r_t=steps["rewards"],
         discount_t=np.where(terminations, np.float32(0), np.float32(gamma)),
-        continues_t=(~(terminations | steps["truncations"])).astype(np.float32),
+        continues_t=going_on(steps),
         v_tm1=steps["values"],
         v_t=steps["next_values"],
         lambda_=gae_lambda,
@@ -92,13 +118,33 @@ def advantages_and_returns(steps: Batch, *, gamma: float, gae_lambda: float) -> 
 
 def learning_batch(learner: Learner, rollout: Rollout, *, gamma: float, gae_lambda: float) -> dict[str, Tensor]:
     """The rows of a rollout as tensors: `rows` (encoded observations) [B, …], `actions`, and [B] float32 `log_probs`,
-    `values` (both of the weights that acted), `advantages` and `returns`."""
-    advantages, returns = advantages_and_returns(rollout.steps, gamma=gamma, gae_lambda=gae_lambda)
+    `values` (both of the weights that acted), `advantages` and `returns`. Of a model with memory they are in the order
+    of sequences, which `rows` tells of."""
+    steps = rollout.steps.plus(rewards=learner.rewards(rollout.steps["rewards"]))
+    advantages, returns = advantages_and_returns(steps, gamma=gamma, gae_lambda=gae_lambda)
     learner.advantages = advantages
-    flat = rollout.steps.flat()
-    kept = {name: flat[name] for name in ("actions", "log_probs", "values")}
-    batch = learner.tensors({**kept, "advantages": advantages.ravel(), "returns": returns.ravel()})
-    return batch | {"rows": learner.model.encode(flat["observations"])}
+    kept = {name: rollout.steps[name] for name in ("actions", "log_probs", "values")}
+    return rows_of(learner, rollout, Batch({**kept, "advantages": advantages, "returns": returns}, 2))
+
+
+def normalized_advantages(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The batch with its advantages shifted and scaled to mean 0 and standard deviation 1; a single row as it is."""
+    advantages = batch["advantages"]
+    if len(advantages) > 1:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    return {**batch, "advantages": advantages}
+
+
+def rows_of(learner: Learner, rollout: Rollout, columns: Batch) -> dict[str, Tensor]:
+    """Columns [T, N, …] of a rollout as tensors of rows [B, …], with `rows`, the encoded observations. Of a model with
+    memory they are in the order of sequences, which `rows` tells of; steps that only reset an environment are none."""
+    if rollout.memories is not None:
+        return learner.sequences(rollout, columns)
+    flat = columns.plus(observations=rollout.steps["observations"]).flat()
+    if "resets" in rollout.steps:
+        flat = flat.take(~rollout.steps["resets"].reshape(-1))
+    observations = flat["observations"]
+    return learner.tensors(flat.only(list(columns))) | {"rows": learner.model.encode(observations)}
 
 
 def learning_metrics(learner: Learner, batch: Mapping[str, Tensor], learning_rate: float) -> dict[str, float]:

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from .callbacks import Callback, IterationReport, Training, TrainingResult
+from .callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 from .progress_line import Standing, duration, in_full, lay_out, three_digits
 
 #: Seconds between two plain lines.
@@ -62,6 +62,7 @@ class ProgressDisplay(Callback):
         self._live: Live | None = None
         self._first_timesteps = 0
         self._line_at = float("-inf")
+        self._evaluation: float | None = None
 
     def on_training_start(self, training: Training, total_timesteps: int) -> None:
         """Open the display."""
@@ -91,6 +92,7 @@ class ProgressDisplay(Callback):
             elapsed=report.elapsed_seconds,
             speed=speed,
             mean_return=report.episode_return_mean,
+            evaluation=self._evaluation,
             left=max(report.total_timesteps - report.timesteps, 0) / max(speed, 1e-9),
         )
         if self._line is not None:
@@ -100,12 +102,19 @@ class ProgressDisplay(Callback):
             self._print(in_full(now))
         return None
 
+    def on_evaluation_end(self, training: Training, report: EvaluationReport) -> bool | None:
+        """Show the evaluation's mean return from now on."""
+        self._evaluation = report.mean_return
+        return None
+
     def on_training_end(self, training: Training, result: TrainingResult) -> None:
         """Close the display and say how the training ended."""
         self.close()
         seconds = result.wall_seconds
         took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
-        if result.episode_return_mean is None:
+        if result.episode_return_mean is None and self._evaluation is not None:
+            outcome = f"evaluation's mean return {three_digits(self._evaluation)} after {result.timesteps:,} steps"
+        elif result.episode_return_mean is None:
             outcome = f"no episode ended in {result.timesteps:,} steps, so there is no mean return"
         else:
             solved = {True: "solved, ", False: "not solved, ", None: ""}[result.solved]

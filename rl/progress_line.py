@@ -42,6 +42,8 @@ class Standing:
     """Environment steps per second; None in the first iteration."""
     mean_return: float | None = None
     """Mean return of the last episodes; None if none has ended."""
+    evaluation: float | None = None
+    """Mean return of the last evaluation; None if there was none."""
     left: float | None = None
     """Seconds until its end; None in the first iteration."""
 
@@ -62,11 +64,13 @@ def _forms(now: Standing) -> dict[str, list[str]]:
     if now.speed is None or now.left is None:
         # The time elapsed is all that moves by then.
         return forms | {"return": ["in the first iteration"], "left": [f"{duration(now.elapsed)} elapsed"]}
-    if now.mean_return is None:
+    if now.mean_return is None and now.evaluation is None:
         forms["return"] = ["no episode has ended yet", "no episode yet"]
-    else:
+    elif now.mean_return is not None:
         mean = three_digits(now.mean_return)
         forms["return"] = [f"mean return {mean}", f"return {mean}"]
+    if now.evaluation is not None:
+        forms["evaluation"] = [f"evaluation {three_digits(now.evaluation)}", f"eval {three_digits(now.evaluation)}"]
     return forms | {
         "speed": [f"{now.speed:,.0f} steps/s", f"{now.speed:,.0f}/s"],
         "elapsed": [f"{duration(now.elapsed)} elapsed"],
@@ -76,10 +80,10 @@ def _forms(now: Standing) -> dict[str, list[str]]:
 
 #: What gets in first, where not all does: a part and which of its forms.
 _WISHES = (
-    *(("steps", -1), ("return", -1), ("left", -1), ("steps", 1), ("speed", -1), ("return", 0)),
+    *(("steps", -1), ("return", -1), ("left", -1), ("evaluation", -1), ("steps", 1), ("speed", -1), ("return", 0)),
     *(("bar", 0), ("steps", 0), ("speed", 0), ("name", 0), ("elapsed", 0)),
 )
-_PLACES = ("name", "bar", "steps", "return", "speed", "elapsed", "left")
+_PLACES = ("name", "bar", "steps", "return", "evaluation", "speed", "elapsed", "left")
 
 
 def lay_out(now: Standing, width: int) -> list[Part]:
@@ -105,4 +109,4 @@ def lay_out(now: Standing, width: int) -> list[Part]:
 def in_full(now: Standing) -> str:
     """Return the line for a file or a pipe: every number in its long form, without name, bar and time elapsed."""
     forms = _forms(now)
-    return _GAP.join(forms[name][0] for name in ("steps", "speed", "return", "left") if name in forms)
+    return _GAP.join(forms[name][0] for name in ("steps", "speed", "return", "evaluation", "left") if name in forms)

@@ -2,10 +2,14 @@
 
 config.json             all settings, resolved, with thread counts, device, CPU features and library versions
 metrics.jsonl           one line an iteration
+schedule.jsonl          of an asynchronous training: which rollouts each iteration learned from, for `shoal verify`
+examples.jsonl          of a language model: a few prompts, answers and rewards of each iteration
+evaluations.jsonl       one line an evaluation during training, with eval_freq
 events.out.tfevents.…   the same for TensorBoard (``tensorboard --logdir runs``)
-checkpoints/            one folder per checkpoint; a training resumes from the newest
+league/                 in self-play, the snapshots of the policy that were its opponents, and their ratings
+checkpoints/            one folder per checkpoint; a training resumes from the newest. best: the best policy of them
 .lock                   while a training writes here: its process and command
-learning_curve.png      written at the end
+learning_curve.png      written at the end: episode returns; of a fit to a table, its loss
 result.json             written last: a folder without it holds a training that has not ended
 """
 
@@ -21,16 +25,26 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..runtime import InputError, ShoalError
-from .callbacks import Callback, IterationReport, Training, TrainingResult
+from .callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 from .checkpoint import drop_newer, list_checkpoints
 from .files import write_json
+from .league_files import LEAGUE
 from .learning_curve import draw_learning_curve
 from .machine import describe_machine
-from .metrics import MetricsFile, TensorBoardFile
+from .metrics import EvaluationsFile, IterationsFile, MetricsFile, TensorBoardFile, read_evaluations
 from .run_lock import LOCK, check_unlocked, lock_run, unlock_run
 from .settings import Bounds
 
-_FILES = ("config.json", "metrics.jsonl", "result.json", "learning_curve.png")
+_FILES = (
+    "config.json",
+    "metrics.jsonl",
+    "metrics.csv",
+    "schedule.jsonl",
+    "examples.jsonl",
+    "evaluations.jsonl",
+    "result.json",
+    "learning_curve.png",
+)
 _EVENTS = "events.out.tfevents.*"
 
 
@@ -93,6 +107,16 @@ def read_result(path: str | Path) -> TrainingResult | None:
         return None
     except (ValueError, TypeError) as error:
         raise InputError(f"'{file}' is damaged: {error}. Remove it") from None
+
+
+def read_mean_return(path: str | Path) -> float | None:
+    """Return the mean return that a run ended with: of its last 100 episodes, or, where none ended in training, of its
+    last evaluation; None if it has not ended, or has neither."""
+    result = read_result(path)
+    if result is None or result.episode_return_mean is not None:
+        return None if result is None else result.episode_return_mean
+    evaluations = read_evaluations(Path(path) / "evaluations.jsonl")
+    return evaluations[-1]["mean_return"] if evaluations else None
 
 
 def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
@@ -178,6 +202,7 @@ class RunFolder(Callback):
         self._extra = dict(extra or {})
         self._metrics: MetricsFile | None = None
         self._tensorboard: TensorBoardFile | None = None
+        self._lines: dict[str, IterationsFile] = {}
         self._saved_at = time.monotonic()
         self._title = ""
 
@@ -211,7 +236,8 @@ class RunFolder(Callback):
 
     def _remove_older_run(self) -> None:
         # Only what a run writes: a folder given by mistake keeps everything else.
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        for folder in ("checkpoints", LEAGUE):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
         for file in (*(self.path / name for name in _FILES), *self.path.glob(_EVENTS)):
             file.unlink(missing_ok=True)
 
@@ -222,8 +248,28 @@ class RunFolder(Callback):
         with self._telling():
             self._metrics.write(report)
             self._tensorboard.write(report)
+            if report.schedule is not None:
+                self._write_line("schedule.jsonl", report.iteration, report.schedule)
+            for example in report.examples:
+                self._write_line("examples.jsonl", report.iteration, {"iteration": report.iteration, **example})
         if time.monotonic() - self._saved_at >= self._checkpoint_seconds:
             self.save(training)
+        return None
+
+    def _write_line(self, name: str, iteration: int, line: Mapping[str, Any]) -> None:
+        if name not in self._lines:
+            kept = iteration - 1 if self._resume else None
+            self._lines[name] = IterationsFile(self.path / name, after_iteration=kept)
+        self._lines[name].append(line)
+
+    def on_evaluation_end(self, training: Training, report: EvaluationReport) -> bool | None:
+        """Write the evaluation; keep the policy if none was better."""
+        assert self._tensorboard is not None
+        with self._telling():
+            EvaluationsFile(self.path / "evaluations.jsonl").write(report)
+            self._tensorboard.write_evaluation(report)
+            if report.best:
+                training.save_best(self.path)
         return None
 
     def on_training_end(self, training: Training, result: TrainingResult) -> None:
@@ -251,8 +297,8 @@ class RunFolder(Callback):
                 unlock_run(self.path)
 
     def _close_files(self) -> None:
-        metrics, tensorboard = self._metrics, self._tensorboard
-        self._metrics = self._tensorboard = None
+        metrics, tensorboard, lines = self._metrics, self._tensorboard, self._lines
+        self._metrics, self._tensorboard, self._lines = None, None, {}
         if metrics is None or tensorboard is None:
             return
         goal = self._stop_return if self._stop_return is not None else self._reward_threshold
@@ -260,6 +306,8 @@ class RunFolder(Callback):
             with contextlib.ExitStack() as closing:  # each is closed, whatever the other's close raises
                 closing.callback(tensorboard.close)
                 closing.callback(metrics.close)
+                for file in lines.values():
+                    closing.callback(file.close)
             draw_learning_curve(
                 self.path / "metrics.jsonl",
                 self.path / "learning_curve.png",

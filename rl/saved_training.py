@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,13 @@ import numpy as np
 
 from ..envs import EnvSpec, resolve, spec_from_json
 from ..runtime import InputError
-from .checkpoint import SavedPolicy, find_checkpoint, read_policy, read_training, run_of
-from .training_state import Recent, TrainingState, state_from_arrays
+from .checkpoint import REPLAY_FILE, SavedPolicy, find_checkpoint, read_policy, read_training, run_of, training_files
+from .files import Content
+from .league_files import read_league
+from .learn.log import Piece
+from .models.joint_spec import AnySpec
+from .replay_file import SavedReplay, buffers_of, describe_replay, replay_parts
+from .training_state import Recent, TrainingState, state_from_arrays, state_to_arrays
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class SavedTraining:
     """training.safetensors."""
     policy: SavedPolicy
     """The policy beside it."""
+    replay: SavedReplay | None
+    """The replay buffer's transitions, if they were saved."""
 
     @property
     def timesteps(self) -> int:
@@ -66,7 +73,27 @@ class SavedTraining:
 
     def state(self) -> TrainingState:
         """The state to go on from; its arrays go into the object store."""
-        return state_from_arrays(self.document, self.arrays, self.policy.weights)
+        transitions = () if self.replay is None else self.replay.pieces(buffers_of(self.policy.spec))
+        state = state_from_arrays(self.document, self.arrays, self.policy.weights, transitions)
+        return replace(state, league=read_league(run_of(self.folder), self.document["league"]))
+
+
+def saved_files(
+    state: TrainingState,
+    learner: Mapping[str, Any],
+    transitions: Sequence[Piece] | None,
+    spec: AnySpec,
+    settings: Mapping[str, Any],
+) -> dict[str, Content]:
+    """What `read_saved_training` needs beside the policy's files: where a training stands, what its learner is there,
+    and the transitions of its replay buffer, if they are to be saved."""
+    if transitions is None:
+        document, arrays = state_to_arrays(state, {**learner, "replay": None})
+        return {**training_files({**document, **settings, "replay": None}, arrays)}
+    buffers = buffers_of(spec)
+    document, arrays = state_to_arrays(state, dict(learner))
+    files = training_files({**document, **settings, "replay": describe_replay(transitions, buffers)}, arrays)
+    return {**files, REPLAY_FILE: replay_parts(transitions, buffers)}
 
 
 def read_saved_training(folder: str | Path, algorithm: str) -> SavedTraining:
@@ -78,4 +105,6 @@ def read_saved_training(folder: str | Path, algorithm: str) -> SavedTraining:
         raise InputError(
             f"the checkpoint at {str(checkpoint)!r} is of algorithm {document['algorithm']!r}, not {algorithm!r}"
         )
-    return SavedTraining(checkpoint, document, arrays, read_policy(checkpoint))
+    described = document.get("replay")
+    replay = None if described is None else SavedReplay(checkpoint / REPLAY_FILE, described["ends"])
+    return SavedTraining(checkpoint, document, arrays, read_policy(checkpoint), replay)

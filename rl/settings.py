@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..runtime import InputError, as_bool, as_number, in_plain_numbers, nearest
+from .agent_settings import AgentSettings
+from .learner_settings import LearnerSettings
 from .schedules import rate_start
 
 
@@ -144,7 +146,7 @@ def default_group_size(n_envs: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
+class RunSettings(AgentSettings, LearnerSettings):
     """What all algorithms share: how much simulation, where, and from which seed. Raises InputError on values that
     cannot work."""
 
@@ -174,25 +176,67 @@ class RunSettings:
     step_timeout: float | None = number(None, above=0, optional=True)
     """Seconds after which a step, a reset or a constructor of an environment that has not returned ends the training,
     with a script that repeats it. Default: no limit; after 30 s a line says which environment it is."""
+    normalize: str = field(default="none", metadata={"metavar": "WHAT"})
+    """What is shifted and scaled by running statistics before it is learned from: obs (observations to mean 0 and
+    standard deviation 1, but images), reward (rewards, divided by the deviation of their discounted sums), obs,reward,
+    or none. Statistics are part of the policy; results count the rewards as they are."""
+    eval_freq: int | None = number(None, whole=True, at_least=1, optional=True)
+    """Environment steps between two evaluations of the policy, by a process of its own beside the training. What each
+    finds is told, and stops the training where it shall, when the next one begins. Default: none."""
+    eval_episodes: int = number(10, whole=True, at_least=1)
+    """Episodes of each evaluation, with the best actions, in environments and from seeds that training never sees."""
+    eval_stop_return: float | None = number(None, optional=True)
+    """Stop when an evaluation's mean return is at least this; needs eval_freq."""
+    eval_patience: int | None = number(None, whole=True, at_least=1, optional=True)
+    """Stop after this many evaluations in a row of which none was better than the best before them; needs eval_freq."""
+    vectorization: str = choice("sync", "sync", "entry_point", "envpool", "ale")
+    """What steps the environments of a group: sync, copies one by one; entry_point, the vector version that gymnasium
+    has of it; envpool or ale, those libraries (see the extras)."""
+    listen: str | None = field(default=None, metadata={"metavar": "HOST:PORT"})
+    """Learn from simulators that own their loop and connect here, by gRPC, instead of stepping environments; ENV says
+    which spaces they have (External has nothing else). Default: none do."""
     policy_kwargs: Mapping[str, Any] = field(default_factory=dict, metadata={"example": '{"net_arch": [64, 64]}'})
-    """Network: net_arch (list, or dict with pi and vf), activation (tanh or relu), ortho_init, log_std_init."""
+    """Network: encoder (auto, flat, nature_cnn, impala_cnn, or package.module:Class of your own) and encoder_kwargs;
+    with ppo and a2c memory (none, lstm, gru, transformer, or a class of your own), memory_kwargs and sequence_length;
+    net_arch (list, or dict with pi and vf), activation (tanh or relu), ortho_init, log_std_init."""
 
     def __post_init__(self) -> None:
         if self.step_timeout == math.inf:
             object.__setattr__(self, "step_timeout", None)
         validate(self)
+        self.read_agents()
+        self.read_learners()
+        object.__setattr__(self, "normalize", _read_normalize(self.normalize))
         if not isinstance(self.policy_kwargs, Mapping):
             raise InputError(
                 f"policy_kwargs is {self.policy_kwargs!r}, but must be a dict, such as {{'net_arch': [64, 64]}}"
             )
+        for name in ("eval_stop_return", "eval_patience"):
+            if getattr(self, name) is not None and self.eval_freq is None:
+                raise InputError(f"{name} is {getattr(self, name)!r}, but nothing is evaluated: give eval_freq, too")
         given = [name for name, value in vars(self).items() if value is not None]
         for name, value in derived_defaults(RunSettings, given, self).items():
             object.__setattr__(self, name, value)
+        if self.vectorization != "sync" and self.step_timeout is not None:
+            raise InputError(
+                f"step_timeout is {self.step_timeout}, but vectorization is {self.vectorization!r}: steps of many "
+                "environments in another library cannot be interrupted. Choose vectorization 'sync', or no limit"
+            )
         if self.n_envs % self.environments_per_group:
             raise InputError(
                 f"n_envs is {self.n_envs}, which is not a multiple of group_size {self.group_size}. "
                 f"Choose a group_size that divides it, or leave it to its default ({default_group_size(self.n_envs)})"
             )
+
+    @property
+    def normalizes_observations(self) -> bool:
+        """Whether `normalize` holds obs."""
+        return "obs" in self.normalize
+
+    @property
+    def normalizes_rewards(self) -> bool:
+        """Whether `normalize` holds reward."""
+        return "reward" in self.normalize
 
     @property
     def environments_per_group(self) -> int:
@@ -204,6 +248,22 @@ class RunSettings:
     def groups(self) -> int:
         """Number of simulation groups; group g is simulated by worker g % workers."""
         return self.n_envs // self.environments_per_group
+
+
+def _read_normalize(given: Any) -> str:
+    """The words in their order, separated by commas; they may be given as such a text or one by one."""
+    words = given.split(",") if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    words = [word.strip() if isinstance(word, str) else word for word in words]
+    known = ("obs", "reward")
+    if words in ([], [""], ["none"]):
+        return "none"
+    for word in words:
+        if word not in known:
+            raise InputError(
+                f"normalize is {given!r}, but must be obs, reward, obs,reward or none. "
+                f"{nearest(str(word), (*known, 'none'))}"
+            )
+    return ",".join(word for word in known if word in words)
 
 
 def split_settings(given: Mapping[str, Any], config_classes: Iterable[type], what: str) -> list[dict[str, Any]]:
@@ -228,14 +288,25 @@ def split_settings(given: Mapping[str, Any], config_classes: Iterable[type], wha
 def find_preset(table_path: Path | None, preset: str, env_id: str) -> dict[str, Any]:
     """The settings that the table of presets holds for an environment.
 
-    `preset` "auto" looks `env_id` up and finds nothing if it isn't there; another one is the id of an entry, InputError
-    with the nearest ones if there is none. `table_path` is a TOML file: [environment id], then settings.
+    `preset` "auto" looks `env_id` up and finds nothing if it isn't there; another one is the name of an entry,
+    InputError with the nearest ones if there is none; several, separated by commas, are applied one after the other.
+    `table_path` is a TOML file: [environment id, or name], then settings.
     """
     table = {} if table_path is None else tomllib.loads(table_path.read_text(encoding="utf-8"))
-    if preset == "auto":
-        return dict(table.get(env_id, {}))
-    if preset not in table:
-        raise InputError(
-            f"preset is {preset!r}, but must be 'auto', 'none' or an entry of the table. {nearest(preset, table)}"
-        )
-    return dict(table[preset])
+    found: dict[str, Any] = {}
+    for name in preset.split(","):
+        if name not in ("auto", *table):
+            raise InputError(
+                f"preset is {preset!r}, but must be 'auto', 'none' or an entry of the table. {nearest(name, table)}"
+            )
+        found |= table.get(env_id if name == "auto" else name, {})
+    return found
+
+
+def hyperparameters_to_json(config: Any) -> dict[str, Any]:
+    """The fields of a config as JSON holds them; a function by its name."""
+
+    def plain(value: Any) -> Any:
+        return {"function": getattr(value, "__qualname__", repr(value))} if callable(value) else value
+
+    return {name: plain(value) for name, value in asdict(config).items()}

@@ -6,16 +6,18 @@ state is that of the last finished iteration: it can be saved, and training can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..envs import Episode, GroupState, tree_from_arrays, tree_to_arrays
 from ..runtime import ObjectRef, get, put
+from .callbacks import EvaluationReport
 from .collect.worker import GroupProgress
-from .learn.actor import LearnerInput
+from .league import League
+from .learn.log import LearnerLog, Piece
 
 WINDOW = 100
 """Finished episodes that the mean return is taken over."""
@@ -35,32 +37,47 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class LearnerLog:
-    """What brings a learner back: its last snapshot, and what it learned from since."""
+class PendingEvaluation:
+    """An evaluation that has begun and was not told yet."""
 
-    iteration: int = 0
-    """Iteration at whose start the snapshot was taken."""
-    snapshot: ObjectRef | None = None
-    """Its state then; None for the very beginning."""
-    transitions: tuple[tuple[int, ObjectRef], ...] = ()
-    """What the replay buffer then held, in pieces, oldest first: (transitions ever inserted up to its end, piece)."""
-    inputs: tuple[LearnerInput, ...] = ()
-    """Inputs of the updates since, one per iteration."""
+    index: int
+    """Names its random streams."""
+    timesteps: int
+    """Environment steps after which the weights stood so."""
+    weights: Weights
 
-    def after(self, given: LearnerInput) -> LearnerLog:
-        """The log after one more update."""
-        return replace(self, inputs=(*self.inputs, given))
 
-    def at(
-        self, iteration: int, snapshot: ObjectRef, piece: ObjectRef | None, *, inserted: int, forgotten: int
-    ) -> LearnerLog:
-        """The log after a snapshot at the start of `iteration`.
+@dataclass(frozen=True)
+class EvaluationLog:
+    """The evaluations of a training until now."""
 
-        `piece` is what the replay buffer took in since the last one; it has taken in `inserted` transitions ever, and
-        has dropped the first `forgotten` of them.
-        """
-        kept = tuple((end, ref) for end, ref in self.transitions if end > forgotten)
-        return LearnerLog(iteration, snapshot, kept if piece is None else (*kept, (inserted, piece)))
+    begun: int = 0
+    pending: PendingEvaluation | None = None
+    best_mean_return: float | None = None
+    """Highest mean return; None before the first result."""
+    since_best: int = 0
+    """Results since."""
+    best_weights: Weights | None = None
+    """Those that had it; None before the first result, and after a resume until there are better ones."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the weights."""
+        pending = self.pending and {
+            "index": self.pending.index,
+            "timesteps": self.pending.timesteps,
+            "version": self.pending.weights.version,
+        }
+        names = ("begun", "best_mean_return", "since_best")
+        return {name: getattr(self, name) for name in names} | {"pending": pending}
+
+    @staticmethod
+    def from_json(entries: Mapping[str, Any], pending_weights: np.ndarray | None) -> EvaluationLog:
+        """The inverse of `to_json`, with the weights of the pending evaluation."""
+        known, pending = dict(entries), None
+        if (entry := known.pop("pending")) is not None:
+            weights = Weights(entry["version"], put(pending_weights))
+            pending = PendingEvaluation(entry["index"], entry["timesteps"], weights)
+        return EvaluationLog(**known, pending=pending)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +96,10 @@ class TrainingState:
     """What brings the learner back."""
     recent: Recent
     """Return and length of the last 100 finished episodes, oldest first."""
+    evaluations: EvaluationLog = EvaluationLog()
+    """Evaluations of `eval_freq`."""
+    league: League = field(default_factory=League)
+    """Opponents of self-play; empty without it."""
 
     @property
     def episode_return_mean(self) -> float | None:
@@ -111,6 +132,12 @@ class IterationOutcome:
     """Episodes that finished in it, ordered by end step, then environment index."""
     metrics: dict[str, float]
     """Values under Stable-Baselines3's tags."""
+    evaluation: EvaluationReport | None = None
+    """The evaluation that is told after it, if one is."""
+    schedule: Mapping[str, Any] | None = None
+    """Of an asynchronous training: what the iteration learned from, as a line of `schedule.jsonl`."""
+    examples: tuple[Mapping[str, Any], ...] = ()
+    """Of a language model: some of what it was asked and said, as lines of `examples.jsonl`."""
 
 
 def extend_window(recent: Sequence[tuple[float, int]], episodes: Sequence[Episode]) -> Recent:
@@ -120,11 +147,10 @@ def extend_window(recent: Sequence[tuple[float, int]], episodes: Sequence[Episod
 
 
 def state_to_arrays(state: TrainingState, learner: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """All of `state` but the weights, as a JSON-able document and named arrays; `learner` is the learner's own state
-    at that iteration (see `LearnerActor.snapshot`)."""
+    """All of `state` but the weights and the replay buffer's transitions, as a JSON-able document and named arrays;
+    `learner` is the learner's own state at that iteration (see `LearnerActor.snapshot`)."""
     arrays: dict[str, np.ndarray] = {}
-    kept = {name: value for name, value in learner.items() if name != "replay"}
-    learner_tree = tree_to_arrays(kept, "learner", arrays)
+    learner_tree = tree_to_arrays(learner, "learner", arrays)
     groups: list[dict[str, Any]] = []
     for index, group in enumerate(state.groups):
         description: dict[str, Any] | None = None
@@ -132,21 +158,32 @@ def state_to_arrays(state: TrainingState, learner: Any) -> tuple[dict[str, Any],
             group_arrays, description = get(group.ref).to_arrays()
             arrays |= {f"groups.{index}.{name}": array for name, array in group_arrays.items()}
         groups.append({"rollouts": group.rollouts, "state": description})
+    arrays, records = _records_as_bytes(arrays)
     document = {
+        "records": records,
         "iteration": state.iteration,
         "timesteps": state.timesteps,
         "version": state.weights.version,
         "learner": learner_tree,
         "groups": groups,
         "recent": [list(episode) for episode in state.recent],
+        "evaluations": state.evaluations.to_json(),
+        "league": state.league.to_json(),
     }
+    if state.evaluations.pending is not None:
+        arrays["evaluations.weights"] = get(state.evaluations.pending.weights.ref)
     return document, arrays
 
 
 def state_from_arrays(
-    document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], weights: np.ndarray
+    document: Mapping[str, Any], arrays: Mapping[str, np.ndarray], weights: np.ndarray, transitions: Iterable[Piece]
 ) -> TrainingState:
-    """The state that `state_to_arrays` described, with its arrays put into the object store."""
+    """The state that `state_to_arrays` described, with its arrays put into the object store; `transitions` are what the
+    replay buffer held."""
+    arrays = {
+        name: array.view(_record(document["records"][name]))[..., 0] if name in document["records"] else array
+        for name, array in arrays.items()
+    }
     groups = []
     for index, entry in enumerate(document["groups"]):
         prefix = f"groups.{index}."
@@ -154,12 +191,28 @@ def state_from_arrays(
         description = entry["state"]
         ref = None if description is None else put(GroupState.from_arrays(own, description))
         groups.append(GroupProgress(entry["rollouts"], ref))
-    learner = tree_from_arrays(document["learner"], dict(arrays)) | {"replay": None}
+    learner = tree_from_arrays(document["learner"], dict(arrays))
     return TrainingState(
         iteration=document["iteration"],
         timesteps=document["timesteps"],
         weights=Weights(document["version"], put(weights)),
         groups=tuple(groups),
-        learner=LearnerLog(document["iteration"], put(learner)),
+        learner=LearnerLog(document["iteration"], put(learner), tuple(transitions)),
         recent=tuple((float(return_), int(length)) for return_, length in document["recent"]),
+        evaluations=EvaluationLog.from_json(document["evaluations"], arrays.get("evaluations.weights")),
     )
+
+
+def _records_as_bytes(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays of records, which no file of tensors holds, with their bytes as a further axis; and their dtypes."""
+    records = {name: array for name, array in arrays.items() if array.dtype.names is not None}
+    plain = {name: np.ascontiguousarray(array)[..., np.newaxis].view(np.uint8) for name, array in records.items()}
+    return arrays | plain, {name: array.dtype.descr for name, array in records.items()}
+
+
+def _record(parts: list[Any]) -> np.dtype:
+    """The dtype of records, of which JSON makes lists: name, dtype or parts, and perhaps shape."""
+    fields = [
+        (name, _record(kind) if isinstance(kind, list) else kind, *map(tuple, shape)) for name, kind, *shape in parts
+    ]
+    return np.dtype(fields)

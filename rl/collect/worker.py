@@ -16,18 +16,20 @@ from __future__ import annotations
 import functools
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...envs import (
-    EnvGroup,
     EnvSpec,
     Episode,
+    Group,
     GroupState,
     RecoveryChoice,
     derive_seed,
+    make_group,
     own_generators,
     stream,
 )
@@ -37,7 +39,7 @@ from ..data.batch import Batch, Column
 from ..data.columns import rollout_columns
 from ..data.rollout import Rollout
 from ..data.tree import Tree, tree_map
-from ..declaration import Declaration
+from ..declaration import Collecting
 from ..lazy import load, torch
 from ..models.spec import ModelSpec
 from ..settings import RunSettings
@@ -45,6 +47,8 @@ from ..threads import limit_threads, limit_torch_threads
 from .channel import Channel
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..models.model import Model
 
 
@@ -70,14 +74,20 @@ class RolloutStats:
     """Time spent in the model's forward passes."""
     restore_seconds: float
     """Time spent on making the group, anew or from its state."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else there is to say of it."""
+    examples: tuple[Mapping[str, Any], ...] = ()
+    """Of a language model: some of what it was asked and said, JSON-able."""
 
 
 @dataclass
-class _LiveGroup:
+class LiveGroup:
     """A group of environments as they are after `rollouts` rollouts."""
 
-    environments: EnvGroup
+    environments: Group
     rollouts: int
+    memory: Any
+    """What the model remembers, a tree of tensors [size, …]; None if it has no memory."""
 
 
 class RolloutWorker:
@@ -89,7 +99,7 @@ class RolloutWorker:
 
     def __init__(
         self,
-        algorithm: type[Declaration],
+        algorithm: type[Collecting],
         config: Any,
         *,
         spec: EnvSpec,
@@ -102,13 +112,12 @@ class RolloutWorker:
         self._algorithm, self._config = algorithm, config
         self._spec, self._model_spec, self._settings = spec, model_spec, settings
         self._recovery, self._channel = recovery, channel
-        self._model: Model | None = None
-        self._live: dict[int, _LiveGroup] = {}
+        self._live: dict[int, LiveGroup] = {}
 
     @method(num_returns=3)
     def collect(
         self, group: int, progress: GroupProgress, weights: np.ndarray, version: int, clock: Clock
-    ) -> tuple[Rollout, GroupState, RolloutStats]:
+    ) -> tuple[Any, GroupState, RolloutStats]:
         """Step all environments of simulation group `group` one rollout further than `progress`.
 
         `weights` are flat, `version` updates old; `clock` is that of the rollout's start.
@@ -128,35 +137,34 @@ class RolloutWorker:
 
     def _collect(
         self, group: int, progress: GroupProgress, weights: np.ndarray, version: int, clock: Clock
-    ) -> tuple[Rollout, GroupState, RolloutStats]:
+    ) -> tuple[Any, GroupState, RolloutStats]:
         started = time.perf_counter()
         live = self._live.pop(group, None)  # put back at the end: a group that failed half-way is not live any more
         if live is None or live.rollouts != progress.rollouts:
             if live is not None:
                 live.environments.close()
-            live = _LiveGroup(self._make_group(group, progress.ref), progress.rollouts)
+            live = self._make_group(group, progress)
         restored = time.perf_counter()
-        model = self._load_model()
+        model = self._model
         model.set_weights(weights)
-        steps, size = self._algorithm.rollout_steps(self._config), self._settings.environments_per_group
-        noise = model.draw_noise(stream(self._settings.seed, "actions", group, progress.rollouts), (steps, size))
         try:
-            rollout, stats = self._roll_out(model, live.environments, noise, version, clock)
+            rollout, stats = self._roll_out(model, live, group, version, clock)
         except BaseException:  # the user's own error, or Ctrl-C: it goes on to them, the half-stepped group must not
             live.environments.close()
             raise
-        live.rollouts = progress.rollouts + 1
+        live.rollouts += 1
         self._live[group] = live
         episodes, inference_seconds, environment_seconds = stats
         return (
             rollout,
-            live.environments.state(),
+            replace(live.environments.state(), memory=self._saved_memory(live)),
             RolloutStats(episodes, environment_seconds, inference_seconds, restored - started),
         )
 
-    def _make_group(self, group: int, state: ObjectRef | None) -> EnvGroup:
+    def _make_group(self, group: int, progress: GroupProgress) -> LiveGroup:
         settings, size = self._settings, self._settings.environments_per_group
-        environments = EnvGroup(
+        environments = make_group(
+            settings.vectorization,
             self._spec,
             size=size,
             first_index=group * size,
@@ -167,113 +175,162 @@ class RolloutWorker:
             end_process=functools.partial(self._end_process, group) if self._channel.between_processes else None,
         )
         try:
-            if state is None:
+            memory = self._initial_memory(size)
+            if progress.ref is None:
                 environments.reset()
             else:
-                environments.restore(get(state))
+                state: GroupState = get(progress.ref)
+                if environments.restore(state):
+                    memory = self._loaded_memory(state.memory)
         except BaseException:
             environments.close()
             raise
-        return environments
+        return LiveGroup(environments, progress.rollouts, memory)
+
+    def _initial_memory(self, size: int) -> Any:
+        """What is remembered where the episodes of a group begin."""
+        return self._model.initial_memory(size)
+
+    def _saved_memory(self, live: LiveGroup) -> dict[str, np.ndarray]:
+        """What is remembered, as arrays."""
+        return {} if live.memory is None else arrays_of(live.memory)
+
+    def _loaded_memory(self, saved: Mapping[str, np.ndarray]) -> Any:
+        """The inverse of `_saved_memory`."""
+        return {name: torch.tensor(array) for name, array in saved.items()} or None
 
     def _end_process(self, group: int, report: str) -> None:
         """Leave a report for the call's next try, and end: nothing else ends code that does not return."""
         self._channel.report(group, report)
         os._exit(1)
 
-    def _load_model(self) -> Model:
-        if self._model is None:
-            self._model = load("build_model")(self._model_spec)
-        assert self._model is not None
-        return self._model
+    @functools.cached_property
+    def _model(self) -> Any:
+        return load("build_model")(self._model_spec)
 
     def _roll_out(
-        self, model: Model, environments: EnvGroup, noise: np.ndarray, version: int, clock: Clock
-    ) -> tuple[Rollout, tuple[list[Episode], float, float]]:
-        """One rollout of `len(noise)` steps; also the episodes that ended, and seconds spent on inference and in the
+        self, model: Model, live: LiveGroup, group: int, version: int, clock: Clock
+    ) -> tuple[Any, tuple[list[Episode], float, float]]:
+        """One rollout of a group; also the episodes that ended, and seconds spent on inference and in the
         environments."""
-        algorithm, config, (steps, size) = self._algorithm, self._config, noise.shape[:2]
-        spec = self._model_spec
-        columns = rollout_columns(spec.observation_space, spec.action_space) | algorithm.records(spec)
-        batch = Batch.allocate(columns, steps, size)
-        recorder = _Recorder(batch)
+        algorithm, config, size = self._algorithm, self._config, self._settings.environments_per_group
+        steps, spec = algorithm.rollout_steps(config), self._model_spec
+        environments, memory = live.environments, live.memory
+        noise = model.draw_noise(stream(self._settings.seed, "actions", group, live.rollouts), (steps, size))
+        recorder = Recorder(algorithm, spec, steps, size, resets=environments.resets_on_next_step)
         episodes: list[Episode] = []
         inference = stepping = 0.0
         asked = time.perf_counter()
         observations = environments.observations
+        exploration = algorithm.exploration(config, self._settings, group)
         with torch.inference_mode():
             drawn = torch.from_numpy(noise)
             for t in range(steps):
                 begin = time.perf_counter()
-                rows = model.encode(observations)
-                acted = algorithm.explore(model, rows, drawn[t], config, clock.after(t * self._settings.n_envs))
+                recorder.remember(t, memory)
+                rows, memory = model.recall(model.encode(observations), memory)
+                acted = algorithm.explore(model, rows, drawn[t], exploration, clock.after(t * self._settings.n_envs))
                 actions = recorder.acted(t, observations, acted)
                 if actions.dtype.kind == "f":
                     model.check_finite(observations, action=actions)
                 chosen = time.perf_counter()
                 step = environments.step(model.environment_actions(actions))
-                recorder.stepped(t, step)
+                recorder.stepped(t, step, memory)
+                if memory is not None and (step.episodes or step.resets is not None):
+                    memory = model.forget(memory, step.terminations | step.truncations)
                 episodes += step.episodes
                 observations = step.observations
                 inference += chosen - begin
                 stepping += time.perf_counter() - chosen
                 asked = self._channel.ask(asked, chosen)  # a rollout can take minutes
             begin = time.perf_counter()
-            rollout = Rollout(batch, recorder.finals(), version)
-            flat = batch.flat()
-            model.check_finite(flat["observations"], **flat.only(recorder.recorded))
-            algorithm.finish(model, rollout, config)
-        kept = [name for name in batch if not _is_scratch(columns[name])]
-        rollout = Rollout(batch.only(kept), rollout.finals, version)
+            live.memory = memory
+            rollout = replace(recorder.finish(model, config, version), group=group)
         return rollout, (episodes, inference + time.perf_counter() - begin, stepping)
 
 
-class _Recorder:
-    """Writes steps into the columns of a batch, and keeps the observations that ended something."""
+class Recorder:
+    """Writes the steps of a rollout into the columns of a batch, and keeps the observations that ended something.
 
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self.recorded: list[str] = []
+    `resets`: whether some rows may be no transitions.
+    """
+
+    def __init__(self, algorithm: type[Collecting], spec: ModelSpec, steps: int, size: int, *, resets: bool) -> None:
+        self._algorithm, self._sequence_length = algorithm, spec.sequence_length
+        columns = rollout_columns(spec.observation_space, spec.action_space, resets=resets)
+        self._batch = Batch.allocate(algorithm.records(spec) | columns, steps, size)
+        batch = self._batch
         self._observations, self._actions = batch["observations"], batch["actions"]
         self._rewards, self._terminations, self._truncations = (
             batch[name] for name in ("rewards", "terminations", "truncations")
         )
+        self._resets = batch["resets"] if resets else None
         self._rows: list[np.ndarray] = []
-        self._finals: list[Tree] = []
+        self._finals: list[np.ndarray] = []
+        self._memories: list[Tree] = []
+        self._final_memories: list[Tree] = []
 
-    def acted(self, t: int, observations: Tree, acted: Any) -> np.ndarray:
+    def remember(self, t: int, memory: Any) -> None:
+        """Write down what is remembered before step t, if a sequence begins there."""
+        if memory is not None and t % self._sequence_length == 0:
+            self._memories.append(arrays_of(memory))
+
+    def acted(self, t: int, observations: np.ndarray, acted: Any) -> np.ndarray:
         """Write down what the model saw and chose at step t; returns the actions."""
-        _write(self._observations, t, observations)
+        self._observations[t] = observations
         actions = acted.actions.numpy()
         self._actions[t] = actions
         for name, values in acted.records.items():
             self._batch[name][t] = values.numpy()
-        self.recorded = list(acted.records)
         return actions
 
-    def stepped(self, t: int, step: Any) -> None:
-        """Write down what came of it."""
+    def stepped(self, t: int, step: Any, memory: Any) -> None:
+        """Write down what came of it; `memory` is that after the step, before anything is forgotten."""
         self._rewards[t] = step.rewards
         self._terminations[t] = step.terminations
         self._truncations[t] = step.truncations & ~step.terminations
+        if self._resets is not None:
+            self._resets[t] = False if step.resets is None else step.resets
         steps, size = self._batch.shape
         last = t == steps - 1
-        if last or step.episodes:
-            ended = np.arange(size) if last else np.flatnonzero(step.terminations | step.truncations)
+        if last or step.episodes or step.resets is not None:
+            over = step.terminations | step.truncations
+            ended = np.arange(size) if last else np.flatnonzero(over if step.resets is None else over & ~step.resets)
             self._rows.append(t * size + ended)
-            self._finals.append(tree_map(lambda leaf: leaf[ended], step.final_observations))
+            self._finals.append(step.final_observations[ended])
+            if memory is not None:
+                self._final_memories.append(tree_map(lambda leaf: leaf[ended], arrays_of(memory)))
 
-    def finals(self) -> Batch:
-        """The columns `rows` and `observations` of a rollout's finals."""
-        joined = tree_map(lambda *parts: np.concatenate(parts), *self._finals)
-        return Batch({"rows": np.concatenate(self._rows), "observations": joined})
+    def finish(self, model: Model, config: Any, version: int) -> Rollout:
+        """The whole rollout, with what the algorithm knows only now."""
+        rollout = Rollout(self._batch, self._finals_of(), version, self._memories_of())
+        return finish_rollout(self._algorithm, model, rollout, config)
+
+    def _finals_of(self) -> Batch:
+        finals = {"rows": np.concatenate(self._rows), "observations": np.concatenate(self._finals)}
+        if self._final_memories:
+            finals["memory"] = tree_map(lambda *parts: np.concatenate(parts), *self._final_memories)
+        return Batch(finals)
+
+    def _memories_of(self) -> Batch | None:
+        if not self._memories:
+            return None
+        return Batch({"memory": tree_map(lambda *parts: np.stack(parts), *self._memories)}, 2)
 
 
-def _write(to: Tree, t: int, values: Tree) -> None:
-    if isinstance(to, np.ndarray):
-        to[t] = values
-    else:
-        tree_map(lambda own, new: own.__setitem__(t, new), to, values)
+def finish_rollout(algorithm: type[Collecting], model: Model, rollout: Rollout, config: Any) -> Rollout:
+    """A rollout with what the algorithm knows once it is whole, and without what is only for the worker."""
+    records, steps = algorithm.records(model.spec), rollout.steps
+    algorithm.finish(model, rollout, config)
+    flat = steps.flat()
+    model.check_finite(flat["observations"], **flat.only(list(records)))
+    kept = [name for name in steps if not _is_scratch(records.get(name))]
+    return Rollout(steps.only(kept), rollout.finals, rollout.version, rollout.memories)
+
+
+def arrays_of(memory: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """A memory as arrays that nothing else holds."""
+    return {name: leaf.numpy().copy() for name, leaf in memory.items()}
 
 
 def _is_scratch(column: Tree) -> bool:

@@ -4,14 +4,15 @@ Uniform as in Mnih et al., 2015; prioritized as in Schaul et al., 2016, arXiv 15
 
     P(i) = p_i / Σ p,   p_i = (|δ_i| + ε)^α;   weight_i = (size · P(i))^−β / max over the minibatch
 
-A new transition gets the largest p that any has had (1 while there is none). Draws are stratified: one from each of B
+A new transition gets the p of its error where that is known from whoever acted, else the largest that any has had (1
+while there is none). Draws are stratified: one from each of B
 equal parts of Σ p.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,11 +38,9 @@ def transition_columns(observations: Tree, actions: Tree) -> dict[str, Tree]:
     }
 
 
-def replay_nbytes(columns: Mapping[str, Tree], capacity: int, *, prioritized: bool) -> int:
-    """Bytes that a full buffer takes."""
-    row = sum(column.nbytes for _, column in leaves(dict(columns)))
-    priorities = 8 * 2 * 2 ** max(1, capacity - 1).bit_length() if prioritized else 0
-    return row * capacity + priorities
+def replay_nbytes(columns: Mapping[str, Tree], rows: int) -> int:
+    """Bytes of so many transitions; their priorities take more (see `SumTree`)."""
+    return rows * sum(column.nbytes for _, column in leaves(dict(columns)))
 
 
 class ReplayBuffer:
@@ -79,6 +78,11 @@ class ReplayBuffer:
         return min(self.inserted, self.capacity)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the transitions that it holds, and of all priorities."""
+        return replay_nbytes(self._columns, self.size) + (0 if self._priorities is None else self._priorities.nbytes)
+
+    @property
     def rewards(self) -> np.ndarray:
         """[size] rewards of all of them, as `sample` gives them."""
         return self._rows["rewards"][: self.size]
@@ -88,14 +92,17 @@ class ReplayBuffer:
         self.write(self._maker.transitions(rollout))
 
     def write(self, transitions: Batch) -> None:
-        """Add transitions as they are."""
+        """Add transitions as they are; with a column `errors`, these decide their first priorities."""
         count = transitions.rows
         dropped = max(0, count - self.capacity)  # more than fit: the first would be overwritten at once
         slots = (self.inserted + np.arange(dropped, count)) % self.capacity
         for name in self._columns:
             tree_map(lambda own, new: _put(own, slots, new[dropped:]), self._rows[name], transitions[name])
         if self._priorities is not None and len(slots):
-            self._priorities.set(slots, np.full(len(slots), self._largest or 1.0))
+            if "errors" in transitions:
+                self.set_errors(slots, transitions["errors"][dropped:])
+            else:
+                self._priorities.set(slots, np.full(len(slots), self._largest or 1.0))
         self.inserted += count
 
     def newest(self, count: int) -> Batch:
@@ -122,9 +129,18 @@ class ReplayBuffer:
             points = (np.arange(rows) + generator.random(rows)) * (self._priorities.total / rows)
             indices = self._priorities.find(points)
             probabilities = self._priorities.weights[indices] / self._priorities.total
-            raw = (self.size * probabilities) ** -beta
-            weights = (raw / raw.max()).astype(np.float32)
-        return self._rows.take(indices).plus(indices=indices, weights=weights)
+            weights = importance_weights(probabilities, self.size, beta)
+        return self.take(indices).plus(indices=indices, weights=weights)
+
+    def take(self, slots: np.ndarray) -> Batch:
+        """Transitions by their slots: copies."""
+        return self._rows.take(slots)
+
+    @property
+    def priorities(self) -> SumTree:
+        """The priorities of a buffer that has some."""
+        assert self._priorities is not None, "it draws uniformly"
+        return self._priorities
 
     def set_errors(self, indices: np.ndarray, errors: np.ndarray) -> None:
         """Set the priorities of drawn transitions from their temporal-difference errors; does nothing without them."""
@@ -139,12 +155,11 @@ class ReplayBuffer:
 
     def state(self) -> dict[str, Any]:
         """Counters, priorities and incomplete transitions: a tree of arrays and numbers."""
-        state: dict[str, Any] = {"inserted": self.inserted, "largest": self._largest}
+        state: dict[str, Any] = {"inserted": self.inserted, "size": self.size, "largest": self._largest}
         if self._priorities is not None:
             state["priorities"] = self._priorities.weights[: self.size].copy()
         if self._maker.pending is not None:
-            rollout, given = self._maker.pending
-            state["pending"] = {"steps": dict(rollout.steps), "finals": dict(rollout.finals), "given": given}
+            state["pending"] = self._maker.state()
         return state
 
     def load(self, state: Mapping[str, Any], transitions: list[Batch]) -> None:
@@ -152,19 +167,45 @@ class ReplayBuffer:
 
         Raises ValueError if they are fewer.
         """
-        there = sum(batch.rows for batch in transitions)
-        if there < min(state["inserted"], self.capacity):
-            raise ValueError(f"the replay buffer needs {state['inserted']} transitions back, but gets {there}")
-        self.inserted = state["inserted"] - there
-        for batch in transitions:
-            self.write(batch)
+        write_again(self, state["inserted"], transitions)
         self._largest = state["largest"]
         if self._priorities is not None:
-            self._priorities.set(np.arange(self.size), state["priorities"])
+            self.load_priorities(state["priorities"], state["largest"])
         pending = state.get("pending")
         if pending is not None:
-            rollout = Rollout(Batch(pending["steps"], 2), Batch(pending["finals"]), 0)
-            self._maker.pending = rollout, pending["given"]
+            self._maker.load(pending)
+
+    def load_priorities(self, priorities: np.ndarray, largest: float) -> None:
+        """Set the priorities [size] of all transitions, and the largest that any has had."""
+        self._largest = largest
+        self.priorities.set(np.arange(self.size), priorities)
+
+
+class Writable(Protocol):
+    """What `write_again` fills."""
+
+    capacity: int
+    inserted: int
+
+    def write(self, batch: Batch) -> Any:
+        """Insert transitions."""
+
+
+def write_again(buffer: Writable, inserted: int, transitions: Sequence[Batch]) -> None:
+    """Put back what a buffer held after so many were `inserted`. ValueError if `transitions` are fewer than it held."""
+    there = sum(batch.rows for batch in transitions)
+    if there < min(inserted, buffer.capacity):
+        raise ValueError(f"the replay buffer needs {inserted} transitions back, but gets {there}")
+    buffer.inserted = inserted - there
+    for batch in transitions:
+        buffer.write(batch)
+
+
+def importance_weights(probabilities: np.ndarray, size: int, beta: float) -> np.ndarray:
+    """float32 weights that correct to the degree β for drawing with these probabilities from `size` transitions; the
+    largest is 1."""
+    raw = (size * probabilities) ** -beta
+    return (raw / raw.max()).astype(np.float32)
 
 
 def _put(own: np.ndarray, slots: np.ndarray, new: np.ndarray) -> None:

@@ -23,17 +23,35 @@ class Rollout:
     """[T, N, …]: `observations`, what the model saw before step t; `actions`, as the model gave them, before
     `to_env_actions`; `rewards` float32; `terminations` bool, the task ended, no value follows (a step that also
     truncates counts as this); `truncations` bool, the episode was cut off, its value goes on; and the algorithm's
-    records."""
+    records. Where environments are reset by a step of its own, or agents do not act in each step, also `resets` bool,
+    such rows: they are no transitions, and nothing is learned from them."""
     finals: Batch
     """[E, …], ordered by `rows`: `rows` int64, t · N + i of a step that ended an episode or is the last (t = T − 1);
     and `observations` after that step: the true last one of the episode, never that of the reset."""
     version: int
     """Updates that the weights which acted had seen."""
+    memories: Batch | None = None
+    """[⌈T / L⌉, N, …]: `memory`, a tree: what was remembered before each L-th step, where sequences begin that are L
+    steps long; `finals` then have a column `memory`, too: what was remembered after those steps. None without one."""
+    group: int = 0
+    """Simulation group that made it."""
+    parts: tuple[Rollout, ...] = ()
+    """The rollouts of which several side by side are made."""
+
+    @property
+    def by_group(self) -> tuple[Rollout, ...]:
+        """Each group's by itself, in the order in which they lie side by side; none where there are no steps."""
+        return self.parts or ((self,) if self.steps.rows else ())
 
     @property
     def shape(self) -> tuple[int, int]:
         """(T, N)."""
         return self.steps.shape[0], self.steps.shape[1]
+
+    @property
+    def transitions(self) -> np.ndarray | None:
+        """[T, N] bool: which rows are transitions; None where all are."""
+        return ~self.steps["resets"] if "resets" in self.steps else None
 
     def next_observations(self) -> Tree:
         """[T, N, …]: the observation after each step, never that of a reset. A copy."""
@@ -50,9 +68,15 @@ class Rollout:
 
     @staticmethod
     def side_by_side(rollouts: Sequence[Rollout]) -> Rollout:
-        """Several groups as one, in the order given. Raises ValueError, naming the column, if shapes do not fit."""
+        """Several groups as one, in the order given; of none one without steps. Raises ValueError, naming the column,
+        if shapes do not fit."""
+        if not rollouts:
+            return Rollout(Batch({"rewards": np.empty((0, 0), np.float32)}, 2), Batch({}), 0)
         if len(rollouts) == 1:
             return rollouts[0]
+        kind = type(rollouts[0])
+        if kind is not Rollout:
+            return kind.side_by_side(rollouts)
         steps = Batch.side_by_side([rollout.steps for rollout in rollouts])
         width, before, finals = steps.shape[1], 0, []
         for rollout in rollouts:
@@ -60,7 +84,10 @@ class Rollout:
             finals.append(rollout.finals.plus(rows=t * width + before + i))
             before += rollout.shape[1]
         joined = Batch.end_to_end(finals)
-        return Rollout(steps, joined.take(np.argsort(joined["rows"], kind="stable")), rollouts[0].version)
+        given = [rollout.memories for rollout in rollouts if rollout.memories is not None]
+        memories = Batch.side_by_side(given) if given else None
+        finals_of_all = joined.take(np.argsort(joined["rows"], kind="stable"))
+        return Rollout(steps, finals_of_all, rollouts[0].version, memories, parts=tuple(rollouts))
 
     @staticmethod
     def end_to_end(rollouts: Sequence[Rollout]) -> Rollout:
@@ -74,3 +101,12 @@ class Rollout:
             for rollout, start in zip(rollouts, starts, strict=False)
         ]
         return Rollout(steps, Batch.end_to_end(finals), rollouts[0].version)
+
+
+def going_on(steps: Batch) -> np.ndarray:
+    """[T, N] float32, of a rollout's steps: 1 where the row after it is the next step of the same episode, else 0; of
+    the last ones, 1 where the episode has not ended."""
+    found = ~(steps["terminations"] | steps["truncations"])
+    if "resets" in steps:
+        found[:-1] &= ~steps["resets"][1:]
+    return found.astype(np.float32)

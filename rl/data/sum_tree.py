@@ -17,6 +17,16 @@ class SumTree:
         self._levels = [np.zeros(2**level) for level in range(depth + 1)]
         self.size = size
 
+    @staticmethod
+    def nbytes_of(size: int) -> int:
+        """Bytes that a tree of so many weights takes."""
+        return 8 * (2 ** (max(1, size - 1).bit_length() + 1) - 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return self.nbytes_of(self.size)
+
     @property
     def weights(self) -> np.ndarray:
         """float64 [size]; a view."""

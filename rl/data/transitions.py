@@ -8,6 +8,9 @@ true length.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from .batch import Batch
@@ -51,9 +54,11 @@ class TransitionMaker:
     def transitions(self, rollout: Rollout) -> Batch:
         """Transitions that the rollout completes, in the order of their first steps, then of environments.
 
-        Columns `observations`, `actions`, `rewards`, `next_observations`, `discounts`.
+        Columns `observations`, `actions`, `rewards`, `next_observations`, `discounts`; of rollouts with the records
+        `values` and `next_values`, those of the weights that acted, also `errors`: the sum with the value after its
+        last step, without the value of the first.
         """
-        given = np.zeros(rollout.shape, np.bool_)
+        given = rollout.steps["resets"] if "resets" in rollout.steps else np.zeros(rollout.shape, np.bool_)
         if self.pending is not None:
             before, given_before = self.pending
             rollout = Rollout.end_to_end([_without_gaps(before, rollout), rollout])
@@ -72,15 +77,30 @@ class TransitionMaker:
         after = tree_map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[following], rollout.next_observations())
         self._keep(rollout, given | complete)
         steps = rollout.steps.only(["observations", "actions"]).flat().take(chosen)
-        return steps.plus(
-            rewards=sums.reshape(-1)[chosen], next_observations=after, discounts=discounts.reshape(-1)[chosen]
-        )
+        made = {"rewards": sums.reshape(-1)[chosen], "discounts": discounts.reshape(-1)[chosen]}
+        if "next_values" in rollout.steps:
+            values, ahead = (rollout.steps[name].reshape(-1) for name in ("values", "next_values"))
+            made["errors"] = made["rewards"] + made["discounts"] * ahead[following] - values[chosen]
+        return steps.plus(**made, next_observations=after)
+
+    def state(self) -> dict[str, Any]:
+        """Steps whose window is not complete, a tree of arrays; empty where there are none."""
+        if self.pending is None:
+            return {}
+        rollout, given = self.pending
+        return {"steps": dict(rollout.steps), "finals": dict(rollout.finals), "given": given}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state()`."""
+        if state:
+            self.pending = Rollout(Batch(state["steps"], 2), Batch(state["finals"]), 0), state["given"]
 
     def _keep(self, rollout: Rollout, given: np.ndarray) -> None:
         first = max(0, len(given) - (self._n - 1))
         if first == len(given):
             return
-        names = ("observations", "actions", "rewards", "terminations", "truncations")
+        names = ["observations", "actions", "rewards", "terminations", "truncations"]
+        names += [name for name in ("values", "next_values") if name in rollout.steps]
         offset = first * rollout.shape[1]
         finals = rollout.finals.take(rollout.finals["rows"] >= offset)
         kept = Rollout(rollout.steps.only(names).take(slice(first, None)), finals.plus(rows=finals["rows"] - offset), 0)

@@ -10,53 +10,63 @@ bit for bit.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ... import runtime
 from ...runtime import ObjectRef, get, method
 from ..clock import Clock
 from ..data.batch import Batch
+from ..data.moments import RewardScale
 from ..data.rollout import Rollout
-from ..declaration import Declaration
+from ..declaration import Learning
 from ..divergence import divergence
 from ..models.layout import ParameterLayout
 from ..models.spec import ModelSpec
 from ..settings import RunSettings
 from ..threads import limit_threads, limit_torch_threads
 from .learner import Learner
-
-
-class StateLostError(RuntimeError):
-    """The learner doesn't hold the state of the iteration that it was asked to go on from."""
-
-
-@dataclass(frozen=True)
-class LearnerInput:
-    """What one update was given: references to the rollouts of all groups, in group order, and its clock."""
-
-    rollouts: tuple[ObjectRef, ...]
-    clock: Clock
-
+from .log import LearnerLog
+from .lost import StateLostError
+from .shards import Gather
 
 _MAY_BE_UNDEFINED = {"train/explained_variance"}
 """Metrics that need not exist: all returns of an iteration may be equal."""
 
 
+@functools.cache
+def _gauges() -> tuple[Any, Any]:
+    """What `shoal status` shows of the replay buffer. Made in the learner's process: a driver needs no such module."""
+    make = runtime.util.metrics.Gauge
+    return (
+        make("replay_transitions", "Transitions that the replay buffer holds."),
+        make("replay_bytes", "Bytes of them and of their priorities."),
+    )
+
+
 class LearnerActor:
     """Actor class. `algorithm` says how to learn, with `config`; `spec` makes the model, `settings` are the run's."""
 
-    def __init__(self, algorithm: type[Declaration], config: Any, spec: ModelSpec, settings: RunSettings) -> None:
+    def __init__(self, algorithm: type[Learning], config: Any, spec: ModelSpec, settings: RunSettings) -> None:
         limit_threads(settings.threads)
         self._algorithm, self._config, self._spec, self._settings = algorithm, config, spec, settings
         self._begin()
 
     def _begin(self) -> None:
-        self._learner = Learner(self._spec, seed=self._settings.seed, device=self._settings.device)
+        settings = self._settings
+        scale = RewardScale(getattr(self._config, "gamma", 1.0)) if settings.normalizes_rewards else None
+        self._learner = Learner(
+            self._spec,
+            seed=settings.seed,
+            device=settings.device,
+            reward_scale=scale,
+            gradient_shards=settings.gradient_shards,
+        )
         self._algorithm.prepare(self._learner, self._config)
         self._live = True
         self._snapshot_inserted = 0
@@ -79,64 +89,100 @@ class LearnerActor:
             StateLostError: this learner is not where that iteration begins.
             TrainingDivergedError: something is not finite any more.
         """
-        self._require(iteration)
-        self._live = False  # until it is whole again: an update may fail, or be interrupted, half-way
+        self.require(iteration)
         waiting = time.perf_counter()
         rollout = Rollout.side_by_side(get(list(rollouts)))
         started = time.perf_counter()
-        metrics = self._learn(rollout, clock)
-        weights = self._learner.model.get_weights()
-        self._check_finite(rollout, weights, metrics)
-        self._live = True
+        weights, metrics = self.learn(rollout, clock)
         metrics["time/update_seconds"] = time.perf_counter() - started
         metrics["time/learner_wait_seconds"] = started - waiting
-        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         if not snapshot:
-            return weights, None, None, finite
-        return weights, self._learner.state(), self._new_transitions(), finite
+            return weights, None, None, metrics
+        return weights, self.state(), self._new_transitions(), metrics
 
-    def snapshot(self, iteration: int) -> dict[str, Any]:
-        """The learner's state at the start of iteration `iteration`; StateLostError if it is not there."""
-        self._require(iteration)
+    def gather_by(self, gather: Gather) -> None:
+        """Let the gradients of shards be put together that way from now on."""
+        self._learner.gather = gather
+
+    def learn(self, rollout: Rollout, clock: Clock) -> tuple[np.ndarray, dict[str, float]]:
+        """Learn from a rollout; returns the next weights, and metrics."""
+        self._live = False  # until it is whole again: an update may fail, or be interrupted, half-way
+        metrics = self._learn(rollout, clock)
+        weights = self.weights()
+        self._check_finite(rollout, weights, metrics)
+        self._live = True
+        return weights, {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+    def skip(self) -> None:
+        """Go on to the next iteration without learning: there was nothing to learn from."""
+        self._learner.iteration += 1
+
+    def begin_with(self, weights: np.ndarray) -> None:
+        """Take over flat weights before the first update."""
+        self._learner.model.set_weights(weights)
+
+    @property
+    def replay(self) -> Any:
+        """The learner's replay buffer; None without one."""
+        return self._learner.replay if self._learner.has_replay else None
+
+    def weights(self) -> np.ndarray:
+        """Flat weights of now: a copy."""
+        return self._learner.model.get_weights()
+
+    def state(self) -> dict[str, Any]:
+        """All that the next update depends on but the replay buffer's transitions."""
         return self._learner.state()
 
-    def restore(
-        self,
-        iteration: int,
-        state: Sequence[ObjectRef],
-        transitions: Sequence[ObjectRef],
-        inputs: Sequence[LearnerInput],
-    ) -> None:
-        """Go to where `inputs`, from iteration `iteration` on, lead.
+    @method(num_returns=2)
+    def snapshot(self, iteration: int, inserted: int) -> tuple[dict[str, Any], Batch | None]:
+        """The learner's state at the start of iteration `iteration`, and what its replay buffer took in after the first
+        `inserted` transitions; StateLostError if it is not there."""
+        self.require(iteration)
+        replay = self.replay
+        return self.state(), None if replay is None else replay.newest(replay.inserted - inserted)
 
-        `state` boxes a reference to the snapshot at that iteration; it is empty for the very beginning. `transitions`
-        are what the replay buffer then held, in the order in which it took them in.
-        """
+    def restore(self, log: LearnerLog) -> None:
+        """Go to where a log leads."""
+        self.go_back(log.iteration, *log.held())
+        for given in log.inputs:
+            self.repeat(Rollout.side_by_side(get(list(given.rollouts))), given.clock)
+
+    def go_back(self, iteration: int, state: Mapping[str, Any] | None, transitions: list[Batch]) -> None:
+        """Be where iteration `iteration` began: `state` is what it was then, None at the very beginning; `transitions`
+        are what the replay buffer held."""
         limit_torch_threads(self._settings.threads)
         self._begin()
-        self._live = False
-        if state:
-            self._learner.load(get(state[0]), get(list(transitions)))
-            self._snapshot_inserted = self._learner.replay.inserted if self._learner.has_replay else 0
+        if state is not None:
+            self._learner.load(state, transitions)
+            self._snapshot_inserted = 0 if self.replay is None else self.replay.inserted
         self._learner.iteration = iteration
-        for given in inputs:
-            self._learn(Rollout.side_by_side(get(list(given.rollouts))), given.clock)
+
+    def repeat(self, rollout: Rollout, clock: Clock) -> None:
+        """Learn from a rollout once more, whose update was told already."""
+        self._live = False
+        self._learn(rollout, clock)
         self._live = True
 
     def _new_transitions(self) -> Batch | None:
-        if not self._learner.has_replay:
+        replay = self.replay
+        if replay is None:
             return None
-        replay = self._learner.replay
         count, self._snapshot_inserted = replay.inserted - self._snapshot_inserted, replay.inserted
         return replay.newest(count)
 
     def _learn(self, rollout: Rollout, clock: Clock) -> dict[str, float]:
         learner = self._learner
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told as a whole, see _check_finite
+            learner.begin(rollout)
             metrics = self._algorithm.update(learner, rollout, self._config, clock)
+            learner.end(rollout)
         learner.iteration += 1
         if learner.has_replay:
-            metrics |= {"replay/size": learner.replay.size, "replay/inserted": learner.replay.inserted}
+            replay = learner.replay
+            metrics |= {"replay/size": replay.size, "replay/inserted": replay.inserted, "replay/bytes": replay.nbytes}
+            for gauge, value in zip(_gauges(), (replay.size, replay.nbytes), strict=True):
+                gauge.set(value)
         return metrics
 
     def _check_finite(self, rollout: Rollout, weights: np.ndarray, metrics: Mapping[str, float]) -> None:
@@ -158,7 +204,8 @@ class LearnerActor:
         if error is not None:
             raise error
 
-    def _require(self, iteration: int) -> None:
+    def require(self, iteration: int) -> None:
+        """Raise StateLostError unless this learner is where that iteration begins."""
         limit_torch_threads(self._settings.threads)
         if not self._live or self._learner.iteration != iteration:
             raise StateLostError(f"the learner is at iteration {self._learner.iteration}, not at {iteration}")

@@ -14,11 +14,19 @@ from ...envs import stream
 from ...runtime import InputError
 from ..clock import Clock
 from ..data.batch import Batch
-from ..data.columns import replay_columns
+from ..data.columns import action_columns, observation_columns, replay_columns
+from ..data.dataset import Dataset
+from ..data.dataset_reader import DatasetReader
+from ..data.moments import ObservationMoments, RewardScale
 from ..data.replay import ReplayBuffer
-from ..data.tree import tree_map
+from ..data.rollout import Rollout
+from ..data.sequences import episode_starts, in_sequences, steps_of_sequences
+from ..data.tree import Tree, leaves, tree_map
 from ..lazy import load, torch
 from ..models.spec import ModelSpec
+from .minibatch import take_sequences, units_of
+from .sharded_replay import ShardedReplay
+from .shards import Gather, LossOf, Told, alone, differentiate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,19 +36,35 @@ if TYPE_CHECKING:
 
 class Learner:
     """The parts of one training's learner, as before the first update. `spec` makes the model, on `device`; random
-    streams come from `seed`.
+    streams come from `seed`; `reward_scale` scales the rewards that are learned from; minibatches are cut into
+    `gradient_shards`.
 
-    An algorithm's `prepare` adds optimizers, targets and a replay buffer; its `update` counts `n_updates`, and leaves
+    An algorithm's `prepare` adds optimizers, targets and a replay buffer, or a dataset, and in `numbers` what else its
+    updates change; its `update` counts `n_updates`, and leaves
     in `advantages` what it made of the rewards, for the message in case that training diverges.
     """
 
-    def __init__(self, spec: ModelSpec, *, seed: int, device: str) -> None:
-        self._spec, self._seed = spec, seed
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        seed: int,
+        device: str,
+        reward_scale: RewardScale | None = None,
+        gradient_shards: int = 1,
+    ) -> None:
+        self._spec, self._seed, self._reward_scale = spec, seed, reward_scale
+        self._gradient_shards = gradient_shards
+        self.gather: Gather = alone
+        """How the gradients of shards are put together."""
+        self._observation_moments = ObservationMoments(spec.observation_space) if spec.normalized else None
         self.model: Any = load("build_model")(spec, seed=seed, device=_resolve_device(device))
         self._target: Any = None
         self.optimizers: dict[str, FlatOptimizer] = {}
-        self._replay: ReplayBuffer | None = None
+        self._replay: ReplayBuffer | ShardedReplay | None = None
+        self._dataset: DatasetReader | None = None
         self.n_updates = 0
+        self.numbers: dict[str, float] = {}
         self.iteration = 0
         self.advantages: np.ndarray | None = None
 
@@ -58,7 +82,8 @@ class Learner:
     def _optimize(self, kind: str, part: str | None, options: Mapping[str, float]) -> None:
         model = self.model
         where = slice(None) if part is None else model.part(part)
-        own = [value for name, value in model.named_parameters() if part is None or name.split(".")[0] == part]
+        named = [item for item in model.named_parameters() if item[1].requires_grad]
+        own = None if part is None else [value for name, value in named if model.belongs(name, part)]
         self.optimizers[part or "model"] = load(kind)(
             model.flat[where], model.flat_gradients[where], leaves=own, **options
         )
@@ -71,9 +96,35 @@ class Learner:
 
     def add_replay(self, capacity: int, *, gamma: float, n_step: int = 1, alpha: float | None = None) -> None:
         """Keep transitions in `replay`; arguments as in `ReplayBuffer`."""
+        self._replay = ReplayBuffer(self._replay_columns, capacity, gamma=gamma, n_step=n_step, alpha=alpha)
+
+    def add_sharded_replay(self, capacity: int, *, shards: int, gamma: float, n_step: int, alpha: float) -> None:
+        """Keep transitions in `replay`, in `shards` actors; arguments as in `ShardedReplay`."""
+        columns = self._replay_columns
+        self._replay = ShardedReplay(columns, capacity, shards=shards, gamma=gamma, n_step=n_step, alpha=alpha)
+
+    @property
+    def _replay_columns(self) -> dict[str, Tree]:
+        return replay_columns(self._spec.observation_space, self._spec.action_space)
+
+    def add_dataset(self, name: str, *, capacity: int, rows: int, gamma: float) -> None:
+        """Draw minibatches of `rows` transitions from a dataset (see `DatasetReader`); normalized observations are
+        normalized by its statistics from now on."""
         spec = self._spec
-        columns = replay_columns(spec.observation_space, spec.action_space)
-        self._replay = ReplayBuffer(columns, capacity, gamma=gamma, n_step=n_step, alpha=alpha)
+        self._dataset = DatasetReader(
+            Dataset(name),
+            capacity=capacity,
+            rows=rows,
+            stream=self.stream,
+            observations=observation_columns(spec.observation_space),
+            actions=action_columns(spec.action_space),
+            own_actions=self.model.own_actions,
+            gamma=gamma,
+        )
+        if self._observation_moments is not None:
+            for observations in self._dataset.observations():
+                self._observation_moments.merge(observations)
+            self._normalize()
 
     # ---- what its `update` calls
 
@@ -84,7 +135,7 @@ class Learner:
         return self._target
 
     @property
-    def replay(self) -> ReplayBuffer:
+    def replay(self) -> ReplayBuffer | ShardedReplay:
         """The buffer that `add_replay` made."""
         assert self._replay is not None, "prepare() has not called add_replay"
         return self._replay
@@ -98,6 +149,10 @@ class Learner:
         """The random stream of (run seed, purpose, indices)."""
         return stream(self._seed, purpose, *indices)
 
+    def rewards(self, raw: np.ndarray) -> np.ndarray:
+        """Rewards as they are learned from: float32, scaled by the statistics so far if rewards are normalized."""
+        return raw if self._reward_scale is None else self._reward_scale(raw)
+
     def tensors(self, arrays: Mapping[str, Any]) -> dict[str, Tensor]:
         """Arrays as tensors on the model's device; trees of arrays as trees."""
         device = self.model.flat.device
@@ -108,18 +163,69 @@ class Learner:
 
         return {name: tree_map(tensor, tree) for name, tree in arrays.items()}
 
+    def differentiate(self, batch: dict[str, Any], loss_of: LossOf, part: str = "model") -> Told:
+        """Make the gradient of a minibatch's loss that of `optimizers[part]`, whose `step` is then to be taken.
+
+        `loss_of` is given rows of `batch` (all of its columns are cut alike: in `gradient_shards`, or not at all) and
+        returns their mean loss, and tensors by name without gradients, which this returns: means over rows [], put
+        together as the loss is, and columns of rows [m, …], joined. What is a function of the whole minibatch, such as
+        the deviation of its advantages, belongs into `batch`.
+        """
+        return differentiate(self.optimizers[part], batch, loss_of, self._gradient_shards, self.gather)
+
+    def minimize(
+        self,
+        batch: dict[str, Any],
+        loss_of: LossOf,
+        part: str = "model",
+        *,
+        learning_rate: float,
+        max_grad_norm: float | None = None,
+    ) -> Told:
+        """`differentiate`, and the step."""
+        told = self.differentiate(batch, loss_of, part)
+        self.optimizers[part].step(learning_rate=learning_rate, max_grad_norm=max_grad_norm)
+        return told
+
     def minibatches(self, batch: Mapping[str, Tensor], size: int, epoch: int) -> Iterator[dict[str, Tensor]]:
         """The rows of `batch` in random order, `size` at a time (the last may be smaller).
 
         The order comes from the stream ("minibatches", iteration, epoch). One gather per field and epoch; minibatches
-        are slices of it.
+        are slices of it. With a memory they are whole sequences, together about `size` rows.
         """
-        rows = len(next(iter(batch.values())))
-        order = self.stream("minibatches", self.iteration, epoch).permutation(rows)
-        indices = self.tensors({"order": order})["order"]
-        shuffled = {name: tensor.index_select(0, indices) for name, tensor in batch.items()}
+        stream = self.stream("minibatches", self.iteration, epoch)
+        if self.model.memory is not None:
+            yield from self._minibatches_of_sequences(batch, size, stream)
+            return
+        columns = dict(batch)
+        rows = len(next(leaf for _, leaf in leaves(columns)))
+        indices = self.tensors({"order": stream.permutation(rows)})["order"]
+        shuffled = tree_map(lambda tensor: tensor.index_select(0, indices), columns)
         for start in range(0, rows, size):
-            yield {name: tensor[start : start + size] for name, tensor in shuffled.items()}
+            part = slice(start, start + size)
+            yield tree_map(lambda tensor, part=part: tensor[part], shuffled)
+
+    def _minibatches_of_sequences(
+        self, batch: Mapping[str, Any], size: int, stream: np.random.Generator
+    ) -> Iterator[dict[str, Tensor]]:
+        order = self.tensors({"order": stream.permutation(units_of(batch))})["order"]
+        count = max(1, round(size / self._spec.sequence_length))
+        for start in range(0, len(order), count):
+            yield take_sequences(batch, order[start : start + count])
+
+    def sequences(self, rollout: Rollout, columns: Batch) -> dict[str, Any]:
+        """Columns [T, N, …] of a rollout as tensors [M, …], in the order of the sequences that the model's memory is
+        unrolled over; and `rows`, those sequences."""
+        length = self._spec.sequence_length
+        valid = steps_of_sequences(*rollout.shape, length=length)
+        if "resets" in rollout.steps:
+            valid = valid[~in_sequences(rollout.steps["resets"], length)[valid]]
+        kept = {name: in_sequences(columns[name], length)[valid] for name in columns}
+        assert rollout.memories is not None
+        memory = rollout.memories.flat()["memory"]
+        told = self.tensors({"memory": memory, "starts": episode_starts(rollout, length), "valid": valid})
+        inputs = self.model.encode(in_sequences(rollout.steps["observations"], length))
+        return self.tensors(kept) | {"rows": load("Sequences")(inputs, **told)}
 
     def can_sample(self, clock: Clock, learning_starts: int) -> bool:
         """Whether the replay buffer holds enough to learn from: `learning_starts` environment steps are done, and as
@@ -145,8 +251,42 @@ class Learner:
         """
         drawn = self.replay.sample(rows, self.stream("replay", self.n_updates), beta=beta)
         encoded = {name: self.model.encode(drawn[name]) for name in ("observations", "next_observations")}
-        others = self.tensors({name: drawn[name] for name in ("actions", "rewards", "discounts", "weights")})
-        return encoded | others, drawn["indices"]
+        others = {name: drawn[name] for name in ("actions", "discounts", "weights")}
+        return encoded | self.tensors(others | {"rewards": self.rewards(drawn["rewards"])}), drawn["indices"]
+
+    def draw(self, *columns: str) -> dict[str, Tensor]:
+        """The next minibatch of the dataset as tensors, observations encoded; columns as in `EpisodeBlock.take`.
+
+        Which one it is follows from the number of updates.
+        """
+        assert self._dataset is not None, "prepare() has not called add_dataset"
+        drawn = self._dataset.sample(self.n_updates, columns)
+        seen = {name: self.model.encode(drawn[name]) for name in columns if name.endswith("observations")}
+        return seen | self.tensors({name: drawn[name] for name in columns if name not in seen})
+
+    # ---- what the actor calls around an update
+
+    def begin(self, rollout: Rollout) -> None:
+        """Count a rollout's rewards, before they are learned from: so the first rollout has a scale of its own."""
+        if self._reward_scale is not None and rollout.steps.rows:
+            steps = rollout.steps
+            ended = steps["terminations"] | steps["truncations"]
+            self._reward_scale.merge(steps["rewards"], ended, rollout.transitions)
+
+    def end(self, rollout: Rollout) -> None:
+        """Count a rollout's observations, after it was learned from: until then they are seen as they were when it was
+        made, so that the probabilities of its actions are those with which it acted."""
+        if self._observation_moments is not None and rollout.steps.rows:
+            seen = rollout.steps.only(["observations"]).flat()
+            if rollout.transitions is not None:
+                seen = seen.take(rollout.transitions.reshape(-1))
+            self._observation_moments.merge(seen["observations"])
+            self._normalize()
+
+    def _normalize(self) -> None:
+        assert self._observation_moments is not None
+        with torch.no_grad():
+            self.model.normalizer.set(self._observation_moments.scales())
 
     # ---- state
 
@@ -157,6 +297,9 @@ class Learner:
             "target": None if self._target is None else self._target.get_parameters(),
             "optimizers": {name: optimizer.state() for name, optimizer in self.optimizers.items()},
             "n_updates": self.n_updates,
+            "numbers": dict(self.numbers),
+            "observation_moments": None if self._observation_moments is None else self._observation_moments.state(),
+            "reward_scale": None if self._reward_scale is None else self._reward_scale.state(),
             "replay": None if self._replay is None else self._replay.state(),
         }
 
@@ -169,6 +312,11 @@ class Learner:
         for name, optimizer in self.optimizers.items():
             optimizer.load(state["optimizers"][name])
         self.n_updates = state["n_updates"]
+        self.numbers = dict(state["numbers"])
+        if self._observation_moments is not None:
+            self._observation_moments.load(state["observation_moments"])
+        if self._reward_scale is not None:
+            self._reward_scale.load(state["reward_scale"])
         if self._replay is not None and state["replay"] is not None:
             self._replay.load(state["replay"], transitions)
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,19 +24,47 @@ class FlatOptimizer(ABC):
         self._parameters, self._gradients = parameters, gradients
         self._leaves = leaves
         self._moments = {name: torch.zeros_like(parameters) for name in self.moments}
+        self._loss = torch.zeros((), device=parameters.device)
         self._loss_sum = torch.zeros((), device=parameters.device)
         self._norm_sum = torch.zeros((), device=parameters.device)
         self.steps = 0
 
+    @property
+    def gradients(self) -> Tensor:
+        """The gradient that the next step is taken against, flat."""
+        return self._gradients
+
     def minimize(self, loss: Tensor, *, learning_rate: float, max_grad_norm: float | None = None) -> None:
-        """One step against the gradient of `loss`; the gradient's norm over all parameters is clipped to
-        `max_grad_norm` (None: not)."""
+        """One step against the gradient of `loss`, which all learners of a group compute alike; arguments as in
+        `step`. Losses over rows are what `Learner.minimize` is for."""
+        self.differentiate(loss)
+        self.step(learning_rate=learning_rate, max_grad_norm=max_grad_norm)
+
+    def differentiate(self, loss: Tensor) -> None:
+        """Make the gradient of `loss` the one that the next step is taken against."""
         self._gradients.zero_()
         loss.backward(inputs=self._leaves)
+        self._loss = loss.detach()
+
+    def take_gradient(self, pieces: Sequence[tuple[int, Any]], loss: Tensor) -> None:
+        """Take over a gradient, in pieces (tensors or arrays, and where they begin), and the loss that it is of, in the
+        place of those that `differentiate` finds."""
+        for start, values in pieces:
+            into = self._gradients[start : start + len(values)]
+            if isinstance(values, Tensor):
+                into.copy_(values)
+            elif into.device.type == "cpu":  # what lies in the object store is read-only, which torch does not know
+                np.copyto(into.numpy(), values)
+            else:
+                into.copy_(torch.tensor(values))
+        self._loss = loss
+
+    def step(self, *, learning_rate: float, max_grad_norm: float | None = None) -> None:
+        """One step against the gradient; its norm over all parameters is clipped to `max_grad_norm` (None: not)."""
         with torch.no_grad():
             norm = torch.linalg.vector_norm(self._gradients)
             # Sums, asked once an iteration: one that is not finite stays so, and no step waits for a GPU's answer.
-            self._loss_sum += loss.detach()
+            self._loss_sum += self._loss
             self._norm_sum += norm
             if max_grad_norm is not None:
                 self._gradients.mul_((max_grad_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -3,8 +3,9 @@
     rows [B, inputs] ─── actor ──▶ what actions are chosen by
     rows, actions    ─── critics ─▶ Q_1, Q_2 … [n_critics, B]        (with discrete actions: [n_critics, B, actions])
 
-Continuous actions lie in [−1, 1] here, whatever the bounds of the space: what the critics see and what the entropy is
-taken of does not depend on the units of the environment.
+The actor has an encoder of its own, the critics share another one. Continuous actions lie in [−1, 1] here, whatever
+the bounds of the space: what the critics see and what the entropy is taken of does not depend on the units of the
+environment.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .architecture import row_size
-from .distributions import Categorical, SquashedGaussian, draw_noise
+from ..data.tree import tree_map
+from .distributions import Categorical, SquashedGaussian, draw_noise, forbid
+from .encoders import make_encoder
 from .model import MLP, Model
+from .rows import Parts, Rows
 from .spec import ModelSpec
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -27,52 +30,70 @@ class ActorQ(Model):
 
     acting = ("actor",)
 
-    def __init__(self, spec: ModelSpec, actor_outputs: int, critic_inputs: int, critic_outputs: int) -> None:
+    def __init__(self, spec: ModelSpec, *, outputs_per_action: int = 1, critics_see_actions: bool = True) -> None:
         super().__init__(spec)
-        chosen = spec.architecture
+        chosen, actions = spec.architecture, self.actions.row_size
         pi, qf = chosen.net_arch
-        self.actor = MLP(self.inputs, pi, actor_outputs, chosen.activation)
-        self.critics = nn.ModuleList(
-            MLP(critic_inputs, qf, critic_outputs, chosen.activation) for _ in range(chosen.n_critics)
-        )
+        self.actor_encoder = make_encoder(spec, chosen)
+        features = self.width(self.actor_encoder)
+        self.actor = MLP(features, pi, outputs_per_action * actions, chosen.activation)
+        self.critics_encoder = make_encoder(spec, chosen)
+        inputs, outputs = (features + actions, 1) if critics_see_actions else (features, actions)
+        self.critics = nn.ModuleList(MLP(inputs, qf, outputs, chosen.activation) for _ in range(chosen.n_critics))
 
-    def outputs(self, rows: Tensor) -> Tensor:
+    def outputs(self, rows: Rows) -> Tensor:
         """The actor's."""
-        return self.actor(rows)
+        features, mask = self.encoded(rows, self.actor_encoder)
+        return forbid(self.actor(features), mask)
 
     def draw_noise(self, generator: np.random.Generator, rows: tuple[int, ...]) -> np.ndarray:
         """Standard normal for continuous actions, Gumbel for discrete ones."""
-        return draw_noise(self.spec.action_space, generator, rows)
+        return draw_noise(self.actions, generator, rows)
 
 
-class _Continuous(ActorQ):
-    def __init__(self, spec: ModelSpec, outputs_per_action: int) -> None:
-        self.actions = row_size(spec.action_space)
-        inputs = row_size(spec.observation_space) + self.actions
-        super().__init__(spec, outputs_per_action * self.actions, inputs, 1)
+class ContinuousActorQ(ActorQ):
+    """Continuous actions in [−1, 1], whatever the bounds of the space."""
 
-    def values(self, rows: Tensor, actions: Tensor) -> Tensor:
+    def values(self, rows: Rows, actions: Tensor) -> Tensor:
         """Q of actions [B, K] in [−1, 1] by each critic, [n_critics, B]."""
-        both = torch.cat([rows, actions], -1)
+        both = self._both(rows, actions)
         return torch.stack([critic(both).squeeze(-1) for critic in self.critics])
 
-    def first_value(self, rows: Tensor, actions: Tensor) -> Tensor:
+    def first_value(self, rows: Rows, actions: Tensor) -> Tensor:
         """Q_1 [B], by the first critic alone."""
-        return self.critics[0](torch.cat([rows, actions], -1)).squeeze(-1)
+        return self.critics[0](self._both(rows, actions)).squeeze(-1)
+
+    def _both(self, rows: Rows, actions: Tensor) -> Tensor:
+        return torch.cat([self.encoded(rows, self.critics_encoder)[0], actions], -1)
 
     def environment_actions(self, actions: np.ndarray) -> np.ndarray:
         """[−1, 1] as the space between its bounds."""
-        space = self.spec.action_space
-        low, high = (np.ravel(bound).astype(np.float64) for bound in (space.low, space.high))  # type: ignore[attr-defined]
+        low, high = self._bounds()
         return super().environment_actions(low + (actions + 1) * (high - low) / 2)
 
+    def own_actions(self, actions: np.ndarray) -> np.ndarray:
+        """The space between its bounds as [−1, 1]; what lies outside as the nearest bound."""
+        low, high = self._bounds()
+        flat = actions.reshape(len(actions), -1).astype(np.float64)
+        return (2 * (flat - low) / (high - low) - 1).clip(-1, 1).astype(np.float32)
+
+    def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        space = self.spec.action_space
+        low, high = (np.ravel(bound).astype(np.float64) for bound in (space.low, space.high))  # type: ignore[attr-defined]
+        return low, high
+
     @staticmethod
-    def uniform(noise: Tensor) -> Tensor:
+    def repeat(rows: Tensor | Parts, times: int) -> Rows:
+        """Each of encoded rows [B, …] so often, side by side: [B · times, …]."""
+        return tree_map(lambda leaf: leaf.repeat_interleave(times, 0), rows)
+
+    @staticmethod
+    def uniform(rows: Rows, noise: Tensor) -> Tensor:
         """Uniform actions in [−1, 1] from standard normal noise: 2 Φ(noise) − 1."""
         return torch.erf(noise / 2**0.5)
 
 
-class GaussianActorQ(_Continuous):
+class GaussianActorQ(ContinuousActorQ):
     """SAC's: a squashed Gaussian, whose mean and log σ depend on the state."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -94,26 +115,30 @@ class CategoricalActorQ(ActorQ):
     """Discrete SAC's: the critics value each action."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self.actions = row_size(spec.action_space)
-        super().__init__(spec, self.actions, row_size(spec.observation_space), self.actions)
+        super().__init__(spec, critics_see_actions=False)
         self.log_alpha = nn.Parameter(torch.zeros(()))
 
-    def values(self, rows: Tensor) -> Tensor:
+    def values(self, rows: Rows) -> Tensor:
         """Q of all actions by each critic, [n_critics, B, actions]."""
-        return torch.stack([critic(rows) for critic in self.critics])
+        features, _ = self.encoded(rows, self.critics_encoder)
+        return torch.stack([critic(features) for critic in self.critics])
+
+    def allowed(self, rows: Rows) -> Tensor:
+        """How many actions may be chosen, float32: in each of the rows, [B], where there is a mask; else one number."""
+        mask = self.mask(rows)
+        return torch.tensor(float(self.actions.row_size)) if mask is None else mask.float().sum(-1)
 
     def choose(self, outputs: Tensor, noise: Tensor | None) -> Tensor:
         """The most probable actions, or drawn ones."""
         distribution = Categorical(outputs)
         return distribution.mode() if noise is None else distribution.sample(noise)
 
-    @staticmethod
-    def uniform(noise: Tensor) -> Tensor:
-        """Uniform actions from Gumbel noise."""
-        return noise.argmax(-1)
+    def uniform(self, rows: Rows, noise: Tensor) -> Tensor:
+        """Uniform actions, of those allowed, from Gumbel noise."""
+        return forbid(noise, self.mask(rows)).argmax(-1)
 
 
-class DeterministicActorQ(_Continuous):
+class DeterministicActorQ(ContinuousActorQ):
     """TD3's: one action, tanh of the actor's output."""
 
     def __init__(self, spec: ModelSpec) -> None:

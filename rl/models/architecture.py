@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
-
-import numpy as np
-from gymnasium import spaces
 
 from ...runtime import InputError, as_bool, as_int, as_number, in_plain_numbers, nearest
 
 ACTIVATIONS = ("tanh", "relu")
+CONVOLUTIONS = ("nature_cnn", "impala_cnn")
+SMALLEST = {"nature_cnn": 36, "impala_cnn": 8}
+"""Height and width of the smallest images that each takes."""
+ENCODERS = ("auto", "flat", *CONVOLUTIONS)
+MEMORIES = ("none", "lstm", "gru", "transformer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActorCriticArchitecture:
+class EncoderChoice:
+    """What comes first: from observations to features."""
+
+    encoder: str = "auto"
+    """"auto" (for images nature_cnn, or impala_cnn below 36 × 36; flat for the rest), "flat", "nature_cnn",
+    "impala_cnn", or an nn.Module of yours as "package.module:Class"."""
+    encoder_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Its arguments: of the convolutional ones `features` and `channels`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryChoice:
+    """What comes next: what is kept of earlier steps of the episode."""
+
+    memory: str = "none"
+    """"none", "lstm", "gru", "transformer", or a `Memory` of yours as "package.module:Class"."""
+    memory_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Its arguments, such as `units` or `window`."""
+    sequence_length: int = 16
+    """Steps that a memory is unrolled over when it learns; gradients go no further back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticArchitecture(EncoderChoice, MemoryChoice):
     """A policy and a value network side by side; the defaults are Stable-Baselines3's for `MlpPolicy`."""
 
     net_arch: tuple[tuple[int, ...], tuple[int, ...]] = ((64, 64), (64, 64))
-    """Width of each hidden layer: of the policy, of the value."""
+    """Width of each hidden layer: of the policy, of the value. After a convolutional encoder: none by default."""
     activation: str = "tanh"
     """After each hidden layer: "tanh" or "relu"."""
     ortho_init: bool = True
@@ -30,7 +55,19 @@ class ActorCriticArchitecture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QNetworkArchitecture:
+class ActorArchitecture(EncoderChoice):
+    """A policy alone; the defaults are those of the actor beside a critic."""
+
+    net_arch: tuple[int, ...] = (64, 64)
+    """Width of each hidden layer; none: the policy is linear."""
+    activation: str = "tanh"
+    """After each hidden layer: "tanh" or "relu"."""
+    ortho_init: bool = True
+    """Orthogonal initial weights (hidden √2, last 0.01) and zero biases; else uniform in ±1/√inputs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QNetworkArchitecture(EncoderChoice):
     """One value per action; the defaults are Stable-Baselines3's for DQN's `MlpPolicy`."""
 
     net_arch: tuple[int, ...] = (64, 64)
@@ -42,7 +79,15 @@ class QNetworkArchitecture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActorQArchitecture:
+class QuantileQNetworkArchitecture(QNetworkArchitecture):
+    """Quantiles of the return for each action; the defaults are sb3-contrib's for QR-DQN's `MlpPolicy`."""
+
+    n_quantiles: int = 200
+    """Quantiles that stand for the distribution of returns (N)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorQArchitecture(EncoderChoice):
     """A policy and critics of its actions; the defaults are Stable-Baselines3's for SAC's `MlpPolicy`."""
 
     net_arch: tuple[tuple[int, ...], tuple[int, ...]] = ((256, 256), (256, 256))
@@ -53,14 +98,69 @@ class ActorQArchitecture:
     """Critics, of which the smallest value counts."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LanguageArchitecture:
+    """A decoder-only transformer between texts; the names are those of `transformers`' Llama where it has them."""
+
+    tokenizer: str = "bytes"
+    """How texts become tokens: "bytes", "characters" (those of the environment's two spaces), or a `tokenizers` file,
+    by its path, or as the JSON that is in it."""
+    layers: int = 2
+    """Blocks of attention and feed-forward network."""
+    width: int = 64
+    """Numbers that stand for a token between them."""
+    heads: int = 4
+    """Heads of attention; they divide the width, into an even number each."""
+    kv_heads: int = 0
+    """Heads of keys and values, each for as many heads of queries; they divide `heads`. 0: as many."""
+    hidden: int = 0
+    """Width inside the feed-forward network. 0: 8 / 3 of the width, rounded up to a multiple of 16."""
+    context: int = 256
+    """Tokens of an episode, prompt and answers of all turns, at most."""
+
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise InputError(
+                f"policy_kwargs['width'] is {self.width}, but must be a multiple of 2 · heads = {2 * self.heads}"
+            )
+        if self.kv_heads and self.heads % self.kv_heads:
+            raise InputError(f"policy_kwargs['kv_heads'] is {self.kv_heads}, but must divide heads = {self.heads}")
+
+
 ARCHITECTURES: dict[str, type[Any]] = {
     "actor_critic": ActorCriticArchitecture,
+    "central_actor_critic": ActorCriticArchitecture,
+    "actor": ActorArchitecture,
     "q_network": QNetworkArchitecture,
+    "quantile_q_network": QuantileQNetworkArchitecture,
     "gaussian_actor_q": ActorQArchitecture,
     "categorical_actor_q": ActorQArchitecture,
     "deterministic_actor_q": ActorQArchitecture,
+    "gaussian_actor_qv": ActorQArchitecture,
+    "categorical_actor_qv": ActorQArchitecture,
+    "language_model": LanguageArchitecture,
 }
 """Kind of model → what can be chosen of it."""
+
+
+def image_encoder(encoder: str, shape: tuple[int, ...]) -> str:
+    """What "auto" means for images of a shape: the largest of the networks that they are large enough for."""
+    if encoder != "auto":
+        return encoder
+    (_, height, width), _ = image_shape(shape)
+    return next((name for name, size in SMALLEST.items() if min(height, width) >= size), "flat")
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], bool]:
+    """(C, H, W) of images of a shape, and whether their last axis is that of the channels: it is the smallest one.
+
+    Of four axes the first is a stack of images, whose channels count together.
+    """
+    stacked, (first, middle, last) = math.prod(shape[:-3]), shape[-3:]
+    if last < first and last <= middle:
+        return (stacked * last, first, middle), True
+    return (stacked * first, middle, last), False
+
 
 _BRANCHES = {ActorCriticArchitecture: ("pi", "vf"), ActorQArchitecture: ("pi", "qf")}
 """Architectures of two networks, and what `net_arch` calls them."""
@@ -83,17 +183,6 @@ def read_architecture(kind: str, policy_kwargs: Mapping[str, Any]) -> Any:
     return chosen(**values)
 
 
-def row_size(space: spaces.Space) -> int:
-    """Numbers in the row that stands for one element of `space`: a Box flattened, a Discrete one-hot, a MultiDiscrete
-    as one-hots side by side, a MultiBinary as zeros and ones. Also the number of outputs that describe a distribution
-    over `space`."""
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    if isinstance(space, spaces.MultiDiscrete):
-        return int(np.sum(space.nvec))
-    return int(np.prod(space.shape or ()))
-
-
 def _branches(what: str, net_arch: Any, names: tuple[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Hidden widths of two networks from a list (both the same) or a dict with their names."""
     if not isinstance(net_arch, Mapping):
@@ -113,10 +202,41 @@ def _widths(what: str, layers: Any) -> tuple[int, ...]:
     return tuple(width for width in widths if width is not None)
 
 
+def _module(names: tuple[str, ...]) -> Callable[[str, Any], str]:
+    """Reads a name of `names`, or the path of a class."""
+
+    def read(what: str, value: Any) -> str:
+        text = "none" if value is None and "none" in names else value
+        if not isinstance(text, str):
+            raise InputError(f"{what} is {value!r}, but must be a name or 'package.module:Class'")
+        module, colon, class_name = text.partition(":")
+        dotted = all(part.isidentifier() for part in (*module.split("."), class_name))
+        if text not in names and not (colon and dotted):
+            raise InputError(
+                f"{what} is {value!r}, but must be one of {', '.join(map(repr, names))}, or the path of a class of "
+                f"yours: 'package.module:Class'. {nearest(text, names)}"
+            )
+        return text
+
+    return read
+
+
+def _options(what: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InputError(f"{what} is {value!r}, but must be a dict of arguments by name")
+    return dict(value)
+
+
 def _activation(what: str, value: Any) -> str:
     if value not in ACTIVATIONS:
         raise InputError(f"{what} is {value!r}, but must be one of {', '.join(map(repr, ACTIVATIONS))}")
     return str(value)
+
+
+def _text(what: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{what} is {value!r}, but must be a text")
+    return value
 
 
 def _flag(what: str, value: Any) -> bool:
@@ -141,10 +261,18 @@ def _count(what: str, value: Any) -> int:
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {
+    "encoder": _module(ENCODERS),
+    "encoder_kwargs": _options,
+    "memory": _module(MEMORIES),
+    "memory_kwargs": _options,
+    "sequence_length": _count,
     "net_arch": _widths,
     "activation": _activation,
     "ortho_init": _flag,
     "log_std_init": _number,
     "dueling": _flag,
     "n_critics": _count,
+    "n_quantiles": _count,
+    "tokenizer": _text,
+    **dict.fromkeys(("layers", "width", "heads", "kv_heads", "hidden", "context"), _count),
 }

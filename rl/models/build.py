@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from ...envs import derive_seed
+from ...envs import derive_seed, own_generators
+from ..language.transformer import LanguageModel
+from .actor import Actor
 from .actor_critic import ActorCritic
 from .actor_q import CategoricalActorQ, DeterministicActorQ, GaussianActorQ
-from .model import Model
-from .q_network import QNetwork
+from .actor_qv import CategoricalActorQV, GaussianActorQV
+from .central_actor_critic import CentralActorCritic
+from .flat_module import FlatModule
+from .q_network import QNetwork, QuantileQNetwork
 from .spec import ModelSpec
 
-MODELS: dict[str, type[Model]] = {
+MODELS: dict[str, type[FlatModule]] = {
     "actor_critic": ActorCritic,
+    "central_actor_critic": CentralActorCritic,
+    "actor": Actor,
     "q_network": QNetwork,
+    "quantile_q_network": QuantileQNetwork,
     "gaussian_actor_q": GaussianActorQ,
     "categorical_actor_q": CategoricalActorQ,
     "deterministic_actor_q": DeterministicActorQ,
+    "gaussian_actor_qv": GaussianActorQV,
+    "categorical_actor_qv": CategoricalActorQV,
+    "language_model": LanguageModel,
 }
 
 
-def build_model(spec: ModelSpec, *, seed: int = 0, device: str | torch.device = "cpu") -> Model:
-    """The model of `spec` with initial weights that `seed` alone decides; torch's generator is as before afterwards."""
-    with torch.random.fork_rng(devices=[]):
+def build_model(spec: ModelSpec, *, seed: int = 0, device: str | torch.device = "cpu") -> Any:
+    """The model of `spec` with initial weights that `seed` alone decides; the process's generators, from which a module
+    of the user's own may draw, are as before afterwards."""
+    with own_generators(derive_seed(seed, "init", 0)), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "init"))
         model = MODELS[spec.kind](spec)
     model.flatten(device)

@@ -9,15 +9,17 @@ Each takes the head's outputs `logits` or `mean` of shape [B, K]; `log_prob` and
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
-from .architecture import row_size
+from ...envs import LeafCodec, SpaceCodec
 
+FORBIDDEN = torch.finfo(torch.float32).min
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -53,14 +55,17 @@ class Categorical:
         """argmax(logits); the first of equals."""
         return self.logits.argmax(-1)
 
+    @cached_property
+    def _log_p(self) -> Tensor:
+        return self.logits.log_softmax(-1)
+
     def log_prob(self, actions: Tensor) -> Tensor:
         """log softmax(logits)[action]."""
-        return self.logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return self._log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
         """−Σ p log p."""
-        log_p = self.logits.log_softmax(-1)
-        return -(log_p.exp() * log_p).sum(-1)
+        return -(self._log_p.exp() * self._log_p).sum(-1)
 
 
 class MultiCategorical:
@@ -170,23 +175,91 @@ class SquashedGaussian:
         return (normal - squash).sum(-1)
 
 
-def make_distribution(space: spaces.Space, outputs: Tensor, log_std: Tensor | None) -> Distribution:
-    """The distribution over `space` that the head's `outputs` [B, row_size(space)] describe; a Box needs `log_std`."""
-    if isinstance(space, spaces.Discrete):
+class Product:
+    """Independent parts side by side: actions [B, Σ] float32, outputs and noise of the parts side by side, too."""
+
+    def __init__(self, parts: Sequence[Distribution], sizes: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+        self.parts, self.sizes, self.outputs = parts, sizes, outputs
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Of each part."""
+        noises = noise.split(self.outputs, -1)
+        return self._joined([part.sample(given) for part, given in zip(self.parts, noises, strict=True)])
+
+    def mode(self) -> Tensor:
+        """Of each part."""
+        return self._joined([part.mode() for part in self.parts])
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Sum over the parts."""
+        given = zip(self.parts, actions.split(self.sizes, -1), strict=True)
+        return torch.stack([part.log_prob(_own(part, action)) for part, action in given], -1).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Sum over the parts."""
+        return torch.stack([part.entropy() for part in self.parts], -1).sum(-1)
+
+    @staticmethod
+    def _joined(parts: list[Tensor]) -> Tensor:
+        return torch.cat([part.float().reshape(len(part), -1) for part in parts], -1)
+
+
+def _own(part: Distribution, actions: Tensor) -> Tensor:
+    """Columns of a product's actions as the part's own: whole numbers are exact in float32."""
+    if isinstance(part, Categorical):
+        return actions.squeeze(-1).long()
+    return actions if isinstance(part, DiagonalGaussian) else actions.long()
+
+
+def make_distribution(found: SpaceCodec, outputs: Tensor, log_std: Tensor | None) -> Distribution:
+    """The distribution over a space that the head's `outputs` [B, row_size] describe; Boxes in it need `log_std`, for
+    all of them side by side."""
+    if isinstance(found, LeafCodec):
+        return _leaf_distribution(found, outputs, log_std)
+    leaves = [leaf for _, leaf in found.leaves()]
+    sizes = tuple(leaf.row_size for leaf in leaves)
+    parts: list[Distribution] = []
+    at = 0
+    for leaf, own in zip(leaves, outputs.split(sizes, -1), strict=True):
+        is_box = leaf.kind == "Box"
+        parts.append(
+            _leaf_distribution(leaf, own, log_std[at : at + leaf.row_size] if is_box and log_std is not None else None)
+        )
+        at += leaf.row_size if is_box else 0
+    return Product(parts, tuple(math.prod(leaf.shape) for leaf in leaves), sizes)
+
+
+def _leaf_distribution(leaf: LeafCodec, outputs: Tensor, log_std: Tensor | None) -> Distribution:
+    if leaf.kind == "Discrete":
         return Categorical(outputs)
-    if isinstance(space, spaces.MultiDiscrete):
-        return MultiCategorical(outputs, tuple(int(n) for n in np.ravel(space.nvec)))
-    if isinstance(space, spaces.MultiBinary):
+    if leaf.kind == "MultiDiscrete":
+        return MultiCategorical(outputs, leaf.choices)
+    if leaf.kind == "MultiBinary":
         return Bernoulli(outputs)
     assert log_std is not None
     return DiagonalGaussian(outputs, log_std)
 
 
-def draw_noise(space: spaces.Space, stream: np.random.Generator, rows: tuple[int, ...]) -> np.ndarray:
-    """float32 noise [*rows, row_size(space)] from `stream`: what the distribution over `space` samples with."""
-    shape = (*rows, row_size(space))
-    if isinstance(space, spaces.Box):
+def continuous_size(found: SpaceCodec) -> int:
+    """Numbers of an action that are continuous."""
+    return sum(leaf.row_size for _, leaf in found.leaves() if leaf.kind == "Box")
+
+
+def draw_noise(found: SpaceCodec, stream: np.random.Generator, rows: tuple[int, ...]) -> np.ndarray:
+    """float32 noise [*rows, row_size] from `stream`: what the distribution over a space samples with."""
+    drawn = [_leaf_noise(leaf, stream, (*rows, leaf.row_size)) for _, leaf in found.leaves()]
+    return drawn[0] if len(drawn) == 1 else np.concatenate(drawn, -1)
+
+
+def _leaf_noise(leaf: LeafCodec, stream: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    if leaf.kind == "Box":
         return stream.standard_normal(shape, dtype=np.float32)
-    if isinstance(space, spaces.MultiBinary):
+    if leaf.kind == "MultiBinary":
         return stream.logistic(size=shape).astype(np.float32)
     return stream.gumbel(size=shape).astype(np.float32)
+
+
+def forbid(outputs: Tensor, mask: Tensor | None) -> Tensor:
+    """Outputs [B, K] with the smallest number where `mask` [B, K] is false, so that what they stand for is never chosen
+    and has a probability of exactly 0. Not −∞, of which 0 · log 0 would be NaN."""
+    return outputs if mask is None else outputs.masked_fill(~mask, FORBIDDEN)

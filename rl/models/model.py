@@ -1,8 +1,7 @@
-"""The base of all models: an ordinary `nn.Module` whose parameters are views into one flat array.
+"""The base of all models that act between arrays.
 
-All parameters lie in one flat float32 tensor, all gradients in another, so that optimizer step, gradient norm,
-broadcast and checkpoint each act on one array, whatever the number of layers. Random choices come from noise that is
-given, drawn from a numpy stream; torch's own generator decides initial weights only, seeded for them.
+Random choices come from noise that is given, drawn from a numpy stream; torch's own generator decides initial weights
+only, seeded for them.
 """
 
 from __future__ import annotations
@@ -10,40 +9,43 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 
-from ...envs import to_env_actions
-from ..data.tree import Tree, leaves
-from .architecture import row_size
-from .layout import ParameterLayout
+from ...envs import MASK, LeafCodec, codec, part_of
+from ..data.columns import action_columns
+from .architecture import EncoderChoice
+from .encoders import make_encoder
+from .flat_module import FlatModule
+from .memory import Memory, forget
+from .normalizer import Normalizer
+from .rows import Parts, Recalled, Rows, Sequences
 from .spec import ModelSpec
 
 
-class Model(nn.Module):
+class Model(FlatModule):
     """A network between two spaces. Subclasses make their parts in `__init__`; then `flatten` is called once."""
 
-    acting: ClassVar[tuple[str, ...] | None] = None
-    """The parts that acting needs, which workers, evaluation and serving get; None is all."""
-    parameters_layout: ParameterLayout
-    """Names and shapes of all parameters in the flat array."""
-    layout: ParameterLayout
-    """Those of the acting parts, with which it begins: of the weights that travel."""
-    flat: Tensor
-    """All parameters, [size] float32."""
-    flat_gradients: Tensor
-    """Their gradients, [size] float32; `backward` adds to it."""
+    encoder: nn.Module | None
+    """What comes first, where all parts share it."""
+    memory: Memory | None
+    """What comes next."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.encoder, self.memory = None, None
+        self.normalizer = Normalizer(spec.observation_space) if spec.normalized else None
+        self.actions, self._observations = codec(spec.action_space), codec(spec.observation_space)
+        plain = not spec.normalized and self._observations.kind == "Box"
+        self._is_vector = plain and isinstance(self._observations, LeafCodec) and not self._observations.is_image
+        self._leaves = [("/".join(parts), parts, leaf) for parts, leaf in self._observations.leaves()]
 
     @abstractmethod
-    def outputs(self, rows: Tensor) -> Tensor:
+    def outputs(self, rows: Rows) -> Tensor:
         """What actions are chosen by, [B, K], for encoded observations."""
 
     @abstractmethod
@@ -54,72 +56,123 @@ class Model(nn.Module):
     def draw_noise(self, generator: np.random.Generator, rows: tuple[int, ...]) -> np.ndarray:
         """float32 noise [*rows, M] for `choose`."""
 
-    def encode(self, observations: Tree) -> Tensor:
-        """Observations [B, *shape] as the network's rows [B, row_size] float32, on the model's device.
+    def encode(self, observations: np.ndarray) -> Tensor | Parts:
+        """Observations [B, *shape] as tensors on the model's device: of a space with parts, each under its path.
 
-        Copies into memory that torch aligns: a product's bits may depend on the alignment of its operands.
+        A Box becomes [B, numbers] float32, a Discrete a one-hot, a MultiDiscrete one-hots side by side, an image stays
+        as bytes [B, *shape] (flat, between 0 and 1, for the encoder "flat"), an action mask becomes [B, K] bool. Copies
+        into memory that torch aligns: a product's bits may depend on the alignment of its operands.
         """
-        given = torch.tensor(observations, device=self.flat.device)
-        space = self.spec.observation_space
-        if isinstance(space, spaces.Discrete):
-            return torch.nn.functional.one_hot(given.long() - int(space.start), int(space.n)).float()
-        if isinstance(space, spaces.MultiDiscrete):
-            choices = (given.long() - torch.tensor(space.start, device=given.device)).reshape(len(given), -1)
-            sizes = [int(n) for n in np.ravel(space.nvec)]
-            return torch.cat([torch.nn.functional.one_hot(choices[:, i], n) for i, n in enumerate(sizes)], -1).float()
+        if self._is_vector:  # asked for in every step of every rollout
+            return torch.tensor(observations, device=self.flat.device).reshape(len(observations), -1).float()
+        if isinstance(self._observations, LeafCodec):
+            return self._encode_leaf(self._observations, observations, "")
+        found = {}
+        for path, parts, leaf in self._leaves:
+            values = part_of(observations, parts).copy()  # of records, whose strides torch does not take
+            if parts == (MASK,):
+                found[path] = torch.tensor(values, device=self.flat.device).bool()
+            else:
+                found[path] = self._encode_leaf(leaf, values, path)
+        return found
+
+    def _encode_leaf(self, leaf: LeafCodec, values: np.ndarray, path: str) -> Tensor:
+        given = torch.tensor(values, device=self.flat.device)
+        if leaf.is_discrete:
+            choices = (given.long() - torch.tensor(leaf.start, device=given.device)).reshape(len(given), -1)
+            one_hot = [torch.nn.functional.one_hot(choices[:, i], n) for i, n in enumerate(leaf.choices)]
+            return torch.cat(one_hot, -1).float()
+        if leaf.is_image and self.spec.keeps(leaf):
+            return given
         rows = given.reshape(len(given), -1).float()
-        is_image = space.dtype == np.uint8 and len(space.shape or ()) == 3
-        return rows / 255 if is_image else rows
+        if self.normalizer is not None:
+            rows = self.normalizer(rows, path)
+        return rows / 255 if leaf.is_image else rows
+
+    def make_encoder(self, chosen: EncoderChoice) -> int:
+        """Make the encoder that all parts share; returns the width of the features."""
+        self.encoder = make_encoder(self.spec, chosen)
+        return self.width(self.encoder)
+
+    def width(self, encoder: nn.Module | None) -> int:
+        """Width of the features that an encoder makes."""
+        return self._observations.row_size if encoder is None else int(encoder.features)  # type: ignore[arg-type]
+
+    def encoded(self, rows: Rows, encoder: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+        """Features [B, F] of rows without memory, and their mask [B, K] bool, None where there is none."""
+        features: Any = rows if encoder is None else encoder(rows)
+        return features, self.mask(rows)
+
+    @staticmethod
+    def mask(rows: Rows) -> Tensor | None:
+        """Which outputs are allowed, [B, K] bool; None where all are."""
+        if isinstance(rows, Tensor):
+            return None
+        if isinstance(rows, Recalled):
+            return rows.mask
+        if isinstance(rows, Sequences):
+            mask = Model.mask(rows.inputs)
+            return None if mask is None else mask[rows.valid]
+        return rows.get(MASK)
+
+    def features(self, rows: Rows) -> tuple[Tensor, Tensor | None]:
+        """What heads work on, [B, F], and the mask; of sequences all valid steps' side by side."""
+        if isinstance(rows, Tensor):
+            return rows if self.encoder is None else self.encoder(rows), None
+        if isinstance(rows, Recalled):
+            return rows.features, rows.mask
+        if not isinstance(rows, Sequences):
+            return self.encoded(rows, self.encoder)
+        assert self.memory is not None
+        features, _ = self.encoded(rows.inputs, self.encoder)
+        unrolled = self.memory.unroll(features.reshape(*rows.starts.shape, -1), rows.memory, rows.starts)
+        return unrolled.flatten(0, 1)[rows.valid], self.mask(rows)
+
+    def recall(self, rows: Rows, memory: Any) -> tuple[Rows, Any]:
+        """Encoded observations of one step with what is remembered, and the memory after it; without a memory, both as
+        they are."""
+        if self.memory is None:
+            return rows, memory
+        features, mask = self.encoded(rows, self.encoder)
+        output, memory = self.memory.step(features, memory)
+        return Recalled(output, mask), memory
+
+    def initial_memory(self, rows: int) -> Any:
+        """What is remembered at the beginning of `rows` episodes; None without a memory."""
+        return None if self.memory is None else self.memory.initial(rows)
+
+    @staticmethod
+    def forget(memory: Any, ended: np.ndarray) -> Any:
+        """The memory with nothing of the rows [B] whose episode ended."""
+        return forget(memory, torch.from_numpy(ended))
 
     def environment_actions(self, actions: np.ndarray) -> np.ndarray:
-        """What `env.step` takes, [B, *space.shape], for actions [B, …] as `choose` gives them."""
-        space = self.spec.action_space
-        return to_env_actions(space, actions.reshape(len(actions), *(space.shape or ())))
+        """Rows of what `env.step` takes, [B, *shape], for actions [B, …] as `choose` gives them."""
+        found = self.actions
+        if isinstance(found, LeafCodec):
+            return found.to_env(actions.reshape(len(actions), *found.shape))
+        rows, at = np.empty(len(actions), found.dtype), 0
+        for parts, leaf in found.leaves():
+            width = math.prod(leaf.shape)
+            part_of(rows, parts)[...] = leaf.to_env(actions[:, at : at + width].reshape(len(actions), *leaf.shape))
+            at += width
+        return rows
 
-    def part(self, *names: str) -> slice:
-        """Where the parameters of submodules that lie side by side are in the flat array."""
-        layout = self.parameters_layout
-        own = [name for name in layout.shapes if name.split(".")[0] in names]
-        first, last = own[0], own[-1]
-        return slice(layout.offsets[first], layout.offsets[last] + math.prod(layout.shapes[last]))
+    def own_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Actions [B, …] as `choose` gives them, for rows of what `env.step` took, [B, *shape]."""
+        leaves = [(part_of(actions, parts).astype(np.float64), leaf) for parts, leaf in self.actions.leaves()]
+        flat = np.concatenate([(values - leaf.start).reshape(len(actions), -1) for values, leaf in leaves], -1)
+        column = action_columns(self.spec.action_space)
+        return flat.astype(column.dtype).reshape(len(actions), *column.shape)
 
-    @property
-    def inputs(self) -> int:
-        """Width of encoded observations."""
-        return row_size(self.spec.observation_space)
-
-    def flatten(self, device: str | torch.device = "cpu") -> None:
-        """Move all parameters and gradients into flat tensors on `device`. Raises ValueError if there are buffers."""
-        buffers = [name for name, _ in self.named_buffers()]
-        if buffers:
-            raise ValueError(
-                f"{type(self).__name__} has buffers ({', '.join(buffers)}), which would neither reach the workers nor "
-                "a checkpoint: make them parameters"
-            )
-        acting = {name: self.acting is None or name.split(".")[0] in self.acting for name, _ in self.named_parameters()}
-        named = dict(sorted(self.named_parameters(), key=lambda item: not acting[item[0]]))  # stable: acting ones first
-        shapes = {name: tuple(parameter.shape) for name, parameter in named.items()}
-        self.parameters_layout = ParameterLayout(shapes)
-        self.layout = ParameterLayout({name: shape for name, shape in shapes.items() if acting[name]})
-        self.flat = torch.cat([parameter.detach().float().reshape(-1) for parameter in named.values()]).to(device)
-        self.flat_gradients = torch.zeros_like(self.flat)
-        layout = self.parameters_layout
-        views, gradients = layout.views(self.flat), layout.views(self.flat_gradients)
-        for name, parameter in named.items():
-            parameter.data, parameter.grad = views[name], gradients[name]
-
-    def get_weights(self) -> np.ndarray:
-        """The acting parameters as one flat float32 array: a copy, in the order of `layout`."""
-        return self.flat[: self.layout.size].detach().cpu().numpy().copy()
-
-    def check_finite(self, observations: Tree, **found: np.ndarray) -> None:
+    def check_finite(self, observations: np.ndarray, **found: np.ndarray) -> None:
         """Raise ValueError, naming the row, if what the model made of `observations`, arrays [B, …] by their names, is
         not finite."""
         for name, values in found.items():
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 row = int(np.argwhere(~np.isfinite(values))[0][0])
                 spoiled = int((~torch.isfinite(self.flat)).sum())
-                largest = max(float(np.abs(leaf[row]).max()) for _, leaf in leaves(observations))
+                largest = self._largest(observations[row])
                 reason = (
                     f"{spoiled} of its {len(self.flat)} weights are not: load an earlier checkpoint"
                     if spoiled
@@ -127,18 +180,10 @@ class Model(nn.Module):
                 )
                 raise ValueError(f"the policy's {name} for row {row} is not finite ({values[row]}): {reason}")
 
-    def set_weights(self, flat: np.ndarray) -> None:
-        """Take over flat weights as `get_weights` gives them; ValueError if their shape is another."""
-        self.layout.views(flat)
-        self.flat[: self.layout.size].copy_(torch.tensor(flat))
-
-    def get_parameters(self) -> np.ndarray:
-        """All parameters as one flat float32 array: a copy."""
-        return self.flat.detach().cpu().numpy().copy()
-
-    def set_parameters(self, flat: np.ndarray) -> None:
-        """Take over all parameters as `get_parameters` gives them."""
-        self.flat.copy_(torch.tensor(flat))
+    def _largest(self, observation: Any) -> float:
+        """The largest number in an observation, whatever its sign."""
+        values = (np.asarray(part_of(observation, parts), np.float64) for _, parts, _ in self._leaves)
+        return max(float(np.abs(value).max()) for value in values)
 
 
 class MLP(nn.Module):

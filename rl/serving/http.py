@@ -1,62 +1,37 @@
 """A served policy over HTTP.
 
-    POST /act     {"observation": …, "deterministic": true}  →  {"action": …, "version": …}
-    GET  /health                                             →  {"status": "ok", "version": …, "replicas": …, …}
+    POST   /act             {"observation": …, "deterministic": true}  →  {"action": …, "version": …}
+    GET    /health                                                     →  {"status": "ok", "version": …, …}
+    DELETE /sessions/NAME                                              →  {}
 
-`observation` is one observation, or a batch of them, as nested lists. Errors are JSON too, ``{"error": "…"}``:
+Of several agents' policies the first and the last are also there under /policies/NAME, a policy's name or an agent's.
+`observation` is one observation, or a batch of them, as nested lists. For a policy with memory a request also names its
+episode, "session": "NAME", a name of the client's choice, and begins it with "episode_start": true. Errors are JSON
+too, ``{"error": "…"}``:
 
-    401 the token is missing    403 the Host is not this server's    408 the request did not arrive in time
-    413 the body is too long    422 it is no observation             503 the queue is full, or no replica is left
+    401 the token is missing               403 the Host is not this server's
+    404 there is no such session or policy 408 the request did not arrive in time
+    409 that session waits for an answer   413 the body is too long
+    422 it is no observation               503 too many requests or sessions, or no replica is left
     504 the replicas did not answer in time
 
 The server runs in a thread of the process that called `serve`, not in an actor of its own: requests then go straight
 into the one queue in which they share batches with everybody else's, without another hop between processes.
 """
 
-import ipaddress
 import logging
-import re
 import socket
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from ...runtime import InputError
+from ...envs import bind, check_token, is_loopback, parse_address, shown_address
 from ..lazy import load
 from .connections import Limits
 from .http_app import Access, Answering, make_app
 
 logger = logging.getLogger("shoal")
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Return host and port of "HOST:PORT", "[IPV6]:PORT" or "PORT" (which means this machine alone).
-
-    Raises:
-        InputError: it is none of them.
-    """
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
-    if not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise InputError(f"http={address!r}: want HOST:PORT with a port from 0 to 65535, for example 127.0.0.1:8000")
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def check_token(token: str | None) -> None:
-    """Refuse what cannot be sent in a header.
-
-    Raises:
-        InputError: the token is empty, or holds other characters than visible ASCII ones; it is not shown.
-    """
-    if token is not None and not re.fullmatch("[!-~]+", token):
-        raise InputError(f"the token has {len(token)} characters; want at least one, all of them visible ASCII")
 
 
 class HttpServer:
@@ -69,6 +44,7 @@ class HttpServer:
         *,
         token: str | None = None,
         most_numbers: int = 1 << 20,
+        policies: Mapping[str, Answering] = MappingProxyType({}),
         limits: Limits | None = None,
     ) -> None:
         """Listen at "HOST:PORT".
@@ -78,21 +54,24 @@ class HttpServer:
             address: where to listen. On this machine's own addresses only requests whose Host is one are answered.
             token: what requests must bring as ``Authorization: Bearer TOKEN``; None: nothing.
             most_numbers: how many a full batch of observations holds.
+            policies: who answers under ``/policies/NAME``, by each name.
             limits: of connections and times; None: as many connections as there are file descriptors for.
 
         Raises:
             InputError: the address is malformed, not this machine's, or in use, or the token is none.
         """
         check_token(token)
-        host, port = parse_address(address)
-        self._socket = _bind(host, port)
+        host, port = parse_address(address, "http")
+        self._socket = bind(host, port)
+        # Inherited by connections. asyncio sets it only on sockets that name their protocol, which create_server's do
+        # not; without it, an answer's head and body wait for each other: 44 ms a request instead of 1.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not is_loopback(host):
             how = "without authentication" if token is None else "without encryption"
             logger.warning("serving at %s:%d %s, for whoever can reach that address", host, port, how)
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        self.url = f"http://{shown_address(host, self._socket.getsockname()[1])}"
         access = Access(hosts=_LOCAL | {host.lower()} if is_loopback(host) else None, token=token)
-        app = make_app(served, access=access, most_numbers=most_numbers)
+        app = make_app(served, access=access, most_numbers=most_numbers, policies=policies)
         self._server = load("LimitedServer")(app, self._socket, limits)
         self._thread = threading.Thread(target=self._server.run, name="shoal-serve-http", daemon=True)
         self._thread.start()
@@ -102,19 +81,3 @@ class HttpServer:
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # Listening already: who connects before the thread has started waits, and is not turned away.
-        listening = socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        reason = str(error.strerror or error).split(" (while", 1)[0]
-        raise InputError(
-            f"cannot listen at {host}:{port}: {reason}. Choose another address (port 0: any free port)"
-        ) from None
-    # Inherited by connections. asyncio sets it only on sockets that name their protocol, which create_server's do not;
-    # without it, an answer's head and body wait for each other: 44 ms a request instead of 1.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...runtime import ShoalError
+from ..data.memories import Memory
 
 #: A request is given up after this many replicas died, or failed, while working on it.
 MOST_ATTEMPTS = 3
@@ -29,6 +30,21 @@ class ServerClosedError(ShoalError):
     """The served policy was closed, or has no replica left; the request was not answered."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reply:
+    """What a replica made of a request.
+
+    Attributes:
+        actions: [rows, …].
+        version: of the weights that chose them.
+        memory: what the policy remembers now, [rows, …]; None if it has no memory.
+    """
+
+    actions: np.ndarray
+    version: int
+    memory: Memory | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """Observations that one caller wants actions for.
@@ -36,14 +52,16 @@ class Request:
     Attributes:
         observations: [rows, …] in the observation space's dtype.
         deterministic: the most likely action instead of a drawn one; a batch holds one kind.
-        answer: gets (actions [rows, …], version of the weights), or the exception.
+        memory: what the policy remembers, [rows, …]; None if it has no memory.
+        answer: gets a `Reply`, or the exception.
         attempts: how often it was given to a replica that failed.
         arrived: when it was accepted, in seconds of the queue's clock.
     """
 
     observations: np.ndarray
     deterministic: bool
-    answer: "Future[tuple[np.ndarray, int]]" = field(default_factory=Future)
+    memory: Memory | None = None
+    answer: "Future[Reply]" = field(default_factory=Future)
     attempts: int = 0
     arrived: float = 0.0
 

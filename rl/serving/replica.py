@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ...envs import stream
+from ...envs import codec, stream
+from ..checkpoint import MODEL
+from ..data.memories import Memory, joined, rows_of
 from ..lazy import load
+from ..supervised.fitted import FittedModel
+from ..supervised.saved import model_from_files
 from ..threads import limit_threads, limit_torch_threads
+from .queueing import Reply
 
 
 class PolicyReplica:
-    """Actor class; it imports torch, so it is constructed in a process of its own.
+    """Actor class; it imports torch for a policy, so it is constructed in a process of its own.
 
     Every forward pass has exactly `max_batch_size` rows: a row's bits depend on the size of the batch (measured: 1 row
     against 8 differ in the last digits), not on the other rows' content, so an answer doesn't depend on who else asked
@@ -26,42 +31,57 @@ class PolicyReplica:
         """Load the policy.
 
         Args:
-            files: a saved policy, name to content: it reaches every machine, whatever its disks hold.
+            files: a saved policy, or model of a table, name to content: it reaches every machine, whatever disks hold.
             index: number of this replica.
             max_batch_size: rows of every forward pass.
             seed: actions that are drawn come from a stream of (seed, "serving", index).
             threads: threads of torch and BLAS.
         """
-        limit_threads(threads)
         self._threads = threads
+        self._policy = model_from_files(files, "what is served") if MODEL in files else self._load_policy(files)
+        self._stream = stream(seed, "serving", index)
+        seen, self._actions = codec(self._policy.observation_space), codec(self._policy.action_space)
+        self._batch = np.empty((max_batch_size, *seen.shape), seen.dtype)
+        self._padding = seen.filler()  # must be observations, too
+        self._batch[:] = self._padding
+        self._memories = self._policy.initial_memory(max_batch_size)
+        # torch prepares its kernels now, not in a first request
+        self.act(self._batch[:1].copy(), self._policy.initial_memory(1), deterministic=True)
+
+    def _load_policy(self, files: Mapping[str, bytes]) -> Any:
+        limit_threads(self._threads)
         with tempfile.TemporaryDirectory(prefix="shoal-policy-") as folder:
             for name, content in files.items():
                 (Path(folder) / name).write_bytes(content)
-            self._policy = load("Policy").load(folder)
-        self._stream = stream(seed, "serving", index)
-        space = self._policy.observation_space
-        self._batch = np.zeros((max_batch_size, *space.shape), space.dtype)
-        self._padding = np.asarray(getattr(space, "start", 0))  # must be observations, too
-        self._batch[:] = self._padding
-        self.act(self._batch[:1].copy(), deterministic=True)  # torch prepares its kernels now, not in a first request
+            return load("Policy").load(folder)
 
     def describe(self) -> dict[str, Any]:
-        """Return the version of the weights and the process id; it also says that the replica is alive."""
-        return {"version": self._policy.version, "pid": os.getpid()}
+        """Return the version of the weights, the process id, and the memory [1, …] with which an episode begins (None
+        without one); it also says that the replica is alive."""
+        version, initial = self._policy.version, self._policy.initial_memory(1)
+        return {"version": version, "pid": os.getpid(), "initial_memory": initial}
 
-    def act(self, observations: np.ndarray, *, deterministic: bool) -> tuple[np.ndarray, int]:
+    def act(self, observations: np.ndarray, memory: Memory | None = None, *, deterministic: bool) -> Reply:
         """Choose actions.
 
         Args:
-            observations: [rows, …], at most `max_batch_size` of them.
+            observations: [rows, …], at most `max_batch_size` of them; records of a nested space.
+            memory: what is remembered, [rows, …]; None if the policy has no memory.
             deterministic: the most likely action instead of a drawn one.
 
         Returns:
-            actions [rows, …] and the version of the weights that chose them.
+            actions [rows, …], records of a nested space.
         """
-        limit_torch_threads(self._threads)
+        if not isinstance(self._policy, FittedModel):
+            limit_torch_threads(self._threads)
         rows = len(observations)
         self._batch[:rows] = observations
         self._batch[rows:] = self._padding  # an earlier batch's rows could be ones that no finite action comes of
-        actions = self._policy.act(self._batch, deterministic=deterministic, noise_stream=self._stream)
-        return np.ascontiguousarray(actions[:rows]), self._policy.version
+        padding = rows_of(self._memories, slice(rows, None))
+        before = None if memory is None or padding is None else joined([memory, padding])
+        chosen, after = self._policy.act_with_memory(
+            self._batch, before, deterministic=deterministic, noise_stream=self._stream
+        )
+        actions = np.empty((len(self._batch), *self._actions.shape), self._actions.dtype)
+        self._actions.put(actions, chosen)
+        return Reply(actions[:rows].copy(), self._policy.version, rows_of(after, slice(0, rows)))

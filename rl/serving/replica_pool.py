@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...runtime import ActorHandle, ObjectRef, exceptions, get, is_initialized, kill, remote
-from .queueing import MOST_ATTEMPTS, Request, RequestQueue, ServerClosedError
+from ..data.memories import Memory, joined, rows_of
+from .queueing import MOST_ATTEMPTS, Reply, Request, RequestQueue, ServerClosedError
 from .replica import PolicyReplica
 
 _LOST = (exceptions.ActorError, exceptions.WorkerCrashedError, exceptions.GetTimeoutError)
@@ -52,7 +53,9 @@ class ReplicaPool:
         self._last_failure: str | None = None
         self._actors = [self._start(index) for index in range(replicas)]
         self._alive = set(range(replicas))
-        self._version = max(get(actor.describe.remote())["version"] for actor in self._actors)
+        described = [get(actor.describe.remote()) for actor in self._actors]
+        self._version = max(entry["version"] for entry in described)
+        self.initial_memory: Memory | None = described[0]["initial_memory"]
         self._threads = [
             threading.Thread(target=self._work, args=(index,), name=f"shoal-serve-{index}", daemon=True)
             for index in range(replicas)
@@ -96,7 +99,7 @@ class ReplicaPool:
                 continue  # a call would start a runtime anew
             try:
                 if batch:
-                    self._hand_out(batch, *self._answer(index, batch))
+                    self._hand_out(batch, self._answer(index, batch))
                 else:
                     self._ask(self._actors[index].describe.remote())
             except Exception as error:  # whatever it is, it belongs to those who asked; this thread must live on
@@ -104,13 +107,15 @@ class ReplicaPool:
                 if isinstance(error, _LOST) and not self._replace(index, error):
                     return
 
-    def _answer(self, index: int, batch: list[Request]) -> tuple[np.ndarray, int]:
-        observations = batch[0].observations
+    def _answer(self, index: int, batch: list[Request]) -> Reply:
+        observations, memory = batch[0].observations, batch[0].memory
         if len(batch) > 1:
             observations = np.concatenate([request.observations for request in batch])
+            if memory is not None:
+                memory = joined([request.memory for request in batch if request.memory is not None])
         if not is_initialized():
             raise ServerClosedError("the runtime was shut down. Serve the policy again")
-        return self._ask(self._actors[index].act.remote(observations, deterministic=batch[0].deterministic))
+        return self._ask(self._actors[index].act.remote(observations, memory, deterministic=batch[0].deterministic))
 
     def _ask(self, call: ObjectRef) -> Any:
         try:
@@ -120,14 +125,15 @@ class ReplicaPool:
                 f"a replica did not answer within {self._answer_timeout:g} s (answer_timeout)"
             ) from None
 
-    def _hand_out(self, batch: list[Request], actions: np.ndarray, version: int) -> None:
+    def _hand_out(self, batch: list[Request], reply: Reply) -> None:
         with self._lock:
             self._counts["requests"] += len(batch)
             self._counts["batches"] += 1
-            self._version = max(self._version, version)
+            self._version = max(self._version, reply.version)
         first = 0
         for request in batch:
-            request.answer.set_result((actions[first : first + request.rows], version))
+            own = slice(first, first + request.rows)
+            request.answer.set_result(Reply(reply.actions[own], reply.version, rows_of(reply.memory, own)))
             first += request.rows
 
     def _give_back(self, batch: list[Request], error: Exception) -> None:

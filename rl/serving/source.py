@@ -1,14 +1,22 @@
-"""Where a served policy comes from: a Policy, an algorithm or a folder, all turned into the files of a saved policy."""
+"""Where served policies come from: a Policy, an algorithm or a folder, all turned into the files of saved policies.
+
+Torch is not imported for it.
+"""
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from gymnasium import Space
 
+from ...envs import own_space
 from ...runtime import InputError
-from ..checkpoint import read_policy
+from ..checkpoint import MODEL, SavedPolicy, find_checkpoint, holds_model, read_files, read_policy, run_of
+from ..models.joint_spec import JointSpec
+from ..one_policy import one_policy
+from ..supervised.saved import model_from_files
 
 
 class Savable(Protocol):
@@ -17,41 +25,59 @@ class Savable(Protocol):
     save: Callable[[Path], Any]
 
 
+@dataclass(frozen=True)
 class PolicySource:
-    """The files of a saved policy and what they say about it. Torch is not imported for it.
+    """The files of a saved policy and what they say about it.
 
     Attributes:
         files: file name to content.
         observation_space: of the environment that the policy was trained in.
         action_space: likewise.
+        names: of several agents, what the policy may be called: its name, and those of its agents.
     """
 
     files: dict[str, bytes]
     observation_space: Space
     action_space: Space
+    names: tuple[str, ...] = ()
 
-    def __init__(self, policy: Savable | str | Path) -> None:
-        """Read a policy.
 
-        Args:
-            policy: a `Policy`, an algorithm, or the folder of a run, checkpoint or saved policy.
+def read_policies(
+    policy: Savable | str | Path, name: str | None = None
+) -> tuple[dict[str, PolicySource], JointSpec | None]:
+    """Return the policies to be served, by name, and who acts by which if they are several; one alone is called "".
 
-        Raises:
-            InputError: something else, or a folder without a policy or with a damaged one.
-        """
-        if isinstance(policy, str | Path):
-            self._read(Path(policy))
-        elif callable(getattr(policy, "save", None)):
-            with tempfile.TemporaryDirectory(prefix="shoal-policy-") as folder:
-                policy.save(Path(folder))
-                self._read(Path(folder))
-        else:
-            raise InputError(
-                f"serve takes a Policy, an algorithm or the folder of a run, not a {type(policy).__name__} "
-                f"({policy!r:.80})"
-            )
+    Args:
+        policy: a `Policy`, an algorithm, or the folder of a run (also of a fit), checkpoint or saved policy.
+        name: of several agents, which policy, by its name or an agent's; None: all that there are.
 
-    def _read(self, folder: Path) -> None:
-        saved = read_policy(folder)  # here, so that a damaged one is reported before anything is started
-        self.observation_space, self.action_space = saved.spec.observation_space, saved.spec.action_space
-        self.files = saved.files
+    Raises:
+        InputError: something else, or a folder without a policy or with a damaged one.
+    """
+    if isinstance(policy, str | Path) and holds_model(policy):
+        files = read_files(policy)
+        model = model_from_files(files, str(policy), run_of(find_checkpoint(policy)))
+        served = {file: files[file] for file in (MODEL, model.file)}
+        return {"": PolicySource(served, model.observation_space, model.action_space)}, None
+    if isinstance(policy, str | Path):
+        saved = read_policy(policy)
+    elif callable(getattr(policy, "save", None)):
+        with tempfile.TemporaryDirectory(prefix="shoal-policy-") as folder:
+            policy.save(Path(folder))
+            saved = read_policy(folder)
+    else:
+        raise InputError(
+            f"serve takes a Policy, an algorithm or the folder of a run, not a {type(policy).__name__} ({policy!r:.80})"
+        )
+    spec = saved.spec
+    if name is None and isinstance(spec, JointSpec) and len(spec.policies) > 1:
+        return {own: _source(saved, own) for own in spec.policies}, spec
+    return {"": _source(saved, name)}, None
+
+
+def _source(saved: SavedPolicy, name: str | None) -> PolicySource:
+    own, names = one_policy(saved, name), []
+    if isinstance(saved.spec, JointSpec):
+        chosen = next(iter(saved.spec.policies)) if name is None else saved.spec.mapping.get(name, name)
+        names = [chosen, *saved.spec.agents[chosen]]
+    return PolicySource(own.files, own_space(own.spec.observation_space), own.spec.action_space, tuple(names))

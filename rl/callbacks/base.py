@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..envs import Episode
-from ..runtime import InputError
+from ...envs import Episode
+from ...runtime import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,53 @@ class IterationReport:
     """Mean return of the last 100 finished episodes (of all, while there are fewer); None before the first."""
     elapsed_seconds: float
     """Seconds since this call of `train` began its first rollout."""
+    schedule: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Of an asynchronous training: what the iteration learned from, as a line of `schedule.jsonl`."""
+    examples: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    """Of a language model: some prompts, with the answers of each turn, the reward, and whether one was cut off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """What one evaluation during a training measured, told when the next one begins (or at the training's end).
+
+    It depends on the weights, the run seed and `index` alone, and is told after the same iteration whatever the number
+    of workers: a training that is stopped on it ends the same way each time.
+    """
+
+    index: int
+    """Number of the evaluation, from 0; counts on after a resume."""
+    timesteps: int
+    """Environment steps after which the weights stood so."""
+    version: int
+    """Updates that the weights had seen."""
+    mean_return: float
+    """Mean undiscounted return of the episodes."""
+    std_return: float
+    """Their standard deviation (divided by the number of episodes)."""
+    mean_length: float
+    """Mean number of steps."""
+    returns: tuple[float, ...] = field(repr=False)
+    """Return of each episode."""
+    lengths: tuple[int, ...] = field(repr=False)
+    """Steps of each."""
+    best: bool
+    """Whether no evaluation before had a mean return as high."""
+    best_mean_return: float
+    """Highest mean return until now, this one's included."""
+    since_best: int
+    """Evaluations since the best one: 0 if this is it."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The values under Stable-Baselines3's tags, and the steps that they belong to."""
+        return {
+            "eval/mean_reward": self.mean_return,
+            "eval/std_reward": self.std_return,
+            "eval/mean_ep_length": self.mean_length,
+            "eval/best_mean_reward": self.best_mean_return,
+            "eval/timesteps": self.timesteps,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +161,10 @@ class Training(Protocol):
         """Write a checkpoint of the last finished iteration into `folder`/checkpoints; returns the checkpoint's
         folder."""
 
+    def save_best(self, folder: str | Path) -> Path | None:
+        """Write the policy that did best in an evaluation into `folder`/checkpoints/best; returns that folder, or None
+        if there was no evaluation since this training began or was resumed."""
+
 
 class Callback:
     """Base class of callbacks: override what you need, the rest does nothing.
@@ -126,6 +177,10 @@ class Callback:
 
     def on_iteration_end(self, training: Training, report: IterationReport) -> bool | None:
         """Called after each iteration; returning False ends the training."""
+
+    def on_evaluation_end(self, training: Training, report: EvaluationReport) -> bool | None:
+        """Called for each evaluation of `eval_freq`, before `on_iteration_end` of the iteration after which it is told;
+        returning False ends the training."""
 
     def on_training_end(self, training: Training, result: TrainingResult) -> None:
         """Called once after the last iteration; not called when an exception or Ctrl-C ends the training."""

@@ -1,0 +1,235 @@
+"""The rollout worker of several agents: one forward pass for each policy in each step, one rollout for each policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...envs import Episode, GroupState, GroupStep, JointSpace, Seats, agents_of_episodes, codec, stream
+from ...runtime import method
+from ..clock import Clock
+from ..collect.worker import GroupProgress, LiveGroup, Recorder, RolloutStats, RolloutWorker, arrays_of
+from ..data.memories import of_policies, of_policy
+from ..lazy import load, torch
+from ..models.joint_spec import JointSpec
+from .turns import Carried, TurnRecorder
+
+_CARRIED = "carried/"
+
+
+@dataclass
+class _Remembered:
+    """What a group carries on from one rollout into the next."""
+
+    memory: Any
+    """What the models remember, a tree of tensors by "policy/name"; None if they have no memory."""
+    carried: dict[str, Carried] = field(default_factory=dict)
+    """By policy, actions whose next turn has not come; empty where agents do not take turns."""
+
+
+@dataclass
+class _Part:
+    """One policy's share of a rollout."""
+
+    seats: Seats
+    model: Any
+    noise: Any
+    recorder: Recorder | TurnRecorder | None
+    """None of a policy that does not learn."""
+    memory: Any
+    rival: _Rival | None = None
+
+
+@dataclass
+class _Rival:
+    """An opponent, which acts for all rows but `mine`."""
+
+    model: Any
+    noise: Any
+    mine: np.ndarray
+
+    def put_actions(self, t: int, observations: np.ndarray, actions: np.ndarray) -> None:
+        """Put its actions into those of all rows."""
+        outputs = self.model.outputs(self.model.encode(observations))
+        chosen = self.model.environment_actions(self.model.choose(outputs, self.noise[t]).numpy())
+        actions[~self.mine] = chosen[~self.mine]
+
+
+class JointWorker(RolloutWorker):
+    """Actor class. `collect` gives a dict of rollouts, by policy; `RolloutWorker` has the rest."""
+
+    _model_spec: Any
+    _opponent: tuple[str, np.ndarray] | None = None
+    _rival: Any = None
+
+    @method(num_returns=3)
+    def collect(
+        self,
+        group: int,
+        progress: GroupProgress,
+        weights: np.ndarray,
+        version: int,
+        clock: Clock,
+        *,
+        opponent: str = "",
+        opponent_weights: np.ndarray | None = None,
+    ) -> tuple[Any, GroupState, RolloutStats]:
+        """As `RolloutWorker.collect`. With an opponent's weights, one agent of each environment acts by the policy and
+        is learned from, environment e's agent e, counted round; all others act by them."""
+        self._opponent = None if opponent_weights is None else (opponent, opponent_weights)
+        return super().collect(group, progress, weights, version, clock)
+
+    @cached_property
+    def _model(self) -> Any:
+        return load("JointModel")(self._model_spec)
+
+    def _initial_memory(self, size: int) -> _Remembered:
+        rows = {name: seats.count for name, seats in self._seats(size).items()}
+        return _Remembered(self._model.initial_memory(rows))
+
+    def _saved_memory(self, live: LiveGroup) -> dict[str, np.ndarray]:
+        remembered: _Remembered = live.memory
+        carried = {
+            f"{_CARRIED}{policy}/{name}": array
+            for policy, own in remembered.carried.items()
+            for name, array in own.items()
+        }
+        return arrays_of(remembered.memory or {}) | carried
+
+    def _loaded_memory(self, saved: Mapping[str, np.ndarray]) -> _Remembered:
+        carried: dict[str, dict[str, np.ndarray]] = {}
+        for key in (key for key in saved if key.startswith(_CARRIED)):
+            policy, _, name = key.removeprefix(_CARRIED).partition("/")
+            carried.setdefault(policy, {})[name] = saved[key]
+        memory = {key: torch.tensor(array) for key, array in saved.items() if not key.startswith(_CARRIED)}
+        return _Remembered(memory or None, dict(carried))
+
+    def _seats(self, size: int) -> dict[str, Seats]:
+        spec: JointSpec = self._model_spec
+        return spec.seats(size, critic=True)
+
+    def _roll_out(
+        self, model: Any, live: LiveGroup, group: int, version: int, clock: Clock
+    ) -> tuple[Any, tuple[list[Episode], float, float]]:
+        config, environments = self._config, live.environments
+        parts = self._parts(model, live, group)
+        space: JointSpace = self._model_spec.observation_space
+        joint = np.empty(self._settings.environments_per_group, codec(self._model_spec.action_space).dtype)
+        episodes: list[Episode] = []
+        inference = stepping = 0.0
+        asked = time.perf_counter()
+        with torch.inference_mode():
+            for t in range(self._algorithm.rollout_steps(config)):
+                begin = time.perf_counter()
+                before, now = environments.observations, clock.after(t * self._settings.n_envs)
+                remembered = [self._act(part, t, before, joint, now) for part in parts.values()]
+                chosen = time.perf_counter()
+                step = environments.step(joint)
+                for part, after in zip(parts.values(), remembered, strict=True):
+                    _take_in(part, t, part.seats.step(before, step), after)
+                ended = agents_of_episodes(space, step, self._first_index(group))
+                episodes += ended if self._opponent is None else self._told_of_opponent(ended, t + 1)
+                inference += chosen - begin
+                stepping += time.perf_counter() - chosen
+                asked = self._channel.ask(asked, chosen)
+            begin = time.perf_counter()
+            live.memory = _Remembered(of_policies({name: part.memory for name, part in parts.items()}))
+            rollouts = {}
+            for name, part in parts.items():
+                if isinstance(part.recorder, Recorder):
+                    rollouts[name] = part.recorder.finish(part.model, config, version)
+                elif part.recorder is not None:
+                    rollouts[name], live.memory.carried[name] = part.recorder.finish(
+                        part.model,
+                        config,
+                        version,
+                        seen=part.seats.observations(environments.observations),
+                        turn=part.seats.of_agents(environments.observations, "acts").astype(np.bool_),
+                        memory=part.memory,
+                    )
+        return rollouts, (episodes, inference + time.perf_counter() - begin, stepping)
+
+    def _parts(self, model: Any, live: LiveGroup, group: int) -> dict[str, _Part]:
+        steps, parts = self._algorithm.rollout_steps(self._config), {}
+        for name, seats in self._seats(self._settings.environments_per_group).items():
+            drawn = stream(self._settings.seed, f"actions of {name}", group, live.rollouts)
+            own, rival = model.models[name], self._rival_of(name, seats, live, group)
+            carried = live.memory.carried.get(name)
+            if rival is not None and carried is not None:  # what waits for an agent that another one acts for now
+                carried = {**carried, "pending": carried["pending"] & rival.mine}
+            parts[name] = _Part(
+                seats,
+                own,
+                torch.from_numpy(own.draw_noise(drawn, (steps, seats.count))),
+                self._recorder(name, steps, seats.count, carried),
+                of_policy(name, live.memory.memory),
+                rival,
+            )
+        return parts
+
+    def _rival_of(self, name: str, seats: Seats, live: LiveGroup, group: int) -> _Rival | None:
+        if self._opponent is None:
+            return None
+        if self._rival is None:
+            self._rival = load("JointModel")(self._model_spec)
+        self._rival.set_weights(self._opponent[1])
+        model, drawn = self._rival.models[name], stream(self._settings.seed, "opponent's actions", group, live.rollouts)
+        noise = model.draw_noise(drawn, (self._algorithm.rollout_steps(self._config), seats.count))
+        return _Rival(model, torch.from_numpy(noise), seats.one_each(self._first_index(group)))
+
+    def _told_of_opponent(self, episodes: list[Episode], steps: int) -> list[Episode]:
+        """Episodes with whom they were played against, if they began within the `steps` of this rollout so far."""
+        assert self._opponent is not None
+        names, told = list(self._model_spec.mapping), []
+        for episode in episodes:
+            seat = names[episode.environment % len(names)]
+            whole = episode.length <= steps
+            told.append(replace(episode, opponent=self._opponent[0], seat=seat) if whole else episode)
+        return told
+
+    def _recorder(self, name: str, steps: int, rows: int, carried: Carried | None) -> Recorder | TurnRecorder | None:
+        spec: JointSpec = self._model_spec
+        if name in spec.frozen:
+            return None
+        if spec.turns:
+            return TurnRecorder(self._algorithm, spec.policies[name], steps, rows, carried)
+        return Recorder(self._algorithm, spec.policies[name], steps, rows, resets=True)
+
+    def _act(self, part: _Part, t: int, before: np.ndarray, joint: np.ndarray, clock: Clock) -> Any:
+        """Let a policy act for its agents; returns its memory after that."""
+        observations, model = part.seats.observations(before), part.model
+        rows, memory = model.recall(model.encode(observations), part.memory)
+        if part.recorder is None:
+            actions = model.choose(model.outputs(rows), part.noise[t]).numpy()
+        else:
+            part.recorder.remember(t, part.memory)
+            acted = self._algorithm.explore(model, rows, part.noise[t], self._config, clock)
+            actions = part.recorder.acted(t, observations, acted)
+        if actions.dtype.kind == "f":
+            model.check_finite(observations, action=actions)
+        taken = model.environment_actions(actions)
+        if part.rival is not None:
+            part.rival.put_actions(t, observations, taken)
+        part.seats.put_actions(taken, joint)
+        return memory
+
+    def _first_index(self, group: int) -> int:
+        return group * self._settings.environments_per_group
+
+
+def _take_in(part: _Part, t: int, step: GroupStep, after: Any) -> None:
+    assert step.resets is not None
+    if part.rival is not None:
+        step.resets |= ~part.rival.mine
+        if not isinstance(part.recorder, TurnRecorder):
+            step.truncations |= ~part.rival.mine
+    held = load("remember")(part.memory, after, ~step.resets)
+    if part.recorder is not None:
+        part.recorder.stepped(t, step, held)
+    if held is not None:
+        part.memory = part.model.forget(held, step.terminations | step.truncations)

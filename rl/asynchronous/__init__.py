@@ -1,0 +1,1 @@
+"""Trainings in which rollout workers and learner do not wait for each other: decided, recorded, replayed."""

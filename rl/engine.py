@@ -1,0 +1,15 @@
+"""The runtime under a training."""
+
+from .. import runtime
+from ..runtime import InputError
+
+
+def start_runtime(engine: str | None) -> None:
+    """Start the runtime, if it isn't running; InputError if it runs on another engine than this one (None: any)."""
+    if not runtime.is_initialized():
+        runtime.init(engine=engine)
+    elif engine is not None and engine != runtime.engine_name():
+        raise InputError(
+            f"engine is {engine!r}, but the runtime runs on {runtime.engine_name()!r} already. "
+            "Call runtime.shutdown() first"
+        )

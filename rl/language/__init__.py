@@ -1,0 +1,1 @@
+"""Language models: sampled, rewarded, reinforced. Tasks are environments between texts."""

@@ -1,0 +1,139 @@
+"""What trainings of language models share: generators that sample answers, and a learner.
+
+    generators ────samples────▶ learner          as rollout workers and learner of all others; a rollout of a simulation
+        ▲                          │             group is one whole episode in each of its rows, `samples` rows of which
+        └─────────weights──────────┘             begin with the same prompt
+
+A timestep is an episode here. With `max_lag` 0 both take turns; else generators run ahead by so many updates, what met
+what is recorded, and `shoal verify` follows it to the same weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, TypeVar
+
+from ..actors import ActorLearnerRun
+from ..asynchronous.algorithm import ScheduledAlgorithm
+from ..asynchronous.run import AsynchronousRun
+from ..clock import Clock
+from ..declaration import Learning
+from ..settings import RunSettings, number, validate
+from ..training_state import IterationOutcome, TrainingState
+from .capacity import Capacity
+from .tokens import read_tokenizer
+
+logger = logging.getLogger("shoal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageConfig:
+    """Hyperparameters of all that sample answers.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    samples: int = number(8, whole=True, at_least=1)
+    """Answers to each prompt (G); n_envs / samples prompts are answered in an iteration."""
+    max_new_tokens: int = number(64, whole=True, at_least=1)
+    """Tokens of an answer at most; a longer one is cut off."""
+    temperature: float = number(1.0, above=0)
+    """Divides the logits when answers are sampled, and when they are learned from."""
+    top_k: int = number(0, whole=True, at_least=0)
+    """Sample from this many of the most likely tokens only; 0: from all. Ratios are those of the whole softmax."""
+    top_p: float = number(1.0, above=0, at_most=1)
+    """Sample from the most likely tokens that together are as likely as this; 1: from all."""
+    stop_text: str = ""
+    """An answer ends with this text, too. Default: only where the model says that it ends."""
+    max_lag: int = number(0, whole=True, at_least=0)
+    """Updates by which the weights that sample may be behind those that learn. 0: generators and learner take turns;
+    more: they work at the same time, what met what is recorded, and `shoal verify` repeats it."""
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Arguments of `Sampling`."""
+        stop = (self.stop_text,) if self.stop_text else ()
+        return {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "stop": stop}
+
+    def pacing(self, settings: RunSettings, rollouts: Sequence[int], version: int) -> Capacity:
+        """What decides when rollouts begin, where generators run ahead."""
+        return Capacity(settings.groups, self.max_lag, rollouts, version)
+
+
+Config = TypeVar("Config", bound=LanguageConfig)
+
+
+class LanguageAlgorithm(ScheduledAlgorithm[Config], Learning, Generic[Config]):
+    """Trains a language model on a task between texts. Arguments as in `Algorithm`; `workers` are generators, `n_envs`
+    the answers of an iteration, `group_size` those that are sampled together."""
+
+    models = ("language_model",)
+    takes_memory: ClassVar[bool] = False
+    shards_gradients: ClassVar[bool] = True
+    run_defaults: ClassVar[Mapping[str, Any]] = {"n_envs": 256}
+
+    def __init__(self, env: Any, *, policy_kwargs: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        if policy_kwargs and isinstance(policy_kwargs.get("tokenizer"), str):
+            policy_kwargs = {**policy_kwargs, "tokenizer": read_tokenizer(policy_kwargs["tokenizer"])}
+        self._dead_iterations = 0
+        super().__init__(env, policy_kwargs=policy_kwargs, **settings)
+
+    def check(self) -> None:
+        """Raise InputError for settings of a run that texts have no use for, and for groups that hold no whole
+        prompts."""
+        run, samples = self.run, self.config.samples
+        self.require(run.normalize == "none", "normalize", run.normalize, "none: there are no numbers to normalize")
+        self.require(run.vectorization == "sync", "vectorization", run.vectorization, "'sync'")
+        size = run.environments_per_group
+        whole = size % samples == 0
+        self.require(whole, "group_size", size, f"a multiple of samples = {samples}: answers to a prompt stay together")
+
+    @staticmethod
+    def rollout_steps(config: Any) -> int:
+        """A rollout is one episode in each row."""
+        return 1
+
+    def make_run(self) -> ActorLearnerRun:
+        """Generators and a learner."""
+        kind = AsynchronousRun if self.config.max_lag else ActorLearnerRun
+        return kind(**self.run_options())
+
+    def training_step(self, run: ActorLearnerRun, state: TrainingState, clock: Clock) -> IterationOutcome:
+        """One iteration: the generators sample, the learner learns, in turns or at the same time."""
+        began = time.perf_counter()
+        if isinstance(run, AsynchronousRun):
+            outcome = run.iterate(state, clock)
+        else:
+            outcome = run.learn(state, run.workers.collect(state, clock), clock)
+        seconds, metrics = time.perf_counter() - began, outcome.metrics
+        sampling = metrics["time/inference_seconds"] + metrics["time/environment_seconds"]
+        idle = {
+            "time/learner_idle": max(0.0, 1 - metrics["time/update_seconds"] / seconds),
+            "time/generators_idle": max(0.0, 1 - sampling / (seconds * len(run.workers.actors))),
+        }
+        self._tell_dead(outcome)
+        return replace(outcome, metrics={**metrics, **idle})
+
+    def _tell_dead(self, outcome: IterationOutcome) -> None:
+        """Say where nothing can be learned: after 1, 10, 100 … iterations in a row."""
+        if outcome.metrics.get("rollout/dead_groups", 0.0) < 1:
+            self._dead_iterations = 0
+            return
+        self._dead_iterations += 1
+        count = self._dead_iterations
+        if count == 10 ** (len(str(count)) - 1):
+            logger.warning(
+                "no group had any variance in %d iteration%s (now %d): all answers to a prompt had the same reward, so "
+                "there is nothing to compare them by. Reward parts of an answer, too, begin with weights that find a "
+                "right one now and then, or raise samples or temperature",
+                count,
+                "" if count == 1 else "s in a row",
+                outcome.state.iteration,
+            )

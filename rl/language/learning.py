@@ -1,0 +1,107 @@
+"""What updates of language models have in common: samples as tensors, log-probabilities in parts, whose weights they
+are, and metrics.
+
+This module doesn't import torch (see `lazy`): algorithms import it for its names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...runtime import ShoalError
+from ..data.rollout import Rollout
+from ..lazy import losses, torch
+from .samples import Samples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..learn.learner import Learner
+
+_DIGITS = 13
+"""Of a weights' hash that a learner notes: as many as a float64 holds."""
+
+
+class UnknownWeightsError(ShoalError):
+    """Answers came from weights that the learner never had, or that are too old."""
+
+
+def log_probs_of(model: Any, tokens: Tensor, temperature: float) -> Tensor:
+    """log π [B, L] of each of `tokens` [B, L] int64, given those before it."""
+    found: Tensor = losses.log_probs_of(model(tokens), tokens, temperature)
+    return found
+
+
+def log_probs_in_parts(model: Any, tokens: Tensor, temperature: float, rows: int) -> Tensor:
+    """As `log_probs_of`, without gradients, `rows` rows at a time: the shape of a minibatch, so that their bits are
+    those that a minibatch has."""
+    with torch.no_grad():
+        parts = [tokens[start : start + rows] for start in range(0, len(tokens), rows)]
+        return torch.cat([log_probs_of(model, part, temperature) for part in parts])
+
+
+def sampled_batch(learner: Learner, rollout: Rollout) -> dict[str, Tensor]:
+    """The rows of samples as tensors: `tokens` [B, L] int64, `mask` [B, L] bool, `sampled` [B, L], log π of the weights
+    that sampled; `rewards` [B] float64, `cut` [B] bool, `prompts` [B] int64."""
+    steps = rollout.steps
+    columns = {
+        "tokens": steps["tokens"].astype(np.int64),
+        "mask": steps["mask"],
+        "sampled": steps["log_probs"],
+        "rewards": steps["rewards"].astype(np.float64),
+        "cut": steps["cut"],
+        "prompts": steps["prompts"],
+    }
+    return learner.tensors(columns)
+
+
+def check_weights(learner: Learner, rollout: Rollout, max_lag: int) -> None:
+    """Note which weights the learner has now, and refuse samples of any but those of the last `max_lag` updates.
+
+    Raises:
+        UnknownWeightsError: names the group, the version it says, and both hashes.
+    """
+    model, numbers, now = learner.model, learner.numbers, learner.iteration
+    numbers[_entry(now)] = _number(model.layout.sha256(model.get_weights()))
+    numbers.pop(_entry(now - max_lag - 1), None)
+    for group in rollout.parts or (rollout,):
+        assert isinstance(group, Samples)
+        known = numbers.get(_entry(group.version)) if now - max_lag <= group.version <= now else None
+        if known != _number(group.weights_sha256):
+            raise UnknownWeightsError(
+                f"group {group.group} was sampled by weights {group.weights_sha256[:_DIGITS]} of version "
+                f"{group.version}, but the learner, at version {now}, had "
+                f"{'none of that version' if known is None else f'{int(known):0{_DIGITS}x}'}: they were changed on the "
+                "way, or are of another training"
+            )
+
+
+def _entry(version: int) -> str:
+    return f"weights of version {version}"
+
+
+def _number(sha256: str) -> float:
+    return float(int(sha256[:_DIGITS], 16))
+
+
+def sampling_metrics(learner: Learner, rollout: Rollout, dead: Tensor, max_lag: int) -> dict[str, float]:
+    """What there is to say of samples: reward, length, entropy, shares of what was cut off and of rows in dead groups,
+    and how far behind the weights were that sampled, `lag/N`."""
+    steps, parts = rollout.steps, rollout.parts or (rollout,)
+    mask, tokens = steps["mask"], steps["mask"].sum(-1)
+    lags = np.array([learner.iteration - group.version for group in parts])
+    left = (steps["log_probs"] - steps["sampled_log_probs"])[mask]
+    return {
+        "train/n_updates": learner.n_updates,
+        "rollout/reward_mean": float(steps["rewards"].mean()),
+        "rollout/reward_std": float(steps["rewards"].std()),
+        "rollout/tokens_mean": float(tokens.mean()),
+        "rollout/tokens_max": int(tokens.max()),
+        "rollout/cut": float(steps["cut"].mean()),
+        "rollout/entropy": float(steps["entropies"][mask].mean()),
+        "rollout/filtered": float(1 - np.exp(left).mean()),
+        "rollout/dead_groups": float(dead.double().mean()),
+        **{f"lag/{lag}": float(np.mean(lags == lag)) for lag in range(max_lag + 1)},
+    }

@@ -1,0 +1,149 @@
+"""A decoder-only transformer in today's usual form: RMSNorm before each part, rotary positions (Su et al., 2021, arXiv
+2104.09864), grouped heads (Ainslie et al., 2023, 2305.13245), SwiGLU (Shazeer, 2020, 2002.05202), tied embeddings.
+
+    logits of whole texts         `forward`      what is learned from
+    logits of what comes next     `extend`       what is sampled from: keys and values of earlier tokens are kept
+
+Rows are filled up on the right, where a causal model never looks: a row's numbers depend on its own tokens only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
+
+from ...envs import TextCodec
+from ..models.architecture import LanguageArchitecture
+from ..models.flat_module import FlatModule
+from ..models.spec import ModelSpec
+from .tokens import END, make_tokens, read_tokenizer
+
+_ROTARY_BASE = 10_000.0
+_NEVER = -1e9
+"""Logit of the tokens that nobody says; finite, so that the entropy is."""
+
+
+@dataclass
+class Cache:
+    """Keys and values [layers, B, kv_heads, capacity, head] of the tokens that were read."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class _Block(nn.Module):
+    """Attention, then a feed-forward network, each added to what comes in."""
+
+    def __init__(self, chosen: LanguageArchitecture) -> None:
+        super().__init__()
+        width, self.heads = chosen.width, chosen.heads
+        self.kv_heads, self.head = chosen.kv_heads or chosen.heads, width // chosen.heads
+        hidden = chosen.hidden or math.ceil(width * 8 / 3 / 16) * 16
+        self.attention_norm, self.feed_norm = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.qkv = nn.Linear(width, (self.heads + 2 * self.kv_heads) * self.head, bias=False)
+        self.out = nn.Linear(self.heads * self.head, width, bias=False)
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+        for layer in (self.qkv, self.gate_up):
+            nn.init.normal_(layer.weight, std=width**-0.5)
+        for layer in (self.out, self.down):  # the sum over all layers stays of the size of one
+            nn.init.normal_(layer.weight, std=(2 * chosen.layers * layer.in_features) ** -0.5)
+
+    def project(self, rows: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, heads, T, head], keys and values [B, kv_heads, T, head] of rows [B, T, width]."""
+        batch, length, _ = rows.shape
+        joint = linear(self.attention_norm(rows), self.qkv.weight).view(batch, length, -1, self.head).transpose(1, 2)
+        queries, keys, values = joint.split((self.heads, self.kv_heads, self.kv_heads), 1)
+        return _rotate(queries, rotary), _rotate(keys, rotary), values
+
+    def combine(self, rows: Tensor, attended: Tensor) -> Tensor:
+        """What goes on, [B, T, width], from what came in and what attention found [B, heads, T, head]."""
+        rows = rows + linear(attended.transpose(1, 2).flatten(2), self.out.weight)
+        gate, up = linear(self.feed_norm(rows), self.gate_up.weight).chunk(2, -1)
+        return rows + linear(silu(gate) * up, self.down.weight)
+
+    def spread(self, keys: Tensor) -> Tensor:
+        """Keys or values for each head of queries."""
+        return keys if self.kv_heads == self.heads else keys.repeat_interleave(self.heads // self.kv_heads, 1)
+
+
+class LanguageModel(FlatModule):
+    """Predicts tokens from those before them. `tokens` encodes and decodes."""
+
+    memory, encoder = None, None
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        chosen: LanguageArchitecture = spec.architecture
+        self.spec, self.context = spec, chosen.context
+        characters = "".join(TextCodec(space).characters for space in (spec.observation_space, spec.action_space))
+        self.tokens = make_tokens(read_tokenizer(chosen.tokenizer), characters)
+        self.embedding = nn.Embedding(self.tokens.size, chosen.width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.blocks = nn.ModuleList(_Block(chosen) for _ in range(chosen.layers))
+        self.norm = nn.RMSNorm(chosen.width)
+        head = chosen.width // chosen.heads
+        frequencies = _ROTARY_BASE ** (-torch.arange(0, head, 2).float() / head)
+        angles = torch.arange(chosen.context + 1).float()[:, None] * frequencies
+        self._rotary = angles.cos(), angles.sin()  # no buffers: they follow from the spec
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits [B, T, V] of the token that follows each of `tokens` [B, T] int64 and those before it."""
+        rows = embedding(tokens, self.embedding.weight)
+        rotary = self._rotary_at(torch.arange(tokens.shape[1], device=tokens.device))
+        for block in self._blocks():
+            queries, keys, values = block.project(rows, rotary)
+            attended = scaled_dot_product_attention(queries, block.spread(keys), block.spread(values), is_causal=True)
+            rows = block.combine(rows, attended)
+        return self._logits(rows)
+
+    def cache(self, rows: int) -> Cache:
+        """An empty cache for so many rows of a whole context, and a place beyond."""
+        first = self._blocks()[0]
+        shape = (len(self.blocks), rows, first.kv_heads, self.context + 1, first.head)
+        return Cache(*(torch.zeros(shape, device=self.flat.device) for _ in range(2)))
+
+    def extend(self, cache: Cache, tokens: Tensor, begins: Tensor, places: Tensor) -> Tensor:
+        """Read `tokens` [B, M] int64 that follow the `begins` [B] int64 tokens in the cache, and return the logits
+        [B, V] after those at `places` [B] int64.
+
+        What a row has beyond its own tokens is written beyond them, where nothing looks before it is overwritten; what
+        would lie beyond the context, into the last place, which is nobody's.
+        """
+        batch, length = tokens.shape
+        following = begins[:, None] + torch.arange(length, device=tokens.device)
+        positions = following.clamp(max=self.context)
+        end = int(positions.max()) + 1
+        rows, rotary = embedding(tokens, self.embedding.weight), self._rotary_at(positions)
+        seen = torch.arange(end, device=tokens.device) <= positions[:, :, None]
+        each = torch.arange(batch, device=tokens.device)[:, None]
+        for index, block in enumerate(self._blocks()):
+            queries, keys, values = block.project(rows, rotary)
+            cache.keys[index, each, :, positions] = keys.transpose(1, 2)
+            cache.values[index, each, :, positions] = values.transpose(1, 2)
+            keys, values = (block.spread(kept[index, :, :, :end]) for kept in (cache.keys, cache.values))
+            rows = block.combine(rows, scaled_dot_product_attention(queries, keys, values, seen[:, None]))
+        return self._logits(rows[each[:, 0], places][:, None])[:, 0]
+
+    def _blocks(self) -> list[Any]:
+        return list(self.blocks)
+
+    def _rotary_at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        cosines, sines = (table.to(positions.device)[positions] for table in self._rotary)
+        return (cosines, sines) if positions.dim() == 1 else (cosines[:, None], sines[:, None])
+
+    def _logits(self, rows: Tensor) -> Tensor:
+        logits = linear(self.norm(rows), self.embedding.weight)
+        return torch.cat([torch.full_like(logits[..., :END], _NEVER), logits[..., END:]], -1)
+
+
+def _rotate(vectors: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Vectors [B, heads, T, head], each pair of halves turned by its position's angles."""
+    cosines, sines = rotary
+    first, second = vectors.chunk(2, -1)
+    return torch.cat([first * cosines - second * sines, first * sines + second * cosines], -1)

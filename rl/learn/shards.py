@@ -1,0 +1,124 @@
+"""The gradient of a minibatch's loss as the sum of its shards'.
+
+A loss that is a mean over rows is Σ_s m_s / M · loss_s over shards of m_s of its M rows. Each shard's gradient is
+computed as that of a batch of its own, and they are added in a fixed tree: its bits follow from the number of shards,
+not from who computes which. What the loss tells beside is put together likewise: numbers by the same weighted sum,
+columns of rows end to end.
+
+This module doesn't import torch (see `lazy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..lazy import torch
+from .minibatch import cut, rows_of, units_of
+from .reduction_tree import even_parts, total
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .optimizers import FlatOptimizer
+
+Told = dict[str, "Tensor"]
+"""What a loss tells beside its value, without gradients: numbers [], means over its rows; columns of rows [m, …]."""
+LossOf = Callable[[dict[str, Any]], tuple["Tensor", Told]]
+"""Rows of a minibatch → their mean loss, and what it tells."""
+Packed = tuple[int, tuple[str, ...], np.ndarray, dict[str, np.ndarray]]
+"""Of a shard's loss: the shard, names of the numbers that it tells, the numbers, and the columns."""
+Pieces = Sequence[tuple[int, Any]]
+"""A flat gradient in pieces, as tensors or arrays: where each begins, and its numbers."""
+Gather = Callable[["ShardedLoss"], Pieces]
+"""How the gradients of all shards are summed, and by whom."""
+_LOSS = "the loss itself"
+
+
+class ShardedLoss:
+    """The loss of one minibatch in shards: what each of them gives is computed when it is asked for."""
+
+    def __init__(self, optimizer: FlatOptimizer, batch: Mapping[str, Any], loss_of: LossOf, shards: int) -> None:
+        self._optimizer, self._batch, self._loss_of = optimizer, batch, loss_of
+        self.shards, self.size = shards, len(optimizer.gradients)
+        self._parts = even_parts(units_of(batch), shards)
+        self.keep: Callable[[Tensor], Tensor] = torch.Tensor.clone
+        """How a shard's gradient is kept while that of the next one is computed."""
+        self.told: dict[int, Told] = {}
+        """Of the shards that are known: numbers weighted by the shard's share of the rows, columns as they are."""
+
+    @property
+    def gradients(self) -> Tensor:
+        """The gradient that was computed last, flat."""
+        return self._optimizer.gradients
+
+    def is_empty(self, shard: int) -> bool:
+        """Whether it has no rows: it adds nothing."""
+        start, stop = self._parts[shard]
+        return start == stop
+
+    def gradient(self, shard: int) -> Tensor | None:
+        """The shard's share of the gradient, a tensor of its own; None of an empty one. Notes what its loss tells."""
+        if self.is_empty(shard):
+            return None
+        rows = cut(self._batch, *self._parts[shard])
+        weight = rows_of(rows) / rows_of(self._batch)
+        loss, told = self._loss_of(rows)
+        self._optimizer.differentiate(loss * weight)
+        scaled = {name: value * weight if value.dim() == 0 else value for name, value in told.items()}
+        self.told[shard] = scaled | {_LOSS: loss.detach() * weight}
+        return self.keep(self._optimizer.gradients)
+
+    def packed(self, shards: Sequence[int]) -> list[Packed]:
+        """What the losses of shards tell, as arrays."""
+        found = []
+        for shard in shards:
+            told = {name: value.cpu().numpy() for name, value in self.told.get(shard, {}).items()}
+            names = tuple(name for name, value in told.items() if value.ndim == 0)
+            columns = {name: value for name, value in told.items() if value.ndim}
+            found.append((shard, names, np.array([told[name] for name in names], np.float32), columns))
+        return found
+
+    def unpack(self, packed: Sequence[Packed]) -> None:
+        """Note what the losses of shards tell, as `packed` has it."""
+        device = self._optimizer.gradients.device
+        for shard, names, numbers, columns in packed:
+            told = {name: torch.tensor(value, device=device) for name, value in columns.items()}
+            self.told[shard] = dict(zip(names, torch.tensor(numbers, device=device), strict=True)) | told
+
+    def finish(self, pieces: Pieces) -> Told:
+        """Take over the sum of all shards' gradients; returns what the losses of all shards tell, which is known."""
+        told = [self.told[shard] for shard in range(self.shards) if not self.is_empty(shard)]
+        numbers = [name for name, value in told[0].items() if value.dim() == 0]
+
+        def numbers_of(shard: int) -> Tensor | None:
+            return None if self.is_empty(shard) else torch.stack([self.told[shard][name] for name in numbers])
+
+        sums = total((0, self.shards), {}, numbers_of, torch.add)
+        assert sums is not None, "a minibatch has rows"
+        columns = {name: torch.cat([each[name] for each in told]) for name in told[0] if name not in numbers}
+        found = dict(zip(numbers, sums, strict=True)) | columns
+        self._optimizer.take_gradient(pieces, found.pop(_LOSS))
+        return found
+
+
+def alone(loss: ShardedLoss) -> Pieces:
+    """The sum of the gradients of all shards, computed here."""
+    gradient = total((0, loss.shards), {}, loss.gradient, torch.Tensor.add_)
+    assert gradient is not None, "a minibatch has rows"
+    return [(0, gradient)]
+
+
+def differentiate(
+    optimizer: FlatOptimizer, batch: dict[str, Any], loss_of: LossOf, shards: int, gather: Gather = alone
+) -> Told:
+    """Leave the gradient of a minibatch's loss in the optimizer, as `gather` puts it together; returns what the loss
+    tells. One shard is the minibatch as it is."""
+    if shards == 1 and gather is alone:
+        loss, told = loss_of(batch)
+        optimizer.differentiate(loss)
+        return told
+    sharded = ShardedLoss(optimizer, batch, loss_of, shards)
+    return sharded.finish(gather(sharded))

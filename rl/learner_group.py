@@ -1,0 +1,224 @@
+"""Several learners that share each minibatch, as the driver sees them.
+
+All of them get each update; the first that is done is asked what it led to. One that dies in an update is missed by
+nobody: the others do its part (see `learn.team`). A new one starts in its place and joins where a snapshot of the
+learners stands, since it can begin there without learning anything again. If all die, they are brought back as a single
+learner is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .. import runtime
+from ..runtime import ActorHandle, ObjectRef, exceptions, get
+from .declaration import Learning
+from .learn.group_actor import EXCHANGE, GroupLearnerActor
+from .learn.log import LearnerInput, LearnerLog, Piece
+from .learn.lost import StateLostError
+from .learn.team import PATIENCE, Membership
+from .learner_handle import Update, following, gpus_of_each, learner_class, log_of, lost, snapshot_is_due
+from .models.joint_spec import AnySpec
+from .models.layout import ParameterLayout
+from .run import RETRIES, give_up
+from .settings import RunSettings
+from .training_state import TrainingState, Weights
+
+GRACE = 30.0
+"""Seconds that a learner has to finish an update that another one has finished; after that it is ended."""
+_AT_A_TIME = 16
+DEAD = (exceptions.ActorError, exceptions.WorkerCrashedError)
+
+logger = logging.getLogger("shoal")
+
+
+class LearnerGroup:
+    """The learners of one training; those that die are replaced."""
+
+    def __init__(self, algorithm: type[Learning], config: Any, model_spec: AnySpec, run: RunSettings) -> None:
+        self._least, self._most = run.least_learners, run.most_learners
+        kind, arguments = learner_class(model_spec, run)
+        made = runtime.remote(concurrency_groups={EXCHANGE: _AT_A_TIME})(GroupLearnerActor)
+        self._made = made.options(num_gpus=gpus_of_each(run, self._least), max_restarts=0, lineage=False)
+        self._arguments = (kind, algorithm, config, *arguments)
+        self._actors: dict[ActorHandle, ObjectRef] = {}
+        """All of them; the reference is ready when the learner is."""
+        self.members: list[ActorHandle] = []
+        """Those that hold the state of now, and take part in updates."""
+        self._updating: dict[ActorHandle, ObjectRef] = {}
+        self._attempt, self._deaths = 0, 0
+        self._is_world = run.reproducible == "world"
+        self._world: tuple[tuple[ActorHandle, ...], str] | None = None
+        self._fill()
+
+    @cached_property
+    def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
+        """Initial weights (if nothing was learned yet), layout and device."""
+        [first], _ = runtime.wait(list(self._actors.values()))
+        return get(first)
+
+    def start(self, state: TrainingState, given: LearnerInput, timesteps: int) -> Update:
+        """Let them learn from rollouts of so many environment steps; they need not be there yet."""
+        self._settle()
+        if not state.learner.inputs or len(self.members) < self._wanted:
+            self._admit(state.learner, self._wanted)
+        return self._ask(Update(state, given, snapshot_is_due(state.learner, timesteps)))
+
+    def finish(self, update: Update) -> tuple[Weights, LearnerLog, dict[str, float]]:
+        """Wait for an update: the next weights, the log with it, and metrics. Raises what the update raised."""
+        state = update.state
+        for _ in range(RETRIES):
+            for member, metrics in self._finished():
+                *led_to, whole = member.led_to.remote(state.iteration + 1)
+                if self._read(member, whole) is not None:
+                    return following(update, tuple(led_to), metrics)
+            # Nobody held what the update was to begin from: all have died, or an earlier one was interrupted.
+            self._world = None
+            self._admit(state.learner, self._wanted)
+            self._ask(update)
+        raise lost(state)
+
+    def snapshot(self, state: TrainingState) -> tuple[dict[str, Any], tuple[Piece, ...]]:
+        """The learners' state where `state` stands, and the transitions that their replay buffers hold there."""
+        for _ in range(RETRIES):
+            self._settle()
+            for member in tuple(self.members):
+                taken, new = member.snapshot.remote(state.iteration, state.learner.inserted)
+                own = self._read(member, taken)
+                if own is not None:
+                    return own, log_of(state, own, taken, new).transitions
+            self._admit(state.learner, self._wanted)
+        raise lost(state)
+
+    def close(self) -> None:
+        """End them."""
+        for actor in self._actors:
+            runtime.kill(actor)
+        give_up([*self._updating.values(), *self._actors.values()], 0.2)
+
+    # ---- an update
+
+    @property
+    def _wanted(self) -> int:
+        """How many there must be to go on. Where n are asked for, one is enough once they have begun."""
+        elastic = self._least < self._most
+        return self._least if elastic or self._is_world or not self._attempt else 1
+
+    def _finished(self) -> Iterator[tuple[ActorHandle, dict[str, float]]]:
+        """Members that have finished the update, as they do, and its metrics; those who have lost the state, have died,
+        or keep a world waiting, are members no more."""
+        waiting, patience = dict(self._updating), None
+        while waiting:
+            ready, _ = runtime.wait(list(waiting.values()), timeout=patience)
+            ended = [member for member, ref in waiting.items() if ref in ready]
+            patience = PATIENCE + GRACE if self._is_world else None  # a world cannot go on without all of it
+            for member in ended or list(waiting):
+                ref = waiting.pop(member)
+                if not ended:
+                    self._end(member, PATIENCE + GRACE)
+                elif (metrics := self._read(member, ref)) is not None:
+                    yield member, metrics
+
+    def _ask(self, update: Update) -> Update:
+        self._attempt += 1
+        members = tuple(self.members)
+        world = self._meeting_place(members) if self._is_world else None
+        self._updating = {
+            member: member.update.remote(
+                update.given.rollouts,
+                update.state.iteration,
+                update.given.clock,
+                update.due,
+                Membership(self._attempt, members, index, world),
+            )
+            for index, member in enumerate(members)
+        }
+        return update
+
+    def _meeting_place(self, members: tuple[ActorHandle, ...]) -> str:
+        """Where a world meets: another place for other members."""
+        if self._world is None or self._world[0] != members:
+            self._world = members, get(members[0].open_world.remote())
+        return self._world[1]
+
+    def _end(self, member: ActorHandle, waited: float) -> None:
+        logger.warning("a learner has not finished an update %g s after another one: it is ended", waited)
+        runtime.kill(member)
+        self._drop(member)
+
+    def _read(self, member: ActorHandle, ref: ObjectRef) -> Any:
+        """What a member gives; None if it has died, or does not hold the state: it is no member any more."""
+        try:
+            return get(ref)
+        except StateLostError:
+            if member in self.members:
+                self.members.remove(member)
+        except DEAD:
+            self._drop(member)
+        return None
+
+    def _settle(self) -> None:
+        """See who holds the state after the last update."""
+        updating, self._updating = self._updating, {}
+        if not updating:
+            return
+        refs = list(updating.values())
+        runtime.wait(refs)
+        finished, _ = runtime.wait(refs, num_returns=len(refs), timeout=GRACE)
+        for member, ref in updating.items():
+            if ref not in finished:
+                self._end(member, GRACE)
+                continue
+            try:
+                self._read(member, ref)
+            except Exception as error:  # of the update itself: where all have failed `finish` has raised it
+                logger.debug("a learner has failed in an update: %s", error)
+                self.members.remove(member)
+
+    # ---- who takes part
+
+    def _fill(self) -> None:
+        """Start as many as are wanted."""
+        for _ in range(self._most - len(self._actors)):
+            actor = self._made.remote(*self._arguments)
+            self._actors[actor] = actor.describe.remote()
+
+    def _drop(self, actor: ActorHandle) -> None:
+        """Forget one that has died, and start another one in its place."""
+        if self._actors.pop(actor, None) is None:
+            return
+        if actor in self.members:
+            self.members.remove(actor)
+            logger.warning("a learner has died; another one starts in its place")
+        self._fill()
+
+    def _admit(self, log: LearnerLog, wanted: int) -> None:
+        """Let all that are ready take part, from where a log leads; wait until there are as many as are wanted. Raises
+        what keeps learners from starting."""
+        while True:
+            others = {actor: ref for actor, ref in self._actors.items() if actor not in self.members}
+            missing = max(0, wanted - len(self.members))
+            refs = list(others.values())
+            if missing:
+                runtime.wait(refs, num_returns=missing)
+            ready = runtime.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else []
+            joining = {actor: actor.restore.remote(log) for actor, ref in others.items() if ref in ready}
+            for actor, ref in joining.items():
+                try:
+                    get(self._actors[actor])
+                    get(ref)
+                except DEAD:
+                    self._deaths += 1
+                    if self._deaths >= RETRIES:
+                        raise
+                    self._drop(actor)
+                    continue
+                self._deaths = 0
+                self.members.append(actor)
+            if len(self.members) >= wanted:
+                return

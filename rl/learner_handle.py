@@ -1,0 +1,162 @@
+"""The learner of one training, as the driver sees it: what it is asked, and how it is brought back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .. import runtime
+from ..runtime import InputError, ObjectRef, exceptions, get
+from .agents import JointLearnerActor, initial_weights
+from .declaration import Learning
+from .learn.actor import LearnerActor
+from .learn.log import LearnerInput, LearnerLog, Piece
+from .learn.lost import StateLostError
+from .models.joint_spec import AnySpec, JointSpec
+from .models.layout import ParameterLayout
+from .run import RECOVERABLE, RETRIES, give_up
+from .settings import RunSettings
+from .training_state import TrainingState, Weights
+
+SNAPSHOT_STEPS = 1024
+"""Environment steps between two snapshots of the learner, at least; what came since is learned again if it is lost.
+
+A snapshot costs a copy of all its state: next to nothing beside a rollout of 2 048 steps, more than the update itself
+where there is one for each step.
+"""
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update that was asked for, from `state`; references to what it will give."""
+
+    state: TrainingState
+    given: LearnerInput
+    due: bool
+    """Whether a snapshot was asked for."""
+    led_to: tuple[ObjectRef, ...] = ()
+    """Weights, snapshot, transitions and metrics, where it was asked of one learner."""
+
+    @property
+    def metrics(self) -> ObjectRef:
+        """The last of them."""
+        return self.led_to[-1]
+
+
+class LearnerHandle:
+    """The learner; it restarts if its process dies, and is then brought back to where it was."""
+
+    def __init__(self, algorithm: type[Learning], config: Any, model_spec: AnySpec, run: RunSettings) -> None:
+        kind, arguments = learner_class(model_spec, run)
+        made = runtime.remote(kind).options(num_gpus=gpus_of_each(run, 1), **RECOVERABLE)
+        self.actor = made.remote(algorithm, config, *arguments)
+        self._updating: Update | None = None
+
+    @cached_property
+    def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
+        """Initial weights (if nothing was learned yet), layout and device."""
+        return get(self.actor.describe.remote())
+
+    def start(self, state: TrainingState, given: LearnerInput, timesteps: int) -> Update:
+        """Let it learn from rollouts of so many environment steps; they need not be there yet."""
+        self._updating = self._ask(Update(state, given, snapshot_is_due(state.learner, timesteps)))
+        return self._updating
+
+    def _ask(self, update: Update) -> Update:
+        given = update.given
+        asked = self.actor.update.remote(given.rollouts, update.state.iteration, given.clock, update.due)
+        return replace(update, led_to=tuple(asked))
+
+    def finish(self, update: Update) -> tuple[Weights, LearnerLog, dict[str, float]]:
+        """Wait for an update: the next weights, the log with it, and metrics. Raises what the update raised."""
+        state = update.state
+        for _ in range(RETRIES):
+            try:
+                metrics = get(update.metrics)
+                break
+            except StateLostError:
+                self._restore(state.learner)
+                update = self._ask(update)
+        else:
+            raise lost(state)
+        self._updating = None
+        return following(update, update.led_to[:3], metrics)
+
+    def snapshot(self, state: TrainingState) -> tuple[dict[str, Any], tuple[Piece, ...]]:
+        """The learner's own state where `state` stands, and the transitions that its replay buffer holds there."""
+        for _ in range(RETRIES):
+            taken, new = self.actor.snapshot.remote(state.iteration, state.learner.inserted)
+            try:
+                own = get(taken)
+                break
+            except StateLostError:
+                self._restore(state.learner)
+        else:
+            raise lost(state)
+        return own, log_of(state, own, taken, new).transitions
+
+    def close(self) -> None:
+        """End it. An update that failed since its rollouts were given up is read."""
+        if self._updating is not None:
+            give_up([self._updating.metrics], 0.2)
+        runtime.kill(self.actor)
+
+    def _restore(self, log: LearnerLog) -> None:
+        get(self.actor.restore.remote(log))
+
+
+def learner_class(model_spec: AnySpec, run: RunSettings) -> tuple[type[Any], tuple[Any, ...]]:
+    """The actor class of a learner, and its arguments after algorithm and config."""
+    if isinstance(model_spec, JointSpec):
+        return JointLearnerActor, (model_spec, run, initial_weights(model_spec, run))
+    return LearnerActor, (model_spec, run)
+
+
+def gpus_of_each(run: RunSettings, learners: int) -> int:
+    """GPUs of each of so many learners. InputError if there are some, but not enough."""
+    there = 0 if run.device == "cpu" else int(runtime.cluster_resources().get("GPU", 0))
+    if not there:
+        return 0
+    if there < learners:
+        raise InputError(
+            f"learners is {run.learners!r}, but there are {there} GPUs, of which each learner takes one: choose fewer "
+            "learners, or device 'cpu'"
+        )
+    return 1
+
+
+def snapshot_is_due(log: LearnerLog, timesteps: int) -> bool:
+    """Whether an update on so many environment steps is to give a snapshot."""
+    return timesteps * (len(log.inputs) + 1) >= SNAPSHOT_STEPS
+
+
+def following(
+    update: Update, led_to: Sequence[ObjectRef], metrics: dict[str, float]
+) -> tuple[Weights, LearnerLog, dict[str, float]]:
+    """What `finish` returns of an update that led to weights, snapshot and transitions."""
+    state = update.state
+    flat, snapshot, transitions = led_to
+    weights = Weights(state.weights.version + 1, flat)
+    if not update.due:
+        return weights, state.learner.after(update.given), metrics
+    inserted, size = int(metrics.get("replay/inserted", 0)), int(metrics.get("replay/size", 0))
+    log = state.learner.at(state.iteration + 1, snapshot, transitions, inserted=inserted, size=size)
+    return weights, log, metrics
+
+
+def log_of(state: TrainingState, own: Mapping[str, Any], taken: ObjectRef, new: ObjectRef) -> LearnerLog:
+    """The log with a snapshot that was `taken` where `state` stands: its value `own`, and the `new` transitions."""
+    replay = own["replay"] or {"inserted": 0, "size": 0}
+    return state.learner.at(state.iteration, taken, new, inserted=replay["inserted"], size=replay["size"])
+
+
+def lost(state: TrainingState) -> exceptions.ActorUnavailableError:
+    """The error for a learner that cannot be brought back."""
+    return exceptions.ActorUnavailableError(
+        f"the learner lost its state {RETRIES} times in iteration {state.iteration + 1}: its process died each "
+        "time. Is there enough memory?"
+    )

@@ -1,0 +1,66 @@
+"""Settings of what computes gradients."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from ..runtime import InputError, as_int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerSettings:
+    """How minibatches' gradients are computed, and by how many. Raises InputError on values that cannot work."""
+
+    gradient_shards: int = 1
+    """Parts into which each minibatch is cut; each one's gradient is computed by itself, and they are summed in a fixed
+    tree. It is part of what decides the result's bits, and at most so many learners can share the work. With one
+    learner it is gradient accumulation: only one part's activations are in memory."""
+    learners: str | int = field(default=1, metadata={"metavar": "N"})
+    """Learners (processes, with a GPU each where there are GPUs) that share each minibatch; has no influence on the
+    result. MIN:MAX begins with MIN of them, and takes in more, up to MAX, as they come."""
+
+    reproducible: str = field(default="always", metadata={"choices": ("always", "world")})
+    """What the result's bits depend on beside settings and seed: always, nothing; world, also the number of learners,
+    whose gradients torch.distributed sums (gloo or NCCL) instead. All must be there then."""
+
+    def read_learners(self) -> None:
+        """Check the values, and put them in their common form."""
+        shards = as_int(self.gradient_shards)
+        if shards is None or shards < 1:
+            raise InputError(f"gradient_shards is {self.gradient_shards!r}, but must be a whole number of at least 1")
+        object.__setattr__(self, "gradient_shards", shards)
+        least, most = _range(self.learners)
+        object.__setattr__(self, "learners", least if least == most else f"{least}:{most}")
+        if self.reproducible == "world" and least != most:
+            raise InputError(
+                f"learners is {self.learners!r}, but reproducible is 'world': the number of learners decides the "
+                "result then, so it must be one number"
+            )
+        if most > shards:
+            raise InputError(
+                f"learners is {self.learners!r}, but gradient_shards is {shards}: each learner needs a shard of its "
+                f"own. Choose gradient_shards of at least {most} (it decides the result's bits, so once and for all)"
+            )
+
+    @property
+    def least_learners(self) -> int:
+        """Those to begin with."""
+        return _range(self.learners)[0]
+
+    @property
+    def most_learners(self) -> int:
+        """Those that are wanted."""
+        return _range(self.learners)[1]
+
+
+def _range(learners: object) -> tuple[int, int]:
+    """Least and largest number of learners, for n or MIN:MAX."""
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", str(as_int(learners) or learners).strip())
+    least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= least <= most:
+        raise InputError(
+            f"learners is {learners!r}, but must be a whole number of at least 1, or two such as '1:4': the least to "
+            "go on with and the largest number"
+        )
+    return least, most

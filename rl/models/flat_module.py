@@ -1,0 +1,83 @@
+"""A module whose parameters are views into one flat array.
+
+All parameters lie in one flat float32 tensor, all gradients in another, so that optimizer step, gradient norm,
+broadcast and checkpoint each act on one array, whatever the number of layers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .layout import ParameterLayout
+
+
+class FlatModule(nn.Module):
+    """Subclasses make their parts in `__init__`; then `flatten` is called once."""
+
+    acting: ClassVar[tuple[str, ...] | None] = None
+    """The parts that acting needs, which workers, evaluation and serving get; None is all. The encoder of a part is
+    called like it with "_encoder" behind, and belongs to it."""
+    parameters_layout: ParameterLayout
+    """Names and shapes of all parameters in the flat array."""
+    layout: ParameterLayout
+    """Those of the acting parts, with which it begins: of the weights that travel."""
+    flat: Tensor
+    """All parameters, [size] float32."""
+    flat_gradients: Tensor
+    """Their gradients, [size] float32; `backward` adds to it."""
+
+    def part(self, *names: str) -> slice:
+        """Where the parameters of submodules that lie side by side are in the flat array, those of their encoders
+        included."""
+        layout = self.parameters_layout
+        own = [name for name in layout.shapes if self.belongs(name, *names)]
+        first, last = own[0], own[-1]
+        return slice(layout.offsets[first], layout.offsets[last] + math.prod(layout.shapes[last]))
+
+    @staticmethod
+    def belongs(parameter: str, *names: str) -> bool:
+        """Whether a parameter is one of these submodules', or of their encoders."""
+        return parameter.split(".", maxsplit=1)[0].removesuffix("_encoder") in names
+
+    def flatten(self, device: str | torch.device = "cpu") -> None:
+        """Move all parameters and gradients into flat tensors on `device`. Raises ValueError if there are buffers."""
+        buffers = [name for name, _ in self.named_buffers()]
+        if buffers:
+            raise ValueError(
+                f"{type(self).__name__} has buffers ({', '.join(buffers)}), which would neither reach the workers nor "
+                "a checkpoint: make them parameters"
+            )
+        parts = None if self.acting is None else ("normalizer", *self.acting)
+        acting = {name: parts is None or self.belongs(name, *parts) for name, _ in self.named_parameters()}
+        named = dict(sorted(self.named_parameters(), key=lambda item: not acting[item[0]]))  # stable: acting ones first
+        shapes = {name: tuple(parameter.shape) for name, parameter in named.items()}
+        self.parameters_layout = ParameterLayout(shapes)
+        self.layout = ParameterLayout({name: shape for name, shape in shapes.items() if acting[name]})
+        self.flat = torch.cat([parameter.detach().float().reshape(-1) for parameter in named.values()]).to(device)
+        self.flat_gradients = torch.zeros_like(self.flat)
+        layout = self.parameters_layout
+        views, gradients = layout.views(self.flat), layout.views(self.flat_gradients)
+        for name, parameter in named.items():
+            parameter.data, parameter.grad = views[name], gradients[name]
+
+    def get_weights(self) -> np.ndarray:
+        """The acting parameters as one flat float32 array: a copy, in the order of `layout`."""
+        return self.flat[: self.layout.size].detach().cpu().numpy().copy()
+
+    def set_weights(self, flat: np.ndarray) -> None:
+        """Take over flat weights as `get_weights` gives them; ValueError if their shape is another."""
+        self.layout.views(flat)
+        self.flat[: self.layout.size].copy_(torch.tensor(flat))
+
+    def get_parameters(self) -> np.ndarray:
+        """All parameters as one flat float32 array: a copy."""
+        return self.flat.detach().cpu().numpy().copy()
+
+    def set_parameters(self, flat: np.ndarray) -> None:
+        """Take over all parameters as `get_parameters` gives them."""
+        self.flat.copy_(torch.tensor(flat))
