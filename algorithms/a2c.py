@@ -11,6 +11,7 @@ Names and defaults are Stable-Baselines3's. With λ = 1 the advantages are R −
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..rl import (
@@ -22,6 +23,7 @@ from ..rl import (
     choice,
     learning_batch,
     learning_metrics,
+    normalized_advantages,
     number,
     rate_at,
     validate,
@@ -66,14 +68,20 @@ class A2CConfig:
 def a2c_loss(model: ActorCritic, batch: dict[str, Tensor], config: A2CConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss to minimize and metrics, of one rollout: `batch` holds `rows` [B, …], `actions` [B, …], and [B] float32
     `advantages` and `returns`."""
-    values, log_probs, entropies = model.evaluate(batch["rows"], batch["actions"])
-    advantages = batch["advantages"]
-    if config.normalize_advantage and len(advantages) > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    evaluated, advantages = model.evaluate(batch["rows"], batch["actions"]), batch["advantages"]
+    return actor_critic_loss(evaluated, batch["returns"], advantages, vf_coef=config.vf_coef, ent_coef=config.ent_coef)
+
+
+def actor_critic_loss(
+    evaluated: tuple[Tensor, Tensor, Tensor], targets: Tensor, advantages: Tensor, *, vf_coef: float, ent_coef: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss to minimize and metrics. All are [B]: values, log-probabilities and entropies as `evaluated`, with
+    gradients; `targets` and `advantages` without."""
+    values, log_probs, entropies = evaluated
     policy_loss = -(advantages * log_probs).mean()
-    value_loss = (batch["returns"] - values).square().mean()
+    value_loss = (targets - values).square().mean()
     entropy_loss = -entropies.mean()
-    loss = policy_loss + config.vf_coef * value_loss + config.ent_coef * entropy_loss
+    loss = policy_loss + vf_coef * value_loss + ent_coef * entropy_loss
     return loss, {
         "train/policy_loss": policy_loss.detach(),
         "train/value_loss": value_loss.detach(),
@@ -86,6 +94,8 @@ class A2C(OnPolicyAlgorithm[A2CConfig]):
 
     name = "a2c"
     config_class = A2CConfig
+    presets_path = Path(__file__).parent / "presets" / "a2c.toml"
+    shards_gradients = True
 
     @staticmethod
     def prepare(learner: Learner, config: A2CConfig) -> None:
@@ -98,8 +108,12 @@ class A2C(OnPolicyAlgorithm[A2CConfig]):
         """One step of the optimizer on all rows of one iteration."""
         learning_rate = rate_at(config.learning_rate, clock.remaining)
         batch = learning_batch(learner, rollout, gamma=config.gamma, gae_lambda=config.gae_lambda)
-        loss, metrics = a2c_loss(learner.model, batch, config)
-        learner.optimizers["model"].minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
+        metrics = learner.minimize(
+            normalized_advantages(batch) if config.normalize_advantage else batch,
+            lambda rows: a2c_loss(learner.model, rows, config),
+            learning_rate=learning_rate,
+            max_grad_norm=config.max_grad_norm,
+        )
         learner.n_updates += 1
         own = {name: float(value) for name, value in metrics.items()}
         return own | learning_metrics(learner, batch, learning_rate)

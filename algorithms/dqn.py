@@ -13,9 +13,11 @@ Names and defaults are Stable-Baselines3's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..rl import (
     Acted,
@@ -33,7 +35,10 @@ from ..rl import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..rl import QNetwork
+    from ..rl import QNetwork, Rows
+
+    Loss = Callable[[Any, Any, dict[str, Tensor], Any], tuple[Tensor, Tensor, Tensor]]
+    """(model, target, minibatch, config) → loss, temporal-difference errors [B], values [B] of the actions taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +105,9 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
 
     name = "dqn"
     config_class = DQNConfig
+    presets_path: ClassVar[Path | None] = Path(__file__).parent / "presets" / "dqn.toml"
     models = ("q_network",)
+    shards_gradients = True
 
     @staticmethod
     def model_options(config: DQNConfig) -> dict[str, Any]:
@@ -108,7 +115,7 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
         return {"dueling": True} if config.dueling else {}
 
     @staticmethod
-    def explore(model: QNetwork, rows: Tensor, noise: Tensor, config: DQNConfig, clock: Clock) -> Acted:
+    def explore(model: QNetwork, rows: Rows, noise: Tensor, config: DQNConfig, clock: Clock) -> Acted:
         """ε-greedily."""
         return Acted(model.choose(model(rows), noise, epsilon(config, clock)))
 
@@ -123,18 +130,29 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: DQNConfig, clock: Clock) -> dict[str, float]:
         """Store the rollout; then `gradient_steps` minibatches, and the target network when its time has come."""
-        beta = 1 - clock.remaining * (1 - config.prioritized_replay_beta0)
-        metrics = learn_from_replay(learner, rollout, config, clock, partial(descend, beta=beta))
-        if clock.passes(config.target_update_interval, rollout.steps.rows):
-            learner.update_target(config.tau)
-        return metrics | {"rollout/exploration_rate": epsilon(config, clock.after(rollout.steps.rows))}
+        return learn(learner, rollout, config, clock, dqn_loss)
 
 
-def descend(learner: Learner, config: DQNConfig, learning_rate: float, *, beta: float) -> dict[str, Tensor]:
+def learn(learner: Learner, rollout: Rollout, config: DQNConfig, clock: Clock, loss: Loss) -> dict[str, float]:
+    """The update of all that learn the value of each action: a rollout in, minibatches, the target network."""
+    beta = 1 - clock.remaining * (1 - config.prioritized_replay_beta0)
+    metrics = learn_from_replay(learner, rollout, config, clock, partial(descend, loss_of=loss, beta=beta))
+    if clock.passes(config.target_update_interval, rollout.steps.rows):
+        learner.update_target(config.tau)
+    return metrics | {"rollout/exploration_rate": epsilon(config, clock.after(rollout.steps.rows))}
+
+
+def descend(
+    learner: Learner, config: DQNConfig, learning_rate: float, *, loss_of: Loss, beta: float
+) -> dict[str, Tensor]:
     """One step of Adam on one minibatch, with importance weights to the degree β."""
     minibatch, indices = learner.sample(config.batch_size, beta=beta)
-    loss, errors, q = dqn_loss(learner.model, learner.target, minibatch, config)
-    learner.optimizers["model"].minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
-    learner.replay.set_errors(indices, errors.cpu().numpy())
+
+    def loss_and_values(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, errors, q = loss_of(learner.model, learner.target, rows, config)
+        return loss, {"loss": loss.detach(), "errors": errors, "q": q}
+
+    told = learner.minimize(minibatch, loss_and_values, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
+    learner.replay.set_errors(indices, told["errors"].cpu().numpy())
     learner.n_updates += 1
-    return {"train/loss": loss.detach(), "train/q_values": q.mean()}
+    return {"train/loss": told["loss"], "train/q_values": told["q"].mean()}

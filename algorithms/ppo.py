@@ -22,11 +22,14 @@ from ..rl import (
     OnPolicyAlgorithm,
     Rate,
     Rollout,
+    choice,
     learning_batch,
     learning_metrics,
+    normalized_advantages,
     number,
     rate_at,
     shared_by_environments,
+    torch,
     validate,
 )
 
@@ -68,9 +71,11 @@ class PPOConfig:
     """Weight of the value loss (c₁)."""
     max_grad_norm: float | None = number(0.5, above=0, optional=True)
     """The gradient's norm is clipped to this."""
+    centralized_critic: str = choice("none", "none", "observations", "state")
+    """What the value function of one of several agents sees beside its agent's observations, while the policy sees
+    those alone (MAPPO): none; observations, all agents'; or state, what the environment's own state() gives."""
     target_kl: float | None = number(None, above=0, optional=True)
-    """The update of a rollout ends once the policy is 1.5 times this far from the old one (approximate KL, nats); none:
-    no limit."""
+    """An update ends once the policy is 1.5 times this far from the old one (approximate KL, nats); none: no limit."""
 
     def __post_init__(self) -> None:
         validate(self)
@@ -79,15 +84,12 @@ class PPOConfig:
 def ppo_loss(
     model: ActorCritic, minibatch: dict[str, Tensor], config: PPOConfig, clip_range: float, clip_range_vf: float | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss to minimize (equation 9 with the sign turned) and metrics, both of one minibatch.
+    """Loss to minimize (equation 9 with the sign turned) and metrics, both means over the rows of one minibatch.
 
     `minibatch`: `rows` [M, …], `actions` [M, …]; of π_old `log_probs`, `values`, `advantages`, `returns`, [M] float32.
     """
     values, log_probs, entropies = model.evaluate(minibatch["rows"], minibatch["actions"])
     advantages = minibatch["advantages"]
-    if config.normalize_advantage and len(advantages) > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
     log_ratio = log_probs - minibatch["log_probs"]
     ratio = log_ratio.exp()
     clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
@@ -120,13 +122,18 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
     name = "ppo"
     config_class = PPOConfig
     presets_path = Path(__file__).parent / "presets" / "ppo.toml"
+    shards_gradients = True
 
     def check(self) -> None:
         """Raise InputError if a minibatch is larger than a rollout."""
         rows = self.run.n_envs * self.config.n_steps
-        self.require(
-            self.config.batch_size <= rows, "batch_size", self.config.batch_size, f"at most n_envs · n_steps = {rows}"
-        )
+        size = self.config.batch_size
+        self.require(size <= rows, "batch_size", size, f"at most n_envs · n_steps = {rows}")
+
+    @staticmethod
+    def critic_sees(config: PPOConfig) -> str:
+        """As the setting says."""
+        return "own" if config.centralized_critic == "none" else config.centralized_critic
 
     @staticmethod
     def prepare(learner: Learner, config: PPOConfig) -> None:
@@ -140,32 +147,35 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
         clip_range = rate_at(config.clip_range, clock.remaining)
         clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, clock.remaining)
         batch = learning_batch(learner, rollout, gamma=config.gamma, gae_lambda=config.gae_lambda)
+
+        def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            return ppo_loss(learner.model, rows, config, clip_range, clip_range_vf)
+
         history: list[dict[str, Tensor]] = []
         for epoch in range(config.n_epochs):
             epoch_start, far = len(history), False
-            for minibatch in learner.minibatches(batch, config.batch_size, epoch):
-                loss, metrics = ppo_loss(learner.model, minibatch, config, clip_range, clip_range_vf)
+            for drawn in learner.minibatches(batch, config.batch_size, epoch):
+                minibatch = normalized_advantages(drawn) if config.normalize_advantage else drawn
+                metrics = learner.differentiate(minibatch, loss_of)
                 history.append(metrics)
                 far = config.target_kl is not None and float(metrics["train/approx_kl"]) > 1.5 * config.target_kl
                 if far:
                     break
-                learner.optimizers["model"].minimize(
-                    loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm
-                )
+                learner.optimizers["model"].step(learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
             learner.n_updates += 1
             if far:
                 break
-        rates = {"train/clip_range": clip_range}
-        rates |= {} if clip_range_vf is None else {"train/clip_range_vf": clip_range_vf}
-        return means(history, epoch_start) | rates | learning_metrics(learner, batch, learning_rate)
+        rates = {"train/clip_range": clip_range, "train/clip_range_vf": clip_range_vf}
+        told = {name: rate for name, rate in rates.items() if rate is not None}
+        return means(history, epoch_start) | told | learning_metrics(learner, batch, learning_rate)
 
 
 def means(history: list[dict[str, Tensor]], last_epoch: int) -> dict[str, float]:
     """Metrics of all minibatches as Stable-Baselines3 gives them: means, but the loss of the last one, and the
     approximate KL of the last epoch, which begins at `last_epoch` in `history`."""
-    kl = float(np.mean([float(metrics["train/approx_kl"]) for metrics in history[last_epoch:]]))
+    told = {name: torch.stack([metrics[name] for metrics in history]).tolist() for name in history[0]}
     return {
-        **{name: float(np.mean([float(metrics[name]) for metrics in history])) for name in history[0]},
-        "train/loss": float(history[-1]["train/loss"]),
-        "train/approx_kl": kl,
+        **{name: float(np.mean(values)) for name, values in told.items()},
+        "train/loss": told["train/loss"][-1],
+        "train/approx_kl": float(np.mean(told["train/approx_kl"][last_epoch:])),
     }

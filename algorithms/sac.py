@@ -25,6 +25,8 @@ from ..rl import Acted, Clock, Learner, OffPolicyAlgorithm, ReplayConfig, Rollou
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..rl import Rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class SACConfig(ReplayConfig):
@@ -45,15 +47,17 @@ class SACConfig(ReplayConfig):
     0.89 log n for n discrete ones."""
 
 
-def target_entropy(model: Any, config: SACConfig) -> float:
-    """The entropy to aim at: −dim A, as the authors have it; of discrete actions a share of the largest one."""
+def target_entropy(model: Any, config: SACConfig, rows: Rows) -> float | Tensor:
+    """The entropy to aim at: −dim A, as the authors have it; of discrete actions a share of the largest one, that
+    of the actions allowed in each of the rows."""
     if config.target_entropy != "auto":
         return float(config.target_entropy)
-    discrete = model.spec.kind == "categorical_actor_q"
-    return 0.89 * math.log(model.actions) if discrete else -float(model.actions)
+    if model.spec.kind == "categorical_actor_q":
+        return 0.89 * model.allowed(rows).log()
+    return -float(model.actions.row_size)
 
 
-def expectations(model: Any, critics: Any, rows: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def expectations(model: Any, critics: Any, rows: Rows, noise: Tensor) -> tuple[Tensor, Tensor]:
     """E[min_i Q_i] and E[log π] [B] under the policy in `rows`, with gradients to the actor of `model`.
 
     Of continuous actions they are estimated by one that is drawn with `noise`, of discrete ones computed.
@@ -86,13 +90,14 @@ class SAC(OffPolicyAlgorithm[SACConfig]):
     name = "sac"
     config_class = SACConfig
     models = ("gaussian_actor_q", "categorical_actor_q")
+    shards_gradients = True
     presets_path = Path(__file__).parent / "presets" / "sac.toml"
 
     @staticmethod
-    def explore(model: Any, rows: Tensor, noise: Tensor, config: SACConfig, clock: Clock) -> Acted:
+    def explore(model: Any, rows: Rows, noise: Tensor, config: SACConfig, clock: Clock) -> Acted:
         """Draw from the policy; uniformly before learning starts."""
         if clock.timesteps < config.learning_starts:
-            return Acted(model.uniform(noise))
+            return Acted(model.uniform(rows, noise))
         return Acted(model.choose(model.outputs(rows), noise))
 
     @staticmethod
@@ -117,21 +122,27 @@ def descend(learner: Learner, config: SACConfig, learning_rate: float) -> dict[s
     model, optimizers = learner.model, learner.optimizers
     minibatch, _ = learner.sample(config.batch_size)
     noise = learner.noise(2 * config.batch_size)
+    minibatch |= {"noise": noise[: config.batch_size], "next_noise": noise[config.batch_size :]}
     alpha = model.log_alpha.detach().exp()
 
-    loss = critic_loss(model, learner.target, minibatch, alpha, noise[config.batch_size :])
-    optimizers["critics"].minimize(loss, learning_rate=learning_rate)
+    def loss_of_critics(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = critic_loss(model, learner.target, rows, alpha, rows["next_noise"])
+        return loss, {"train/critic_loss": loss.detach()}
 
-    value, log_prob = expectations(model, model, minibatch["observations"], noise[: config.batch_size])
-    actor_loss = (alpha * log_prob - value).mean()
-    optimizers["actor"].minimize(actor_loss, learning_rate=learning_rate)
+    def loss_of_actor(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        value, log_prob = expectations(model, model, rows["observations"], rows["noise"])
+        loss = (alpha * log_prob - value).mean()
+        return loss, {"train/actor_loss": loss.detach(), "log_prob": log_prob.detach()}
 
-    metrics = {"train/critic_loss": loss, "train/actor_loss": actor_loss, "train/ent_coef": alpha}
+    metrics = learner.minimize(minibatch, loss_of_critics, "critics", learning_rate=learning_rate)
+    metrics |= learner.minimize(minibatch, loss_of_actor, "actor", learning_rate=learning_rate)
+    log_prob = metrics.pop("log_prob")
+    metrics["train/ent_coef"] = alpha
     if config.ent_coef == "auto":
-        surplus = (log_prob.detach() + target_entropy(model, config)).mean()
+        surplus = (log_prob + target_entropy(model, config, minibatch["observations"])).mean()
         temperature_loss = -model.log_alpha * surplus
         optimizers["log_alpha"].minimize(temperature_loss, learning_rate=learning_rate)
-        metrics["train/ent_coef_loss"] = temperature_loss
+        metrics["train/ent_coef_loss"] = temperature_loss.detach()
     learner.update_target(config.tau, "critics")
     learner.n_updates += 1
-    return {name: value.detach() for name, value in metrics.items()}
+    return metrics

@@ -35,6 +35,8 @@ from ..rl import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..rl import Rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class TD3Config(ReplayConfig):
@@ -88,6 +90,7 @@ class TD3(OffPolicyAlgorithm[TD3Config]):
     name = "td3"
     config_class = TD3Config
     models = ("deterministic_actor_q",)
+    shards_gradients = True
     presets_path: ClassVar[Path | None] = Path(__file__).parent / "presets" / "td3.toml"
 
     @staticmethod
@@ -96,10 +99,10 @@ class TD3(OffPolicyAlgorithm[TD3Config]):
         return {"n_critics": config.n_critics, "net_arch": [400, 300]}
 
     @staticmethod
-    def explore(model: Any, rows: Tensor, noise: Tensor, config: TD3Config, clock: Clock) -> Acted:
+    def explore(model: Any, rows: Rows, noise: Tensor, config: TD3Config, clock: Clock) -> Acted:
         """The policy's actions with noise; uniform ones before learning starts."""
         if clock.timesteps < config.learning_starts:
-            return Acted(model.uniform(noise))
+            return Acted(model.uniform(rows, noise))
         return Acted(model.choose(model.outputs(rows), noise, config.action_noise))
 
     @staticmethod
@@ -126,18 +129,24 @@ class DDPG(TD3):
 
 def descend(learner: Learner, config: TD3Config, learning_rate: float) -> dict[str, Tensor]:
     """One step of Adam for the critics on one minibatch; every `policy_delay`-th time for the actor and the targets."""
-    model, optimizers = learner.model, learner.optimizers
+    model = learner.model
     minibatch, _ = learner.sample(config.batch_size)
-    rows, noise = minibatch["observations"], learner.noise(config.batch_size)
-    with torch.no_grad():
-        y = td3_target(learner.target, minibatch, noise, config)
-    loss = (model.values(rows, minibatch["actions"]) - y).square().mean(-1).sum()
-    optimizers["critics"].minimize(loss, learning_rate=learning_rate)
+    minibatch["noise"] = learner.noise(config.batch_size)
+
+    def loss_of_critics(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            y = td3_target(learner.target, rows, rows["noise"], config)
+        loss = (model.values(rows["observations"], rows["actions"]) - y).square().mean(-1).sum()
+        return loss, {"train/critic_loss": loss.detach()}
+
+    def loss_of_actor(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        seen = rows["observations"]
+        loss = -model.first_value(seen, model.choose(model.outputs(seen), None)).mean()
+        return loss, {"train/actor_loss": loss.detach()}
+
+    metrics = learner.minimize(minibatch, loss_of_critics, "critics", learning_rate=learning_rate)
     learner.n_updates += 1
-    metrics = {"train/critic_loss": loss.detach()}
     if learner.n_updates % config.policy_delay == 0:
-        actor_loss = -model.first_value(rows, model.choose(model.outputs(rows), None)).mean()
-        optimizers["actor"].minimize(actor_loss, learning_rate=learning_rate)
+        metrics |= learner.minimize(minibatch, loss_of_actor, "actor", learning_rate=learning_rate)
         learner.update_target(config.tau)
-        metrics["train/actor_loss"] = actor_loss.detach()
     return metrics

@@ -1,0 +1,167 @@
+"""Conservative Q-learning, CQL(H): algorithm 1 and equation 4 of Kumar et al., 2020 (arXiv 2006.04779), on SAC where
+actions are continuous and on DQN where they are discrete.
+
+    for iteration = 1, 2, …
+        gradient_steps times: draw a minibatch of the dataset;                                (learner)
+            critics  descend on ½ (Q_i(s, a) − y)² + min_q_weight · (T log ∫ exp(Q_i(s, a') / T) da' − Q_i(s, a))
+            actor, temperature, θ⁻ as in SAC; with discrete actions θ⁻ alone
+
+The integral is a sum over discrete actions. Over continuous ones it is estimated by importance sampling: the mean of
+exp(Q / T) / μ(a') over actions of uniform density μ, and of the policy's in s and in the next state. All lie in
+[−1, 1], where the uniform density is 2^−dim. Names and defaults are RLlib's and SAC's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..rl import (
+    Clock,
+    Learner,
+    OfflineAlgorithm,
+    OfflineConfig,
+    Rollout,
+    number,
+    read_dataset,
+    take_gradient_steps,
+    torch,
+)
+from .bc import log_likelihood
+from .dqn import dqn_loss
+from .sac import critic_loss, expectations, target_entropy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COLUMNS = ("observations", "actions", "rewards", "next_observations", "discounts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CQLConfig(OfflineConfig):
+    """Hyperparameters of CQL, those of `OfflineConfig` included.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    min_q_weight: float = number(5.0, at_least=0)
+    """How much values of actions that the dataset does not hold are pressed down (α of the paper)."""
+    temperature: float = number(1.0, above=0)
+    """Temperature of the soft maximum over actions (T): towards 0 it is the maximum."""
+    num_actions: int = number(10, whole=True, at_least=1)
+    """Actions drawn of each kind to estimate it, where they are continuous."""
+    bc_steps: int = number(0, whole=True, at_least=0)
+    """First gradient steps in which the actor imitates the dataset instead of following the critics."""
+    backup_entropy: bool = False
+    """Whether the critics' target counts the policy's entropy, as SAC's does."""
+    tau: float = number(0.005, above=0, at_most=1)
+    """How far the target critics go towards the critics with each update."""
+    ent_coef: float | Literal["auto"] = number("auto", above=0, words=("auto",))
+    """Temperature of SAC's actor: the weight of the entropy; auto learns it, from 1."""
+    target_entropy: float | Literal["auto"] = number("auto", words=("auto",))
+    """Entropy that the learned temperature aims at, in nats; auto is −(number of actions), with actions in [−1, 1]."""
+    double_q: bool = True
+    """Whether the weights choose the action whose value the target network gives, where actions are discrete."""
+
+
+def soft_maximum(q: Tensor, log_densities: Tensor, temperature: float) -> Tensor:
+    """T log of the mean of exp(Q / T) / μ over the last axis, of N actions drawn with densities μ: an estimate of
+    T log ∫ exp(Q / T) da."""
+    estimate = (q / temperature - log_densities).logsumexp(-1) - math.log(q.shape[-1])
+    return temperature * estimate
+
+
+def continuous_penalty(model: Any, minibatch: dict[str, Tensor], config: CQLConfig, noise: Tensor) -> Tensor:
+    """Σ_i mean of the soft maximum of Q_i(s, ·) minus Q_i of the dataset's action; `noise` is standard normal, [3 B N,
+    K] for N = `num_actions`."""
+    rows, count = minibatch["observations"], config.num_actions
+    size, width = minibatch["actions"].shape
+    uniform, here, after = noise.reshape(3, size * count, width)
+    with torch.no_grad():
+        each, following = model.repeat(rows, count), model.repeat(minibatch["next_observations"], count)
+        drawn = [(model.uniform(each, uniform), torch.full((size * count,), -width * math.log(2), device=noise.device))]
+        for place, own in ((each, here), (following, after)):
+            drawn.append(model.distribution(model.outputs(place)).sample_with_log_prob(own))
+        actions = torch.cat([chosen.reshape(size, count, width) for chosen, _ in drawn], 1)
+        log_densities = torch.cat([densities.reshape(size, count) for _, densities in drawn], 1)
+    q = model.values(model.repeat(rows, 3 * count), actions.reshape(-1, width))
+    maximum = soft_maximum(q.reshape(-1, size, 3 * count), log_densities, config.temperature)
+    return (maximum - model.values(rows, minibatch["actions"])).mean(-1).sum()
+
+
+def discrete_penalty(q: Tensor, actions: Tensor, temperature: float) -> Tensor:
+    """Mean of T log Σ_a' exp(Q(s, a') / T) − Q(s, a) over q [B, actions]: at least 0, and 0 with one action."""
+    maximum = temperature * (q / temperature).logsumexp(-1)
+    return (maximum - q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)).mean()
+
+
+class CQL(OfflineAlgorithm[CQLConfig]):
+    """CQL from a dataset. Arguments as in `OfflineAlgorithm`, hyperparameters as in `CQLConfig`."""
+
+    name = "cql"
+    config_class = CQLConfig
+    presets_path = Path(__file__).parent / "presets" / "cql.toml"
+    models = ("gaussian_actor_q", "q_network")
+
+    @staticmethod
+    def prepare(learner: Learner, config: CQLConfig) -> None:
+        """The dataset, Adam for each part, the target critics θ⁻."""
+        read_dataset(learner, config)
+        if learner.model.spec.kind == "q_network":
+            learner.adam()
+        else:
+            for part in ("actor", "critics", "log_alpha"):
+                learner.adam(part)
+            if config.ent_coef != "auto":
+                with torch.no_grad():
+                    learner.model.log_alpha.fill_(math.log(config.ent_coef))
+        learner.add_target()
+
+    @staticmethod
+    def update(learner: Learner, rollout: Rollout, config: CQLConfig, clock: Clock) -> dict[str, float]:
+        """`gradient_steps` minibatches."""
+        discrete = learner.model.spec.kind == "q_network"
+        return take_gradient_steps(learner, config, clock, descend_discrete if discrete else descend)
+
+
+def descend_discrete(learner: Learner, config: CQLConfig, learning_rate: float) -> dict[str, Tensor]:
+    """One step of Adam on DQN's loss and the penalty; and of the target network."""
+    minibatch = learner.draw(*COLUMNS)
+    weighted = minibatch | {"weights": torch.ones_like(minibatch["rewards"])}
+    loss, _, q = dqn_loss(learner.model, learner.target, weighted, config)  # type: ignore[arg-type]
+    penalty = discrete_penalty(learner.model(minibatch["observations"]), minibatch["actions"], config.temperature)
+    learner.optimizers["model"].minimize(loss + config.min_q_weight * penalty, learning_rate=learning_rate)
+    learner.update_target(config.tau)
+    learner.n_updates += 1
+    return {"train/critic_loss": loss.detach(), "train/penalty": penalty.detach(), "train/q_values": q.mean()}
+
+
+def descend(learner: Learner, config: CQLConfig, learning_rate: float) -> dict[str, Tensor]:
+    """One step of Adam for critics, actor and temperature, on one minibatch; and of the target critics."""
+    model, optimizers = learner.model, learner.optimizers
+    minibatch = learner.draw(*COLUMNS)
+    size, alpha = len(minibatch["rewards"]), model.log_alpha.detach().exp()
+    noise = learner.noise((2 + 3 * config.num_actions) * size)
+    for_actor, for_target, for_penalty = noise.split((size, size, 3 * config.num_actions * size))
+
+    entropy_weight = alpha if config.backup_entropy else 0.0
+    loss = critic_loss(model, learner.target, minibatch, entropy_weight, for_target)
+    penalty = continuous_penalty(model, minibatch, config, for_penalty)
+    optimizers["critics"].minimize(loss + config.min_q_weight * penalty, learning_rate=learning_rate)
+
+    value, log_prob = expectations(model, model, minibatch["observations"], for_actor)
+    wanted = log_likelihood(model, minibatch) if learner.n_updates < config.bc_steps else value
+    actor_loss = (alpha * log_prob - wanted).mean()
+    optimizers["actor"].minimize(actor_loss, learning_rate=learning_rate)
+
+    metrics = {"train/critic_loss": loss, "train/penalty": penalty, "train/actor_loss": actor_loss}
+    if config.ent_coef == "auto":
+        aim = target_entropy(model, config, minibatch["observations"])  # type: ignore[arg-type]
+        temperature_loss = -model.log_alpha * (log_prob.detach() + aim).mean()
+        optimizers["log_alpha"].minimize(temperature_loss, learning_rate=learning_rate)
+    learner.update_target(config.tau, "critics")
+    learner.n_updates += 1
+    return {name: found.detach() for name, found in metrics.items()} | {"train/ent_coef": alpha}

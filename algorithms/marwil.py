@@ -1,0 +1,105 @@
+"""Monotonic advantage re-weighted imitation learning: Wang et al., 2018 (NeurIPS), algorithm 1.
+
+    for iteration = 1, 2, …
+        gradient_steps times: draw a minibatch of the dataset;                                (learner)
+            Â ← R − V(s),  R the discounted return to the end of the episode
+            c² ← c² + rate · (mean Â² − c²)
+            descend on −exp(β Â / c) log π(a|s) + vf_coef · ½ (R − V(s))²
+
+Where an episode was cut off, R goes on with V of its last observation. With β = 0 it is behavioural cloning, and needs
+no returns. Names and defaults are RLlib's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..rl import Clock, Learner, OfflineAlgorithm, Rollout, number, read_dataset, take_gradient_steps, torch
+from .bc import BCConfig, log_likelihood
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COLUMNS = ("observations", "actions", "returns", "end_discounts", "end_observations")
+C_SQUARED = "squared_advantage"
+"""The learner's number c²."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MARWILConfig(BCConfig):
+    """Hyperparameters of MARWIL, those of `BCConfig` included.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    beta: float = number(1.0, at_least=0)
+    """How much better actions count for more (β): 0 is behavioural cloning."""
+    vf_coef: float = number(1.0, at_least=0)
+    """Weight of the value loss."""
+    moving_average_sqd_adv_norm_start: float = number(100.0, above=0)
+    """First value of the moving average of squared advantages (c²), by whose root they are divided."""
+    moving_average_sqd_adv_norm_update_rate: float = number(1e-8, at_least=0, at_most=1)
+    """How far it goes towards a minibatch's mean with each."""
+
+
+def advantages_and_returns(model: Any, minibatch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Advantages without gradient, returns, and values with gradient, [B] each."""
+    with torch.no_grad():
+        rest = model.values(minibatch["end_observations"])
+        returns = minibatch["returns"] + minibatch["end_discounts"] * rest
+    values = model.values(minibatch["observations"])
+    return returns - values.detach(), returns, values
+
+
+def marwil_loss(
+    model: Any, minibatch: dict[str, Tensor], config: MARWILConfig, c_squared: float
+) -> tuple[Tensor, dict[str, Tensor], float]:
+    """Loss to minimize and metrics of one minibatch, and the next c²."""
+    log_probs = log_likelihood(model, minibatch)
+    metrics = {"train/action_probability": log_probs.detach().exp().mean()}
+    if not config.beta:
+        return -log_probs.mean(), metrics, c_squared
+    advantages, returns, values = advantages_and_returns(model, minibatch)
+    c_squared += config.moving_average_sqd_adv_norm_update_rate * (float(advantages.square().mean()) - c_squared)
+    weights = (config.beta * advantages / c_squared**0.5).exp()
+    policy_loss = -(weights * log_probs).mean()
+    value_loss = 0.5 * (returns - values).square().mean()
+    metrics |= {
+        "train/policy_loss": policy_loss.detach(),
+        "train/value_loss": value_loss.detach(),
+        "train/weight": weights.mean(),
+        "train/squared_advantage": torch.tensor(c_squared),
+    }
+    return policy_loss + config.vf_coef * value_loss, metrics, c_squared
+
+
+class MARWIL(OfflineAlgorithm[MARWILConfig]):
+    """MARWIL from a dataset. Arguments as in `OfflineAlgorithm`, hyperparameters as in `MARWILConfig`."""
+
+    name = "marwil"
+    config_class = MARWILConfig
+
+    @staticmethod
+    def prepare(learner: Learner, config: MARWILConfig) -> None:
+        """The dataset, Adam, and c²."""
+        read_dataset(learner, config)
+        learner.adam()
+        learner.numbers[C_SQUARED] = config.moving_average_sqd_adv_norm_start
+
+    @staticmethod
+    def update(learner: Learner, rollout: Rollout, config: MARWILConfig, clock: Clock) -> dict[str, float]:
+        """`gradient_steps` minibatches."""
+        return take_gradient_steps(learner, config, clock, descend)
+
+
+def descend(learner: Learner, config: MARWILConfig, learning_rate: float) -> dict[str, Tensor]:
+    """One step of Adam on a minibatch."""
+    minibatch = learner.draw(*(COLUMNS if config.beta else COLUMNS[:2]))
+    loss, metrics, learner.numbers[C_SQUARED] = marwil_loss(
+        learner.model, minibatch, config, learner.numbers[C_SQUARED]
+    )
+    learner.optimizers["model"].minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
+    learner.n_updates += 1
+    return {"train/loss": loss.detach()} | metrics

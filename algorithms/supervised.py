@@ -1,0 +1,145 @@
+"""Supervised learning: a network that predicts a column of a table or a stream, by descending on minibatches.
+
+    for each round: draw the next minibatch of the epoch; descend on its mean loss by AdamW (Loshchilov & Hutter, 2019)
+
+A round is a gradient step. Which rows it learns from is a function of seed and step, or of a stream its plan; what
+dropout leaves out is one of seed and step. So a fit that is killed or resumed in the middle of an epoch goes on with
+the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..rl import (
+    LOSSES,
+    BoostingConfig,
+    FittedModel,
+    History,
+    NetworkActor,
+    NetworkModel,
+    NetworkSpec,
+    Recipe,
+    Stream,
+    Table,
+    TableAlgorithm,
+    TableSchema,
+    check_import_path,
+    choice,
+    number,
+    read_rows,
+    weights_of,
+)
+from ..runtime import InputError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig(BoostingConfig):
+    """Hyperparameters of supervised learning.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    rounds_per_iteration: int = number(100, whole=True, at_least=1)
+    """Gradient steps between two states: what a kill costs at most, and how fine the curve is."""
+    early_stopping_rounds: int | None = number(None, whole=True, at_least=1, optional=True)
+    """End after so many gradient steps in which the loss of what is held out got no lower; the weights that were best
+    predict."""
+    module: str = "mlp"
+    """The network: mlp, or package.module:Class of your own, which takes features [B, F] (NaN where missing; of
+    input_shape, if it is given, or as the one column of tensors) and gives [B, classes], or [B, 1] of a quantity."""
+    module_kwargs: Mapping[str, Any] = field(default_factory=dict, metadata={"example": '{"net_arch": [128, 128]}'})
+    """Arguments of its constructor; mlp takes net_arch, embedding and dropout."""
+    input_shape: str = ""
+    """Shape of a row that is no vector, such as 1,8,8."""
+    loss: str = "auto"
+    """cross_entropy, mse, l1, huber, or package.module:function of outputs and labels. auto: cross_entropy of classes,
+    mse of a quantity."""
+    class_weight: str = choice("none", "none", "balanced")
+    """balanced: cross_entropy counts each class as much as any other, however rare it is."""
+    batch_size: int = number(64, whole=True, at_least=1)
+    """Rows of a minibatch."""
+    described_rows: int = number(10_000, whole=True, at_least=1)
+    """Rows of a stream that are read first, to see which classes and categories it has, and how large its numbers
+    are."""
+    learning_rate: float = number(1e-3, above=0)
+    """Step size of AdamW."""
+    weight_decay: float = number(0.01, at_least=0)
+    """How much weights are drawn to 0, in parts of the step size."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.input_shape, str):
+            object.__setattr__(self, "input_shape", ",".join(map(str, self.input_shape)))
+        super().__post_init__()
+
+
+class Supervised(TableAlgorithm[SupervisedConfig]):
+    """A network on a table, or on a `shoal.data.Dataset`, which is streamed: its batches are learned from in the order
+    of its plan, epoch after epoch. Arguments as in `TableAlgorithm`, hyperparameters as in `SupervisedConfig`."""
+
+    name = "supervised"
+    config_class = SupervisedConfig
+    module = "torch"
+    state_file = "training.safetensors"
+    import_paths = ("module", "loss")
+    usual_rounds = 2000
+
+    def read(self, dataset: Any, schema: TableSchema | None = None) -> Table | Stream:
+        """A stream of a Dataset, or a table."""
+        return read_rows(dataset, self.run.label, self.run.task, schema, described_rows=self.config.described_rows)
+
+    def check(self) -> None:
+        """Raise InputError for more than one actor, an unknown loss or module, or a shape that rows do not have."""
+        config, classes = self.config, self.table.schema.classes
+        if self.run.workers > 1:
+            raise self.refusal("workers", self.run.workers, "1: one actor learns")
+        if config.early_stopping_rounds is not None and self.held_out is None:
+            raise self.refusal("early_stopping_rounds", config.early_stopping_rounds, "none where no rows are held out")
+        loss = ("mse" if classes is None else "cross_entropy") if config.loss == "auto" else config.loss
+        if ":" in loss:
+            check_import_path("loss", loss)
+        elif loss not in LOSSES or (loss == "cross_entropy") != (classes is not None):
+            fit = [name for name in LOSSES if (name == "cross_entropy") == (classes is not None)]
+            raise InputError(
+                f"loss is {loss!r}, but for this label must be one of {', '.join(fit)}. {nearest(loss, fit)}"
+            )
+        if config.class_weight == "balanced" and loss != "cross_entropy":
+            raise self.refusal("class_weight", "balanced", f"'none' with loss {loss!r}: it is for cross_entropy")
+        try:
+            shape = [int(size) for size in config.input_shape.split(",") if size.strip()]
+        except ValueError:
+            raise self.refusal("input_shape", config.input_shape, "whole numbers, such as 1,8,8") from None
+        self._spec = NetworkSpec.of(self.train_rows, config.module, config.module_kwargs, shape)
+        self._spec.check()
+        weights = None
+        if config.class_weight == "balanced":
+            counts = self.train_rows.class_counts()
+            weights = tuple((counts.sum() / (len(counts) * np.maximum(counts, 1))).tolist())
+        self._recipe = Recipe(
+            loss, weights, config.batch_size, config.learning_rate, config.weight_decay, self.run.seed
+        )
+
+    def begin(self) -> None:
+        """Start the learner."""
+        self._actor = NetworkActor(self._spec, self._recipe, self.train_rows, self.held_out)
+
+    def boost(self, content: bytes | None, rounds: int) -> tuple[bytes, History]:
+        """Take gradient steps."""
+        return self._actor.advance(content, self.timesteps, rounds)
+
+    def end(self) -> None:
+        """End the learner."""
+        self._actor.close()
+
+    def model_of(self, content: bytes, rounds: int) -> FittedModel:
+        """The network."""
+        return NetworkModel(self.table.schema, content, rounds, self._spec.to_json())
+
+    def predicting(self, content: bytes) -> bytes:
+        """The weights of a learner's state."""
+        return weights_of(content)

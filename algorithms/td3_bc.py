@@ -1,0 +1,110 @@
+"""TD3 with behavioural cloning: Fujimoto & Gu, 2021 (arXiv 2106.06860), equations 3 to 5.
+
+    for iteration = 1, 2, …
+        gradient_steps times: draw a minibatch of the dataset;                                (learner)
+            critics as in TD3
+            every policy_delay updates:  θ⁻, φ⁻ as in TD3, after
+                actor  ascend λ Q_1(s, μ(s)) − (μ(s) − a)²,  λ = α / mean |Q_1(s, μ(s))|
+
+The authors shift and scale states by the dataset's statistics: normalize="obs". Actions lie in [−1, 1] here. Names and
+defaults are theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..rl import (
+    Clock,
+    Learner,
+    OfflineAlgorithm,
+    OfflineConfig,
+    Rollout,
+    number,
+    read_dataset,
+    take_gradient_steps,
+    torch,
+)
+from .td3 import td3_target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TD3BCConfig(OfflineConfig):
+    """Hyperparameters of TD3+BC, those of `OfflineConfig` included.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    alpha: float = number(2.5, at_least=0)
+    """How much values count against imitation (α): 0 is behavioural cloning."""
+    tau: float = number(0.005, above=0, at_most=1)
+    """How far the targets go towards the networks with each delayed update (τ)."""
+    policy_delay: int = number(2, whole=True, at_least=1)
+    """Updates of the critics for each of the actor and the targets (d)."""
+    target_policy_noise: float = number(0.2, at_least=0)
+    """Standard deviation of the noise in the target's action (σ̃)."""
+    target_noise_clip: float = number(0.5, at_least=0)
+    """Where that noise is clipped (c)."""
+    n_critics: int = number(2, whole=True, at_least=1)
+    """Critics, of which the smallest value makes the target."""
+
+
+def actor_loss(model: Any, minibatch: dict[str, Tensor], alpha: float) -> Tensor:
+    """−λ mean Q_1(s, μ(s)) + mean (μ(s) − a)², λ without gradient."""
+    rows = minibatch["observations"]
+    chosen = model.choose(model.outputs(rows), None)
+    values = model.first_value(rows, chosen)
+    imitation = (chosen - minibatch["actions"]).square().mean()
+    return imitation - alpha / values.detach().abs().mean().clamp(min=1e-8) * values.mean()
+
+
+class TD3BC(OfflineAlgorithm[TD3BCConfig]):
+    """TD3+BC from a dataset. Arguments as in `OfflineAlgorithm`, hyperparameters as in `TD3BCConfig`."""
+
+    name = "td3_bc"
+    config_class = TD3BCConfig
+    presets_path = Path(__file__).parent / "presets" / "td3_bc.toml"
+    models = ("deterministic_actor_q",)
+
+    @staticmethod
+    def model_options(config: TD3BCConfig) -> dict[str, Any]:
+        """The number of critics."""
+        return {"n_critics": config.n_critics}
+
+    @staticmethod
+    def prepare(learner: Learner, config: TD3BCConfig) -> None:
+        """The dataset, Adam for actor and critics, their targets."""
+        read_dataset(learner, config)
+        learner.adam("actor")
+        learner.adam("critics")
+        learner.add_target()
+
+    @staticmethod
+    def update(learner: Learner, rollout: Rollout, config: TD3BCConfig, clock: Clock) -> dict[str, float]:
+        """`gradient_steps` minibatches."""
+        return take_gradient_steps(learner, config, clock, descend)
+
+
+def descend(learner: Learner, config: TD3BCConfig, learning_rate: float) -> dict[str, Tensor]:
+    """One step of Adam for the critics on one minibatch; every `policy_delay`-th time for the actor and the targets."""
+    model, optimizers = learner.model, learner.optimizers
+    minibatch = learner.draw("observations", "actions", "rewards", "next_observations", "discounts")
+    noise = learner.noise(len(minibatch["rewards"]))
+    with torch.no_grad():
+        y = td3_target(learner.target, minibatch, noise, config)  # type: ignore[arg-type]
+    loss = (model.values(minibatch["observations"], minibatch["actions"]) - y).square().mean(-1).sum()
+    optimizers["critics"].minimize(loss, learning_rate=learning_rate)
+    learner.n_updates += 1
+    metrics = {"train/critic_loss": loss.detach()}
+    if learner.n_updates % config.policy_delay == 0:
+        policy_loss = actor_loss(model, minibatch, config.alpha)
+        optimizers["actor"].minimize(policy_loss, learning_rate=learning_rate)
+        learner.update_target(config.tau)
+        metrics["train/actor_loss"] = policy_loss.detach()
+    return metrics
