@@ -7,20 +7,20 @@ underscores for hyphens. Stable-Baselines3 and its zoo, CleanRL, RLlib and the c
 from collections.abc import Mapping
 
 _NO_PICTURES = (
-    "nothing is drawn while it runs. To watch a policy, make the environment with render_mode='human' in a "
-    "program, and step it with shoal.Policy.load(RUN).act"
+    "nothing is drawn while it runs; `shoal evaluate RUN --video FILE.mp4` films a policy. To watch it live, make the "
+    "environment with render_mode='human' in a program, and step it with shoal.Policy.load(RUN).act"
 )
 _METRICS = "metrics.jsonl and TensorBoard's events are in the run folder: tensorboard --logdir runs"
-_SEEDS = "a run has one seed; start one run for each: for seed in 1 2 3; do shoal train ppo ENV --seed $seed; done"
+_SEEDS = "a run has one seed; `--seeds 3` trains three from --seed on, side by side"
 _NETWORK = "give --policy-kwargs, such as '{\"net_arch\": [64, 64]}'"
 _FIRST_RUN = "the run is the first word after the command, such as runs/cartpole"
 
 _COMMANDS = {
     "eval enjoy test play run": "evaluate a trained policy with `shoal evaluate RUN`",
-    "learn fit": "train with `shoal train ppo ENV`",
-    "ppo a2c dqn sac td3 ddpg impala": "an algorithm comes after train: `shoal train ppo ENV`",
+    "learn": "train with `shoal train ppo ENV`",
+    "ppo a2c dqn qrdqn sac td3 ddpg es ars impala": "an algorithm comes after train: `shoal train ppo ENV`",
     "resume continue load": "go on with a run by `shoal train --resume RUN`",
-    "check": "each training checks its environment first; in a program it is shoal.check(ENV)",
+    "check_env validate": "`shoal check ENV`; in a program it is shoal.check(ENV)",
     "logs log": "workers' output is on standard error, and in files under $SHOAL_LOG_DIRECTORY, or shoal-UID in the "
     "folder of temporary files; `shoal status` shows what runs",
     "ps top summary jobs": "`shoal status` shows what runs, `shoal list WHAT` its tasks, actors and more",
@@ -29,10 +29,11 @@ _COMMANDS = {
     "ends it. `shoal node --join` adds a machine",
     "deploy http server": "`shoal serve RUN`",
     "trace profile": "`shoal timeline OUT.json`",
-    "plot render video record tensorboard": "a run folder has learning_curve.png, metrics.jsonl and events for "
-    "TensorBoard",
+    "compare curves": "`shoal plot RUN…` compares runs in one picture",
+    "tensorboard": "a run folder has learning_curve.png, metrics.jsonl and events for TensorBoard",
+    "render video record": "`shoal evaluate RUN --video FILE.mp4`",
     "tune sweep search optimize": "searching settings is not a part of it: call shoal.PPO in a loop",
-    "envs environments": "gymnasium.pprint_registry() lists gymnasium's, shoal.envs.registered() your own",
+    "environments env games": "`shoal envs [WORD]` lists the environments that can be made here",
     "v version V": "--version",
     "h": "--help",
 }
@@ -45,7 +46,7 @@ _TRAIN = {
     "n_timesteps timesteps steps num_timesteps max_steps total_steps num_steps_total max_timesteps n stop_timesteps "
     "env_steps stop_iters training_iterations iterations max_iterations n_episodes episodes": "--total-timesteps",
     "num_steps rollout_length rollout_fragment_length horizon nsteps n_rollout_steps unroll_length": "--n-steps",
-    "lr alpha step_size learningrate": "--learning-rate",
+    "lr step_size learningrate": "--learning-rate",
     "anneal_lr lr_schedule": "`--learning-rate lin_0.001` lets the learning rate fall to 0",
     "discount discount_factor": "--gamma",
     "lambda lambda_ lam gae": "--gae-lambda",
@@ -62,23 +63,37 @@ _TRAIN = {
     "minibatches",
     "train_batch_size train_batch_size_per_learner": "a rollout has n_envs · n_steps rows: set --n-steps",
     "num_workers n_workers num_env_runners num_rollout_workers num_cpus n_jobs cpus processes num_proc": "--workers",
+    "num_learners n_learners num_learner_workers world_size nproc_per_node": "--learners, with --gradient-shards",
+    "gradient_accumulation_steps accumulate_grad_batches accum_iter": "--gradient-shards",
     "gpu cuda num_gpus gpus use_cuda use_gpu": "--device cuda",
     "cpu no_cuda no_gpu": "--device cpu",
     "num_threads n_threads": "--threads",
-    "vec_env vec_env_type subproc": "environments are spread over processes by --workers",
-    "seeds num_seeds n_seeds random_seed": _SEEDS,
+    "vec_env vec_env_type subproc vectorization_mode": "environments are spread over processes by --workers, "
+    "and stepped together within one by --vectorization",
+    "noise_stdev sigma sigma_init": "--delta-std",
+    "l2_coeff": "--weight-decay",
+    "stepsize": "--learning-rate",
+    "popsize population population_size num_rollouts n_directions": "--n-delta",
+    "noise_size": "--noise-table-size",
+    "observation_filter": "--normalize obs",
+    "num_seeds n_seeds": "--seeds",
+    "random_seed": "--seed",
     "log_folder log_dir logdir save_path save_dir output output_dir out o f local_dir storage_path results_dir folder "
     "exp_name run_name name experiment save model_dir": "--run-dir",
-    "tensorboard_log tensorboard tb log_interval logger track wandb wandb_project_name wandb_entity mlflow "
-    "progress_bar progress": _METRICS,
+    "tensorboard_log tensorboard tb log_interval logger progress_bar progress": _METRICS,
+    "track wandb use_wandb": "--log wandb",
+    "mlflow": "--log mlflow",
+    "csv csv_log": "--log csv",
     "plot curve": "learning_curve.png is in the run folder when the training ends",
     "render render_mode video capture_video record_video monitor record display": _NO_PICTURES,
     "hyperparams hyperparameters hyperparams_file config conf_file conf config_file yaml params args": "each setting "
     "is a flag of its own, and config.json in the run folder holds them all",
     "load restore trained_agent i checkpoint checkpoint_path from_checkpoint load_path continue": "--resume",
+    "eval_interval evaluation_interval evaluation_frequency eval_every": "--eval-freq",
+    "n_eval_episodes evaluation_duration num_eval_episodes": "--eval-episodes",
+    "eval_env evaluation": "`--eval-freq N` evaluates every N steps, in environments of its own",
+    "patience early_stopping max_no_improvement_evals no_improvement": "--eval-patience",
     "checkpoint_freq save_freq checkpoint_interval save_interval checkpoint_frequency": "--checkpoint-seconds",
-    "eval_freq eval_episodes n_eval_episodes evaluation_interval evaluation_duration eval_interval eval_env": "what "
-    "the progress shows is the mean return of the last 100 episodes; `shoal evaluate RUN` evaluates afterwards",
     "stop stop_reward reward_threshold target_return target_reward stop_mean_reward": "--stop-return",
     "net_arch hidden_sizes hidden layers fcnet_hiddens hidden_size fcnet_activation activation activation_fn network "
     "model": _NETWORK,
@@ -86,12 +101,13 @@ _TRAIN = {
     "env_config env_args env_options": "--env-kwargs",
     "gym_packages": "name the package before the id: module:Env-v0",
     "framework torch_deterministic deterministic": "it is torch, and the same seed gives the same weights",
-    "normalize norm_obs norm_reward normalize_observation normalize_reward vecnormalize": "observations and rewards "
-    "are not normalized; scale them in the environment",
+    "norm_obs norm_reward normalize_observation normalize_reward normalize_kwargs vecnormalize": "--normalize, such as "
+    "obs,reward",
     "verbose v quiet q silent log_level": "there is one kind of output, on standard error: 2> FILE keeps it away",
     "debug local_mode": "--engine serial runs all in this process, for pdb",
     "tune_preset defaults": "--preset",
     "force": "--overwrite",
+    "port policy_server external_env external_simulator": "--listen, such as 127.0.0.1:50051",
 }
 
 _EVALUATE = {
@@ -103,7 +119,7 @@ _EVALUATE = {
     "sample random": "--stochastic",
     "env_id env_name environment": "--env",
     "env_config env_args": "--env-kwargs",
-    "render render_mode video record record_video capture_video display": _NO_PICTURES,
+    "record record_video capture_video render render_mode display monitor": "--video, such as --video episode.mp4",
     "seeds": "`--seed` decides the starts of all episodes",
     "workers num_workers num_envs n_envs": "one process plays up to 32 episodes side by side",
     "device": "an evaluation runs on the CPU",
@@ -121,6 +137,13 @@ _SERVE = {
     "max_queued_requests max_ongoing_requests queue": "--max-waiting",
     "device gpu cuda": "replicas answer on the CPU",
     "reload watch": "serve again when there are newer weights",
+}
+
+_FIT = {
+    "target target_column label_column y labels": "--label",
+    "num_boost_round n_estimators num_rounds nrounds iterations steps epochs": "--rounds",
+    "eta lr step_size": "--learning-rate",
+    "num_workers n_jobs": "--workers",
 }
 
 _OBSERVED = {
@@ -152,12 +175,13 @@ _ANSWERS = {
     "train": _by_name(_TRAIN),
     "evaluate": _by_name(_EVALUATE),
     "serve": _by_name(_SERVE),
+    "fit": _by_name(_FIT),
     "node": _by_name(_NODE),
     **dict.fromkeys(("status", "list", "memory", "story", "timeline"), _observed),
 }
 
 #: Flags whose users often have several values in mind.
-SEVERAL = {"seed": _SEEDS}
+SEVERAL = {"seed": _SEEDS, "seeds": _SEEDS}
 
 
 def instead(command: str, name: str) -> str:

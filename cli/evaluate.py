@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..rl import evaluate, policy_metadata, run_of, three_digits
+from ..rl import evaluate, evaluate_model, holds_model, policy_metadata, run_of, three_digits
 from ..runtime import InputError
 from .environments import known_environment, look_in_current_folder
 from .flags import parse
-from .output import result_output
+from .output import in_words, note, result_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +33,27 @@ class EvaluateFlags:
     step_timeout: float | None = None
     """Seconds after which a step, a reset or a constructor of the environment that has not returned ends the
     evaluation. Default: no limit."""
+    against: str | None = field(default=None, metadata={"metavar": "WHO"})
+    """Of several agents, who plays all but one: random, or another run or policy of the same agents. Which one the
+    policy plays changes from environment to environment. Default: all are played by the run's policies."""
+    dataset: str | None = field(default=None, metadata={"metavar": "TABLE"})
+    """Of a model of a table, the file to predict and compare with, or package.module:function, which returns a
+    shoal.data.Dataset. Default: the rows that its training held out."""
+    samples: int = 1
+    """Of a language model: draw so many answers to each of --episodes prompts, and print how likely one of k is right
+    (pass@k). Default: one, the most likely."""
+    video: str | None = field(default=None, metadata={"metavar": "FILE"})
+    """Film the episodes of the first environment, into a .mp4 or .gif file."""
     json: bool = field(default=False, metadata={"switch": True})
     """Print the result as one line of JSON on standard output; everything else goes to standard error."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run `shoal evaluate` and return the exit code."""
-    about = "Run episodes with a trained policy and print the mean and standard deviation of their returns."
+    about = (
+        "Run episodes with a trained policy and print the mean and standard deviation of their returns; or, with a "
+        "model of a table, print its scores on rows that it has not learned from."
+    )
     flags: EvaluateFlags = parse("shoal evaluate", about, {"evaluation": EvaluateFlags}, arguments).build(EvaluateFlags)
     if flags.run is None:
         raise InputError("no run is given. Write for example: shoal evaluate runs/cartpole")
@@ -47,12 +61,16 @@ def run(arguments: Sequence[str]) -> int:
         raise InputError(f"--episodes is {flags.episodes}, but must be at least 1")
     if flags.seed < 0:
         raise InputError(f"--seed is {flags.seed}, but must be at least 0")
+    if holds_model(flags.run):
+        look_in_current_folder(run_of(Path(flags.run)))
+        return _evaluate_model(flags)
+    if flags.dataset is not None:
+        raise InputError(f"--dataset is for models of tables, and {flags.run!r} holds a policy: it plays in --env")
     with result_output(flags.json) as print_result:
         policy = policy_metadata(flags.run)
         env = flags.env or (policy["env"]["id"] if policy["env"] else None)
-        if flags.env is None:
-            look_in_current_folder(run_of(Path(flags.run)))
-        else:
+        look_in_current_folder(run_of(Path(flags.run)))
+        if flags.env is not None:
             env = known_environment(flags.env)
         result = evaluate(
             flags.run,
@@ -63,8 +81,28 @@ def run(arguments: Sequence[str]) -> int:
             env_kwargs=flags.env_kwargs,
             check=flags.check,
             step_timeout=flags.step_timeout,
+            video=flags.video,
+            against=flags.against,
+            samples=flags.samples,
         )
         mean, deviation = three_digits(result.episode_return_mean), three_digits(result.episode_return_std)
         text = f"{env}: mean return {mean} ± {deviation} (standard deviation) over {result.episodes} episodes"
+        if result.agents:
+            text += "; " + ", ".join(f"{agent} {three_digits(value)}" for agent, value in result.agents.items())
+        if result.pass_at:
+            text += "; " + ", ".join(f"pass@{k} {chance:.3f}" for k, chance in result.pass_at.items())
+        if result.scores:
+            counts = {name: result.to_json()[name] for name in ("won", "drawn", "lost")}
+            text = f"{env} against {flags.against}: {', '.join(f'{n} {name}' for name, n in counts.items())}"
+        if flags.video is not None:
+            note(f"video: {flags.video}")
         print_result(result.to_json(), text)
+    return 0
+
+
+def _evaluate_model(flags: EvaluateFlags) -> int:
+    assert flags.run is not None
+    with result_output(flags.json) as print_result:
+        found = evaluate_model(flags.run, flags.dataset)
+        print_result(found, f"{flags.dataset or 'held-out rows'}: {in_words(found)}")
     return 0

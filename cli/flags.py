@@ -56,7 +56,8 @@ def _kind(annotation: Any) -> str:
     return origin.__name__ if origin in (int, float, bool, str) else "str"
 
 
-def field_help(cls: type) -> dict[str, str]:
+@functools.cache
+def field_help(cls: type) -> Mapping[str, str]:
     """Return the string under each field of a dataclass, by field name, base classes included."""
     helps: dict[str, str] = {}
     for base in reversed(cls.__mro__):
@@ -170,7 +171,12 @@ def parse(prog: str, description: str, groups: Mapping[str, type], arguments: Se
     check_values_follow(arguments, fields, prog)
     with _failures_as_input_errors(prog):
         parsed, left_over = tyro.cli(
-            everything, prog=prog, description=description, args=list(arguments), return_unknown_args=True
+            everything,
+            prog=prog,
+            description=description,
+            args=list(arguments),
+            return_unknown_args=True,
+            config=(_conf.HelptextFromCommentsOff,),  # it would look for the source of classes that have none
         )
     if left_over:
         raise InputError(unknown(left_over[0], arguments, fields, prog))

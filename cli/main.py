@@ -1,6 +1,8 @@
 """The command `shoal`.
 
     shoal train ALGORITHM ENV [flags]     shoal evaluate RUN [flags]     shoal serve RUN [flags]
+    shoal record RUN|ENV [flags]          shoal verify RUN                     shoal fit ALGORITHM TABLE [flags]
+    shoal algorithms [ALGORITHM]     shoal envs [WORD]     shoal check ENV
     shoal status     shoal list WHAT      shoal memory     shoal story ID     shoal timeline OUT.json
 
 Exit codes: 0 success · 2 bad input, told in one message · 130 stopped by Ctrl-C or SIGTERM · 141 nobody reads the
@@ -19,8 +21,15 @@ from .output import end_output, flush, is_lost
 
 _COMMANDS = {
     "train": "train a policy and write a run folder",
+    "fit": "fit boosted trees or a network to a table and write a run folder",
     "evaluate": "run episodes with a trained policy and print its mean return",
+    "record": "record episodes of a policy, or of random play, as a Minari dataset",
+    "verify": "follow the recorded schedule of an asynchronous training, and compare the weights",
+    "plot": "compare runs, or groups of seeds, in one picture",
     "serve": "serve a trained policy over HTTP",
+    "algorithms": "list which algorithm works with which spaces, memories and action masks",
+    "envs": "list the environments that can be made here",
+    "check": "check that an environment keeps gymnasium's contract",
     "status": "show what a running program does, and why something waits",
     "list": "list its tasks, actors, objects, nodes, workers or waits",
     "memory": "show who holds the memory of its object store",
@@ -31,7 +40,7 @@ _COMMANDS = {
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {text}" for name, text in _COMMANDS.items()]
+    lines = [f"  {name:<11} {text}" for name, text in _COMMANDS.items()]
     return "\n".join(
         [
             "usage: shoal COMMAND [arguments]",

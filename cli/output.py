@@ -29,6 +29,11 @@ def result_output(as_json: bool) -> Iterator[Callable[[Mapping[str, Any], str], 
         yield print_result
 
 
+def in_words(scores: Mapping[str, float]) -> str:
+    """Return numbers by name as a person reads them."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+
+
 def note(text: str) -> None:
     """Tell a person something on standard error."""
     print(text, file=sys.stderr, flush=True)

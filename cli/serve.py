@@ -1,13 +1,16 @@
-"""`shoal serve`: a trained policy over HTTP, until Ctrl-C or SIGTERM."""
+"""`shoal serve`: a trained policy over HTTP and gRPC, until Ctrl-C or SIGTERM."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
+from gymnasium import Space
 
-from ..rl import serve
+from ..envs import codec
+from ..rl import ServedPolicies, run_of, serve
 from ..runtime import InputError
+from .environments import look_in_current_folder
 from .flags import parse
 from .output import note
 from .session import running_runtime
@@ -21,14 +24,20 @@ class ServeFlags:
 
     run: str | None = field(default=None, metadata={"positional": True, "metavar": "RUN"})
     """Run folder (its last weights), checkpoint folder or saved policy."""
+    policy: str | None = field(default=None, metadata={"metavar": "NAME"})
+    """Of several agents, which policy to serve, by its name or an agent's. Default: all, each at
+    /policies/NAME/act."""
     http: str = field(default="127.0.0.1:8000", metadata={"metavar": "HOST:PORT"})
     """Where to listen; port 0 takes any free one. An address other than this machine's own is open to whoever can reach
     it, unless there is a token."""
+    grpc: str | None = field(default=None, metadata={"metavar": "HOST:PORT"})
+    """Where to listen for simulators outside by gRPC, too, as a training with --listen does: for one policy. They
+    always need a token. Default: nowhere."""
     token_file: str | None = field(default=None, metadata={"metavar": "FILE"})
     """File with a token that requests must bring: "Authorization: Bearer TOKEN". Default: the environment variable
-    SHOAL_SERVE_TOKEN, else none."""
+    SHOAL_SERVE_TOKEN, else none; over gRPC that of SHOAL_SIMULATOR_TOKEN, else a random one, which is told."""
     replicas: int = 1
-    """Processes that hold the policy and answer."""
+    """Processes that hold the policy and answer, of each policy."""
     max_batch_size: int = 32
     """Most observations in one forward pass."""
     batch_wait: float = 0.0
@@ -37,6 +46,10 @@ class ServeFlags:
     """Most observations that wait; beyond, requests are answered with 503."""
     answer_timeout: float | None = 10.0
     """Seconds that a replica may take for a batch; then it is replaced, and another one answers. none: no limit."""
+    max_sessions: int = 1024
+    """Most episodes that a policy with memory remembers at a time; beyond, requests are answered with 503."""
+    session_timeout: float = 600.0
+    """Seconds without a request after which such a session is forgotten."""
     threads: int = 1
     """Threads of torch in each replica."""
     seed: int = 0
@@ -55,27 +68,41 @@ def run(arguments: Sequence[str]) -> int:
     flags: ServeFlags = parse("shoal serve", about, {"serving": ServeFlags}, arguments).build(ServeFlags)
     if flags.run is None:
         raise InputError("no run is given. Write for example: shoal serve runs/cartpole --replicas 2")
+    look_in_current_folder(run_of(Path(flags.run)))  # for networks of the user's own
     token = read_token(flags.token_file, "SHOAL_SERVE_TOKEN")
     with (
         stop_as_event() as stopped,
         running_runtime(flags.engine, flags.address),
         serve(
             flags.run,
+            name=flags.policy,
             replicas=flags.replicas,
             http=flags.http,
+            grpc=flags.grpc,
             token=token,
             max_batch_size=flags.max_batch_size,
             batch_wait=flags.batch_wait,
             max_waiting=flags.max_waiting,
             answer_timeout=flags.answer_timeout,
+            max_sessions=flags.max_sessions,
+            session_timeout=flags.session_timeout,
             threads=flags.threads,
             seed=flags.seed,
         ) as served,
     ):
-        body = json.dumps({"observation": np.zeros_like(served.observation_space.sample()).tolist()})
         note(f"serving {flags.run} with {flags.replicas} replica(s) at {served.http_address}   (Ctrl-C ends it)")
         bearer = "" if token is None else "-H 'Authorization: Bearer …' "
-        note(f"try: curl {bearer}{served.http_address}/act -d '{body}'")
+        handles = served.policies if isinstance(served, ServedPolicies) else {"": served}
+        for name, handle in handles.items():
+            body = example_body(handle.observation_space, in_session=handle.has_memory)
+            path = f"/policies/{name}/act" if name else "/act"
+            note(f"try: curl {bearer}{served.http_address}{path} -d '{body}'")
         stopped.wait()
         note("stopping")
     return 0
+
+
+def example_body(space: Space, *, in_session: bool = False) -> str:
+    """Return the body of a request with some observation of a space, `in_session` the first one of a session."""
+    session = {"session": "one", "episode_start": True} if in_session else {}
+    return json.dumps({"observation": codec(space).example()} | session, default=lambda array: array.tolist())

@@ -28,6 +28,17 @@ def _handling(first: "signal._HANDLER") -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def stop_with(pipe: int) -> None:
+    """Stop this process as Ctrl-C does once the other end of a pipe, a descriptor, is closed: when the process that
+    holds it ends, by whatever means."""
+
+    def wait() -> None:
+        os.read(pipe, 1)  # not by a file object, whose lock would be held when the interpreter ends
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=wait, name="shoal parent", daemon=True).start()
+
+
 class Stop:
     """What a second Ctrl-C would lose.
 

@@ -93,6 +93,10 @@ def _show(before: state.RuntimeStatus, now: state.RuntimeStatus) -> Group:
         parts += [_actors(now.actors), ""]
     memory = f"{human_bytes(now.object_bytes)}, shared memory touched: {human_bytes(now.shared_memory)}"
     parts.append(f"objects: {now.objects}, {memory}")
+    parts += [
+        f"{gauge.name}{' ' + json.dumps(gauge.tags) if gauge.tags else ''}: {gauge.value:,.15g} (pid {gauge.pid})"
+        for gauge in now.gauges
+    ]
     for wait in now.waits[:_MOST_WAITS]:
         parts.append(f"pid {wait.pid} ({wait.thread}) has waited {wait.seconds:.0f} s: {wait.reason}")
     silent = [row for row in now.workers if not row.answers]

@@ -1,8 +1,8 @@
 """`shoal train`: flags → algorithm → run folder."""
 
 import contextlib
-import itertools
-import shlex
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..rl import (
     check_vacant,
     default_run_dir,
     find_run,
-    load_algorithm_name,
+    make_loggers,
     read_config,
     read_result,
 )
@@ -32,8 +32,10 @@ from .elsewhere import instead
 from .environments import known_environment, look_in_current_folder
 from .flags import Parsed, parse
 from .output import note, result_output
+from .resuming import Keeper, algorithm_of_run, refuse_changes
+from .seeds import STOP_WITH_STDIN, Seeds, check_seeds, parallel_trainings, summary, without_flags
 from .session import running_runtime
-from .signals import STOPPED, Stop, stop_as_interrupt
+from .signals import STOPPED, Stop, stop_as_interrupt, stop_with
 
 _DEFAULT_TIMESTEPS = 1_000_000
 
@@ -43,9 +45,14 @@ class TrainFlags:
     """What the command knows beside the run's and the algorithm's settings."""
 
     env: str | None = field(default=None, metadata={"positional": True, "metavar": "ENV"})
-    """Environment: an id registered with gymnasium, or module:Class from the current folder."""
+    """Environment: an id registered with gymnasium, or module:Class from the current folder. An algorithm that learns
+    from a --dataset needs none."""
     total_timesteps: int | None = None
-    """Environment steps to train for, over all environments (resumed parts included). Default: 1,000,000."""
+    """Environment steps to train for, over all environments (resumed parts included); with a --dataset, gradient steps.
+    Default: 1,000,000."""
+    seeds: int | None = None
+    """Train so many seeds, from --seed on, side by side on the free cores, each in a run folder seed-N of the run
+    folder; result.json there holds the interquartile mean of their mean returns, and its bootstrap interval."""
     stop_return: float | None = None
     """Stop as soon as the mean return (sum of rewards) of the last 100 episodes reaches this. Default: train to the
     end."""
@@ -55,7 +62,7 @@ class TrainFlags:
     """Replace the run that is in the run folder; with --resume CHECKPOINT, what the run did after that checkpoint."""
     resume: str | None = field(default=None, metadata={"metavar": "RUN"})
     """Continue the run in this folder from its last checkpoint, or from one of its checkpoints that is named, bit for
-    bit as if it had not been stopped (but a replay buffer is not saved, and fills again)."""
+    bit as if it had not been stopped (but a replay buffer that was not saved, by --save-replay, fills again)."""
     preset: str = field(default="auto", metadata={"metavar": "NAME"})
     """Tuned settings for an environment: auto (those for ENV, if there are any), none, or the id whose preset to use.
     Flags override a preset."""
@@ -69,13 +76,16 @@ class TrainFlags:
     own on this machine."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints; one is always saved at the end, and when the training is stopped."""
+    log: str = field(default="", metadata={"metavar": "NAMES"})
+    """Further loggers, separated by commas: csv (metrics.csv in the run folder), wandb, mlflow. The last two must be
+    installed, and send where their own settings say. Default: none; metrics.jsonl and TensorBoard are always there."""
     json: bool = field(default=False, metadata={"switch": True})
     """Print the result as one line of JSON on standard output; everything else goes to standard error."""
 
 
-#: Settings that a resumed run may change: the number of workers has no influence on its results, and the device that
-#: it began on may not be there any more.
-_FREE = {"workers", "device", "check", "step_timeout"}
+#: Settings that a resumed run may change: the numbers of workers and learners have no influence on its results, and the
+#: device that it began on may not be there any more.
+_FREE = {"workers", "learners", "device", "check", "step_timeout", "listen", "save_replay"}
 
 
 def _algorithm_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -85,12 +95,7 @@ def _algorithm_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
         if rest[0].lower() not in ALGORITHMS:
             raise InputError(_no_algorithm(rest[0], rest[1:]))
         return rest[0].lower(), rest[1:]
-    for word, following in itertools.zip_longest(rest, rest[1:], fillvalue=""):
-        flag, equals, value = word.partition("=")
-        folder = value if equals else following
-        if flag == "--resume" and folder and not folder.startswith("--"):
-            return load_algorithm_name(find_run(folder)[1]), rest
-    return None, rest
+    return algorithm_of_run("train", rest), rest
 
 
 def _no_algorithm(word: str, others: Sequence[str]) -> str:
@@ -118,6 +123,10 @@ def run(arguments: Sequence[str]) -> int:
     parsed = parse(f"shoal train {name}", f"Train a policy with {name.upper()} and write a run folder.", groups, rest)
     flags: TrainFlags = parsed.build(TrainFlags)
     _check_numbers(flags)
+    if flags.seeds is not None:
+        return _train_seeds(name, parsed, flags, rest)
+    if os.environ.pop(STOP_WITH_STDIN, None) is not None:
+        stop_with(sys.stdin.fileno())
     with result_output(flags.json) as print_result, stop_as_interrupt() as stop, contextlib.ExitStack() as stack:
         plan = _plan_resumed if flags.resume is not None else _plan_new
         try:
@@ -125,6 +134,34 @@ def run(arguments: Sequence[str]) -> int:
         except (RunFolderError, TrainingDivergedError) as error:  # a traceback would say no more
             note(f"error: {error}")
             return 1
+
+
+def _train_seeds(name: str, parsed: Parsed, flags: TrainFlags, arguments: Sequence[str]) -> int:
+    env = flags.env if ALGORITHMS[name].needs_environment else flags.env or "dataset"
+    if env is None or flags.resume is not None:
+        raise InputError("--seeds begins new runs: it wants an environment, and no --resume")
+    assert flags.seeds is not None
+    if flags.run_dir:
+        check_seeds(flags.seeds, Path(flags.run_dir), flags.overwrite)
+    run = RunSettings(**parsed.only_given(RunSettings))
+    if run.listen is not None:
+        raise InputError("--seeds trains several side by side, and --listen is one address: simulators connect to one")
+    folder = Path(flags.run_dir) if flags.run_dir else default_run_dir(name, env)
+    check_seeds(flags.seeds, folder, flags.overwrite)
+    seeds = Seeds(
+        algorithm=name,
+        env=env,
+        arguments=without_flags(arguments),
+        first=run.seed,
+        count=flags.seeds,
+        folder=folder,
+        parallel=parallel_trainings(flags.seeds, run.workers),
+    )
+    with result_output(flags.json) as print_result, stop_as_interrupt():
+        code, result = seeds.run()
+        if result:
+            print_result(result, summary(result, folder))
+    return code
 
 
 def _check_numbers(flags: TrainFlags) -> None:
@@ -154,6 +191,7 @@ class _Plan:
     folder: RunFolder
     total_timesteps: int
     stop_return: float | None
+    loggers: Sequence[Callback] = ()
 
     def run(self, print_result: Callable[[Mapping[str, Any], str], None], stop: Stop) -> int:
         """Train; return the exit code."""
@@ -164,16 +202,17 @@ class _Plan:
             if earlier is not None:
                 print_result(earlier.to_json(), _summary(earlier, self.folder.path))
                 return 0
-        stop.at_risk = self._unsaved
+        keeper = Keeper("train", "steps", self.algorithm, self.folder, began_at)
+        stop.at_risk = keeper.unsaved
         with self.folder, ProgressDisplay() as display:
-            callbacks = [self.folder, _Announcement(self.folder), display]
+            callbacks = [self.folder, *self.loggers, _Announcement(self.folder), display]
             try:
                 result = self.algorithm.train(
                     max(1, self.total_timesteps - began_at), stop_return=self.stop_return, callbacks=callbacks
                 )
             except KeyboardInterrupt:
                 display.close()
-                self._save("stopped", began_at)
+                keeper.save("stopped")
                 return STOPPED
             except RunFolderError:
                 display.close()
@@ -183,25 +222,12 @@ class _Plan:
                 stop.finish()
                 if self.algorithm.timesteps > began_at:
                     try:
-                        self._save("failed", began_at)
+                        keeper.save("failed")
                     except ShoalError as problem:  # the runtime may be what failed; that error follows
-                        note(f"{self._unsaved()} could not be saved: {problem}")
+                        note(f"{keeper.unsaved()} could not be saved: {problem}")
                 raise
         print_result(result.to_json(), _summary(result, self.folder.path))
         return 0
-
-    def _unsaved(self) -> str:
-        steps = self.algorithm.timesteps - self.folder.saved_timesteps
-        return f"the {steps:,} steps since the last checkpoint" if steps > 0 else ""
-
-    def _save(self, what: str, began_at: int) -> None:
-        """Save a checkpoint of the last finished iteration, if one was finished, and tell how to go on."""
-        if self.algorithm.timesteps == began_at:
-            note(f"{what} before an iteration was finished: there is nothing new to save")
-            return
-        checkpoint = self.folder.save(self.algorithm)
-        resume = shlex.join(["shoal", "train", "--resume", str(self.folder.path)])
-        note(f"{what} after {self.algorithm.timesteps:,} steps; checkpoint: {checkpoint}\ncontinue with: {resume}")
 
 
 def _summary(result: TrainingResult, folder: Path) -> str:
@@ -213,14 +239,18 @@ def _summary(result: TrainingResult, folder: Path) -> str:
 def _plan_new(
     algorithm_class: type[Algorithm], parsed: Parsed, flags: TrainFlags, stack: contextlib.ExitStack
 ) -> _Plan:
-    if flags.env is None:
+    if flags.env is None and algorithm_class.needs_environment:
         raise InputError("no environment is given. Write for example: shoal train ppo CartPole-v1")
     if flags.run_dir:
         check_vacant(flags.run_dir, overwrite=flags.overwrite)
-    env = known_environment(flags.env)  # before the runtime: workers look for modules where this process did by then
+    env = (
+        None if flags.env is None else known_environment(flags.env)
+    )  # before the runtime: workers look for modules where this process did by then
+    settings = parsed.only_given(RunSettings) | parsed.only_given(algorithm_class.config_class)
+    if any(":" in str(value) for value in settings.get("policy_kwargs", {}).values()):  # a network of the user's own
+        look_in_current_folder()
     # As early as can be: workers' modules load while this process checks the environment and the settings.
     stack.enter_context(running_runtime(flags.engine, flags.address))
-    settings = parsed.only_given(RunSettings) | parsed.only_given(algorithm_class.config_class)
     algorithm = stack.enter_context(
         algorithm_class(env, engine=flags.engine, env_kwargs=flags.env_kwargs, preset=flags.preset, **settings)
     )
@@ -235,7 +265,7 @@ def _plan_new(
     if flags.run_dir:
         run_dir = Path(flags.run_dir)
     else:
-        run_dir = stack.enter_context(_claimed_run_dir(algorithm_class.name, flags.env))
+        run_dir = stack.enter_context(_claimed_run_dir(algorithm_class.name, flags.env or algorithm.env_id))
     folder = RunFolder(
         run_dir,
         overwrite=flags.overwrite,
@@ -244,7 +274,7 @@ def _plan_new(
         checkpoint_seconds=flags.checkpoint_seconds,
     )
     total = _DEFAULT_TIMESTEPS if flags.total_timesteps is None else flags.total_timesteps
-    return _Plan(algorithm, folder, total, flags.stop_return)
+    return _Plan(algorithm, folder, total, flags.stop_return, make_loggers(flags.log, run_dir))
 
 
 @contextlib.contextmanager
@@ -268,9 +298,8 @@ def _plan_resumed(
     _check_unchanged(algorithm_class, parsed, flags, config)
     total = flags.total_timesteps or int(config["total_timesteps"])
     stop_return = flags.stop_return if "stop_return" in parsed.given else config.get("stop_return")
-    if flags.env is None:
-        look_in_current_folder(run_dir)
-    else:
+    look_in_current_folder(run_dir)
+    if flags.env is not None:
         known_environment(flags.env)
     stack.enter_context(running_runtime(flags.engine, flags.address))
     changed = {name: parsed.values[name] for name in _FREE if name in parsed.given}
@@ -290,17 +319,13 @@ def _plan_resumed(
         reward_threshold=algorithm.spec.reward_threshold,
         checkpoint_seconds=flags.checkpoint_seconds,
     )
-    return _Plan(algorithm, folder, total, stop_return)
+    return _Plan(algorithm, folder, total, stop_return, make_loggers(flags.log, run_dir))
 
 
 def _check_unchanged(
     algorithm_class: type[Algorithm], parsed: Parsed, flags: TrainFlags, config: Mapping[str, Any]
 ) -> None:
-    fixed = {item.name for cls in (RunSettings, algorithm_class.config_class) for item in fields(cls)} - _FREE
-    fixed |= {"run_dir", "preset", "env_kwargs"}
-    for name in sorted(parsed.given & fixed):
-        flag = "--" + name.replace("_", "-")
-        raise InputError(f"{flag} cannot be given with --resume: a run goes on with the settings that it began with")
+    refuse_changes(parsed, (RunSettings, algorithm_class.config_class), _FREE, {"run_dir", "preset", "env_kwargs"})
     if config["algorithm"] != algorithm_class.name:
         raise InputError(f"run {flags.resume!r} is of {config['algorithm']!r}, not of {algorithm_class.name!r}")
     names = {config["env"], str(config.get("environment", {}).get("entry", {}).get("python", ""))}
