@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,11 +15,18 @@ import pytest
 from shoal import runtime
 from shoal.runtime.context import current_engine
 
+# Where the environment forbids bytecode, every runtime and program that a test starts compiles our modules again, and
+# each of pytest's processes rewrites all asserts: 25 of 190 seconds of processor time.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 DEADLINE = 10.0
 # Other tests of the same process have imported torch; these workers need not wait for it.
 WORKERS_NEED = ("numpy",)
 # What processes of a runtime without actors are called.
 _ALWAYS_THERE = {"shoal: node", "shoal: fork server", "shoal: worker"}
+# The folders of tests that train, and are about neither the check of an environment nor pictures.
+SHORT_TRAININGS = {"algorithms", "cli", "examples", "language", "offline", "serving", "supervised"}
 # The engines on which what holds on all is tested.
 ENGINES = os.environ.get("SHOAL_TEST_ENGINES", "serial native").split()
 
@@ -55,6 +63,20 @@ def _descriptors() -> set[str]:
     return kinds
 
 
+def _left_open(before: set[str]) -> set[str]:
+    """Return the descriptors that were not there before."""
+    if "grpc" not in sys.modules:
+        return _descriptors() - before
+
+    def left() -> set[str]:
+        return {one for one in _descriptors() - before if "anon_inode:[event" not in one}
+
+    # Its threads close sockets a moment later, and keep their pollers.
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not left())
+    return left()
+
+
 _looked_after = False
 
 
@@ -77,7 +99,7 @@ def leaving_nothing_behind() -> Iterator[None]:
         runtime.shutdown()
     left = [f"{process.pid} {process.cmdline()}" for process in shoal_processes()]
     assert not left, f"processes left behind: {left}"
-    leaked = _descriptors() - before
+    leaked = _left_open(before)
     # Ray keeps its event loops for the life of the process.
     assert not leaked or "ray" in sys.modules, f"descriptors left open: {leaked}"
 
@@ -89,8 +111,10 @@ def screen() -> Iterator[io.StringIO]:
         yield shown
 
 
-def pytest_collection_finish() -> None:
-    """Spare what is imported by now all garbage collections; many tests have one made, which took 0.1 s and more."""
+@pytest.fixture(autouse=True, scope="module")
+def spared_from_collections() -> None:
+    """Spare what lives by now all garbage collections: many tests have one made, which took up to 0.4 s each."""
+    gc.collect()
     gc.freeze()
 
 
@@ -98,6 +122,28 @@ def pytest_collection_finish() -> None:
 def logs_of_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the log files of all runtimes that tests start, and of their child processes, in pytest's own folder."""
     os.environ["SHOAL_LOG_DIRECTORY"] = str(tmp_path_factory.mktemp("shoal"))
+
+
+@pytest.fixture(autouse=True)
+def short_trainings(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Shorten what a training does before and after it trains, where tests are not about that: tests/envs/ has the
+    check of an environment (four times 64 steps), tests/rl_io/ and tests/rl/ the pictures of curves."""
+    if "shoal.rl" not in sys.modules or request.path.parent.name not in SHORT_TRAININGS:
+        yield
+        return
+    # Not the test's own `monkeypatch`: that would be made, for all tests, before what they ask for themselves.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["shoal.envs.check"], "_STEPS", 8)  # shoal.envs.check is the function
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda _, file, **__: file.write(b"\x89PNG"))
+        yield
+
+
+@pytest.fixture
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own for Minari's datasets."""
+    folder = tmp_path / "datasets"
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -164,11 +210,8 @@ def checked_once() -> Iterator[None]:
 
 def _at_rest() -> bool:
     """Return whether the driver owns nothing, no actor lives, and all resources are free."""
-    client = current_engine().client
-    with client.lock:
-        client.settle_drops()
-        if client.objects.records:
-            return False
+    if current_engine().parts.table_sizes()["records"]:
+        return False
     with contextlib.suppress(psutil.Error, IndexError):  # one ended while we looked
         titles = {process.cmdline()[0] for process in shoal_processes()}
         return titles <= _ALWAYS_THERE and runtime.available_resources() == runtime.cluster_resources()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("runtime", "envs", "rl", "algorithms", "cli")
+FOLDERS = ("runtime", "envs", "data", "rl", "algorithms", "cli")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -38,7 +38,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_every_module_and_data_file(wheel):
     shipped = set(zipfile.ZipFile(wheel).namelist())
     tracked = run("git", "ls-files", *FOLDERS, cwd=ROOT).split()
-    wanted = {f"shoal/{name}" for name in tracked if name.endswith((".py", ".toml", "py.typed"))}
+    wanted = {f"shoal/{name}" for name in tracked if name.endswith((".py", ".pyi", ".toml", ".proto", "py.typed"))}
     assert wanted <= shipped, sorted(wanted - shipped)
     assert {"shoal/__init__.py", "shoal/py.typed"} <= shipped
 

@@ -8,7 +8,7 @@ import pytest
 from learning_envs import TwoArms
 
 from shoal.algorithms import PPO
-from shoal.rl import evaluate
+from shoal.rl import Callback, evaluate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -38,20 +38,23 @@ def test_two_arms_are_told_apart_with_the_defaults(native, seed):
         assert ppo.train(20_000).episode_return_mean > 9
 
 
-class Chaos(threading.Thread):
-    """Kills a rollout worker or the learner, as a seeded generator chooses, every 0.15 to 0.35 s."""
+class Chaos(Callback):
+    """Kills a rollout worker or the learner, as a seeded generator chooses, once an iteration, up to 0.3 s after it has
+    begun: more often would be faster than a busy machine starts them."""
 
     def __init__(self, seed):
-        super().__init__()
-        self.random, self.ended, self.killed = random.Random(seed), threading.Event(), 0
+        self.random, self.killed = random.Random(seed), 0
 
-    def run(self):
-        while not self.ended.wait(self.random.uniform(0.15, 0.35)):
-            children = psutil.Process().children(recursive=True)
-            actors = [child for child in children if is_actor(child)]
-            if actors:
-                self.random.choice(actors).kill()
-                self.killed += 1
+    def on_iteration_end(self, training, report):
+        self.timer = threading.Timer(self.random.uniform(0, 0.3), self.kill)
+        self.timer.start()
+
+    def kill(self):
+        children = psutil.Process().children(recursive=True)
+        actors = [child for child in children if is_actor(child)]
+        if actors:
+            self.random.choice(actors).kill()
+            self.killed += 1
 
 
 def is_actor(process):
@@ -66,13 +69,9 @@ def test_random_kills_do_not_change_the_weights(native):
     with PPO("CartPole-v1", workers=2) as ppo:
         calm = ppo.train(40_000)
     chaos = Chaos(seed=1)
-    chaos.start()
-    try:
-        with PPO("CartPole-v1", workers=3) as ppo:
-            shaken = ppo.train(40_000)
-    finally:
-        chaos.ended.set()
-        chaos.join()
+    with PPO("CartPole-v1", workers=3) as ppo:
+        shaken = ppo.train(40_000, callbacks=chaos)
+        chaos.timer.join()
     assert chaos.killed >= 5
     assert shaken.weights_sha256 == calm.weights_sha256
     assert shaken.episode_return_mean == calm.episode_return_mean

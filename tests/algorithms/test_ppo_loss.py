@@ -6,7 +6,7 @@ import torch
 
 from shoal.algorithms import PPOConfig
 from shoal.algorithms.ppo import ppo_loss
-from shoal.rl import Batch
+from shoal.rl import Batch, normalized_advantages
 from shoal.rl.on_policy import advantages_and_returns
 from shoal.runtime import InputError
 
@@ -63,13 +63,13 @@ def test_gradient_flows_where_the_ratio_is_not_clipped():
 def test_advantages_are_normalized():
     # advantages 3 and 1: mean 2, standard deviation √2 (n − 1): ±1/√2; ratios 1 and 2 (clipped at 1.2 only upwards)
     policy = TwoActions([0.0, 0.0], [0.4, 0.8], [0.0, 0.0])
-    loss, _ = ppo_loss(policy, minibatch([0.4, 0.4], [3.0, 1.0]), config(normalize_advantage=True), 0.2, None)
+    loss, _ = ppo_loss(policy, normalized_advantages(minibatch([0.4, 0.4], [3.0, 1.0])), config(), 0.2, None)
     assert loss.item() == pytest.approx(-(1 / math.sqrt(2) - 2 / math.sqrt(2)) / 2, rel=1e-6)
 
 
 def test_a_single_row_is_not_normalized():
     policy = TwoActions([0.0], [0.4], [0.0])
-    loss, _ = ppo_loss(policy, minibatch([0.4], [3.0], [0.0], [0.0]), config(normalize_advantage=True), 0.2, None)
+    loss, _ = ppo_loss(policy, normalized_advantages(minibatch([0.4], [3.0], [0.0], [0.0])), config(), 0.2, None)
     assert loss.item() == pytest.approx(-3.0)
 
 

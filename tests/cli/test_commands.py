@@ -110,6 +110,22 @@ def test_an_environment_of_the_current_folder(engine, tmp_path, capsys):
     assert main(["train", "--resume", "run", "--engine", engine, "--total-timesteps", "512"]) == 0
 
 
+@pytest.mark.slow
+def test_a_network_of_the_current_folder(engine, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    source = (Path(__file__).parents[1] / "rl" / "own_networks.py").read_text()
+    (tmp_path / "networks_here.py").write_text(source)
+    kwargs = '{"encoder": "networks_here:Halves", "encoder_kwargs": {"width": 4}}'
+    assert train("CartPole-v1", "--policy-kwargs", kwargs, "--run-dir", "run", engine=engine) == 0
+    assert main(["train", "--resume", "run", "--engine", engine, "--total-timesteps", "512"]) == 0
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    assert main(["evaluate", "run", "--episodes", "2", "--json"]) == 0
+    wrong = kwargs.replace("Halves", "Halfs")
+    assert train("CartPole-v1", "--policy-kwargs", wrong, "--run-dir", "other") == 2
+    assert "has no 'Halfs'. Did you mean 'Halves'?" in capsys.readouterr().err
+    assert not Path("other").exists()
+
+
 def test_with_json_what_an_environment_prints_goes_to_standard_error(engine, capfd):
     assert train("cli_envs:Talking", "--run-dir", "run", "--json", steps=128, engine=engine) == 0
     output = capfd.readouterr()
@@ -307,7 +323,7 @@ def test_nobody_reads_what_a_training_tells():
 
 
 def test_an_error_that_nobody_reads():
-    assert shoal_into_a_closed_pipe("evaluate", "none", closed="stderr") == (141, "")
+    assert shoal_into_a_closed_pipe("evaluat", closed="stderr") == (141, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -8,7 +8,7 @@ from shoal.cli.elsewhere import _ANSWERS
 from shoal.cli.main import main
 from shoal.cli.values import whole_number
 
-SEEDS = "for seed in 1 2 3; do shoal train ppo ENV --seed $seed; done"
+SEEDS = "`--seeds 3` trains three from --seed on, side by side"
 
 LINES = {
     "eval runs/x": "`shoal evaluate RUN`",
@@ -16,7 +16,8 @@ LINES = {
     "learn ppo": "`shoal train ppo ENV`",
     "ppo CartPole-v1": "`shoal train ppo ENV`",
     "logs": "$SHOAL_LOG_DIRECTORY",
-    "check CartPole-v1": "shoal.check(ENV)",
+    "check_env CartPole-v1": "`shoal check ENV`",
+    "environments": "`shoal envs [WORD]`",
     "ps": "`shoal status`",
     "start --head": "nothing is started beforehand".capitalize(),
     "-v": "Here it is --version",
@@ -34,7 +35,7 @@ LINES = {
     "train ppo E --render": "render_mode='human'",
     "train ppo E --render-mode human": "render_mode='human'",
     "train ppo E --plot": "'--plot'. learning_curve.png is in the run folder",
-    "train ppo E --seed 1 2 3": f"unexpected argument '2' after --seed 1: a run has one seed; start one run for each: "
+    "train ppo E --seed 1 2 3": f"unexpected argument '2' after --seed 1: a run has one seed; "
     f"{SEEDS}",
     "train ppo E --seed 1,2,3": SEEDS,
     "train ppo E --seed '[1, 2]'": SEEDS,
@@ -75,11 +76,14 @@ LINES = {
     "evaluate --run runs/x": "The run is the first word",
     "evaluate runs/x --n-eval-episodes 5": "Here it is --episodes",
     "evaluate runs/x --episodes 2.5": "--episodes: '2.5' is not a whole number",
-    "evaluate runs/x --render": "render_mode='human'",
+    "evaluate runs/x --render": "--video episode.mp4",
     "evaluate runs/x --deterministic": "--stochastic",
     "evaluate runs/x runs/y": "shoal evaluate takes one RUN, and flags",
     "serve runs/x --port 8000": "Here it is --http, such as 127.0.0.1:8000",
     "serve runs/x --workers 2": "Here it is --replicas",
+    "fit xgboost t.csv --target y": "Here it is --label",
+    "fit xgbost t.csv": "Did you mean 'xgboost'? Write for example",
+    "train grpo copi-4": "Did you mean 'copy-4'",
     "status foo": "unexpected argument 'foo': shoal status takes flags only",
     "status --watch=yes": "--watch takes no value",
     "list tasks --filter state": "'state' is no condition",
@@ -128,15 +132,17 @@ def test_help_for_a_command(capsys):
 def test_no_name_from_elsewhere_hides_one_of_ours():
     from dataclasses import fields
 
-    from shoal.algorithms import ALGORITHMS
+    from shoal.algorithms import ALGORITHMS, FITS
     from shoal.cli.evaluate import EvaluateFlags
+    from shoal.cli.fit import FitFlags
     from shoal.cli.node import NodeFlags
     from shoal.cli.serve import ServeFlags
     from shoal.cli.train import TrainFlags
-    from shoal.rl import RunSettings
+    from shoal.rl import FitSettings, RunSettings
 
     configs = [algorithm.config_class for algorithm in ALGORITHMS.values()]
     ours = {"train": [TrainFlags, RunSettings, *configs], "evaluate": [EvaluateFlags], "serve": [ServeFlags]}
+    ours["fit"] = [FitFlags, FitSettings, *(fit.config_class for fit in FITS.values())]
     for command, classes in (ours | {"node": [NodeFlags]}).items():
         flags = {item.name for cls in classes for item in fields(cls) if not item.metadata.get("positional")}
         assert not flags & set(_ANSWERS[command])

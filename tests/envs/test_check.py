@@ -1,7 +1,7 @@
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete
 from tiny_envs import BoomError, Chaotic, Continuous, Counter, Explosive, Locked
 
 from shoal.envs import EnvContractError, check
@@ -267,9 +267,9 @@ def test_spaces():
     class Nested(Counter):
         def __init__(self):
             super().__init__()
-            self.observation_space = Dict({"a": Discrete(2)})
+            self.observation_space = Dict({"a": Graph(Discrete(2), None)})
 
-    with pytest.raises(InputError, match=r"environment 'Nested': observation space Dict.*not supported"):
+    with pytest.raises(InputError, match=r"environment 'Nested': observation space Graph.*not supported"):
         check(Nested)
     upside_down = Box(-1, 1, (2,), np.float32)
     upside_down.low[1] = 3

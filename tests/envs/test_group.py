@@ -4,7 +4,7 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Text
 from tiny_envs import BoomError, Continuous, Counter, Explosive
 
 from shoal import envs
@@ -198,8 +198,8 @@ def test_wrong_number_of_actions():
 
 
 def test_unsupported_space():
-    with pytest.raises(InputError, match="observation space Dict"):
-        group_of(Typed, space=Discrete(2), observation_space=Dict({"a": Discrete(2)}))
+    with pytest.raises(InputError, match="observation space Text"):
+        group_of(Typed, space=Discrete(2), observation_space=Text(3))
 
 
 def test_space_that_was_forgotten():

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from shoal.envs import as_batch, describe
-from shoal.envs.observations import limits, problem
+from shoal.envs import as_batch, codec, describe
 
 BOX = spaces.Box(-1.0, 1.0, (4,), np.float32)
 WIDE = spaces.Box(-np.inf, np.inf, (1,), np.float32)
@@ -102,7 +101,7 @@ def test_refused(space, data, message):
     ],
 )
 def test_what_is_wrong_with_an_observation(space, observation, message):
-    assert message.format(describe(space)) in str(problem(space, observation))
+    assert message.format(describe(space)) in str(codec(space).problem(observation))
 
 
 @pytest.mark.parametrize(
@@ -120,11 +119,11 @@ def test_what_is_wrong_with_an_observation(space, observation, message):
     ],
 )
 def test_what_a_space_draws_lies_within_its_limits(space):
-    low, high = limits(space)
+    low, high = codec(space).limits()
     assert low.shape == high.shape == space.shape
     assert np.isfinite(low.astype(np.float32)).all()
     assert np.isfinite(high.astype(np.float32)).all()
     space.seed(1)
     drawn = [space.sample() for _ in range(50)]
-    assert all(problem(space, one) is None for one in drawn)
+    assert all(codec(space).problem(one) is None for one in drawn)
     assert ((np.array(drawn) >= low) & (np.array(drawn) <= high)).all()

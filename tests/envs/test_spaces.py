@@ -64,9 +64,9 @@ def test_supported_observations(space):
 @pytest.mark.parametrize(
     ("space", "role", "text"),
     [
-        (Dict({"a": Discrete(2)}), "observation", r"observation space Dict.* is not supported .*FlattenObservation"),
-        (Dict({"a": Discrete(2)}), "action", r"action space Dict.* is not supported .*ActionWrapper"),
-        (Tuple([Discrete(2)]), "observation", "Tuple.* is not supported"),
+        (Dict({"a": Text(5)}), "observation", r"observation space Text.* is not supported .*encode the text"),
+        (Tuple([Box(0, 5, (2,), np.int32)]), "action", "dtype int32, but continuous actions are floats"),
+        (Dict({}), "observation", r"observation space Dict\(\) holds nothing"),
         (Text(5), "observation", "Text.* is not supported .*encode the text"),
         (None, "observation", r"observation_space is None of type NoneType.*set self.observation_space"),
         (3, "action", r"action_space is 3 of type int, not a gymnasium space"),

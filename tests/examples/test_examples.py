@@ -16,6 +16,16 @@ RUNS = {
     "hello_runtime.py": ([], ["pi is about 3.1", "totals: [1000000.0, 1000000.0, 1000000.0]", "AttributeError: 'str'"]),
     "train_ppo_cartpole.py": (["--total-timesteps", "2000"], ["solved: False", "greedy: ", "weights "]),
     "custom_env.py": (["--total-timesteps", "2000"], ["mean return "]),
+    "external_simulator.py": (
+        ["--total-timesteps", "1000"],
+        ["timesteps=", "the simulator ends"],
+    ),
+    "train_from_dataset.py": ([], ["after batch 400", "the same weights: True"]),
+    "fit_digits.py": (["--steps", "200"], ["held out: {'accuracy': 0.9", "the same weights: True"]),
+    "fit_table.py": (
+        ["--rounds", "20"],
+        ["XGBoost, held out: {'rmse': ", "network, held out: {'rmse': ", "'district'"],
+    ),
     "serve_policy.py": (["--replicas", "1"], ["one observation: ", "over HTTP: {'action': ", "'status': 'ok'"]),
 }
 
@@ -31,7 +41,7 @@ def test_it_is_short_and_says_how_it_is_run(name):
     assert f"python examples/{name}" in text.split('"""')[1]
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", sorted(set(RUNS) - {"external_simulator.py", "fit_digits.py"}))  # which take long
 def test_it_runs(name, tmp_path, monkeypatch, capsys):
     arguments, wanted = RUNS[name]
     runtime.init(engine="serial")

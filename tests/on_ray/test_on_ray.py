@@ -21,9 +21,9 @@ from conftest import wait_until
 from learning_envs import DiesOnce
 
 from shoal import runtime
-from shoal.algorithms import PPO
+from shoal.algorithms import ALGORITHMS, PPO
 from shoal.envs import register, registered
-from shoal.rl import serve
+from shoal.rl import Callback, serve
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("run by `make test-ray`", allow_module_level=True)
@@ -123,6 +123,56 @@ def shoal(*arguments, **environment):
 
 def test_ppo_gives_the_same_weights_as_on_the_other_engines(cluster):
     digests = {train("serial", 1), train("native", 2), *(train("ray", workers, address=cluster) for workers in (1, 3))}
+    assert len(digests) == 1
+
+
+OTHERS = {
+    "a2c": {"n_steps": 8, "learning_rate": 0.003},
+    "dqn": {"train_freq": 4, "learning_starts": 100, "batch_size": 16, "n_step": 3, "prioritized_replay": True},
+    "qrdqn": {"train_freq": 4, "learning_starts": 100, "batch_size": 16, "policy_kwargs": {"n_quantiles": 11}},
+    "sac": {"train_freq": 4, "learning_starts": 100, "batch_size": 16, "policy_kwargs": {"net_arch": [16]}},
+    "td3": {"train_freq": 4, "learning_starts": 100, "batch_size": 16, "policy_kwargs": {"net_arch": [16]}},
+}
+
+
+class KillLearner(Callback):
+    """Kills the learner after so many iterations, once."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def on_iteration_end(self, training, report):
+        if report.iteration == self.iteration:
+            runtime.kill(training.actors.learner.actor, no_restart=False)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_killed_learner_of_every_other_algorithm_changes_no_weight(cluster, name):
+    env = "Pendulum-v1" if name in ("sac", "td3") else "CartPole-v1"
+    digests = set()
+    for engine, workers, address in (("serial", 1, None), ("ray", 2, cluster)):
+        runtime.init(engine=engine, address=address)
+        try:
+            settings = {"preset": "none", "n_envs": 12, "group_size": 3, "seed": 5, **OTHERS[name]}
+            with ALGORITHMS[name](env, **settings, workers=workers) as algorithm:
+                killing = [KillLearner(5)] if engine == "ray" else []
+                digests.add(algorithm.train(480, callbacks=killing).weights_sha256)
+        finally:
+            runtime.shutdown()
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("name", ["es", "ars"])
+def test_a_search_by_tasks_gives_the_same_weights(cluster, name):
+    digests = set()
+    for engine, workers, address in (("serial", 1, None), ("ray", 2, cluster)):
+        runtime.init(engine=engine, address=address)
+        try:
+            settings = {"preset": "none", "n_envs": 9, "group_size": 3, "seed": 5, "normalize": "obs", "n_delta": 70}
+            with ALGORITHMS[name]("CartPole-v1", **settings, workers=workers) as algorithm:
+                digests.add(algorithm.train(5_000).weights_sha256)
+        finally:
+            runtime.shutdown()
     assert len(digests) == 1
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from shoal.envs import stream
+from shoal.envs import codec, stream
 from shoal.rl import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
 from shoal.rl.models.distributions import draw_noise
 
@@ -66,7 +66,7 @@ def test_gaussian_by_hand():
     ],
 )
 def test_sampling_with_drawn_noise_has_the_right_mean(space, outputs, expected):
-    noise = torch.from_numpy(draw_noise(space, stream(0, "test"), (20_000,)))
+    noise = torch.from_numpy(draw_noise(codec(space), stream(0, "test"), (20_000,)))
     logits = torch.tensor([outputs]).expand(20_000, -1)
     made = {spaces.Discrete: Categorical, spaces.MultiBinary: Bernoulli}.get(type(space))
     distribution = made(logits) if made else DiagonalGaussian(logits, torch.zeros(1))

@@ -1,5 +1,6 @@
 import itertools
 import json
+import types
 
 import numpy as np
 import pytest
@@ -113,3 +114,19 @@ def test_an_action_that_is_not_finite_is_the_policys_fault():
 
     with pytest.raises(ValueError, match=r"policy's action for environment 2 is \[nan\]; want finite numbers"):
         evaluate(Lost(), "Pendulum-v1", episodes=4)
+
+
+def test_an_evaluation_plays_what_its_class_says():
+    class Scored(Echo):
+        evaluation_kwargs = types.MappingProxyType({"scale": 2.0})
+
+        def __init__(self, scale=0.0):
+            super().__init__()
+            self.scale = scale
+
+        def step(self, action):
+            observation, reward, *ends = super().step(action)
+            return observation, self.scale * reward, *ends
+
+    assert evaluate(Repeats(), Scored, episodes=2).episode_return_mean == 16.0
+    assert evaluate(Repeats(), Scored, episodes=2, env_kwargs={"scale": 3.0}).episode_return_mean == 24.0

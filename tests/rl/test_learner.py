@@ -6,9 +6,11 @@ from gymnasium import spaces
 
 from shoal import runtime
 from shoal.rl import Batch, Clock, Learner, ModelSpec, Rollout, RunSettings, TrainingDivergedError
-from shoal.rl.declaration import Declaration
+from shoal.rl.declaration import Learning
 from shoal.rl.divergence import divergence
-from shoal.rl.learn.actor import LearnerActor, LearnerInput, StateLostError
+from shoal.rl.learn.actor import LearnerActor
+from shoal.rl.learn.log import LearnerInput, LearnerLog, Piece
+from shoal.rl.learn.lost import StateLostError
 from shoal.runtime import InputError
 
 SPEC = ModelSpec("actor_critic", spaces.Box(-1, 1, (2,)), spaces.Discrete(2), {"net_arch": [4]})
@@ -29,10 +31,8 @@ def rollout(fill):
     return runtime.put(Rollout(steps, Batch({"rows": np.array([2]), "observations": observations[2]}), 0))
 
 
-class Descend(Declaration):
+class Descend(Learning):
     """Draws the values towards the rewards, three rows at a time; its config is the step size."""
-
-    rollout_steps = explore = None
 
     @staticmethod
     def prepare(learner, config):
@@ -99,7 +99,7 @@ def test_a_new_learner_continues_from_a_snapshot_and_what_was_learned_since(algo
     learner, pieces = make(algorithm), []
     for iteration in range(4):
         _, state, piece, _ = step(learner, iteration, snapshot=iteration in (1, 3))
-        pieces += [runtime.put(piece)] if piece is not None else []
+        pieces += [Piece(0, 0, runtime.put(piece))] if piece is not None else []
         if iteration == 3:
             snapshot = runtime.put(state)
     inputs = [LearnerInput((rollout(0.5), rollout(0.25)), CLOCK)] * since
@@ -109,9 +109,9 @@ def test_a_new_learner_continues_from_a_snapshot_and_what_was_learned_since(algo
     other = make(algorithm)
     with pytest.raises(StateLostError, match=f"at iteration 0, not at {4 + since}"):
         step(other, 4 + since)
-    other.restore(4, [snapshot], pieces, inputs)
+    other.restore(LearnerLog(4, snapshot, tuple(pieces), tuple(inputs)))
     np.testing.assert_array_equal(step(other, 4 + since)[0], expected)
-    other.restore(0, [], [], inputs)  # also from the very beginning, and over what it did meanwhile
+    other.restore(LearnerLog(inputs=tuple(inputs)))  # also from the very beginning, and over what it did meanwhile
     fresh = make(algorithm)
     for iteration in range(since):
         step(fresh, iteration)
@@ -122,7 +122,7 @@ def test_without_the_replay_buffers_state_it_fills_again():
     learner = make(WithReplay)
     _, state, _, _ = step(learner, 0, snapshot=True)
     other = make(WithReplay)
-    other.restore(1, [runtime.put(state | {"replay": None})], [], [])
+    other.restore(LearnerLog(1, runtime.put(state | {"replay": None})))
     assert step(other, 1)[3]["replay/size"] == 4  # 2 environments × 3 steps, of which the last waits for its second
 
 
@@ -140,7 +140,7 @@ def test_a_failed_update_leaves_nothing_of_itself():
     Fails.broken = False
     with pytest.raises(StateLostError):
         step(learner, 0)
-    learner.restore(0, [], [], [])
+    learner.restore(LearnerLog())
     np.testing.assert_array_equal(step(learner, 0)[0], step(make(), 0)[0])
 
 

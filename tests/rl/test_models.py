@@ -8,6 +8,7 @@ from gymnasium import spaces
 from shoal.envs import stream
 from shoal.rl import Model, ModelSpec, build_model
 from shoal.rl.models.layout import ParameterLayout
+from shoal.rl.models.q_network import centred
 from shoal.runtime import InputError
 
 BOX = spaces.Box(-1, 1, (3,))
@@ -101,6 +102,15 @@ def test_dueling_adds_the_value_to_centred_advantages():
     assert build("q_network", net_arch=[]).v is None
 
 
+def test_dueling_centres_over_the_actions_that_are_allowed():
+    mask = torch.tensor([[True, False, True], [True, True, True]])
+    advantages = torch.tensor([[1.0, 100.0, 4.0], [1.0, 2.0, 6.0]])  # means 2.5 of two, 3 of three
+    assert centred(advantages, mask).tolist() == [[-1.5, 97.5, 1.5], [-2, -1, 3]]
+    quantiles = torch.stack([advantages, 2 * advantages], -1)
+    assert centred(quantiles, mask)[0, :, 1].tolist() == [-3, 195, 3]
+    torch.testing.assert_close(centred(quantiles, None)[1], centred(quantiles, mask)[1])
+
+
 def test_epsilon_greedy_by_hand():
     model = build("q_network", action_space=spaces.Discrete(3))
     q = torch.tensor([[0.0, 1.0, 0.0]] * 3)
@@ -115,7 +125,7 @@ def test_epsilon_greedy_by_hand():
 
 def test_a_q_network_says_which_models_take_other_actions():
     with pytest.raises(
-        InputError, match=r"Box\(2,\).* does not work with a q_network, but with: actor_critic, gaussian"
+        InputError, match=r"Box\(2,\).* does not work with a q_network, but with: actor_critic, actor, gaussian"
     ):
         build("q_network", action_space=spaces.Box(-1, 1, (2,)))
 

@@ -112,8 +112,13 @@ def test_a_state_and_the_newest_transitions_bring_it_back():
 
 def test_bytes_are_known_beforehand():
     columns = transition_columns(Column((84, 84), np.uint8), Column((2,)))
-    assert replay_nbytes(columns, 10, prioritized=False) == 10 * (2 * 84 * 84 + 8 + 4 + 4)
-    assert replay_nbytes(columns, 10, prioritized=True) == 10 * (2 * 84 * 84 + 16) + 8 * 32
+    assert replay_nbytes(columns, 10) == 10 * (2 * 84 * 84 + 8 + 4 + 4)
+    for size in (1, 2, 3, 9, 16, 17):
+        tree = SumTree(size)
+        assert tree.nbytes == SumTree.nbytes_of(size) == sum(level.nbytes for level in tree._levels)
+    buffer = made(capacity=10, alpha=0.6)
+    buffer.write(transitions(1, 2, 3))
+    assert buffer.nbytes == 3 * (4 + 8 + 4 + 4 + 4) + 8 * 31
 
 
 def test_sums_lie_above_their_weights():

@@ -3,14 +3,14 @@ import functools
 import numpy as np
 import pytest
 import torch
+from by_hand import rollout_worker
 from learning_envs import Walk
 
 from shoal import runtime
 from shoal.algorithms import PPO, PPOConfig
-from shoal.envs import choose_recovery, resolve, to_env_actions
-from shoal.rl import Clock, ModelSpec, Rollout, RunSettings, build_model
-from shoal.rl.collect.channel import Channel
-from shoal.rl.collect.worker import GroupProgress, RolloutWorker
+from shoal.envs import resolve, to_env_actions
+from shoal.rl import Clock, Rollout, RunSettings, build_model
+from shoal.rl.collect.worker import GroupProgress
 from shoal.rl.data.tree import leaves
 
 STEPS, SIZE = 30, 4
@@ -24,17 +24,7 @@ def _serial():
 def worker():
     spec = resolve(functools.partial(Walk, limit=9, noise=0.8))
     settings = RunSettings(n_envs=8, group_size=SIZE, seed=5)
-    env = spec.make()
-    model_spec = ModelSpec("actor_critic", env.observation_space, env.action_space)
-    made = RolloutWorker(
-        PPO,
-        PPOConfig(n_steps=STEPS),
-        spec=spec,
-        model_spec=model_spec,
-        settings=settings,
-        recovery=choose_recovery(spec, settings.seed, 0),
-        channel=Channel("training/tested", between_processes=False),
-    )
+    made, model_spec = rollout_worker(PPO, PPOConfig(n_steps=STEPS), spec, settings)
     return made, build_model(model_spec, seed=5)
 
 

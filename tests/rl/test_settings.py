@@ -71,8 +71,10 @@ def test_numbers_of_numpy_are_taken_and_kept_as_plain_ones(config_class, as_nump
     """Each setting that takes a number, with a value that an int of numpy can be, too."""
     for item in fields(config_class):
         if "bounds" in item.metadata:
-            plain = config_class(**{item.name: 1})
-            config = config_class(**{item.name: as_numpy(1)})
+            needed = {"eval_freq": 1} if item.name in ("eval_stop_return", "eval_patience") else {}
+            value = max(1, int(item.metadata["bounds"].at_least or 0))
+            plain = config_class(**needed, **{item.name: value})
+            config = config_class(**needed, **{item.name: as_numpy(value)})
             assert config == plain
             assert type(getattr(config, item.name)) in (int, float), item.name
             json.dumps(asdict(config))

@@ -108,3 +108,22 @@ def test_environments_are_kept_apart():
     assert made["rewards"].tolist() == [3, 2]
     assert made["next_observations"].tolist() == [2, 99]
     assert made["discounts"].tolist() == [0.25, 0]
+
+
+@pytest.mark.parametrize(("n", "rewards"), [(1, [1, 5, 7]), (2, [1 + 0.5 * 5, 5])])
+def test_a_step_that_only_resets_gives_no_transition(n, rewards):
+    steps = Batch(
+        {
+            "observations": column(0, 1, 2, 3),
+            "actions": column(1, 2, 3, 4, dtype=np.int64),
+            "rewards": column(1, 5, 0, 7),
+            "terminations": column(False, True, False, False, dtype=np.bool_),
+            "truncations": column(False, False, True, False, dtype=np.bool_),
+            "resets": column(False, False, True, False, dtype=np.bool_),
+        },
+        2,
+    )
+    finals = Batch({"rows": np.array([1, 2, 3]), "observations": np.array([2, 0, 4], np.float32)})
+    found = TransitionMaker(gamma=0.5, n=n).transitions(Rollout(steps, finals, 0))
+    assert found["rewards"].tolist() == rewards
+    assert 3 not in found["actions"]

@@ -2,6 +2,7 @@
 
 from collections import deque
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -183,10 +184,14 @@ STEP = st.one_of(
 )
 
 
-@given(st.lists(STEP, max_size=80), st.integers(1, 5))
-@settings(max_examples=1000, deadline=None)
-def test_each_call_is_in_the_state_once_and_answered_once_wherever_it_crashes(steps, every):
-    world = World(every)
-    for what, *arguments in steps:
-        getattr(world, what)(*arguments)
-    world.finish()
+@pytest.mark.parametrize("examples", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_each_call_is_in_the_state_once_and_answered_once_wherever_it_crashes(examples):
+    @given(st.lists(STEP, max_size=80), st.integers(1, 5))
+    @settings(max_examples=examples, deadline=None)
+    def holds(steps, every):
+        world = World(every)
+        for what, *arguments in steps:
+            getattr(world, what)(*arguments)
+        world.finish()
+
+    holds()

@@ -74,6 +74,28 @@ def test_a_call_whose_argument_is_missing_holds_up_no_others(concurrent, cls, op
     assert runtime.get(late, timeout=20) == [0, 1]
 
 
+class Failing:
+    def fail(self, gate):
+        runtime.get(pass_gate.remote(gate, 1))
+        raise KeyError("on purpose")
+
+
+def test_calls_that_wait_for_one_that_fails_fail_with_it_and_harm_no_others(concurrent):
+    gate = Gate.remote()
+    calls, failing = runtime.remote(AsyncPlain).remote(), runtime.remote(Failing).remote()
+    runtime.get(calls.fast.remote(0))
+    failed = failing.fail.remote(gate)
+    first = calls.slow.remote(failed)
+    others = [calls.slow.remote(first), calls.slow.remote(first)]
+    gate.release.remote()
+    for ref in [failed, first, *others]:
+        with pytest.raises(KeyError):
+            runtime.get(ref, timeout=30)
+    assert runtime.get(calls.slow.remote(1), timeout=30) == 1
+    with pytest.raises(KeyError):  # and no ActorDiedError
+        runtime.get(failing.fail.remote(gate), timeout=30)
+
+
 class Noting:
     def __init__(self):
         self.seen = []

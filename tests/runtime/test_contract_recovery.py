@@ -282,7 +282,7 @@ def test_an_actor_without_lineage_keeps_nothing_to_make_its_values_again(shared_
         lose_blocks()
         with pytest.raises(runtime.ObjectReconstructionFailedError, match="lineage=False"):
             runtime.get(ref)
-    assert not current_engine().client.recovery.lineage.tasks
+    assert not current_engine().parts.lineage.tasks
 
 
 @pytest.mark.slow
@@ -292,7 +292,7 @@ def test_a_program_that_trains_has_its_own_lost_objects_made_again(log):
         ref = make.remote(log, 3)
         runtime.wait([ref])
         ppo.train(4096)
-        assert len(current_engine().client.recovery.lineage.tasks) == 1, "training keeps lineage"
+        assert len(current_engine().parts.lineage.tasks) == 1, "training keeps lineage"
         assert lose_blocks() > 0
         assert runtime.get(ref)[0] == 3
     runtime.shutdown()

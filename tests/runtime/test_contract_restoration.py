@@ -9,6 +9,7 @@ import pytest
 from conftest import screen, wait_until
 
 from shoal import runtime
+from shoal.runtime import state
 
 
 @runtime.remote(max_restarts=-1)
@@ -162,6 +163,17 @@ def test_a_class_that_does_not_fit_is_refused(engine):
         runtime.remote(max_restarts=1, checkpoint_every=-1)(Stateful)
     runtime.remote(max_restarts=1, checkpoint_every=0)(Async)
     runtime.remote(Stateful)
+
+
+@pytest.mark.parametrize("option", [{"num_returns": "streaming"}, {"retry_exceptions": True}])
+def test_a_call_that_cannot_be_logged_is_refused_and_keeps_no_argument(engine, tmp_path, option):
+    ledger = Ledger.remote(tmp_path)
+    argument = runtime.put(1)
+    with pytest.raises(runtime.InputError, match=r"does not go with __checkpoint__"):
+        ledger.add.options(**option).remote(argument)
+    object_id = argument.hex()
+    del argument
+    wait_until(lambda: state.get_object(object_id) is None)
 
 
 def test_a_restore_that_fails_is_the_reason_of_the_death(engine):

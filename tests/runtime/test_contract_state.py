@@ -21,6 +21,12 @@ def squares(most):
 
 
 @runtime.remote
+def texts(count):
+    for _ in range(count):
+        yield b"x" * 1_000_000
+
+
+@runtime.remote
 def fail():
     raise KeyError("on purpose")
 
@@ -75,6 +81,15 @@ def test_objects_are_listed_with_size_and_place(engine):
     object_id = ref.hex()
     del ref
     wait_until(lambda: state.get_object(object_id) is None)
+
+
+def test_what_keeps_an_actor_alive_is_listed_as_that_and_large_values_of_streams_are_not(processes):
+    counter = Counter.remote()
+    runtime.get(counter.increase.remote())
+    [streamed] = texts.remote(1)
+    runtime.wait([streamed])
+    assert state.get_object(streamed).where == "shared memory"
+    assert "actor" in {row.where for row in state.list_objects()}
 
 
 def test_nodes_and_workers_are_listed(engine):

@@ -550,6 +550,22 @@ def test_cancelled_tasks_take_what_they_submitted_with_them(concurrent, tmp_path
     wait_until(lambda: runtime.available_resources()["CPU"] == 2)
 
 
+def test_cancelled_tasks_take_what_waits_for_what_they_submitted_with_them(concurrent, tmp_path):
+    @runtime.remote
+    def parent():
+        first = square.options(num_cpus=2).remote(2)  # which waits for what its parent holds
+        chain = [first, square.remote(first)]
+        (tmp_path / "submitted").touch()
+        while chain:
+            pass
+
+    ref = parent.remote()
+    wait_until((tmp_path / "submitted").exists)
+    runtime.cancel(ref)
+    assert is_cancelled(ref)
+    assert runtime.get(square.remote(3), timeout=30) == 9
+
+
 def test_force_kills_the_worker_and_nothing_is_retried(concurrent, tmp_path):
     @runtime.remote(max_retries=-1)
     def stubborn():

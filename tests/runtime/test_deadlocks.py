@@ -83,7 +83,7 @@ WAITS = st.dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(WAITS)
 def test_stuck_is_whoever_no_order_of_events_can_free(waits):
     waits = {process: (min(needed, len(refs)), refs) for process, (needed, refs) in waits.items()}

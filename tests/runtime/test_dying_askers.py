@@ -53,11 +53,11 @@ def group():
 
 def die_asking(ask, node, marker, before_death=lambda: None):
     """Stop the node, ask it something and die before it has answered; the marker tells this process's pid."""
-    client = current_engine().client
+    links = current_engine().parts.links
 
     def die():
-        wait_until(lambda: any(client._answers.values()))
-        with client.lock:  # asked, and sent
+        wait_until(lambda: any(links.asked.values()))
+        with links.lock:  # asked, and sent
             pass
         before_death()
         marker.with_suffix(".part").write_text(str(os.getpid()))
@@ -159,10 +159,10 @@ def test_a_group_that_a_task_asks_for_as_it_dies_is_not_made(native, tmp_path):
 
 
 def test_a_name_is_free_again_if_its_creation_is_interrupted(native):
-    node, client = current_engine()._node.pid, current_engine().client
+    node, links = current_engine()._node.pid, current_engine().parts.links
 
     def interrupt():
-        wait_until(lambda: any(client._answers.values()))
+        wait_until(lambda: any(links.asked.values()))
         os.kill(os.getpid(), signal.SIGINT)
 
     stop(node)

@@ -9,6 +9,7 @@ import pytest
 from shoal.runtime.native.process.lending import Lending
 from shoal.runtime.native.process.objects import ObjectTable
 from shoal.runtime.native.process.reactor import Waiter
+from shoal.runtime.native.protocol import messages as m
 from shoal.runtime.native.protocol.messages import Value
 
 ME, OWNER = b"process1", b"process2"
@@ -65,7 +66,7 @@ class World:
         self.reactor.arrivals.append(lambda: self.objects.fulfil(object_id, VALUE))
 
     def is_absent(self, object_id):
-        self.reactor.arrivals.append(lambda: self.lending.absent(object_id))
+        self.reactor.arrivals.append(lambda: self.lending.on_not_yet(None, m.NotYet(object_id)))
 
     def wait(self, *awaited, timeout=None, count=None):
         waiter = Waiter(len(awaited) if count is None else count)

@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+from functools import partial
 
 import numpy as np
 import psutil
@@ -25,6 +26,9 @@ class Holder:
 
     def get(self):
         return self.value
+
+    def take(self, value):
+        return value
 
     def wait_for(self, gate):
         while not runtime.get(gate.is_open.remote()):
@@ -67,21 +71,18 @@ def named_processes(name):
         return named_processes(name)
 
 
+def is_lost(ref):
+    try:
+        runtime.get(ref)
+    except runtime.ObjectLostError:
+        return True
+    return False
+
+
 def tables():
     """Return the sizes of the driver's tables."""
-    client = current_engine().client
     gc.collect()
-    with client.lock:
-        client.settle_drops()
-        calls = (current_engine()._tasks, current_engine()._calls)
-        return {
-            "records": len(client.objects.records),
-            "links": len(calls[1].links),
-            "running": len(client.calls),
-            "on_gone": len(client.on_gone),
-            "requests": len(client._requests),
-            "blocks": client.store._arena.usage()[0] if client.store._arena else 0,
-        }
+    return current_engine().parts.table_sizes()
 
 
 # Actors whose arguments are not there yet -----------------------------------------------------------------------------
@@ -147,6 +148,22 @@ def test_an_actor_may_call_itself_and_get_references_back():
     runtime.kill(holder)  # it holds itself
 
 
+def test_an_actor_whose_last_holder_dies_ends_while_calls_to_others_go_on():
+    """Its end comes in the middle of those of the holder's calls: the next call of an actor that waits for one."""
+    gate, held, other = Gate.remote(), Holder.remote(), Holder.remote()
+    holder = Holder.remote(held)
+    again = Holder.remote()
+    runtime.get([one.get.remote() for one in (held, other, again)])
+    del held
+    waits = holder.wait_for.remote(gate)
+    failed, sent = other.take.remote(waits), other.take.remote(runtime.put(5))
+    runtime.kill(holder)
+    assert runtime.get(sent, timeout=20) == 5
+    with pytest.raises(runtime.ActorDiedError):
+        runtime.get(failed, timeout=20)
+    assert runtime.get(again.take.remote(7), timeout=20) == 7
+
+
 @pytest.mark.slow
 def test_workers_that_are_not_needed_any_more_stay_while_others_hold_what_they_own():
     @runtime.remote
@@ -179,20 +196,20 @@ def test_a_worker_that_ends_leaves_those_alone_that_it_had_lately():
     def outer():
         return os.getpid(), inner.remote()
 
-    tasks, client = current_engine()._tasks, current_engine().client
+    parts = current_engine().parts
+    links = parts.links
     rounds = 0
     while rounds < 10:
         pid, ref = runtime.get(outer.remote(), timeout=20)
         [inside] = runtime.get(ref, timeout=20)
         del ref
-        with client.lock:
-            client.settle_drops()
-            for peer in list(client._peers.values()):
-                peer.flush()
-            leases = [(kind.leases, worker) for kind in tasks._by_key.values() for worker in list(kind.leases)]
+        with links.lock:
+            parts.values.settle_drops()
+            links.flush()
+            leases = [(kind.leases, worker) for kind in parts.kinds.by_key.values() for worker in list(kind.leases)]
             for held, worker in leases:
                 del held[worker]
-                client.node.send(m.ReturnLease(worker, reusable=False))
+                links.node.send(m.ReturnLease(worker, reusable=False))
         if not leases:  # on a busy machine they were idle for so long that they have been given back, to be used again
             continue
         rounds += 1
@@ -227,7 +244,8 @@ def test_a_large_value_of_a_dead_owner_is_lost_and_says_so():
     [ref] = runtime.get(owner.put.remote())
     array = runtime.get(ref)
     runtime.kill(owner)
-    wait_until(lambda: state.get_actor(owner).state == "DEAD")  # what the node said before it has arrived too
+    # An actor counts as dead once it is killed, a moment before its process has ended: until then the value is there.
+    wait_until(lambda: is_lost(ref))
     with pytest.raises(runtime.OwnerDiedError):
         runtime.get(ref)
     assert (array == 1).all()
@@ -260,16 +278,17 @@ def kill(owner):
 
 def owner_of_x(monkeypatch, *ends):
     """Return the owner of an actor named "x"; it ends so once this process knows the actor and has no handle yet."""
-    owner, client, meanwhile = Owner.remote(), current_engine().client, list(ends)
+    owner, values = Owner.remote(), current_engine().parts.values
+    meanwhile = [partial(end, owner) for end in ends]  # the patch outlives the test, and must not keep its owner
     runtime.get(owner.create.remote("x"))
-    borrow = client.borrow
+    borrow = values.borrow
 
     def borrow_late(object_id):
         while meanwhile:
-            meanwhile.pop()(owner)
+            meanwhile.pop()()
         return borrow(object_id)
 
-    monkeypatch.setattr(client, "borrow", borrow_late)
+    monkeypatch.setattr(values, "borrow", borrow_late)
     return owner
 
 
@@ -319,7 +338,7 @@ def test_a_borrower_forgets_actors_whose_handles_it_dropped():
             return runtime.get(box[0].get.remote())
 
         def links(self):
-            return tables()["links"]
+            return tables()["actors"]
 
     borrower = Borrower.remote()
     for i in range(5):
@@ -341,15 +360,15 @@ def test_what_was_published_before_a_call_is_known_to_it():
 
 
 def test_functions_are_forgotten_in_the_end():
-    engine = current_engine()
+    parts = current_engine().parts
     for i in range(300):
 
         def closure(i=i):
             return i
 
         assert runtime.get(runtime.remote(closure).remote()) == i
-    assert len(engine._tasks._seconds) <= 256
-    assert all(len(peer.functions) <= 256 for peer in engine.client._peers.values())
+    assert len(parts.tasks.seconds) <= 256
+    assert all(len(peer.functions) <= 256 for peer in parts.links.peers.values())
 
 
 def test_blocks_freed_by_their_owner_do_not_outlive_their_maker():
@@ -398,7 +417,7 @@ def test_a_process_hears_of_deaths_before_its_birth():
     owner = Owner.remote()
     refs = runtime.get(owner.make.remote())
     runtime.kill(owner)
-    wait_until(lambda: not actor_processes())
+    wait_until(lambda: not named_processes("Owner"))
     with pytest.raises(runtime.OwnerDiedError):
         runtime.get(Late.remote().get.remote(refs), timeout=20)
 

@@ -342,15 +342,19 @@ STEP = st.one_of(
 )
 
 
-@given(st.lists(STEP, max_size=60), st.sampled_from([1000, 5]), st.sampled_from([-1, 0, 1, 2]))
-@settings(max_examples=500, deadline=None)
-def test_every_object_that_is_held_is_made_again_and_no_task_runs_without_need(steps, most_bytes, retries):
-    world = World(most_bytes, retries)
-    for what, *arguments in steps:
-        getattr(world, what)(*arguments)
-        world.act()
-        world.check()
-    world.finish()
+@pytest.mark.parametrize("examples", [150, pytest.param(1000, marks=pytest.mark.slow)])
+def test_every_object_that_is_held_is_made_again_and_no_task_runs_without_need(examples):
+    @given(st.lists(STEP, max_size=60), st.sampled_from([1000, 5]), st.sampled_from([-1, 0, 1, 2]))
+    @settings(max_examples=examples, deadline=None)
+    def holds(steps, most_bytes, retries):
+        world = World(most_bytes, retries)
+        for what, *arguments in steps:
+            getattr(world, what)(*arguments)
+            world.act()
+            world.check()
+        world.finish()
+
+    holds()
 
 
 def test_a_long_chain_is_made_again_and_let_go_without_recursion():

@@ -108,10 +108,10 @@ def read(refs):
 def test_another_user_who_took_a_dead_workers_name_answers_nothing(native, tmp_path):
     owner = Owner.remote()
     refs = runtime.get(owner.make.remote())
-    client = current_engine().client
-    name = client.names.of(refs[0].id[:8])
+    links = current_engine().parts.links
+    name = links.names.of(refs[0].id[:8])
     os.kill(runtime.get(owner.pid.remote()), signal.SIGKILL)
-    wait_until(lambda: refs[0].id[:8] in client.dead)
+    wait_until(lambda: refs[0].id[:8] in links.dead)
     trap = tmp_path / "trap"
     with another_user(ANSWER, name[1:], str(trap)), pytest.raises(runtime.OwnerDiedError):
         runtime.get(read.remote(refs))
@@ -120,8 +120,8 @@ def test_another_user_who_took_a_dead_workers_name_answers_nothing(native, tmp_p
 
 @needs_root
 def test_actors_start_though_another_user_has_taken_the_names_that_ids_suggest(native):
-    client = current_engine().client
-    node, number = client.me[:4], int.from_bytes(client.me[4:], "big")
+    links = current_engine().parts.links
+    node, number = links.me[:4], int.from_bytes(links.me[4:], "big")
     next_ids = [node + (number + i).to_bytes(4, "big") for i in range(1, 50)]
-    with another_user(LISTEN, *(f"shoal-{client.names.session}-{process.hex()}" for process in next_ids)):
+    with another_user(LISTEN, *(f"shoal-{links.names.session}-{process.hex()}" for process in next_ids)):
         assert runtime.get(Owner.remote().pid.remote(), timeout=10)

@@ -149,8 +149,8 @@ def test_exceptions_inside_waiting_callers_do_not_disturb_others():
 
 
 def _usage():
-    current_engine().client._tidy()
-    return current_engine().client.store.arena.usage()
+    current_engine().parts.values.tidy()
+    return current_engine().parts.store.arena.usage()
 
 
 def test_large_results_lie_in_shared_memory_and_are_not_copied():
@@ -237,10 +237,7 @@ def test_a_value_survives_its_maker():
 
 
 def _owned():
-    client = current_engine().client
-    with client.lock:
-        client.settle_drops()
-        return len(client.objects.records)
+    return current_engine().parts.table_sizes()["records"]
 
 
 def test_a_borrower_keeps_the_object_alive_and_then_lets_it_go():
@@ -408,8 +405,8 @@ def test_whoever_waits_when_the_runtime_is_shut_down_is_told_so():
     with ThreadPoolExecutor(len(waits)) as pool:
         told = [pool.submit(wait) for wait in waits]
         told.append(blocked.future())
-        client = current_engine().client
-        wait_until(lambda: len(client.waits) == len(waits))
+        running = current_engine().parts.waits.running
+        wait_until(lambda: len(running) == len(waits))
         runtime.shutdown()
     for one in told:
         error = one.exception(30)

@@ -89,20 +89,20 @@ def frames(seed, ids, most=None):
             yield from itertools.islice(made.frames(kind), most)
 
 
-def client():
-    return current_engine().client
+def links():
+    return current_engine().parts.links
 
 
 def own_id(number):
     """Return an id of this node that no process has."""
-    return client().me[:4] + (0xFFFF0000 + number).to_bytes(4, "big")
+    return links().me[:4] + (0xFFFF0000 + number).to_bytes(4, "big")
 
 
 def attack_node(seed, most=None):
     refused = 0
-    ids = [own_id(seed), client().me[:4]]
+    ids = [own_id(seed), links().me[:4]]
     for frame in frames(seed, ids, most):
-        with Stranger(client().names.node, m.Register(None)) as driver:
+        with Stranger(links().names.node, m.Register(None)) as driver:
             refused += not driver.answers(frame, m.AskResources(), m.Resources)
     return refused
 
@@ -110,17 +110,17 @@ def attack_node(seed, most=None):
 def attack_peer(process, seed, most=None):
     refused = 0
     for number, frame in enumerate(frames(seed, [process, own_id(seed)], most)):
-        with Stranger(client().names.of(process), m.Hello(own_id(number))) as peer:
+        with Stranger(links().names.of(process), m.Hello(own_id(number))) as peer:
             refused += not peer.answers(frame, m.Request(b"no such object  "), m.Ready)
     return refused
 
 
 def attack_head(seed, most=None):
     refused = 0
-    for number, frame in enumerate(frames(seed, [client().me[:4]], most)):
+    for number, frame in enumerate(frames(seed, [links().me[:4]], most)):
         node = m.NodeInfo(b"\xff" + number.to_bytes(3, "big"), "elsewhere", 1, {"CPU": 10_000})
         question = m.Pass(node.id, node.id + b"proc", bytes(m.encode(m.AskNodes())[4:]))
-        with Stranger(client().names.of(client().me[:4]), m.Join(node)) as line:
+        with Stranger(links().names.of(links().me[:4]), m.Join(node)) as line:
             refused += not line.answers(frame, question, m.Pass)
     return refused
 
@@ -136,12 +136,12 @@ def test_bytes_that_are_no_message_are_told_from_those_that_are(seed):
 
 
 def attack_actor(seed, most=None):
-    link = next(iter(current_engine()._calls.links.values()))
+    link = next(iter(current_engine().parts.actor_calls.queues.values()))
     return attack_peer(link.process, seed, most)
 
 
 def attack_driver(seed, most=None):
-    return attack_peer(client().me, seed, most)
+    return attack_peer(links().me, seed, most)
 
 
 ATTACKS = [attack_node, attack_head, attack_driver, attack_actor]
@@ -168,7 +168,7 @@ class Babbler:
 
     def babble(self):
         """Say nonsense to the node, and wait for what comes of it."""
-        current_engine().client.node.sock.sendall(self.frame)
+        links().node.sock.sendall(self.frame)
         threading.Event().wait()
 
 
@@ -188,17 +188,17 @@ def test_a_worker_that_makes_no_sense_is_ended_and_its_caller_told(program, fram
 def test_a_worker_that_makes_no_sense_to_its_caller_is_ended(program):
     @runtime.remote(max_retries=0)
     def babble(driver):
-        current_engine().client.peer(driver).sock.sendall(b"\1\0\0\0\xc1")
+        links().peer(driver).sock.sendall(b"\1\0\0\0\xc1")
         threading.Event().wait()
 
     with screen(), pytest.raises(runtime.WorkerCrashedError, match="is not understood"):
-        runtime.get(babble.remote(client().me), timeout=10)
+        runtime.get(babble.remote(links().me), timeout=10)
 
 
 def test_a_driver_hears_why_the_node_hung_up(program):
     """That costs it its runtime, and not its life. The last test of this module."""
     with screen():
-        client().node.sock.sendall(FRAMES["no message"])
+        links().node.sock.sendall(FRAMES["no message"])
         with pytest.raises(NodeDiedError, match="is not understood"):
             runtime.get(double.remote(1), timeout=10)
         runtime.shutdown()

@@ -279,6 +279,7 @@ STEP = st.one_of(
     st.tuples(st.just("deliver"), NUMBER, NUMBER),
     st.tuples(st.just("deliver"), NUMBER, NUMBER),
 )
+DEATH = st.tuples(st.just("die"), NUMBER)
 
 
 def run(steps, count):
@@ -300,13 +301,12 @@ def run(steps, count):
     world.finish()
 
 
-@given(st.lists(STEP, max_size=60), st.integers(2, 4))
-@settings(max_examples=300, deadline=None)
-def test_nothing_is_freed_too_early_and_everything_in_the_end(steps, count):
-    run(steps, count)
+@pytest.mark.parametrize("step", [STEP, st.one_of(STEP, STEP, STEP, DEATH)], ids=["all live", "some die"])
+@pytest.mark.parametrize("examples", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_nothing_is_freed_too_early_and_everything_in_the_end(examples, step):
+    @given(st.lists(step, max_size=60), st.integers(2, 4))
+    @settings(max_examples=examples, deadline=None)
+    def holds(steps, count):
+        run(steps, count)
 
-
-@given(st.lists(st.one_of(STEP, STEP, STEP, st.tuples(st.just("die"), NUMBER)), max_size=60), st.integers(2, 4))
-@settings(max_examples=300, deadline=None)
-def test_the_same_while_processes_die(steps, count):
-    run(steps, count)
+    holds()

@@ -16,7 +16,7 @@ from conftest import screen, shoal_processes, wait_until
 
 from shoal import runtime
 from shoal.runtime.native.driver.printer import Printer
-from shoal.runtime.native.node.output import Audience, LogFile, Pipe, file_name
+from shoal.runtime.native.node.output import LogFile, OutputReader, Pipe, file_name
 from shoal.runtime.native.node.session import KEPT_SESSIONS, SessionFolder, new_session
 from shoal.runtime.native.protocol import messages as m
 from shoal.runtime.native.protocol.connection import Connection
@@ -189,15 +189,15 @@ def test_names_of_log_files_are_harmless():
 def test_what_a_driver_cannot_take_is_left_out_and_counted():
     ours, theirs = socket.socketpair()
     driver, reader = Connection(ours), Connection(theirs)
-    audience = Audience(driver, "/logs")
+    shown = OutputReader(driver, "/logs")
     text = "x" * 999 + "\n"
     for _ in range(5000):
-        audience.show(m.Output("w", text, False))
+        shown.show(m.Output("w", text, False))
     received = []
     while not received or received[-1].text == text:
         received += reader.receive() or ()
         driver.flush()
-        audience.resume()
+        shown.resume()
     whole = [output for output in received if output.text == text]
     [notice] = [output.text for output in received if output.text != text]
     assert re.match(rf"{5000 - len(whole)} lines are left out here.*look into /logs", notice)
@@ -208,12 +208,12 @@ def test_what_a_driver_cannot_take_is_left_out_and_counted():
 def test_what_waits_is_passed_on_at_the_end():
     ours, theirs = socket.socketpair()
     driver, reader = Connection(ours), Connection(theirs)
-    audience = Audience(driver, "/logs")
+    shown = OutputReader(driver, "/logs")
     for _ in range(500):
-        audience.show(m.Output("w", "x" * 999 + "\n", False))
+        shown.show(m.Output("w", "x" * 999 + "\n", False))
     received = []
     theirs.setblocking(False)
-    thread = threading.Thread(target=lambda: audience.finish(time.monotonic, 10))
+    thread = threading.Thread(target=lambda: shown.finish(time.monotonic, 10))
     thread.start()
     wait_until(lambda: received.extend(reader.receive() or ()) or len(received) == 500)
     thread.join()

@@ -73,7 +73,7 @@ AMOUNTS = st.fixed_dictionaries({"CPU": st.integers(0, 3), "GPU": st.integers(0,
 BUNDLES = st.fixed_dictionaries({"CPU": st.sampled_from([0, 1, 2]), "GPU": st.sampled_from([0, 0, 0.5, 1])})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(AMOUNTS, min_size=1, max_size=3), st.lists(BUNDLES, min_size=1, max_size=4))
 def test_finds_what_trying_everything_finds(amounts, wanted):
     machine, bundles = nodes(*amounts), [in_units(bundle) or in_units(CPU) for bundle in wanted]

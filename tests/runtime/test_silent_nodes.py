@@ -53,8 +53,8 @@ def test_a_node_on_which_nothing_is_said_stays(node, pipe):
 
 def test_a_node_that_has_vanished_is_missed(node, pipe):
     node.send_signal(signal.SIGSTOP)
-    client = current_engine().client
-    wait_until(lambda: len(client.nodes) == 1, MISSED_SECONDS)
+    links = current_engine().parts.links
+    wait_until(lambda: len(links.nodes) == 1, MISSED_SECONDS)
     with pytest.raises(runtime.WorkerCrashedError, match="its connection has ended"):
         runtime.get(pipe[0], timeout=10)
     node.kill()

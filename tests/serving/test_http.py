@@ -18,9 +18,10 @@ from conftest import wait_until
 from gymnasium import spaces
 
 from shoal import runtime
+from shoal.envs import is_loopback, parse_address
 from shoal.rl import Answer, Policy, ServerBusyError, ServerClosedError, serve
 from shoal.rl.serving.connections import Limits
-from shoal.rl.serving.http import HttpServer, is_loopback, parse_address
+from shoal.rl.serving.http import HttpServer
 from shoal.rl.serving.http_app import Access, make_app
 from shoal.runtime import InputError
 
@@ -92,7 +93,7 @@ def test_one_observation_and_a_batch(served):
         (observing(f'0, "deterministic": {nested(4000)}'), "nested too deeply"),
         (observing(nested(70)), "ragged"),
         (observing('["' + "a" * 3000 + '","",""]'), "holds text"),
-        ('{"observation": {"a": 1}}', "holds text"),
+        ('{"observation": {"a": 1}}', "holds values of type object"),
         (b'{"observation": "\xff"}', "holds text"),
         (b'{"\xff": 0}', "no JSON"),
     ],
@@ -114,7 +115,7 @@ def test_health(served):
 def test_what_is_not_there():
     missing = ask(Stub(), "GET", "/acts")
     assert missing.status_code == 404
-    assert missing.json() == {"error": "Not Found: there are POST /act and GET /health"}
+    assert missing.json() == {"error": "Not Found: there are POST /act, DELETE /sessions/NAME and GET /health"}
     assert ask(Stub(), "GET", "/act").status_code == 405
 
 
@@ -428,7 +429,7 @@ def test_addresses(address, parsed):
 @pytest.mark.parametrize("address", ["", "host", "host:", "host:x", "host:65536", "host:-1"])
 def test_bad_addresses(address):
     with pytest.raises(InputError, match="want HOST:PORT"):
-        parse_address(address)
+        parse_address(address, "http")
 
 
 def test_an_open_address_is_pointed_out(caplog):

@@ -7,10 +7,11 @@ import threading
 
 import numpy as np
 import pytest
+from agents_envs import Pair
 from conftest import wait_until
 from gymnasium import spaces
 
-from shoal import runtime
+from shoal import PPO, runtime
 from shoal.rl import Policy, ServerClosedError, serve
 from shoal.rl.serving import replica_pool
 from shoal.runtime import InputError
@@ -192,10 +193,10 @@ def test_a_batch_that_fails_is_tried_request_by_request(monkeypatch):
     class Choosy(replica_pool.PolicyReplica):
         """A replica that cannot stand the number 13."""
 
-        def act(self, observations, *, deterministic):
+        def act(self, observations, state=None, *, deterministic):
             if (observations == 13).any():
                 raise ArithmeticError("13")
-            return super().act(observations, deterministic=deterministic)
+            return super().act(observations, state, deterministic=deterministic)
 
     monkeypatch.setattr(replica_pool, "PolicyReplica", Choosy)
     with serve(policy(), batch_wait=60.0, max_batch_size=3) as served:
@@ -257,3 +258,16 @@ def test_numbers_of_numpy(engine):
 def test_bad_numbers(options):
     with pytest.raises(InputError, match=rf"{next(iter(options))} is .*, but must be"):
         serve("anywhere", **options)
+
+
+def test_each_policy_of_a_run_of_several_agents_is_served(tmp_path, engine):
+    with PPO(Pair, policies="separate", preset="none", n_steps=16, batch_size=16, n_epochs=1) as ppo:
+        ppo.train(128)
+        ppo.save(tmp_path / "run")
+        joint = ppo.policy
+    for name, observation in (("speaker", 2), ("listener", np.eye(4, dtype=np.float32)[1])):
+        with serve(tmp_path / "run", name=name) as served:
+            assert served.act(observation) == joint.policy(name).act(observation, deterministic=True)
+        assert Policy.load(tmp_path / "run", name=name).weights_sha256() == joint.policy(name).weights_sha256()
+    with pytest.raises(InputError, match="there is no policy or agent 'speeker'"):
+        serve(tmp_path / "run", name="speeker")

@@ -1,0 +1,164 @@
+"""Stages by hand-made numbers, values as sources, errors, memory and tensors; on the serial engine."""
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shoal import data, runtime
+from shoal.data.credits import Credits
+from shoal.runtime import InputError
+
+
+@pytest.fixture(autouse=True)
+def serial():
+    with runtime.init(engine="serial", num_cpus=2):
+        yield
+
+
+def rows(dataset):
+    return list(dataset.iter_rows())
+
+
+def test_groups_are_those_of_all_units_together():
+    values = [("a", 1.0), ("b", 10.0), ("a", 2.0), ("c", None), ("a", 6.0), ("b", 30.0)]
+    table = data.from_items([{"k": k, "x": x} for k, x in values], rows_per_piece=2)
+    found = table.groupby("k").aggregate(
+        n=("x", "count"), t=("x", "sum"), m=("x", "mean"), v=("x", "var"), s=("x", "std"), lo=("x", "min")
+    )
+    # a: 1, 2, 6 has mean 3 and squares 4 + 1 + 9 = 14, over 2; b: 10, 30 has 100 + 100, over 1.
+    assert rows(found) == [
+        {"k": "a", "n": 3, "t": 9.0, "m": 3.0, "v": 7.0, "s": math.sqrt(7.0), "lo": 1.0},
+        {"k": "b", "n": 2, "t": 40.0, "m": 20.0, "v": 200.0, "s": math.sqrt(200.0), "lo": 10.0},
+        {"k": "c", "n": 0, "t": None, "m": None, "v": None, "s": None, "lo": None},
+    ]
+    far = data.from_items([{"k": 0, "x": 1e9 + i % 3} for i in range(300)], rows_per_piece=7)
+    [row] = rows(far.groupby("k").aggregate(v=("x", "var")))
+    assert row["v"] == pytest.approx(200 / 299, rel=1e-6)  # 100 each of −1, 0, 1
+    with pytest.raises(InputError, match=r"no function 'men'\. Did you mean 'mean'"):
+        table.groupby("k").aggregate(m=("x", "men"))
+
+
+def test_sorting_is_stable_and_puts_what_cannot_be_compared_last(monkeypatch):
+    monkeypatch.setattr("shoal.data.barriers.RANGE_BYTES", 64)  # several ranges
+    keys = [3.0, None, 1.0, math.nan, 2.0, 1.0, 3.0, -1.0, 2.0, 1.0]
+    table = data.from_items([{"k": k, "i": i} for i, k in enumerate(keys)], rows_per_piece=3)
+    assert [row["i"] for row in rows(table.sort("k"))] == [7, 2, 5, 9, 4, 8, 0, 6, 3, 1]
+    assert [row["i"] for row in rows(table.sort("k", descending=True))] == [0, 6, 4, 8, 2, 5, 9, 7, 3, 1]
+    assert len(list(table.sort("k").iter_batches())) > 1
+
+
+def test_batches_are_what_map_batches_gets():
+    numbers = data.from_items(range(10), rows_per_piece=4)
+    sizes = numbers.batch(3, drop_last=True).map_batches(lambda batch: {"n": [len(batch["item"])]})
+    assert [row["n"] for row in rows(sizes)] == [3, 3, 3]
+    assert [len(batch["item"]) for batch in numbers.batch(3).iter_batches()] == [3, 3, 3, 1]
+    assert numbers.map_batches(lambda rows: rows[:1], batch_format="rows", batch_size=2).count() == 5
+    with pytest.raises(InputError, match=r"zip: the left side has more rows"):
+        rows(numbers.zip(numbers.take(9)))
+    with pytest.raises(InputError, match=r"map has no option 'num_cpu'. Did you mean 'num_cpus'"):
+        numbers.map(dict, num_cpu=2)
+    assert numbers.take(0).count() == 0
+    assert numbers.filter(lambda row: False).repeat().count() == 0
+
+
+def test_items_are_tables_that_all_pieces_share():
+    assert len(data.from_items(range(10), rows_per_piece=3).plan.source.tables) == 1
+    given = [{"x": 1}, {"x": 2}, {"x": 0.5}, {"y": "a"}, {"x": 3}]
+    mixed = data.from_items(given, rows_per_piece=1)
+    assert rows(mixed) == given
+    assert mixed.to_table()["x"].to_pylist() == [1.0, 2.0, 0.5, None, 3.0]
+    assert rows(data.from_items([])) == []
+
+
+def test_numpy_files_and_torch_datasets(tmp_path):
+    import torch
+
+    np.save(tmp_path / "a.npy", np.arange(24, dtype=np.float32).reshape(4, 3, 2))
+    np.savez(tmp_path / "b.npz", x=np.arange(3), y=np.ones((3, 2)))
+    found = data.read_numpy(tmp_path / "a.npy").to_torch(3, prefetch=1)
+    assert [batch["data"].shape for batch in found] == [(3, 3, 2), (1, 3, 2)]
+    assert data.read_numpy(tmp_path / "b.npz").schema().names == ["x", "y"]
+    pairs = torch.utils.data.TensorDataset(torch.arange(12.0).reshape(6, 2), torch.arange(6))
+    dataset = data.from_torch(pairs, columns=("x", "label"), rows_per_piece=4).shuffle(seed=1, window=3)
+    with dataset.to_torch(4, prefetch=2) as batches:
+        first = next(batches)
+        rest = list(dataset.to_torch(4, prefetch=0, state=batches.state()))
+    assert torch.equal(first["x"][:, 0], 2.0 * first["label"])
+    first["x"].add_(1)  # its memory is its own
+    assert sorted(torch.cat([first["label"], rest[0]["label"]]).tolist()) == list(range(6))
+    assert rest[0]["label"].dtype == torch.int64
+
+
+def picky(row):
+    if row["item"] == 3:
+        raise ValueError("I do not like 3")
+    return row
+
+
+def even(row):
+    if row["item"] % 2:
+        raise ValueError("odd")
+    return row
+
+
+def test_what_is_bad_is_named_or_counted_and_set_aside(tmp_path):
+    numbers = data.from_items(range(6), rows_per_piece=2)
+    with pytest.raises(ValueError, match="I do not like 3") as caught:
+        rows(numbers.map(picky))
+    assert caught.value.__notes__ == ["in map(picky), row 1 of 6 items, items 2 to 3"]
+
+    pq.write_table(
+        pa.table({"a": np.arange(300), "b": np.random.rand(300)}), tmp_path / "x.parquet", row_group_size=100
+    )
+    whole = (tmp_path / "x.parquet").read_bytes()
+    place = pq.ParquetFile(tmp_path / "x.parquet").metadata.row_group(1).column(1).dictionary_page_offset
+    (tmp_path / "x.parquet").write_bytes(whole[:place] + b"\xff" * 40 + whole[place + 40 :])
+    with pytest.raises(data.DataError, match=r"x\.parquet, row group 1, column 'b': it cannot be read"):
+        data.read_parquet(tmp_path / "x.parquet").count()
+    aside = tmp_path / "bad.jsonl"
+    batches = data.read_parquet(tmp_path / "x.parquet", on_error="skip", bad_rows=aside).iter_batches()
+    assert sum(len(batch["a"]) for batch in batches) == 200
+    assert batches.stats().bad_rows == {str(tmp_path / "x.parquet"): 100}
+    [row] = map(json.loads, aside.read_text().splitlines())
+    assert (row["where"], row["column"]) == ("row group 1", "b")
+
+    evens = data.from_torch(range(40), rows_per_piece=4, on_error="skip").map(even)
+    batches = evens.take(7).map_batches(dict, num_cpus=0.5).iter_batches()
+    assert sum(len(batch["item"]) for batch in batches) == 7
+    assert batches.stats().bad_rows == {"range": 8}  # of the four pieces that rows were taken of, each once
+
+
+def test_what_does_not_fit_into_the_budget_is_refused_with_its_size(tmp_path):
+    pq.write_table(pa.table({"a": np.random.rand(40_000)}), tmp_path / "x.parquet", row_group_size=20_000)
+    numbers = data.read_parquet(tmp_path / "x.parquet")
+    with pytest.raises(data.BudgetError, match=r"x.parquet, row group 0 takes 0.2 MiB, .* budget of 0.1 MiB"):
+        numbers.options(memory=100_000).count()
+    with pytest.raises(data.BudgetError, match=r"window 0 of epoch 0 takes about 0.3 MiB"):
+        numbers.shuffle(window=40_000).options(memory=500_000).count()
+    many = data.from_items(range(40_000), rows_per_piece=500).shuffle(window=20_000)
+    # A window takes 160 KB, and is made of as much: pieces must not fill the rest before there is one.
+    for dataset, memory in ((numbers.shuffle(window=5_000), 1_000_000), (many, 400_000)):
+        batches = dataset.options(memory=memory, readers=2).iter_batches(100)
+        assert sum(1 for _ in batches) == 400
+        assert batches.stats().peak_bytes <= memory
+    few = data.from_items(range(5_000), rows_per_piece=500).options(memory=40_000, readers=2)
+    for some in (few.take(700), few.shuffle(window=500).take(700), few.batch(900, drop_last=True)):
+        # Pieces that are read in vain hold no memory in the next epochs.
+        assert some.repeat(10).count() == 10 * some.count()
+
+
+def test_credits_are_bounded_and_kept_back_for_the_last_stages():
+    ledger = Credits(100)
+    ledger.keep_back(0, 10)
+    first = ledger.grant(30, depth=1)
+    assert ledger.total == 60
+    assert ledger.grant(11, depth=1) is None  # 22 would be left free of the 20 that are kept back
+    assert ledger.grant(20, depth=0) is not None
+    ledger.settle(first, 30)
+    assert (ledger.total, ledger.peak) == (70, 100)
+    assert ledger.grant(30, depth=1) is None
+    assert ledger.grant(30, depth=1, alone=True) is not None

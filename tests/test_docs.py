@@ -1,0 +1,33 @@
+"""What the pages under docs/ show, executed in their order: a block is the file that its first line names."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(page):
+    return re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["your_own_network.md", "data.md"])
+def test_the_files_of_a_page_do_what_it_says(page, tmp_path):
+    found = blocks(page)
+    checked = 0
+    for (kind, text), (following, told) in zip(found, [*found[1:], ("", "")], strict=True):
+        if kind != "python":
+            continue
+        name = re.match(r"# (\w+\.py)\n", text)
+        assert name, f"this block does not say which file it is:\n{text}"
+        (tmp_path / name[1]).write_text(text)
+        if following == "text":
+            command = [sys.executable, name[1]]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert told.strip() in done.stdout + done.stderr, done.stdout + done.stderr
+            checked += 1
+    assert checked >= 4
