@@ -6,7 +6,7 @@ BIN := .venv/bin
 CONTRACT_ON_RAY := $(addprefix tests/runtime/test_contract,.py _actors.py _api.py _environments.py _failures.py \
 	_objects.py _scheduling.py _tasks.py)
 
-.PHONY: train test slow test-ray check lint format bench clean setup
+.PHONY: train test slow test-ray check lint format bench proto clean setup
 
 train: setup         ## PPO on CartPole-v1 until it is solved, into runs/cartpole
 	$(BIN)/shoal train ppo CartPole-v1 --workers 2 --seed 0 --total-timesteps 300000 --stop-return 475 \
@@ -15,8 +15,8 @@ train: setup         ## PPO on CartPole-v1 until it is solved, into runs/cartpol
 test: setup          ## the tests, without the long ones, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-slow: setup          ## the long tests: whole learning runs, stress, packaging
-	$(BIN)/python -m pytest -m slow
+slow: .venv/extras   ## the long tests: whole learning runs, stress, packaging, environments of the extras
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 test-ray: .venv-ray/installed         ## the runtime's contract, the examples and PPO on a real local Ray
 	SHOAL_TEST_ENGINES=ray PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tests/runtime .venv-ray/bin/python -m pytest $(CONTRACT_ON_RAY)
@@ -50,11 +50,21 @@ bench: setup .venv-peers/installed         ## the numbers in the README, measure
 
 setup: .venv/installed
 
+# All extras but envpool, whose 740 MB would be most of it: its tests skip without it, and say so.
+.venv/extras: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable ".[dev,agents,atari,box2d,lightgbm,mujoco,video]"
+	@touch $@
+
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Shoal needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $@
+
+proto: setup         ## generate the code of the protocol with simulators outside
+	$(BIN)/python -m grpc_tools.protoc -I envs/proto --python_out=envs/proto --pyi_out=envs/proto \
+		envs/proto/shoal_simulators.proto
 
 clean:               ## remove what the targets above have made, but for runs/
 	rm -rf .venv .venv-ray .venv-peers build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
