@@ -158,11 +158,10 @@ def test_a_learner_joins_while_others_learn(name):
     def note(training, report):
         group = training.actors.learner
         in_the_end[:] = group.members
-        if report.iteration == 1:  # all but one end, those that are not members yet, too: who is there later has joined
-            at_first.extend(group._actors)
-            for actor in at_first:
-                if actor != group.members[0]:
-                    runtime.kill(actor)
+        if report.iteration == 1:  # where the second one has been there from the beginning, it ends: the next one joins
+            at_first.extend(group.members)
+            for member in at_first[1:]:
+                runtime.kill(member)
         elif len(group.members) < 2:
             runtime.wait([list(group._actors.values())[-1]])
 
