@@ -75,11 +75,11 @@ def soft_maximum(q: Tensor, log_densities: Tensor, temperature: float) -> Tensor
 
 
 def continuous_penalty(model: Any, minibatch: dict[str, Tensor], config: CQLConfig, noise: Tensor) -> Tensor:
-    """Σ_i mean of the soft maximum of Q_i(s, ·) minus Q_i of the dataset's action; `noise` is standard normal, [3 B N,
+    """Σ_i mean of the soft maximum of Q_i(s, ·) minus Q_i of the dataset's action; `noise` is standard normal, [B, 3 N,
     K] for N = `num_actions`."""
     rows, count = minibatch["observations"], config.num_actions
     size, width = minibatch["actions"].shape
-    uniform, here, after = noise.reshape(3, size * count, width)
+    uniform, here, after = (part.reshape(size * count, width) for part in noise.split(count, 1))
     with torch.no_grad():
         each, following = model.repeat(rows, count), model.repeat(minibatch["next_observations"], count)
         drawn = [(model.uniform(each, uniform), torch.full((size * count,), -width * math.log(2), device=noise.device))]
@@ -105,6 +105,7 @@ class CQL(OfflineAlgorithm[CQLConfig]):
     config_class = CQLConfig
     presets_path = Path(__file__).parent / "presets" / "cql.toml"
     models = ("gaussian_actor_q", "q_network")
+    shards_gradients = True
 
     @staticmethod
     def prepare(learner: Learner, config: CQLConfig) -> None:
@@ -129,14 +130,19 @@ class CQL(OfflineAlgorithm[CQLConfig]):
 
 def descend_discrete(learner: Learner, config: CQLConfig, learning_rate: float) -> dict[str, Tensor]:
     """One step of Adam on DQN's loss and the penalty; and of the target network."""
-    minibatch = learner.draw(*COLUMNS)
-    weighted = minibatch | {"weights": torch.ones_like(minibatch["rewards"])}
-    loss, _, q = dqn_loss(learner.model, learner.target, weighted, config)  # type: ignore[arg-type]
-    penalty = discrete_penalty(learner.model(minibatch["observations"]), minibatch["actions"], config.temperature)
-    learner.optimizers["model"].minimize(loss + config.min_q_weight * penalty, learning_rate=learning_rate)
+    model, minibatch = learner.model, learner.draw(*COLUMNS)
+    minibatch["weights"] = torch.ones_like(minibatch["rewards"])
+
+    def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, _, q = dqn_loss(model, learner.target, rows, config)  # type: ignore[arg-type]
+        penalty = discrete_penalty(model(rows["observations"]), rows["actions"], config.temperature)
+        told = {"train/critic_loss": loss.detach(), "train/penalty": penalty.detach(), "train/q_values": q.mean()}
+        return loss + config.min_q_weight * penalty, told
+
+    metrics = learner.minimize(minibatch, loss_of, learning_rate=learning_rate)
     learner.update_target(config.tau)
     learner.n_updates += 1
-    return {"train/critic_loss": loss.detach(), "train/penalty": penalty.detach(), "train/q_values": q.mean()}
+    return metrics
 
 
 def descend(learner: Learner, config: CQLConfig, learning_rate: float) -> dict[str, Tensor]:
@@ -144,24 +150,31 @@ def descend(learner: Learner, config: CQLConfig, learning_rate: float) -> dict[s
     model, optimizers = learner.model, learner.optimizers
     minibatch = learner.draw(*COLUMNS)
     size, alpha = len(minibatch["rewards"]), model.log_alpha.detach().exp()
-    noise = learner.noise((2 + 3 * config.num_actions) * size)
-    for_actor, for_target, for_penalty = noise.split((size, size, 3 * config.num_actions * size))
+    drawn = 3 * config.num_actions
+    minibatch["noise"], minibatch["next_noise"], others = learner.noise((2 + drawn) * size).split(
+        (size, size, drawn * size)
+    )
+    minibatch["penalty_noise"] = others.reshape(size, drawn, -1)
+    imitates = learner.n_updates < config.bc_steps
 
-    entropy_weight = alpha if config.backup_entropy else 0.0
-    loss = critic_loss(model, learner.target, minibatch, entropy_weight, for_target)
-    penalty = continuous_penalty(model, minibatch, config, for_penalty)
-    optimizers["critics"].minimize(loss + config.min_q_weight * penalty, learning_rate=learning_rate)
+    def loss_of_critics(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        entropy_weight = alpha if config.backup_entropy else 0.0
+        loss = critic_loss(model, learner.target, rows, entropy_weight, rows["next_noise"])
+        penalty = continuous_penalty(model, rows, config, rows["penalty_noise"])
+        told = {"train/critic_loss": loss.detach(), "train/penalty": penalty.detach()}
+        return loss + config.min_q_weight * penalty, told
 
-    value, log_prob = expectations(model, model, minibatch["observations"], for_actor)
-    wanted = log_likelihood(model, minibatch) if learner.n_updates < config.bc_steps else value
-    actor_loss = (alpha * log_prob - wanted).mean()
-    optimizers["actor"].minimize(actor_loss, learning_rate=learning_rate)
+    def loss_of_actor(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        value, log_prob = expectations(model, model, rows["observations"], rows["noise"])
+        loss = (alpha * log_prob - (log_likelihood(model, rows) if imitates else value)).mean()
+        return loss, {"train/actor_loss": loss.detach(), "log_prob": log_prob.detach()}
 
-    metrics = {"train/critic_loss": loss, "train/penalty": penalty, "train/actor_loss": actor_loss}
+    metrics = learner.minimize(minibatch, loss_of_critics, "critics", learning_rate=learning_rate)
+    metrics |= learner.minimize(minibatch, loss_of_actor, "actor", learning_rate=learning_rate)
+    log_prob = metrics.pop("log_prob")
     if config.ent_coef == "auto":
         aim = target_entropy(model, config, minibatch["observations"])  # type: ignore[arg-type]
-        temperature_loss = -model.log_alpha * (log_prob.detach() + aim).mean()
-        optimizers["log_alpha"].minimize(temperature_loss, learning_rate=learning_rate)
+        optimizers["log_alpha"].minimize(-model.log_alpha * (log_prob + aim).mean(), learning_rate=learning_rate)
     learner.update_target(config.tau, "critics")
     learner.n_updates += 1
-    return {name: found.detach() for name, found in metrics.items()} | {"train/ent_coef": alpha}
+    return metrics | {"train/ent_coef": alpha}

@@ -44,35 +44,37 @@ class MARWILConfig(BCConfig):
     """How far it goes towards a minibatch's mean with each."""
 
 
-def advantages_and_returns(model: Any, minibatch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Advantages without gradient, returns, and values with gradient, [B] each."""
-    with torch.no_grad():
-        rest = model.values(minibatch["end_observations"])
-        returns = minibatch["returns"] + minibatch["end_discounts"] * rest
-    values = model.values(minibatch["observations"])
-    return returns - values.detach(), returns, values
-
-
-def marwil_loss(
+def judge(
     model: Any, minibatch: dict[str, Tensor], config: MARWILConfig, c_squared: float
-) -> tuple[Tensor, dict[str, Tensor], float]:
-    """Loss to minimize and metrics of one minibatch, and the next c²."""
-    log_probs = log_likelihood(model, minibatch)
+) -> tuple[dict[str, Tensor], float]:
+    """What a minibatch says of its rows: `returns` [B] and `weights` [B], both without gradient; and the next
+    c², which all of its rows decide."""
+    with torch.no_grad():
+        returns = minibatch["returns"] + minibatch["end_discounts"] * model.values(minibatch["end_observations"])
+        advantages = returns - model.values(minibatch["observations"])
+        mean = float(advantages.square().mean())
+        c_squared += config.moving_average_sqd_adv_norm_update_rate * (mean - c_squared)
+        weights = (config.beta * advantages / c_squared**0.5).exp()
+    return {"returns": returns, "weights": weights}, c_squared
+
+
+def marwil_loss(model: Any, rows: dict[str, Tensor], config: MARWILConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss to minimize and metrics of rows that `judge` has judged; without β they need not be."""
+    log_probs = log_likelihood(model, rows)
     metrics = {"train/action_probability": log_probs.detach().exp().mean()}
     if not config.beta:
-        return -log_probs.mean(), metrics, c_squared
-    advantages, returns, values = advantages_and_returns(model, minibatch)
-    c_squared += config.moving_average_sqd_adv_norm_update_rate * (float(advantages.square().mean()) - c_squared)
-    weights = (config.beta * advantages / c_squared**0.5).exp()
-    policy_loss = -(weights * log_probs).mean()
-    value_loss = 0.5 * (returns - values).square().mean()
+        loss = -log_probs.mean()
+        return loss, {"train/loss": loss.detach()} | metrics
+    policy_loss = -(rows["weights"] * log_probs).mean()
+    value_loss = 0.5 * (rows["returns"] - model.values(rows["observations"])).square().mean()
+    loss = policy_loss + config.vf_coef * value_loss
     metrics |= {
+        "train/loss": loss.detach(),
         "train/policy_loss": policy_loss.detach(),
         "train/value_loss": value_loss.detach(),
-        "train/weight": weights.mean(),
-        "train/squared_advantage": torch.tensor(c_squared),
+        "train/weight": rows["weights"].mean(),
     }
-    return policy_loss + config.vf_coef * value_loss, metrics, c_squared
+    return loss, metrics
 
 
 class MARWIL(OfflineAlgorithm[MARWILConfig]):
@@ -80,6 +82,7 @@ class MARWIL(OfflineAlgorithm[MARWILConfig]):
 
     name = "marwil"
     config_class = MARWILConfig
+    shards_gradients = True
 
     @staticmethod
     def prepare(learner: Learner, config: MARWILConfig) -> None:
@@ -97,9 +100,16 @@ class MARWIL(OfflineAlgorithm[MARWILConfig]):
 def descend(learner: Learner, config: MARWILConfig, learning_rate: float) -> dict[str, Tensor]:
     """One step of Adam on a minibatch."""
     minibatch = learner.draw(*(COLUMNS if config.beta else COLUMNS[:2]))
-    loss, metrics, learner.numbers[C_SQUARED] = marwil_loss(
-        learner.model, minibatch, config, learner.numbers[C_SQUARED]
-    )
-    learner.optimizers["model"].minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
+    metrics = {}
+    if config.beta:
+        judged, c_squared = judge(learner.model, minibatch, config, learner.numbers[C_SQUARED])
+        learner.numbers[C_SQUARED] = c_squared
+        metrics["train/squared_advantage"] = torch.tensor(c_squared)
+        minibatch |= judged
+
+    def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return marwil_loss(learner.model, rows, config)
+
+    told = learner.minimize(minibatch, loss_of, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
     learner.n_updates += 1
-    return {"train/loss": loss.detach()} | metrics
+    return told | metrics

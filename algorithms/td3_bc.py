@@ -55,13 +55,20 @@ class TD3BCConfig(OfflineConfig):
     """Critics, of which the smallest value makes the target."""
 
 
-def actor_loss(model: Any, minibatch: dict[str, Tensor], alpha: float) -> Tensor:
-    """−λ mean Q_1(s, μ(s)) + mean (μ(s) − a)², λ without gradient."""
+def value_weight(model: Any, minibatch: dict[str, Tensor], alpha: float) -> Tensor:
+    """λ = α / mean |Q_1(s, μ(s))| [], which all rows of a minibatch decide; without gradient."""
+    with torch.no_grad():
+        rows = minibatch["observations"]
+        values = model.first_value(rows, model.choose(model.outputs(rows), None))
+        return alpha / values.abs().mean().clamp(min=1e-8)
+
+
+def actor_loss(model: Any, minibatch: dict[str, Tensor], weight: Tensor) -> Tensor:
+    """−λ mean Q_1(s, μ(s)) + mean (μ(s) − a)², for the `weight` λ."""
     rows = minibatch["observations"]
     chosen = model.choose(model.outputs(rows), None)
-    values = model.first_value(rows, chosen)
     imitation = (chosen - minibatch["actions"]).square().mean()
-    return imitation - alpha / values.detach().abs().mean().clamp(min=1e-8) * values.mean()
+    return imitation - weight * model.first_value(rows, chosen).mean()
 
 
 class TD3BC(OfflineAlgorithm[TD3BCConfig]):
@@ -71,6 +78,7 @@ class TD3BC(OfflineAlgorithm[TD3BCConfig]):
     config_class = TD3BCConfig
     presets_path = Path(__file__).parent / "presets" / "td3_bc.toml"
     models = ("deterministic_actor_q",)
+    shards_gradients = True
 
     @staticmethod
     def model_options(config: TD3BCConfig) -> dict[str, Any]:
@@ -93,18 +101,25 @@ class TD3BC(OfflineAlgorithm[TD3BCConfig]):
 
 def descend(learner: Learner, config: TD3BCConfig, learning_rate: float) -> dict[str, Tensor]:
     """One step of Adam for the critics on one minibatch; every `policy_delay`-th time for the actor and the targets."""
-    model, optimizers = learner.model, learner.optimizers
+    model = learner.model
     minibatch = learner.draw("observations", "actions", "rewards", "next_observations", "discounts")
-    noise = learner.noise(len(minibatch["rewards"]))
-    with torch.no_grad():
-        y = td3_target(learner.target, minibatch, noise, config)  # type: ignore[arg-type]
-    loss = (model.values(minibatch["observations"], minibatch["actions"]) - y).square().mean(-1).sum()
-    optimizers["critics"].minimize(loss, learning_rate=learning_rate)
+    minibatch["noise"] = learner.noise(len(minibatch["rewards"]))
+
+    def loss_of_critics(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            y = td3_target(learner.target, rows, rows["noise"], config)  # type: ignore[arg-type]
+        loss = (model.values(rows["observations"], rows["actions"]) - y).square().mean(-1).sum()
+        return loss, {"train/critic_loss": loss.detach()}
+
+    metrics = learner.minimize(minibatch, loss_of_critics, "critics", learning_rate=learning_rate)
     learner.n_updates += 1
-    metrics = {"train/critic_loss": loss.detach()}
     if learner.n_updates % config.policy_delay == 0:
-        policy_loss = actor_loss(model, minibatch, config.alpha)
-        optimizers["actor"].minimize(policy_loss, learning_rate=learning_rate)
+        weight = value_weight(model, minibatch, config.alpha)
+
+        def loss_of_actor(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            loss = actor_loss(model, rows, weight)
+            return loss, {"train/actor_loss": loss.detach()}
+
+        metrics |= learner.minimize(minibatch, loss_of_actor, "actor", learning_rate=learning_rate)
         learner.update_target(config.tau)
-        metrics["train/actor_loss"] = policy_loss.detach()
     return metrics

@@ -48,13 +48,18 @@ class EvaluateFlags:
     """Print the result as one line of JSON on standard output; everything else goes to standard error."""
 
 
+_OF_MODELS = {"run", "dataset", "json"}
+"""What can be said of the evaluation of a model of a table."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run `shoal evaluate` and return the exit code."""
     about = (
         "Run episodes with a trained policy and print the mean and standard deviation of their returns; or, with a "
         "model of a table, print its scores on rows that it has not learned from."
     )
-    flags: EvaluateFlags = parse("shoal evaluate", about, {"evaluation": EvaluateFlags}, arguments).build(EvaluateFlags)
+    parsed = parse("shoal evaluate", about, {"evaluation": EvaluateFlags}, arguments)
+    flags: EvaluateFlags = parsed.build(EvaluateFlags)
     if flags.run is None:
         raise InputError("no run is given. Write for example: shoal evaluate runs/cartpole")
     if flags.episodes < 1:
@@ -62,6 +67,9 @@ def run(arguments: Sequence[str]) -> int:
     if flags.seed < 0:
         raise InputError(f"--seed is {flags.seed}, but must be at least 0")
     if holds_model(flags.run):
+        if playing := sorted(parsed.given - _OF_MODELS):
+            flag = "--" + playing[0].replace("_", "-")
+            raise InputError(f"{flag} is for policies, and {flags.run!r} holds a model of a table: give --dataset")
         look_in_current_folder(run_of(Path(flags.run)))
         return _evaluate_model(flags)
     if flags.dataset is not None:

@@ -11,8 +11,10 @@ from ..rl import (
     FitSettings,
     IterationReport,
     RunFolder,
+    RunFolderError,
     TableAlgorithm,
     Training,
+    TrainingDivergedError,
     check_vacant,
     default_run_dir,
     find_run,
@@ -97,6 +99,14 @@ def run(arguments: Sequence[str]) -> int:
         except KeyboardInterrupt:
             keeper.save("stopped")
             return STOPPED
+        except (RunFolderError, TrainingDivergedError) as error:  # a traceback would say no more
+            if not isinstance(error, RunFolderError):
+                keeper.rescue(stop)
+            note(f"error: {error}")
+            return 1
+        except Exception:
+            keeper.rescue(stop)
+            raise
         scores = {} if fit.held_out is None else fit.evaluate()
         told = f"held-out rows: {in_words(scores)}\n" if scores else ""
         print_result(result.to_json() | {"scores": scores}, f"{told}run folder: {folder.path}")

@@ -8,9 +8,10 @@ from typing import Any
 
 from ..algorithms import ALGORITHMS, FITS
 from ..rl import RunFolder, Training, find_run, load_algorithm_name
-from ..runtime import InputError
+from ..runtime import InputError, ShoalError
 from .flags import Parsed
 from .output import note
+from .signals import Stop
 
 _COMMANDS: Mapping[str, Mapping[str, Any]] = {"train": ALGORITHMS, "fit": FITS}
 
@@ -63,6 +64,16 @@ class Keeper:
         """Return what a second Ctrl-C would lose; "" if that is nothing."""
         steps = self.training.timesteps - self.folder.saved_timesteps
         return f"the {steps:,} {self.unit} since the last checkpoint" if steps > 0 else ""
+
+    def rescue(self, stop: Stop) -> None:
+        """Save what was done before something failed, which is told afterwards."""
+        stop.finish()
+        if self.training.timesteps == self.began_at:
+            return
+        try:
+            self.save("failed")
+        except ShoalError as problem:  # the runtime may be what failed
+            note(f"{self.unsaved()} could not be saved: {problem}")
 
     def save(self, what: str) -> None:
         """Save a checkpoint of the last finished iteration, if one was finished, and tell how to go on."""

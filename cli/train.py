@@ -27,7 +27,7 @@ from ..rl import (
     read_config,
     read_result,
 )
-from ..runtime import InputError, ShoalError, nearest
+from ..runtime import InputError, nearest
 from .elsewhere import instead
 from .environments import known_environment, look_in_current_folder
 from .flags import Parsed, parse
@@ -219,12 +219,7 @@ class _Plan:
                 raise
             except Exception:
                 display.close()
-                stop.finish()
-                if self.algorithm.timesteps > began_at:
-                    try:
-                        keeper.save("failed")
-                    except ShoalError as problem:  # the runtime may be what failed; that error follows
-                        note(f"{keeper.unsaved()} could not be saved: {problem}")
+                keeper.rescue(stop)
                 raise
         print_result(result.to_json(), _summary(result, self.folder.path))
         return 0

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import runtime
 from ..envs import Endpoint, EnvSpec, Episode, choose_group_recovery
-from ..runtime import InputError, ObjectRef, exceptions, get
+from ..runtime import ObjectRef, exceptions, get
 from .agents import JointWorker
 from .clock import Clock
 from .collect.channel import Channel
@@ -170,10 +170,6 @@ class LearnerRun(Run):
         if self.settings.most_learners == 1:
             return LearnerHandle(*given)
         if runtime.engine_name() == "serial":
-            if self.settings.reproducible == "world":
-                raise InputError(
-                    "reproducible is 'world', but the serial engine has one learner: choose engine 'native'"
-                )
             logger.warning("one learner instead of %s: on the serial engine they take turns", self.settings.learners)
             return LearnerHandle(*given)
         return LearnerGroup(*given)

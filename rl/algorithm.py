@@ -119,6 +119,7 @@ class Algorithm(Declaration, Generic[Config]):
         self._saved: SavedTraining | None = None
         self._policy: Policy | None = None
         start_runtime(engine)
+        self.run.check_engine(runtime.engine_name())
         runtime.preload("torch", "gymnasium")
 
     def _check_kind(self) -> None:

@@ -59,8 +59,15 @@ class LearnerGroup:
     @cached_property
     def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
         """Initial weights (if nothing was learned yet), layout and device."""
-        [first], _ = runtime.wait(list(self._actors.values()))
-        return get(first)
+        for _ in range(RETRIES):
+            [first], _ = runtime.wait(list(self._actors.values()))
+            [actor] = [actor for actor, ref in self._actors.items() if ref == first]
+            try:
+                return get(first)
+            except DEAD as error:
+                death = error
+                self._drop(actor)
+        raise death
 
     def start(self, state: TrainingState, given: LearnerInput, timesteps: int) -> Update:
         """Let them learn from rollouts of so many environment steps; they need not be there yet."""

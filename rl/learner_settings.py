@@ -43,6 +43,14 @@ class LearnerSettings:
                 f"own. Choose gradient_shards of at least {most} (it decides the result's bits, so once and for all)"
             )
 
+    def check_engine(self, engine: str | None) -> None:
+        """Raise InputError if there cannot be such learners on a runtime's engine."""
+        if engine == "serial" and self.reproducible == "world" and self.most_learners > 1:
+            raise InputError(
+                f"reproducible is 'world' with learners {self.learners!r}, but the serial engine has one learner: "
+                "choose engine 'native', or reproducible 'always'"
+            )
+
     @property
     def least_learners(self) -> int:
         """Those to begin with."""

@@ -172,6 +172,20 @@ def test_a_learner_joins_while_others_learn(name):
 
 
 @pytest.mark.slow
+def test_a_learner_that_dies_before_it_is_first_asked():
+    runtime.init(num_cpus=4)
+    settings = {"preset": "none", **COMMON, **SETTINGS["ppo"], "gradient_shards": 2}
+    with ALGORITHMS["ppo"](env_of("ppo"), learners=2, **settings) as training:
+        group = training.actors.learner
+        first, other = group._actors
+        runtime.kill(first)
+        runtime.wait([group._actors[first]])
+        assert group.description[1].size > 0
+        assert other in group._actors
+        assert len(group._actors) == 2
+
+
+@pytest.mark.slow
 def test_all_learners_die_and_come_back(name):
     expected = with_one_learner(name)
     runtime.init(num_cpus=4)
@@ -227,3 +241,9 @@ def test_numbers_of_learners_that_cannot_be():
     ):
         with pytest.raises(InputError, match=message):
             ALGORITHMS["ppo"]("CartPole-v1", learners=learners, gradient_shards=2)
+
+
+def test_the_serial_engine_is_no_world():
+    runtime.init(engine="serial")
+    with pytest.raises(InputError, match="the serial engine has one learner: choose engine 'native'"):
+        ALGORITHMS["ppo"]("CartPole-v1", learners=2, gradient_shards=2, reproducible="world")

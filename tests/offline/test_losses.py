@@ -13,8 +13,8 @@ from gymnasium import spaces
 from shoal import BC, CQL, IQL, MARWIL, TD3BC, runtime
 from shoal.algorithms.cql import CQLConfig, continuous_penalty, discrete_penalty, soft_maximum
 from shoal.algorithms.iql import IQLConfig, critic_loss, expectile_loss, policy_loss, value_loss
-from shoal.algorithms.marwil import MARWILConfig, marwil_loss
-from shoal.algorithms.td3_bc import actor_loss
+from shoal.algorithms.marwil import MARWILConfig, judge, marwil_loss
+from shoal.algorithms.td3_bc import actor_loss, value_weight
 from shoal.rl import ModelSpec, build_model
 from shoal.rl.learn.learner import Learner
 from shoal.rl.models.distributions import Categorical, DiagonalGaussian
@@ -60,7 +60,8 @@ def test_marwil_weighs_by_advantages_divided_by_their_running_root():
         observations=[0, 1], actions=[0, 1], returns=[3.0, 1.0], end_discounts=[0.0, 0.25], end_observations=[0, 1]
     )
     config = MARWILConfig(beta=8**0.5, moving_average_sqd_adv_norm_update_rate=0.5, vf_coef=0.1)
-    loss, metrics, c_squared = marwil_loss(model, minibatch, config, 12.0)
+    judged, c_squared = judge(model, minibatch, config, 12.0)
+    loss, metrics = marwil_loss(model, minibatch | judged, config)
     assert c_squared == pytest.approx(8)
     assert metrics["train/weight"].item() == pytest.approx((math.e**2 + math.e**-2) / 2)
     policy = math.log(2) * (math.e**2 + math.e**-2) / 2
@@ -225,7 +226,7 @@ def test_cqls_penalty_by_hand():
     its next one 3 + 100; all valued in state 0. For Q_1: log((2 e^1 + e^2 + e^103) / 3) − Q_1(s, a)."""
     critics = Critics()
     minibatch = tensors(observations=[0.0], next_observations=[100.0], actions=[[0.25]])
-    noise = torch.tensor([[1.0], [2.0], [3.0]])
+    noise = torch.tensor([[[1.0], [2.0], [3.0]]])
     found = continuous_penalty(critics, minibatch, CQLConfig(num_actions=1), noise)
     assert critics.asked == [([0, 0, 0], [1, 2, 103]), ([0], [0.25])]
     first = 103 - math.log(3) + math.log1p(2 * math.exp(1 - 103) + math.exp(2 - 103)) - 0.25
@@ -260,7 +261,7 @@ def test_td3_bcs_actor_by_hand():
         first_value=lambda rows, actions: 4 * actions[:, 0],
     )
     minibatch = tensors(observations=[0, 1], actions=[[1.0], [-0.5]])
-    loss = actor_loss(model, minibatch, alpha=2.5)
+    loss = actor_loss(model, minibatch, value_weight(model, minibatch, alpha=2.5))
     assert loss.item() == pytest.approx(0.125 - 1.25 * 0)
     loss.backward()
     # −λ · 4 / 2 from the values; 2 (μ − a) / 2 from the imitation; none through λ.
@@ -307,3 +308,27 @@ def test_actions_of_the_dataset_fill_minus_one_to_one(swings):
     drawn = learner.draw("actions", "observations")
     assert drawn["actions"].abs().max() <= 1
     assert drawn["actions"].shape == (64, 1)
+
+
+# ---- shards
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "data", "more"),
+    [
+        (MARWIL, "pushes", {"moving_average_sqd_adv_norm_update_rate": 0.1}),
+        (CQL, "pushes", {}),
+        (CQL, "swings", {"num_actions": 2}),
+        (TD3BC, "swings", {}),
+    ],
+)
+def test_shards_change_the_rounding_alone(algorithm, data, more, request):
+    dataset, found = request.getfixturevalue(data), []
+    for shards in (1, 3):
+        with algorithm(dataset=dataset, gradient_shards=shards, **SMALL | {"gradient_steps": 4}, **more) as training:
+            training.train(4)
+            own, _ = training.actors.snapshot(training._start())
+            found.append([each["first_moment"] for each in own["optimizers"].values()] + [own["model"]])
+    assert not all(map(np.array_equal, *found))
+    for whole, sharded in zip(*found, strict=True):
+        np.testing.assert_allclose(whole, sharded, rtol=1e-3, atol=2e-5)

@@ -86,10 +86,28 @@ def test_a_fit_is_resumed_evaluated_and_served_by_its_run_folder(table, tmp_path
         answer = json.loads(urllib.request.urlopen(request, timeout=10).read())["action"]
     assert answer["label"] == predicted.argmax()
     assert answer["probabilities"] == pytest.approx(predicted.tolist())
+    assert main(["evaluate", "parts", "--env", "CartPole-v1", "--video", "v.mp4"]) == 2
+    assert "--env is for policies, and 'parts' holds a model of a table: give --dataset" in capsys.readouterr().err
     good, newest = list_checkpoints(Path("parts"))
     (newest / "model.ubj").write_bytes(b"")
     assert main(["evaluate", "parts"]) == 2
     assert f"Continue from it with: shoal fit --resume {good}" in capsys.readouterr().err
+
+
+def test_a_fit_that_fails_saves_what_was_done(table, tmp_path, capsys, monkeypatch):
+    boost = XGBoost.boost
+
+    def fails_later(fit, content, rounds):
+        if fit.timesteps == 4:
+            raise OSError("no more")
+        return boost(fit, content, rounds)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(XGBoost, "boost", fails_later)
+    flags = ["--label", "won", "--engine", "serial", "--rounds-per-iteration", "2", "--run-dir", "run"]
+    assert main(["fit", "xgboost", str(table), *flags]) == 1
+    assert [folder.name for folder in list_checkpoints(Path("run"))] == ["000000000004"]
+    assert "failed after 4 rounds; checkpoint:" in capsys.readouterr().err
 
 
 def test_bad_settings_are_refused_before_anything_starts(table, monkeypatch):
