@@ -51,7 +51,7 @@ from .generators import PrivateGenerators, own_generators
 from .group import EnvGroup
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
-from .language import Prompts, TextEnvironments, TextTask
+from .language import Prompts, RewardActor, RewardError, TextEnvironments, TextTask
 from .named_modules import find_named, import_named
 from .packages import install_line, is_installed, missing_packages_named
 from .recovery import RecoveryChoice, choose_recovery
@@ -107,6 +107,8 @@ __all__ = [
     "RecoveryWarning",
     "Refusal",
     "ReplayMismatchError",
+    "RewardActor",
+    "RewardError",
     "Role",
     "Seats",
     "ServerGoneError",

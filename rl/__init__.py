@@ -59,6 +59,7 @@ from .language.learning import (
     sampled_batch,
     sampling_metrics,
 )
+from .language.model_reward import ModelReward
 from .language.tokens import train_tokenizer
 from .lazy import TORCH_EXPORTS, load, losses, torch
 from .learn.learner import Learner
@@ -188,6 +189,7 @@ __all__ = [
     "Limits",
     "Memory",
     "Model",
+    "ModelReward",
     "ModelSpec",
     "MultiCategorical",
     "NetworkActor",

@@ -6,6 +6,7 @@ those below, any gymnasium environment between two `Text` spaces is one, and `Pr
 
 from .ids import task_id, task_ids, task_spec
 from .prompts import Prompts
+from .rewards import RewardActor, RewardError
 from .rows import TextEnvironments
 from .tasks import Copy, Count, Recall, Reverse, Sort, Sums, TextTask
 
@@ -15,6 +16,8 @@ __all__ = [
     "Prompts",
     "Recall",
     "Reverse",
+    "RewardActor",
+    "RewardError",
     "Sort",
     "Sums",
     "TextEnvironments",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 from gymnasium.spaces import Text
 
-from ...runtime import InputError
+from ...runtime import InputError, as_number
+from .rewards import Reward, reward_name
 
-Reward = Callable[[str, str], float]
 _LONGEST = 1024
 _ANY = "".join(map(chr, (*range(9, 11), *range(32, 127))))
 
@@ -23,7 +23,7 @@ class Prompts(gymnasium.Env[str, str]):
     Args:
         prompts: texts to choose from.
         reward: a function, or pairs of a weight and a function, whose weighted sum counts; each one's own value is in
-            `info["rewards"]`, by its name.
+            `info["rewards"]`, by its name, and its mean in a training's metrics. A function may be a `RewardActor`.
         charset: further characters that prompts and answers may have, beside those of ASCII and those of the prompts.
     """
 
@@ -33,7 +33,7 @@ class Prompts(gymnasium.Env[str, str]):
         if isinstance(prompts, str) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
             raise InputError(f"prompts is {prompts!r:.80}, but must be a list of texts, at least one")
         self._prompts = tuple(prompts)
-        self._rewards = [(1.0, reward)] if callable(reward) else [(float(weight), each) for weight, each in reward]
+        self._rewards = _named([(1.0, reward)] if callable(reward) else reward)
         known = "".join(sorted(set(_ANY + charset).union(*self._prompts)))
         self.observation_space = Text(max(1, *map(len, self._prompts)), min_length=0, charset=known)
         self.action_space = Text(_LONGEST, min_length=0, charset=known)
@@ -47,6 +47,31 @@ class Prompts(gymnasium.Env[str, str]):
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Judge the answer; the episode ends."""
-        found = [(weight, each, float(each(self._prompt, action))) for weight, each in self._rewards]
-        named = {getattr(each, "__name__", type(each).__name__): value for _, each, value in found}
-        return self._prompt, sum(weight * value for weight, _, value in found), True, False, {"rewards": named}
+        found = {name: float(reward(self._prompt, action)) for name, _, reward in self._rewards}
+        total = sum(weight * found[name] for name, weight, _ in self._rewards)
+        return self._prompt, total, True, False, {"rewards": found}
+
+    def anticipate(self, action: str) -> None:
+        """Say which answer comes next, to those rewards that judge several together."""
+        for _, _, reward in self._rewards:
+            if hasattr(reward, "anticipate"):
+                reward.anticipate(self._prompt, action)
+
+    def close(self) -> None:
+        """End the processes of rewards."""
+        for _, _, reward in self._rewards:
+            if hasattr(reward, "close"):
+                reward.close()
+
+
+def _named(given: Sequence[tuple[float, Reward]]) -> list[tuple[str, float, Reward]]:
+    """Name, weight and function of each reward; InputError for what is none."""
+    found: dict[str, tuple[float, Reward]] = {}
+    for each in given:
+        pair = isinstance(each, tuple | list) and len(each) == 2
+        weight = as_number(each[0]) if pair else None
+        if weight is None or not callable(each[1]):
+            raise InputError(f"reward holds {each!r:.80}, but must be a function, or pairs of a weight and a function")
+        name = reward_name(each[1])
+        found[name if name not in found else f"{name}_{len(found) + 1}"] = weight, each[1]
+    return [(name, *each) for name, each in found.items()]

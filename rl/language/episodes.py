@@ -30,6 +30,8 @@ class Played:
     alive: np.ndarray
     solved: np.ndarray
     """[R] bool: the environment says so in `info["solved"]`; where it doesn't, the return is at least 1."""
+    parts: dict[str, np.ndarray] = field(default_factory=dict)
+    """[R] of each reward in `info["rewards"]`, summed over turns."""
     seconds: dict[str, float] = field(default_factory=lambda: {"environment": 0.0, "inference": 0.0})
 
 
@@ -70,20 +72,28 @@ def play(
         said = decoding.answer(torch.from_numpy(drawn).to(decoding.tokens.device), played.alive.copy())
         answered = time.perf_counter()
         played.seconds["inference"] += answered - began
-        seen = [None] * size
-        for row in np.flatnonzero(played.alive).tolist():
-            played.cut[row] |= not said.ended[row]
-            answer = decoding.vocabulary.decode(said.ids[row])
-            observation, reward, terminated, truncated, info = environments.step(row, answer)
-            played.answers[row].append(answer)
-            played.returns[row] += reward
-            played.lengths[row] += 1
-            played.alive[row] = not (terminated or truncated)
-            played.solved[row] = bool(info.get("solved", played.returns[row] >= 1))
-            seen[row] = observation
+        played.cut |= played.alive & ~said.ended
+        answers = {row: decoding.vocabulary.decode(said.ids[row]) for row in np.flatnonzero(played.alive).tolist()}
+        seen = _answer(environments, answers, played)
         played.seconds["environment"] += time.perf_counter() - answered
         turn += 1
     return played
+
+
+def _answer(environments: TextEnvironments, answers: dict[int, str], played: Played) -> list[str | None]:
+    """Step the environments of these rows; what they say."""
+    seen: list[str | None] = [None] * len(played.alive)
+    environments.anticipate(answers)
+    for row, answer in answers.items():
+        seen[row], reward, terminated, truncated, info = environments.step(row, answer)
+        played.answers[row].append(answer)
+        played.returns[row] += reward
+        played.lengths[row] += 1
+        played.alive[row] = not (terminated or truncated)
+        played.solved[row] = bool(info.get("solved", played.returns[row] >= 1))
+        for name, value in info.get("rewards", {}).items():
+            played.parts.setdefault(name, np.zeros(len(seen)))[row] += value
+    return seen
 
 
 def _read(decoding: Any, seen: list[str | None], played: Played, *, first: bool) -> None:

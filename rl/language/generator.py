@@ -27,7 +27,7 @@ from ..models.spec import ModelSpec
 from ..settings import RunSettings
 from ..threads import limit_threads, limit_torch_threads
 from .episodes import Played, play
-from .samples import Samples
+from .samples import REWARD_OF, Samples
 
 _TOLD = 2
 """Samples of a group's first prompt that a run keeps as texts."""
@@ -101,6 +101,7 @@ class Generator:
                 run_seed=run.seed,
                 check=run.check,
                 step_timeout=run.step_timeout,
+                samples=self._config.samples,
             )
         return self._environments
 
@@ -123,6 +124,7 @@ class Generator:
                 "cut": played.cut,
                 "prompts": prompts.astype(np.int64),
             }
+            | {REWARD_OF + name: values.astype(np.float32) for name, values in played.parts.items()}
         )
         return Samples(steps, Batch({}), version, group=group, weights_sha256=sha256)
 

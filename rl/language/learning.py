@@ -13,7 +13,7 @@ import numpy as np
 from ...runtime import ShoalError
 from ..data.rollout import Rollout
 from ..lazy import losses, torch
-from .samples import Samples
+from .samples import REWARD_OF, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,5 +103,6 @@ def sampling_metrics(learner: Learner, rollout: Rollout, dead: Tensor, max_lag: 
         "rollout/entropy": float(steps["entropies"][mask].mean()),
         "rollout/filtered": float(1 - np.exp(left).mean()),
         "rollout/dead_groups": float(dead.double().mean()),
+        **{f"rollout/{name}": float(value.mean()) for name, value in steps.items() if name.startswith(REWARD_OF)},
         **{f"lag/{lag}": float(np.mean(lags == lag)) for lag in range(max_lag + 1)},
     }

@@ -11,6 +11,9 @@ from ..data.batch import Batch
 from ..data.rollout import Rollout
 from .tokens import PAD
 
+REWARD_OF = "reward_of/"
+"""With the name of one of several rewards: a column."""
+
 
 @dataclass(frozen=True, eq=False)
 class Samples(Rollout):
@@ -20,7 +23,7 @@ class Samples(Rollout):
     sampled; `log_probs` and `sampled_log_probs` [R, L] float32 of these tokens, under the softmax of logits /
     temperature, and under what top-k and top-p left of it; `entropies` [R, L] float32 of the softmax; `rewards` [R]
     float32, the episode's return; `cut` [R] bool, an answer of it was cut off at its limit; `prompts` [R] int64, the
-    same for rows of one prompt.
+    same for rows of one prompt; `reward_of/NAME` [R] float32, each reward that the environment names.
     """
 
     weights_sha256: str = ""
@@ -31,19 +34,20 @@ class Samples(Rollout):
         """The rows of several groups, in the order given, filled up to the same length."""
         groups = [group for group in rollouts if isinstance(group, Samples)]
         length = max(group.steps["tokens"].shape[1] for group in groups)
-        steps = Batch.end_to_end([_filled(group.steps, length) for group in groups])
+        names = {name for group in groups for name in group.steps if name.startswith(REWARD_OF)}
+        steps = Batch.end_to_end([_filled(group.steps, length, sorted(names)) for group in groups])
         return replace(groups[0], steps=steps, parts=tuple(groups))
 
 
-def _filled(steps: Batch, length: int) -> Batch:
-    missing = length - steps["tokens"].shape[1]
-    if not missing:
-        return steps
-    wide = {name: column for name, column in steps.items() if column.ndim == 2}
-    fill = {"tokens": PAD}
-    return steps.plus(
-        **{
-            name: np.pad(column, ((0, 0), (0, missing)), constant_values=fill.get(name, 0))
+def _filled(steps: Batch, length: int, names: Sequence[str]) -> Batch:
+    """Steps filled up on the right, and with zeros for rewards that are named in other groups only."""
+    rows, before = steps["tokens"].shape
+    missing = {name: np.zeros(rows, np.float32) for name in names if name not in steps}
+    if before < length:
+        wide = {name: column for name, column in steps.items() if column.ndim == 2}
+        fill = {"tokens": PAD}
+        missing |= {
+            name: np.pad(column, ((0, 0), (0, length - before)), constant_values=fill.get(name, 0))
             for name, column in wide.items()
         }
-    )
+    return steps.plus(**missing) if missing else steps

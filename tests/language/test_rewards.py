@@ -1,0 +1,207 @@
+"""Rewards: weighted, told apart, judged by processes of their own that may hang or die, and by models."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shoal import GRPO, RunFolder, Supervised, envs, runtime
+from shoal.rl import Clock, ModelReward
+
+SMALL = {
+    "n_envs": 16,
+    "group_size": 8,
+    "samples": 4,
+    "batch_size": 8,
+    "max_new_tokens": 3,
+    "preset": "none",
+    "policy_kwargs": {"tokenizer": "bytes", "context": 24, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+def length(prompt, answer):
+    return float(len(answer))
+
+
+def same(prompt, answer):
+    return float(prompt == answer)
+
+
+def pid(prompt, answer):
+    return os.getpid()
+
+
+class Once:
+    """Judges lengths; the first time that it meets `answer`, while there is a file `marker`, it does `what`."""
+
+    def __init__(self, marker, answer, what, batched=False):
+        self.marker, self.answer, self.what, self.batched = str(marker), answer, what, batched
+
+    def __call__(self, prompts, answers):
+        if not self.batched:
+            return self._one(answers)
+        return [self._one(answer) for answer in answers]
+
+    def _one(self, answer):
+        if answer == self.answer and Path(self.marker).exists():
+            if self.what != "always raise":
+                Path(self.marker).unlink()
+            if self.what == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif self.what == "hang":
+                time.sleep(1000)
+            raise ZeroDivisionError("the judge fell over")
+        return float(len(answer))
+
+
+@pytest.fixture
+def native():
+    runtime.init(engine="native")
+
+
+def test_a_weighted_sum_tells_its_parts():
+    env = envs.Prompts(["ab"], [(0.5, length), (2.0, same), (1.0, length)])
+    env.reset(seed=0)
+    _, reward, *_, info = env.step("ab")
+    assert reward == 0.5 * 2 + 2 + 2
+    assert info["rewards"] == {"length": 2, "same": 1, "length_3": 2}
+    for wrong in ([length], [("1", length)], [(1.0, 3)]):
+        with pytest.raises(runtime.InputError, match="pairs of a weight and a function"):
+            envs.Prompts(["ab"], wrong)
+
+
+def test_a_training_shows_the_mean_of_each_reward():
+    runtime.init(engine="serial")
+    envs.register("parts", envs.Prompts, prompts=["ab", "cd"], reward=[(0.5, length), (1.0, same)])
+    with GRPO("parts", **SMALL) as grpo:
+        seen = grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100)).metrics
+    assert seen["rollout/reward_mean"] == pytest.approx(
+        0.5 * seen["rollout/reward_of/length"] + seen["rollout/reward_of/same"], abs=1e-6
+    )
+    assert seen["rollout/reward_of/length"] > 0
+
+
+def judged(reward, *answers):
+    """What `reward` says of answers, all of which it knows before."""
+    for answer in answers:
+        reward.anticipate("p", answer)
+    return [reward("p", answer) for answer in answers]
+
+
+def test_a_reward_has_a_process_of_its_own(native):
+    reward = envs.RewardActor(pid)
+    first = reward("p", "x")
+    assert first != os.getpid()
+    assert judged(reward, "a", "b") == [first, first]
+    os.kill(int(first), signal.SIGKILL)
+    assert reward("p", "y") not in (first, os.getpid())
+    reward.close()
+
+
+def test_an_answer_is_judged_again_whose_process_dies_or_hangs(native, tmp_path):
+    marker = tmp_path / "once"
+    for what in ("die", "hang"):
+        for batched in (False, True):
+            marker.touch()
+            reward = envs.RewardActor(Once(marker, "bb", what, batched), seconds=0.5)
+            assert judged(reward, "a", "bb", "ccc") == [1, 2, 3]
+            assert not marker.exists()  # it did
+            reward.close()
+
+
+def test_an_answer_that_cannot_be_judged_is_named_and_only_it(native, tmp_path):
+    (tmp_path / "once").touch()
+    for batched in (False, True):
+        function = Once(tmp_path / "once", "bb", "always raise", batched)
+        reward = envs.RewardActor(function, retries=1, retry_errors=batched)
+        for answer in ("a", "bb", "ccc"):
+            reward.anticipate("the prompt", answer)
+        assert reward("the prompt", "a") == 1
+        told = (
+            r"raised ZeroDiv.*"
+            + (r"2 times, " if batched else r"over'\), ")
+            + "when it judged the answer 'bb' to 'the p"
+        )
+        with pytest.raises(envs.RewardError, match=told):
+            reward("the prompt", "bb")
+        assert reward("the prompt", "ccc") == 3
+        reward.close()
+    reward = envs.RewardActor(lambda prompt, answer: time.sleep(1000), seconds=0.2, retries=1)
+    with pytest.raises(envs.RewardError, match=r"had not returned after 0.2 s, 2 times, when it judged the answer 'x'"):
+        reward("p", "x")
+
+
+def test_arguments_that_cannot_work_are_refused():
+    for wrong, what in (({"seconds": 0}, "seconds"), ({"retries": -1}, "retries"), ({"retries": 0.5}, "retries")):
+        with pytest.raises(runtime.InputError, match=what):
+            envs.RewardActor(length, **wrong)
+    with pytest.raises(runtime.InputError, match="must be a function"):
+        envs.RewardActor("length")
+
+
+@pytest.mark.slow
+def test_weights_are_the_same_when_rewards_hang_and_die(tmp_path):
+    """`marker` decides whether the reward's process dies, then hangs, in the middle of a training."""
+
+    class Unlucky:
+        def __call__(self, prompt, answer):
+            for what in ("die", "hang"):
+                marker = tmp_path / what
+                if marker.exists() and len(answer) == 1:
+                    marker.unlink()
+                    os.kill(os.getpid(), signal.SIGKILL) if what == "die" else time.sleep(1000)
+            return sum(map(ord, answer)) % 7 / 7
+
+    def sha(engine, reward, **settings):
+        envs.register("unlucky", envs.Prompts, prompts=["ab", "cd"], reward=reward)
+        runtime.init(engine=engine)
+        with GRPO("unlucky", **SMALL, **settings) as grpo:
+            found = grpo.train(16 * 4).weights_sha256
+        runtime.shutdown()
+        return found
+
+    alone = sha("serial", Unlucky())
+    for what in ("die", "hang"):
+        (tmp_path / what).touch()
+    assert sha("native", envs.RewardActor(Unlucky(), seconds=1), workers=2) == alone
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_language_model_of_a_run_judges_by_likelihood(tmp_path):
+    runtime.init(engine="serial")
+    with GRPO("copy-2", **SMALL | {"policy_kwargs": {"context": 16, "width": 16, "heads": 2, "layers": 1}}) as grpo:
+        grpo.save(tmp_path)
+    reward = ModelReward(tmp_path)
+    found = [reward("ab", answer) for answer in ("ab", "h", "")]
+    assert all(-10 < value < 0 for value in found)
+    assert np.mean([-value for value in found]) == pytest.approx(
+        np.log(257), rel=0.1
+    )  # near uniform: all bytes, and END
+    with pytest.raises(ValueError, match="has room for 16"):
+        reward("ab", "abcdefgh" * 2)
+    with pytest.raises(runtime.InputError, match="takes no features"):
+        ModelReward(tmp_path, features=lambda prompt, answer: {})
+    envs.register("likely", envs.Prompts, prompts=["ab", "cd"], reward=envs.RewardActor(reward))
+    env = envs.make("likely")
+    env.reset(seed=0)
+    assert env.step("ab")[1] == pytest.approx(reward(env.unwrapped._prompt, "ab"))
+
+
+def test_a_model_of_a_table_judges_by_features(tmp_path):
+    lengths = np.arange(40) % 5
+    rows = {"letters": lengths, "worth": 2.0 * lengths}
+    settings = {"label": "worth", "learning_rate": 0.05, "module_kwargs": {"net_arch": [8]}}
+    with (
+        runtime.init(engine="serial"),
+        Supervised(rows, **settings) as fit,
+        RunFolder(tmp_path / "run") as folder,
+    ):
+        fit.train(150, callbacks=[folder])
+    reward = ModelReward(tmp_path / "run", features=lambda prompt, answer: {"letters": len(answer)})
+    assert reward("p", "ab") < reward("p", "abcd")
+    assert reward("p", "abcd") == pytest.approx(8, abs=2)
+    with pytest.raises(runtime.InputError, match="needs features"):
+        ModelReward(tmp_path / "run")
