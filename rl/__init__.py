@@ -131,7 +131,7 @@ from .support import ACTIONS, OBSERVATIONS, Combination, combinations, example_o
 from .training_state import IterationOutcome, TrainingState
 
 if TYPE_CHECKING:
-    from .learn.optimizers import FlatAdam, FlatRMSprop
+    from .learn.optimizers import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD
     from .models.actor_critic import ActorCritic
     from .models.build import build_model
     from .models.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
@@ -176,7 +176,9 @@ __all__ = [
     "FitSettings",
     "FittedModel",
     "FlatAdam",
+    "FlatAdamW",
     "FlatRMSprop",
+    "FlatSGD",
     "History",
     "IterationOutcome",
     "IterationReport",

@@ -17,7 +17,7 @@ import numpy as np
 from .. import runtime
 from ..envs import Endpoint, EnvSpec, Episode, choose_group_recovery
 from ..runtime import ObjectRef, exceptions, get
-from .agents import JointWorker
+from .agents import JointLearnerActor, JointWorker, initial_weights
 from .clock import Clock
 from .collect.channel import Channel
 from .collect.simulators import SimulatorWorker
@@ -25,9 +25,10 @@ from .collect.worker import GroupProgress, RolloutStats, RolloutWorker
 from .declaration import Collecting
 from .language.generator import Generator
 from .league import League, Meeting
+from .learn.actor import LearnerActor
 from .learn.log import LearnerInput, Piece
-from .learner_group import LearnerGroup
-from .learner_handle import LearnerHandle, Update
+from .learner_group import LearnerGroup, start_learners
+from .learner_handle import LearnerHandle, Update, snapshot_is_due
 from .models.joint_spec import AnySpec, JointSpec
 from .models.layout import ParameterLayout
 from .models.spec import ModelSpec
@@ -166,13 +167,11 @@ class LearnerRun(Run):
     @cached_property
     def learner(self) -> LearnerHandle | LearnerGroup:
         """The learner, or the group of learners."""
-        given = (self._algorithm, self.config, self._model_spec, self.settings)
-        if self.settings.most_learners == 1:
-            return LearnerHandle(*given)
-        if runtime.engine_name() == "serial":
-            logger.warning("one learner instead of %s: on the serial engine they take turns", self.settings.learners)
-            return LearnerHandle(*given)
-        return LearnerGroup(*given)
+        spec, run = self._model_spec, self.settings
+        own: tuple[Any, ...] = (self._algorithm, self.config, spec, run)
+        if isinstance(spec, JointSpec):
+            return start_learners(JointLearnerActor, (*own, initial_weights(spec, run)), run)
+        return start_learners(LearnerActor, own, run)
 
     @property
     def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
@@ -185,7 +184,10 @@ class LearnerRun(Run):
 
     def learn_alone(self, state: TrainingState, timesteps: int, clock: Clock) -> IterationOutcome:
         """Let the learner update from what it has; `timesteps` are what this counts for."""
-        return self._finish(self.learner.start(state, LearnerInput((), clock), timesteps), timesteps, (), [])
+        return self._finish(self._begin_update(state, LearnerInput((), clock), timesteps), timesteps, (), [])
+
+    def _begin_update(self, state: TrainingState, given: LearnerInput, timesteps: int) -> Update:
+        return self.learner.start(state, given, snapshot_is_due(state.learner, timesteps))
 
     def _finish(
         self, update: Update, timesteps: int, groups: tuple[GroupProgress, ...], episodes: list[Episode]
@@ -239,7 +241,7 @@ class ActorLearnerRun(LearnerRun):
 
     def learn(self, state: TrainingState, rollouts: Rollouts, clock: Clock) -> IterationOutcome:
         """Let the learner update on rollouts that were made from `state`; what one iteration leads to."""
-        update = self.learner.start(state, LearnerInput(rollouts.rollouts, clock), rollouts.timesteps)
+        update = self._begin_update(state, LearnerInput(rollouts.rollouts, clock), rollouts.timesteps)
         told = self.workers.results(rollouts.stats)  # first: an environment's exception causes all others
         outcome = self._finish(update, rollouts.timesteps, rollouts.groups, told.episodes)
         return replace(outcome, metrics={**outcome.metrics, **told.metrics}, examples=told.examples)

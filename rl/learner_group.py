@@ -9,7 +9,7 @@ learner is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,16 +17,14 @@ import numpy as np
 
 from .. import runtime
 from ..runtime import ActorHandle, ObjectRef, exceptions, get
-from .declaration import Learning
 from .learn.group_actor import EXCHANGE, GroupLearnerActor
 from .learn.log import LearnerInput, LearnerLog, Piece
 from .learn.lost import StateLostError
 from .learn.team import PATIENCE, Membership
-from .learner_handle import Update, following, gpus_of_each, learner_class, log_of, lost, snapshot_is_due
-from .models.joint_spec import AnySpec
+from .learner_handle import LearnerHandle, Update, following, gpus_of_each, log_of, lost
+from .learner_settings import LearnerSettings
 from .models.layout import ParameterLayout
 from .run import RETRIES, give_up
-from .settings import RunSettings
 from .training_state import TrainingState, Weights
 
 GRACE = 30.0
@@ -38,14 +36,13 @@ logger = logging.getLogger("shoal")
 
 
 class LearnerGroup:
-    """The learners of one training; those that die are replaced."""
+    """The learners of one training; those that die are replaced. Arguments as of `LearnerHandle`."""
 
-    def __init__(self, algorithm: type[Learning], config: Any, model_spec: AnySpec, run: RunSettings) -> None:
+    def __init__(self, kind: type[Any], arguments: Sequence[Any], run: LearnerSettings) -> None:
         self._least, self._most = run.least_learners, run.most_learners
-        kind, arguments = learner_class(model_spec, run)
         made = runtime.remote(concurrency_groups={EXCHANGE: _AT_A_TIME})(GroupLearnerActor)
         self._made = made.options(num_gpus=gpus_of_each(run, self._least), max_restarts=0, lineage=False)
-        self._arguments = (kind, algorithm, config, *arguments)
+        self._arguments = (kind, *arguments)
         self._actors: dict[ActorHandle, ObjectRef] = {}
         """All of them; the reference is ready when the learner is."""
         self.members: list[ActorHandle] = []
@@ -69,12 +66,12 @@ class LearnerGroup:
                 self._drop(actor)
         raise death
 
-    def start(self, state: TrainingState, given: LearnerInput, timesteps: int) -> Update:
-        """Let them learn from rollouts of so many environment steps; they need not be there yet."""
+    def start(self, state: TrainingState, given: LearnerInput, snapshot: bool) -> Update:
+        """Let them learn from rollouts, which need not be there yet, and perhaps take a snapshot of themselves then."""
         self._settle()
         if not state.learner.inputs or len(self.members) < self._wanted:
             self._admit(state.learner, self._wanted)
-        return self._ask(Update(state, given, snapshot_is_due(state.learner, timesteps)))
+        return self._ask(Update(state, given, snapshot))
 
     def finish(self, update: Update) -> tuple[Weights, LearnerLog, dict[str, float]]:
         """Wait for an update: the next weights, the log with it, and metrics. Raises what the update raised."""
@@ -88,6 +85,19 @@ class LearnerGroup:
             self._world = None
             self._admit(state.learner, self._wanted)
             self._ask(update)
+        raise lost(state)
+
+    def ask(self, state: TrainingState, method: str) -> Any:
+        """What a method of one of the learners gives, called where `state` stands."""
+        for _ in range(RETRIES):
+            for member in tuple(self.members):
+                try:
+                    return get(member.ask.remote(method, state.iteration))
+                except StateLostError:
+                    self.members.remove(member)
+                except DEAD:
+                    self._drop(member)
+            self._admit(state.learner, self._wanted)
         raise lost(state)
 
     def snapshot(self, state: TrainingState) -> tuple[dict[str, Any], tuple[Piece, ...]]:
@@ -229,3 +239,12 @@ class LearnerGroup:
                 self.members.append(actor)
             if len(self.members) >= wanted:
                 return
+
+
+def start_learners(kind: type[Any], arguments: Sequence[Any], run: LearnerSettings) -> LearnerHandle | LearnerGroup:
+    """The learner of a training, or its group of learners. Arguments as of `LearnerHandle`."""
+    if run.most_learners > 1 and runtime.engine_name() != "serial":
+        return LearnerGroup(kind, arguments, run)
+    if run.most_learners > 1:
+        logger.warning("one learner instead of %s: on the serial engine they take turns", run.learners)
+    return LearnerHandle(kind, arguments, run)

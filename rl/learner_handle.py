@@ -11,15 +11,11 @@ import numpy as np
 
 from .. import runtime
 from ..runtime import InputError, ObjectRef, exceptions, get
-from .agents import JointLearnerActor, initial_weights
-from .declaration import Learning
-from .learn.actor import LearnerActor
 from .learn.log import LearnerInput, LearnerLog, Piece
 from .learn.lost import StateLostError
-from .models.joint_spec import AnySpec, JointSpec
+from .learner_settings import LearnerSettings
 from .models.layout import ParameterLayout
 from .run import RECOVERABLE, RETRIES, give_up
-from .settings import RunSettings
 from .training_state import TrainingState, Weights
 
 SNAPSHOT_STEPS = 1024
@@ -48,12 +44,14 @@ class Update:
 
 
 class LearnerHandle:
-    """The learner; it restarts if its process dies, and is then brought back to where it was."""
+    """The learner; it restarts if its process dies, and is then brought back to where it was.
 
-    def __init__(self, algorithm: type[Learning], config: Any, model_spec: AnySpec, run: RunSettings) -> None:
-        kind, arguments = learner_class(model_spec, run)
+    `kind` is the actor class, with the methods of `LearnerActor`, and `arguments` are its own.
+    """
+
+    def __init__(self, kind: type[Any], arguments: Sequence[Any], run: LearnerSettings) -> None:
         made = runtime.remote(kind).options(num_gpus=gpus_of_each(run, 1), **RECOVERABLE)
-        self.actor = made.remote(algorithm, config, *arguments)
+        self.actor = made.remote(*arguments)
         self._updating: Update | None = None
 
     @cached_property
@@ -61,9 +59,9 @@ class LearnerHandle:
         """Initial weights (if nothing was learned yet), layout and device."""
         return get(self.actor.describe.remote())
 
-    def start(self, state: TrainingState, given: LearnerInput, timesteps: int) -> Update:
-        """Let it learn from rollouts of so many environment steps; they need not be there yet."""
-        self._updating = self._ask(Update(state, given, snapshot_is_due(state.learner, timesteps)))
+    def start(self, state: TrainingState, given: LearnerInput, snapshot: bool) -> Update:
+        """Let it learn from rollouts, which need not be there yet, and perhaps take a snapshot of itself then."""
+        self._updating = self._ask(Update(state, given, snapshot))
         return self._updating
 
     def _ask(self, update: Update) -> Update:
@@ -85,6 +83,15 @@ class LearnerHandle:
             raise lost(state)
         self._updating = None
         return following(update, update.led_to[:3], metrics)
+
+    def ask(self, state: TrainingState, method: str) -> Any:
+        """What a method of the learner gives, called where `state` stands."""
+        for _ in range(RETRIES):
+            try:
+                return get(getattr(self.actor, method).remote(state.iteration))
+            except StateLostError:
+                self._restore(state.learner)
+        raise lost(state)
 
     def snapshot(self, state: TrainingState) -> tuple[dict[str, Any], tuple[Piece, ...]]:
         """The learner's own state where `state` stands, and the transitions that its replay buffer holds there."""
@@ -109,14 +116,7 @@ class LearnerHandle:
         get(self.actor.restore.remote(log))
 
 
-def learner_class(model_spec: AnySpec, run: RunSettings) -> tuple[type[Any], tuple[Any, ...]]:
-    """The actor class of a learner, and its arguments after algorithm and config."""
-    if isinstance(model_spec, JointSpec):
-        return JointLearnerActor, (model_spec, run, initial_weights(model_spec, run))
-    return LearnerActor, (model_spec, run)
-
-
-def gpus_of_each(run: RunSettings, learners: int) -> int:
+def gpus_of_each(run: LearnerSettings, learners: int) -> int:
     """GPUs of each of so many learners. InputError if there are some, but not enough."""
     there = 0 if run.device == "cpu" else int(runtime.cluster_resources().get("GPU", 0))
     if not there:

@@ -20,6 +20,8 @@ class LearnerSettings:
     """Learners (processes, with a GPU each where there are GPUs) that share each minibatch; has no influence on the
     result. MIN:MAX begins with MIN of them, and takes in more, up to MAX, as they come."""
 
+    device: str = "auto"
+    """Where learners compute: auto (CUDA if there is a GPU), cpu, cuda or cuda:N."""
     reproducible: str = field(default="always", metadata={"choices": ("always", "world")})
     """What the result's bits depend on beside settings and seed: always, nothing; world, also the number of learners,
     whose gradients torch.distributed sums (gloo or NCCL) instead. All must be there then."""

@@ -166,8 +166,6 @@ class RunSettings(AgentSettings, LearnerSettings):
     for them. Must divide n_envs."""
     seed: int = number(0, whole=True, at_least=0)
     """Every random number of the run derives from it."""
-    device: str = "auto"
-    """Where the learner computes: auto (CUDA if there is a GPU), cpu, cuda or cuda:N."""
     threads: int = number(1, whole=True, at_least=1)
     """Threads per process for numerical libraries; is part of what decides the result's bits."""
     check: str = choice("error", "error", "warn")

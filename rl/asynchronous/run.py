@@ -113,7 +113,7 @@ class AsynchronousRun(ActorLearnerRun):
     def _start(self, ahead: _Ahead, choice: Choice, state: TrainingState, clock: Clock) -> Update:
         learned = [ahead.collected[each] for each in choice.learned]
         rollouts = Rollouts.of(learned, len(learned) * self._steps)
-        return self.learner.start(state, LearnerInput(rollouts.rollouts, clock), rollouts.timesteps)
+        return self._begin_update(state, LearnerInput(rollouts.rollouts, clock), rollouts.timesteps)
 
     @property
     def _steps(self) -> int:

@@ -75,6 +75,10 @@ class GroupLearnerActor:
         found: tuple[dict[str, Any], Any] = self._own.snapshot(iteration, inserted)
         return found
 
+    def ask(self, method: str, iteration: int) -> Any:
+        """What another method of the learner gives, which is told where it is to stand."""
+        return getattr(self._own, method)(iteration)
+
     def restore(self, log: LearnerLog) -> None:
         """As `LearnerActor.restore`: by itself."""
         self._own.restore(log)

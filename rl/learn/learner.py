@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...envs import stream
-from ...runtime import InputError
 from ..clock import Clock
 from ..data.batch import Batch
 from ..data.columns import action_columns, observation_columns, replay_columns
@@ -24,17 +23,16 @@ from ..data.sequences import episode_starts, in_sequences, steps_of_sequences
 from ..data.tree import Tree, leaves, tree_map
 from ..lazy import load, torch
 from ..models.spec import ModelSpec
+from .device import resolve_device
 from .minibatch import take_sequences, units_of
 from .sharded_replay import ShardedReplay
-from .shards import Gather, LossOf, Told, alone, differentiate
+from .shards import Descent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .optimizers import FlatOptimizer
 
-
-class Learner:
+class Learner(Descent):
     """The parts of one training's learner, as before the first update. `spec` makes the model, on `device`; random
     streams come from `seed`; `reward_scale` scales the rewards that are learned from; minibatches are cut into
     `gradient_shards`.
@@ -53,14 +51,11 @@ class Learner:
         reward_scale: RewardScale | None = None,
         gradient_shards: int = 1,
     ) -> None:
+        super().__init__(gradient_shards)
         self._spec, self._seed, self._reward_scale = spec, seed, reward_scale
-        self._gradient_shards = gradient_shards
-        self.gather: Gather = alone
-        """How the gradients of shards are put together."""
         self._observation_moments = ObservationMoments(spec.observation_space) if spec.normalized else None
-        self.model: Any = load("build_model")(spec, seed=seed, device=_resolve_device(device))
+        self.model: Any = load("build_model")(spec, seed=seed, device=resolve_device(device))
         self._target: Any = None
-        self.optimizers: dict[str, FlatOptimizer] = {}
         self._replay: ReplayBuffer | ShardedReplay | None = None
         self._dataset: DatasetReader | None = None
         self.n_updates = 0
@@ -162,30 +157,6 @@ class Learner:
             return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
         return {name: tree_map(tensor, tree) for name, tree in arrays.items()}
-
-    def differentiate(self, batch: dict[str, Any], loss_of: LossOf, part: str = "model") -> Told:
-        """Make the gradient of a minibatch's loss that of `optimizers[part]`, whose `step` is then to be taken.
-
-        `loss_of` is given rows of `batch` (all of its columns are cut alike: in `gradient_shards`, or not at all) and
-        returns their mean loss, and tensors by name without gradients, which this returns: means over rows [], put
-        together as the loss is, and columns of rows [m, …], joined. What is a function of the whole minibatch, such as
-        the deviation of its advantages, belongs into `batch`.
-        """
-        return differentiate(self.optimizers[part], batch, loss_of, self._gradient_shards, self.gather)
-
-    def minimize(
-        self,
-        batch: dict[str, Any],
-        loss_of: LossOf,
-        part: str = "model",
-        *,
-        learning_rate: float,
-        max_grad_norm: float | None = None,
-    ) -> Told:
-        """`differentiate`, and the step."""
-        told = self.differentiate(batch, loss_of, part)
-        self.optimizers[part].step(learning_rate=learning_rate, max_grad_norm=max_grad_norm)
-        return told
 
     def minibatches(self, batch: Mapping[str, Tensor], size: int, epoch: int) -> Iterator[dict[str, Tensor]]:
         """The rows of `batch` in random order, `size` at a time (the last may be smaller).
@@ -319,18 +290,3 @@ class Learner:
             self._reward_scale.load(state["reward_scale"])
         if self._replay is not None and state["replay"] is not None:
             self._replay.load(state["replay"], transitions)
-
-
-def _resolve_device(device: str) -> str:
-    """The device to compute on: "auto" is CUDA if there is a GPU. Raises InputError if a device is unknown or
-    missing."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=torch.device(device))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).splitlines()[0]
-        if why.startswith("Expected one of"):  # torch names two dozen kinds of devices
-            why = "torch knows no such device; a GPU is 'cuda' or 'cuda:N'"
-        raise InputError(f"device is {device!r}, which cannot be used here: {why}. Use 'auto' or 'cpu'") from None
-    return device

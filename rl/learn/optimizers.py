@@ -129,6 +129,47 @@ class FlatAdam(FlatOptimizer):
         self._parameters.addcdiv_(first, denominator, value=-learning_rate / (1 - self._beta1**self.steps))
 
 
+class FlatAdamW(FlatAdam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019, arXiv 1711.05101, algorithm 2).
+
+    θ ← θ − lr · decay · θ,   then as Adam
+    """
+
+    def __init__(self, parameters: Tensor, gradients: Tensor, *, weight_decay: float = 0.01, **options: Any) -> None:
+        super().__init__(parameters, gradients, **options)
+        self._weight_decay = weight_decay
+
+    def _step(self, learning_rate: float) -> None:
+        self._parameters.mul_(1 - learning_rate * self._weight_decay)
+        super()._step(learning_rate)
+
+
+class FlatSGD(FlatOptimizer):
+    """Stochastic gradient descent with momentum (Polyak, 1964; Sutskever et al., 2013), in torch's form.
+
+    v ← μ v + g + decay · θ,   θ ← θ − lr · v
+    """
+
+    moments = ("velocity",)
+
+    def __init__(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        *,
+        leaves: Sequence[Tensor] | None = None,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, gradients, leaves=leaves)
+        self._momentum, self._weight_decay = momentum, weight_decay
+
+    def _step(self, learning_rate: float) -> None:
+        velocity = self._moments["velocity"]
+        velocity.mul_(self._momentum).add_(self._gradients).add_(self._parameters, alpha=self._weight_decay)
+        self._parameters.add_(velocity, alpha=-learning_rate)
+
+
 class FlatRMSprop(FlatOptimizer):
     """RMSprop (Hinton, 2012, lecture 6e), with ε outside the root, as torch and Stable-Baselines3's default have it.
 

@@ -122,3 +122,37 @@ def differentiate(
         return told
     sharded = ShardedLoss(optimizer, batch, loss_of, shards)
     return sharded.finish(gather(sharded))
+
+
+class Descent:
+    """Minibatches' losses are cut into `gradient_shards`, and descended on by `optimizers`."""
+
+    def __init__(self, gradient_shards: int = 1) -> None:
+        self._gradient_shards = gradient_shards
+        self.gather: Gather = alone
+        """How the gradients of shards are put together."""
+        self.optimizers: dict[str, FlatOptimizer] = {}
+
+    def differentiate(self, batch: dict[str, Any], loss_of: LossOf, part: str = "model") -> Told:
+        """Make the gradient of a minibatch's loss that of `optimizers[part]`, whose `step` is then to be taken.
+
+        `loss_of` is given rows of `batch` (all of its columns are cut alike: in `gradient_shards`, or not at all) and
+        returns their mean loss, and tensors by name without gradients, which this returns: means over rows [], put
+        together as the loss is, and columns of rows [m, …], joined. What is a function of the whole minibatch, such as
+        the deviation of its advantages, belongs into `batch`.
+        """
+        return differentiate(self.optimizers[part], batch, loss_of, self._gradient_shards, self.gather)
+
+    def minimize(
+        self,
+        batch: dict[str, Any],
+        loss_of: LossOf,
+        part: str = "model",
+        *,
+        learning_rate: float,
+        max_grad_norm: float | None = None,
+    ) -> Told:
+        """`differentiate`, and the step."""
+        told = self.differentiate(batch, loss_of, part)
+        self.optimizers[part].step(learning_rate=learning_rate, max_grad_norm=max_grad_norm)
+        return told

@@ -7,6 +7,7 @@ broadcast and checkpoint each act on one array, whatever the number of layers.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from .layout import ParameterLayout
+
+
+def lay_flat(
+    named: Mapping[str, nn.Parameter], device: str | torch.device = "cpu"
+) -> tuple[ParameterLayout, Tensor, Tensor]:
+    """Make parameters views into one flat tensor on `device`, and their gradients into another; returns where each
+    lies, and both tensors [size] float32."""
+    layout = ParameterLayout({name: tuple(parameter.shape) for name, parameter in named.items()})
+    flat = torch.cat([parameter.detach().float().reshape(-1) for parameter in named.values()]).to(device)
+    gradients = torch.zeros_like(flat)
+    values, slopes = layout.views(flat), layout.views(gradients)
+    for name, parameter in named.items():
+        parameter.data, parameter.grad = values[name], slopes[name]
+    return layout, flat, gradients
 
 
 class FlatModule(nn.Module):
@@ -55,15 +70,9 @@ class FlatModule(nn.Module):
         parts = None if self.acting is None else ("normalizer", *self.acting)
         acting = {name: parts is None or self.belongs(name, *parts) for name, _ in self.named_parameters()}
         named = dict(sorted(self.named_parameters(), key=lambda item: not acting[item[0]]))  # stable: acting ones first
-        shapes = {name: tuple(parameter.shape) for name, parameter in named.items()}
-        self.parameters_layout = ParameterLayout(shapes)
+        self.parameters_layout, self.flat, self.flat_gradients = lay_flat(named, device)
+        shapes = self.parameters_layout.shapes
         self.layout = ParameterLayout({name: shape for name, shape in shapes.items() if acting[name]})
-        self.flat = torch.cat([parameter.detach().float().reshape(-1) for parameter in named.values()]).to(device)
-        self.flat_gradients = torch.zeros_like(self.flat)
-        layout = self.parameters_layout
-        views, gradients = layout.views(self.flat), layout.views(self.flat_gradients)
-        for name, parameter in named.items():
-            parameter.data, parameter.grad = views[name], gradients[name]
 
     def get_weights(self) -> np.ndarray:
         """The acting parameters as one flat float32 array: a copy, in the order of `layout`."""

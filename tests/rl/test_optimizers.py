@@ -2,12 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.rl import FlatAdam, FlatRMSprop
+from shoal.rl import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD
 
 CASES = [
     (FlatAdam, lambda leaves: torch.optim.Adam(leaves, lr=0.01, eps=1e-5), {"epsilon": 1e-5}),
     (FlatRMSprop, lambda leaves: torch.optim.RMSprop(leaves, lr=0.01, alpha=0.99, eps=1e-3), {"epsilon": 1e-3}),
-]
+    (FlatAdamW, lambda leaves: torch.optim.AdamW(leaves, lr=0.01, weight_decay=0.3), {"weight_decay": 0.3}),
+    (FlatSGD, lambda leaves: torch.optim.SGD(leaves, lr=0.01, momentum=0.8, weight_decay=0.3),
+     {"momentum": 0.8, "weight_decay": 0.3}),
+]  # fmt: skip
 
 
 def problem():
@@ -38,6 +41,21 @@ def test_equals_torchs_with_gradient_clipping(kind, reference, options):
     torch.testing.assert_close(flat, wanted, rtol=1e-6, atol=1e-7)
 
 
+def test_weight_decay_by_hand():
+    # θ = 1, g = 2. AdamW: θ ← 1 − 0.1 · 0.5, then a step of 0.1 (the first one of Adam is lr · sign g).
+    # SGD: v = 2 + 0.5 · 1, θ = 1 − 0.1 · 2.5; then v = 0.9 · 2.5 + 2 + 0.5 · 0.75, θ = 0.75 − 0.1 v.
+    for kind, options, wanted in (
+        (FlatAdamW, {"weight_decay": 0.5}, [0.85]),
+        (FlatSGD, {"momentum": 0.9, "weight_decay": 0.5}, [0.75, 0.75 - 0.1 * (0.9 * 2.5 + 2 + 0.375)]),
+    ):
+        parameter = torch.ones(1, requires_grad=True)
+        parameter.grad = torch.zeros(1)
+        optimizer = kind(parameter.detach(), parameter.grad, **options)
+        for value in wanted:
+            optimizer.minimize(2 * parameter.sum(), learning_rate=0.1)
+            assert parameter.item() == pytest.approx(value, rel=1e-6)
+
+
 def test_rmsprop_adds_epsilon_outside_the_root():
     # g = 2: v = 0.01 · 4, step 0.1 · 2 / (0.2 + 0.3); inside the root it would be 0.1 · 2 / √(0.04 + 0.3)
     parameter = torch.zeros(1, requires_grad=True)
@@ -54,7 +72,7 @@ def test_gradients_smaller_than_the_limit_are_left_alone():
     torch.testing.assert_close(free[0], limited[0])
 
 
-@pytest.mark.parametrize("kind", [FlatAdam, FlatRMSprop])
+@pytest.mark.parametrize("kind", [FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD])
 def test_continues_from_a_saved_state(kind):
     flat, gradients, _, loss = problem()
     optimizer = kind(flat, gradients)
