@@ -1,11 +1,12 @@
 """`shoal list WHAT`: rows of a running program, as a table or as JSON."""
 
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from ..runtime import InputError, nearest, state
 from .flags import parse
@@ -59,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     address = chosen_session(parsed.build(SessionFlags).session)
     rows = listing(filters=conditions, limit=flags.limit, address=address)
     if flags.format == "json":
-        print(json.dumps([dataclasses.asdict(row) for row in rows]))
+        print(json.dumps(rows, default=msgspec.structs.asdict))
     else:
         texts = {column: [_text(getattr(row, column)) for row in rows] for column in columns}
         if sys.stdout.isatty():

@@ -1,7 +1,6 @@
 """`shoal status`: what a running program does, and why something waits."""
 
 import contextlib
-import dataclasses
 import json
 import math
 import time
@@ -9,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     time.sleep(_SAMPLE_SECONDS)
     now = state.status(address=address)
     if flags.json:
-        print(json.dumps(dataclasses.asdict(now)))
+        print(json.dumps(now, default=msgspec.structs.asdict))
     elif flags.watch:
         _watch(address, before, now, flags.every)
     else:
@@ -106,7 +106,7 @@ def _show(before: state.RuntimeStatus, now: state.RuntimeStatus) -> Group:
 
 def _processes(before: state.RuntimeStatus, now: state.RuntimeStatus) -> Table:
     seconds = {row.worker_id: row.cpu_seconds for row in before.workers}
-    span = max(now.at - before.at, 1e-3)
+    span = max(now.at_ms - before.at_ms, 1) / 1000
     rows = []
     for row in sorted(now.workers, key=lambda row: row.pid or math.inf):  # the last have none yet
         share = (row.cpu_seconds - seconds.get(row.worker_id, row.cpu_seconds)) / span

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike
 
-    from .introspection.state_rows import NodeState
+    from .introspection.rows import NodeState
 
 
 def empty(shape: int | Sequence[int], dtype: DTypeLike = "float64") -> np.ndarray:

@@ -7,8 +7,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
+from .introspection.events import Event
 from .introspection.metric_table import MetricTable
-from .introspection.reports import Event, NodeReport
+from .introspection.reports import NodeReport
 from .options import ActorOptions, MethodOptions, TaskOptions, limits_of_groups
 from .refs import ObjectRef
 from .runtime_env import RuntimeEnv
@@ -301,7 +302,7 @@ class Engine(Protocol):
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
         """Return what every node and process knows, with at most `limit` rows of each section from each process.
 
-        `sections`: which of `reports.SECTIONS` are wanted beside waits, what is executed, and counts.
+        `sections`: which of `rows.SECTIONS` are wanted beside waits, what is executed, and counts.
         """
 
     def create_group(

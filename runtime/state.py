@@ -10,34 +10,35 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from .context import running_engine
 from .exceptions import InputError, InputTypeError, nearest
+from .introspection import listings, summaries
 from .introspection.diagnosis import Diagnosis
 from .introspection.logs import log_names, read_log
-from .introspection.object_rows import (
-    MemoryTable,
-    ObjectSummary,
-    human_bytes,
-    memory_table,
-    object_rows,
-    summarize_rows,
-)
-from .introspection.reports import DEFAULT_LIMIT, NodeReport
-from .introspection.rows import Rows
-from .introspection.state_rows import (
+from .introspection.reports import NodeReport
+from .introspection.rows import (
+    DEFAULT_LIMIT,
     ActorState,
     NodeState,
     ObjectState,
     PlacementGroupState,
+    Row,
+    Rows,
     TaskState,
     WaitState,
     WorkerState,
 )
-from .introspection.status import RuntimeStatus, TaskGroup, status_of
-from .introspection.task_rows import actor_rows, group_rows, node_rows, task_rows, wait_rows, worker_rows
+from .introspection.summaries import (
+    ActorSummary,
+    MemoryTable,
+    ObjectSummary,
+    RuntimeStatus,
+    TaskGroup,
+    TaskSummary,
+    human_bytes,
+)
 from .native.driver.observer import Session, observe, sessions
 from .plain_numbers import as_int
 
@@ -81,25 +82,7 @@ __all__ = [
 ]
 
 Filter = tuple[str, str, Any]
-_Row = TypeVar("_Row")
-
-
-@dataclass(frozen=True)
-class TaskSummary:
-    """How many tasks of one name and type are in each state, and what those that wait wait for."""
-
-    name: str
-    type: str
-    state_counts: dict[str, int]
-    waits_for: dict[str, int]
-
-
-@dataclass(frozen=True)
-class ActorSummary:
-    """How many actors of one class are in each state."""
-
-    class_name: str
-    state_counts: dict[str, int]
+_Row = TypeVar("_Row", bound=Row)
 
 
 # Asking ---------------------------------------------------------------------------------------------------------------
@@ -125,24 +108,34 @@ def ask(sections: Sequence[str], limit: int, address: str | None) -> list[NodeRe
     return observe(address, sections, most)
 
 
-def _select(rows: Iterable[_Row], kind: type[_Row], filters: Sequence[Filter] | None, limit: int) -> Rows[_Row]:
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    tests: list[Callable[[_Row], bool]] = []
-    if filters and isinstance(filters[0], str):  # a single one, which stands for itself
-        filters = [filters]
-    for entry in filters or ():
-        if len(entry) != 3 or entry[1] not in ("=", "!="):
-            raise InputError(f"filter {entry!r}: want (field, '=' or '!=', value), such as ('state', '=', 'RUNNING')")
-        key, operator, value = entry
-        if key not in known:
-            raise InputError(f"filter {entry!r}: {kind.__name__} has no field {key!r}. {nearest(key, known)}")
-        tests.append(_test(key, operator == "=", str(value).lower()))
-    kept = [row for row in rows if all(test(row) for test in tests)]
+def _listed(
+    kind: type[_Row],
+    rows: Callable[[Diagnosis], Iterable[_Row]],
+    sections: Sequence[str],
+    *,
+    filters: Sequence[Filter] | None,
+    limit: int,
+    address: str | None,
+) -> Rows[_Row]:
+    """Ask, and return those rows that fulfil all conditions."""
+    tests = [_test(kind, entry) for entry in _several(filters)]
+    kept = [row for row in rows(Diagnosis(ask(sections, limit, address))) if all(test(row) for test in tests)]
     return Rows(kept[:limit], len(kept))
 
 
-def _test(key: str, equal: bool, value: str) -> Callable[[Any], bool]:
-    return lambda row: (str(getattr(row, key)).lower() == value) == equal
+def _several(filters: Any) -> Sequence[Filter]:
+    single = filters and isinstance(filters[0], str)  # which stands for itself
+    return [filters] if single else filters or ()
+
+
+def _test(kind: type[_Row], entry: Filter) -> Callable[[_Row], bool]:
+    known = kind.__struct_fields__
+    if len(entry) != 3 or entry[1] not in ("=", "!="):
+        raise InputError(f"filter {entry!r}: want (field, '=' or '!=', value), such as ('state', '=', 'RUNNING')")
+    key, operator, value = entry
+    if key not in known:
+        raise InputError(f"filter {entry!r}: {kind.__name__} has no field {key!r}. {nearest(key, known)}")
+    return lambda row: (str(getattr(row, key)).lower() == str(value).lower()) == (operator == "=")
 
 
 def _one(rows: Iterable[_Row], key: str, wanted: Any) -> _Row | None:
@@ -171,7 +164,7 @@ def id_text(wanted: Any) -> str:
 
 def status(*, address: str | None = None) -> RuntimeStatus:
     """Return everything at a glance: nodes, processes, tasks in groups, actors, longest waits."""
-    return status_of(Diagnosis(ask(["tasks", "metrics"], DEFAULT_LIMIT, address)))
+    return summaries.status(Diagnosis(ask(["tasks", "metrics"], DEFAULT_LIMIT, address)))
 
 
 # Lists ----------------------------------------------------------------------------------------------------------------
@@ -190,11 +183,15 @@ def list_tasks(
     Raises:
         InputError: a bad filter or limit, or no runtime.
     """
-    diagnosis = Diagnosis(ask(["tasks", "ended"], limit, address))
-    rows = _select(task_rows(diagnosis), TaskState, filters, limit)
-    if not filters:
+    unlisted = 0
+
+    def tasks(diagnosis: Diagnosis) -> list[TaskState]:
+        nonlocal unlisted
         unlisted = sum(process.tasks_total - len(process.tasks) for process in diagnosis.processes.values())
-        rows.total += unlisted
+        return listings.tasks(diagnosis)
+
+    rows = _listed(TaskState, tasks, ["tasks", "ended"], filters=filters, limit=limit, address=address)
+    rows.total += 0 if filters else unlisted
     return rows
 
 
@@ -202,36 +199,35 @@ def list_actors(
     *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
 ) -> Rows[ActorState]:
     """Return actors; arguments and errors as for `list_tasks`. Dead ones are listed while handles of them live."""
-    return _select(actor_rows(Diagnosis(ask(["tasks"], limit, address))), ActorState, filters, limit)
+    return _listed(ActorState, listings.actors, ["tasks"], filters=filters, limit=limit, address=address)
 
 
 def list_objects(
     *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
 ) -> Rows[ObjectState]:
     """Return objects that a process holds references to; arguments and errors as for `list_tasks`."""
-    rows = object_rows(Diagnosis(ask(["objects", "tasks"], limit, address)))
-    return _select(rows, ObjectState, filters, limit)
+    return _listed(ObjectState, listings.objects, ["objects", "tasks"], filters=filters, limit=limit, address=address)
 
 
 def list_nodes(
     *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
 ) -> Rows[NodeState]:
     """Return nodes; arguments and errors as for `list_tasks`."""
-    return _select(node_rows(Diagnosis(ask([], limit, address))), NodeState, filters, limit)
+    return _listed(NodeState, listings.nodes, [], filters=filters, limit=limit, address=address)
 
 
 def list_workers(
     *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
 ) -> Rows[WorkerState]:
     """Return processes, drivers included; arguments and errors as for `list_tasks`."""
-    return _select(worker_rows(Diagnosis(ask(["tasks"], limit, address))), WorkerState, filters, limit)
+    return _listed(WorkerState, listings.workers, ["tasks"], filters=filters, limit=limit, address=address)
 
 
 def list_placement_groups(
     *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
 ) -> Rows[PlacementGroupState]:
     """Return placement groups; arguments and errors as for `list_tasks`. The serial engine lists none."""
-    return _select(group_rows(Diagnosis(ask([], limit, address))), PlacementGroupState, filters, limit)
+    return _listed(PlacementGroupState, listings.placement_groups, [], filters=filters, limit=limit, address=address)
 
 
 def list_logs(*, address: str | None = None) -> list[str]:
@@ -254,7 +250,7 @@ def list_waits(
     *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
 ) -> Rows[WaitState]:
     """Return threads that wait in `get` or `wait`, the longest wait first, and why; arguments as for `list_tasks`."""
-    return _select(wait_rows(Diagnosis(ask(["tasks"], limit, address))), WaitState, filters, limit)
+    return _listed(WaitState, listings.waits, ["tasks"], filters=filters, limit=limit, address=address)
 
 
 # One ------------------------------------------------------------------------------------------------------------------
@@ -290,32 +286,17 @@ def get_worker(id: Any, *, address: str | None = None) -> WorkerState | None:  #
 
 def summarize_tasks(*, address: str | None = None) -> list[TaskSummary]:
     """Return how many tasks of each name are in each state, and why; counts all of them, however many there are."""
-    return summarize_groups(Diagnosis(ask([], 1, address)))
-
-
-def summarize_groups(diagnosis: Diagnosis) -> list[TaskSummary]:
-    """Return the tasks of these reports counted by name."""
-    summaries: dict[tuple[str, str], TaskSummary] = {}
-    for group, verdict in diagnosis.groups():
-        summary = summaries.setdefault((group.name, group.type), TaskSummary(group.name, group.type, {}, {}))
-        _count(summary.state_counts, verdict.state, group.count)
-        if verdict.waits_for:
-            _count(summary.waits_for, verdict.waits_for, group.count)
-    return sorted(summaries.values(), key=lambda summary: (summary.type, summary.name))
+    return summaries.tasks_by_name(Diagnosis(ask([], 1, address)))
 
 
 def summarize_actors(*, address: str | None = None) -> list[ActorSummary]:
     """Return how many actors of each class are in each state."""
-    summaries: dict[str, ActorSummary] = {}
-    for row in list_actors(address=address):
-        summary = summaries.setdefault(row.class_name, ActorSummary(row.class_name, {}))
-        _count(summary.state_counts, row.state, 1)
-    return sorted(summaries.values(), key=lambda summary: summary.class_name)
+    return summaries.actors_by_class(list_actors(address=address))
 
 
 def summarize_objects(*, address: str | None = None) -> list[ObjectSummary]:
     """Return how many objects there are, and their bytes, by owner, call site and place."""
-    return summarize_rows(list_objects(address=address))
+    return summaries.objects_by_site(list_objects(address=address))
 
 
 def memory(*, address: str | None = None) -> MemoryTable:
@@ -323,9 +304,4 @@ def memory(*, address: str | None = None) -> MemoryTable:
 
     Call sites are recorded only after ``init(record_call_sites=True)`` or with SHOAL_RECORD_CALL_SITES=1.
     """
-    diagnosis = Diagnosis(ask(["objects", "tasks"], DEFAULT_LIMIT, address))
-    return memory_table(object_rows(diagnosis), worker_rows(diagnosis))
-
-
-def _count(counts: dict[str, int], key: str, by: int) -> None:
-    counts[key] = counts.get(key, 0) + by
+    return summaries.memory(Diagnosis(ask(["objects", "tasks"], DEFAULT_LIMIT, address)))

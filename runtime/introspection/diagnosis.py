@@ -1,31 +1,32 @@
-"""What all the reports together mean: who runs what, and why everything else waits. Pure: reports in, rows out."""
+"""What all the reports together mean: who runs what, and why everything else waits. Pure: rows in, words out."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from ..refs import short
-from .reports import (
-    ActorReport,
-    ExecutingReport,
-    GroupReport,
-    NodeReport,
-    ProcessReport,
-    TaskReport,
-    WaitReport,
-    WorkerReport,
+from msgspec.structs import replace
+
+from .reports import NodeReport, ProcessReport
+from .rows import (
+    PROCESS_DIGITS,
+    ActorState,
+    ExecutionState,
+    PlacementGroupState,
+    TaskState,
+    WaitState,
+    WorkerState,
+    short_id,
 )
 from .wants import Shortage, describe_shortage, describe_shortage_in_group
 
 # A reason that leads to a reason, and so on: enough to see what is stuck, short enough to read.
 _DEEPEST = 4
-_NO_ANSWER = "did not answer: its GIL is held, or it is stopped"
+NO_ANSWER = "did not answer: its GIL is held, or it is stopped"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """How a task or actor is: its state, why in full, and why in words that are equal for all of its kind."""
 
     state: str
@@ -34,96 +35,95 @@ class Verdict:
 
 
 class Diagnosis:
-    """Reports of all nodes, indexed.
+    """Reports of all nodes, indexed by id.
 
     Attributes:
-        tasks: rows of tasks with the process that owns each, by id.
-        workers, processes: what nodes and processes say of processes, by id.
-        executing: which process executes a task.
+        now_ms: when they were asked.
+        workers, actors, tasks: rows, as those who know them filled them in.
+        processes: what processes say.
+        executing: which process executes a task, and since when.
+        silent: processes that did not answer.
     """
 
     def __init__(self, nodes: list[NodeReport]) -> None:
         self.nodes = nodes
-        self.now = max((node.now for node in nodes), default=0.0)
-        self.workers: dict[bytes, tuple[NodeReport, WorkerReport]] = {}
-        self.processes: dict[bytes, ProcessReport] = {}
-        self.actors: dict[bytes, tuple[NodeReport, ActorReport]] = {}
-        self.tasks: dict[bytes, tuple[TaskReport, bytes]] = {}
-        self.starts: dict[bytes, TaskReport] = {}
-        self.executing: dict[bytes, tuple[bytes, ExecutingReport]] = {}
-        self.silent: set[bytes] = set()
-        self._generators: dict[bytes, bytes] = {}
-        self._first_sent: dict[bytes, TaskReport] = {}
+        self.now_ms = max((node.now_ms for node in nodes), default=0)
+        self.workers: dict[str, WorkerState] = {}
+        self.processes: dict[str, ProcessReport] = {}
+        self.actors: dict[str, ActorState] = {}
+        self.tasks: dict[str, TaskState] = {}
+        self.executing: dict[str, tuple[str, ExecutionState]] = {}
+        self.silent: set[str] = set()
+        self._starts: dict[str | None, TaskState] = {}
+        self._generators: dict[str, str] = {}
+        self._first_sent: dict[str, TaskState] = {}
         self._most_returns = 1
-        self._heads: dict[bytes, TaskReport] = {}
-        self._shortages: dict[tuple[bytes, tuple[tuple[str, float], ...]], Shortage] = {}
-        self._groups: dict[bytes, tuple[NodeReport, GroupReport]] = {}
-        self._group_of: dict[bytes, bytes] = {}
+        self._heads: dict[str, TaskState] = {}
+        self._shortages: dict[tuple[str | None, tuple[tuple[str, float], ...]], Shortage] = {}
+        self._groups: dict[str, tuple[NodeReport, PlacementGroupState]] = {}
+        self._group_of: dict[str | None, str | None] = {}
         for node in nodes:
             self._add(node)
 
     def _add(self, node: NodeReport) -> None:
         self.silent.update(node.silent)
-        self.workers.update({worker.process: (node, worker) for worker in node.workers})
-        self.actors.update({actor.actor: (node, actor) for actor in node.actors})
-        self._groups.update({group.group: (node, group) for group in node.groups})
-        self._group_of.update({request.actor: request.group for request in node.requests if request.actor})
+        self.workers.update({worker.worker_id: worker for worker in node.workers})
+        self.actors.update({actor.actor_id: actor for actor in node.actors})
+        self._groups.update({group.placement_group_id: (node, group) for group in node.groups})
+        self._group_of.update({row.actor_id: row.placement_group_id for row in node.requests})
         for process in node.processes:
-            self.processes[process.process] = process
-            self.executing.update({item.task: (process.process, item) for item in process.executing})
-            self.starts.update({row.actor: row for row in process.groups if row.type == "ACTOR_CREATION_TASK"})
+            self.processes[process.process_id] = process
+            self.executing.update({item.task_id: (process.process_id, item) for item in process.executing})
+            self._starts.update({row.actor_id: row for row in process.counted if row.type == "ACTOR_CREATION_TASK"})
             for row in process.tasks:
-                self.tasks[row.task] = (row, process.process)
-                self._generators.update(dict.fromkeys(row.promised, row.task))
+                self.tasks[row.task_id] = row
+                self._generators.update(dict.fromkeys(row.promised, row.task_id))
                 self._most_returns = max(self._most_returns, row.num_returns)
-                if row.worker:
-                    first = self._first_sent.get(row.worker)
-                    if first is None or row.sent < first.sent:
-                        self._first_sent[row.worker] = row
+                if row.worker_id:
+                    first = self._first_sent.get(row.worker_id)
+                    if first is None or (row.sent_time_ms or 0) < (first.sent_time_ms or 0):
+                        self._first_sent[row.worker_id] = row
 
     # Names ------------------------------------------------------------------------------------------------------
 
-    def node_of(self, process: bytes) -> NodeReport:
-        """Return the node of a process; any node if it is not known any more."""
-        return self.workers[process][0] if process in self.workers else self.nodes[0]
-
-    def pid(self, process: bytes) -> int | None:
+    def pid(self, process: str | None) -> int | None:
         """Return a process's pid, if it lives and has one yet."""
-        found = self.workers.get(process)
-        return None if found is None else found[1].pid
+        found = self.workers.get(process or "")
+        return None if found is None else found.pid
 
-    def _process_name(self, process: bytes) -> str:
+    def _process_name(self, process: str | None) -> str:
         if process not in self.workers:
             return "a process that is gone"
         pid = self.pid(process)
         return "a process that is being made" if pid is None else f"pid {pid}"
 
-    def seconds(self, since: float) -> str:
-        """Return the text for a time span that began at `since`."""
-        return f"{max(0.0, self.now - since):.1f} s"
+    def seconds(self, since_ms: int) -> str:
+        """Return the text for a time span that began at `since_ms`."""
+        return f"{max(0, self.now_ms - since_ms) / 1000:.1f} s"
 
     # Tasks ------------------------------------------------------------------------------------------------------
 
-    def judge(self, row: TaskReport, owner: bytes, depth: int = 0) -> Verdict:
+    def judge(self, row: TaskState, depth: int = 0) -> Verdict:
         """Return the state of a task and the reason why it has not ended."""
-        if row.ended:
+        if row.end_time_ms:
             return Verdict(row.state)
-        if row.task in self.executing:
-            return self._running(*self.executing[row.task], depth)
-        if row.missing:
+        if row.task_id in self.executing:
+            return self._running(*self.executing[row.task_id], depth)
+        if row.missing_arguments:
             return self._arguments(row, depth)
         if row.state == "SUBMITTED_TO_WORKER":
             return self._sent(row)
         if row.type != "NORMAL_TASK":
             return (self._call if row.type == "ACTOR_TASK" else self._start)(row, depth)
-        shortage = self._shortage(row.demand, row.group)
-        place = f"; place {row.place} in the queue of {self._process_name(owner)}" if row.place > 1 else ""
+        shortage = self._shortage(row.required_resources, row.placement_group_id)
+        owner = self._process_name(row.task_id[:PROCESS_DIGITS])
+        place = f"; place {row.queue_place} in the queue of {owner}" if row.queue_place > 1 else ""
         return Verdict(row.state, f"waits for {shortage.full}{place}", f"waits for {shortage.brief}")
 
-    def _running(self, process: bytes, what: ExecutingReport, depth: int) -> Verdict:
-        where = f"runs in {self._process_name(process)} since {self.seconds(what.started)}"
+    def _running(self, process: str, what: ExecutionState, depth: int) -> Verdict:
+        where = f"runs in {self._process_name(process)} since {self.seconds(what.start_time_ms)}"
         report = self.processes[process]
-        waits = [wait for wait in report.waits if wait.since >= what.started]
+        waits = [wait for wait in report.waits if wait.since_ms >= what.start_time_ms]
         if len(report.executing) == 1 and waits:
             inner = self.judge_wait(waits[0], depth + 1)
             return Verdict("RUNNING", f"{where}, where it {inner.reason}", "waits in get or wait")
@@ -136,184 +136,170 @@ class Diagnosis:
             return Verdict("RUNNING", f"{where}, where it awaits {awaited}", "awaits objects")
         return Verdict("RUNNING", where)
 
-    def _arguments(self, row: TaskReport, depth: int) -> Verdict:
-        more = f" and {len(row.missing) - 1} more" if len(row.missing) > 1 else ""
-        reason = f"waits for its argument {self.describe_object(row.missing[0], depth + 1)}{more}"
+    def _arguments(self, row: TaskState, depth: int) -> Verdict:
+        missing = row.missing_arguments
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        reason = f"waits for its argument {self.describe_object(missing[0], depth + 1)}{more}"
         return Verdict(row.state, reason, "waits for its arguments")
 
-    def _sent(self, row: TaskReport) -> Verdict:
-        where = self._process_name(row.worker)
-        first = self._first_sent.get(row.worker)
-        if row.worker in self.silent:
-            state = "RUNNING" if first is row else row.state
-            return Verdict(
-                state,
-                f"is in {where}, which did not answer: its GIL is held, or it is stopped",
-                "its process does not answer",
-            )
-        ahead = self.executing_in(row.worker)
+    def _sent(self, row: TaskState) -> Verdict:
+        worker = row.worker_id or ""
+        where = self._process_name(worker)
+        if worker in self.silent:
+            state = "RUNNING" if self._first_sent.get(worker) is row else row.state
+            return Verdict(state, f"is in {where}, which {NO_ANSWER}", "its process does not answer")
+        ahead = self.executing_in(worker)
         if ahead is None:
             return Verdict(row.state, f"is on its way to {where}", "on its way")
-        busy = f"{where} runs {ahead.name} since {self.seconds(ahead.started)}"
+        busy = f"{where} runs {ahead.name} since {self.seconds(ahead.start_time_ms)}"
         kind = "actor" if row.type == "ACTOR_TASK" else "worker"
         return Verdict(row.state, f"is in the queue of its {kind}: {busy}", f"waits for its {kind} to run it")
 
-    def executing_in(self, process: bytes) -> ExecutingReport | None:
+    def executing_in(self, process: str) -> ExecutionState | None:
         """Return what a process has been executing for the longest time."""
         report = self.processes.get(process)
-        return None if report is None else min(report.executing, key=lambda item: item.started, default=None)
+        return None if report is None else min(report.executing, key=lambda item: item.start_time_ms, default=None)
 
-    def _call(self, row: TaskReport, depth: int) -> Verdict:
-        found = self.actors.get(row.actor)
-        if found is None:
+    def _call(self, row: TaskState, depth: int) -> Verdict:
+        actor = self.actors.get(row.actor_id or "")
+        if actor is None:
             return Verdict(row.state, "waits to hear from its actor", "waits to hear from its actor")
-        actor = found[1]
-        if actor.state != "alive":
+        if actor.state != "ALIVE":
             verdict = self.judge_actor(actor, depth + 1)
             state = verdict.state.lower().replace("_", " ")
-            reason = f"its actor {actor.class_name} ({short(actor.actor)}) is {state}: {verdict.reason}"
+            reason = f"its actor {actor.class_name} ({short_id(actor.actor_id)}) is {state}: {verdict.reason}"
             return Verdict(row.state, reason, f"its actor {actor.class_name} is {state}")
-        before = self.tasks.get(row.ahead)
+        before = self.tasks.get(row.behind or "")
         if before is None:
             return Verdict(row.state, "is about to be sent", "on its way")
-        first = self._head_of_queue(before[0])
-        inner = self.judge(first, before[1], depth + 1) if depth < _DEEPEST else Verdict("")
-        calls = "1 earlier call" if row.place == 2 else f"{row.place - 1} earlier calls"
+        first = self._head_of_queue(before)
+        inner = self.judge(first, depth + 1) if depth < _DEEPEST else Verdict("")
+        calls = "1 earlier call" if row.queue_place == 2 else f"{row.queue_place - 1} earlier calls"
         reason = f"is behind {calls} of its actor; the first, {first.name}, {inner.reason}"
         return Verdict(row.state, reason, f"is behind an earlier call of {actor.class_name}")
 
-    def _head_of_queue(self, row: TaskReport) -> TaskReport:
+    def _head_of_queue(self, row: TaskState) -> TaskState:
         passed = []
-        while row.ahead in self.tasks and row.task not in self._heads:
-            passed.append(row.task)
-            row = self.tasks[row.ahead][0]
-        head = self._heads.get(row.task, row)
+        while row.behind in self.tasks and row.task_id not in self._heads:
+            passed.append(row.task_id)
+            row = self.tasks[row.behind]
+        head = self._heads.get(row.task_id, row)
         self._heads.update(dict.fromkeys(passed, head))
         return head
 
-    def _start(self, row: TaskReport, depth: int) -> Verdict:
-        found = self.actors.get(row.actor)
-        if found is None:
+    def _start(self, row: TaskState, depth: int) -> Verdict:
+        actor = self.actors.get(row.actor_id or "")
+        if actor is None:
             return Verdict(row.state, "is about to be declared", "on its way")
-        verdict = self.judge_actor(found[1], depth)
-        return Verdict("RUNNING" if found[1].state == "starting" else row.state, verdict.reason, verdict.waits_for)
+        verdict = self.judge_actor(actor, depth)
+        return Verdict("RUNNING" if actor.constructing else row.state, verdict.reason, verdict.waits_for)
 
     # Actors -----------------------------------------------------------------------------------------------------
 
-    def judge_actor(self, actor: ActorReport, depth: int = 0) -> Verdict:
+    def judge_actor(self, actor: ActorState, depth: int = 0) -> Verdict:
         """Return the state of an actor, and why it is not alive."""
-        if actor.state == "alive":
-            return Verdict("ALIVE")
-        if actor.state == "dead":
-            return Verdict("DEAD", actor.reason)
-        state = "RESTARTING" if actor.state == "restarting" else "PENDING_CREATION"
-        if actor.state == "starting":
-            return Verdict(
-                state, f"its constructor runs in {self._process_name(actor.process)}", "runs its constructor"
-            )
-        start = self.starts.get(actor.actor)
+        if actor.state in ("ALIVE", "DEAD"):
+            return Verdict(actor.state, actor.reason if actor.state == "DEAD" else "")
+        if actor.constructing:
+            where = self._process_name(actor.worker_id)
+            return Verdict(actor.state, f"its constructor runs in {where}", "runs its constructor")
+        start = self._starts.get(actor.actor_id)
         if start is not None and start.state == "PENDING_ARGS_AVAIL":
-            row = self.tasks.get(start.task, (start, b""))[0]
-            inner = self._arguments(row, depth) if row.missing else Verdict("", "waits for its arguments")
+            row = self.tasks.get(start.task_id, start)
+            inner = self._arguments(row, depth) if row.missing_arguments else Verdict("", "waits for its arguments")
             return Verdict("DEPENDENCIES_UNREADY", inner.reason, "waits for its arguments")
-        shortage = self._shortage(actor.demand, self._group_of.get(actor.actor, b""))
-        crash = f" ({actor.reason})" if actor.state == "restarting" and actor.reason else ""
-        return Verdict(state, f"waits for {shortage.full}{crash}", f"waits for {shortage.brief}")
+        shortage = self._shortage(actor.required_resources, self._group_of.get(actor.actor_id))
+        crash = f" ({actor.reason})" if actor.state == "RESTARTING" and actor.reason else ""
+        return Verdict(actor.state, f"waits for {shortage.full}{crash}", f"waits for {shortage.brief}")
 
-    def _shortage(self, demand: dict[str, float], group: bytes) -> Shortage:
+    def _shortage(self, demand: dict[str, float], group: str | None) -> Shortage:
         key = group, tuple(demand.items())
         if key not in self._shortages:
             if group in self._groups:
-                home, report = self._groups[group]
-                found = describe_shortage_in_group(demand, report, home, self._label)
+                home, row = self._groups[group]
+                found = describe_shortage_in_group(demand, row, home, self._label)
             else:
                 found = describe_shortage(demand, self.nodes, self._label)
             self._shortages[key] = found
         return self._shortages[key]
 
-    def _label(self, worker: WorkerReport) -> str:
+    def _label(self, worker: WorkerState) -> str:
         """Return what a process that holds resources is, in a word."""
-        if worker.actor:
-            found = self.actors.get(worker.actor)
-            return f"actor {found[1].class_name if found else worker.title}"
-        running = self.executing_in(worker.process)
+        if worker.actor_id:
+            found = self.actors.get(worker.actor_id)
+            return f"actor {found.class_name if found else worker.title}"
+        running = self.executing_in(worker.worker_id)
         return running.name if running is not None else "a worker that idles or starts"
 
     # Objects and waits ------------------------------------------------------------------------------------------
 
-    def maker(self, object_id: bytes) -> tuple[TaskReport, bytes] | None:
+    def maker(self, object_id: str) -> TaskState | None:
         """Return the task that makes an object, if it has not ended."""
         if object_id in self._generators:
             return self.tasks[self._generators[object_id]]
-        number = int.from_bytes(object_id[8:], "big")
+        owner, number = object_id[:PROCESS_DIGITS], int(object_id[PROCESS_DIGITS:], 16)
         for before in range(self._most_returns):
-            found = self.tasks.get(object_id[:8] + max(0, number - before).to_bytes(8, "big"))
-            if found is not None and before < found[0].num_returns:
+            found = self.tasks.get(f"{owner}{max(0, number - before):016x}")
+            if found is not None and before < found.num_returns:
                 return found
         return None
 
-    def describe_object(self, object_id: bytes, depth: int = 0) -> str:
+    def describe_object(self, object_id: str, depth: int = 0) -> str:
         """Return a phrase for an object that has no value yet: which one, and what keeps it."""
-        what = f"object {short(object_id)}"
-        found = self.maker(object_id)
-        if found is None:
-            owner = object_id[:8]
+        what = f"object {short_id(object_id)}"
+        row = self.maker(object_id)
+        if row is None:
+            owner = object_id[:PROCESS_DIGITS]
             return f"{what}, of {self._process_name(owner)}" + ", which did not answer" * (owner in self.silent)
-        row, owner = found
         if depth > _DEEPEST:
             return f"{what}, made by {row.name}"
-        verdict = self.judge(row, owner, depth + 1)
+        verdict = self.judge(row, depth + 1)
         return f"{what}, made by {row.name}, which {verdict.reason or verdict.state}"
 
-    def judge_wait(self, wait: WaitReport, depth: int = 0) -> Verdict:
+    def judge_wait(self, wait: WaitState, depth: int = 0) -> Verdict:
         """Return why a thread waits."""
         if not wait.missing:
             return Verdict("", "is about to go on", "is about to go on")
         some = f"{wait.wanted} of {wait.total} objects, first " if wait.total > 1 else ""
         found = self.maker(wait.missing[0])
-        general = self.judge(*found, depth + 1).waits_for if found is not None and depth <= _DEEPEST else ""
-        name = found[0].name if found is not None else "an object"
+        general = self.judge(found, depth + 1).waits_for if found is not None and depth <= _DEEPEST else ""
+        name = found.name if found is not None else "an object"
         reason = f"waits for {some}{self.describe_object(wait.missing[0], depth)}"
         return Verdict("", reason, f"waits for {name}" + (f", which {general}" if general else ""))
 
-    # Groups -----------------------------------------------------------------------------------------------------
+    # Counts -----------------------------------------------------------------------------------------------------
 
-    def groups(self) -> Iterator[tuple[TaskReport, Verdict]]:
-        """Yield the tasks counted by name, state and reason."""
+    def counted(self) -> Iterator[TaskState]:
+        """Yield the tasks that have not ended, counted by name, state and `waits_for`."""
         for owner, process in self.processes.items():
-            running: dict[str, list[bytes]] = {}
+            running: dict[str, list[str]] = {}
             for task, (_, item) in self.executing.items():
-                if task[:8] == owner:
+                if task.startswith(owner):
                     running.setdefault(item.name, []).append(task)
-            for group in process.groups:
-                yield from self._split(group, running)
+            for row in process.counted:
+                for count, (state, _, waits_for) in self._split(row, running):
+                    yield replace(row, count=count, state=state, waits_for=waits_for)
 
-    def _split(self, group: TaskReport, running: dict[str, list[bytes]]) -> Iterator[tuple[TaskReport, Verdict]]:
-        if group.type == "ACTOR_CREATION_TASK" or group.state == "PENDING_ARGS_AVAIL":
-            verdict = self._start(group, 0) if group.type == "ACTOR_CREATION_TASK" else None
-            yield group, verdict or Verdict(group.state, "", "waits for its arguments")
-        elif group.state == "SUBMITTED_TO_WORKER":
-            # An actor's class and method may be shared by several actors, whose groups are apart.
-            tasks = running.get(group.name, [])
-            mine = [tasks.pop() for _ in range(min(len(tasks), group.count))]
+    def _split(self, row: TaskState, running: dict[str, list[str]]) -> Iterator[tuple[int, Verdict]]:
+        if row.type == "ACTOR_CREATION_TASK":
+            yield row.count, self._start(row, 0)
+        elif row.state == "PENDING_ARGS_AVAIL":
+            yield row.count, Verdict(row.state, "", "waits for its arguments")
+        elif row.state == "SUBMITTED_TO_WORKER":
+            # An actor's class and method may be shared by several actors, whose rows are apart.
+            tasks = running.get(row.name, [])
+            mine = [tasks.pop() for _ in range(min(len(tasks), row.count))]
             for waits_for, count in Counter(self._running(*self.executing[task], 0).waits_for for task in mine).items():
-                yield _part(group, count), Verdict("RUNNING", "", waits_for)
-            if group.count > len(mine):
-                whose = "actor" if group.type == "ACTOR_TASK" else "worker"
-                verdict = Verdict(group.state, "", f"waits for its {whose} to run it")
-                yield _part(group, group.count - len(mine)), verdict
+                yield count, Verdict("RUNNING", "", waits_for)
+            if row.count > len(mine):
+                whose = "actor" if row.type == "ACTOR_TASK" else "worker"
+                yield row.count - len(mine), Verdict(row.state, "", f"waits for its {whose} to run it")
+        elif row.type == "NORMAL_TASK":
+            shortage = self._shortage(row.required_resources, row.placement_group_id)
+            yield row.count, Verdict(row.state, "", f"waits for {shortage.brief}")
         else:
-            yield group, self._queued(group)
-
-    def _queued(self, group: TaskReport) -> Verdict:
-        if group.type == "NORMAL_TASK":
-            shortage = self._shortage(group.demand, group.group)
-            return Verdict(group.state, "", f"waits for {shortage.brief}")
-        found = self.actors.get(group.actor)
-        if found is not None and found[1].state == "alive":
-            return Verdict(group.state, "", f"is behind an earlier call of {found[1].class_name}")
-        return self._call(group, 0)
-
-
-def _part(group: TaskReport, count: int) -> TaskReport:
-    return TaskReport(b"", group.name, group.type, group.state, group.submitted, count=count)
+            actor = self.actors.get(row.actor_id or "")
+            if actor is not None and actor.state == "ALIVE":
+                yield row.count, Verdict(row.state, "", f"is behind an earlier call of {actor.class_name}")
+            else:
+                yield row.count, self._call(row, 0)

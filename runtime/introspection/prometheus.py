@@ -1,108 +1,123 @@
-"""Reports in Prometheus' text format (version 0.0.4)."""
+"""Metrics of the runtime and of the program for Prometheus, in the words of its client library."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from .diagnosis import Diagnosis
 from .metric_table import merged
-from .reports import MetricReport
+from .reports import NodeReport
+from .rows import MetricState
 
-_Sample = tuple[str, Mapping[str, str], float]
-
-
-def render(diagnosis: Diagnosis) -> str:
-    """Return the text, made of reports with the section "metrics"."""
-    lines: list[str] = []
-    for name, kind, description, samples in _families(diagnosis):
-        lines += [f"# HELP {name} {_escape(description)}", f"# TYPE {name} {kind}"]
-        lines += [f"{name}{suffix}{_labels(labels)} {_number(value)}" for suffix, labels, value in samples]
-    return "\n".join([*lines, ""])
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
 
 
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n")
+class RuntimeCollector:
+    """A collector of `prometheus_client`: asks for reports with the section "metrics" whenever it is scraped."""
+
+    def __init__(self, ask: Callable[[], list[NodeReport]]) -> None:
+        self._ask = ask
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metric families."""
+        diagnosis = Diagnosis(self._ask())
+        yield from _counts(diagnosis)
+        yield from _nodes(diagnosis)
+        processes = diagnosis.processes.values()
+        told = [row for process in processes for row in process.metrics if row.kind != "gauge"]
+        for row in merged([*told, *(row for node in diagnosis.nodes for row in node.metrics)]):
+            yield _family(row)
+        gauges: dict[str, Metric] = {}
+        for process in processes:
+            for row in process.metrics:
+                if row.kind == "gauge":
+                    family = gauges.setdefault(row.name, _gauge(row.name, row.description))
+                    for tags, (value,) in row.values.items():
+                        own = {"pid": str(process.pid)}
+                        family.add_sample(row.name, dict(zip(row.tag_keys, tags, strict=True)) | own, value)
+        yield from gauges.values()
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{key}="{_quoted(value)}"' for key, value in labels.items()) + "}"
+def render(nodes: list[NodeReport]) -> str:
+    """Return reports with the section "metrics" in Prometheus' text format."""
+    from prometheus_client import generate_latest
+
+    return generate_latest(RuntimeCollector(lambda: nodes)).decode()
 
 
-def _quoted(text: str) -> str:
-    return _escape(text).replace('"', '\\"')
+def _gauge(name: str, description: str) -> Metric:
+    # Only here and where it is scraped: the library takes as long to import as the runtime to start.
+    from prometheus_client.metrics_core import GaugeMetricFamily
+
+    return GaugeMetricFamily(name, description)
 
 
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+def _counter(name: str, description: str) -> Metric:
+    from prometheus_client.metrics_core import CounterMetricFamily
+
+    return CounterMetricFamily(name, description)  # whose samples end in _total, as Prometheus has it
 
 
-def _families(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str, list[_Sample]]]:
+def _counts(diagnosis: Diagnosis) -> Iterator[Metric]:
     tasks: Counter[str] = Counter()
-    for group, verdict in diagnosis.groups():
-        tasks[verdict.state] += group.count
-    yield "shoal_tasks", "gauge", "Tasks and calls that have not ended, by state.", _by("state", tasks)
-    actors = Counter(diagnosis.judge_actor(actor).state for _, actor in diagnosis.actors.values())
-    yield "shoal_actors", "gauge", "Actors by state.", _by("state", actors)
+    for row in diagnosis.counted():
+        tasks[row.state] += row.count
+    actors = Counter(diagnosis.judge_actor(actor).state for actor in diagnosis.actors.values())
+    for name, what, counts in (
+        ("shoal_tasks", "Tasks and calls that have not ended, by state.", tasks),
+        ("shoal_actors", "Actors by state.", actors),
+    ):
+        family = _gauge(name, what)
+        for state, count in sorted(counts.items()):
+            family.add_sample(name, {"state": state}, count)
+        yield family
     processes = diagnosis.processes.values()
-    yield from _node_families(diagnosis)
-    objects = sum(process.objects_total for process in processes)
-    yield "shoal_objects", "gauge", "Objects that processes hold references to.", [("", {}, objects)]
-    held = sum(process.object_bytes for process in processes)
-    yield "shoal_object_bytes", "gauge", "Bytes of the objects that processes own.", [("", {}, held)]
-    counted = [report for process in processes for report in process.metrics if report.kind != "gauge"]
-    for report in merged([*counted, *(report for node in diagnosis.nodes for report in node.metrics)]):
-        yield report.name, report.kind, report.description, list(_samples(report))
-    gauges: dict[str, tuple[MetricReport, list[_Sample]]] = {}
-    for process in processes:
-        for report in process.metrics:
-            if report.kind == "gauge":
-                _, samples = gauges.setdefault(report.name, (report, []))
-                own = {"pid": str(process.pid)}
-                samples += [("", {**labels, **own}, value) for _, labels, value in _samples(report)]
-    for name, (report, samples) in gauges.items():
-        yield name, "gauge", report.description, samples
+    for name, what, total in (
+        ("shoal_objects", "Objects that processes hold references to.", sum(p.objects_total for p in processes)),
+        ("shoal_object_bytes", "Bytes of the objects that processes own.", sum(p.object_bytes for p in processes)),
+    ):
+        family = _gauge(name, what)
+        family.add_sample(name, {}, total)
+        yield family
 
 
-def _by(label: str, counts: Mapping[str, int]) -> list[_Sample]:
-    return [("", {label: key}, count) for key, count in sorted(counts.items())]
+def _nodes(diagnosis: Diagnosis) -> Iterator[Metric]:
+    resources = _gauge("shoal_resources", "Resources by name, in all and in use.")
+    deaths = _counter("shoal_worker_deaths", "Worker processes that died without being told to.")
+    for report in diagnosis.nodes:
+        own = {"node": report.node.node_id}
+        deaths.add_sample("shoal_worker_deaths_total", own, report.worker_deaths)
+        for kind, amounts in (("total", report.node.resources_total), ("used", report.node.resources_used)):
+            for name, amount in amounts.items():
+                resources.add_sample("shoal_resources", own | {"name": name, "kind": kind}, amount)
+    seconds = _counter("shoal_process_cpu_seconds", "CPU time of each process.")
+    memory = _gauge("shoal_process_resident_memory_bytes", "Resident memory of each process.")
+    store = _gauge("shoal_object_store_bytes", "Shared memory that each process has made.")
+    for worker in diagnosis.workers.values():
+        if worker.pid is not None:
+            own = {"pid": str(worker.pid), "title": worker.title}
+            seconds.add_sample("shoal_process_cpu_seconds_total", own, worker.cpu_seconds)
+            memory.add_sample(memory.name, own, worker.memory)
+            store.add_sample(store.name, own, worker.shared_memory)
+    yield from (resources, deaths, seconds, memory, store)
 
 
-def _node_families(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str, list[_Sample]]]:
-    resources: list[_Sample] = []
-    deaths: list[_Sample] = []
-    for node in diagnosis.nodes:
-        own = {"node": node.node.hex()}
-        deaths.append(("", own, node.worker_deaths))
-        for kind, amounts in (("total", node.total), ("used", node.used)):
-            resources += [("", own | {"name": name, "kind": kind}, amount) for name, amount in amounts.items()]
-    yield "shoal_resources", "gauge", "Resources by name, in all and in use.", resources
-    yield "shoal_worker_deaths_total", "counter", "Worker processes that died without being told to.", deaths
-    workers = [worker for _, worker in diagnosis.workers.values() if worker.pid is not None]
-    names = [{"pid": str(worker.pid), "title": worker.title} for worker in workers]
-    what = [
-        ("shoal_process_cpu_seconds_total", "counter", "CPU time of each process.", "cpu_seconds"),
-        ("shoal_process_resident_memory_bytes", "gauge", "Resident memory of each process.", "memory"),
-        ("shoal_object_store_bytes", "gauge", "Shared memory that each process has made.", "shared_memory"),
-    ]
-    for name, kind, description, field in what:
-        samples = [("", own, float(getattr(worker, field))) for own, worker in zip(names, workers, strict=True)]
-        yield name, kind, description, list(samples)
+def _family(row: MetricState) -> Metric:
+    if row.kind == "counter":
+        counter = _counter(row.name, row.description)
+        for tags, (value,) in row.values.items():
+            counter.add_sample(f"{counter.name}_total", dict(zip(row.tag_keys, tags, strict=True)), value)
+        return counter
+    from prometheus_client.metrics_core import HistogramMetricFamily
+    from prometheus_client.utils import floatToGoString
 
-
-def _samples(report: MetricReport) -> Iterator[_Sample]:
-    for tags, numbers in report.values:
-        labels = dict(zip(report.tag_keys, tags, strict=True))
-        if report.kind != "histogram":
-            yield "", labels, numbers[0]
-            continue
-        count, total = numbers[-2:]
-        below = 0.0
-        for boundary, amount in zip(report.boundaries, numbers, strict=False):
-            below += amount
-            yield "_bucket", labels | {"le": _number(boundary)}, below
-        yield "_bucket", labels | {"le": "+Inf"}, count
-        yield "_sum", labels, total
-        yield "_count", labels, count
+    histogram = HistogramMetricFamily(row.name, row.description, labels=row.tag_keys)
+    bounds = [*map(floatToGoString, row.boundaries), "+Inf"]
+    for tags, (*buckets, count, total) in row.values.items():
+        below = [*accumulate(buckets), count]
+        histogram.add_metric(tags, list(zip(bounds, below, strict=True)), total)
+    return histogram

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..exceptions import InputError
-from ..refs import short
 from ..state import ask, id_text
+from . import listings
 from .diagnosis import Diagnosis
-from .object_rows import human_bytes, object_rows
-from .reports import DEFAULT_LIMIT, Event, NodeReport, ProcessReport
-from .story_events import ACTOR, AGAIN, BOUNCED, DIED, ENDED, FREED, LOST, PUT, RAN, UP
-from .task_rows import actor_rows, task_row
+from .events import ACTOR, AGAIN, BOUNCED, DIED, ENDED, FREED, LOST, PUT, RAN, UP, Event
+from .rows import DEFAULT_LIMIT, PROCESS_DIGITS, short_id
+from .summaries import human_bytes
 
-_Line = tuple[float, str]
+_Line = tuple[float, str]  # Unix seconds, and what happened
 
 
 def story(what: Any, *, address: str | None = None) -> str:
@@ -34,130 +33,128 @@ def story(what: Any, *, address: str | None = None) -> str:
 
 
 class _Teller:
-    """All events, and what became of their things."""
+    """All events with the clock and the pid of whoever noted them, and what became of their things."""
 
     def __init__(self, diagnosis: Diagnosis) -> None:
         self._diagnosis = diagnosis
-        self._names: dict[bytes, str] = {}
+        self._events: list[tuple[float, int, Event]] = []
         for node in diagnosis.nodes:
-            for _, kind, key, detail in node.events:
-                if kind == UP:
-                    self._names[key] = f"pid {detail[0]}"
+            self._events += [(node.epoch, node.node.pid, event) for event in node.events]
+            for process in node.processes:
+                self._events += [(node.epoch, process.pid, event) for event in process.events]
+        self._names = {key.hex(): f"pid {detail[0]}" for _, _, (_, kind, key, detail) in self._events if kind == UP}
 
-    def _events(self) -> Iterator[tuple[Event, NodeReport | ProcessReport]]:
-        for node in self._diagnosis.nodes:
-            yield from ((event, node) for event in node.events)
-        for process in self._diagnosis.processes.values():
-            yield from ((event, process) for event in process.events)
-
-    def _process(self, process: bytes | None) -> str:
-        return self._names.get(process or b"", "this process" if not any(process or b"") else "a process")
+    def _process(self, process: str | bytes | None) -> str:
+        known = process.hex() if isinstance(process, bytes) else process or ""
+        return self._names.get(known, "a process" if known.strip("0") else "this process")
 
     def tell(self, text: str) -> str:
         """Return the story of the thing whose id ends with `text`."""
         key = self._find(text)
-        if key in self._diagnosis.actors or self._is_actor(key):
-            lines = list(self._actor(key))
-            title = f"actor {key.hex()}"
+        if key in self._diagnosis.actors or any(True for _ in self._of(key, ACTOR)):
+            lines, title = list(self._actor(key)), f"actor {key}"
         else:
             task = self._task_of(key)
-            lines = list(self._object(key)) + (list(self._task(task)) if task is not None else [])
-            title = f"object {key.hex()}" if task is None else f"task {task.hex()}, object {key.hex()}"
+            lines = [*self._object(key), *(self._task(task) if task is not None else ())]
+            title = f"object {key}" if task is None else f"task {task}, object {key}"
             if task == key:
-                title = f"task and object {key.hex()}"
-        node = self._diagnosis.nodes[0]
-        shown = [f"  {_clock(node.wall_time(when))}  {what}" for when, what in sorted(lines, key=lambda line: line[0])]
+                title = f"task and object {key}"
+        shown = [f"  {_clock(when)}  {what}" for when, what in sorted(lines, key=lambda line: line[0])]
         return "\n".join([title, *shown])
 
-    def _find(self, text: str) -> bytes:
+    def _of(self, key: str, *kinds: str) -> Iterator[tuple[float, int, Event]]:
+        wanted = bytes.fromhex(key)
+        return (found for found in self._events if found[2][2] == wanted and found[2][1] in kinds)
+
+    def _find(self, text: str) -> str:
         diagnosis = self._diagnosis
-        known = {event[2] for event, _ in self._events() if event[1] not in (UP, DIED)}
+        known = {key.hex() for _, _, (_, kind, key, _) in self._events if kind not in (UP, DIED)}
         known.update(diagnosis.tasks, diagnosis.actors)
-        known.update(row.object for process in diagnosis.processes.values() for row in process.objects)
-        found = {key for key in known if key.hex().endswith(text)}
+        known.update(row.object_id for process in diagnosis.processes.values() for row in process.objects)
+        found = {key for key in known if key.endswith(text)}
         if not found:
             raise InputError(f"nothing is known of {text!r}: it never was, or it is long forgotten")
         if len(found) > 1:
             raise InputError(f"{len(found)} ids end with {text!r}: give more digits")
         return found.pop()
 
-    def _is_actor(self, key: bytes) -> bool:
-        return any(event[1] == ACTOR and event[2] == key for event, _ in self._events())
-
-    def _task_of(self, object_id: bytes) -> bytes | None:
+    def _task_of(self, object_id: str) -> str | None:
         """Return the task that has made, or will make, an object."""
         living = self._diagnosis.maker(object_id)
         if living is not None:
-            return living[0].task
-        number = int.from_bytes(object_id[8:], "big")
-        for (_, kind, task, detail), _ in self._events():
-            if kind == ENDED and task[:8] == object_id[:8]:
-                first = int.from_bytes(task[8:], "big")
+            return living.task_id
+        owner, number = object_id[:PROCESS_DIGITS], int(object_id[PROCESS_DIGITS:], 16)
+        for _, _, (_, kind, key, detail) in self._events:
+            task = key.hex() if kind == ENDED else ""
+            if task.startswith(owner):
+                first = int(task[PROCESS_DIGITS:], 16)
                 if first <= number < first + max(1, detail[7]):
                     return task
         return None
 
-    def _task(self, task: bytes) -> Iterator[_Line]:
+    def _task(self, task: str) -> Iterator[_Line]:
+        owner = self._process(task[:PROCESS_DIGITS])
+        row = self._diagnosis.tasks.get(task)
+        if row is not None:
+            yield (row.creation_time_ms or 0) / 1000, f"{row.name} was submitted by {owner}"
+            if row.worker_id:
+                yield (row.sent_time_ms or 0) / 1000, f"was sent to {self._process(row.worker_id)}"
         ran = False
-        for (when, kind, key, detail), teller in self._events():
-            if key != task:
-                continue
-            if kind == RAN and isinstance(teller, ProcessReport):
+        for epoch, pid, (when, kind, _, detail) in self._of(task, RAN, AGAIN, BOUNCED, ENDED):
+            at = epoch + when
+            if kind == RAN:
                 ran = True
-                yield detail[1], f"{detail[0]} began in pid {teller.pid}"
-                yield when, f"{detail[0]} ended in pid {teller.pid}, after {_span(when - detail[1])}"
+                yield epoch + detail[1], f"{detail[0]} began in pid {pid}"
+                yield at, f"{detail[0]} ended in pid {pid}, after {_span(when - detail[1])}"
             elif kind == AGAIN:
-                yield when, f"was queued again: {detail}"
+                yield at, f"was queued again: {detail}"
             elif kind == BOUNCED:
-                yield when, f"was given back unstarted by {self._process(detail)}, whose task waits for others"
-            elif kind == ENDED:
-                yield from self._ended(when, task, detail)
+                yield at, f"was given back unstarted by {self._process(detail)}, whose task waits for others"
+            else:
+                class_name, name, actor, worker, submitted, sent, _, _, error = detail
+                name, target = (f"{class_name}.{name}", f" to actor {short_id(actor.hex())}") if actor else (name, "")
+                yield epoch + submitted, f"{name} was submitted by {owner}{target}"
+                if sent:
+                    yield epoch + sent, f"was sent to {self._process(worker)}" if worker else "was sent"
+                yield (
+                    at,
+                    f"its owner, {owner}, learned that "
+                    + (f"it failed with {error}" if error else "the result is here"),
+                )
         if task in self._diagnosis.executing and not ran:
             process, item = self._diagnosis.executing[task]
-            yield item.started, f"{item.name} began in {self._process(process)}"
-        found = self._diagnosis.tasks.get(task)
-        if found is not None:
-            row = task_row(self._diagnosis, *found)
-            yield found[0].submitted, f"{row.name} was submitted by {self._process(found[1])}"
-            if found[0].worker:
-                yield found[0].sent, f"was sent to {self._process(found[0].worker)}"
-            yield self._diagnosis.now, f"now: {row.state}" + (f", {row.reason}" if row.reason else "")
+            yield item.start_time_ms / 1000, f"{item.name} began in {self._process(process)}"
+        if row is not None:
+            yield self._now(listings.explained(self._diagnosis, row))
 
-    def _ended(self, when: float, task: bytes, detail: Any) -> Iterator[_Line]:
-        class_name, name, actor, worker, submitted, sent, _, _, error = detail
-        who = f"{class_name}.{name}" if actor else name
-        yield submitted, f"{who} was submitted by {self._process(task[:8])}" + f" to actor {short(actor)}" * bool(actor)
-        if sent:
-            yield sent, f"was sent to {self._process(worker)}" if worker else "was sent"
-        outcome = f"it failed with {error}" if error else "the result is here"
-        yield when, f"its owner, {self._process(task[:8])}, learned that {outcome}"
+    def _now(self, row: Any) -> _Line:
+        return self._diagnosis.now_ms / 1000, f"now: {row.state}" + (f", {row.reason}" if row.reason else "")
 
-    def _object(self, object_id: bytes) -> Iterator[_Line]:
-        for (when, kind, key, detail), _ in self._events():
-            if key == object_id and kind == PUT:
-                yield when, f"{human_bytes(detail)} were put by {self._process(object_id[:8])}"
-            elif key == object_id and kind == LOST:
-                yield when, "its owner learned that the value is lost: its block cannot be read any more"
-            elif key == object_id and kind == FREED:
-                yield when, "the last reference was gone; the object was freed"
-        for row in object_rows(self._diagnosis):
-            if row.object_id == object_id.hex():
+    def _object(self, object_id: str) -> Iterator[_Line]:
+        owner = self._process(object_id[:PROCESS_DIGITS])
+        for epoch, _, (when, kind, _, detail) in self._of(object_id, PUT, LOST, FREED):
+            what = {
+                PUT: f"{human_bytes(detail or 0)} were put by {owner}",
+                LOST: "its owner learned that the value is lost: its block cannot be read any more",
+                FREED: "the last reference was gone; the object was freed",
+            }
+            yield epoch + when, what[kind]
+        for row in listings.objects(self._diagnosis):
+            if row.object_id == object_id:
                 holders = f", borrowed by pid {', '.join(map(str, row.borrowers))}" if row.borrowers else ""
                 site = f", made at {row.call_site}" if row.call_site else ""
                 size = human_bytes(row.object_size)
                 now = f"now: {size} in {row.where}" if row.where != "waiting" else "now: has no value yet"
-                yield self._diagnosis.now, f"{now}, {row.local_references} references in its owner{holders}{site}"
+                what_now = f"{now}, {row.local_references} references in its owner{holders}{site}"
+                yield self._diagnosis.now_ms / 1000, what_now
 
-    def _actor(self, key: bytes) -> Iterator[_Line]:
-        for (when, kind, other, detail), _ in self._events():
-            if kind == ACTOR and other == key:
-                class_name, state, process, reason = detail
-                where = f" in {self._process(process)}" if process and state in ("starting", "alive") else ""
-                why = f": {reason}" if reason and state in ("restarting", "dead") else ""
-                yield when, f"{class_name} is {state}{where}{why}"
-        for row in actor_rows(self._diagnosis):
-            if row.actor_id == key.hex():
-                yield self._diagnosis.now, f"now: {row.state}" + (f", {row.reason}" if row.reason else "")
+    def _actor(self, key: str) -> Iterator[_Line]:
+        for epoch, _, (when, _, _, detail) in self._of(key, ACTOR):
+            class_name, state, process, reason = detail
+            where = f" in {self._process(process)}" if process and state in ("starting", "alive") else ""
+            why = f": {reason}" if reason and state in ("restarting", "dead") else ""
+            yield epoch + when, f"{class_name} is {state}{where}{why}"
+        yield from (self._now(row) for row in listings.actors(self._diagnosis) if row.actor_id == key)
 
 
 def _clock(wall: float) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 from ..context import current_engine
 from ..state import ask
-from .reports import DEFAULT_LIMIT, NodeReport
-from .story_events import ENDED, RAN, SPAN, UP
+from .events import ENDED, RAN, SPAN, UP
+from .reports import NodeReport
+from .rows import DEFAULT_LIMIT
 
 _Span = tuple[float, float, str, str, dict[str, Any]]
 
@@ -58,9 +59,10 @@ class profile:  # noqa: N801  # used as a function: `with profile("load"):`
         current_engine().note((time.monotonic(), SPAN, b"", detail))
 
 
-def _node_events(node: NodeReport, number: int) -> Iterator[dict[str, Any]]:
-    yield {"ph": "M", "name": "process_name", "pid": number, "args": {"name": f"node {node.node.hex()} on {node.host}"}}
-    for row, (title, spans) in enumerate(_rows(node), 1):
+def _node_events(report: NodeReport, number: int) -> Iterator[dict[str, Any]]:
+    node = f"node {report.node.node_id} on {report.node.node_name}"
+    yield {"ph": "M", "name": "process_name", "pid": number, "args": {"name": node}}
+    for row, (title, spans) in enumerate(_rows(report), 1):
         for lane, mine in enumerate(_lanes(spans)):
             thread = row * 1000 + lane
             name = title if lane == 0 else f"{title} ({lane + 1})"
@@ -70,7 +72,7 @@ def _node_events(node: NodeReport, number: int) -> Iterator[dict[str, Any]]:
                     "ph": "X",
                     "name": what,
                     "cat": category,
-                    "ts": node.wall_time(began) * 1e6,
+                    "ts": (report.epoch + began) * 1e6,
                     "dur": max(0.0, ended - began) * 1e6,
                     "pid": number,
                     "tid": thread,
@@ -78,27 +80,32 @@ def _node_events(node: NodeReport, number: int) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _rows(node: NodeReport) -> Iterator[tuple[str, list[_Span]]]:
+def _rows(report: NodeReport) -> Iterator[tuple[str, list[_Span]]]:
     """Yield the title and the spans of each process, the living and those that are remembered."""
-    titles = {key: f"pid {detail[0]} {detail[1]}" for _, kind, key, detail in node.events if kind == UP}
-    titles |= {worker.process: f"pid {worker.pid} {worker.title}" for worker in node.workers if worker.pid}
-    spans: dict[bytes, dict[Any, _Span]] = {process: {} for process in titles}
-    for process in node.processes:
-        mine = spans.setdefault(process.process, {})
+    titles = {key.hex(): f"pid {detail[0]} {detail[1]}" for _, kind, key, detail in report.events if kind == UP}
+    titles |= {worker.worker_id: f"pid {worker.pid} {worker.title}" for worker in report.workers if worker.pid}
+    spans: dict[str, dict[Any, _Span]] = {process: {} for process in titles}
+    now = report.now_ms / 1000 - report.epoch
+    told: set[str] = set()
+    for process in report.processes:
+        mine = spans.setdefault(process.process_id, {})
         for item in process.executing:
-            mine[item.task] = (item.started, node.now, item.name, "running", {"task_id": item.task.hex()})
+            told.add(item.task_id)
+            began = item.start_time_ms / 1000 - report.epoch
+            mine[item.task_id] = (began, now, item.name, "running", {"task_id": item.task_id})
         for when, kind, task, detail in process.events:
             if kind == RAN:
+                told.add(task.hex())
                 mine[task, when] = (detail[1], when, detail[0], "task", {"task_id": task.hex()})
             elif kind == SPAN:
                 mine[when, detail[0]] = (detail[1], when, detail[0], "span", {"thread": detail[3], **detail[2]})
-    told = {key[0] for mine in spans.values() for key in mine if isinstance(key, tuple) and isinstance(key[0], bytes)}
-    for process in node.processes:
+    for process in report.processes:
         # What ran in processes that are gone, only those remember who submitted it.
         for when, kind, task, detail in process.events:
-            if kind == ENDED and task not in told and detail[3] in spans and detail[6]:
+            worker = detail[3].hex() if kind == ENDED and detail[3] else ""
+            if worker in spans and task.hex() not in told and detail[6]:
                 name = f"{detail[0]}.{detail[1]}" if detail[2] else detail[1]
-                spans[detail[3]][task, when] = (when - detail[6], when, name, "task", {"task_id": task.hex()})
+                spans[worker][task, when] = (when - detail[6], when, name, "task", {"task_id": task.hex()})
     for process_id, mine in sorted(spans.items()):
         if mine:
             yield titles.get(process_id, "a process"), sorted(mine.values(), key=lambda span: (span[0], -span[1]))

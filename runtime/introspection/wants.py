@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..refs import short
-from .reports import GroupReport, NodeReport, WorkerReport
+from .reports import NodeReport
+from .rows import PlacementGroupState, WorkerState, short_id
 
 _MOST_HOLDERS = 3
 _MOST_PIDS = 4
@@ -27,7 +27,7 @@ def describe_demand(demand: Mapping[str, float]) -> str:
 
 
 def describe_shortage(
-    demand: Mapping[str, float], nodes: list[NodeReport], label: Callable[[WorkerReport], str]
+    demand: Mapping[str, float], nodes: list[NodeReport], label: Callable[[WorkerState], str]
 ) -> Shortage:
     """Return what keeps a request from being granted.
 
@@ -40,8 +40,8 @@ def describe_shortage(
         return Shortage("a worker process", "a worker process")
     if any(_fits(demand, node) for node in nodes):
         # It may be a worker that still starts; the scheduler knows if it is something else.
-        return Shortage(_note(demand, b"", nodes) or "a worker process that starts", "a worker process")
-    short = [name for name in demand if all(_free(node, name) < demand[name] - 1e-9 for node in nodes)]
+        return Shortage(_note(demand, None, nodes) or "a worker process that starts", "a worker process")
+    short = [name for name in demand if all(node.node.free(name) < demand[name] - 1e-9 for node in nodes)]
     if not short:
         what = f"{describe_demand(demand)} on one node; each is free somewhere, but not together"
         return Shortage(what, what)
@@ -51,7 +51,7 @@ def describe_shortage(
 
 
 def describe_shortage_in_group(
-    demand: Mapping[str, float], group: GroupReport, home: NodeReport, label: Callable[[WorkerReport], str]
+    demand: Mapping[str, float], group: PlacementGroupState, home: NodeReport, label: Callable[[WorkerState], str]
 ) -> Shortage:
     """Return what keeps a request from being granted that is to run in a placement group.
 
@@ -61,9 +61,9 @@ def describe_shortage_in_group(
         home: the node that reserves the group.
         label: returns what a process is busy with.
     """
-    name = f"placement group {group.name or short(group.group)}"
+    name = f"placement group {group.name or short_id(group.placement_group_id)}"
     if group.state == "CREATED":
-        note = _note(demand, group.group, [home])
+        note = _note(demand, group.placement_group_id, [home])
         if not note:
             return Shortage("a worker process that starts", "a worker process")
         brief = f"{describe_demand(demand)} in {name}"
@@ -74,36 +74,33 @@ def describe_shortage_in_group(
     amounts = " and ".join(_amounts(resource, amount, [home]) for resource, amount in wanted.items())
     bundles = f" in {len(group.bundles)} bundles" * (len(group.bundles) > 1)
     brief = f"{name}, which has not been reserved yet: it wants {amounts}{bundles}"
-    holders = _holders([resource for resource in wanted if _free(home, resource) < wanted[resource]], [home], label)
+    holders = _holders([resource for resource in wanted if home.node.free(resource) < wanted[resource]], [home], label)
     parts = [brief, f"held by {holders}" * bool(holders), group.reason]
     return Shortage("; ".join(filter(None, parts)), brief)
 
 
-def _note(demand: Mapping[str, float], group: bytes, nodes: list[NodeReport]) -> str:
+def _note(demand: Mapping[str, float], group: str | None, nodes: list[NodeReport]) -> str:
     """Return what the scheduler says of a request that is in its queue."""
-    found = (r.note for node in nodes for r in node.requests if (r.demand, r.group) == (demand, group))
+    rows = (row for node in nodes for row in node.requests)
+    found = (row.note for row in rows if (row.required_resources, row.placement_group_id) == (demand, group))
     return next(filter(None, found), "")
 
 
 def _fits(demand: Mapping[str, float], node: NodeReport) -> bool:
-    return all(_free(node, name) >= amount - 1e-9 for name, amount in demand.items())
-
-
-def _free(node: NodeReport, name: str) -> float:
-    return node.total.get(name, 0.0) - node.used.get(name, 0.0)
+    return all(node.node.free(name) >= amount - 1e-9 for name, amount in demand.items())
 
 
 def _amounts(name: str, wanted: float, nodes: list[NodeReport]) -> str:
-    free = sum(_free(node, name) for node in nodes)
-    total = sum(node.total.get(name, 0.0) for node in nodes)
+    free = sum(node.node.free(name) for node in nodes)
+    total = sum(node.node.resources_total.get(name, 0.0) for node in nodes)
     return f"{name} {wanted:g} ({free:g} of {total:g} free)"
 
 
-def _holders(names: list[str], nodes: list[NodeReport], label: Callable[[WorkerReport], str]) -> str:
+def _holders(names: list[str], nodes: list[NodeReport], label: Callable[[WorkerState], str]) -> str:
     found: dict[str, list[int]] = {}
     for node in nodes:
         for worker in node.workers:
-            if any(worker.demand.get(name) for name in names):
+            if any(worker.required_resources.get(name) for name in names):
                 pids = found.setdefault(label(worker), [])
                 pids += [] if worker.pid is None else [worker.pid]
     texts = []

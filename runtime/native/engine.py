@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Whereabouts
-from ..introspection.reports import Event, NodeReport
+from ..introspection.events import Event
+from ..introspection.reports import NodeReport
 from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources import HEAD, UNIT, in_amounts, machine_resources, visible_gpus

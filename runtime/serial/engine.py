@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..engine import Holding, Host, Whereabouts
+from ..introspection.events import RECORD_CALL_SITES
 from ..introspection.metric_table import MetricTable
 from ..introspection.reports import NodeReport
-from ..introspection.story_events import RECORD_CALL_SITES
 from ..refs import ObjectRef
 from ..resources import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
 from ..runtime_context import RunsCalls

@@ -14,8 +14,7 @@ from ..buffers import aligned
 from ..exceptions import ObjectLostError
 from ..failure import unpack_exception
 from ..futures import ValueFuture
-from ..introspection.reports import EVENTS_KEPT, Event
-from ..introspection.story_events import FREED, PUT, call_site
+from ..introspection.events import EVENTS_KEPT, FREED, PUT, Event, call_site
 from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef, object_gone
 from ..unread import UnreadFailures

@@ -7,15 +7,17 @@ import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..introspection.reports import (
-    ActorReport,
-    Event,
-    ExecutingReport,
-    MetricReport,
-    NodeReport,
-    ObjectReport,
-    ProcessReport,
-    WorkerReport,
+from ..introspection.events import Event
+from ..introspection.reports import NodeReport, ProcessReport
+from ..introspection.rows import (
+    NODE_DIGITS,
+    ActorState,
+    ExecutionState,
+    MetricState,
+    NodeState,
+    ObjectState,
+    WorkerState,
+    unix_ms,
 )
 from ..resources import in_amounts
 from .records import Actor, Value, size_of
@@ -36,40 +38,68 @@ def report_serial(
     sites: Mapping[bytes, str],
     actors: Iterable[Actor],
     events: Sequence[Event],
-    metrics: list[MetricReport],
+    metrics: list[MetricState],
 ) -> list[NodeReport]:
     """Return the report of the one node, in the form that all engines use; see `Engine.state`."""
-    pid = os.getpid()
+    pid, me = os.getpid(), ME.hex()
     objects = [_describe_object(key, value, key in lifetimes, sites.get(key, "")) for key, value in values.items()]
-    process = ProcessReport(ME, pid, objects_total=len(objects), object_bytes=sum(row.size for row in objects))
-    process.executing = [ExecutingReport(bytes([depth]), *what) for depth, what in enumerate(executing)]
+    process = ProcessReport(
+        process_id=me, pid=pid, objects_total=len(objects), object_bytes=sum(row.object_size for row in objects)
+    )
+    process.executing = [
+        ExecutionState(task_id=f"{depth:02x}", name=name, start_time_ms=unix_ms(began) or 0)
+        for depth, (name, began) in enumerate(executing)
+    ]
     if "objects" in sections:
-        process.objects = list(objects[:limit])
+        process.objects = objects[:limit]
     if "events" in sections or "ended" in sections:
         process.events = list(events)
     process.metrics = metrics
-    worker = WorkerReport(ME, pid, "driver", True, True, {}, cpu_seconds=time.process_time(), started=started)
-    node = NodeReport(ME[:4], "serial", pid, socket.gethostname(), started, total, {})
-    node.workers, node.actors, node.processes = [worker], list(map(_describe_actor, actors)), [process]
-    return [node]
+    node = NodeState(
+        node_id=me[:NODE_DIGITS],
+        node_name=socket.gethostname(),
+        state="ALIVE",
+        pid=pid,
+        session="serial",
+        is_head_node=True,
+        resources_total=total,
+        start_time_ms=unix_ms(started),
+    )
+    worker = WorkerState(
+        worker_id=me,
+        pid=pid,
+        worker_type="DRIVER",
+        title="driver",
+        is_alive=True,
+        node_id=node.node_id,
+        cpu_seconds=time.process_time(),
+        start_time_ms=node.start_time_ms,
+    )
+    return [NodeReport(node=node, workers=[worker], actors=list(map(_describe_actor, actors)), processes=[process])]
 
 
-def _describe_object(object_id: bytes, value: Value, lifetime: bool, site: str) -> ObjectReport:
-    where = "actor" if lifetime else "message" if value.failure is None else "failure"
-    return ObjectReport(object_id, where, size_of(value), value.count, [], site)
+def _describe_object(object_id: bytes, value: Value, lifetime: bool, site: str) -> ObjectState:
+    return ObjectState(
+        object_id=object_id.hex(),
+        where="actor" if lifetime else "message" if value.failure is None else "failure",
+        object_size=size_of(value),
+        local_references=value.count,
+        call_site=site,
+    )
 
 
-def _describe_actor(actor: Actor) -> ActorReport:
-    options, state = actor.options, "alive" if actor.death is None else "dead"
-    return ActorReport(
-        actor.info.id,
-        actor.info.class_name,
-        options.name or "",
-        ME,
-        state,
-        ME,
-        actor.restarts,
-        options.max_restarts,
-        in_amounts(options.demand),
-        actor.death or "",
+def _describe_actor(actor: Actor) -> ActorState:
+    options, me = actor.options, ME.hex()
+    return ActorState(
+        actor_id=actor.info.id.hex(),
+        class_name=actor.info.class_name,
+        state="ALIVE" if actor.death is None else "DEAD",
+        name=options.name or "",
+        reason=actor.death or "",
+        node_id=me[:NODE_DIGITS],
+        worker_id=me,
+        owner_id=me,
+        num_restarts=actor.restarts,
+        max_restarts=options.max_restarts,
+        required_resources=in_amounts(options.demand),
     )

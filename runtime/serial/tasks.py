@@ -14,7 +14,7 @@ from .. import serialization
 from ..engine import Arguments, Function, Running
 from ..exceptions import ShoalError, WorkerCrashedError
 from ..generators import ObjectRefGenerator
-from ..introspection.story_events import ENDED
+from ..introspection.events import ENDED
 from ..options import STREAMING, TaskOptions
 from ..private_loop import PrivateLoop
 from ..refs import ObjectRef

@@ -1,6 +1,7 @@
 """Metrics of a program's own, as Ray's `ray.util.metrics`, for Prometheus: `init(metrics_port=…)` serves them.
 
-Counters and histograms of all processes are summed up; a gauge is shown for each process, with the tag `pid`.
+Counters and histograms of all processes are summed up; a gauge is shown for each process, with the tag `pid`. In the
+text a counter's name ends in "_total", as Prometheus has it, and Ray.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from itertools import pairwise
 
 from ..context import current_engine
 from ..exceptions import InputError, InputTypeError, nearest
-from ..introspection.diagnosis import Diagnosis
 from ..introspection.prometheus import render
 from ..plain_numbers import as_number
 from ..state import ask
@@ -139,4 +139,4 @@ def scrape(*, address: str | None = None) -> str:
     Args:
         address: name of the runtime's session; default: that of this process, or else the newest on this machine.
     """
-    return render(Diagnosis(ask(["metrics"], 1, address)))
+    return render(ask(["metrics"], 1, address))

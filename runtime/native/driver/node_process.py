@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any
 
 from ...exceptions import NodeDiedError
-from ...introspection.story_events import RECORD_CALL_SITES
+from ...introspection.events import RECORD_CALL_SITES
 from ..node.deaths import signal_name
 from .printer import write
 

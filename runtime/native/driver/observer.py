@@ -87,5 +87,5 @@ def unpack(answer: m.State) -> list[NodeReport]:
     """Return what is in a node's answer: its own report, and those of the nodes that it has asked."""
     report = msgspec.msgpack.decode(answer.node, type=NodeReport)
     report.processes = [msgspec.msgpack.decode(payload, type=ProcessReport) for payload in answer.reports]
-    report.silent = answer.silent
+    report.silent = [process.hex() for process in answer.silent]
     return [report, *(other for answers in answer.others for other in unpack(answers))]

@@ -6,13 +6,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ...introspection.reports import EVENTS_KEPT, ActorReport, Event
-from ...introspection.story_events import ACTOR
+from ...introspection.events import ACTOR, EVENTS_KEPT, Event
+from ...introspection.rows import ActorState
 from ...resources import in_amounts
 from ..protocol import messages as m
+from ..protocol.wire import node_of
 from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
 from .balance import Balance
 from .wait_cycles import WaitCycles
+
+# Where an actor's state is none of these, it has not been made yet.
+_STATES = {"alive": "ALIVE", "dead": "DEAD", "restarting": "RESTARTING"}
 
 
 class Control:
@@ -67,21 +71,23 @@ class Control:
             m.Lookup: lambda process, message: tell(process, m.Found(self._published.get(message.key))),
         }
 
-    def describe(self) -> list[ActorReport]:
-        """Return all actors that are not forgotten."""
+    def describe(self, node: m.NodeId) -> list[ActorState]:
+        """Return all actors that are not forgotten; `node`: where one that has no process yet is listed."""
         names = self._actors.names()
         return [
-            ActorReport(
-                actor.key,
-                actor.class_name,
-                names.get(actor.key, ""),
-                actor.owner,
-                actor.state,
-                actor.process or b"",
-                actor.restarts,
-                actor.max_restarts,
-                in_amounts(actor.demand),
-                actor.reason,
+            ActorState(
+                actor_id=actor.key.hex(),
+                class_name=actor.class_name,
+                state=_STATES.get(actor.state, "PENDING_CREATION"),
+                name=names.get(actor.key, ""),
+                reason=actor.reason,
+                node_id=node_of(actor.process or node).hex(),
+                worker_id=actor.process.hex() if actor.process else None,
+                owner_id=actor.owner.hex(),
+                constructing=actor.state == "starting",
+                num_restarts=actor.restarts,
+                max_restarts=actor.max_restarts,
+                required_resources=in_amounts(actor.demand),
             )
             for actor in self._actors.actors.values()
         ]

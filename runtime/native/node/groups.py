@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...capacity import Capacity
-from ...introspection.reports import GroupReport
+from ...introspection.rows import PlacementGroupState
 from ...placement import place
 from ...resources import Demand, in_amounts
 from ..protocol import messages as m
@@ -129,11 +129,18 @@ class Groups:
             if group.creator == process:
                 self._remove(group.id, f"the process that created it is gone: {reason}")
 
-    def describe(self) -> list[GroupReport]:
+    def describe(self) -> list[PlacementGroupState]:
         """Return all groups."""
         return [
-            GroupReport(g.id, g.name, g.strategy, g.state, list(map(in_amounts, g.bundles)), g.reason)
-            for g in self._groups.values()
+            PlacementGroupState(
+                placement_group_id=group.id.hex(),
+                name=group.name,
+                strategy=group.strategy,
+                state=group.state,
+                bundles=list(map(in_amounts, group.bundles)),
+                reason=group.reason,
+            )
+            for group in self._groups.values()
         ]
 
     def _info(self, group: Group) -> m.GroupInfo:

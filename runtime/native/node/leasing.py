@@ -9,7 +9,7 @@ import msgspec
 
 from ...exceptions import RuntimeEnvSetupError
 from ...failure import not_made, pack_error
-from ...introspection.reports import RequestReport
+from ...introspection.rows import RequestState
 from ...resources import UNIT, Demand, in_amounts
 from ..protocol import messages as m
 from .pool import Process
@@ -266,20 +266,18 @@ class Leasing:
 
     # Explaining -------------------------------------------------------------------------------------------------
 
-    def describe(self) -> tuple[dict[str, float], dict[str, float], list[RequestReport]]:
-        """Return the node's resources, those in use, and the requests that wait, in the order of the queue."""
+    def describe(self) -> tuple[dict[str, float], list[RequestState]]:
+        """Return the resources that are in use, and the requests that wait, in the order of the queue."""
         full = "" if self._workers.room else _FULL.format(len(self._workers.processes))
         total, available = self._scheduler.total, self._scheduler.available()
         used = {name: units - available[name] for name, units in total.items()}
         requests = [
-            RequestReport(
-                waiting.asker,
-                waiting.actor or b"",
-                in_amounts(waiting.demand),
-                waiting.count,
-                full or waiting.reason,
-                waiting.scope or b"",
+            RequestState(
+                required_resources=in_amounts(waiting.demand),
+                actor_id=waiting.actor.hex() if waiting.actor else None,
+                placement_group_id=waiting.scope.hex() if waiting.scope else None,
+                note=full or waiting.reason,
             )
             for waiting in self._scheduler.waiting()
         ]
-        return in_amounts(total), in_amounts(used), requests
+        return in_amounts(used), requests

@@ -1,137 +1,78 @@
-"""The node's endpoint for Prometheus: just enough HTTP/1.0 for a scrape, on the node's own loop, loopback only.
+"""The node's endpoint for Prometheus: its client library's WSGI application, to this machine alone.
 
-A browser that a foreign page leads to 127.0.0.1 under a name of its own (DNS rebinding) sends that name as Host, so
-only this machine's names are answered. When there are too many callers, the one that has kept the node waiting longest
-gives way: slow ones shut nobody out.
+It runs in threads of its own and asks the node as any observer does, so the node's loop knows nothing of HTTP. A
+browser that a foreign page leads to 127.0.0.1 under a name of its own (DNS rebinding) sends that name as Host, so only
+this machine's names are answered.
 """
 
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from .loop import Loop
+from ...introspection.prometheus import RuntimeCollector
+from ..driver.observer import observe
 
-_MOST_BYTES = 8192
-_MOST_CALLERS = 16
+_LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?", re.IGNORECASE)
 _PATIENCE_SECONDS = 5.0
-_RETRY_SECONDS = 0.05
-_TEXT = "text/plain; version=0.0.4; charset=utf-8"
-_HOST = re.compile(rb"^host:[ \t]*(.*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
-_LOCAL = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?", re.IGNORECASE)
+_MOST_THREADS = 100
 
-Answer = Callable[[Callable[[str], None]], None]
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-class MetricsServer:
-    """Listens from its construction on.
+def serve_metrics(port: int, session: str) -> str:
+    """Serve a session's metrics from now on, and return the address.
 
     Args:
-        loop: the node's loop.
         port: where to listen on 127.0.0.1; 0 takes any free port.
-        answer: is called with what to call with the metrics' text, now or later.
+        session: name of the runtime's session.
 
     Raises:
         SystemExit: the port is taken; with a sentence that says so.
     """
+    # Only if wished: they take as long to import as the runtime to start.
+    from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-    def __init__(self, loop: Loop, port: int, answer: Answer) -> None:
-        self._loop, self._answer = loop, answer
-        self._callers: dict[_Caller, None] = {}  # the oldest first
-        try:
-            self._listener = socket.create_server(("127.0.0.1", port))
-        except OSError as error:
-            raise SystemExit(
-                f"metrics_port={port}: cannot listen there: {error.strerror}. Use 0 for any free port"
-            ) from None
-        self._listener.setblocking(False)
-        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}/metrics"
-        loop.watch(self._listener.fileno(), self._accept)
+    from prometheus_client import CollectorRegistry, make_wsgi_app
+    from prometheus_client.exposition import ThreadingWSGIServer
 
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError:  # no descriptor is left: it would be as ready in each turn of the loop
-            self._loop.unwatch(self._listener.fileno())
-            self._loop.call_later(1.0, lambda: self._loop.watch(self._listener.fileno(), self._accept))
-            return
-        if len(self._callers) >= _MOST_CALLERS:
-            min(self._callers, key=lambda caller: caller.asked).close()
-        caller = _Caller(self._loop, sock, self._answer, self._forget)
-        self._callers[caller] = None
-        # Who says nothing, or does not read, is not waited for.
-        self._loop.call_later(_PATIENCE_SECONDS, caller.close)
+    class Server(ThreadingWSGIServer):
+        request_queue_size = _MOST_THREADS
 
-    def _forget(self, caller: _Caller) -> None:
-        self._callers.pop(caller, None)
+        def verify_request(self, request: object, client_address: object) -> bool:
+            return threading.active_count() < _MOST_THREADS
+
+    class Handler(WSGIRequestHandler):
+        timeout = _PATIENCE_SECONDS  # who says nothing for so long is hung up on
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the library's name
+            pass
+
+    registry = CollectorRegistry()
+    registry.register(RuntimeCollector(lambda: observe(session, ["metrics"], 1)))
+    app = _for_this_machine(make_wsgi_app(registry))
+    try:
+        server = make_server("127.0.0.1", port, app, Server, Handler)
+    except OSError as error:
+        raise SystemExit(
+            f"metrics_port={port}: cannot listen there: {error.strerror}. Use 0 for any free port"
+        ) from None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/metrics"
 
 
-class _Caller:
-    """One connection: a request is read, one answer written, and that is all."""
+def _for_this_machine(app: App) -> App:
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        status = ""
+        if "HTTP_HOST" in environ and not _LOCAL.fullmatch(environ["HTTP_HOST"].strip()):
+            status, text = "403 Forbidden", b"Host is no name of this machine: use 127.0.0.1 or localhost\n"
+        elif environ["PATH_INFO"] != "/metrics":
+            status, text = "404 Not Found", b"there is only /metrics\n"
+        if not status:
+            return app(environ, start_response)
+        start_response(status, [("Content-Type", "text/plain")])
+        return [text]
 
-    def __init__(self, loop: Loop, sock: socket.socket, answer: Answer, done: Callable[[_Caller], None]) -> None:
-        self._loop, self._sock, self._answer, self._done = loop, sock, answer, done
-        self._request = b""
-        self.asked = False
-        sock.setblocking(False)
-        loop.watch(sock.fileno(), self._read)
-
-    def _read(self) -> None:
-        try:
-            data = self._sock.recv(_MOST_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._request += data
-        if not data:
-            self.close()
-        elif b"\r\n\r\n" in self._request or b"\n\n" in self._request:
-            self._take(self._request)
-        elif len(self._request) > _MOST_BYTES:
-            self._take(b"")
-
-    def _take(self, request: bytes) -> None:
-        # What else it says is not read: the loop would find it ready again in each turn.
-        self.asked = True
-        self._loop.unwatch(self._sock.fileno())
-        words = request.split(b"\n", 1)[0].split()
-        host = _HOST.search(request)
-        if len(words) != 3 or not words[2].startswith(b"HTTP/"):
-            self._send("400 Bad Request", "this is no HTTP request, or one that is too long\n")
-        elif host is not None and not _LOCAL.fullmatch(host[1]):
-            self._send("403 Forbidden", "Host is no name of this machine: use 127.0.0.1 or localhost\n")
-        elif words[0] != b"GET":
-            self._send("405 Method Not Allowed", "only GET is answered\n")
-        elif words[1].split(b"?")[0] != b"/metrics":
-            self._send("404 Not Found", "there is only /metrics\n")
-        else:
-            self._answer(lambda text: self._send("200 OK", text))
-
-    def _send(self, status: str, text: str) -> None:
-        body = text.encode()
-        head = f"HTTP/1.0 {status}\r\nContent-Type: {_TEXT}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        self._write(memoryview(head.encode() + body))
-
-    def _write(self, reply: memoryview) -> None:
-        if self._sock.fileno() < 0:
-            return  # it has left
-        try:
-            while reply:
-                reply = reply[self._sock.send(reply) :]
-        except BlockingIOError:
-            self._loop.call_later(_RETRY_SECONDS, lambda: self._write(reply))
-            return
-        except OSError:
-            reply = reply[:0]
-        self.close()
-
-    def close(self) -> None:
-        """End the connection, if that has not happened yet."""
-        if self._sock.fileno() >= 0:
-            self._loop.unwatch(self._sock.fileno())
-            self._sock.close()
-            self._done(self)
+    return answer

@@ -25,9 +25,10 @@ import msgspec
 
 from ...exceptions import OutOfMemoryError
 from ...failure import pack_error
-from ...introspection.reports import EVENTS_KEPT, DeadNode, Event, NodeReport
-from ...introspection.story_events import DIED, UP
-from ...resources import UNIT, in_amounts
+from ...introspection.events import DIED, EVENTS_KEPT, UP, Event
+from ...introspection.reports import NodeReport
+from ...introspection.rows import unix_ms
+from ...resources import UNIT
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import SocketNames, peer_pid
@@ -39,8 +40,8 @@ from .control import Control
 from .groups import Groups
 from .leasing import Leasing
 from .loop import Loop
-from .metrics_server import MetricsServer
-from .node_reports import NodeReports, describe_worker
+from .metrics_server import serve_metrics
+from .node_reports import NodeReports, describe_node, describe_worker
 from .output import OutputReader
 from .pool import Process
 from .scheduler import Scheduler
@@ -106,9 +107,9 @@ class Node:
         self._storage = Storage(
             settings["store_memory"], self._processes, tell, self._loop, self._workers.board, self._lives
         )
-        self._reports = reports = NodeReports(self._loop, self._processes, self._describe)
+        self._reports = NodeReports(self._loop, self._processes, self._describe)
         port = settings["metrics_port"]
-        self._metrics = None if port is None else MetricsServer(self._loop, port, reports.scrape)
+        self._metrics_address = "" if port is None else serve_metrics(port, self._names.session)
         self._handlers = self._all_handlers()
         at_head = {*control.handlers, *self._groups.handlers, *self._balance.at_head}
         self.cluster.at_head = at_head | {m.Preload, m.AskState}
@@ -343,26 +344,22 @@ class Node:
         self._reports.answer(asks, message)
 
     def _describe(self, sections: list[str]) -> NodeReport:
-        total, used, requests = self._leasing.describe()
+        used, requests = self._leasing.describe()
         views = self._storage.views()
+        row = describe_node(self.info, self._names.session, is_head=self.cluster.is_head)
+        row.resources_used, row.start_time_ms = used, unix_ms(self._started)
+        row.metrics_address = self._metrics_address
         return NodeReport(
-            self._workers.prefix,
-            self._names.session,
-            os.getpid(),
-            socket.gethostname(),
-            self._started,
-            total,
-            used,
-            worker_deaths=self._deaths,
-            metrics_address="" if self._metrics is None else self._metrics.address,
-            metrics=self._reports.retired.metrics,
+            node=row,
+            dead=[describe_node(gone, self._names.session, dead=True) for gone in self.cluster.dead],
             workers=[describe_worker(process, views.get(process.id)) for process in self._processes.values()],
-            actors=self._control.describe(),
+            actors=self._control.describe(self.info.id),
             requests=requests,
             groups=self._groups.describe(),
+            worker_deaths=self._deaths,
             logs=logs_of(self._folder.folder),
-            dead=[DeadNode(gone.id, gone.host, gone.pid, in_amounts(gone.resources)) for gone in self.cluster.dead],
             events=[*self._events, *self._control.events] if "events" in sections else [],
+            metrics=self._reports.retired.metrics,
         )
 
     # The end ----------------------------------------------------------------------------------------------------

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ...introspection.reports import NodeReport, ProcessReport, WorkerReport
+from ...introspection.metric_table import merged
+from ...introspection.reports import NodeReport, ProcessReport
+from ...introspection.rows import MetricState, NodeState, WorkerState, unix_ms
 from ...resources import in_amounts
 from ..protocol import messages as m
-from ..protocol.wire import PROCESS_BYTES
+from ..protocol.wire import PROCESS_BYTES, node_of
 from .loop import Loop
-from .node_metrics import Retired, scraped
 from .pool import Process
 from .storage import Views
 
-_SCRAPE_SECONDS = 1.0
 _MOST_SECONDS = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -32,6 +32,26 @@ class _Question:
     then: Collected
     reports: list[bytes] = field(default_factory=list)
     others: list[m.State] = field(default_factory=list)
+
+
+class Retired:
+    """The counts of processes that are gone, as they last told them: a sum must not fall when one of them ends.
+
+    Attributes:
+        metrics: their counters and histograms.
+    """
+
+    def __init__(self) -> None:
+        self.metrics: list[MetricState] = []
+        self._last: dict[m.ProcessId, list[MetricState]] = {}
+
+    def note(self, process: m.ProcessId, metrics: list[MetricState]) -> None:
+        """Event: a process has told its metrics."""
+        self._last[process] = [metric for metric in metrics if metric.kind != "gauge"]
+
+    def process_died(self, process: m.ProcessId) -> None:
+        """Event: a process is gone."""
+        self.metrics = merged([*self.metrics, *self._last.pop(process, [])])
 
 
 class NodeReports:
@@ -65,15 +85,6 @@ class NodeReports:
 
         self.collect(message.sections, message.limit, message.seconds, collected, self.ask_others)
 
-    def scrape(self, send: Callable[[str], None]) -> None:
-        """Send the text for Prometheus, once all processes have answered."""
-        sections = ["metrics"]
-
-        def collected(reports: list[bytes], silent: list[m.ProcessId], others: list[m.State]) -> None:
-            send(scraped(self._describe(sections), reports, silent))
-
-        self.collect(sections, 1, _SCRAPE_SECONDS, collected)
-
     def collect(
         self,
         sections: list[str],
@@ -102,7 +113,7 @@ class NodeReports:
         """Event: a process has answered."""
         report = msgspec.msgpack.decode(message.payload, type=ProcessReport)  # raises if it is none
         if message.metrics:
-            self.retired.note(report)
+            self.retired.note(process, report.metrics)
         question = self._questions.get(message.question)
         if question is not None and process in question.awaited:  # else it is too late
             question.reports.append(message.payload)
@@ -133,26 +144,38 @@ class NodeReports:
             question.then(question.reports, silent, question.others)
 
 
-def describe_worker(process: Process, views: Views | None) -> WorkerReport:
+def describe_node(node: m.NodeInfo, session: str, *, is_head: bool = False, dead: bool = False) -> NodeState:
+    """Return what is known of a node, as long as nothing runs there."""
+    return NodeState(
+        node_id=node.id.hex(),
+        node_name=node.host,
+        state="DEAD" if dead else "ALIVE",
+        pid=node.pid,
+        session=session,
+        is_head_node=is_head,
+        resources_total=in_amounts(node.resources),
+    )
+
+
+def describe_worker(process: Process, views: Views | None) -> WorkerState:
     """Return what a node knows of one of its processes, and of the store's memory that it views."""
     cpu_seconds, started, memory = usage_of(process.pid)
     lease = process.lease
-    return WorkerReport(
-        process.id,
-        process.pid or None,
-        process.title,
-        process.driver,
-        process.driver or process.registered,
-        in_amounts(lease.held()) if lease is not None else {},
-        process.actor.actor if process.actor is not None else b"",
-        lease.asker if lease is not None else b"",
-        lease is not None and lease.blocked,
-        process.ended,
-        cpu_seconds,
-        started,
-        memory,
-        sum(os.fstat(fd).st_blocks * 512 for fd in process.arenas),
-        0 if views is None else views.size,
+    return WorkerState(
+        worker_id=process.id.hex(),
+        pid=process.pid or None,
+        worker_type="DRIVER" if process.driver else "WORKER" if process.actor is None else "ACTOR",
+        title=process.title,
+        is_alive=(process.driver or process.registered) and not process.ended,
+        node_id=node_of(process.id).hex(),
+        actor_id=None if process.actor is None else process.actor.actor.hex(),
+        blocked=lease is not None and lease.blocked,
+        required_resources=in_amounts(lease.held()) if lease is not None else {},
+        cpu_seconds=cpu_seconds,
+        memory=memory,
+        shared_memory=sum(os.fstat(fd).st_blocks * 512 for fd in process.arenas),
+        viewed_memory=0 if views is None else views.size,
+        start_time_ms=unix_ms(started),
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from ...engine import ActorId, ActorState, Arguments
 from ...exceptions import ActorUnavailableError, RuntimeEnvSetupError
 from ...failure import is_own, pack_error
-from ...introspection.reports import TaskReport
-from ...introspection.story_events import AGAIN
+from ...introspection.events import AGAIN
+from ...introspection.rows import TaskState
 from ...options import STREAMING, MethodOptions
 from ...results import died, too_many_calls
 from ...serialization import take_out_refs
@@ -18,7 +18,7 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store
 from .actor_queues import ActorQueue
-from .call_reports import call_groups, call_rows
+from .call_reports import call_counts, call_rows
 from .calls import Calls
 from .failures import failure
 from .links import Links
@@ -192,13 +192,13 @@ class ActorCalls:
             pending, queue.constructor = queue.constructor.arguments, None
             self._calls.finish(pending, [m.Value(b"")])
 
-    def report(self) -> Iterator[TaskReport]:
+    def report(self) -> Iterator[TaskState]:
         """Yield a row for each call that has not ended, and for each actor that has not started."""
         return call_rows(self._values.objects.records, self.queues.values())
 
-    def report_groups(self) -> Iterator[TaskReport]:
+    def report_counts(self) -> Iterator[TaskState]:
         """Yield the same, counted by actor, method and state."""
-        return call_groups(self.queues.values())
+        return call_counts(self.queues.values())
 
     def has_sent(self, pending: PendingCall) -> bool:
         """Whether the actor has the call."""

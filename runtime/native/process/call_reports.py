@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 
-from ...introspection.reports import TaskReport
+from ...introspection.rows import TaskState, unix_ms
 from ...resources import in_amounts
 from .actor_queues import ActorQueue
 from .objects import Record
@@ -25,71 +25,77 @@ def missing_slots(records: Records, pending: PendingCall) -> list[bytes]:
     return [ref.id for ref in pending.slots if records[ref.id].value is None]
 
 
-def _row(pending: PendingCall, kind: str, state: str, name: str = "") -> TaskReport:
-    return TaskReport(
-        pending.task,
-        name or pending.name,
-        kind,
-        state,
-        pending.submitted,
-        pending.retries,
+def _row(pending: PendingCall, kind: str, state: str, name: str = "") -> TaskState:
+    return TaskState(
+        task_id=pending.task.hex(),
+        name=name or pending.name,
+        type=kind,
+        state=state,
+        creation_time_ms=unix_ms(pending.submitted),
+        retries_left=pending.retries,
         num_returns=len(pending.returns),
-        sent=pending.sent,
-        promised=[] if pending.stream is None else pending.stream.promised,
+        sent_time_ms=unix_ms(pending.sent),
+        promised=[] if pending.stream is None else [promised.hex() for promised in pending.stream.promised],
     )
 
 
 def task_rows(
     records: Records, kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, PendingCall]]
-) -> Iterator[TaskReport]:
+) -> Iterator[TaskState]:
     """Yield the tasks: those sent, those that wait for a worker, those that wait for arguments."""
     kinds = list(kinds)
     for kind in kinds:
         for lease in kind.leases.values():
             for pending in lease.inflight.values():
-                row = _row(pending, TASK, SENT)
-                row.demand, row.group, row.worker = in_amounts(kind.demand), _group_of(kind), lease.worker
+                row = _task(kind, pending, SENT)
+                row.worker_id = lease.worker.hex()
                 yield row
     for kind in kinds:
         for place, pending in enumerate(kind.queue, 1):
-            row = _row(pending, TASK, QUEUED)
-            row.demand, row.group, row.place = in_amounts(kind.demand), _group_of(kind), place
+            row = _task(kind, pending, QUEUED)
+            row.queue_place = place
             yield row
     for kind, pending in awaiting:
-        row = _row(pending, TASK, ARGUMENTS)
-        row.demand, row.group, row.missing = in_amounts(kind.demand), _group_of(kind), missing_slots(records, pending)
+        row = _task(kind, pending, ARGUMENTS)
+        row.missing_arguments = _missing(records, pending)
         yield row
 
 
-def _group_of(kind: Kind) -> bytes:
-    return b"" if kind.placement is None else kind.placement.group
+def _task(kind: Kind, pending: PendingCall, state: str) -> TaskState:
+    row = _row(pending, TASK, state)
+    row.required_resources, row.placement_group_id = in_amounts(kind.demand), _group_of(kind)
+    return row
 
 
-def task_groups(kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, PendingCall]]) -> Iterator[TaskReport]:
+def _missing(records: Records, pending: PendingCall) -> list[str]:
+    return [ref.hex() for ref in missing_slots(records, pending)]
+
+
+def _group_of(kind: Kind) -> str | None:
+    return None if kind.placement is None else kind.placement.group.hex()
+
+
+def task_counts(kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, PendingCall]]) -> Iterator[TaskState]:
     """Yield how many tasks there are of each name, state and demand."""
     for kind in kinds:
         sent = [pending for lease in kind.leases.values() for pending in lease.inflight.values()]
         mine = [pending for other, pending in awaiting if other is kind] if awaiting else []
         for state, tasks in ((SENT, sent), (QUEUED, kind.queue), (ARGUMENTS, mine)):
-            yield from _counted(tasks, TASK, state, demand=in_amounts(kind.demand), group=_group_of(kind))
+            for row in _counted(tasks, TASK, state, attrgetter("name")):
+                row.required_resources, row.placement_group_id = in_amounts(kind.demand), _group_of(kind)
+                yield row
 
 
 def _counted(
-    tasks: Iterable[PendingCall],
-    kind: str,
-    state: str,
-    *,
-    name_of: Callable[[PendingCall], str] = attrgetter("name"),
-    demand: dict[str, float],
-    actor: bytes = b"",
-    group: bytes = b"",
-) -> Iterator[TaskReport]:
+    tasks: Iterable[PendingCall], kind: str, state: str, name_of: Callable[[PendingCall], str]
+) -> Iterator[TaskState]:
     counts = Counter(map(name_of, tasks))
     oldest: dict[str, float] = {}
     for pending in tasks if counts else ():
         oldest.setdefault(name_of(pending), pending.submitted)  # they are in the order of submission
     for name, count in counts.items():
-        yield TaskReport(b"", name, kind, state, oldest[name], demand=demand, actor=actor, count=count, group=group)
+        submitted = unix_ms(oldest[name])
+        yield TaskState(task_id="", name=name, type=kind, state=state, creation_time_ms=submitted, count=count)
 
 
 def _call_name(pending: PendingCall) -> str:
@@ -97,42 +103,45 @@ def _call_name(pending: PendingCall) -> str:
     return (told and told.name) or f"{pending.actor.name}.{pending.name}"
 
 
-def call_rows(records: Records, queues: Iterable[ActorQueue]) -> Iterator[TaskReport]:
+def call_rows(records: Records, queues: Iterable[ActorQueue]) -> Iterator[TaskState]:
     """Yield calls of actors' methods, and actors that are still to be started."""
     for queue in queues:
         for pending in queue.inflight.values():
             row = _row(pending, CALL, SENT, _call_name(pending))
-            row.actor, row.worker = queue.key, queue.process or b""
+            row.actor_id, row.worker_id = queue.key.hex(), (queue.process or b"").hex() or None
             yield row
-        ahead = b""
+        behind = None
         for place, pending in enumerate(queue.waiting, 1):
             row = _row(pending, CALL, ARGUMENTS if pending.missing else QUEUED, _call_name(pending))
-            row.actor, row.place, row.ahead = queue.key, place, ahead
-            row.missing = missing_slots(records, pending)
-            ahead = pending.task
+            row.actor_id, row.queue_place, row.behind = queue.key.hex(), place, behind
+            row.missing_arguments = _missing(records, pending)
+            behind = row.task_id
             yield row
-        if queue.constructor is not None and queue.state != "alive":
-            yield _start_row(records, queue)
+        start = _start_of(queue)
+        if start is not None and queue.constructor is not None:
+            start.missing_arguments = _missing(records, queue.constructor.arguments)
+            yield start
 
 
-def _start_row(records: Records, queue: ActorQueue) -> TaskReport:
-    assert queue.constructor is not None
-    pending = queue.constructor.arguments
+def _start_of(queue: ActorQueue) -> TaskState | None:
+    if queue.constructor is None or queue.state == "alive":
+        return None
+    pending, options = queue.constructor.arguments, queue.constructor.options
     row = _row(pending, START, ARGUMENTS if pending.missing else QUEUED)
-    row.actor, row.missing = queue.key, missing_slots(records, pending)
-    row.demand, row.retries = in_amounts(queue.constructor.options.demand), queue.constructor.options.max_restarts
+    row.actor_id, row.required_resources = queue.key.hex(), in_amounts(options.demand)
+    row.retries_left = options.max_restarts
     return row
 
 
-def call_groups(queues: Iterable[ActorQueue]) -> Iterator[TaskReport]:
+def call_counts(queues: Iterable[ActorQueue]) -> Iterator[TaskState]:
     """Yield how many calls there are of each actor, method and state."""
     for queue in queues:
         ready = [pending for pending in queue.waiting if not pending.missing]
         unready = [pending for pending in queue.waiting if pending.missing] if len(ready) < len(queue.waiting) else []
         for state, calls in ((SENT, queue.inflight.values()), (QUEUED, ready), (ARGUMENTS, unready)):
-            yield from _counted(list(calls), CALL, state, name_of=_call_name, demand={}, actor=queue.key)
-        if queue.constructor is not None and queue.state != "alive":
-            pending = queue.constructor.arguments
-            state = ARGUMENTS if pending.missing else QUEUED
-            demand = in_amounts(queue.constructor.options.demand)
-            yield TaskReport(b"", pending.name, START, state, pending.submitted, demand=demand, actor=queue.key)
+            for row in _counted(list(calls), CALL, state, _call_name):
+                row.actor_id = queue.key.hex()
+                yield row
+        start = _start_of(queue)
+        if start is not None:
+            yield start

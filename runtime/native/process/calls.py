@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ...failure import type_of_failure
 from ...generators import ObjectRefGenerator
-from ...introspection.story_events import ENDED
+from ...introspection.events import ENDED
 from ...refs import ObjectRef
 from ..protocol import messages as m
 from ..protocol.connection import Connection

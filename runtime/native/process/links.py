@@ -12,8 +12,7 @@ from select import EPOLLOUT
 from typing import Any
 
 from ...exceptions import NodeDiedError, ShoalError
-from ...introspection.reports import EVENTS_KEPT, Event
-from ...introspection.story_events import recent
+from ...introspection.events import EVENTS_KEPT, Event, recent
 from ..protocol import messages as m
 from ..protocol.connection import (
     Connection,

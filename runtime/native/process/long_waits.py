@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ...exceptions import InputError
 from ...introspection.diagnosis import Diagnosis
-from ...introspection.reports import DEFAULT_LIMIT
+from ...introspection.rows import DEFAULT_LIMIT, unix_ms
 from ..driver.observer import ANSWER_SECONDS, unpack
 from ..protocol import messages as m
 from .links import Links
@@ -60,7 +60,7 @@ class LongWaits:
             late = {waiter for waiter, since in waits.items() if since + self._seconds <= now} - self._asked
             if late and self._links.broken is None:
                 self._asked |= late
-                since = {waits[waiter] for waiter in late}
+                since = {unix_ms(waits[waiter]) for waiter in late}
                 self._reporting.ask_then(
                     ["tasks"], DEFAULT_LIMIT, ANSWER_SECONDS, lambda answer: self._explain(answer, since)
                 )
@@ -69,17 +69,17 @@ class LongWaits:
                 self._armed = True
                 self._links.reactor.call_later(max(0.0, min(due) - now), self._look)
 
-    def _explain(self, answer: m.State | None, since: set[float]) -> None:
+    def _explain(self, answer: m.State | None, since: set[int | None]) -> None:
         if answer is None:
             return
         diagnosis = Diagnosis(unpack(answer))
-        own = diagnosis.processes.get(self._links.me)
+        own = diagnosis.processes.get(self._links.me.hex())
         for wait in own.waits if own is not None else ():
             verdict = diagnosis.judge_wait(wait)
-            if wait.since in since and wait.missing and verdict.waits_for not in self._told:
+            if wait.since_ms in since and wait.missing and verdict.waits_for not in self._told:
                 self._told.add(verdict.waits_for)
                 self._tell(
-                    f"shoal: {wait.thread} has waited {diagnosis.seconds(wait.since)} in get or wait: it "
+                    f"shoal: {wait.thread} has waited {diagnosis.seconds(wait.since_ms)} in get or wait: it "
                     f"{verdict.reason}. `shoal status` shows more; {WARN_AFTER_SECONDS}=0 has this never told"
                 )
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 
 from ...exceptions import ObjectLostError, ObjectReconstructionFailedError
-from ...introspection.story_events import AGAIN, LOST
+from ...introspection.events import AGAIN, LOST
 from ...refs import ObjectRef, short
 from ..protocol import messages as m
 from ..protocol.connection import Connection

@@ -10,9 +10,10 @@ from itertools import chain, count, islice
 import msgspec
 
 from ...exceptions import NodeDiedError
+from ...introspection.events import ENDED
 from ...introspection.metric_table import MetricTable
-from ...introspection.reports import ExecutingReport, NodeReport, ObjectReport, ProcessReport, WaitReport
-from ...introspection.story_events import ENDED
+from ...introspection.reports import NodeReport, ProcessReport
+from ...introspection.rows import ExecutionState, ObjectState, WaitState, unix_ms
 from ..driver.observer import ANSWER_SECONDS, unpack
 from ..protocol import messages as m
 from ..protocol.connection import Connection
@@ -69,21 +70,32 @@ class Reporting:
     def say_last(self) -> None:
         """Tell the node what was counted here, since this process ends."""
         if self._metrics:
-            report = ProcessReport(self._links.me, os.getpid(), metrics=self._metrics.report())
+            report = self._empty()
+            report.metrics = self._metrics.report()
             self._links.node.send(m.StateReport(0, msgspec.msgpack.encode(report), True))
+
+    def _empty(self) -> ProcessReport:
+        return ProcessReport(process_id=self._links.me.hex(), pid=os.getpid())
 
     def report(self, sections: Sequence[str], limit: int) -> ProcessReport:
         """Return what this process knows; called under the lock."""
         records, running = self._values.objects.records, self._running
-        report = ProcessReport(self._links.me, os.getpid(), objects_total=len(records))
+        report = self._empty()
+        report.objects_total = len(records)
         awaited = self._arrivals.awaited()
         report.executing = [
-            ExecutingReport(task, *what, sorted(awaited.get(task, ()))[:_MOST_NAMED], running.untaken.get(task, 0))
-            for task, what in list(running.begun.items())
+            ExecutionState(
+                task_id=task.hex(),
+                name=name,
+                start_time_ms=unix_ms(began) or 0,
+                awaits=[ref.hex() for ref in sorted(awaited.get(task, ()))[:_MOST_NAMED]],
+                untaken=running.untaken.get(task, 0),
+            )
+            for task, (name, began) in list(running.begun.items())
         ]
         report.waits = [self._wait(*wait) for wait in list(self._waits.running.values())]
-        report.groups = [*self._tasks.report_groups(), *self._actor_calls.report_groups()]
-        report.tasks_total = sum(group.count for group in report.groups)
+        report.counted = [*self._tasks.report_counts(), *self._actor_calls.report_counts()]
+        report.tasks_total = sum(row.count for row in report.counted)
         if "tasks" in sections:
             report.tasks = list(islice(chain(self._tasks.report(), self._actor_calls.report()), limit))
         if "objects" in sections:
@@ -105,18 +117,29 @@ class Reporting:
             )
         return report
 
-    def _wait(self, thread: str, since: float, refs: Sequence[bytes], count: int) -> WaitReport:
+    def _wait(self, thread: str, since: float, refs: Sequence[bytes], count: int) -> WaitState:
         records = self._values.objects.records
         missing = [ref for ref in refs if (record := records.get(ref)) is None or record.value is None]
         arrived = len(refs) - len(missing)
-        return WaitReport(thread, since, max(0, count - arrived), len(refs), missing[:_MOST_NAMED])
+        return WaitState(
+            pid=os.getpid(),
+            thread=thread,
+            since_ms=unix_ms(since) or 0,
+            wanted=max(0, count - arrived),
+            total=len(refs),
+            missing=[ref.hex() for ref in missing[:_MOST_NAMED]],
+        )
 
-    def _object(self, object_id: bytes, record: Record, is_actor: bool) -> ObjectReport:
+    def _object(self, object_id: bytes, record: Record, is_actor: bool) -> ObjectState:
         value = record.value
-        site = self._values.site_of(object_id)
-        where = "actor" if is_actor else place_of(value)
-        size = 0 if value is None else size_of(value)
-        return ObjectReport(object_id, where, size, record.local, list(record.borrowers or ()), site)
+        return ObjectState(
+            object_id=object_id.hex(),
+            where="actor" if is_actor else place_of(value),
+            object_size=0 if value is None else size_of(value),
+            local_references=record.local,
+            borrower_ids=[borrower.hex() for borrower in record.borrowers or ()],
+            call_site=self._values.site_of(object_id),
+        )
 
     # Asking -----------------------------------------------------------------------------------------------------
 

@@ -14,15 +14,15 @@ from typing import Any
 
 from ...engine import Arguments, Function
 from ...exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
-from ...introspection.reports import TaskReport
-from ...introspection.story_events import AGAIN, BOUNCED
+from ...introspection.events import AGAIN, BOUNCED
+from ...introspection.rows import TaskState
 from ...options import STREAMING, TaskOptions
 from ...serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
 from ..protocol.wire import node_of
 from ..store.store import Store
-from .call_reports import task_groups, task_rows
+from .call_reports import task_counts, task_rows
 from .calls import Calls
 from .failures import failure
 from .leases import Leases
@@ -85,13 +85,13 @@ class TaskCalls:
         else:
             self._enqueue(pending.kind, pending)
 
-    def report(self) -> Iterator[TaskReport]:
+    def report(self) -> Iterator[TaskState]:
         """Yield a row for each task that has not ended."""
         return task_rows(self._values.objects.records, self._by_key.values(), self._awaiting.values())
 
-    def report_groups(self) -> Iterator[TaskReport]:
+    def report_counts(self) -> Iterator[TaskState]:
         """Yield the same, counted by name and state."""
-        return task_groups(self._by_key.values(), self._awaiting.values())
+        return task_counts(self._by_key.values(), self._awaiting.values())
 
     def _arguments_came(self, pending: PendingCall) -> None:
         found = self._awaiting.pop(pending.task, None)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...exceptions import OwnerDiedError
-from ...introspection.story_events import FREED, PUT, RECORD_CALL_SITES, call_site
+from ...introspection.events import FREED, PUT, RECORD_CALL_SITES, call_site
 from ...refs import ObjectRef, short
 from ...unread import UnreadFailures
 from ..protocol import messages as m

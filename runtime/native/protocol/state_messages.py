@@ -1,4 +1,4 @@
-"""The part of the protocol by which someone learns what goes on; payloads are rows of `introspection.reports`."""
+"""The part of the protocol by which someone learns what goes on; payloads are `introspection.reports`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .wire import Count, ProcessId, _Message
 
 
 class AskState(_Message):
-    """To the node, also from a connection that has not registered: how is everything? See `reports.SECTIONS`.
+    """To the node, also from a connection that has not registered: how is everything? See `rows.SECTIONS`.
 
     The answer comes once all processes have answered or `seconds` are over.
     """

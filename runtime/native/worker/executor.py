@@ -22,7 +22,7 @@ from ...engine import Host
 from ...exceptions import ObjectLostError, TaskCancelledError
 from ...failure import pack_exception
 from ...instances import has_shutdown, method_of, shut_down
-from ...introspection.story_events import RAN
+from ...introspection.events import RAN
 from ...options import STREAMING
 from ...refs import ObjectRef, short
 from ...remote import callable_name, load_function

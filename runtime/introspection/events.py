@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from typing import Any
 
-from .reports import Event, TaskReport
+#: One thing that happened: (seconds, kind, id of the task, object or actor, details). Formatted only when asked for.
+Event = tuple[float, str, bytes, Any]
+#: How many events each process remembers.
+EVENTS_KEPT = 10_000
 
 #: By a task's owner: (class, name, actor, worker, submitted, sent, seconds that it ran, number of returns, error).
 ENDED = "ended"
@@ -44,16 +48,3 @@ def recent(events: Iterable[Event]) -> str:
     """Return what happened last in this process, as text for an internal error."""
     lines = [f"    {when:.6f} {kind} {key.hex()} {detail}" for when, kind, key, detail in list(events)[-_RECENT:]]
     return "\n".join([f"What happened last in this process (pid {os.getpid()}; id of thing, details):", *lines])
-
-
-def ended_tasks(events: Iterable[Event]) -> Iterator[TaskReport]:
-    """Yield rows of the tasks that have ended, as their owner remembers them."""
-    for when, kind, task, detail in events:
-        if kind == ENDED:
-            class_name, name, actor, worker, submitted, sent, seconds, num_returns, error = detail
-            type_, name = ("ACTOR_TASK", f"{class_name}.{name}") if actor else ("NORMAL_TASK", name)
-            state = "FAILED" if error else "FINISHED"
-            row = TaskReport(task, name, type_, state, submitted, num_returns=num_returns, actor=actor, sent=sent)
-            row.worker, row.ended, row.error = worker or b"", when, error
-            row.started = when - seconds if seconds else sent
-            yield row
