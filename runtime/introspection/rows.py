@@ -278,9 +278,10 @@ class PlacementGroupState(Row):
 
 
 class RequestState(Row):
-    """A request for workers, or for an actor's process, in the scheduler's queue; `note`: what it says of it."""
+    """A request for `count` workers, or for an actor's process, that waits in the scheduler's queue, and why."""
 
     required_resources: dict[str, float]
+    count: int
     actor_id: str | None = None
     placement_group_id: str | None = None
     note: str = ""

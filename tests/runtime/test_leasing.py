@@ -62,7 +62,7 @@ def node():
 def test_who_waits_for_a_process_is_told_of_the_limit(node):
     node.want(5)
     assert len(node.workers.processes) == 2
-    [request] = node.leasing.describe()[2]
+    [request] = node.leasing.describe()[1]
     assert request.count == 3
     assert request.note.startswith("this node has 2 processes, as many as it can have")
 
@@ -70,7 +70,7 @@ def test_who_waits_for_a_process_is_told_of_the_limit(node):
 def test_who_waits_for_resources_is_told_of_those():
     node = Node(most=20)
     node.want(11)
-    assert "CPU 1 wanted" in node.leasing.describe()[2][0].note
+    assert "CPU 1 wanted" in node.leasing.describe()[1][0].note
 
 
 def test_an_idle_worker_makes_room_for_one_that_is_needed(node):

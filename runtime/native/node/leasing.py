@@ -274,6 +274,7 @@ class Leasing:
         requests = [
             RequestState(
                 required_resources=in_amounts(waiting.demand),
+                count=waiting.count,
                 actor_id=waiting.actor.hex() if waiting.actor else None,
                 placement_group_id=waiting.scope.hex() if waiting.scope else None,
                 note=full or waiting.reason,
