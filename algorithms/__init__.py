@@ -15,8 +15,10 @@ from .iql import IQL, IQLConfig
 from .lightgbm import LightGBM, LightGBMConfig
 from .marwil import MARWIL, MARWILConfig
 from .ppo import PPO, PPOConfig
+from .pretrain import Pretrain, PretrainConfig
 from .qrdqn import QRDQN, QRDQNConfig
 from .sac import SAC, SACConfig
+from .sft import SFT, SFTConfig
 from .supervised import Supervised, SupervisedConfig
 from .td3 import DDPG, TD3, DDPGConfig, TD3Config
 from .td3_bc import TD3BC, TD3BCConfig
@@ -42,6 +44,8 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         CQL,
         IQL,
         TD3BC,
+        Pretrain,
+        SFT,
         GRPO,
     )
 }
@@ -68,6 +72,7 @@ __all__ = [
     "PPO",
     "QRDQN",
     "SAC",
+    "SFT",
     "TD3",
     "TD3BC",
     "A2CConfig",
@@ -87,8 +92,11 @@ __all__ = [
     "LightGBMConfig",
     "MARWILConfig",
     "PPOConfig",
+    "Pretrain",
+    "PretrainConfig",
     "QRDQNConfig",
     "SACConfig",
+    "SFTConfig",
     "Supervised",
     "SupervisedConfig",
     "TD3BCConfig",

@@ -64,15 +64,16 @@ def read_csv(
     return from_source(csv_rows.CsvSource(files, schema, delimiter, newlines_in_values), **errors)
 
 
-def read_text(paths: Paths, *, drop_empty_lines: bool = True, **errors: Any) -> Dataset:
+def read_text(paths: Paths, *, drop_empty_lines: bool = True, whole_files: bool = False, **errors: Any) -> Dataset:
     """Text files in UTF-8, also compressed: a line a row, in the column `text`.
 
     Args:
         paths: as above; the ending .txt.
         drop_empty_lines: leave out lines of nothing.
+        whole_files: a file a row instead.
         errors: `on_error` and `bad_rows`.
     """
-    return from_source(TextSource(find_files(paths, TEXT), drop_empty_lines), **errors)
+    return from_source(TextSource(find_files(paths, TEXT), drop_empty_lines, whole_files), **errors)
 
 
 def read_images(

@@ -60,6 +60,10 @@ from .language.learning import (
     sampling_metrics,
 )
 from .language.model_reward import ModelReward
+from .language.packed_training import PackedAlgorithm, learn_next_tokens
+from .language.packing import Text, conversation, plain_texts
+from .language.text_sources import Turns, conversations_of, documents_of, pairs_of, right_answers, rows_of_dataset
+from .language.text_training import TextAlgorithm, TextConfig, take_text_steps
 from .language.tokens import train_tokenizer
 from .lazy import TORCH_EXPORTS, load, losses, torch
 from .learn.learner import Learner
@@ -202,6 +206,7 @@ __all__ = [
     "OfflineAlgorithm",
     "OfflineConfig",
     "OnPolicyAlgorithm",
+    "PackedAlgorithm",
     "Policy",
     "ProgressDisplay",
     "QNetwork",
@@ -233,10 +238,14 @@ __all__ = [
     "Table",
     "TableAlgorithm",
     "TableSchema",
+    "Text",
+    "TextAlgorithm",
+    "TextConfig",
     "Training",
     "TrainingDivergedError",
     "TrainingResult",
     "TrainingState",
+    "Turns",
     "UnknownPolicyError",
     "UnknownSessionError",
     "UnknownWeightsError",
@@ -252,9 +261,12 @@ __all__ = [
     "check_weights",
     "choice",
     "combinations",
+    "conversation",
+    "conversations_of",
     "corrected",
     "default_run_dir",
     "discounted_returns",
+    "documents_of",
     "draw_comparison",
     "epsilon_greedy_log_probs",
     "evaluate",
@@ -270,6 +282,7 @@ __all__ = [
     "interquartile_mean",
     "lambda_returns",
     "learn_from_replay",
+    "learn_next_tokens",
     "learning_batch",
     "learning_metrics",
     "library_parameters",
@@ -285,7 +298,9 @@ __all__ = [
     "normalized_advantages",
     "number",
     "one_per_environment",
+    "pairs_of",
     "per_decision_importance_sampling",
+    "plain_texts",
     "policy_metadata",
     "policy_of",
     "rate_at",
@@ -297,12 +312,15 @@ __all__ = [
     "read_rows",
     "record",
     "retrace",
+    "right_answers",
+    "rows_of_dataset",
     "run_of",
     "sampled_batch",
     "sampling_metrics",
     "serve",
     "shared_by_environments",
     "take_gradient_steps",
+    "take_text_steps",
     "three_digits",
     "torch",
     "train_tokenizer",

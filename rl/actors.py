@@ -23,6 +23,7 @@ from .collect.channel import Channel
 from .collect.simulators import SimulatorWorker
 from .collect.worker import GroupProgress, RolloutStats, RolloutWorker
 from .declaration import Collecting
+from .initial_weights import named_weights
 from .language.generator import Generator
 from .league import League, Meeting
 from .learn.actor import LearnerActor
@@ -169,9 +170,10 @@ class LearnerRun(Run):
         """The learner, or the group of learners."""
         spec, run = self._model_spec, self.settings
         own: tuple[Any, ...] = (self._algorithm, self.config, spec, run)
+        named = named_weights(spec, run)
         if isinstance(spec, JointSpec):
             return start_learners(JointLearnerActor, (*own, initial_weights(spec, run)), run)
-        return start_learners(LearnerActor, own, run)
+        return start_learners(LearnerActor, (*own, named), run)
 
     @property
     def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
@@ -184,7 +186,13 @@ class LearnerRun(Run):
 
     def learn_alone(self, state: TrainingState, timesteps: int, clock: Clock) -> IterationOutcome:
         """Let the learner update from what it has; `timesteps` are what this counts for."""
-        return self._finish(self._begin_update(state, LearnerInput((), clock), timesteps), timesteps, (), [])
+        return self.learn_given(state, (), timesteps, clock)
+
+    def learn_given(
+        self, state: TrainingState, rollouts: tuple[ObjectRef, ...], timesteps: int, clock: Clock
+    ) -> IterationOutcome:
+        """Let the learner update from rollouts that nobody plays, or from none."""
+        return self._finish(self._begin_update(state, LearnerInput(rollouts, clock), timesteps), timesteps, (), [])
 
     def _begin_update(self, state: TrainingState, given: LearnerInput, timesteps: int) -> Update:
         return self.learner.start(state, given, snapshot_is_due(state.learner, timesteps))

@@ -322,7 +322,9 @@ class Algorithm(Declaration, Generic[Config]):
         }  # fmt: skip
         given = {name: value for name, value in changes.items() if value is not None}
         config = saved.hyperparameters(hyperparameters)
-        settings = saved.document["run"] | {"initial_policies": {}} | given | config  # what it began with is past
+        settings = (
+            saved.document["run"] | {"initial_policies": {}, "initial": ""} | given | config
+        )  # what it began with is past
         loaded = cls(cls.saved_environment(saved, env), engine=engine, preset="none", **settings)
         check_same_spaces(saved.policy.spec, loaded.model_spec, loaded.spec.id)
         loaded.preset = saved.document["preset"]

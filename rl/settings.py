@@ -193,6 +193,9 @@ class RunSettings(AgentSettings, LearnerSettings):
     listen: str | None = field(default=None, metadata={"metavar": "HOST:PORT"})
     """Learn from simulators that own their loop and connect here, by gRPC, instead of stepping environments; ENV says
     which spaces they have (External has nothing else). Default: none do."""
+    initial: str = field(default="", metadata={"metavar": "FOLDER"})
+    """Begin with the weights of this run, checkpoint or saved policy, whose network must be the same; a language model
+    takes over network and tokenizer, too, also of a folder of the library transformers. Default: random weights."""
     policy_kwargs: Mapping[str, Any] = field(default_factory=dict, metadata={"example": '{"net_arch": [64, 64]}'})
     """Network: encoder (auto, flat, nature_cnn, impala_cnn, or package.module:Class of your own) and encoder_kwargs;
     with ppo and a2c memory (none, lstm, gru, transformer, or a class of your own), memory_kwargs and sequence_length;

@@ -1,7 +1,8 @@
-"""Text files, a line a row."""
+"""Text files, a line a row, or a file a row."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import BadRows, DataError
-from .cutting import COMPRESSED, DAMAGED
+from .cutting import COMPRESSED, DAMAGED, open_file
 from .lines import cut_lines, line_number, read_lines
 from .source import Piece
 
@@ -19,23 +20,30 @@ SUFFIXES = tuple(f".txt{end}" for end in ("", *COMPRESSED))
 
 @dataclass(frozen=True)
 class TextSource:
-    """Lines of UTF-8 files, without their ends: the column `text`.
+    """Lines of UTF-8 files, without their ends, or whole files: the column `text`.
 
     Args:
         files: their paths.
         drop_empty_lines: leave out lines of nothing, as Ray Data does.
+        whole_files: a row is a file.
     """
 
     files: tuple[str, ...]
     drop_empty_lines: bool = True
+    whole_files: bool = False
 
     def pieces(self) -> tuple[Piece, ...]:
-        """Ranges of 2 MB; a compressed file as a whole."""
+        """Ranges of 2 MB; a compressed file as a whole, as each is where a row is a file."""
+        if self.whole_files:
+            return tuple(Piece(file, bytes=os.path.getsize(file)) for file in self.files)
         return tuple(piece for file in self.files for piece in cut_lines(file))
 
     def read(self, piece: Piece, bad: BadRows) -> Iterator[pa.Table]:
         """As `Source.read`; a line that is no UTF-8 is a bad row."""
         try:
+            if self.whole_files:
+                yield from _whole(piece, bad)
+                return
             for start, chunk in read_lines(piece):
                 yield pa.table({"text": self._texts(piece, start, chunk, bad)})
         except DataError:
@@ -52,6 +60,15 @@ class TextSource:
         if b"\r" in chunk:
             texts = pc.replace_substring_regex(texts, r"\r$", "")
         return texts.filter(pc.greater(pc.binary_length(texts), 0)) if self.drop_empty_lines else texts
+
+
+def _whole(piece: Piece, bad: BadRows) -> Iterator[pa.Table]:
+    with open_file(piece.path) as file:
+        content = file.read()
+    try:
+        yield pa.table({"text": [content.decode()]})
+    except UnicodeDecodeError as error:
+        bad.add("", f"it is no UTF-8: {error.reason} at its byte {error.start}", "text", content)
 
 
 def _lines(chunk: bytes) -> pa.Array:

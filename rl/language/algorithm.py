@@ -24,7 +24,7 @@ from ..declaration import Learning
 from ..settings import RunSettings, number, validate
 from ..training_state import IterationOutcome, TrainingState
 from .capacity import Capacity
-from .tokens import read_tokenizer
+from .initial import language_network
 
 logger = logging.getLogger("shoal")
 
@@ -80,10 +80,9 @@ class LanguageAlgorithm(ScheduledAlgorithm[Config], Learning, Generic[Config]):
     run_defaults: ClassVar[Mapping[str, Any]] = {"n_envs": 256}
 
     def __init__(self, env: Any, *, policy_kwargs: Mapping[str, Any] | None = None, **settings: Any) -> None:
-        if policy_kwargs and isinstance(policy_kwargs.get("tokenizer"), str):
-            policy_kwargs = {**policy_kwargs, "tokenizer": read_tokenizer(policy_kwargs["tokenizer"])}
+        network = language_network(policy_kwargs, settings.get("initial"))
         self._dead_iterations = 0
-        super().__init__(env, policy_kwargs=policy_kwargs, **settings)
+        super().__init__(env, policy_kwargs=network or None, **settings)
 
     def check(self) -> None:
         """Raise InputError for settings of a run that texts have no use for, and for groups that hold no whole

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...envs import install_line
+from ...envs import TextCodec, install_line
 from ...runtime import InputError
 
 PAD, BEGIN, ANSWER, END = range(4)
@@ -128,12 +128,29 @@ def read_tokenizer(given: str) -> str:
     return document
 
 
+def with_characters(tokenizer: str, characters: str) -> str:
+    """The same tokenizer, whatever spaces it will stand between: "characters" with those that there are."""
+    return json.dumps({"characters": characters}) if tokenizer == "characters" else tokenizer
+
+
 @functools.lru_cache(maxsize=8)
 def make_tokens(tokenizer: str, characters: str) -> Tokens:
     """The tokens that `read_tokenizer` gave; `characters` are those of both spaces."""
     if tokenizer == "bytes":
         return ByteTokens()
+    if tokenizer.startswith('{"characters"'):
+        return CharacterTokens(json.loads(tokenizer)["characters"])
     return CharacterTokens(characters) if tokenizer == "characters" else BytePairTokens(tokenizer)
+
+
+def tokens_between(tokenizer: str, *spaces: Any) -> Tokens:
+    """The tokens of a model that stands between spaces of texts."""
+    return make_tokens(tokenizer, characters_of(*spaces))
+
+
+def characters_of(*spaces: Any) -> str:
+    """Those that texts of these spaces have."""
+    return "".join(sorted(set().union(*(TextCodec(space).characters for space in spaces))))
 
 
 def _library() -> Any:

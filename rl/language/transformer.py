@@ -5,6 +5,9 @@
     logits of what comes next     `extend`       what is sampled from: keys and values of earlier tokens are kept
 
 Rows are filled up on the right, where a causal model never looks: a row's numbers depend on its own tokens only.
+
+With `policy_kwargs["lora"]` all of this is frozen, and what is learned are products of two narrow matrices that are
+added to some of its layers (Hu et al., 2021, arXiv 2106.09685); see `adapters`.
 """
 
 from __future__ import annotations
@@ -17,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
-from ...envs import TextCodec
 from ..models.architecture import LanguageArchitecture
 from ..models.flat_module import FlatModule
 from ..models.spec import ModelSpec
-from .tokens import END, make_tokens, read_tokenizer
+from .adapters import adapted, add_adapters
+from .tokens import BEGIN, END, read_tokenizer, tokens_between
 
 _ROTARY_BASE = 10_000.0
 _NEVER = -1e9
@@ -57,15 +60,15 @@ class _Block(nn.Module):
     def project(self, rows: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, heads, T, head], keys and values [B, kv_heads, T, head] of rows [B, T, width]."""
         batch, length, _ = rows.shape
-        joint = linear(self.attention_norm(rows), self.qkv.weight).view(batch, length, -1, self.head).transpose(1, 2)
+        joint = adapted(self.qkv, self.attention_norm(rows)).view(batch, length, -1, self.head).transpose(1, 2)
         queries, keys, values = joint.split((self.heads, self.kv_heads, self.kv_heads), 1)
         return _rotate(queries, rotary), _rotate(keys, rotary), values
 
     def combine(self, rows: Tensor, attended: Tensor) -> Tensor:
         """What goes on, [B, T, width], from what came in and what attention found [B, heads, T, head]."""
-        rows = rows + linear(attended.transpose(1, 2).flatten(2), self.out.weight)
-        gate, up = linear(self.feed_norm(rows), self.gate_up.weight).chunk(2, -1)
-        return rows + linear(silu(gate) * up, self.down.weight)
+        rows = rows + adapted(self.out, attended.transpose(1, 2).flatten(2))
+        gate, up = adapted(self.gate_up, self.feed_norm(rows)).chunk(2, -1)
+        return rows + adapted(self.down, silu(gate) * up)
 
     def spread(self, keys: Tensor) -> Tensor:
         """Keys or values for each head of queries."""
@@ -81,8 +84,7 @@ class LanguageModel(FlatModule):
         super().__init__()
         chosen: LanguageArchitecture = spec.architecture
         self.spec, self.context = spec, chosen.context
-        characters = "".join(TextCodec(space).characters for space in (spec.observation_space, spec.action_space))
-        self.tokens = make_tokens(read_tokenizer(chosen.tokenizer), characters)
+        self.tokens = tokens_between(read_tokenizer(chosen.tokenizer), spec.observation_space, spec.action_space)
         self.embedding = nn.Embedding(self.tokens.size, chosen.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.blocks = nn.ModuleList(_Block(chosen) for _ in range(chosen.layers))
@@ -91,14 +93,21 @@ class LanguageModel(FlatModule):
         frequencies = _ROTARY_BASE ** (-torch.arange(0, head, 2).float() / head)
         angles = torch.arange(chosen.context + 1).float()[:, None] * frequencies
         self._rotary = angles.cos(), angles.sin()  # no buffers: they follow from the spec
+        if chosen.lora:
+            self.trained = add_adapters(self, self.blocks, chosen.lora)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits [B, T, V] of the token that follows each of `tokens` [B, T] int64 and those before it."""
+    def forward(self, tokens: Tensor, packed: bool = False) -> Tensor:
+        """Logits [B, T, V] of the token that follows each of `tokens` [B, T] int64 and those before it. Where rows are
+        `packed`, a text begins with each BEGIN: it sees nothing of those before, and its positions begin at 0."""
         rows = embedding(tokens, self.embedding.weight)
-        rotary = self._rotary_at(torch.arange(tokens.shape[1], device=tokens.device))
+        positions, seen = torch.arange(tokens.shape[1], device=tokens.device), None
+        if packed:
+            positions, seen = packed_places(tokens)
+        rotary = self._rotary_at(positions)
         for block in self._blocks():
             queries, keys, values = block.project(rows, rotary)
-            attended = scaled_dot_product_attention(queries, block.spread(keys), block.spread(values), is_causal=True)
+            keys, values = block.spread(keys), block.spread(values)
+            attended = scaled_dot_product_attention(queries, keys, values, attn_mask=seen, is_causal=seen is None)
             rows = block.combine(rows, attended)
         return self._logits(rows)
 
@@ -147,3 +156,13 @@ def _rotate(vectors: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     cosines, sines = rotary
     first, second = vectors.chunk(2, -1)
     return torch.cat([first * cosines - second * sines, first * sines + second * cosines], -1)
+
+
+def packed_places(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Of rows [B, T] in which each BEGIN begins another text: the positions [B, T] of tokens in their texts, and which
+    ones each sees, [B, 1, T, T] bool: itself and those before it in its text."""
+    begins = tokens == BEGIN
+    texts, places = begins.cumsum(-1), torch.arange(tokens.shape[1], device=tokens.device)
+    positions = places - torch.where(begins, places, 0).cummax(-1).values
+    seen = (texts[:, :, None] == texts[:, None, :]) & (places[:, None] >= places)
+    return positions, seen[:, None]

@@ -50,10 +50,19 @@ def _gauges() -> tuple[Any, Any]:
 
 
 class LearnerActor:
-    """Actor class. `algorithm` says how to learn, with `config`; `spec` makes the model, `settings` are the run's."""
+    """Actor class. `algorithm` says how to learn, with `config`; `spec` makes the model, `settings` are the run's;
+    `initial` are weights by name to begin with."""
 
-    def __init__(self, algorithm: type[Learning], config: Any, spec: ModelSpec, settings: RunSettings) -> None:
+    def __init__(
+        self,
+        algorithm: type[Learning],
+        config: Any,
+        spec: ModelSpec,
+        settings: RunSettings,
+        initial: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         limit_threads(settings.threads)
+        self._initial = initial or {}
         self._algorithm, self._config, self._spec, self._settings = algorithm, config, spec, settings
         self._begin()
 
@@ -67,6 +76,7 @@ class LearnerActor:
             reward_scale=scale,
             gradient_shards=settings.gradient_shards,
         )
+        self._learner.model.begin_with(self._initial)
         self._algorithm.prepare(self._learner, self._config)
         self._live = True
         self._snapshot_inserted = 0
@@ -187,7 +197,7 @@ class LearnerActor:
 
     def _check_finite(self, rollout: Rollout, weights: np.ndarray, metrics: Mapping[str, float]) -> None:
         """Raise TrainingDivergedError if something is not finite: what is would not be updated any more, unnoticed."""
-        learner, rewards = self._learner, rollout.steps["rewards"]
+        learner, rewards = self._learner, rollout.steps.get("rewards", np.zeros(0))
         optimizers = learner.optimizers.values()
         losses, gradients = zip(*(optimizer.take_sums() for optimizer in optimizers), strict=True)
         stages = {

@@ -70,17 +70,25 @@ class Learner(Descent):
         `FlatAdam`."""
         self._optimize("FlatAdam", part, options)
 
+    def adamw(self, part: str | None = None, *, weight_decay: float, **options: float) -> None:
+        """As `adam`, with weights drawn to 0: matrices alone, no norms, no offsets, no embeddings."""
+        self._optimize("FlatAdamW", part, {**options, "weight_decay": weight_decay})
+
     def rmsprop(self, part: str | None = None, **options: float) -> None:
         """As `adam`, with RMSprop; options as in `FlatRMSprop`."""
         self._optimize("FlatRMSprop", part, options)
 
     def _optimize(self, kind: str, part: str | None, options: Mapping[str, float]) -> None:
         model = self.model
-        where = slice(None) if part is None else model.part(part)
+        parts = model.trained if part is None else (part,)
+        where = slice(None) if parts is None else model.part(*parts)
         named = [item for item in model.named_parameters() if item[1].requires_grad]
         own = None if part is None else [value for name, value in named if model.belongs(name, part)]
+        given: dict[str, Any] = dict(options)
+        if "weight_decay" in given:
+            given["decayed"] = model.matrices(where.start or 0, where.stop)
         self.optimizers[part or "model"] = load(kind)(
-            model.flat[where], model.flat_gradients[where], leaves=own, **options
+            model.flat[where], model.flat_gradients[where], leaves=own, **given
         )
 
     def add_target(self) -> None:

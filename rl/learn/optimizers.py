@@ -132,15 +132,24 @@ class FlatAdam(FlatOptimizer):
 class FlatAdamW(FlatAdam):
     """Adam with decoupled weight decay (Loshchilov & Hutter, 2019, arXiv 1711.05101, algorithm 2).
 
-    θ ← θ − lr · decay · θ,   then as Adam
+    θ ← θ − lr · decay · θ at the places `decayed` (all by default),   then as Adam
     """
 
-    def __init__(self, parameters: Tensor, gradients: Tensor, *, weight_decay: float = 0.01, **options: Any) -> None:
+    def __init__(
+        self,
+        parameters: Tensor,
+        gradients: Tensor,
+        *,
+        weight_decay: float = 0.01,
+        decayed: Sequence[slice] = (slice(None),),
+        **options: Any,
+    ) -> None:
         super().__init__(parameters, gradients, **options)
-        self._weight_decay = weight_decay
+        self._weight_decay, self._decayed = weight_decay, tuple(decayed)
 
     def _step(self, learning_rate: float) -> None:
-        self._parameters.mul_(1 - learning_rate * self._weight_decay)
+        for where in self._decayed:
+            self._parameters[where].mul_(1 - learning_rate * self._weight_decay)
         super()._step(learning_rate)
 
 

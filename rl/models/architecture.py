@@ -15,6 +15,8 @@ SMALLEST = {"nature_cnn": 36, "impala_cnn": 8}
 """Height and width of the smallest images that each takes."""
 ENCODERS = ("auto", "flat", *CONVOLUTIONS)
 MEMORIES = ("none", "lstm", "gru", "transformer")
+LORA_TARGETS = ("qkv", "out", "gate_up", "down")
+"""Layers of a block of a language model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,23 @@ class LanguageArchitecture:
     """Width inside the feed-forward network. 0: 8 / 3 of the width, rounded up to a multiple of 16."""
     context: int = 256
     """Tokens of an episode, prompt and answers of all turns, at most."""
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    """Low-rank adaptation: what was there stays, and matrices of `rank` (8) are learned that are added, scaled by
+    `alpha` (16) / rank, to the layers named by `targets` (all of a block). None of it by default."""
+    transformers: str = ""
+    """The config.json of a model of the library `transformers`, in the place of the fields above but `context`,
+    `tokenizer` and `lora`: what `initial` makes of such a model's folder."""
 
     def __post_init__(self) -> None:
+        if self.transformers:
+            return
+        for target in self.lora.get("targets", ()):
+            if target not in LORA_TARGETS:
+                raise InputError(
+                    f"policy_kwargs['lora']['targets'] holds {target!r}, but must be of {', '.join(LORA_TARGETS)}"
+                )
+        if self.lora and not self.lora["targets"]:
+            object.__setattr__(self, "lora", {**self.lora, "targets": list(LORA_TARGETS)})
         if self.width % (2 * self.heads):
             raise InputError(
                 f"policy_kwargs['width'] is {self.width}, but must be a multiple of 2 · heads = {2 * self.heads}"
@@ -260,6 +277,23 @@ def _count(what: str, value: Any) -> int:
     return count
 
 
+def _lora(what: str, value: Any) -> dict[str, Any]:
+    """Rank, alpha and targets; nothing if there is to be none."""
+    if not value:
+        return {}
+    given = _options(what, value)
+    for name in given:
+        if name not in ("rank", "alpha", "targets"):
+            raise InputError(f"{what} has no entry {name!r}. {nearest(name, ('rank', 'alpha', 'targets'))}")
+    alpha = _number(f"{what}['alpha']", given.get("alpha", 16))
+    if alpha <= 0:
+        raise InputError(f"{what}['alpha'] is {alpha!r}, but must be above 0")
+    targets = given.get("targets", [])
+    if isinstance(targets, str) or not all(isinstance(target, str) for target in targets):
+        raise InputError(f"{what}['targets'] is {targets!r}, but must be a list of layers' names")
+    return {"rank": _count(f"{what}['rank']", given.get("rank", 8)), "alpha": alpha, "targets": list(targets)}
+
+
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "encoder": _module(ENCODERS),
     "encoder_kwargs": _options,
@@ -274,5 +308,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "n_critics": _count,
     "n_quantiles": _count,
     "tokenizer": _text,
+    "lora": _lora,
+    "transformers": _text,
     **dict.fromkeys(("layers", "width", "heads", "kv_heads", "hidden", "context"), _count),
 }

@@ -37,6 +37,8 @@ class FlatModule(nn.Module):
     acting: ClassVar[tuple[str, ...] | None] = None
     """The parts that acting needs, which workers, evaluation and serving get; None is all. The encoder of a part is
     called like it with "_encoder" behind, and belongs to it."""
+    trained: tuple[str, ...] | None = None
+    """The parts that are learned, which lie side by side; None is all."""
     parameters_layout: ParameterLayout
     """Names and shapes of all parameters in the flat array."""
     layout: ParameterLayout
@@ -58,6 +60,17 @@ class FlatModule(nn.Module):
     def belongs(parameter: str, *names: str) -> bool:
         """Whether a parameter is one of these submodules', or of their encoders."""
         return parameter.split(".", maxsplit=1)[0].removesuffix("_encoder") in names
+
+    def matrices(self, start: int, stop: int | None) -> list[slice]:
+        """Where, between two places of the flat array and counted from the first, parameters of two axes or more lie
+        that are no embeddings."""
+        tables = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        named, offsets = dict(self.named_parameters()), self.parameters_layout.offsets
+        return [
+            slice(offsets[name] - start, offsets[name] - start + parameter.numel())
+            for name, parameter in named.items()
+            if parameter.dim() > 1 and id(parameter) not in tables and start <= offsets[name] < (stop or len(self.flat))
+        ]
 
     def flatten(self, device: str | torch.device = "cpu") -> None:
         """Move all parameters and gradients into flat tensors on `device`. Raises ValueError if there are buffers."""
@@ -82,6 +95,16 @@ class FlatModule(nn.Module):
         """Take over flat weights as `get_weights` gives them; ValueError if their shape is another."""
         self.layout.views(flat)
         self.flat[: self.layout.size].copy_(torch.tensor(flat))
+
+    def begin_with(self, named: Mapping[str, np.ndarray]) -> None:
+        """Take over parameters by name; those that are not `named` stay. ValueError if there is none of a name, or it
+        has another shape."""
+        views = self.parameters_layout.views(self.flat)
+        for name, values in named.items():
+            if name not in views or tuple(values.shape) != tuple(views[name].shape):
+                own = tuple(views[name].shape) if name in views else "none"
+                raise ValueError(f"the parameter {name!r} has shape {values.shape}, but this network has {own}")
+            views[name].copy_(torch.tensor(values))
 
     def get_parameters(self) -> np.ndarray:
         """All parameters as one flat float32 array: a copy."""

@@ -1,0 +1,39 @@
+"""The weights that a training begins with, where `initial` names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..runtime import InputError
+from .checkpoint import read_policy
+from .language.pretrained import is_pretrained, pretrained_weights
+from .models.joint_spec import AnySpec, JointSpec
+from .settings import RunSettings
+
+
+def named_weights(spec: AnySpec, run: RunSettings) -> dict[str, np.ndarray]:
+    """The weights by name, of the parts that act; none where a training begins at random.
+
+    Raises InputError if there is none, or it is of another network.
+    """
+    if not run.initial:
+        return {}
+    if isinstance(spec, JointSpec):
+        raise InputError(
+            f"initial is {run.initial!r}, but there are several policies: choose initial_policies, which names them"
+        )
+    if run.normalize != "none":
+        raise InputError(
+            f"initial is {run.initial!r}, but normalize is {run.normalize!r}: statistics would begin anew. Leave "
+            "one of them out"
+        )
+    if spec.is_language and is_pretrained(Path(run.initial)):
+        return pretrained_weights(Path(run.initial))
+    saved = read_policy(run.initial)
+    if not spec.is_language and saved.spec != spec:
+        raise InputError(
+            f"initial is {run.initial!r}, but that is another model: {saved.spec.to_json()}, wanted {spec.to_json()}"
+        )
+    return dict(saved.layout.views(saved.weights))

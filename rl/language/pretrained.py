@@ -1,0 +1,94 @@
+"""Models of the library `transformers` in local folders: what a training takes from there. Nothing is downloaded, and
+no code that lies in such a folder is run.
+
+This module imports neither torch nor transformers: the model itself is made in `transformers_model`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+from ...envs import install_line, is_installed
+from ...runtime import InputError
+from .tokens import read_tokenizer
+
+_DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
+_CONTEXT = 256
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Whether a folder holds a model of `transformers`: its config.json says a type of model."""
+    try:
+        return "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def pretrained_network(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`policy_kwargs` of the model in a folder: `transformers`, its config.json; its `tokenizer`, unless another one is
+    `given`; and a `context` of at most 256 tokens.
+
+    Raises InputError if the folder lacks something, or the model's code is not the library's own.
+    """
+    if not is_installed("transformers"):
+        raise InputError(f"initial is {str(folder)!r}, a model of transformers: {install_line('transformers')}")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "auto_map" in config:
+        raise InputError(
+            f"the model of {str(folder)!r} brings code of its own (auto_map in its config.json), which is not run: "
+            "choose a model that the library transformers has"
+        )
+    _files(folder)
+    longest = next((config[name] for name in ("max_position_embeddings", "n_positions") if name in config), _CONTEXT)
+    own = {"transformers": json.dumps(config, sort_keys=True), "context": min(int(longest), _CONTEXT), "lora": {}}
+    wanted = given.get("context", 0)
+    if isinstance(wanted, int) and wanted > longest:
+        raise InputError(f"policy_kwargs['context'] is {wanted}, but must be at most {longest}, the model's positions")
+    if "tokenizer" in given:
+        return own
+    where = folder / "tokenizer.json"
+    if not where.exists():
+        raise InputError(
+            f"the model of {str(folder)!r} has no tokenizer.json: save one there with the tokenizer's "
+            "save_pretrained(…), or name another one by policy_kwargs['tokenizer'], such as 'bytes'"
+        )
+    return own | {"tokenizer": read_tokenizer(str(where))}
+
+
+def pretrained_weights(folder: Path) -> dict[str, np.ndarray]:
+    """All tensors of the model in a folder, by name, as float32. Raises InputError for what is no safetensors file, or
+    holds numbers of another kind than floats."""
+    found: dict[str, np.ndarray] = {}
+    for file in _files(folder):
+        try:
+            tensors = deserialize(file.read_bytes())
+        except SafetensorError as error:
+            raise InputError(f"{str(file)!r} does not hold tensors: {error}") from None
+        for name, tensor in tensors:
+            found[name] = _floats(f"{name!r} of {str(file)!r}", tensor)
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(
+            f"there are no weights at {str(folder)!r}: it holds no file that ends in .safetensors. Save the model "
+            "there with save_pretrained(…)"
+        )
+    return files
+
+
+def _floats(what: str, tensor: Mapping[str, Any]) -> np.ndarray:
+    kind, data = tensor["dtype"], tensor["data"]
+    if kind == "BF16":  # the upper half of a float32, which numpy does not know
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(tensor["shape"])
+    if kind not in _DTYPES:
+        raise InputError(f"the tensor {what} is of {kind}, but must be of floats: quantized models are not read")
+    return np.frombuffer(data, _DTYPES[kind]).astype(np.float32).reshape(tensor["shape"])
