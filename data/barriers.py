@@ -9,10 +9,11 @@ import functools
 import math
 
 from .. import runtime
-from .flow import Ahead, Answer, Cursor, Level, Run, Unit
+from .flow import Answer, Cursor, Level, Run, Unit
 from .grouping import aggregate_units
 from .levels import Stage
 from .plan import Aggregate, Sort
+from .rows import Ahead
 from .sorting import boundaries, count_of_ranges, merge_range
 from .steps import run_on_blocks
 
@@ -39,7 +40,7 @@ class Gathered(Ahead):
                 self.blocks.append(unit.block)
                 self.size += facts.bytes
             self.run.use_up(unit)
-        return self.ended and not self.units
+        return not self.units and self.is_over
 
     def close(self) -> None:
         """Let go of the units, and of those that are kept."""

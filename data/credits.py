@@ -27,14 +27,11 @@ class Credits:
     """Ticket → bytes."""
     kept_back: dict[int, int] = field(default_factory=dict)
     """Depth of a stage → bytes that its next unit needs; 0 is the last stage."""
+    total: int = 0
+    """Bytes that are held now."""
     peak: int = 0
     """The most that has been held."""
     _tickets: int = 0
-
-    @property
-    def total(self) -> int:
-        """Bytes that are held now."""
-        return sum(self.held.values())
 
     def grant(self, size: int, depth: int, alone: bool = False) -> int | None:
         """A ticket for a task that is expected to give `size` bytes; None: not now.
@@ -58,7 +55,7 @@ class Credits:
 
     def free(self, ticket: int) -> None:
         """Nobody reads the result any more."""
-        del self.held[ticket]
+        self.total -= self.held.pop(ticket)
 
     def keep_back(self, depth: int, size: int) -> None:
         """Have a stage's next unit need `size` bytes; at most half of the budget is kept back, or nothing would be read
@@ -66,6 +63,7 @@ class Credits:
         self.kept_back[depth] = min(RUNNING * size, self.budget // 2)
 
     def _hold(self, ticket: int, charge: int) -> None:
+        self.total += charge - self.held.get(ticket, 0)
         self.held[ticket] = charge
         self.peak = max(self.peak, self.total)
 

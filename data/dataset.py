@@ -147,7 +147,8 @@ class Dataset(Writing):
         """`k` datasets, of which number i gives the batches i, i + k, …; all of them equally many.
 
         Batches are numbered as in the whole, after its shuffling. Up to k − 1 last ones are left out. Each of the k
-        reads what its batches lie in, so it belongs where a learner reads for itself.
+        reads the whole, since nearly every piece and window holds batches of all: it belongs where a learner reads for
+        itself, and reading costs less than learning. Else let one reader hand its batches to all, by reference.
         """
         count = positive("k", k)
         if self.share.of > 1:

@@ -7,7 +7,6 @@ memory is granted for it, and never waits. So the driver has nothing to do but t
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum, auto
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 
 from .. import runtime
 from .credits import Credits, Estimate
-from .steps import Meta, Slice
+from .steps import Meta
 
 Cursor = list[Any] | None
 """Where a level is opened so that a certain unit comes first: numbers, and the cursors of its children."""
@@ -222,133 +221,3 @@ class Run:
         if self.aside is not None:
             with open(self.aside, "a", encoding="utf-8") as file:
                 file.writelines(json.dumps(asdict(row)) + "\n" for row in unit.facts.bad_rows)
-
-
-class Ahead:
-    """The units of a level that have been started and wait to be taken, in order.
-
-    Args:
-        run: what they belong to.
-        child: the level.
-        most: units that may wait here, however little they take.
-    """
-
-    def __init__(self, run: Run, child: Level, most: float) -> None:
-        self.run, self.child, self.most = run, child, most
-        self.units: deque[Unit] = deque()
-        self.ended = False
-
-    def fill(self) -> None:
-        """Start as many units as memory is granted for."""
-        while not self.ended and len(self.units) < self.most:
-            answer = self.child.pull()
-            if isinstance(answer, Unit):
-                self.units.append(answer)
-            elif answer is Answer.END:
-                self.ended = True
-            else:
-                return
-
-    def close(self) -> None:
-        """Let go of the units. Nothing is told of their bad rows: how many units were started ahead is chance."""
-        for unit in self.units:
-            self.run.let_go(unit)
-        self.units.clear()
-        self.ended = True
-        self.child.close()
-
-
-class Rows(Ahead):
-    """The rows of a level as one line, from which stretches are cut.
-
-    Args:
-        run: what it belongs to.
-        child: whose rows.
-        skipped: rows of its first unit that come before.
-    """
-
-    def __init__(self, run: Run, child: Level, skipped: int = 0) -> None:
-        super().__init__(run, child, 64)
-        self.offset = skipped
-
-    def known(self, wanted: int) -> int | None:
-        """How many rows can be cut, up to `wanted`: fewer at the end only. None: not known yet."""
-        if not self._count(wanted):
-            self.fill()
-        enough = self._count(wanted)
-        rows = -self.offset
-        for unit in self.units:
-            if unit.settled is None or rows >= wanted:
-                break
-            rows += unit.settled.rows
-        return min(rows, wanted) if enough else None
-
-    def _count(self, wanted: int) -> bool:
-        rows = -self.offset
-        for unit in self.units:
-            if rows >= wanted:
-                return True
-            if unit.settled is None:
-                return False
-            rows += unit.settled.rows
-        return rows >= wanted or self.ended
-
-    def head(self) -> Unit | Answer:
-        """The first unit, once it is made; it stays."""
-        if not self.units or self.units[0].settled is None:
-            self.fill()
-        if self.units:
-            return Answer.LATER if self.units[0].settled is None else self.units[0]
-        return Answer.END if self.ended else Answer.LATER
-
-    def size_of(self, rows: int) -> int:
-        """Bytes that the next rows take."""
-        size, left, offset = 0.0, rows, self.offset
-        for unit in self.units:
-            if left <= 0 or unit.settled is None:
-                break
-            share = min(unit.settled.rows - offset, left)
-            size += unit.settled.bytes * share / max(unit.settled.rows, 1)
-            left, offset = left - share, 0
-        return int(size)
-
-    def finish(self) -> None:
-        """The level has ended, and no row is wanted of the units that are left."""
-        while self.units:
-            self.run.use_up(self.units.popleft())
-
-    @property
-    def row_bytes(self) -> float:
-        """The largest size of a row, on average over a unit, among those that are made; 0 if none is."""
-        made = (unit.facts for unit in self.units if unit.facts is not None)
-        return max((facts.bytes / facts.rows for facts in made if facts.rows), default=0.0)
-
-    def cursor(self) -> list[Any]:
-        """[rows to skip, the child's cursor] of the next row."""
-        return [self.offset, self.units[0].cursor if self.units else None]
-
-    def cut(self, rows: int) -> tuple[list[Stretch], list[Unit]]:
-        """Take the next rows, which are known; return where they lie, and the units that have no further ones."""
-        stretches, finished = [], []
-        while self.units:
-            unit = self.units[0]
-            assert unit.facts is not None
-            stop = min(self.offset + rows, unit.facts.rows)
-            if stop > self.offset:
-                stretches.append((unit, self.offset, stop))
-            rows -= stop - self.offset
-            if stop < unit.facts.rows:
-                self.offset = stop
-                break
-            self.offset = 0
-            finished.append(self.units.popleft())
-            if not rows:
-                break
-        return stretches, finished
-
-
-def arguments_of(stretches: Sequence[Stretch], first: int = 0) -> tuple[list[Unit], tuple[Slice, ...]]:
-    """The units of stretches, and the same stretches as slices of arguments, numbered from `first`."""
-    units = [unit for unit, _, _ in stretches]
-    slices = [Slice(first + index, start, stop) for index, (_, start, stop) in enumerate(stretches)]
-    return units, tuple(slices)

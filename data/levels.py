@@ -12,7 +12,8 @@ from typing import Any
 
 from .. import runtime
 from .credits import Estimate
-from .flow import Answer, Cursor, Grant, Level, Rows, Run, Unit, arguments_of
+from .flow import Answer, Cursor, Grant, Level, Run, Unit
+from .rows import Rows, arguments_of
 from .sources import Piece
 from .steps import Cut, Work, cut_blocks, read_piece
 
@@ -221,14 +222,14 @@ class Taken:
         assert head.facts is not None
         cursor, count = [self.left, head.cursor], min(head.facts.rows, self.left)
         if count == head.facts.rows:
-            self.rows.units.popleft()
+            self.rows.take()
             head.cursor = cursor
             self._took(count)
             return head
         name = f"the first rows of {head.name}"
         unit = self.stage.cut(self.rows, count, name=name, epoch=head.epoch, cursor=cursor)
         if isinstance(unit, Unit):
-            self.stage.run.use_up(self.rows.units.popleft())
+            self.stage.run.use_up(self.rows.take())
             self._took(count)
         return unit
 
@@ -250,7 +251,8 @@ class Zipped:
 
     def pull(self) -> Unit | Answer:
         """Start the next one. Raises InputError if one side has fewer rows than the other."""
-        head = self.left.head()
+        # Units without rows are passed over: beside them nothing lies that a cursor could name.
+        head = self.left.head_with_rows()
         if head is Answer.LATER:
             self.right.fill()
             return head
@@ -268,7 +270,7 @@ class Zipped:
         cursor = [head.cursor, *self.right.cursor()]
         unit = self.stage.cut(self.right, count, name=head.name, epoch=head.epoch, cursor=cursor, beside=head)
         if isinstance(unit, Unit):
-            self.left.units.popleft()
+            self.left.take()
         return unit
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from .. import runtime
 from .barriers import Aggregated, Sorted
 from .credits import Estimate
 from .errors import BudgetError
-from .flow import Cursor, Level, Rows, Run
+from .flow import Cursor, Level, Run
 from .grouping import aggregate_unit
 from .levels import Actors, Applied, Chained, Pieces, Stage, Taken, Windows, Zipped
 from .order import permutation
@@ -32,6 +32,7 @@ from .plan import (
     Zip,
     children_of,
 )
+from .rows import Rows
 from .sorting import sort_block
 from .sources import Piece
 from .steps import FunctionActor, Work, apply_functions

@@ -12,9 +12,10 @@ import pyarrow as pa
 from .. import runtime
 from .blocks import batch_in, joined
 from .errors import BudgetError
-from .flow import Ahead, Run, Stats, Unit
+from .flow import Run, Stats, Unit
 from .opening import Opening, aside_of, mebibytes
 from .plan import Plan, fingerprint
+from .rows import Ahead
 
 DEFAULT_MEMORY = 1 << 30
 """Bytes for blocks and running tasks, unless `Dataset.options` says otherwise."""
@@ -157,7 +158,7 @@ class Batches(Iterator[Any]):
             begin = time.perf_counter()
             if self._run.settle(wait=True):
                 self._run.stats.seconds_waited += time.perf_counter() - begin
-            elif self._ahead.ended:
+            elif self._ahead.is_over:
                 return None
             else:
                 self._start_alone()

@@ -52,15 +52,18 @@ def read_parquet(
     return from_source(source, on_error=on_error, bad_rows=bad_rows)
 
 
-def read_numpy(paths: Paths, *, column: str = "data", on_error: str = "raise") -> Dataset:
+def read_numpy(
+    paths: Paths, *, column: str = "data", on_error: str = "raise", bad_rows: str | os.PathLike[str] | None = None
+) -> Dataset:
     """numpy's .npy files, mapped, rows along the first axis; and .npz files, a column for each array.
 
     Args:
         paths: a file, a folder, a pattern, or a list of them.
         column: what the rows of .npy files are called.
-        on_error: as `from_source`; a file that is damaged counts as one row.
+        on_error: as `from_source`, like `bad_rows`; a file that is damaged counts as one row.
+        bad_rows: as there.
     """
-    return from_source(NumpySource(find_files(paths, (".npy", ".npz")), column), on_error=on_error)
+    return from_source(NumpySource(find_files(paths, (".npy", ".npz")), column), on_error=on_error, bad_rows=bad_rows)
 
 
 def from_items(items: Iterable[Any], *, rows_per_piece: int = 1_000) -> Dataset:
@@ -75,7 +78,12 @@ def from_items(items: Iterable[Any], *, rows_per_piece: int = 1_000) -> Dataset:
 
 
 def from_torch(
-    dataset: Any, *, columns: Sequence[str] = (), rows_per_piece: int = 256, on_error: str = "raise"
+    dataset: Any,
+    *,
+    columns: Sequence[str] = (),
+    rows_per_piece: int = 256,
+    on_error: str = "raise",
+    bad_rows: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """A map-style torch dataset, or whatever else has a length and gives row number i as ``dataset[i]``.
 
@@ -85,7 +93,8 @@ def from_torch(
         dataset: a row may be a dictionary, a tuple or a single value (array, tensor, number).
         columns: what the parts of a tuple are called, such as ("image", "label"); default "0", "1", ….
         rows_per_piece: rows that a task reads.
-        on_error: as `from_source`.
+        on_error: as `from_source`, like `bad_rows`.
+        bad_rows: as there.
     """
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise InputTypeError(
@@ -94,4 +103,4 @@ def from_torch(
         )
     step = positive("rows_per_piece", rows_per_piece)
     source = IndexedSource(dataset, step, type(dataset).__name__, tuple(columns))
-    return from_source(source, on_error=on_error)
+    return from_source(source, on_error=on_error, bad_rows=bad_rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -66,15 +66,24 @@ class TableSource:
 
     Args:
         tables: of one schema each.
-        parts: the pieces; `place` is the number of a table, and the range of rows in it.
+        step: rows of a piece, as long as its table has them.
+        name: what errors call it.
     """
 
     tables: tuple[pa.Table, ...] = field(repr=False)
-    parts: tuple[Piece, ...]
+    step: int
+    name: str
 
     def pieces(self) -> tuple[Piece, ...]:
-        """As they were given."""
-        return self.parts
+        """Ranges of rows; `place` is the number of a table, and the range in it."""
+        made, first = [], 0
+        for number, table in enumerate(self.tables):
+            for start in range(0, table.num_rows, self.step):
+                rows = min(self.step, table.num_rows - start)
+                where = f"items {first} to {first + rows - 1}"
+                made.append(Piece(self.name, (number, start, start + rows), where, rows))
+                first += rows
+        return tuple(made)
 
     def read(self, piece: Piece, bad: BadRows) -> Iterator[pa.Table]:
         """The rows as one table."""
@@ -85,14 +94,9 @@ class TableSource:
 def read_now(source: IndexedSource) -> TableSource:
     """What a source gives, read in this process. Raises what its rows raise."""
     runs: list[list[pa.Table]] = []
-    parts: list[Piece] = []
-    rows = 0
     for piece in source.pieces():
         table = joined(source.read(piece, BadRows(piece.path)))
         if not runs or table.schema != runs[-1][0].schema:
             runs.append([])
-            rows = 0
         runs[-1].append(table)
-        parts.append(replace(piece, place=(len(runs) - 1, rows, rows + table.num_rows)))
-        rows += table.num_rows
-    return TableSource(tuple(joined(run).combine_chunks() for run in runs), tuple(parts))
+    return TableSource(tuple(joined(run).combine_chunks() for run in runs), source.step, source.name)

@@ -6,8 +6,9 @@ import pyarrow as pa
 
 from ... import runtime
 from .. import steps
-from ..flow import Answer, Rows, Unit
+from ..flow import Answer, Unit
 from ..levels import Stage
+from ..rows import Rows
 from .target import Target
 
 
@@ -33,10 +34,7 @@ class Written:
 
     def pull(self) -> Unit | Answer:
         """Write the next unit, once it is made: whether it has rows must be known for the numbers to have no gaps."""
-        head = self.rows.head()
-        while isinstance(head, Unit) and head.facts is not None and not head.facts.rows:
-            self.stage.run.use_up(self.rows.units.popleft())
-            head = self.rows.head()
+        head = self.rows.head_with_rows()
         if isinstance(head, Answer):
             return head
         stage, number = self.stage, self.number
@@ -45,7 +43,7 @@ class Written:
         grant = stage.grant(head.size, name)
         if grant is None:
             return Answer.LATER
-        self.rows.units.popleft()
+        self.rows.take()
         self.number += 1
         refs = write_part.remote(self.target, number, head.block, name)
         return stage.launch(grant, refs, name=name, epoch=head.epoch, cursor=None, inputs=[head], finished=[head])
