@@ -51,13 +51,20 @@ def catalog(word: str = "") -> list[Listed]:
         if spec.id.startswith(PLAIN):
             needs = "" if is_installed("cv2") else install_line("cv2")
             found.append(Listed(PREPROCESSED + spec.id.removeprefix(PLAIN), listed.source, needs))
-    found += [Listed(name, "texts") for name in task_ids()]
+    found += _of_texts()
     found += _of_several_agents()
     wanted = word.casefold()
     return sorted(
         (listed for listed in found if wanted in listed.id.casefold() or wanted in listed.source.casefold()),
         key=lambda listed: (listed.source, listed.id),
     )
+
+
+def _of_texts() -> list[Listed]:
+    lacking = {each: "" if is_installed(each) else install_line(each) for each in ("reasoning_gym", "vaderSentiment")}
+    needs = {name: lacking["vaderSentiment"] for name in task_ids() if name.startswith("sentiment")}
+    found = [Listed(name, "texts", needs.get(name, "")) for name in task_ids()]
+    return [*found, Listed("reasoning_gym/chain_sum and others", "texts", lacking["reasoning_gym"])]
 
 
 def _of_several_agents() -> list[Listed]:

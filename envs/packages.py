@@ -24,8 +24,10 @@ _INSTALLS = {
     "mpe2": '"shoal[agents]"',
     "mujoco": '"shoal[mujoco]"',
     "pygame": '"shoal[video]"',
+    "reasoning_gym": '"shoal[reasoning]"',
     "sklearn": "scikit-learn",
     "tokenizers": '"shoal[lm]"',
+    "vaderSentiment": '"shoal[reasoning]"',
     "yaml": "pyyaml",
 }
 

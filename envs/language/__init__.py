@@ -6,18 +6,22 @@ those below, any gymnasium environment between two `Text` spaces is one, and `Pr
 
 from .ids import task_id, task_ids, task_spec
 from .prompts import Prompts
+from .reasoning import ReasoningGym
 from .rewards import RewardActor, RewardError
 from .rows import TextEnvironments
+from .sentiment import Sentiment
 from .tasks import Copy, Count, Recall, Reverse, Sort, Sums, TextTask
 
 __all__ = [
     "Copy",
     "Count",
     "Prompts",
+    "ReasoningGym",
     "Recall",
     "Reverse",
     "RewardActor",
     "RewardError",
+    "Sentiment",
     "Sort",
     "Sums",
     "TextEnvironments",
