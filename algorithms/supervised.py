@@ -1,6 +1,6 @@
 """Supervised learning: a network that predicts a column of a table or a stream, by descending on minibatches.
 
-    for each round: draw the next minibatch of the epoch; descend on its mean loss by AdamW (Loshchilov & Hutter, 2019)
+    for each round: draw the next minibatch of the epoch; descend on its mean loss
 
 A round is a gradient step. Which rows it learns from is a function of seed and step, or of a stream its plan; what
 dropout leaves out is one of seed and step. So a fit that is killed or resumed in the middle of an epoch goes on with
@@ -20,7 +20,8 @@ from ..rl import (
     BoostingConfig,
     FittedModel,
     History,
-    NetworkActor,
+    NetworkFitSettings,
+    NetworkLearners,
     NetworkModel,
     NetworkSpec,
     Recipe,
@@ -28,13 +29,17 @@ from ..rl import (
     Table,
     TableAlgorithm,
     TableSchema,
+    TrainingState,
+    Weights,
     check_import_path,
     choice,
     number,
     read_rows,
-    weights_of,
+    state_of,
+    weights_bytes,
+    weights_from,
 )
-from ..runtime import InputError, nearest
+from ..runtime import InputError, engine_name, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,7 @@ class SupervisedConfig(BoostingConfig):
     """
 
     rounds_per_iteration: int = number(100, whole=True, at_least=1)
-    """Gradient steps between two states: what a kill costs at most, and how fine the curve is."""
+    """Gradient steps between two measurements of what is held out: how fine the curve is."""
     early_stopping_rounds: int | None = number(None, whole=True, at_least=1, optional=True)
     """End after so many gradient steps in which the loss of what is held out got no lower; the weights that were best
     predict."""
@@ -67,10 +72,15 @@ class SupervisedConfig(BoostingConfig):
     described_rows: int = number(10_000, whole=True, at_least=1)
     """Rows of a stream that are read first, to see which classes and categories it has, and how large its numbers
     are."""
+    optimizer: str = choice("adamw", "adamw", "adam", "sgd")
+    """What descends: adamw, adam, or sgd with momentum."""
     learning_rate: float = number(1e-3, above=0)
-    """Step size of AdamW."""
-    weight_decay: float = number(0.01, at_least=0)
-    """How much weights are drawn to 0, in parts of the step size."""
+    """Step size of the optimizer."""
+    weight_decay: float | None = number(None, at_least=0, optional=True)
+    """How much weights are drawn to 0: with adamw in parts of the step size, with sgd as a part of the gradient.
+    Default: 0.01 with adamw, else 0."""
+    momentum: float = number(0.9, at_least=0, at_most=1)
+    """Part of the last step that sgd goes again."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.input_shape, str):
@@ -84,6 +94,8 @@ class Supervised(TableAlgorithm[SupervisedConfig]):
 
     name = "supervised"
     config_class = SupervisedConfig
+    run_class = NetworkFitSettings
+    run: NetworkFitSettings
     module = "torch"
     state_file = "training.safetensors"
     import_paths = ("module", "loss")
@@ -94,20 +106,17 @@ class Supervised(TableAlgorithm[SupervisedConfig]):
         return read_rows(dataset, self.run.label, self.run.task, schema, described_rows=self.config.described_rows)
 
     def check(self) -> None:
-        """Raise InputError for more than one actor, an unknown loss or module, or a shape that rows do not have."""
-        config, classes = self.config, self.table.schema.classes
+        """Raise InputError for settings that do not go together, an unknown loss or module, or a shape that rows do not
+        have."""
+        config = self.config
         if self.run.workers > 1:
-            raise self.refusal("workers", self.run.workers, "1: one actor learns")
+            raise self.refusal("workers", self.run.workers, "1: several share the gradients by learners=2")
+        self.run.check_engine(engine_name())
         if config.early_stopping_rounds is not None and self.held_out is None:
             raise self.refusal("early_stopping_rounds", config.early_stopping_rounds, "none where no rows are held out")
-        loss = ("mse" if classes is None else "cross_entropy") if config.loss == "auto" else config.loss
-        if ":" in loss:
-            check_import_path("loss", loss)
-        elif loss not in LOSSES or (loss == "cross_entropy") != (classes is not None):
-            fit = [name for name in LOSSES if (name == "cross_entropy") == (classes is not None)]
-            raise InputError(
-                f"loss is {loss!r}, but for this label must be one of {', '.join(fit)}. {nearest(loss, fit)}"
-            )
+        if config.weight_decay and config.optimizer == "adam":
+            raise self.refusal("weight_decay", config.weight_decay, "0 with optimizer 'adam': 'adamw' is what decays")
+        loss = self._chosen_loss()
         if config.class_weight == "balanced" and loss != "cross_entropy":
             raise self.refusal("class_weight", "balanced", f"'none' with loss {loss!r}: it is for cross_entropy")
         try:
@@ -120,26 +129,57 @@ class Supervised(TableAlgorithm[SupervisedConfig]):
         if config.class_weight == "balanced":
             counts = self.train_rows.class_counts()
             weights = tuple((counts.sum() / (len(counts) * np.maximum(counts, 1))).tolist())
+        decay = config.weight_decay
         self._recipe = Recipe(
-            loss, weights, config.batch_size, config.learning_rate, config.weight_decay, self.run.seed
+            loss=loss,
+            class_weights=weights,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            optimizer=config.optimizer,
+            weight_decay=(0.01 if config.optimizer == "adamw" else 0.0) if decay is None else decay,
+            momentum=config.momentum,
+            run=self.run,
         )
 
-    def begin(self) -> None:
-        """Start the learner."""
-        self._actor = NetworkActor(self._spec, self._recipe, self.train_rows, self.held_out)
+    def _chosen_loss(self) -> str:
+        config, classes = self.config, self.table.schema.classes
+        loss = ("mse" if classes is None else "cross_entropy") if config.loss == "auto" else config.loss
+        if ":" in loss:
+            check_import_path("loss", loss)
+        elif loss not in LOSSES or (loss == "cross_entropy") != (classes is not None):
+            fit = [name for name in LOSSES if (name == "cross_entropy") == (classes is not None)]
+            raise InputError(
+                f"loss is {loss!r}, but for this label must be one of {', '.join(fit)}. {nearest(loss, fit)}"
+            )
+        return loss
 
-    def boost(self, content: bytes | None, rounds: int) -> tuple[bytes, History]:
+    def begin(self) -> None:
+        """Start the learners."""
+        self._learners = NetworkLearners(self._spec, self._recipe, self.train_rows, self.held_out)
+
+    def boost(self, content: TrainingState | None, rounds: int) -> tuple[TrainingState, History]:
         """Take gradient steps."""
-        return self._actor.advance(content, self.timesteps, rounds)
+        return self._learners.advance(content, rounds)
 
     def end(self) -> None:
-        """End the learner."""
-        self._actor.close()
+        """End the learners."""
+        self._learners.close()
 
-    def model_of(self, content: bytes, rounds: int) -> FittedModel:
+    def predicting(self, content: TrainingState) -> Weights:
+        """The weights of a state."""
+        return content.weights
+
+    def model_of(self, predicting: Weights, rounds: int) -> FittedModel:
         """The network."""
-        return NetworkModel(self.table.schema, content, rounds, self._spec.to_json())
+        return NetworkModel(self.table.schema, weights_bytes(predicting), rounds, self._spec.to_json())
 
-    def predicting(self, content: bytes) -> bytes:
-        """The weights of a learner's state."""
-        return weights_of(content)
+    def state_bytes(self, content: TrainingState) -> bytes:
+        """Weights, moments, and where the reader is."""
+        self.started()
+        return self._learners.state_bytes(content)
+
+    def from_files(self, model: bytes, state: bytes | None, timesteps: int) -> tuple[TrainingState, Weights]:
+        """The state, and the weights that predict."""
+        assert state is not None
+        iteration = -(-timesteps // self.config.rounds_per_iteration)
+        return state_of(state, timesteps, iteration), weights_from(model)

@@ -8,7 +8,6 @@ from pathlib import Path
 from ..algorithms import FITS
 from ..rl import (
     Callback,
-    FitSettings,
     IterationReport,
     RunFolder,
     RunFolderError,
@@ -73,7 +72,9 @@ class _Lines(Callback):
 def run(arguments: Sequence[str]) -> int:
     """Run `shoal fit` and return the exit code."""
     name, rest = _algorithm_name(list(arguments))
-    groups = {"fit": FitFlags, "run": FitSettings, name: FITS[name].config_class} if name else {"fit": FitFlags}
+    groups: dict[str, type] = {"fit": FitFlags}
+    if name:
+        groups |= {"run": FITS[name].run_class, name: FITS[name].config_class}
     about = "Fit boosted trees or a network to a table, into a run folder that `shoal evaluate` and `shoal serve` take."
     parsed = parse(f"shoal fit {name or 'ALGORITHM'}", about, groups, rest)
     if not name:
@@ -114,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 _EXAMPLE = "xgboost table.parquet --label price"
-_FREE = {"workers"}
+_FREE = {"workers", "learners", "device"}
 
 
 def _algorithm_name(rest: list[str]) -> tuple[str | None, list[str]]:
@@ -135,7 +136,7 @@ def _new(
         check_vacant(flags.run_dir, overwrite=flags.overwrite)
     look_in_current_folder()  # for a network of the user's own
     stack.enter_context(running_runtime(flags.engine, flags.address))
-    settings = parsed.only_given(FitSettings) | parsed.only_given(kind.config_class)
+    settings = parsed.only_given(kind.run_class) | parsed.only_given(kind.config_class)
     fit = stack.enter_context(kind(flags.dataset, flags.eval_dataset, engine=flags.engine, **settings))
     path = Path(flags.run_dir) if flags.run_dir else default_run_dir(kind.name, Path(flags.dataset).stem)
     folder = RunFolder(path, overwrite=flags.overwrite, checkpoint_seconds=flags.checkpoint_seconds)
@@ -146,7 +147,7 @@ def _resumed(
     kind: type[TableAlgorithm], parsed: Parsed, flags: FitFlags, stack: contextlib.ExitStack
 ) -> tuple[TableAlgorithm, RunFolder]:
     assert flags.resume is not None
-    refuse_changes(parsed, (FitSettings, kind.config_class), _FREE, {"run_dir"})
+    refuse_changes(parsed, (kind.run_class, kind.config_class), _FREE, {"run_dir"})
     path, checkpoint = find_run(flags.resume)
     look_in_current_folder(path)
     stack.enter_context(running_runtime(flags.engine, flags.address))

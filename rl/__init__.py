@@ -122,17 +122,18 @@ from .statistics import bootstrap_interval, interquartile_mean
 from .supervised.algorithm import TableAlgorithm
 from .supervised.boosters import LightGBMModel, XGBoostModel
 from .supervised.boosting import BoostingActor
-from .supervised.fit_settings import BoostingConfig, FitSettings, library_parameters
+from .supervised.fit_settings import BoostingConfig, FitSettings, NetworkFitSettings, library_parameters
 from .supervised.fitted import FittedModel
-from .supervised.learner import LOSSES, NetworkActor, Recipe, weights_of
+from .supervised.losses import LOSSES, Recipe
 from .supervised.network import NetworkModel, NetworkSpec
+from .supervised.network_learners import NetworkLearners, state_of, weights_bytes, weights_from
 from .supervised.ranks import Ranks
 from .supervised.rounds import History
 from .supervised.saved import evaluate_model, load_model
 from .supervised.stream import Stream, read_rows
 from .supervised.table import Table, TableSchema
 from .support import ACTIONS, OBSERVATIONS, Combination, combinations, example_observation
-from .training_state import IterationOutcome, TrainingState
+from .training_state import IterationOutcome, TrainingState, Weights
 
 if TYPE_CHECKING:
     from .learn.optimizers import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD
@@ -198,7 +199,8 @@ __all__ = [
     "ModelReward",
     "ModelSpec",
     "MultiCategorical",
-    "NetworkActor",
+    "NetworkFitSettings",
+    "NetworkLearners",
     "NetworkModel",
     "NetworkSpec",
     "OffPolicyAlgorithm",
@@ -250,6 +252,7 @@ __all__ = [
     "UnknownSessionError",
     "UnknownWeightsError",
     "Verification",
+    "Weights",
     "XGBoostModel",
     "acted_batch",
     "actor_learner_metrics",
@@ -319,6 +322,7 @@ __all__ = [
     "sampling_metrics",
     "serve",
     "shared_by_environments",
+    "state_of",
     "take_gradient_steps",
     "take_text_steps",
     "three_digits",
@@ -329,7 +333,8 @@ __all__ = [
     "vtrace",
     "weighted_importance_sampling",
     "weighted_per_decision_importance_sampling",
-    "weights_of",
+    "weights_bytes",
+    "weights_from",
     "write_json",
 ]
 

@@ -39,6 +39,8 @@ TORCH_EXPORTS = {
 _MODULES = {
     **TORCH_EXPORTS,
     "JointModel": "models.joint_model",
+    "FlatNetwork": "supervised.flat_network",
+    "joined_statistics": "supervised.flat_network",
     "Decoding": "language.decoding",
     "Population": "evolution.population",
     "Sampling": "language.sampling",

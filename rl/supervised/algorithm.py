@@ -41,17 +41,17 @@ class FitState:
 
     Attributes:
         rounds: done.
-        content: the library's own file; None before the first round.
+        content: the library's own file, or what else `boost` goes on from; None before the first round.
         best: the lowest value of the first metric of what is held out, and the number of rounds up to it.
         best_model: what predicted best, at the end of an iteration; None where it was not kept.
     """
 
     rounds: int = 0
-    content: bytes | None = None
+    content: Any = None
     best: tuple[float, int] | None = None
-    best_model: bytes | None = None
+    best_model: Any = None
 
-    def after(self, content: bytes, rounds: int, history: History, model: bytes | None) -> FitState:
+    def after(self, content: Any, rounds: int, history: History, model: Any) -> FitState:
         """The state `rounds` rounds later, of which `model` predicts (None: it need not be kept)."""
         best, values = self.best, next(iter(history.get("eval", {}).values()), [])
         for index, value in enumerate(values, 1):  # of each round, or one at the end
@@ -68,7 +68,7 @@ class TableAlgorithm(ABC, Generic[Config]):
         dataset: see `read_table`; also "package.module:function", of a function that returns a Dataset.
         eval_dataset: likewise, of rows of the same columns that are held out, instead of `held_out` of the table's.
         engine: starts the runtime with this engine, if it isn't running.
-        **settings: fields of `FitSettings` and of `config_class`.
+        **settings: fields of `run_class` and of `config_class`.
 
     Raises InputError, before an actor is started, on an unknown setting, a table that cannot be read, a library that is
     not installed, or a runtime that runs on another engine.
@@ -76,10 +76,13 @@ class TableAlgorithm(ABC, Generic[Config]):
 
     name: ClassVar[str]
     config_class: ClassVar[type]
+    run_class: ClassVar[type[FitSettings]] = FitSettings
+    """Of the settings that no result depends on, nearly."""
     module: ClassVar[str]
     """The library."""
     state_file: ClassVar[str | None] = None
-    """Of a checkpoint, what is gone on from, where that is more than the model."""
+    """Of a checkpoint, what is gone on from, where that is more than the model. The model of each state predicts with
+    all of it then; else with its first rounds."""
     import_paths: ClassVar[tuple[str, ...]] = ()
     """Hyperparameters that may be the import path of something of the user's."""
     usual_rounds: ClassVar[int] = 100
@@ -87,13 +90,13 @@ class TableAlgorithm(ABC, Generic[Config]):
     preset: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, dataset: Any, eval_dataset: Any = None, *, engine: str | None = None, **settings: Any) -> None:
-        parts = split_settings(settings, (FitSettings, self.config_class), type(self).__name__)
+        parts = split_settings(settings, (self.run_class, self.config_class), type(self).__name__)
         if find_spec(self.module) is None:
             raise InputError(
                 f"{self.name} needs the package {self.module!r}, which is not installed: "
                 f'pip install "shoal[{self.name}]"'
             )
-        self.run, self.config = FitSettings(**parts[0]), self.config_class(**parts[1])
+        self.run, self.config = self.run_class(**parts[0]), self.config_class(**parts[1])
         self._dataset = where_of(dataset)
         self._eval_dataset = None if eval_dataset is None else {"path": where_of(eval_dataset)}
         start_runtime(engine)
@@ -118,22 +121,36 @@ class TableAlgorithm(ABC, Generic[Config]):
         """Start the actors."""
 
     @abstractmethod
-    def boost(self, content: bytes | None, rounds: int) -> tuple[bytes, History]:
-        """Add rounds to the library's own file; return it beside what each round measured."""
+    def boost(self, content: Any, rounds: int) -> tuple[Any, History]:
+        """Add rounds to what an earlier call gave (None: to nothing); return it beside what each round measured."""
 
     @abstractmethod
     def end(self) -> None:
         """End the actors."""
 
     @abstractmethod
-    def model_of(self, content: bytes, rounds: int) -> FittedModel:
-        """The model that predicts, of its own file."""
+    def model_of(self, predicting: Any, rounds: int) -> FittedModel:
+        """The model of what predicts."""
 
-    def predicting(self, content: bytes) -> bytes:
+    def predicting(self, content: Any) -> Any:
         """What of a state predicts: all of it, but where there is a `state_file`."""
         return content
 
+    def state_bytes(self, content: Any) -> bytes:
+        """The `state_file` of a state."""
+        raise NotImplementedError(f"{self.name} has no file of its state")
+
+    def from_files(self, model: bytes, state: bytes | None, timesteps: int) -> tuple[Any, Any]:
+        """What `boost` goes on from, and what predicts, from the files of a checkpoint after so many rounds."""
+        return model, model
+
     # ---- what it may use
+
+    def started(self) -> None:
+        """Start the actors, if that was not done."""
+        if not self._begun:
+            self.begin()
+            self._begun = True
 
     def refusal(self, name: str, value: Any, allowed: str) -> InputError:
         """The error that names a setting, its value and what is allowed."""
@@ -210,7 +227,7 @@ class TableAlgorithm(ABC, Generic[Config]):
         """Write a checkpoint of the last finished iteration into `folder`/checkpoints; return its folder."""
         standing = {"format": FORMAT, **self.settings(), "timesteps": self.timesteps, "best": self._state.best}
         model = self.model
-        own = {} if self.state_file is None else {self.state_file: self._state.content or b""}
+        own = {} if self.state_file is None else {self.state_file: self.state_bytes(self._state.content)}
         files = {
             **own,
             **model.files(dataset=self._dataset, eval_dataset=self._eval_dataset, run=asdict(self.run)),
@@ -254,8 +271,11 @@ class TableAlgorithm(ABC, Generic[Config]):
             raise InputError(
                 f"the run was made with another dataset than {loaded.table.name!r} is now: the {what} have changed"
             )
-        content = model if cls.state_file is None else files[cls.state_file]
-        best = None if document["best"] is None else tuple(document["best"])
+        state = None if cls.state_file is None else files[cls.state_file]
+        content, model = loaded.from_files(model, state, document["timesteps"])
+        # Without early stopping nobody has kept the weights that were best: those of now may be others.
+        kept = state is None or document["hyperparameters"]["early_stopping_rounds"] is not None
+        best = tuple(document["best"]) if kept and document["best"] is not None else None
         loaded._state = FitState(document["timesteps"], content, best, model)
         return loaded
 
@@ -296,10 +316,8 @@ class TableAlgorithm(ABC, Generic[Config]):
             return self.table, None
         return split_rows(self.table, self.run.held_out, self.run.seed)
 
-    def _boost(self, rounds: int) -> tuple[bytes, History]:
-        if not self._begun:
-            self.begin()
-            self._begun = True
+    def _boost(self, rounds: int) -> tuple[Any, History]:
+        self.started()
         return self.boost(self._state.content, rounds)
 
     def _is_over(self) -> bool:
@@ -319,7 +337,8 @@ class TableAlgorithm(ABC, Generic[Config]):
         )
 
     def _result(self, seconds: float, interrupted: bool) -> TrainingResult:
-        weights = b"" if self._state.content is None else self.predicting(self._state.content)
+        content, rounds = self._state.content, self._state.rounds
+        weights = b"" if content is None else self.model_of(self.predicting(content), rounds).content
         return TrainingResult(
             algorithm=self.name,
             env=self.table.name,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..learner_settings import LearnerSettings
 from ..settings import number, validate
 
 
@@ -27,6 +28,18 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         validate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFitSettings(FitSettings, LearnerSettings):
+    """What all fits share, and how a network's gradients are computed."""
+
+    threads: int = number(1, whole=True, at_least=1)
+    """Threads per process for numerical libraries; is part of what decides the result's bits."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.read_learners()
 
 
 @dataclass(frozen=True, kw_only=True)

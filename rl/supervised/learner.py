@@ -1,171 +1,202 @@
-"""How a network is learned, in an actor; torch is loaded when needed."""
+"""How a network is learned, in an actor, alone or as one of several; torch is loaded when needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...envs import derive_seed
-from ...runtime import ActorHandle, InputError, get, kill, put, remote
-from ..lazy import torch
-from ..models.own_modules import load_named
+from ...runtime import ActorHandle, InputError, ObjectRef, method
+from ..clock import Clock
+from ..divergence import TrainingDivergedError
+from ..lazy import load, torch
+from ..learn.device import resolve_device
+from ..learn.log import LearnerLog
+from ..learn.lost import StateLostError
+from ..learn.shards import Descent, Gather, LossOf
 from ..threads import limit_threads, limit_torch_threads
-from .minibatches import labels_of, minibatches_of
+from .losses import Recipe, loss_of, row_weights
+from .minibatches import Minibatch, labels_of, minibatches_of
 from .network import NetworkSpec
-from .rounds import ATTEMPTS, History
 from .stream import Stream
 from .table import Table
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .flat_network import FlatNetwork
+
 Rows = Table | Stream
-LOSSES = ("cross_entropy", "mse", "l1", "huber")
-PLACE = "reader"
-"""Of a state, what a stream's reader notes: JSON, as bytes."""
 _TOGETHER = 1024
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is learned: settings of `SupervisedConfig`, and the seed."""
-
-    loss: str
-    class_weights: tuple[float, ...] | None
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    seed: int
+_STATISTIC = "statistic "
 
 
 class NetworkLearner:
-    """Actor class: a network, its optimizer, and where its rows come from."""
+    """Actor class, with the methods of `LearnerActor`: a network, its optimizer, and where its rows come from.
 
-    def __init__(self, spec: NetworkSpec, recipe: Recipe, train: Rows, held_out: Rows | None) -> None:
-        limit_threads(1)
-        self._minibatches = minibatches_of(train, recipe.batch_size, recipe.seed)
-        self._held_out = held_out
-        self._spec, self._recipe = spec, recipe
+    An update takes the gradient steps from its clock's time to the clock's end. `reader` is the actor that reads a
+    stream for all learners, if there are several.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        recipe: Recipe,
+        train: Rows,
+        held_out: Rows | None,
+        reader: ActorHandle | None,
+    ) -> None:
+        run = recipe.run
+        limit_threads(run.threads)
+        self._spec, self._recipe, self._run, self._held_out = spec, recipe, run, held_out
+        self._minibatches = minibatches_of(train, recipe.batch_size, run.seed, reader)
         self._loss = loss_of(recipe)
-        self._standing: bytes | None = None
-        self._network: Any = None
+        self._descent = Descent(run.gradient_shards)
+        self._network: FlatNetwork
+        self._iteration = -1  # nothing was begun: what is wrong with the module, a call is to tell
 
-    def advance(self, state: bytes | None, done: int, steps: int) -> tuple[bytes, History]:
-        """Take so many steps from a state after `done` of them (None: before the first); return the next one, the mean
-        loss of the minibatches, and the loss of what is held out."""
-        limit_torch_threads(1)
-        if state is None or state != self._standing:
-            self._restore(state, done)
-        self._standing = None  # an error may come in the middle
-        losses = torch.zeros(())
-        self._network.train()
-        for step in range(done, done + steps):
-            features, labels = self._minibatches.next()
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(self._recipe.seed, "step", step))  # of dropout
-                loss = self._loss(self._spec.outputs_of(self._network, features), labels)
-            self._optimizer.zero_grad()
-            loss.backward()
-            self._optimizer.step()
-            losses += loss.detach()
-        told = {"train": {"loss": [losses.item() / steps]}}
-        if not np.isfinite(told["train"]["loss"][0]):
-            raise InputError(
-                f"the loss is {told['train']['loss'][0]} after step {done + steps}: choose a smaller learning_rate; "
-                "if the module is your own, look for values that are missing or very large"
-            )
-        if self._held_out is not None:
-            told["eval"] = {"loss": [self._held_out_loss(self._held_out)]}
-        self._standing = self._state()
-        return self._standing, told
+    def describe(self) -> tuple[None, None, str]:
+        """As `LearnerActor.describe`: the device alone."""
+        return None, None, resolve_device(self._run.device)
 
-    def _held_out_loss(self, rows: Rows) -> float:
-        self._network.eval()
+    def gather_by(self, gather: Gather) -> None:
+        """As `LearnerActor.gather_by`."""
+        self._descent.gather = gather
+
+    @method(num_returns=4)
+    def update(
+        self, rollouts: Sequence[ObjectRef], iteration: int, clock: Clock, snapshot: bool
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any] | None, None, dict[str, float]]:
+        """As `LearnerActor.update`, without rollouts; weights are all that predicting depends on, by name.
+
+        Raises TrainingDivergedError where the loss is not finite.
+        """
+        self._require(iteration)
+        started = time.perf_counter()
+        loss = self._advance(clock)
+        told = {"train/loss": loss, "time/update_seconds": time.perf_counter() - started}
+        return self._network.arrays(), self._state() if snapshot else None, None, told
+
+    @method(num_returns=2)
+    def snapshot(self, iteration: int, inserted: int) -> tuple[dict[str, Any], None]:
+        """As `LearnerActor.snapshot`."""
+        self._require(iteration)
+        return self._state(), None
+
+    def restore(self, log: LearnerLog) -> None:
+        """As `LearnerActor.restore`."""
+        self._iteration = -1
+        self._begin(log.held()[0])
+        self._iteration = log.iteration
+        for given in log.inputs:
+            self._advance(given.clock)
+
+    def measure(self, iteration: int) -> dict[str, float]:
+        """The loss of what is held out."""
+        self._require(iteration)
+        assert self._held_out is not None
+        self._network.module.eval()
         said, wanted = [], []
         with torch.inference_mode():
-            for features, labels in rows.batches(_TOGETHER):
-                said.append(self._spec.outputs_of(self._network, torch.from_numpy(np.array(features))))
-                wanted.append(labels_of(rows, labels))
+            for features, labels in self._held_out.batches(_TOGETHER):
+                rows = torch.from_numpy(np.array(features)).to(self._device)
+                said.append(self._spec.outputs_of(self._network.module, rows).cpu())
+                wanted.append(labels_of(self._held_out, labels))
             if not said:
-                raise InputError(f"{rows.name} has no rows: nothing can be held out of it")
-            return float(self._loss(torch.cat(said), torch.cat(wanted)))
+                raise InputError(f"{self._held_out.name} has no rows: nothing can be held out of it")
+            every = torch.cat(wanted)
+            return {"loss": float(self._loss(torch.cat(said), every, row_weights(self._recipe, every)))}
 
-    def _restore(self, state: bytes | None, done: int) -> None:
-        from safetensors.torch import load as tensors_of
+    # ---- inside
 
-        self._network = self._spec.build(self._recipe.seed)
-        named = dict(self._network.named_parameters())
-        own = self._recipe
-        self._optimizer = torch.optim.AdamW(
-            list(named.values()), lr=own.learning_rate, weight_decay=own.weight_decay, foreach=False
-        )
-        tensors = {} if state is None else tensors_of(state)
-        place = tensors.get(PLACE)
-        self._minibatches.go_to(done, None if place is None else place.numpy().tobytes())
+    @property
+    def _device(self) -> Any:
+        return self._network.flat.device
+
+    def _require(self, iteration: int) -> None:
+        limit_torch_threads(self._run.threads)
+        if self._iteration != iteration:
+            raise StateLostError(f"the learner is at iteration {self._iteration}, not at {iteration}")
+
+    def _begin(self, state: Mapping[str, Any] | None) -> None:
+        """Stand where a state was taken; None: before the first step."""
+        limit_torch_threads(self._run.threads)
+        recipe, module = self._recipe, self._spec.build(self._run.seed)
+        network = self._network = load("FlatNetwork")(module, resolve_device(self._run.device))
+        kind, options = {
+            "adam": ("FlatAdam", {}),
+            "adamw": ("FlatAdamW", {"weight_decay": recipe.weight_decay}),
+            "sgd": ("FlatSGD", {"weight_decay": recipe.weight_decay, "momentum": recipe.momentum}),
+        }[recipe.optimizer]
+        self._descent.optimizers["model"] = load(kind)(network.flat, network.gradients, **options)
         if state is None:
+            self._minibatches.go_to(0, None)
             return
-        self._network.load_state_dict(part_of(tensors, "model/"))
-        moments = part_of(tensors, "adam/")
-        for name, parameter in named.items():
-            found = part_of(moments, f"{name}/")
-            if found:
-                self._optimizer.state[parameter] = found
+        network.take_arrays(state["model"])
+        self._descent.optimizers["model"].load(state["optimizer"])
+        self._minibatches.go_to(state["step"], state["place"])
 
-    def _state(self) -> bytes:
-        from safetensors.torch import save
+    def _state(self) -> dict[str, Any]:
+        optimizer = self._descent.optimizers["model"]
+        return {
+            "model": self._network.arrays(),
+            "optimizer": optimizer.state(),
+            "step": optimizer.steps,
+            "place": self._minibatches.place(),
+            "replay": None,
+        }
 
-        tensors = {f"model/{name}": value for name, value in self._network.state_dict().items()}
-        for name, parameter in self._network.named_parameters():
-            for key, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"adam/{name}/{key}"] = value
-        place = self._minibatches.place()
-        if place is not None:
-            tensors[PLACE] = torch.frombuffer(bytearray(place), dtype=torch.uint8)
-        return save({name: value.detach().clone().contiguous() for name, value in tensors.items()})
+    def _advance(self, clock: Clock) -> float:
+        """Take an update's steps; returns the mean loss of their minibatches."""
+        iteration, self._iteration = self._iteration, -1  # an error may come in the middle
+        self._network.module.train()
+        for step in range(clock.timesteps, clock.total_timesteps):
+            self._descend(step)
+        loss = self._descent.optimizers["model"].take_sums()[0] / (clock.total_timesteps - clock.timesteps)
+        if not math.isfinite(loss):
+            raise TrainingDivergedError(
+                f"the loss is {loss} after step {clock.total_timesteps}: choose a smaller learning_rate; if the module "
+                "is your own, look for values that are missing or very large"
+            )
+        self._iteration = iteration + 1
+        return loss
+
+    def _descend(self, step: int) -> None:
+        minibatch, before = self._minibatches.next(), self._network.statistics()
+        batch = {"index": torch.arange(minibatch.size)}
+        weights = row_weights(self._recipe, minibatch.labels)
+        if weights is not None:
+            batch["weights"] = weights.to(self._device)
+        rate = self._recipe.learning_rate
+        told = self._descent.minimize(batch, self._loss_of(step, minibatch, before), learning_rate=rate)
+        each = {name.removeprefix(_STATISTIC): told[name] for name in told if name.startswith(_STATISTIC)}
+        self._network.take_statistics(load("joined_statistics")(each, told["shares"]))
+
+    def _loss_of(self, step: int, minibatch: Minibatch, before: dict[str, Tensor]) -> LossOf:
+        network = self._network
+
+        def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            start, count = int(rows["index"][0]), len(rows["index"])
+            features, labels = (part.to(self._device) for part in minibatch.rows(start, start + count))
+            network.take_statistics(before)  # each shard begins with the same ones, whoever computes it
+            with seeded(self._device, derive_seed(self._run.seed, "step", step, start)):  # of dropout
+                said = self._spec.outputs_of(network.module, features)
+            loss = self._loss(said, labels, rows.get("weights"))
+            after = {f"{_STATISTIC}{name}": value[None] for name, value in network.statistics().items()}
+            return loss, {"shares": torch.tensor([count / minibatch.size], device=self._device), **after}
+
+        return loss_of
 
 
-class NetworkActor:
-    """The actor, with the rows that it learns from and those that are held out: tables in the object store, or what
-    the actor reads by itself, so that whoever dies, what was read since the last state is read again."""
-
-    def __init__(self, spec: NetworkSpec, recipe: Recipe, train: Rows, held_out: Rows | None) -> None:
-        actor = remote(max_restarts=-1, max_task_retries=ATTEMPTS)(NetworkLearner)
-        self.actor: ActorHandle = actor.remote(spec, recipe, put(train), put(held_out))
-
-    def advance(self, state: bytes | None, done: int, steps: int) -> tuple[bytes, History]:
-        """Take steps, however often the actor dies; see `NetworkLearner.advance`."""
-        told: tuple[bytes, History] = get(self.actor.advance.remote(state, done, steps))
-        return told
-
-    def close(self) -> None:
-        """End the actor."""
-        kill(self.actor)
-
-
-def part_of(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Those whose names begin so, without the beginning."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def weights_of(state: bytes) -> bytes:
-    """The weights alone of a learner's state, as safetensors; without torch."""
-    from safetensors.numpy import load as arrays_of
-    from safetensors.numpy import save
-
-    return bytes(save(part_of(arrays_of(state), "model/")))
-
-
-def loss_of(recipe: Recipe) -> Callable[[Any, Any], Any]:
-    """The loss of outputs and labels, a mean over rows."""
-    functional = torch.nn.functional
-    weights = None if recipe.class_weights is None else torch.tensor(recipe.class_weights)
-    named: dict[str, Callable[[Any, Any], Any]] = {
-        "cross_entropy": lambda said, labels: functional.cross_entropy(said, labels, weight=weights),
-        "mse": functional.mse_loss,
-        "l1": functional.l1_loss,
-        "huber": functional.huber_loss,
-    }
-    if recipe.loss in named:
-        return named[recipe.loss]
-    found: Callable[[Any, Any], Any] = load_named("loss", recipe.loss)
-    return found
+@contextmanager
+def seeded(device: Any, seed: int) -> Iterator[None]:
+    """Let torch draw from a stream of its own, on the CPU and on `device`."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,12 +1,12 @@
 """Which rows the gradient steps of a network learn from; imports torch when needed.
 
 Both kinds are functions of a place: that of a table is the number of the step, that of a stream what its reader noted
-after the step before. So a fit that goes on in the middle of an epoch goes on with the next rows.
+after the step before. So a fit that goes on in the middle of an epoch goes on with the next rows. A learner reads those
+rows of a minibatch whose gradients it computes.
 """
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,63 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...envs import stream
+from ...runtime import ActorHandle, ObjectRef, get
 from ..lazy import torch
+from .batch_reader import BEGINNING, BatchReader, ReadBatch
 from .stream import Stream
 from .table import Table
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...data import Batches
+
+class Minibatch(ABC):
+    """The rows of one gradient step."""
+
+    def __init__(self, rows: Table | Stream, labels: np.ndarray) -> None:
+        self._of, self._labels = rows, labels
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self._labels)
+
+    @property
+    def labels(self) -> Tensor:
+        """Of all rows [B], as a loss takes them."""
+        return labels_of(self._of, self._labels)
+
+    def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Features [m, …] and labels [m] of rows from `start` to before `stop`."""
+        return torch.from_numpy(self.features(start, stop)), labels_of(self._of, self._labels[start:stop])
+
+    @abstractmethod
+    def features(self, start: int, stop: int) -> np.ndarray:
+        """Of these rows: float32, writable."""
+
+
+class TableMinibatch(Minibatch):
+    """Rows of a table, which lies in the object store once for all learners."""
+
+    def __init__(self, table: Table, chosen: np.ndarray) -> None:
+        super().__init__(table, np.take(table.labels, chosen))
+        self._table, self._chosen = table, chosen
+
+    def features(self, start: int, stop: int) -> np.ndarray:
+        """As `Minibatch`."""
+        return np.take(self._table.features, self._chosen[start:stop], axis=0)
+
+
+class StreamMinibatch(Minibatch):
+    """Rows that a reader has read."""
+
+    def __init__(self, rows: Stream, read: ReadBatch) -> None:
+        super().__init__(rows, read.labels)
+        self._read = read
+
+    def features(self, start: int, stop: int) -> np.ndarray:
+        """As `Minibatch`."""
+        return self._read.features(start, stop)
 
 
 class Minibatches(ABC):
@@ -32,8 +81,8 @@ class Minibatches(ABC):
         """Go on before a step, with what `place` gave there; None: at the beginning."""
 
     @abstractmethod
-    def next(self) -> tuple[Tensor, Tensor]:
-        """Features [B, …] and labels [B] of the next step."""
+    def next(self) -> Minibatch:
+        """That of the next step."""
 
     @abstractmethod
     def place(self) -> bytes | None:
@@ -44,53 +93,63 @@ class TableMinibatches(Minibatches):
     """Those of a table in memory."""
 
     def __init__(self, table: Table, batch_size: int, seed: int) -> None:
-        self._features = torch.from_numpy(np.array(table.features))
-        self._labels = labels_of(table, table.labels)
-        self._batch_size, self._seed, self._step = batch_size, seed, 0
+        self._table, self._batch_size, self._seed, self._step = table, batch_size, seed, 0
 
     def go_to(self, step: int, place: bytes | None) -> None:
         """As `Minibatches`."""
         self._step = step
 
-    def next(self) -> tuple[Tensor, Tensor]:
+    def next(self) -> Minibatch:
         """As `Minibatches`."""
-        chosen = torch.from_numpy(rows_of_step(len(self._labels), self._batch_size, self._seed, self._step))
+        chosen = rows_of_step(len(self._table), self._batch_size, self._seed, self._step)
         self._step += 1
-        return self._features[chosen], self._labels[chosen]
+        return TableMinibatch(self._table, chosen)
 
     def place(self) -> None:
         """None: the number of the step says it."""
 
 
 class StreamMinibatches(Minibatches):
-    """Those of a stream, which tasks read ahead. They cross from one epoch into the next, so all are of one size."""
+    """Those of a stream. They cross from one epoch into the next, so all are of one size."""
 
-    def __init__(self, rows: Stream, batch_size: int) -> None:
-        self._rows, self._batch_size = rows, batch_size
-        self._batches: Batches | None = None
+    def __init__(self, rows: Stream, reader: BatchReader | ActorHandle) -> None:
+        self._rows, self._reader = rows, reader
+        self._step, self._place = 0, BEGINNING
+        self._ahead: ObjectRef | None = None
 
     def go_to(self, step: int, place: bytes | None) -> None:
         """As `Minibatches`. Raises InputError if the place is of another plan."""
-        if self._batches is not None:
-            self._batches.close()
-        self._batches = self._rows.endless(self._batch_size, None if place is None else json.loads(place))
+        self._step, self._place = step, BEGINNING if place is None else place
+        self._ahead = None
 
-    def next(self) -> tuple[Tensor, Tensor]:
+    def next(self) -> Minibatch:
         """As `Minibatches`."""
-        assert self._batches is not None
-        number = self._batches.state()["batch"]
-        features, labels = self._rows.arrays(next(self._batches), number)
-        return torch.from_numpy(features), labels_of(self._rows, labels)
+        read = self._take()
+        self._step, self._place = self._step + 1, read.place
+        return StreamMinibatch(self._rows, read)
+
+    def _take(self) -> ReadBatch:
+        if isinstance(self._reader, BatchReader):
+            found = self._reader.take(self._step, self._place)
+        else:
+            found = None if self._ahead is None else get(self._ahead)
+            if found is None:  # the reader is at another place: it was killed, or somebody has gone back
+                found = get(self._reader.take.remote(self._step, self._place))
+            self._ahead = self._reader.take.remote(self._step + 1)
+        assert found is not None, "a reader that is told the place has what begins there"
+        return found
 
     def place(self) -> bytes:
         """The reader's state."""
-        assert self._batches is not None
-        return json.dumps(self._batches.state()).encode()
+        return self._place
 
 
-def minibatches_of(rows: Table | Stream, batch_size: int, seed: int) -> Minibatches:
-    """Minibatches of rows; `seed` orders those of a table, a stream has an order."""
-    return TableMinibatches(rows, batch_size, seed) if isinstance(rows, Table) else StreamMinibatches(rows, batch_size)
+def minibatches_of(rows: Table | Stream, batch_size: int, seed: int, reader: ActorHandle | None = None) -> Minibatches:
+    """Minibatches of rows; `seed` orders those of a table, a stream has an order, and is read by the actor `reader`
+    where several learners share it."""
+    if isinstance(rows, Table):
+        return TableMinibatches(rows, batch_size, seed)
+    return StreamMinibatches(rows, reader or BatchReader(rows, batch_size))
 
 
 def rows_of_step(rows: int, batch_size: int, seed: int, step: int) -> np.ndarray:

@@ -40,8 +40,8 @@ class TableNetwork(nn.Module):
         super().__init__()
         self._numbers = [i for i, count in enumerate(categories) if not count]
         self._categories = [i for i, count in enumerate(categories) if count]
-        self.register_buffer("mean", torch.tensor([mean[i] for i in self._numbers], dtype=torch.float32))
-        self.register_buffer("std", torch.tensor([std[i] for i in self._numbers], dtype=torch.float32))
+        self.register_buffer("mean", torch.tensor([mean[i] for i in self._numbers]), persistent=False)
+        self.register_buffer("std", torch.tensor([std[i] for i in self._numbers]), persistent=False)
         self.embeddings = nn.ModuleList(nn.Embedding(categories[i] + 1, embedding) for i in self._categories)
         width = 2 * len(self._numbers) + embedding * len(self._categories)
         layers: list[nn.Module] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def evaluate_model(folder: str | Path, dataset: Any = None) -> dict[str, float]:
     checkpoint = find_checkpoint(folder)
     files = read_files(checkpoint)
     document = read_json(checkpoint, MODEL, files)
-    folder, run = run_of(checkpoint), FitSettings(**document["run"])
+    known_settings = {item.name for item in fields(FitSettings)}  # a network's run has others, too
+    folder = run_of(checkpoint)
+    run = FitSettings(**{name: value for name, value in document["run"].items() if name in known_settings})
     model = model_from_files(files, str(checkpoint), folder)
     known = document["eval_dataset"]
     where = dataset if dataset is not None else document["dataset"] if known is None else known["path"]

@@ -12,11 +12,11 @@ from torch import nn
 
 from shoal import RunFolder, Supervised, runtime, serve
 from shoal.rl import evaluate_model, load_model
-from shoal.rl.supervised.learner import Recipe, loss_of
+from shoal.rl.supervised.losses import Recipe, loss_of, row_weights
 from shoal.rl.supervised.minibatches import rows_of_step
 from shoal.rl.supervised.modules import TableNetwork
 
-RECIPE = Recipe("cross_entropy", (1.0, 3.0), 2, 0.001, 0.0, 0)
+RECIPE = Recipe("cross_entropy", (1.0, 3.0))
 
 
 class Wide(nn.Module):
@@ -41,8 +41,10 @@ def test_each_epoch_is_all_rows_in_an_order_of_its_own():
 def test_class_weights_and_losses_by_hand():
     said, labels = torch.tensor([[0.0, 0.0], [0.0, float(np.log(3))]]), torch.tensor([0, 1])
     wanted = (1 * np.log(2) + 3 * np.log(4 / 3)) / 4
-    assert loss_of(RECIPE)(said, labels).item() == pytest.approx(wanted)
-    assert loss_of(replace(RECIPE, loss="l1"))(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 2.0])).item() == 1.5
+    weights = row_weights(RECIPE, labels)
+    assert weights.tolist() == [0.5, 1.5]
+    assert loss_of(RECIPE)(said, labels, weights).item() == pytest.approx(wanted)
+    assert loss_of(replace(RECIPE, loss="l1"))(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 2.0]), None).item() == 1.5
 
 
 def test_missing_values_are_the_mean_and_said_to_be_missing():
@@ -150,7 +152,11 @@ def test_what_lies_in_a_runs_folder_is_not_run(named, readers, tmp_path, monkeyp
 def test_a_killed_learner_and_a_module_of_ones_own_give_the_same_weights():
     settings = {"rounds_per_iteration": 10, "module": "test_networks:Wide", "module_kwargs": {"outputs": 2}}
     hashes = []
-    for engine, callback in (("serial", None), ("native", None), ("native", Kill(lambda fit: fit._actor.actor))):
+    for engine, callback in (
+        ("serial", None),
+        ("native", None),
+        ("native", Kill(lambda fit: fit._learners.learner.actor)),
+    ):
         with runtime.init(engine=engine), Supervised(continuous(300, 3), **settings) as fit:
             hashes.append(fit.train(50, callbacks=callback).weights_sha256)
     assert len(set(hashes)) == 1

@@ -218,4 +218,4 @@ def test_one_hash_for_any_readers_whoever_is_killed(games, held_out, tmp_path):
     flag.unlink()
     assert whole(staged, "native") == wanted
     assert flag.exists()
-    assert whole(staged, "native", Kill(lambda fit: fit._actor.actor)) == wanted
+    assert whole(staged, "native", Kill(lambda fit: fit._learners.learner.actor)) == wanted
