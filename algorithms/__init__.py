@@ -7,6 +7,7 @@ from .appo import APPO, APPOConfig
 from .ars import ARS, ARSConfig
 from .bc import BC, BCConfig
 from .cql import CQL, CQLConfig
+from .dpo import DPO, DPOConfig
 from .dqn import DQN, DQNConfig
 from .es import ES, ESConfig
 from .grpo import GRPO, GRPOConfig
@@ -46,6 +47,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         TD3BC,
         Pretrain,
         SFT,
+        DPO,
         GRPO,
     )
 }
@@ -62,6 +64,7 @@ __all__ = [
     "BC",
     "CQL",
     "DDPG",
+    "DPO",
     "DQN",
     "ES",
     "FITS",
@@ -83,6 +86,7 @@ __all__ = [
     "BCConfig",
     "CQLConfig",
     "DDPGConfig",
+    "DPOConfig",
     "DQNConfig",
     "ESConfig",
     "GRPOConfig",

@@ -97,6 +97,10 @@ def packed_batch(learner: Learner, rows: Batch) -> dict[str, Tensor]:
     return batch | {"weights": losses.token_weights(batch["mask"], "token", 0)}
 
 
+def _tokens(rows: Batch) -> int:
+    return int(np.count_nonzero(rows["mask"]))
+
+
 def next_token_loss(model: Any, rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """−log π(token | those before it in its text), averaged over the learned tokens of the minibatch; and how many of
     them were the most likely ones."""
@@ -114,7 +118,7 @@ def learn_next_tokens(learner: Learner, rollout: Rollout, config: Any, clock: Cl
     def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return next_token_loss(learner.model, rows)
 
-    metrics = take_text_steps(learner, rollout, config, clock, batch_of=packed_batch, loss_of=loss_of)
+    metrics = take_text_steps(learner, rollout, config, clock, batch_of=packed_batch, loss_of=loss_of, counted=_tokens)
     if "eval/loss" in metrics:
         steps = rollout.parts[1].steps
         bits = metrics["eval/loss"] * np.count_nonzero(steps["mask"]) / math.log(2)

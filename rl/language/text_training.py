@@ -292,8 +292,10 @@ def take_text_steps(
     *,
     batch_of: BatchOf,
     loss_of: LossOf,
+    counted: Callable[[Batch], int],
 ) -> dict[str, float]:
-    """Descend on the rows of an iteration, minibatch by minibatch; measure those that are held out.
+    """Descend on the rows of an iteration, minibatch by minibatch; measure those that are held out, where each
+    minibatch counts by what is `counted` in it.
 
     `batch_of` makes a minibatch of columns, with the mask [B, …] of what is learned; `loss_of` is as in
     `Learner.differentiate`, what it tells are means over rows. Returns their means over the steps as train/…, and over
@@ -313,28 +315,14 @@ def take_text_steps(
     learner.numbers["tokens"] = learner.numbers.get("tokens", 0.0) + tokens
     means |= {"train/tokens": tokens / len(history), "train/tokens_seen": learner.numbers["tokens"]}
     means |= {"train/learning_rate": rate, "train/n_updates": learner.n_updates}
-    return means | (measure(learner, held_out[0].steps, config, batch_of, loss_of) if held_out else {})
-
-
-def measure(
-    learner: Learner,
-    rows: Batch,
-    config: Any,
-    batch_of: BatchOf,
-    loss_of: LossOf,
-) -> dict[str, float]:
-    """What a loss tells of rows that are not learned from, as eval/…: means, in which each minibatch counts by its
-    tokens that would be learned."""
-    sums: dict[str, float] = {}
-    total = 0
-    with torch.no_grad():
-        for batch in _minibatches(rows, config.batch_size):
-            count = int(np.count_nonzero(batch["mask"]))
-            _, told = loss_of(batch_of(learner, batch))
-            for name, value in told.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * count
-            total += count
-    return {f"eval/{name}": value / total for name, value in sums.items()}
+    if held_out:
+        with torch.no_grad():
+            batches = list(_minibatches(held_out[0].steps, config.batch_size))
+            told_of = [loss_of(batch_of(learner, batch))[1] for batch in batches]
+        shares = np.array([counted(batch) for batch in batches]) / sum(map(counted, batches))
+        for name in told_of[0]:
+            means[f"eval/{name}"] = float(shares @ [float(told[name]) for told in told_of])
+    return means
 
 
 def _minibatches(rows: Batch, size: int) -> Iterator[Batch]:
