@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from ...envs import derive_seed, stream
+from ...envs import derive_seed
 from ..models.build import build_model
 from ..models.saved_weights import SavedWeights
 from ..models.spec import ModelSpec
+from .asked import Asked, Said, conversation, room
+from .continuous import ContinuousDecoding
 from .decoding import Decoding
 from .sampling import Sampling
+
+PLACES = 16
+"""Answers that are sampled side by side."""
 
 
 class LanguagePolicy(SavedWeights):
@@ -31,24 +35,55 @@ class LanguagePolicy(SavedWeights):
         """Episodes of so many rows, with the weights of now."""
         return Decoding(self.model, rows, sampling)
 
+    def stream(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int | None = None,
+        samples: int = 1,
+        seed: int | None = None,
+        **sampling: Any,
+    ) -> Iterator[tuple[int, Said]]:
+        """Answer prompts, and yield what is said as it comes: the number of the answer, `samples` to each prompt, those
+        to the first prompt first, and a token with the text that can be told by now.
+
+        Args:
+            prompts: texts, any number; `PLACES` answers are sampled side by side, others follow as places become free.
+            max_new_tokens: of an answer at most; None: up to the end of the context.
+            samples: answers to each prompt.
+            seed: with the number of an answer it decides the noise, so that the same answer comes again, here, and from
+            `serve`; None: from the policy's own stream.
+            sampling: `temperature`, `top_k`, `top_p`, `stop`, `alternatives`, as in `Asked`.
+
+        Raises InputError for a prompt that has no room in the context, or no tokens, and for options that cannot be.
+        """
+        tokens, context = self.model.tokens, self.model.context
+        asked, count = [], len(prompts) * samples
+        base, self._answered = self._answered, self._answered + count
+        for index in range(count):
+            ids = conversation([tokens.encode(prompts[index // samples])])
+            most = room(context, ids, max_new_tokens)
+            chosen = {"seed": self._seed, "index": base + index} if seed is None else {"seed": seed, "index": index}
+            asked.append(Asked(prompt=ids, max_new_tokens=most, **chosen, **sampling))
+        return self._said(asked)
+
+    def _said(self, asked: Sequence[Asked]) -> Iterator[tuple[int, Said]]:
+        decoding: ContinuousDecoding[int] = ContinuousDecoding(self.model, PLACES)
+        for index, each in enumerate(asked):
+            decoding.add(index, each)
+        while decoding.busy:
+            with torch.inference_mode():  # not while the caller works
+                said = decoding.step()
+            yield from said
+
     def generate(
         self, prompts: Sequence[str], *, max_new_tokens: int | None = None, seed: int | None = None, **sampling: Any
     ) -> list[str]:
-        """An answer to each prompt; `sampling` are fields of `Sampling`. Default: up to the end of the context, from
-        the policy's own stream. Raises ValueError for a prompt that has no room in the context, or no tokens."""
-        tokens, most = self.model.tokens, max_new_tokens or self.model.context
-        texts = [tokens.encode(prompt) for prompt in prompts]
-        base, self._answered = self._answered, self._answered + len(prompts)
-        chosen = (self._seed, base) if seed is None else (seed, 0)
-        noise = np.stack([stream(chosen[0], "answer", chosen[1] + row).random(most) for row in range(len(prompts))])
-        with torch.inference_mode():
-            decoding = self.decoding(len(prompts), Sampling(**sampling))
-            for prompt, ids in zip(prompts, texts, strict=True):
-                decoding.check_prompt(prompt, ids)
-            decoding.read(texts)
-            given = torch.from_numpy(noise).to(decoding.tokens.device)
-            said = decoding.answer(given, np.ones(len(prompts), np.bool_))
-        return [tokens.decode(ids) for ids in said.ids]
+        """An answer to each prompt; arguments and errors are those of `stream`, whose texts these are."""
+        answers = [""] * (len(prompts) * sampling.get("samples", 1))
+        for index, said in self.stream(prompts, max_new_tokens=max_new_tokens, seed=seed, **sampling):
+            answers[index] += said.text
+        return answers
 
     def act(self, observations: Any, *, deterministic: bool = False) -> Any:
         """The answer to a text, or those to a list of them; `deterministic` takes the most likely token each time."""

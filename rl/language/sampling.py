@@ -42,20 +42,41 @@ class Sampling:
 
     def _left(self, log_policy: Tensor) -> Tensor:
         """Log-probabilities [R, V] after top-k and top-p, which sum to 1 again; −∞ of what is not left."""
-        left = log_policy
-        if 0 < self.top_k < left.shape[-1]:
-            smallest = left.topk(self.top_k, -1).values[:, -1:]
-            left = left.masked_fill(left < smallest, -torch.inf)
-        if self.top_p < 1:
-            ordered, order = torch.sort(left, dim=-1, descending=True, stable=True)
-            chances = ordered.softmax(-1)
-            beyond = chances.cumsum(-1) - chances >= self.top_p
-            left = left.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
-        return left if left is log_policy else left.log_softmax(-1)
+        if self.top_p == 1 and not 0 < self.top_k < log_policy.shape[-1]:
+            return log_policy
+        settings = torch.full((len(log_policy), 1), self.top_k), torch.full((len(log_policy), 1), self.top_p)
+        return left_by(log_policy, *(each.to(log_policy.device) for each in settings)).log_softmax(-1)
 
     def stops(self, tokens: Tokens, said: Sequence[int]) -> bool:
         """Whether what was said ends with one of the stop texts."""
         return bool(self.stop) and tokens.decode(said).endswith(self.stop)
+
+
+def left_by(log_policy: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """`log_policy` [R, V] with −∞ where each row's `top_k` [R, 1] (0: all) and `top_p` [R, 1] leave nothing; what is as
+    likely as the last of top-k stays, too."""
+    ordered, order = torch.sort(log_policy, dim=-1, descending=True, stable=True)
+    size = log_policy.shape[-1]
+    last = torch.where(top_k > 0, top_k, size).clamp(max=size) - 1
+    ordered = ordered.masked_fill(ordered < ordered.gather(-1, last), -torch.inf)
+    chances = ordered.softmax(-1)
+    beyond = (chances.cumsum(-1) - chances >= top_p) & (top_p < 1)
+    return torch.empty_like(ordered).scatter_(-1, order, ordered.masked_fill(beyond, -torch.inf))
+
+
+def choose(logits: Tensor, noise: Tensor, settings: Sequence[tuple[float, int, float]]) -> tuple[Tensor, Tensor]:
+    """Tokens [R] for `logits` [R, V] and `noise` [R] float64 in [0, 1), each row by its own temperature, top-k and
+    top-p; and the log-softmax [R, V] of the logits. A row's bits don't depend on other rows' settings."""
+    temperature, top_k, top_p = (
+        torch.tensor(each, device=logits.device)[:, None] for each in zip(*settings, strict=True)
+    )
+    log_policy = torch.log_softmax(logits, -1)
+    left = logits / torch.where(temperature > 0, temperature, 1.0)
+    if any(k > 0 or p < 1 for _, k, p in settings):
+        left = torch.where((top_k > 0) | (top_p < 1), left_by(left.log_softmax(-1), top_k, top_p), left)
+    total = left.softmax(-1).double().cumsum(-1)
+    drawn = (total <= noise[:, None] * total[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return torch.where(temperature[:, 0] > 0, drawn, log_policy.argmax(-1)), log_policy
 
 
 def _entropy(log_policy: Tensor) -> Tensor:

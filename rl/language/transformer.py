@@ -24,6 +24,7 @@ from ..models.architecture import LanguageArchitecture
 from ..models.flat_module import FlatModule
 from ..models.spec import ModelSpec
 from .adapters import adapted, add_adapters
+from .attention import attend
 from .tokens import BEGIN, END, read_tokenizer, tokens_between
 
 _ROTARY_BASE = 10_000.0
@@ -117,9 +118,12 @@ class LanguageModel(FlatModule):
         shape = (len(self.blocks), rows, first.kv_heads, self.context + 1, first.head)
         return Cache(*(torch.zeros(shape, device=self.flat.device) for _ in range(2)))
 
-    def extend(self, cache: Cache, tokens: Tensor, begins: Tensor, places: Tensor) -> Tensor:
+    def extend(self, cache: Cache, tokens: Tensor, begins: Tensor, places: Tensor, reach: int | None = None) -> Tensor:
         """Read `tokens` [B, M] int64 that follow the `begins` [B] int64 tokens in the cache, and return the logits
         [B, V] after those at `places` [B] int64.
+
+        With a `reach`, places of the cache beyond which no row of interest has tokens, a row's bits depend on nothing
+        but its own tokens and B and M; without, also on how long the longest is.
 
         What a row has beyond its own tokens is written beyond them, where nothing looks before it is overwritten; what
         would lie beyond the context, into the last place, which is nobody's.
@@ -135,8 +139,12 @@ class LanguageModel(FlatModule):
             queries, keys, values = block.project(rows, rotary)
             cache.keys[index, each, :, positions] = keys.transpose(1, 2)
             cache.values[index, each, :, positions] = values.transpose(1, 2)
-            keys, values = (block.spread(kept[index, :, :, :end]) for kept in (cache.keys, cache.values))
-            rows = block.combine(rows, scaled_dot_product_attention(queries, keys, values, seen[:, None]))
+            if reach is not None:
+                attended = attend(queries, cache.keys[index], cache.values[index], positions, reach)
+            else:
+                keys, values = (block.spread(kept[index, :, :, :end]) for kept in (cache.keys, cache.values))
+                attended = scaled_dot_product_attention(queries, keys, values, seen[:, None])
+            rows = block.combine(rows, attended)
         return self._logits(rows[each[:, 0], places][:, None])[:, 0]
 
     def _blocks(self) -> list[Any]:
