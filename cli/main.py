@@ -2,6 +2,7 @@
 
     shoal train ALGORITHM ENV [flags]     shoal evaluate RUN [flags]     shoal serve RUN [flags]
     shoal record RUN|ENV [flags]          shoal verify RUN                     shoal fit ALGORITHM TABLE [flags]
+    shoal generate RUN --prompt TEXT [flags]
     shoal algorithms [ALGORITHM]     shoal envs [WORD]     shoal check ENV
     shoal status     shoal list WHAT      shoal memory     shoal story ID     shoal timeline OUT.json
 
@@ -27,6 +28,7 @@ _COMMANDS = {
     "verify": "follow the recorded schedule of an asynchronous training, and compare the weights",
     "plot": "compare runs, or groups of seeds, in one picture",
     "serve": "serve a trained policy over HTTP",
+    "generate": "answer prompts by a language model",
     "algorithms": "list which algorithm works with which spaces, memories and action masks",
     "envs": "list the environments that can be made here",
     "check": "check that an environment keeps gymnasium's contract",

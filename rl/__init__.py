@@ -51,6 +51,8 @@ from .evaluation_result import Evaluation
 from .evolution.algorithm import EvolutionAlgorithm, EvolutionConfig
 from .files import write_json
 from .language.algorithm import LanguageAlgorithm, LanguageConfig
+from .language.answering import answers_of, check_language_model, in_order
+from .language.asked import Said
 from .language.learning import (
     UnknownWeightsError,
     check_weights,
@@ -229,6 +231,7 @@ __all__ = [
     "RunFolder",
     "RunFolderError",
     "RunSettings",
+    "Said",
     "Served",
     "ServedPolicies",
     "ServerBusyError",
@@ -258,9 +261,11 @@ __all__ = [
     "XGBoostModel",
     "acted_batch",
     "actor_learner_metrics",
+    "answers_of",
     "bootstrap_interval",
     "build_model",
     "check_import_path",
+    "check_language_model",
     "check_unlocked",
     "check_vacant",
     "check_weights",
@@ -284,6 +289,7 @@ __all__ = [
     "generalized_advantages",
     "holds_model",
     "importance_sampling",
+    "in_order",
     "interquartile_mean",
     "lambda_returns",
     "learn_from_replay",

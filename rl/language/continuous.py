@@ -124,7 +124,7 @@ class ContinuousDecoding(Generic[Key]):
         for place, (row, token, log_prob) in enumerate(zip(asked, chosen.tolist(), found, strict=True)):
             if row is None:
                 continue
-            told = ()
+            told: tuple[tuple[int, float], ...] = ()
             if likely is not None:
                 pairs = zip(likely.indices[place].tolist(), likely.values[place].tolist(), strict=True)
                 told = tuple(pairs)[: row.asked.alternatives]

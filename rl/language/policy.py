@@ -63,8 +63,8 @@ class LanguagePolicy(SavedWeights):
         for index in range(count):
             ids = conversation([tokens.encode(prompts[index // samples])])
             most = room(context, ids, max_new_tokens)
-            chosen = {"seed": self._seed, "index": base + index} if seed is None else {"seed": seed, "index": index}
-            asked.append(Asked(prompt=ids, max_new_tokens=most, **chosen, **sampling))
+            stream, number = (self._seed, base + index) if seed is None else (seed, index)
+            asked.append(Asked(prompt=ids, max_new_tokens=most, seed=stream, index=number, **sampling))
         return self._said(asked)
 
     def _said(self, asked: Sequence[Asked]) -> Iterator[tuple[int, Said]]:

@@ -32,7 +32,7 @@ class Tokens(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special ones; ValueError if it has characters for which there are none."""
+        """Ids of a text, without special ones; InputError if it has characters for which there are none."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -66,7 +66,7 @@ class CharacterTokens(Tokens):
         try:
             return [self._ids[character] for character in text]
         except KeyError as error:
-            raise ValueError(
+            raise InputError(
                 f"the text {text!r:.80} holds the character {error}, which is none of the model's tokens: it has "
                 f"{''.join(self._characters)!r:.80}"
             ) from None
