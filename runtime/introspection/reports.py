@@ -53,6 +53,7 @@ class NodeReport(msgspec.Struct, array_like=True, kw_only=True):
         metrics: what processes that are gone had counted.
         logs: folder of the log files.
         silent: processes that did not answer in time.
+        now_ms: when that was, by the clock of rows and events; rounded up, so that it is after all of them.
         epoch: the Unix time at which the node's monotonic clock, which events have, began.
     """
 
@@ -68,5 +69,5 @@ class NodeReport(msgspec.Struct, array_like=True, kw_only=True):
     metrics: list[MetricState] = []
     processes: list[ProcessReport] = []
     silent: list[str] = []
-    now_ms: int = msgspec.field(default_factory=lambda: int(time.time() * 1000))
+    now_ms: int = msgspec.field(default_factory=lambda: int((EPOCH + time.monotonic()) * 1000) + 1)
     epoch: float = EPOCH

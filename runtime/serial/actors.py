@@ -1,222 +1,366 @@
-"""Actors of the serial engine: objects of this process, called one at a time."""
+"""Actors of the serial engine: objects of this process, called one at a time.
+
+When one is made, restarted and dead is decided by the native engine's table of actors; what there is a process is here
+an instance.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
-from ..checkpoints import RESTORE
-from ..engine import ActorId, ActorState, Arguments, Function, Running
+from ..actor_log import ActorLog
+from ..actor_table import Actor, ActorTable, AskResources, Command, EndProcess
+from ..checkpoints import CHECKPOINT, RESTORE
+from ..engine import ActorId, ActorState, Arguments, Function, Host, Running
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
 from ..failure import describe_here, not_made, pack_exception
 from ..instances import method_of, shut_down
+from ..introspection import rows
 from ..options import ActorOptions, MethodOptions
 from ..private_loop import PrivateLoop
+from ..refs import ObjectRef
 from ..remote import load_function
+from ..resources import in_amounts
 from ..results import died, how_it_left, name_taken
 from ..runtime_context import ActorExit, running
-from ..runtime_env import RuntimeEnv
+from ..scheduling import SchedulingStrategy
 from ..signatures import is_async
-from .calls import Attempts, within
-from .log import SerialLog
-from .records import Actor, Value
+from .calls import SerialCall, within
+from .objects import ME, SerialObjects, Value
 from .resources import SerialResources
+from .surroundings import Surroundings
 from .tasks import SerialTasks
 
+Packed = tuple[Value, list[ObjectRef]]
 
-class SerialActors(SerialTasks):
-    """All actors, and the names of the living ones."""
+
+@dataclass
+class Instance:
+    """An actor and, while it lives, its instance. Its arguments are kept serialised: a restart begins with these."""
+
+    function: Function
+    arguments: Packed
+    options: ActorOptions
+    info: ActorId
+    lifetime: bytes | None
+    namespace: str
+    surroundings: dict[str, Any]
+    strategy: SchedulingStrategy | None
+    log: ActorLog[tuple[str, Packed], Value]
+    actor: Actor[None]
+    value: Any = None
+    loop: PrivateLoop | None = None
+    running: str | None = None
+    leaving: bool = False
+
+    def code(self, method: str, task_id: bytes | None = None, name: str | None = None) -> Running:
+        """Return a call of this actor as the code inside it is to see it."""
+        host = Host(self.info, self.options.name, self.namespace, self.actor.restarts)
+        function_name = f"{self.info.class_name}.{method}"
+        return Running(task_id, name or function_name, function_name, host)
+
+    def died(self, call: Running) -> ShoalError | None:
+        """Return the error of a call if the actor is dead."""
+        if self.actor.state != "dead":
+            return None
+        return died(call.function_name, self.info, self.actor.reason, self.actor.failure)
+
+    def close_loop(self) -> None:
+        """End its event loop, if it has one."""
+        if self.loop is not None:
+            self.loop.close()
+            self.loop = None
+
+
+class SerialActors:
+    """All actors, and the names of the living ones.
+
+    Args:
+        objects, tasks: where arguments and results are, and how a call is made.
+        resources, surroundings: what each actor runs with.
+        namespace: where names are looked for that are given without one.
+    """
 
     def __init__(
-        self, resources: SerialResources, namespace: str, runtime_env: RuntimeEnv | None, record_call_sites: bool
+        self,
+        objects: SerialObjects,
+        tasks: SerialTasks,
+        resources: SerialResources,
+        surroundings: Surroundings,
+        namespace: str,
     ) -> None:
-        super().__init__(resources, runtime_env, record_call_sites)
-        self._namespace = namespace
-        self._resources.on_removed = self._end_actors_of
-        self._actors: dict[bytes, Actor] = {}
-        self._lifetimes: dict[bytes, bytes] = {}
-        self._names: dict[tuple[str, str], bytes] = {}
+        self._objects, self._tasks = objects, tasks
+        self._resources, self._surroundings, self._namespace = resources, surroundings, namespace
+        self._table: ActorTable[None] = ActorTable()
+        self._instances: dict[bytes, Instance] = {}
 
-    def create_actor(
+    def create(
         self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
     ) -> ActorId:
         """Construct the instance now; a failing constructor makes a dead actor, as on the other engines."""
+        objects = self._objects
         strategy = self._resources.place(f"actor {cls.name}", options.demand, options.scheduling_strategy)
-        self._collect()
+        objects.collect()
         namespace = options.namespace or self._namespace
-        if options.name is not None and (namespace, options.name) in self._names:
-            if options.get_if_exists:
-                return self._handle_of(self._names[namespace, options.name])
-            raise name_taken(options.name)
-        packed, refs = self._pack_arguments(arguments)
-        lifetime = None if options.detached else self._store(Value())
-        info = ActorId.of(self._new_id(), lifetime, cls, methods, options)
-        # The record must not hold the reference that keeps the actor alive.
-        log = SerialLog(options.checkpoint_every or 0, self._pack, self._load, self._arguments)
-        lifetime_id = None if lifetime is None else lifetime.id
-        actor = Actor(cls, packed, refs, options, replace(info, lifetime=None), log, lifetime_id, namespace)
-        actor.surroundings, actor.strategy = self._surroundings.of(options.runtime_env), strategy
-        self._actors[info.id] = actor
-        if lifetime is not None:
-            self._lifetimes[lifetime.id] = info.id
+        taken = None if options.name is None else self._table.find(namespace, options.name)
+        if taken is not None:
+            if not options.get_if_exists:
+                raise name_taken(str(options.name))
+            found = self._instances[taken]
+            return replace(found.info, lifetime=None if found.lifetime is None else objects.adopt(found.lifetime))
+        packed, key = objects.pack_arguments(arguments), objects.new_id()
+        # The last reference to this object is the last handle.
+        lifetime = None if options.detached else objects.store(Value(when_freed=partial(self._released, key)))
+        info = ActorId.of(key, lifetime, cls, methods, options)
+        actor = Actor(key, ME, cls.name, options.max_restarts, None)
+        self._instances[key] = Instance(
+            cls,
+            packed,
+            options,
+            replace(info, lifetime=None),  # it must not keep itself alive
+            None if lifetime is None else lifetime.id,
+            namespace,
+            self._surroundings.of(options.runtime_env),
+            strategy,
+            ActorLog(),
+            actor,
+        )
         if options.name is not None:
-            self._names[namespace, options.name] = info.id
+            self._table.reserve(namespace, options.name, actor, key)
         removal = self._resources.removal_of(strategy)
-        if removal is None:
-            self._construct(actor)
-        else:
-            self._end(actor, str(removal))
+        self._do(self._table.create(actor, ready=removal is None))
+        if removal is not None:
+            self._do(self._table.end(key, str(removal)))
         return info
 
-    def _gone(self, object_id: bytes) -> None:
-        actor_id = self._lifetimes.pop(object_id, None)
-        if actor_id is not None:
-            self._end(self._actors[actor_id], "its last handle is gone", on_purpose=True)
+    # What the table decides -------------------------------------------------------------------------------------
 
-    def _construct(self, actor: Actor) -> None:
-        call, method = actor.call("__init__"), "__init__"
+    def _do(self, commands: list[Command]) -> None:
+        for command in commands:
+            if isinstance(command, AskResources):
+                self._construct(self._instances[command.actor.key])
+            elif isinstance(command, EndProcess):
+                self._end_process(self._instances[command.process], "", command.gracefully)
 
-        def make() -> None:
+    def _end_process(self, instance: Instance, reason: str, gracefully: bool) -> None:
+        """Drop the instance, as the end of its process would."""
+        value, instance.value = instance.value, None
+        if instance.running is None:
+            instance.close_loop()
+        self._do(self._table.process_died(instance.info.id, reason))
+        if gracefully and value is not None:
+            _shut_down(value)
+
+    def _released(self, key: bytes) -> None:
+        self._do(self._table.released(key))
+
+    def _construct(self, instance: Instance) -> None:
+        key = instance.info.id
+        self._table.granted(key, key)  # the name of its process, of which there is one at a time
+        method = "__init__"
+
+        def make() -> Any:
             nonlocal method
-            args, kwargs = self._arguments(actor.arguments, actor.argument_refs)
-            cls: Any = load_function(actor.function.payload)
-            actor.loop = PrivateLoop() if is_async(cls) else None
-            actor.instance = cls(*args, **kwargs) if actor.loop is None else actor.loop.run(cls, args, kwargs)
+            args, kwargs = self._objects.load_arguments(*instance.arguments)
+            cls: Any = load_function(instance.function.payload)
+            instance.loop = PrivateLoop() if is_async(cls) else None
+            value = cls(*args, **kwargs) if instance.loop is None else instance.loop.run(cls, args, kwargs)
             method = RESTORE
-            actor.log.restore(actor.instance)
+            self._restore(instance, value)
+            return value
 
+        entered = partial(self._entered, instance, instance.code("__init__"))
         try:
-            within(partial(self._entered, call, actor.surroundings, actor.options.demand, actor.strategy), make)
+            value = within(entered, make)
         except SystemExit as request:
-            self._end(actor, how_it_left(f"{actor.info.class_name}.{method}", request))
+            self._do(self._table.end(key, how_it_left(f"{instance.info.class_name}.{method}", request)))
         except KeyboardInterrupt:  # the user's Ctrl-C
             raise
         except BaseException as error:  # a constructor's exception is the reason of the actor's death
-            name = f"{actor.info.class_name}.{method}"
-            actor.cause = pack_exception(error, name, describe_here("serial"))
-            self._end(actor, not_made(method, actor.cause))
+            cause = pack_exception(error, f"{instance.info.class_name}.{method}", describe_here("serial"))
+            self._do(self._table.constructed(key, cause, not_made(method, cause)))
+        else:
+            instance.value = value
+            self._do(self._table.constructed(key, None))
 
-    def _end_actors_of(self, group: bytes) -> None:
-        for actor in self._actors.values():
-            removal = self._resources.removal_of(actor.strategy)
-            if removal is not None and actor.death is None:
-                self._end(actor, str(removal))
+    def _restore(self, instance: Instance, value: Any) -> None:
+        """Bring a fresh instance to where the last one was; raises what its `__restore__` raises."""
+        log = instance.log
+        if log.state is not None:
+            getattr(value, RESTORE)(self._objects.load(log.state))
+        for entry in log.entries:
+            method, packed = entry.call
+            try:
+                args, kwargs = self._objects.load_arguments(*packed)
+                getattr(value, method)(*args, **kwargs)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:  # noqa: S110  # it was raised in the caller when the call ran first
+                pass
 
-    def _end(self, actor: Actor, death: str, on_purpose: bool = False) -> None:
-        instance, actor.instance = actor.instance, None
-        actor.death, is_first = actor.death or death, actor.death is None
-        if actor.options.name is not None and self._names.get((actor.namespace, actor.options.name)) == actor.info.id:
-            del self._names[actor.namespace, actor.options.name]
-        if actor.running is None:
-            actor.close_loop()
-        if is_first and on_purpose and instance is not None:
-            _shut_down(instance)
-
-    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
-        """Run the method now; a generator when its values are asked for."""
-        self._collect()
-        record = self._actors[actor.id]
-        call = record.call(method, self._new_id(), options.name)
-        if record.death is not None:
-            failure = died(call.function_name, actor, record.death, record.cause)
-            return [self._store(Value(failure=failure)) for _ in range(max(options.num_returns, 1))]
-        packed = self._pack_arguments(arguments)
-        retries = actor.max_task_retries if options.max_task_retries is None else options.max_task_retries
-        inside = partial(self._inside, record, call)
-        attempts = Attempts(call, options, retries)
-        options.check_checkpoints(call.function_name, actor.checkpointed)
-        instance = record.instance
-        made = self._run(lambda: method_of(record.instance, method), packed, attempts, inside, record.loop)
-        if actor.checkpointed and record.instance is instance:
-            with inside():
-                record.log.ran(instance, method, *packed)
-        return made
-
-    @contextlib.contextmanager
-    def _inside(self, record: Actor, call: Running) -> Iterator[None]:
-        """Run one of an actor's methods, or a part of it."""
-        if record.death is not None:
-            raise died(call.function_name, record.info, record.death, record.cause)
-        if record.running is not None:
-            raise DeadlockError(
-                f"{call.name} is called while {record.running} of the same actor runs. The serial engine runs a call "
-                "at once, and an actor one call at a time: use engine='native' if the two need not wait for each other"
-            )
-        record.running = call.name
-        try:
-            with self._entered(call, record.surroundings, record.options.demand, record.strategy):
-                yield
-        finally:
-            record.running = None
-            if record.death is not None:
-                record.close_loop()
-
-    def exit_actor(self) -> NoReturn:
-        """Leave the call; the actor ends with it, also if that catches this."""
-        call = running.get()
-        assert call is not None
-        assert call.host is not None
-        self._actors[call.host.actor.id].leaving = True
-        raise ActorExit(0)
-
-    def _check_left(self, call: Running) -> None:
-        if call.host is not None and self._actors[call.host.actor.id].leaving:
-            raise ActorExit(0)
-
-    def _left(self, call: Running, request: SystemExit) -> ShoalError:
-        """End the actor that a call has asked to end; a code that is not 0 counts as a crash."""
-        if call.host is None:
-            return super()._left(call, request)
-        record = self._actors[call.host.actor.id]
-        reason = how_it_left(call.name, request)
-        if request.code in {None, 0} or not record.may_restart():
-            self._end(record, reason, on_purpose=request.code in {None, 0})
-            return died(call.function_name, record.info, reason, None)
-        self._restart(record)
-        return ActorUnavailableError(f"{call.function_name}: the actor ended before it answered: {reason}")
-
-    def _restart(self, record: Actor) -> None:
-        record.restarts += 1
-        record.close_loop()
-        self._construct(record)
+    def end_group(self, group: bytes) -> None:
+        """End the actors of a placement group that is removed."""
+        for instance in self._instances.values():
+            removal = self._resources.removal_of(instance.strategy)
+            if removal is not None:
+                self._do(self._table.end(instance.info.id, str(removal)))
 
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         """Drop the instance, or construct it again if it may be restarted."""
-        record = self._actors[actor.id]
-        if record.death is not None:
+        if no_restart:
+            self._do(self._table.kill(actor.id, no_restart))
+        elif self._instances[actor.id].actor.state != "dead":
+            self._end_process(self._instances[actor.id], "it was killed by kill()", gracefully=False)
+
+    # Calls ------------------------------------------------------------------------------------------------------
+
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
+        """Run the method now; a generator when its values are asked for."""
+        self._objects.collect()
+        instance = self._instances[actor.id]
+        code = instance.code(method, self._objects.new_id(), options.name)
+        dead = instance.died(code)
+        if dead is not None:
+            return self._tasks.failed(dead, max(options.num_returns, 1))
+        packed = self._objects.pack_arguments(arguments)
+        retries = actor.max_task_retries if options.max_task_retries is None else options.max_task_retries
+        options.check_checkpoints(code.function_name, actor.checkpointed)
+        call = MethodCall(self, instance, code, options, retries)
+        value = instance.value
+        made = self._tasks.run(call, lambda: method_of(instance.value, method), packed)
+        if actor.checkpointed and instance.value is value is not None:
+            with call.within():
+                self._log(instance, method, packed)
+        return made
+
+    @contextlib.contextmanager
+    def inside(self, instance: Instance, code: Running) -> Iterator[None]:
+        """Run one of an actor's methods, or a part of it."""
+        dead = instance.died(code)
+        if dead is not None:
+            raise dead
+        if instance.running is not None:
+            raise DeadlockError(
+                f"{code.name} is called while {instance.running} of the same actor runs. The serial engine runs a call "
+                "at once, and an actor one call at a time: use engine='native' if the two need not wait for each other"
+            )
+        instance.running = code.name
+        try:
+            with self._entered(instance, code):
+                yield
+        finally:
+            instance.running = None
+            if instance.actor.state == "dead":
+                instance.close_loop()
+
+    def _entered(self, instance: Instance, code: Running) -> contextlib.AbstractContextManager[None]:
+        return self._tasks.entered(code, instance.surroundings, instance.options.demand, instance.strategy)
+
+    def _log(self, instance: Instance, method: str, packed: Packed) -> None:
+        """A call has run: note it, and take a checkpoint if it is time."""
+        log = instance.log
+        log.ran(b"", (method, packed), in_doubt=False)
+        if len(log.entries) < (instance.options.checkpoint_every or 0):
             return
-        if no_restart or not record.may_restart():
-            self._end(record, "it was killed by kill()")
+        try:
+            state = self._objects.pack(getattr(instance.value, CHECKPOINT)())
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # of the user's method, or of pickling; the log goes on, so nothing is lost yet
+            traceback.print_exc()
+            print(f"{CHECKPOINT} failed; it is called again after the next call", file=sys.stderr, flush=True)
         else:
-            self._restart(record)
+            log.checkpointed(state)
 
-    def actor_state(self, actor: ActorId) -> ActorState:
+    def exit_actor(self) -> NoReturn:
+        """Leave the call; the actor ends with it, also if that catches this."""
+        code = running.get()
+        assert code is not None
+        assert code.host is not None
+        self._instances[code.host.actor.id].leaving = True
+        raise ActorExit(0)
+
+    def left(self, instance: Instance, code: Running, request: SystemExit) -> ShoalError:
+        """End the actor that a call has asked to end; a code that is not 0 counts as a crash."""
+        reason, restarts = how_it_left(code.name, request), instance.actor.restarts
+        on_purpose = request.code in {None, 0}
+        if on_purpose:
+            self._table.exiting(instance.info.id, reason)
+        self._end_process(instance, reason, on_purpose)
+        if instance.actor.restarts > restarts:
+            return ActorUnavailableError(f"{code.function_name}: the actor ended before it answered: {reason}")
+        dead = instance.died(code)
+        assert dead is not None
+        return dead
+
+    # Questions --------------------------------------------------------------------------------------------------
+
+    def state(self, actor: ActorId) -> ActorState:
         """Return how an actor is; one that restarts is made again at once."""
-        return "alive" if self._actors[actor.id].death is None else "dead"
+        return "dead" if self._instances[actor.id].actor.state == "dead" else "alive"
 
-    def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
+    def find(self, name: str, namespace: str | None) -> ActorId | None:
         """Return the living actor of that name."""
-        self._collect()
-        actor_id = self._names.get((namespace or self._namespace, name))
-        return None if actor_id is None else self._actors[actor_id].info
+        self._objects.collect()
+        key = self._table.find(namespace or self._namespace, name)
+        return None if key is None else self._instances[key].info
 
-    def _handle_of(self, actor_id: bytes) -> ActorId:
-        record = self._actors[actor_id]
-        return replace(record.info, lifetime=None if record.lifetime is None else self.adopt(record.lifetime))
-
-    def actor_names(self) -> list[tuple[str, str]]:
+    def names(self) -> list[tuple[str, str]]:
         """Return all namespaces and names."""
-        self._collect()
-        return sorted(self._names)
+        self._objects.collect()
+        return self._table.named()
 
-    def _end_actors(self) -> None:
-        for actor in self._actors.values():
-            self._end(actor, "the runtime has ended", on_purpose=True)
-        self._actors.clear()
+    def report(self) -> list[rows.ActorState]:
+        """Return a row for each actor."""
+        return [
+            rows.ActorState(
+                actor_id=instance.info.id.hex(),
+                class_name=instance.info.class_name,
+                state="DEAD" if instance.actor.state == "dead" else "ALIVE",
+                name=instance.options.name or "",
+                reason=instance.actor.reason,
+                node_id=ME.hex()[: rows.NODE_DIGITS],
+                worker_id=ME.hex(),
+                owner_id=ME.hex(),
+                num_restarts=instance.actor.restarts,
+                max_restarts=instance.options.max_restarts,
+                required_resources=in_amounts(instance.options.demand),
+            )
+            for instance in self._instances.values()
+        ]
+
+    def end_all(self) -> None:
+        """End all actors: the runtime ends."""
+        for instance in list(self._instances.values()):
+            self._table.exiting(instance.info.id, "the runtime has ended")
+            self._end_process(instance, "", gracefully=True)
+        self._instances.clear()
+
+
+class MethodCall(SerialCall):
+    """A call of an actor, which may end that."""
+
+    def __init__(
+        self, actors: SerialActors, instance: Instance, code: Running, options: MethodOptions, retries: int
+    ) -> None:
+        within = partial(actors.inside, instance, code)
+        super().__init__(code, options, retries=retries, within=within, loop=instance.loop)
+        self._actors, self._instance = actors, instance
+
+    def check_left(self) -> None:
+        """Raise SystemExit again if the code has caught that of `exit_actor`."""
+        if self._instance.leaving:
+            raise ActorExit(0)
+
+    def left(self, request: SystemExit) -> ShoalError:
+        """End the actor."""
+        return self._actors.left(self._instance, self.running, request)
 
 
 def _shut_down(instance: Any) -> None:

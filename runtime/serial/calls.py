@@ -1,4 +1,4 @@
-"""How the serial engine repeats a call that has failed, and makes the values of a generator when they are asked for."""
+"""How the serial engine makes a call, repeats one that has failed, and makes a generator's values when asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..exceptions import DeadlockError, TaskCancelledError
+from ..exceptions import DeadlockError, ShoalError, TaskCancelledError, WorkerCrashedError
 from ..failure import describe_here, pack_exception
 from ..private_loop import PrivateLoop
 from ..refs import ObjectRef
@@ -20,18 +20,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Attempts:
-    """A call, and how often it is made.
+class SerialCall:
+    """A task or call, and how often it is made.
 
     Args:
         running: the call as the code inside it sees it.
         options: which exceptions are retried.
         retries: how many times; -1: without limit.
+        within: what must surround the user's code.
+        loop: the actor's event loop, if it has one.
     """
 
-    def __init__(self, running: Running, options: TaskOptions | MethodOptions, retries: int) -> None:
+    def __init__(
+        self,
+        running: Running,
+        options: TaskOptions | MethodOptions,
+        *,
+        retries: int,
+        within: Callable[[], AbstractContextManager],
+        loop: PrivateLoop | None = None,
+    ) -> None:
         self.running, self.name = running, running.name
         self.num_returns = options.num_returns
+        self.within, self.loop = within, loop
         kinds = options.retry_exceptions
         self._kinds: tuple[type[BaseException], ...] = (Exception,) if kinds is True else tuple(kinds or ())
         self._left = retries
@@ -46,11 +57,20 @@ class Attempts:
         self._number += 1
         return True
 
-    def failure(self, error: BaseException) -> bytes:
-        """Serialise the exception of the last attempt, with its number if it is not the only one."""
+    def failure(self, error: BaseException) -> bytes | BaseException:
+        """Return what stands for the last attempt's exception, with its number if it is not the only one."""
+        if isinstance(error, SystemExit):
+            return self.left(error)
         most = "" if self._left < 0 else f" of {self._number + self._left}"
         words = f", attempt {self._number}{most}" if self._number > 1 else ""
         return pack_exception(error, self.name, describe_here("serial") + words)
+
+    def check_left(self) -> None:
+        """Raise SystemExit again if the code has caught that of `exit_actor`."""
+
+    def left(self, request: SystemExit) -> ShoalError:
+        """Return what becomes of a call that has asked for the end of its process."""
+        return WorkerCrashedError(f"task {self.name} ended its process with {request!r}")
 
 
 def within(surroundings: Callable[[], AbstractContextManager], action: Callable[[], T]) -> T:
@@ -75,23 +95,17 @@ class SerialStream:
     Args:
         keep, keep_failure: make objects of values, and of an exception that stands for one.
         begin: calls the generator function.
-        attempts: how often it may be called again.
-        within: what must surround the user's code.
-        loop: the actor's event loop, if it has one.
+        call: how often it may be called again, and within what.
     """
 
-    def __init__(  # noqa: PLR0917  # made in one place
+    def __init__(
         self,
         keep: Callable[[Any], ObjectRef],
         keep_failure: Callable[[BaseException], ObjectRef],
         begin: Callable[[], Any],
-        attempts: Attempts,
-        within: Callable[[], AbstractContextManager],
-        loop: PrivateLoop | None = None,
+        call: SerialCall,
     ) -> None:
-        self._loop = loop
-        self._keep, self._keep_failure, self._begin = keep, keep_failure, begin
-        self._attempts, self._within = attempts, within
+        self._keep, self._keep_failure, self._begin, self._call = keep, keep_failure, begin, call
         self._values: Iterator[Any] | None = None
         self._refs: deque[ObjectRef] = deque()
         self._made = 0
@@ -124,14 +138,14 @@ class SerialStream:
         """Have no more made: the next value is the error."""
         if self._completed is None:
             self._end_values()
-            error = TaskCancelledError(f"{self._attempts.name} was cancelled")
+            error = TaskCancelledError(f"{self._call.name} was cancelled")
             self._completed = self._keep_failure(error)
             self._refs.append(self._completed)
 
     def _end_values(self) -> None:
         close = getattr(self._values, "close", None)
         if close is not None:
-            with self._within():
+            with self._call.within():
                 close()
 
     def close(self) -> None:
@@ -143,7 +157,7 @@ class SerialStream:
 
     def _make(self) -> None:
         try:
-            value = within(self._within, self._next)
+            value = within(self._call.within, self._next)
             self._refs.append(self._keep(value))
             self._made += 1
         except StopIteration:
@@ -156,7 +170,7 @@ class SerialStream:
         except KeyboardInterrupt:  # the user's Ctrl-C
             raise
         except BaseException as error:  # a task's exception is a value
-            if self._attempts.again(error):
+            if self._call.again(error):
                 self._values = None
                 self._make()
             else:
@@ -165,7 +179,7 @@ class SerialStream:
 
     def _next(self) -> Any:
         if self._values is None:
-            self._values = values_of(self._begin(), self._loop)
+            self._values = values_of(self._begin(), self._call.loop)
             for _ in range(self._made):  # they came in an earlier attempt
                 next(self._values)
         return next(self._values)

@@ -8,14 +8,20 @@ Options about running several calls of an actor at the same time are accepted: o
 from __future__ import annotations
 
 import os
+import socket
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..engine import Holding, Host, Whereabouts
-from ..introspection.events import RECORD_CALL_SITES
+from ..engine import ActorId, ActorState, Arguments, Function, Holding, Host, Whereabouts
+from ..futures import ValueFuture
+from ..introspection.events import RECORD_CALL_SITES, Event
 from ..introspection.metric_table import MetricTable
-from ..introspection.reports import NodeReport
+from ..introspection.reports import NodeReport, ProcessReport
+from ..introspection.rows import NODE_DIGITS, NodeState, WorkerState, unix_ms
+from ..options import ActorOptions, MethodOptions, TaskOptions
+from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef
 from ..resources import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
 from ..runtime_context import RunsCalls
@@ -24,12 +30,17 @@ from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy
 from ..settings import Settings
 from ..store_settings import store_settings
 from .actors import SerialActors
-from .records import Value
-from .reports import ME, report_serial
+from .objects import ME, SerialObjects, Value
 from .resources import NODE_ID, SerialResources
+from .surroundings import Surroundings
+from .tasks import SerialTasks
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
 
 
-class SerialEngine(SerialActors, RunsCalls):
+class SerialEngine(RunsCalls):
     """Runs everything eagerly in the calling thread; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "serial"
@@ -40,20 +51,112 @@ class SerialEngine(SerialActors, RunsCalls):
         store_settings(settings.object_store_memory, settings.object_spilling_directory)
         gpus = visible_gpus(settings.num_gpus)
         total = machine_resources(settings.num_cpus, gpus, settings.memory, settings.resources) | {HEAD: UNIT}
-        namespace = settings.namespace or os.urandom(16).hex()
         record_call_sites = settings.record_call_sites or os.environ.get(RECORD_CALL_SITES) == "1"
-        super().__init__(SerialResources(total, gpus), namespace, settings.runtime_env, record_call_sites)
+        self._namespace = settings.namespace or os.urandom(16).hex()
+        self._resources, self._surroundings = SerialResources(total, gpus), Surroundings(settings.runtime_env)
+        self._objects = objects = SerialObjects(record_call_sites)
+        self._tasks = tasks = SerialTasks(objects, self._resources, self._surroundings)
+        self._actors = SerialActors(objects, tasks, self._resources, self._surroundings, self._namespace)
         self.metrics = MetricTable()
         self._published: dict[str, bytes] = {}
+        self._kept: set[ObjectRef] = set()
         self._started = time.monotonic()
 
-    @property
-    def whereabouts(self) -> Whereabouts:
-        """This process is all there is."""
-        return Whereabouts(ME.hex(), self._namespace, NODE_ID, ME.hex())
+    # Tasks and actors -------------------------------------------------------------------------------------------
 
-    def host(self) -> Host | None:
-        """Return None: this process is no actor."""
+    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
+        """Run the function now; a generator when its values are asked for."""
+        return self._tasks.submit(function, arguments, options)
+
+    def create_actor(
+        self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
+    ) -> ActorId:
+        """Construct the instance now; a failing constructor makes a dead actor, as on the other engines."""
+        return self._actors.create(cls, arguments, options, methods)
+
+    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
+        """Run the method now; a generator when its values are asked for."""
+        return self._actors.call(actor, method, arguments, options)
+
+    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
+        """Do nothing: the task has ended."""
+
+    def is_cancelled(self) -> bool:
+        """Return False: nothing else runs that could have done it."""
+        return False
+
+    def kill(self, actor: ActorId, no_restart: bool) -> None:
+        """Drop the instance, or construct it again if it may be restarted."""
+        self._actors.kill(actor, no_restart)
+
+    def exit_actor(self) -> NoReturn:
+        """Leave the call; the actor ends with it, also if that catches this."""
+        self._actors.exit_actor()
+
+    def actor_state(self, actor: ActorId) -> ActorState:
+        """Return how an actor is; one that restarts is made again at once."""
+        return self._actors.state(actor)
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
+        """Return the living actor of that name."""
+        return self._actors.find(name, namespace)
+
+    def actor_names(self) -> list[tuple[str, str]]:
+        """Return all namespaces and names."""
+        return self._actors.names()
+
+    # Objects ----------------------------------------------------------------------------------------------------
+
+    def put(self, value: Any) -> ObjectRef:
+        """Store a value."""
+        return self._objects.put(value)
+
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
+        """Return the values; here they are always there."""
+        return self._objects.get(refs, copy)
+
+    def wait(
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        """Return the first `num_returns` as ready."""
+        self._objects.collect()
+        return list(refs[:num_returns]), list(refs[num_returns:])
+
+    def future(self, ref: ObjectRef) -> Future:
+        """Return a finished future."""
+        future = ValueFuture()
+        try:
+            future.set_result(self._objects.get([ref])[0])
+        except BaseException as error:  # whatever the task raised belongs to whoever asks the future
+            future.set_exception(error)
+        return future
+
+    def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
+        """Call it now."""
+        action()
+
+    def ready_queue(self) -> ReadyQueue:
+        """Return a queue that is in the order of `add`."""
+        return ReadyQueue(self.when_ready)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """Return an array of ordinary memory."""
+        return self._objects.empty(shape, dtype)
+
+    def adopt(self, object_id: bytes) -> ObjectRef:
+        """Return one more reference to an object."""
+        return self._objects.adopt(object_id)
+
+    def borrow(self, kept: bytes) -> ObjectRef:
+        """Return one more reference to an object."""
+        return self._objects.adopt(kept)
+
+    def keep(self, ref: ObjectRef) -> bytes:
+        """Keep a reference until the end."""
+        self._kept.add(ref)
+        return ref.id
+
+    # Resources --------------------------------------------------------------------------------------------------
 
     def holding(self) -> Holding:
         """Return what the running task or actor was given."""
@@ -65,29 +168,6 @@ class SerialEngine(SerialActors, RunsCalls):
             isinstance(strategy, PlacementGroupSchedulingStrategy) and strategy.placement_group_capture_child_tasks
         )
         return Holding(in_amounts(given.demand), self._resources.gpu_ids(), self._resources.current(), captures)
-
-    def is_cancelled(self) -> bool:
-        """Return False: nothing else runs that could have done it."""
-        return False
-
-    @property
-    def runtime_env(self) -> RuntimeEnv:
-        """What was given; folders and modules lie where they are."""
-        return RuntimeEnv.found(self._surroundings.of(None))
-
-    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
-        """Do nothing: the task has ended."""
-
-    def publish(self, key: str, payload: bytes) -> None:
-        """Keep a named value."""
-        self._published[key] = payload
-
-    def lookup(self, key: str) -> bytes | None:
-        """Return a named value."""
-        return self._published.get(key)
-
-    def preload(self, modules: Sequence[str]) -> None:
-        """Do nothing: there is no other process, and this one imports what it uses."""
 
     def cluster_resources(self) -> dict[str, float]:
         """Return what `init` was given or found."""
@@ -104,8 +184,9 @@ class SerialEngine(SerialActors, RunsCalls):
         return self._resources.create(bundles, strategy, name, detached)
 
     def remove_group(self, group: PlacementGroup) -> None:
-        """Give the bundles back."""
+        """Give the bundles back, and end the actors in them."""
         self._resources.remove(group)
+        self._actors.end_group(group.id)
 
     def group_table(self) -> list[dict[str, Any]]:
         """Return all about all groups."""
@@ -114,29 +195,79 @@ class SerialEngine(SerialActors, RunsCalls):
     def group_ready(self, group: PlacementGroup) -> ObjectRef:
         """Return a reference to the group, or to the reason why it is not ready."""
         failure = self._resources.unready(group)
-        return self.put(group) if failure is None else self._store(Value(failure=failure))
+        return self.put(group) if failure is None else self._objects.store(Value(failure=failure))
+
+    # The runtime ------------------------------------------------------------------------------------------------
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """This process is all there is."""
+        return Whereabouts(ME.hex(), self._namespace, NODE_ID, ME.hex())
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """What was given; folders and modules lie where they are."""
+        return RuntimeEnv.found(self._surroundings.of(None))
+
+    def host(self) -> Host | None:
+        """Return None: this process is no actor."""
+
+    def publish(self, key: str, payload: bytes) -> None:
+        """Keep a named value."""
+        self._published[key] = payload
+
+    def lookup(self, key: str) -> bytes | None:
+        """Return a named value."""
+        return self._published.get(key)
+
+    def preload(self, modules: Sequence[str]) -> None:
+        """Do nothing: there is no other process, and this one imports what it uses."""
+
+    def note(self, event: Event) -> None:
+        """Remember something that has happened."""
+        self._objects.events.append(event)
 
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
-        """Return what there is: objects, actors and tasks that have ended."""
-        self._collect()
-        return report_serial(
-            sections,
-            limit,
-            started=self._started,
-            total=in_amounts(self._resources.total),
-            executing=self._executing,
-            values=self._values,
-            lifetimes=self._lifetimes,
-            sites=self._sites or {},
-            actors=self._actors.values(),
-            events=self._events,
+        """Return what there is: one node and one process, both this one; nothing ever waits in it."""
+        self._objects.collect()
+        pid, me, objects = os.getpid(), ME.hex(), self._objects.report()
+        wants_events = "events" in sections or "ended" in sections
+        process = ProcessReport(
+            process_id=me,
+            pid=pid,
+            objects_total=len(objects),
+            object_bytes=sum(row.object_size for row in objects),
+            executing=self._tasks.report(),
+            objects=objects[:limit] if "objects" in sections else [],
+            events=list(self._objects.events) if wants_events else [],
             metrics=self.metrics.report(),
         )
+        node = NodeState(
+            node_id=me[:NODE_DIGITS],
+            node_name=socket.gethostname(),
+            state="ALIVE",
+            pid=pid,
+            session="serial",
+            is_head_node=True,
+            resources_total=self.cluster_resources(),
+            start_time_ms=unix_ms(self._started),
+        )
+        worker = WorkerState(
+            worker_id=me,
+            pid=pid,
+            worker_type="DRIVER",
+            title="driver",
+            is_alive=True,
+            node_id=node.node_id,
+            cpu_seconds=time.process_time(),
+            start_time_ms=node.start_time_ms,
+        )
+        return [NodeReport(node=node, workers=[worker], actors=self._actors.report(), processes=[process])]
 
     def shutdown(self) -> bool:
         """Drop all objects and actors."""
-        self._end_actors()
-        self._values.clear()
+        self._actors.end_all()
+        self._objects.clear()
         return True
 
     def abandon(self) -> None:

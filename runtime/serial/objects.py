@@ -6,44 +6,68 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import serialization
 from ..buffers import aligned
+from ..engine import Arguments
 from ..exceptions import ObjectLostError
 from ..failure import unpack_exception
-from ..futures import ValueFuture
 from ..introspection.events import EVENTS_KEPT, FREED, PUT, Event, call_site
-from ..ready_queue import ReadyQueue
+from ..introspection.rows import ObjectState
 from ..refs import ObjectRef, object_gone
 from ..unread import UnreadFailures
 from ..unsealed import Unsealed
-from .records import Value, size_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike
 
+#: The only process of the serial engine; its objects' ids begin with the same bytes.
+ME = bytes(8)
 # Of the whole process, so that a reference that outlives its runtime is none to an object of the next one.
 _IDS = itertools.count(1)
 
 
+@dataclass
+class Value:
+    """A stored object: its pickle and buffers, or a serialised exception.
+
+    Attributes:
+        inner: keeps what it refers to alive.
+        when_freed: for what keeps an actor alive: called when its last reference is gone.
+    """
+
+    stream: bytes = b""
+    buffers: list[Any] = field(default_factory=list)
+    inner: list[ObjectRef] = field(default_factory=list)
+    failure: bytes | BaseException | None = None
+    when_freed: Callable[[], None] | None = None
+    count: int = 0
+    read: bool = False
+    site: str = ""
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return len(self.stream) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
 class SerialObjects:
-    """Values and the references to them; see `shoal.runtime.engine.Engine` for the methods."""
+    """Values and the references to them.
+
+    Attributes:
+        events: what has happened, the latest last.
+    """
 
     def __init__(self, record_call_sites: bool) -> None:
-        self._sites: dict[bytes, str] | None = {} if record_call_sites else None
-        self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._record_call_sites = record_call_sites
         self._values: dict[bytes, Value] = {}
         self._unsealed = Unsealed()
         self._unread = UnreadFailures()
         self._dropped: deque[bytes] = deque()
-        self._kept: set[ObjectRef] = set()
-
-    def note(self, event: Event) -> None:
-        """Remember something that has happened."""
-        self._events.append(event)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return an array of ordinary memory."""
@@ -54,27 +78,20 @@ class SerialObjects:
         self._values.setdefault(object_id, Value(failure=ObjectLostError("the object is gone"))).count += 1
         return ObjectRef(object_id, self._dropped.append)
 
-    def borrow(self, kept: bytes) -> ObjectRef:
-        """Return one more reference to an object."""
-        return self.adopt(kept)
-
-    def keep(self, ref: ObjectRef) -> bytes:
-        """Keep a reference until the end."""
-        self._kept.add(ref)
-        return ref.id
-
-    def _new_id(self) -> bytes:
+    def new_id(self) -> bytes:
+        """Return an id that nothing has."""
         return next(_IDS).to_bytes(16, "big")
 
-    def _store(self, value: Value, object_id: bytes | None = None) -> ObjectRef:
-        self._collect()
-        object_id = object_id or self._new_id()
+    def store(self, value: Value, object_id: bytes | None = None) -> ObjectRef:
+        """Keep a value as an object; return its first reference."""
+        self.collect()
+        object_id = object_id or self.new_id()
         self._values[object_id] = value
-        if self._sites is not None:
-            self._sites[object_id] = call_site()
+        if self._record_call_sites:
+            value.site = call_site()
         return self.adopt(object_id)
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
         """Forget objects whose last reference is gone."""
         while self._dropped:
             object_id = self._dropped.popleft()
@@ -84,15 +101,12 @@ class SerialObjects:
                 if isinstance(value.failure, bytes) and not value.read:
                     self._unread.drop(value.failure)
                 del self._values[object_id]
-                if self._sites is not None:
-                    self._sites.pop(object_id, None)
-                self.note((time.monotonic(), FREED, object_id, None))
-                self._gone(object_id)
+                self.events.append((time.monotonic(), FREED, object_id, None))
+                if value.when_freed is not None:
+                    value.when_freed()
 
-    def _gone(self, object_id: bytes) -> None:
-        """Event: the last reference to an object is gone."""
-
-    def _pack(self, value: Any, seal: bool = True) -> Value:
+    def pack(self, value: Any, seal: bool = True) -> Value:
+        """Serialise a value; `seal`: an array from `empty` is kept as it is, not copied."""
         stream, buffers, inner = serialization.dumps(value)
         return Value(stream, [self._keep(memoryview(buffer.raw()), seal) for buffer in buffers], inner)
 
@@ -103,7 +117,8 @@ class SerialObjects:
             return aligned(view).toreadonly()
         return memoryview(array.reshape(-1).view("uint8"))  # type: ignore[arg-type]  # numpy 1 does not say so
 
-    def _load(self, value: Value, copy: bool = False) -> Any:
+    def load(self, value: Value, copy: bool = False) -> Any:
+        """Rebuild a value, or raise the exception that stands for it."""
         if value.failure is not None:
             self._note_read(value)
             raise unpack_exception(value.failure) if isinstance(value.failure, bytes) else value.failure
@@ -114,41 +129,53 @@ class SerialObjects:
         if isinstance(value.failure, bytes):
             self._unread.read(value.failure)
 
+    def pack_arguments(self, arguments: Arguments) -> tuple[Value, list[ObjectRef]]:
+        """Serialise a call's arguments; return the references among them, too."""
+        args, kwargs, refs = serialization.take_out_refs(*arguments)
+        return self.pack((args, kwargs), seal=False), refs
+
+    def load_arguments(self, packed: Value, refs: list[ObjectRef]) -> Arguments:
+        """Rebuild a call's arguments, with the values of the references among them."""
+        args, kwargs = self.load(packed)
+        return serialization.fill_slots(args, kwargs, self.get(refs)) if refs else (args, kwargs)
+
+    def failure_among(self, refs: list[ObjectRef]) -> bytes | BaseException | None:
+        """Return the first exception that stands for one of these objects; it counts as read."""
+        for ref in refs:
+            value = self._values[ref.id]
+            if value.failure is not None:
+                self._note_read(value)
+                return value.failure
+        return None
+
     def put(self, value: Any) -> ObjectRef:
         """Store a value."""
-        packed = self._pack(value)
-        ref = self._store(packed)
-        self.note((time.monotonic(), PUT, ref.id, size_of(packed)))
+        packed = self.pack(value)
+        ref = self.store(packed)
+        self.events.append((time.monotonic(), PUT, ref.id, packed.size))
         return ref
 
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
-        """Return the values; here they are always there."""
-        self._collect()
+    def get(self, refs: Sequence[ObjectRef], copy: bool = False) -> list[Any]:
+        """Return the values, which are always there; see `Engine.get`."""
+        self.collect()
         for ref in refs:
             if ref.id not in self._values:
                 raise object_gone(ref.id)
-        return [self._load(self._values[ref.id], copy) for ref in refs]
+        return [self.load(self._values[ref.id], copy) for ref in refs]
 
-    def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
-    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        """Return the first `num_returns` as ready."""
-        self._collect()
-        return list(refs[:num_returns]), list(refs[num_returns:])
+    def report(self) -> list[ObjectState]:
+        """Return a row for each object."""
+        return [
+            ObjectState(
+                object_id=object_id.hex(),
+                where="actor" if value.when_freed else "message" if value.failure is None else "failure",
+                object_size=value.size,
+                local_references=value.count,
+                call_site=value.site,
+            )
+            for object_id, value in self._values.items()
+        ]
 
-    def future(self, ref: ObjectRef) -> Future:
-        """Return a finished future."""
-        future = ValueFuture()
-        try:
-            future.set_result(self.get([ref], None)[0])
-        except BaseException as error:  # whatever the task raised belongs to whoever asks the future
-            future.set_exception(error)
-        return future
-
-    def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
-        """Call it now."""
-        action()
-
-    def ready_queue(self) -> ReadyQueue:
-        """Return a queue that is in the order of `add`."""
-        return ReadyQueue(self.when_ready)
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._values.clear()

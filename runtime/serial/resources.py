@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,12 +56,10 @@ class SerialResources:
 
     Attributes:
         total: what `init` was given or found.
-        on_removed: called with the id of a placement group that is removed.
     """
 
     def __init__(self, total: Demand, gpus: list[str]) -> None:
         self.total = total
-        self.on_removed: Callable[[bytes], None] = lambda group: None
         self._gpus = gpus
         self._node = Capacity(total)
         self._groups: dict[bytes, _Group] = {}
@@ -173,7 +171,6 @@ class SerialResources:
             for bundle in group.reserved.values():
                 self._node.put_back(bundle.free, bundle.gpus)
             group.reserved = {}
-            self.on_removed(handle.id)
             self._reserve()
 
     def unready(self, handle: PlacementGroup) -> Exception | None:

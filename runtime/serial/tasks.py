@@ -5,142 +5,120 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from .. import serialization
 from ..engine import Arguments, Function, Running
-from ..exceptions import ShoalError, WorkerCrashedError
 from ..generators import ObjectRefGenerator
 from ..introspection.events import ENDED
+from ..introspection.rows import ExecutionState, unix_ms
 from ..options import STREAMING, TaskOptions
-from ..private_loop import PrivateLoop
 from ..refs import ObjectRef
 from ..remote import load_function
 from ..resources import Demand
 from ..results import keep_returns
 from ..runtime_context import running
-from ..runtime_env import RuntimeEnv
 from ..scheduling import SchedulingStrategy
-from .calls import Attempts, SerialStream
-from .objects import SerialObjects
-from .records import Value
-from .reports import ME
+from .calls import SerialCall, SerialStream
+from .objects import ME, SerialObjects, Value
 from .resources import SerialResources
 from .surroundings import Surroundings
 
 
-class SerialTasks(SerialObjects):
-    """Runs one thing at a time."""
+class SerialTasks:
+    """Runs one thing at a time.
 
-    def __init__(self, resources: SerialResources, runtime_env: RuntimeEnv | None, record_call_sites: bool) -> None:
-        super().__init__(record_call_sites)
-        self._resources, self._surroundings = resources, Surroundings(runtime_env)
+    Args:
+        objects: where arguments come from and results go to.
+        resources: what runs is given some of them.
+        surroundings: what `runtime_env` says.
+    """
+
+    def __init__(self, objects: SerialObjects, resources: SerialResources, surroundings: Surroundings) -> None:
+        self._objects, self._resources, self._surroundings = objects, resources, surroundings
         self._executing: list[tuple[str, float]] = []
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
         """Run the function now; a generator when its values are asked for."""
         strategy = self._resources.place(f"task {function.name}", options.demand, options.scheduling_strategy)
-        packed = self._pack_arguments(arguments)
+        packed = self._objects.pack_arguments(arguments)
         removal = self._resources.removal_of(strategy)
         if removal is not None:
-            return [self._store(Value(failure=removal)) for _ in range(abs(options.num_returns))]
-        call = Running(self._new_id(), options.name or function.name, function.name)
-        within = partial(self._entered, call, self._surroundings.of(options.runtime_env), options.demand, strategy)
-        attempts = Attempts(call, options, options.max_retries)
-        return self._run(partial(load_function, function.payload), packed, attempts, within)
+            return self.failed(removal, abs(options.num_returns))
+        code = Running(self._objects.new_id(), options.name or function.name, function.name)
+        within = partial(self.entered, code, self._surroundings.of(options.runtime_env), options.demand, strategy)
+        call = SerialCall(code, options, retries=options.max_retries, within=within)
+        return self.run(call, partial(load_function, function.payload), packed)
 
-    def _pack_arguments(self, arguments: Arguments) -> tuple[Value, list[ObjectRef]]:
-        args, kwargs, refs = serialization.take_out_refs(*arguments)
-        return self._pack((args, kwargs), seal=False), refs
+    def failed(self, failure: bytes | BaseException, count: int) -> list[Any]:
+        """Return so many references to an exception."""
+        return [self._objects.store(Value(failure=failure)) for _ in range(count)]
 
-    def _arguments(self, packed: Value, refs: list[ObjectRef]) -> Arguments:
-        args, kwargs = self._load(packed)
-        return serialization.fill_slots(args, kwargs, self.get(refs, None)) if refs else (args, kwargs)
-
-    def _run(
-        self,
-        find: Callable[[], Callable],
-        arguments: tuple[Value, list[ObjectRef]],
-        attempts: Attempts,
-        within: Callable[[], AbstractContextManager],
-        loop: PrivateLoop | None = None,
+    def run(
+        self, call: SerialCall, find: Callable[[], Callable], arguments: tuple[Value, list[ObjectRef]]
     ) -> list[Any]:
-        """Run a function, and again if it fails and is to be retried; return references to what it returned."""
+        """Run what `find` returns, and again if it fails and is to be retried; return references to its values."""
         packed, refs = arguments
-        name, num_returns = attempts.name, attempts.num_returns
 
-        def call() -> Any:
-            args, kwargs = self._arguments(packed, refs)
-            result = find()(*args, **kwargs) if loop is None else loop.run(find(), args, kwargs)
-            self._check_left(attempts.running)
+        def attempt() -> Any:
+            args, kwargs = self._objects.load_arguments(packed, refs)
+            result = find()(*args, **kwargs) if call.loop is None else call.loop.run(find(), args, kwargs)
+            call.check_left()
             return result
 
-        if num_returns == STREAMING:
+        if call.num_returns == STREAMING:
 
             def fail(error: BaseException) -> ObjectRef:
-                return self._store(self._failure(attempts, error))
+                return self._objects.store(Value(failure=call.failure(error)))
 
-            return [ObjectRefGenerator(SerialStream(self.put, fail, call, attempts, within, loop))]
-        for ref in refs:
-            failure = self._values[ref.id].failure
-            if failure is not None:  # an argument that failed fails the task, with the first exception
-                self._note_read(self._values[ref.id])
-                return [self._store(Value(failure=failure)) for _ in range(max(num_returns, 1))]
+            return [ObjectRefGenerator(SerialStream(self._objects.put, fail, attempt, call))]
+        failed = self._objects.failure_among(refs)
+        if failed is not None:  # an argument that failed fails the task, with the first exception
+            return self.failed(failed, max(call.num_returns, 1))
         started, error_type = time.monotonic(), ""
-        with within():
-            self._executing.append((name, started))
+        with call.within():
+            self._executing.append((call.name, started))
             try:
-                values, failure = self._attempt(call, attempts)
+                values, error = self._attempts(call, attempt)
             finally:
                 self._executing.pop()
-        if failure is not None:
-            failed, error_type = self._failure(attempts, failure), type(failure).__name__
-            values += [failed] * (num_returns - len(values))
+        if error is not None:
+            failure, error_type = Value(failure=call.failure(error)), type(error).__name__
+            values += [failure] * (call.num_returns - len(values))
         # A task has the id of the first object that it returns.
-        task = attempts.running.task_id
-        returned = [self._store(replace(value), None if index else task) for index, value in enumerate(values)]
+        first = call.running.task_id
+        returned = [self._objects.store(replace(value), None if n else first) for n, value in enumerate(values)]
         if returned:
-            host, function_name = attempts.running.host, attempts.running.function_name
-            who = (*function_name.rpartition(".")[::2], host.actor.id) if host is not None else ("", name, b"")
-            now = time.monotonic()
-            detail = (*who, ME, started, started, now - started, num_returns, error_type)
-            self.note((now, ENDED, returned[0].id, detail))
+            self._note_end(call, returned[0].id, started, error_type)
         return returned
 
-    def _attempt(self, call: Callable[[], Any], attempts: Attempts) -> tuple[list[Value], BaseException | None]:
+    def _note_end(self, call: SerialCall, task: bytes, started: float, error_type: str) -> None:
+        host, function_name = call.running.host, call.running.function_name
+        who = (*function_name.rpartition(".")[::2], host.actor.id) if host is not None else ("", call.name, b"")
+        now = time.monotonic()
+        detail = (*who, ME, started, started, now - started, call.num_returns, error_type)
+        self._objects.events.append((now, ENDED, task, detail))
+
+    def _attempts(self, call: SerialCall, attempt: Callable[[], Any]) -> tuple[list[Value], BaseException | None]:
         """Make a call until it need not be made again; return what came of it, and the exception that ended it."""
         while True:
             values: list[Value] = []
 
             def keep(value: Any, values: list[Value] = values) -> None:
-                values.append(self._pack(value))
+                values.append(self._objects.pack(value))
 
             try:
-                failure = keep_returns(attempts.name, call(), attempts.num_returns, keep, lambda step: step())
+                failure = keep_returns(call.name, attempt(), call.num_returns, keep, lambda step: step())
             except BaseException as error:  # a task's exception is a value
                 values, failure = [], error
             if isinstance(failure, KeyboardInterrupt):  # the user's Ctrl-C
                 raise failure
-            if failure is None or isinstance(failure, SystemExit) or not attempts.again(failure):
+            if failure is None or isinstance(failure, SystemExit) or not call.again(failure):
                 return ([] if isinstance(failure, SystemExit) else values), failure
 
-    def _failure(self, attempts: Attempts, error: BaseException) -> Value:
-        if isinstance(error, SystemExit):
-            return Value(failure=self._left(attempts.running, error))
-        return Value(failure=attempts.failure(error))
-
-    def _check_left(self, call: Running) -> None:
-        """Raise SystemExit again if a call has caught that of `exit_actor`."""
-
-    def _left(self, call: Running, request: SystemExit) -> ShoalError:
-        """Return what becomes of a call that has asked for the end of its process."""
-        return WorkerCrashedError(f"task {call.name} ended its process with {request!r}")
-
     @contextlib.contextmanager
-    def _entered(
+    def entered(
         self, call: Running, surroundings: Any, demand: Demand, strategy: SchedulingStrategy | None
     ) -> Iterator[None]:
         """Let a call know itself, and have what it asked for."""
@@ -150,3 +128,10 @@ class SerialTasks(SerialObjects):
                 yield
         finally:
             running.reset(before)
+
+    def report(self) -> list[ExecutionState]:
+        """Return a row for each call that runs, the outermost first."""
+        return [
+            ExecutionState(task_id=f"{depth:02x}", name=name, start_time_ms=unix_ms(began) or 0)
+            for depth, (name, began) in enumerate(self._executing)
+        ]

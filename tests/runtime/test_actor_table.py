@@ -2,14 +2,14 @@
 
 import pytest
 
-from shoal.runtime.native.node.actor_table import Actor, ActorTable, AskResources, EndProcess, Tell
+from shoal.runtime.actor_table import Actor, ActorTable, AskResources, EndProcess, Tell
 
 OWNER, FIRST, SECOND = b"owner", b"process1", b"process2"
 KEY = b"actor"
 
 
 def new_actor(max_restarts=0):
-    return Actor(KEY, OWNER, "Counter", {"CPU": 1.0}, max_restarts)
+    return Actor(KEY, OWNER, "Counter", max_restarts, None)
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ SPACE = "space"
 
 
 def reserve(table, key=KEY, name="the one", namespace=SPACE, identity=b"identity", **options):
-    return table.reserve(namespace, name, Actor(key, OWNER, "Counter", {}, 0, **options), identity)
+    return table.reserve(namespace, name, Actor(key, OWNER, "Counter", 0, None, **options), identity)
 
 
 def test_a_name_belongs_to_one_living_actor(table):
@@ -256,11 +256,9 @@ def test_an_actor_that_is_ending_itself_has_no_name_and_may_be_released(table):
 
 # Detached actors ------------------------------------------------------------------------------------------------------
 
-KEPT = object()
-
 
 def detached(table, max_restarts=0, state="alive"):
-    actor = Actor(KEY, OWNER, "Counter", {}, max_restarts, detached=True, kept=None if state == "declared" else KEPT)
+    actor = Actor(KEY, OWNER, "Counter", max_restarts, None, kept=state != "declared")
     table.create(actor, ready=state != "declared")
     if state == "alive":
         table.granted(KEY, FIRST)
@@ -285,7 +283,7 @@ def test_a_detached_actor_is_started_again_without_its_creator(table):
     actor = detached(table, max_restarts=1)
     table.process_died(OWNER, "exit")
     assert AskResources(actor) in table.process_died(FIRST, "boom")
-    assert actor.kept is KEPT
+    assert actor.state == "restarting"
 
 
 def test_a_dead_detached_actor_is_forgotten_but_for_the_reason(table):
@@ -293,13 +291,12 @@ def test_a_dead_detached_actor_is_forgotten_but_for_the_reason(table):
     assert table.process_died(FIRST, "boom") == [Tell(actor)]
     assert table.watch(KEY, b"other") is None
     assert table.reason_of(KEY) == "boom"
-    assert actor.kept is None
 
 
 def test_a_detached_actor_that_was_killed_while_its_arguments_were_awaited_never_starts(table):
     detached(table, state="declared")
     table.kill(KEY, no_restart=True)
-    late = Actor(KEY, OWNER, "Counter", {}, 0, detached=True, kept=KEPT)
+    late = Actor(KEY, OWNER, "Counter", 0, None, kept=True)
     assert table.create(late, ready=True) == []
     table.process_died(OWNER, "exit")
     assert not table.actors

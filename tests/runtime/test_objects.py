@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shoal.runtime.ids import owner_of
 from shoal.runtime.native.process.objects import (
     FreeBlocks,
     Gone,
     ObjectTable,
     SendLend,
     SendRelease,
-    owner_of,
     spans_of,
 )
 from shoal.runtime.native.protocol.messages import Span, Value

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
+from ...ids import node_of
 from ..protocol import messages as m
-from ..protocol.wire import node_of
 from .cluster import Cluster
 from .leasing import Leasing
 from .spreading import Move, Spreading

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 
 from ...exceptions import NodeDiedError
+from ...ids import PROCESS_BYTES, node_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import SocketNames, accept, listen
-from ..protocol.wire import PROCESS_BYTES, node_of
 from .loop import Loop
 
 Address = m.ProcessId | m.NodeId

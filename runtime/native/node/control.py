@@ -6,12 +6,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from ...actor_table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
+from ...ids import node_of
 from ...introspection.events import ACTOR, EVENTS_KEPT, Event
 from ...introspection.rows import ActorState
 from ...resources import in_amounts
 from ..protocol import messages as m
-from ..protocol.wire import node_of
-from .actor_table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
 from .balance import Balance
 from .wait_cycles import WaitCycles
 
@@ -35,7 +35,7 @@ class Control:
         ask_again: Callable[[Callable[[], None]], None],
     ) -> None:
         self._tell, self._end_process, self._ask_again = tell, end_process, ask_again
-        self._actors = ActorTable()
+        self._actors: ActorTable[m.CreateActor] = ActorTable()
         self._published: dict[str, bytes] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self.balance: Balance  # each needs the other
@@ -87,7 +87,7 @@ class Control:
                 constructing=actor.state == "starting",
                 num_restarts=actor.restarts,
                 max_restarts=actor.max_restarts,
-                required_resources=in_amounts(actor.demand),
+                required_resources=in_amounts(actor.declaration.demand),
             )
             for actor in self._actors.actors.values()
         ]
@@ -110,7 +110,8 @@ class Control:
     def end_actors(self, group: m.GroupId, reason: str) -> None:
         """End all actors of a placement group."""
         for actor in list(self._actors.actors.values()):
-            if actor.placement is not None and actor.placement.group == group:
+            placement = actor.declaration.placement
+            if placement is not None and placement.group == group:
                 self._do(self._actors.end(actor.key, reason))
 
     def _on_actor_granted(self, process: m.ProcessId, message: m.ActorGranted) -> None:
@@ -124,11 +125,12 @@ class Control:
         actor = self._actors.actors.get(message.actor)
         if actor is None:
             return
-        if actor.kept is None:  # its owner has what it needs
+        kept = actor.declaration.kept
+        if kept is None:  # its owner has what it needs
             self._tell(actor.owner, m.StartActor(message.actor, process, actor.restarts, message.gpus))
         else:
-            actor.kept.assigned.gpus, actor.kept.construct.restarts = message.gpus, actor.restarts
-            for part in (actor.kept.assigned, actor.kept.function, actor.kept.construct):
+            kept.assigned.gpus, kept.construct.restarts = message.gpus, actor.restarts
+            for part in (kept.assigned, kept.function, kept.construct):
                 self._tell(process, part)
 
     def _on_reserve_name(self, process: m.ProcessId, message: m.ReserveName) -> None:
@@ -169,18 +171,17 @@ class Control:
                 for watcher in command.actor.watchers:
                     self._tell(watcher, _state_of(command.actor))
             elif isinstance(command, AskResources):
-                actor = command.actor
-                owner = b"" if actor.detached else actor.owner
+                actor, declared = command.actor, command.actor.declaration
                 wanted = m.ActorWanted(
                     actor.key,
-                    owner,
+                    b"" if declared.detached else actor.owner,
                     actor.class_name,
-                    actor.demand,
-                    actor.job,
-                    actor.environment,
-                    actor.placement,
+                    declared.demand,
+                    declared.job,
+                    declared.environment,
+                    declared.placement,
                     actor.may_restart,
-                    actor.spread,
+                    declared.spread,
                 )
                 self.balance.want_actor(wanted)
             elif isinstance(command, EndProcess):
@@ -188,20 +189,9 @@ class Control:
         self.balance.grant()
 
 
-def _declared(process: m.ProcessId, message: m.CreateActor) -> Actor:
-    return Actor(
-        message.actor,
-        process,
-        message.class_name,
-        message.demand,
-        message.max_restarts,
-        job=message.job,
-        environment=message.environment,
-        placement=message.placement,
-        detached=message.detached,
-        kept=message.kept,
-        spread=message.spread,
-    )
+def _declared(process: m.ProcessId, message: m.CreateActor) -> Actor[m.CreateActor]:
+    kept = message.kept is not None
+    return Actor(message.actor, process, message.class_name, message.max_restarts, message, kept)
 
 
 def _state_of(actor: Actor) -> m.ActorState:

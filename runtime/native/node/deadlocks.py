@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..protocol.wire import Awaited, ProcessId
+from ...ids import ProcessId
+from ..protocol.wire import Awaited
 
 
 @dataclass

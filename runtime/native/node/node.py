@@ -25,6 +25,7 @@ import msgspec
 
 from ...exceptions import OutOfMemoryError
 from ...failure import pack_error
+from ...ids import PROCESS_BYTES, node_of
 from ...introspection.events import DIED, EVENTS_KEPT, UP, Event
 from ...introspection.reports import NodeReport
 from ...introspection.rows import unix_ms
@@ -32,7 +33,6 @@ from ...resources import UNIT
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import SocketNames, peer_pid
-from ..protocol.wire import PROCESS_BYTES, node_of
 from .balance import Balance
 from .cluster import Cluster
 from .connections import OF_NODES, OF_OWN, Connections

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from ...ids import PROCESS_BYTES, node_of
 from ...introspection.metric_table import merged
 from ...introspection.reports import NodeReport, ProcessReport
 from ...introspection.rows import MetricState, NodeState, WorkerState, unix_ms
 from ...resources import in_amounts
 from ..protocol import messages as m
-from ..protocol.wire import PROCESS_BYTES, node_of
 from .loop import Loop
 from .pool import Process
 from .storage import Views

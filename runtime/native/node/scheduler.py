@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ...capacity import Capacity, Shares
+from ...ids import ActorKey, GroupId, ProcessId
 from ...resources import Demand, as_text
-from ..protocol.wire import ActorKey, GroupId, Placement, ProcessId
+from ..protocol.wire import Placement
 
 #: From this age on a request holds, at first for as many passes.
 PATIENCE = 10

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from ...ids import ObjectId, ProcessId
 from ..protocol.store_messages import Movable
-from ..protocol.wire import ObjectId, ProcessId
 
 _PATIENCE = 3.0
 _LEAST_ROUNDS = 3

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 
 from ...exceptions import DeadlockError
+from ...ids import owner_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..protocol.wire import Awaited
 from .links import Links
-from .objects import Record, owner_of
+from .objects import Record
 from .pending import PendingCall
 from .reactor import Waiter
 

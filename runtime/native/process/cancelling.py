@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ...exceptions import InputError
+from ...ids import owner_of
 from ...refs import ObjectRef
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .calls import Calls
 from .links import Links
-from .objects import owner_of
 from .pending import PendingCall
 from .values import Values
 

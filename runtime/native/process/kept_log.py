@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...actor_log import ActorLog
 from ...refs import ObjectRef
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .actor_log import ActorLog
 from .calls import Calls
 from .objects import spans_of
 from .pending import PendingCall

@@ -12,6 +12,7 @@ from select import EPOLLOUT
 from typing import Any
 
 from ...exceptions import NodeDiedError, ShoalError
+from ...ids import node_of
 from ...introspection.events import EVENTS_KEPT, Event, recent
 from ..protocol import messages as m
 from ..protocol.connection import (
@@ -23,7 +24,6 @@ from ..protocol.connection import (
     remember,
 )
 from ..protocol.local_sockets import SocketNames, accept, connect, listen
-from ..protocol.wire import node_of
 from .reactor import Reactor, Waiter
 
 Message = m._Message

@@ -18,9 +18,10 @@ from typing import Any
 
 import msgspec
 
+from ...ids import ObjectId, ProcessId, owner_of
 from ...refs import object_gone
 from ...unread import UnreadFailures
-from ..protocol.messages import ObjectId, ProcessId, Span, Value
+from ..protocol.messages import Span, Value
 
 
 class FreeBlocks(msgspec.Struct, frozen=True):
@@ -81,11 +82,6 @@ class Record:
     def keep(self, more: Iterable[Any]) -> None:
         """Keep something alive as long as the value."""
         self.inner = [*(self.inner or ()), *more]
-
-
-def owner_of(object_id: ObjectId) -> ProcessId:
-    """Return the process that owns an object."""
-    return object_id[:8]
 
 
 def spans_of(value: Value) -> list[Span]:

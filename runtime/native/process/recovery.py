@@ -14,16 +14,16 @@ import time
 from collections.abc import Iterable
 
 from ...exceptions import ObjectLostError, ObjectReconstructionFailedError
+from ...ids import node_of, owner_of
 from ...introspection.events import AGAIN, LOST
 from ...refs import ObjectRef, short
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from ..protocol.wire import node_of
 from ..store.store import Store
 from .failures import failure
 from .lineage import Fail, Forget, Interrupt, Lineage, Resubmit, Why
 from .links import Links
-from .objects import Record, owner_of, spans_of
+from .objects import Record, spans_of
 from .pending import PendingCall
 from .values import Values
 

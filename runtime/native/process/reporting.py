@@ -10,6 +10,7 @@ from itertools import chain, count, islice
 import msgspec
 
 from ...exceptions import NodeDiedError
+from ...ids import owner_of
 from ...introspection.events import ENDED
 from ...introspection.metric_table import MetricTable
 from ...introspection.reports import NodeReport, ProcessReport
@@ -20,7 +21,7 @@ from ..protocol.connection import Connection
 from .actor_calls import ActorCalls
 from .completion import Arrivals
 from .links import Links
-from .objects import Record, owner_of, size_of, spans_of
+from .objects import Record, size_of, spans_of
 from .reactor import Waiter
 from .running import Running
 from .task_calls import TaskCalls

@@ -14,13 +14,13 @@ from typing import Any
 
 from ...engine import Arguments, Function
 from ...exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
+from ...ids import node_of
 from ...introspection.events import AGAIN, BOUNCED
 from ...introspection.rows import TaskState
 from ...options import STREAMING, TaskOptions
 from ...serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
-from ..protocol.wire import node_of
 from ..store.store import Store
 from .call_reports import task_counts, task_rows
 from .calls import Calls

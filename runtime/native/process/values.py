@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...exceptions import OwnerDiedError
+from ...ids import owner_of
 from ...introspection.events import FREED, PUT, RECORD_CALL_SITES, call_site
 from ...refs import ObjectRef, short
 from ...unread import UnreadFailures
@@ -22,7 +23,7 @@ from ..store.store import Store
 from .failures import failure, freed
 from .lineage import Lineage
 from .links import Links
-from .objects import FreeBlocks, Gone, ObjectTable, Record, SendLend, SendRelease, owner_of, size_of
+from .objects import FreeBlocks, Gone, ObjectTable, Record, SendLend, SendRelease, size_of
 
 
 class Values:

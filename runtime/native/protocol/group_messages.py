@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .wire import Demand, GroupId, ProcessId, _Message
+from ...ids import GroupId, ProcessId
+from .wire import Demand, _Message
 
 
 class CreateGroup(_Message):

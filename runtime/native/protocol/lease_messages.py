@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from .wire import ActorKey, Count, Demand, Job, NodeId, Placement, ProcessId, _Message
+from ...ids import ActorKey, NodeId, ProcessId
+from .wire import Count, Demand, Job, Placement, _Message
 
 
 class Environment(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -16,6 +16,8 @@ from typing import Union
 
 import msgspec
 
+from ...ids import ActorKey, GroupId, NodeId, ObjectId, ProcessId  # noqa: F401
+
 # One name for the whole protocol: the others say `m.Push`, wherever it is written.
 from .group_messages import *  # noqa: F403
 from .lease_messages import *  # noqa: F403
@@ -27,21 +29,7 @@ from .peer_messages import Assigned, Construct, Function
 from .state_messages import *  # noqa: F403
 from .store_messages import *  # noqa: F403
 from .wait_messages import *  # noqa: F403
-from .wire import (  # noqa: F401
-    ActorKey,
-    Count,
-    Demand,
-    GroupId,
-    Job,
-    NodeId,
-    ObjectId,
-    Placement,
-    ProcessId,
-    Span,
-    Units,
-    Value,
-    _Message,
-)
+from .wire import Count, Demand, Job, Placement, Span, Units, Value, _Message  # noqa: F401
 
 # Process ↔ node ---------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
+from ...ids import ActorKey, NodeId, ProcessId
 from .lease_messages import ActorWanted, WantLeases
-from .wire import ActorKey, Count, NodeId, ProcessId, Span, Units, _Message
+from .wire import Count, Span, Units, _Message
 
 
 class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):

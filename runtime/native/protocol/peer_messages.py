@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from .wire import ActorKey, Count, Demand, ObjectId, Placement, ProcessId, Returns, Span, Value, _Message
+from ...ids import ActorKey, ObjectId, ProcessId
+from .wire import Count, Demand, Placement, Returns, Span, Value, _Message
 
 
 class Hello(_Message):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from .wire import Count, ProcessId, _Message
+from ...ids import ProcessId
+from .wire import Count, _Message
 
 
 class AskState(_Message):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from .wire import Count, ObjectId, ProcessId, Span, _Message
+from ...ids import ObjectId, ProcessId
+from .wire import Count, Span, _Message
 
 
 class Movable(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .wire import Awaited, Count, ObjectId, _Message
+from ...ids import ObjectId
+from .wire import Awaited, Count, _Message
 
 
 class WhoMakes(_Message):

@@ -1,4 +1,4 @@
-"""What all messages are made of: ids, values, blocks of shared memory; see `messages` for the protocol."""
+"""What all messages are made of: values, blocks of shared memory; see `messages` for the protocol."""
 
 from __future__ import annotations
 
@@ -6,26 +6,13 @@ from typing import Annotated
 
 import msgspec
 
+from ...ids import GroupId, ObjectId, ProcessId
 from ...options import MOST_RETURNS, STREAMING
 
-ProcessId = bytes  # begins with its node's
-NodeId = bytes
-ObjectId = bytes
-ActorKey = bytes
-GroupId = bytes
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Returns = Annotated[int, msgspec.Meta(ge=STREAMING, le=MOST_RETURNS)]
 Units = dict[str, Count]  # of resources, by name
 Demand = dict[str, Annotated[int, msgspec.Meta(ge=1)]]
-
-
-PROCESS_BYTES = 8
-_NODE_BYTES = 4
-
-
-def node_of(process: ProcessId) -> NodeId:
-    """Return the node of a process; of an object's id: that of its owner."""
-    return process[:_NODE_BYTES]
 
 
 class _Message(msgspec.Struct, array_like=True, tag=True, gc=False):

@@ -11,12 +11,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from ...ids import node_of
 from ..process.links import Links
 from ..process.objects import Record, spans_of
 from ..process.reactor import Waiter
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from ..protocol.wire import node_of
 from .views import StaleBlockError
 
 _PIECE = 1 << 20

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from ...exceptions import ShoalError
+from ...ids import node_of
 from ..process.links import Links
 from ..process.objects import FreeBlocks, spans_of
 from ..process.values import Values
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from ..protocol.wire import node_of
 from .freeing import Freeing
 from .store import Store
 from .views import StaleBlockError

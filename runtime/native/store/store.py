@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ... import serialization
 from ...buffers import aligned, as_aligned
 from ...failure import unpack_exception
+from ...ids import node_of
 from ...refs import ObjectRef
 from ..protocol.messages import Holdings, ObjectId, Registered, Span, Value
-from ..protocol.wire import node_of
 from .arena import HEADER, Arena
 from .board import Board
 from .disk import DiskArena, open_unnamed, prepare

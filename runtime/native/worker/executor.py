@@ -21,6 +21,7 @@ import cloudpickle
 from ...engine import Host
 from ...exceptions import ObjectLostError, TaskCancelledError
 from ...failure import pack_exception
+from ...ids import owner_of
 from ...instances import has_shutdown, method_of, shut_down
 from ...introspection.events import RAN
 from ...options import STREAMING
@@ -30,7 +31,6 @@ from ...results import exit_code, how_it_left, keep_returns
 from ...runtime_context import running
 from ...serialization import fill_slots
 from ..engine import NativeEngine
-from ..process.objects import owner_of
 from ..process.pending import parent
 from ..protocol import messages as m
 from ..protocol.connection import Connection

@@ -11,11 +11,11 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ...actor_log import Journal, Step
 from ...checkpoints import CHECKPOINT, RESTORE
+from ...ids import owner_of
 from ...refs import ObjectRef
-from ..process.actor_log import Journal, Step
 from ..process.links import Links
-from ..process.objects import owner_of
 from ..process.values import Values
 from ..protocol import messages as m
 from ..protocol.connection import Connection

@@ -1,4 +1,4 @@
-"""The life of every actor of a node: a state machine without I/O, events in, commands out.
+"""The life of every actor that a node knows: a state machine without I/O, events in, commands out.
 
 An actor is pending from the moment its owner declares it, since handles of it may be about already; it asks for
 resources only once the arguments of its constructor are there.
@@ -11,23 +11,31 @@ pending ──granted──▶ starting ──constructed──▶ alive ──c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import msgspec
 
-from ...resources import Demand
-from ..protocol.connection import remember
-from ..protocol.messages import ActorKey, Environment, Job, KeptConstructor, Placement, ProcessId
+from .ids import ActorKey, ProcessId
+
+Declaration = TypeVar("Declaration")
+# Why so many detached actors died is known.
+_MOST_REASONS = 256
 
 
 @dataclass
-class Actor:
-    """One actor. `state` is one of pending, starting, alive, restarting, dead."""
+class Actor(Generic[Declaration]):
+    """One actor. `state` is one of pending, starting, alive, restarting, dead.
+
+    `declaration`: what whoever starts it has to know; nothing to the table. `kept`: that is all that is needed, so it
+    ends neither with its last handle nor with its creator.
+    """
 
     key: ActorKey
     owner: ProcessId
     class_name: str
-    demand: Demand
     max_restarts: int
+    declaration: Declaration
+    kept: bool = False
     state: str = "pending"
     process: ProcessId | None = None
     restarts: int = 0
@@ -36,12 +44,6 @@ class Actor:
     ending: str | None = None  # why its process is ending, if that is on purpose
     postponed: bool = False  # it waits for an argument of its constructor, and holds nothing meanwhile
     released: bool = False  # nobody can ask for it any more, once it is dead
-    job: Job = field(default_factory=Job)
-    environment: Environment | None = None
-    placement: Placement | None = None
-    spread: bool = False  # on another node than the one before
-    detached: bool = False  # it ends neither with its last handle nor with its creator
-    kept: KeptConstructor | None = None  # for a detached one, once its arguments are there
     watchers: set[ProcessId] = field(default_factory=set)
 
     @property
@@ -72,18 +74,18 @@ class Tell(msgspec.Struct, frozen=True):
 Command = AskResources | EndProcess | Tell
 
 
-class ActorTable:
+class ActorTable(Generic[Declaration]):
     """All actors; the names of the living ones."""
 
     def __init__(self) -> None:
-        self.actors: dict[ActorKey, Actor] = {}
+        self.actors: dict[ActorKey, Actor[Declaration]] = {}
         self._names: dict[tuple[str, str], tuple[ActorKey, bytes]] = {}
         self._reasons: dict[ActorKey, str] = {}  # why detached actors died, the latest ones
-        self._by_process: dict[ProcessId, Actor] = {}
+        self._by_process: dict[ProcessId, Actor[Declaration]] = {}
 
     # Names ------------------------------------------------------------------------------------------------------
 
-    def reserve(self, namespace: str, name: str, actor: Actor, identity: bytes) -> bytes | None:
+    def reserve(self, namespace: str, name: str, actor: Actor[Declaration], identity: bytes) -> bytes | None:
         """Event: a process declares an actor with a name. None, or the identity of the living one that has it."""
         taken = self._names.get((namespace, name))
         if taken is not None:
@@ -115,11 +117,11 @@ class ActorTable:
 
     # Events -----------------------------------------------------------------------------------------------------
 
-    def create(self, actor: Actor, ready: bool) -> list[Command]:
+    def create(self, actor: Actor[Declaration], ready: bool) -> list[Command]:
         """Event: a process declares an actor, or says that its arguments are there (`ready`), or both at once."""
         known = self.actors.setdefault(actor.key, actor)
         if known.state == "pending":
-            known.kept, known.spread = actor.kept, actor.spread
+            known.kept, known.declaration = actor.kept, actor.declaration
         known.watchers.add(known.owner)
         return [AskResources(known)] if ready and known.state == "pending" else []
 
@@ -183,7 +185,7 @@ class ActorTable:
                 commands += self._die(actor, reason, failure)
         for owned in list(self.actors.values()):
             owned.watchers.discard(process)
-            if owned.owner == process and owned.kept is None:
+            if owned.owner == process and not owned.kept:
                 commands += self.end(owned.key, f"the process that created it is gone: {reason}", forget=True)
         return commands
 
@@ -229,21 +231,22 @@ class ActorTable:
             self.actors.pop(key, None)
         return commands
 
-    def _die(self, actor: Actor, reason: str, failure: bytes | None = None) -> list[Command]:
+    def _die(self, actor: Actor[Declaration], reason: str, failure: bytes | None = None) -> list[Command]:
         actor.state, actor.reason, actor.failure = "dead", reason, failure
         self._forget_name(actor.key)
         if actor.released:
             self.actors.pop(actor.key, None)
-        if actor.kept is not None:  # nobody will say that its last handle is gone
+        if actor.kept:  # nobody will say that its last handle is gone
             self.actors.pop(actor.key, None)
-            actor.kept = None
-            remember(self._reasons, actor.key, reason)
+            if len(self._reasons) >= _MOST_REASONS:
+                del self._reasons[next(iter(self._reasons))]
+            self._reasons[actor.key] = reason
         return [Tell(actor)]
 
     def _forget_name(self, key: ActorKey) -> None:
         self._names = {name: entry for name, entry in self._names.items() if entry[0] != key}
 
-    def watch(self, key: ActorKey, watcher: ProcessId) -> Actor | None:
+    def watch(self, key: ActorKey, watcher: ProcessId) -> Actor[Declaration] | None:
         """Event: a process wants to know how an actor is. None if it is forgotten, that is, dead."""
         actor = self.actors.get(key)
         if actor is not None:

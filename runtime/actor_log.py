@@ -20,8 +20,7 @@ import enum
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..protocol.messages import ObjectId, ProcessId
-from .objects import owner_of
+from .ids import ObjectId, ProcessId, owner_of
 
 Call = TypeVar("Call")
 State = TypeVar("State")
