@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .sources import Piece, Source
     from .sources.minari_format import find_minari, minari_root
     from .writing.methods import Part
+    from .writing.whole import whole_file
 
 _HOME = {
     "BadRow": "errors",
@@ -59,6 +60,7 @@ _HOME = {
     "read_text": "reading_files",
     "read_tfrecords": "reading_files",
     "read_webdataset": "reading_files",
+    "whole_file": "writing.whole",
 }
 
 __all__ = [
@@ -87,6 +89,7 @@ __all__ = [
     "read_text",
     "read_tfrecords",
     "read_webdataset",
+    "whole_file",
 ]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data import whole_file
 from ..runtime import InputError
 
 SUMS = "SHA256SUMS"
@@ -32,19 +33,11 @@ class DamagedError(InputError):
 def write_whole(path: Path, content: Content) -> str:
     """Write a file that appears under its name once it is complete and on the disk; an older one stays until then.
     Returns its SHA-256."""
-    partial = path.with_name(f".{path.name}.tmp")  # one name, so that the next write removes what a kill left
     digest = hashlib.sha256()
-    try:
-        with partial.open("wb") as file:
-            for part in [content] if isinstance(content, bytes) else content:
-                digest.update(part)
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        for part in [content] if isinstance(content, bytes) else content:
+            digest.update(part)
+            file.write(part)
     return digest.hexdigest()
 
 

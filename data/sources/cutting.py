@@ -9,11 +9,13 @@ import lzma
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from ..errors import BadRows, DataError
 from .source import Piece
 
 WHOLE = 16 << 20
@@ -78,6 +80,27 @@ def open_file(path: str) -> BinaryIO:
     """Open a file to read its bytes, decompressed as its name says."""
     opener = _OPENERS.get(Path(path).suffix.lower())
     return cast(BinaryIO, open(path, "rb") if opener is None else opener(path))
+
+
+@contextmanager
+def telling_damage(bad: BadRows) -> Iterator[None]:
+    """What cannot be read on within the block is one bad row: a `DataError`, or left out with all that follows."""
+    try:
+        yield
+    except DataError:
+        raise
+    except DAMAGED as error:
+        bad.add("", f"it cannot be read on: {error}")
+
+
+@contextmanager
+def open_piece(piece: Piece, bad: BadRows) -> Iterator[BinaryIO]:
+    """The file of a piece that `cut` has made, at its first byte; damage as `telling_damage`."""
+    with telling_damage(bad), open_file(piece.path) as file:
+        start = piece.place[1]
+        if start:  # not all that is compressed can be moved
+            file.seek(start)
+        yield file
 
 
 def cut(path: str, scan: Callable[[BinaryIO], Iterable[int]]) -> Iterator[Piece]:

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from ..errors import BadRows, DataError
-from .cutting import DAMAGED
+from ..errors import BadRows
+from .cutting import telling_damage
 from .lines import line_number, read_lines
 from .source import Piece
 
@@ -35,14 +35,10 @@ class LineParser(Protocol):
 
 def tables_of_lines(piece: Piece, bad: BadRows, parser: LineParser, skip_first: bool = False) -> Iterator[pa.Table]:
     """Yield the tables of the lines of a piece; `skip_first` leaves out the first line of the file, a header."""
-    try:
+    with telling_damage(bad):
         for start, chunk in read_lines(piece):
             header = chunk.find(b"\n") + 1 or len(chunk) if skip_first and start == 0 else 0
             yield from _parsed(piece, bad, parser, start + header, chunk[header:])
-    except DataError:
-        raise
-    except DAMAGED as error:
-        bad.add("", f"it cannot be read on: {error}")
 
 
 def _parsed(piece: Piece, bad: BadRows, parser: LineParser, start: int, chunk: bytes) -> Iterator[pa.Table]:

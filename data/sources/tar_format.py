@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self
 KEY = "__key__"
 
 
-class BrokenTarError(Exception):
+class BrokenTarError(ValueError):
     """A tar file is not as it was written: the message says from which byte on."""
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import BadRows, DataError
-from .cutting import COMPRESSED, DAMAGED, open_file
+from ..errors import BadRows
+from .cutting import COMPRESSED, open_file, telling_damage
 from .lines import cut_lines, line_number, read_lines
 from .source import Piece
 
@@ -40,16 +40,12 @@ class TextSource:
 
     def read(self, piece: Piece, bad: BadRows) -> Iterator[pa.Table]:
         """As `Source.read`; a line that is no UTF-8 is a bad row."""
-        try:
+        with telling_damage(bad):
             if self.whole_files:
                 yield from _whole(piece, bad)
                 return
             for start, chunk in read_lines(piece):
                 yield pa.table({"text": self._texts(piece, start, chunk, bad)})
-        except DataError:
-            raise
-        except DAMAGED as error:
-            bad.add("", f"it cannot be read on: {error}")
 
     def _texts(self, piece: Piece, start: int, chunk: bytes, bad: BadRows) -> pa.Array:
         texts = _lines(chunk)

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from ...runtime import InputError
-from ..errors import BadRows, DataError
-from .cutting import DAMAGED, cut, groups, open_file
+from ..errors import BadRows
+from .cutting import DAMAGED, cut, groups, open_file, open_piece
 from .samples import SAMPLED, MisfitError, Sample, table_of_samples
 from .source import Piece
 from .tfrecord_format import DamagedRecord, decode_example, read_records, scan_records
@@ -50,25 +50,18 @@ class TFRecordSource:
 
     def _samples(self, piece: Piece, bad: BadRows) -> Iterator[Sample]:
         number, start, stop = piece.place
-        try:
-            with open_file(piece.path) as file:
-                if start:
-                    file.seek(start)
-                for record in read_records(file, number=number, offset=start, stop=stop):
-                    if isinstance(record, DamagedRecord):
-                        bad.add(_where(record.number, record.offset), record.reason, raw=record.data)
-                        continue
-                    where, data = _where(*record[:2]), record[2]
-                    try:
-                        yield Sample(where, {} if self.schema is None else self._values(decode_example(data)), data)
-                    except MisfitError as error:
-                        bad.add(where, f"{error.reason}; say its type with schema=", error.column, data)
-                    except ValueError as error:
-                        bad.add(where, str(error), raw=data)
-        except DataError:
-            raise
-        except DAMAGED as error:
-            bad.add("", f"it cannot be read on: {error}")
+        with open_piece(piece, bad) as file:
+            for record in read_records(file, number=number, offset=start, stop=stop):
+                if isinstance(record, DamagedRecord):
+                    bad.add(_where(record.number, record.offset), record.reason, raw=record.data)
+                    continue
+                where, data = _where(*record[:2]), record[2]
+                try:
+                    yield Sample(where, {} if self.schema is None else self._values(decode_example(data)), data)
+                except MisfitError as error:
+                    bad.add(where, f"{error.reason}; say its type with schema=", error.column, data)
+                except ValueError as error:
+                    bad.add(where, str(error), raw=data)
 
     def _values(self, features: dict[str, tuple[str, list[Any]]]) -> dict[str, Any]:
         assert self.schema is not None

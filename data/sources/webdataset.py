@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from ...runtime import InputError
-from ..errors import BadRows, DataError
-from .cutting import DAMAGED, cut, groups, open_file
+from ..errors import BadRows
+from .cutting import DAMAGED, cut, groups, open_file, open_piece
 from .image_format import SUFFIXES as IMAGES
 from .image_format import ImageForm
 from .samples import SAMPLED, MisfitError, Sample, schema_of, table_of_samples
 from .source import Piece
-from .tar_format import KEY, BrokenTarError, TarSample, read_samples, scan_samples
+from .tar_format import KEY, TarSample, read_samples, scan_samples
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -84,21 +84,13 @@ class WebDatasetSource:
             yield table
 
     def _samples(self, piece: Piece, bad: BadRows) -> Iterator[Sample]:
-        _, start, stop = piece.place
-        try:
-            with open_file(piece.path) as file:
-                if start:
-                    file.seek(start)
-                for sample in read_samples(file, stop=stop):
-                    where = f"sample {sample.key!r} at byte {sample.offset}"
-                    try:
-                        yield Sample(where, self.decoding.values(sample))
-                    except MisfitError as error:
-                        bad.add(where, error.reason, error.column, sample.files.get(error.column))
-        except DataError:
-            raise
-        except (BrokenTarError, *DAMAGED) as error:
-            bad.add("", str(error))
+        with open_piece(piece, bad) as file:
+            for sample in read_samples(file, stop=piece.place[2]):
+                where = f"sample {sample.key!r} at byte {sample.offset}"
+                try:
+                    yield Sample(where, self.decoding.values(sample))
+                except MisfitError as error:
+                    bad.add(where, error.reason, error.column, sample.files.get(error.column))
 
 
 def _size(row: Mapping[str, Any]) -> int:
@@ -138,5 +130,5 @@ def _first_rows(files: Sequence[str], decoding: Decoding) -> Iterator[dict[str, 
                         yield decoding.values(sample)
                     except MisfitError:
                         continue  # who reads it will say so
-        except (BrokenTarError, *DAMAGED):
+        except DAMAGED:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ class Part:
     bytes: int
 
 
-class Writing:
+class Writing(ABC):
     """The `write_…` methods of `Dataset`. Each writes one epoch into a folder, as files part-00000.…, part-00001.… .
 
     A part holds what was read at once (a row group, a file, a window), or `rows_per_file` rows. Which rows are in which
@@ -30,9 +31,9 @@ class Writing:
     when all are written; one that is there is replaced with `overwrite=True`, else it is an InputError.
     """
 
+    @abstractmethod
     def parts(self, target: Target, rows_per_file: int | None) -> Iterator[dict[str, Any]]:
         """Write to a target, and yield what has been written, in order; `Dataset` says how."""
-        raise NotImplementedError
 
     def write_parquet(
         self,

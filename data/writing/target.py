@@ -48,18 +48,17 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
         raise InputError(f"{str(path)!r} is no folder: a dataset is written as a folder of files")
     partial = path.with_name(f".{path.name}.writing")
     partial.mkdir(parents=True, exist_ok=True)
-    lock = _claim(partial)
-    try:
-        for left in partial.iterdir():  # by one that was killed
-            left.unlink()
-        yield partial
-        os.fsync(lock)
-        _put(partial, path)
-    except BaseException:
-        _remove(partial)
-        raise
-    finally:
-        os.close(lock)
+    with contextlib.ExitStack() as stack:
+        lock = _claim(partial)
+        stack.callback(os.close, lock)
+        with contextlib.ExitStack() as failed:
+            failed.callback(_remove, partial)
+            for left in partial.iterdir():  # by one that was killed
+                left.unlink()
+            yield partial
+            os.fsync(lock)
+            _put(partial, path)
+            failed.pop_all()
 
 
 def _claim(folder: Path) -> int:
