@@ -23,6 +23,7 @@ from .sft import SFT, SFTConfig
 from .supervised import Supervised, SupervisedConfig
 from .td3 import DDPG, TD3, DDPGConfig, TD3Config
 from .td3_bc import TD3BC, TD3BCConfig
+from .token_ppo import TokenPPO, TokenPPOConfig
 from .xgboost import XGBoost, XGBoostConfig
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
@@ -49,6 +50,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         SFT,
         DPO,
         GRPO,
+        TokenPPO,
     )
 }
 """Algorithm by its name in the command line."""
@@ -105,6 +107,8 @@ __all__ = [
     "SupervisedConfig",
     "TD3BCConfig",
     "TD3Config",
+    "TokenPPO",
+    "TokenPPOConfig",
     "XGBoost",
     "XGBoostConfig",
 ]

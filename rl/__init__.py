@@ -60,6 +60,8 @@ from .language.learning import (
     log_probs_of,
     sampled_batch,
     sampling_metrics,
+    values_in_parts,
+    values_of,
 )
 from .language.model_reward import ModelReward
 from .language.packed_training import PackedAlgorithm, learn_next_tokens
@@ -337,6 +339,8 @@ __all__ = [
     "torch",
     "train_tokenizer",
     "validate",
+    "values_in_parts",
+    "values_of",
     "verify",
     "vtrace",
     "weighted_importance_sampling",

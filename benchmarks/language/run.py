@@ -1,4 +1,4 @@
-"""What language models learn from random weights: rows of a table, one a task, some seeds each.
+"""What language models learn, most from random weights: rows of a table, one a task, some seeds each.
 
     python benchmarks/language/run.py copy-4 [--seeds 0 1 2 3 4] [--workers 1]
 
@@ -11,19 +11,25 @@ import argparse
 import json
 import os
 import resource
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from shoal import GRPO, evaluate, runtime
+from shoal import GRPO, SFT, TokenPPO, evaluate, runtime
 from shoal.rl import Callback, bootstrap_interval, interquartile_mean
 
+SPARSE = {"sparse": True}
 ROWS: dict[str, dict[str, Any]] = {
     "copy-4": {"env": "copy-4", "iterations": 60, "goal": 0.99},
+    "copy-4-ppo": {"env": "copy-4", "algorithm": "TokenPPO", "iterations": 60, "goal": 0.99},
     "sort-4": {"env": "sort-4", "iterations": 320, "goal": 0.98},
     "recall-3": {"env": "recall-3", "iterations": 60, "goal": 0.95},
-    "copy-4-sparse": {"env": "copy-4", "iterations": 20, "env_kwargs": {"sparse": True}, "goal": 0.0},
+    "copy-4-sparse": {"env": "copy-4", "iterations": 20, "env_kwargs": SPARSE, "goal": 0.0},
+    "copy-4-warm": {"env": "copy-4", "iterations": 30, "env_kwargs": SPARSE, "supervised": 60, "goal": 0.99},
 }
+"""`supervised`: gradient steps of supervised fine-tuning on the task's right answers before."""
+ALGORITHMS_OF_ROWS: dict[str, Any] = {"GRPO": GRPO, "TokenPPO": TokenPPO}
 PROMPTS = 256
 FOLDER = Path(__file__).parent / "rows"
 
@@ -38,7 +44,7 @@ class Curve(Callback):
     def on_iteration_end(self, training: Any, report: Any) -> None:
         """Note an iteration."""
         self.rewards.append(round(report.metrics["rollout/reward_mean"], 4))
-        self.dead += report.metrics["rollout/dead_groups"] == 1
+        self.dead += report.metrics.get("rollout/dead_groups", 0) == 1
 
 
 def cpu_seconds() -> float:
@@ -46,10 +52,31 @@ def cpu_seconds() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
+def begin_supervised(row: dict[str, Any], seed: int, folder: str) -> dict[str, Any]:
+    """Learn the task's right answers for a while; the setting with which another training begins there."""
+    if "supervised" not in row:
+        return {}
+    network = {"tokenizer": "characters", "context": 16}
+    with SFT(row["env"], seed=seed, policy_kwargs=network, learning_rate=2e-3, schedule="constant") as sft:
+        sft.train(row["supervised"])
+        sft.save(folder)
+    return {"initial": folder}
+
+
 def train(row: dict[str, Any], seed: int, workers: int) -> dict[str, Any]:
     """Train a seed of a row, and evaluate it."""
     began, cpu, curve = time.perf_counter(), cpu_seconds(), Curve()
-    with GRPO(row["env"], seed=seed, workers=workers, env_kwargs=row.get("env_kwargs")) as grpo:
+    algorithm = ALGORITHMS_OF_ROWS[row.get("algorithm", "GRPO")]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        algorithm(
+            row["env"],
+            seed=seed,
+            workers=workers,
+            env_kwargs=row.get("env_kwargs"),
+            **begin_supervised(row, seed, folder),
+        ) as grpo,
+    ):
         result = grpo.train(row["iterations"] * grpo.run.n_envs, callbacks=[curve])
         seconds, used = time.perf_counter() - began, cpu_seconds() - cpu
         found = evaluate(grpo.policy, row["env"], episodes=PROMPTS, env_kwargs=row.get("env_kwargs"))

@@ -42,6 +42,17 @@ def log_probs_in_parts(model: Any, tokens: Tensor, temperature: float, rows: int
         return torch.cat([log_probs_of(model, part, temperature) for part in parts])
 
 
+def values_of(values: Tensor) -> Tensor:
+    """V [B, L] before each token, of `values` [B, L] after each."""
+    return torch.nn.functional.pad(values[:, :-1], (1, 0))
+
+
+def values_in_parts(model: Any, tokens: Tensor, rows: int) -> Tensor:
+    """`values_of` of a model with a value head, without gradients, `rows` rows at a time."""
+    with torch.no_grad():
+        return torch.cat([values_of(model.evaluate(part)[1]) for part in tokens.split(rows)])
+
+
 def sampled_batch(learner: Learner, rollout: Rollout) -> dict[str, Tensor]:
     """The rows of samples as tensors: `tokens` [B, L] int64, `mask` [B, L] bool, `sampled` [B, L], log π of the weights
     that sampled; `rewards` [B] float64, `cut` [B] bool, `prompts` [B] int64."""
@@ -86,9 +97,9 @@ def _number(sha256: str) -> float:
     return float(int(sha256[:_DIGITS], 16))
 
 
-def sampling_metrics(learner: Learner, rollout: Rollout, dead: Tensor, max_lag: int) -> dict[str, float]:
-    """What there is to say of samples: reward, length, entropy, shares of what was cut off and of rows in dead groups,
-    and how far behind the weights were that sampled, `lag/N`."""
+def sampling_metrics(learner: Learner, rollout: Rollout, dead: Tensor | None, max_lag: int) -> dict[str, float]:
+    """What there is to say of samples: reward, length, entropy, shares of what was cut off and of rows in dead groups
+    (where answers are compared in groups), and how far behind the weights were that sampled, `lag/N`."""
     steps, parts = rollout.steps, rollout.parts or (rollout,)
     mask, tokens = steps["mask"], steps["mask"].sum(-1)
     lags = np.array([learner.iteration - group.version for group in parts])
@@ -102,7 +113,7 @@ def sampling_metrics(learner: Learner, rollout: Rollout, dead: Tensor, max_lag: 
         "rollout/cut": float(steps["cut"].mean()),
         "rollout/entropy": float(steps["entropies"][mask].mean()),
         "rollout/filtered": float(1 - np.exp(left).mean()),
-        "rollout/dead_groups": float(dead.double().mean()),
+        **({} if dead is None else {"rollout/dead_groups": float(dead.double().mean())}),
         **{f"rollout/{name}": float(value.mean()) for name, value in steps.items() if name.startswith(REWARD_OF)},
         **{f"lag/{lag}": float(np.mean(lags == lag)) for lag in range(max_lag + 1)},
     }

@@ -57,6 +57,21 @@ def returns_to_go(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
     return found
 
 
+def token_advantages(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
+    """Generalized advantages (Schulman et al., 2016, equation 16) of the tokens of the mask, and the returns that their
+    values shall become, [B, T] each, 0 elsewhere. What lies between two tokens of the model's, it did not choose: no
+    time passes there. `values` are those before each token; the last one is terminal."""
+    value = advantage = torch.zeros_like(values[:, 0])
+    found = torch.zeros_like(values)
+    for t in reversed(range(values.shape[1])):
+        here = rewards[:, t] + gamma * value - values[:, t] + gamma * gae_lambda * advantage
+        value, advantage = torch.where(mask[:, t], values[:, t], value), torch.where(mask[:, t], here, advantage)
+        found[:, t] = torch.where(mask[:, t], here, 0)
+    return found, torch.where(mask, found + values, 0)
+
+
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Σ over the mask, [B] of [B, T]."""
     return torch.where(mask, values, 0).sum(-1)
@@ -181,9 +196,10 @@ def log_ratios_of(log_probs: Tensor, sampled: Tensor, mask: Tensor, level: str) 
 
 
 def clipped_losses(log_ratios: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """−min(ρ A, clip(ρ, 1 − low, 1 + high) A) [B, T] for advantages [B], and where the clipped one counts, [B, T] bool
-    (Schulman et al., 2017, equation 7; with two limits as in DAPO)."""
-    ratios, advantages = log_ratios.exp(), advantages[:, None]
+    """−min(ρ A, clip(ρ, 1 − low, 1 + high) A) [B, T] for advantages [B] or [B, T], and where the clipped one counts,
+    [B, T] bool (Schulman et al., 2017, equation 7; with two limits as in DAPO)."""
+    ratios = log_ratios.exp()
+    advantages = advantages[:, None] if advantages.dim() == 1 else advantages
     clipped = ratios.clamp(1 - low, 1 + high)
     plain, bounded = ratios * advantages, clipped * advantages
     return -torch.minimum(plain, bounded), bounded < plain

@@ -96,10 +96,24 @@ class LanguageModel(FlatModule):
         self._rotary = angles.cos(), angles.sin()  # no buffers: they follow from the spec
         if chosen.lora:
             self.trained = add_adapters(self, self.blocks, chosen.lora)
+        if chosen.value_head:
+            self.value = nn.Linear(chosen.width, 1)
+            nn.init.zeros_(self.value.weight)
+            nn.init.zeros_(self.value.bias)
+            self.trained = self.trained and (*self.trained, "value")
 
     def forward(self, tokens: Tensor, packed: bool = False) -> Tensor:
         """Logits [B, T, V] of the token that follows each of `tokens` [B, T] int64 and those before it. Where rows are
         `packed`, a text begins with each BEGIN: it sees nothing of those before, and its positions begin at 0."""
+        return self._logits(self._read(tokens, packed))
+
+    def evaluate(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, T, V] as `forward`, and values [B, T]: what return is expected after each token and those before
+        it. Of a model with a value head."""
+        rows = self._read(tokens, False)
+        return self._logits(rows), self.value(self.norm(rows))[..., 0]
+
+    def _read(self, tokens: Tensor, packed: bool) -> Tensor:
         rows = embedding(tokens, self.embedding.weight)
         positions, seen = torch.arange(tokens.shape[1], device=tokens.device), None
         if packed:
@@ -110,7 +124,7 @@ class LanguageModel(FlatModule):
             keys, values = block.spread(keys), block.spread(values)
             attended = scaled_dot_product_attention(queries, keys, values, attn_mask=seen, is_causal=seen is None)
             rows = block.combine(rows, attended)
-        return self._logits(rows)
+        return rows
 
     def cache(self, rows: int) -> Cache:
         """An empty cache for so many rows of a whole context, and a place beyond."""

@@ -122,6 +122,8 @@ class LanguageArchitecture:
     lora: Mapping[str, Any] = field(default_factory=dict)
     """Low-rank adaptation: what was there stays, and matrices of `rank` (8) are learned that are added, scaled by
     `alpha` (16) / rank, to the layers named by `targets` (all of a block). None of it by default."""
+    value_head: bool = False
+    """Whether it says, beside the next token, what the return will be: what an algorithm with a critic sets itself."""
     transformers: str = ""
     """The config.json of a model of the library `transformers`, in the place of the fields above but `context`,
     `tokenizer` and `lora`: what `initial` makes of such a model's folder."""
@@ -310,5 +312,6 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "tokenizer": _text,
     "lora": _lora,
     "transformers": _text,
+    "value_head": _flag,
     **dict.fromkeys(("layers", "width", "heads", "kv_heads", "hidden", "context"), _count),
 }

@@ -16,7 +16,7 @@ PRESETS = [
     for algorithm in ALGORITHMS.values()
     if algorithm.presets_path is not None
     for env_id in tomllib.loads(algorithm.presets_path.read_text())
-    if algorithm.name != "grpo"  # whose presets are of tasks, and of its relatives: see test_grpo.py
+    if "language_model" not in algorithm.models  # whose presets are of tasks: see tests/language
 ]
 
 

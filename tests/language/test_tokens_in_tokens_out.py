@@ -8,6 +8,7 @@ import torch
 from gymnasium.spaces import Text
 
 from shoal import GRPO, envs, runtime
+from shoal.envs.language import Recall
 from shoal.rl import Batch, Clock, sampling_metrics
 from shoal.rl.language.decoding import Decoding
 from shoal.rl.language.episodes import play
@@ -28,7 +29,7 @@ SMALL = {
 }
 
 
-class Talk(envs.Recall):
+class Talk(Recall):
     """Three turns between words, of which the tokenizer has several spellings."""
 
     def __init__(self):

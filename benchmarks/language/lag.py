@@ -1,0 +1,80 @@
+"""How many answers an asynchronous training needs, against one in which generators and learner take turns.
+
+    python benchmarks/language/lag.py [--seeds 0 1 2] [--iterations 50]
+
+`copy-3` with the settings of `copy-4`, two generators, max_lag 0 and 2. Written to rows/lag.json: for each seed how
+many answers there were when the mean reward of five iterations first reached 0.9, their ratio, the lags that there
+were, and whether `shoal verify` repeats the asynchronous run to the same weights.
+"""
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shoal import GRPO, RunFolder, runtime
+from shoal.rl import Callback, verify
+
+GOAL, WINDOW, LAG = 0.9, 5, 2
+
+
+class Watch(Callback):
+    """Keeps the mean reward of each iteration, and the shares of lags."""
+
+    def __init__(self) -> None:
+        self.rewards: list[float] = []
+        self.lags: Counter[str] = Counter()
+
+    def on_iteration_end(self, training: Any, report: Any) -> None:
+        """Note an iteration."""
+        self.rewards.append(round(report.metrics["rollout/reward_mean"], 4))
+        self.lags.update({name: value for name, value in report.metrics.items() if name.startswith("lag/")})
+
+
+def train(seed: int, max_lag: int, iterations: int) -> dict[str, Any]:
+    """One training, and its repetition."""
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        with (
+            GRPO("copy-3", preset="copy-4", seed=seed, workers=2, max_lag=max_lag) as grpo,
+            RunFolder(Path(folder) / "run") as run,
+        ):
+            size = grpo.run.n_envs
+            result = grpo.train(iterations * size, callbacks=[watch, run])
+        followed = verify(GRPO, Path(folder) / "run", workers=1).followed_sha256 if max_lag else None
+    means = np.convolve(watch.rewards, np.ones(WINDOW) / WINDOW, "valid")
+    reached = np.flatnonzero(means >= GOAL)
+    return {
+        "answers": int(reached[0] + WINDOW) * size if len(reached) else None,
+        "rewards": watch.rewards,
+        "lags": {name: round(value / iterations, 3) for name, value in sorted(watch.lags.items())},
+        "weights_sha256": result.weights_sha256,
+        "repeated": None if followed is None else followed == result.weights_sha256,
+    }
+
+
+def main() -> None:
+    """Train all, in turns."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--iterations", type=int, default=50)
+    flags = parser.parse_args()
+    runtime.init(num_cpus=3)
+    found = []
+    for seed in flags.seeds:
+        each = {lag: train(seed, lag, flags.iterations) for lag in (0, LAG)}
+        ratio = each[LAG]["answers"] / each[0]["answers"] if each[LAG]["answers"] and each[0]["answers"] else None
+        found.append({"seed": seed, "ratio": ratio, "in_turns": each[0], "ahead": each[LAG]})
+        shown = {name: each[LAG][name] for name in ("answers", "lags", "repeated")}
+        print(f"seed {seed}: in turns {each[0]['answers']} answers; max_lag {LAG}: {shown}; ratio {ratio}", flush=True)
+        path = Path(__file__).parent / "rows" / "lag.json"
+        path.write_text(json.dumps({"env": "copy-3", "goal": GOAL, "max_lag": LAG, "trainings": found}) + "\n")
+    runtime.shutdown()
+
+
+if __name__ == "__main__":
+    main()
