@@ -1,7 +1,8 @@
 """The command `shoal`.
 
     shoal train ALGORITHM ENV [flags]     shoal evaluate RUN [flags]     shoal serve RUN [flags]
-    shoal record RUN|ENV [flags]          shoal verify RUN                     shoal fit ALGORITHM TABLE [flags]
+    shoal record RUN|ENV [flags]          shoal fit ALGORITHM TABLE [flags]
+    shoal verify RUN [flags]              shoal diff RUN RUN
     shoal generate RUN --prompt TEXT [flags]
     shoal algorithms [ALGORITHM]     shoal envs [WORD]     shoal check ENV
     shoal status     shoal list WHAT      shoal memory     shoal story ID     shoal timeline OUT.json
@@ -25,7 +26,8 @@ _COMMANDS = {
     "fit": "fit boosted trees or a network to a table and write a run folder",
     "evaluate": "run episodes with a trained policy and print its mean return",
     "record": "record episodes of a policy, or of random play, as a Minari dataset",
-    "verify": "follow the recorded schedule of an asynchronous training, and compare the weights",
+    "verify": "execute iterations of a run once more, and compare hashes with those that it recorded",
+    "diff": "name the first iteration in which two runs are different, and what of it",
     "plot": "compare runs, or groups of seeds, in one picture",
     "serve": "serve a trained policy over HTTP",
     "generate": "answer prompts by a language model",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..algorithms import ALGORITHMS
 from ..rl import (
+    FREE,
     Algorithm,
     Callback,
     ProgressDisplay,
@@ -83,9 +84,8 @@ class TrainFlags:
     """Print the result as one line of JSON on standard output; everything else goes to standard error."""
 
 
-#: Settings that a resumed run may change: the numbers of workers and learners have no influence on its results, and the
-#: device that it began on may not be there any more.
-_FREE = {"workers", "learners", "device", "check", "step_timeout", "listen", "save_replay"}
+#: Settings that a resumed run may change.
+_FREE = {*FREE, "save_replay"}
 
 
 def _algorithm_name(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -174,11 +174,13 @@ def _check_numbers(flags: TrainFlags) -> None:
 class _Announcement(Callback):
     """Tells where the run is written, once it is."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: RunFolder, chaos: str) -> None:
+        self._folder, self._chaos = folder, chaos
 
     def on_training_start(self, training: Training, total_timesteps: int) -> None:
         note(f"run folder: {self._folder.path}")
+        if self._chaos != "none":
+            note(f"chaos: {self._chaos}")
         if training.timesteps:
             note(f"resumed at {training.timesteps:,} steps")
 
@@ -205,7 +207,7 @@ class _Plan:
         keeper = Keeper("train", "steps", self.algorithm, self.folder, began_at)
         stop.at_risk = keeper.unsaved
         with self.folder, ProgressDisplay() as display:
-            callbacks = [self.folder, *self.loggers, _Announcement(self.folder), display]
+            callbacks = [self.folder, *self.loggers, _Announcement(self.folder, self.algorithm.run.chaos), display]
             try:
                 result = self.algorithm.train(
                     max(1, self.total_timesteps - began_at), stop_return=self.stop_return, callbacks=callbacks
@@ -228,7 +230,8 @@ class _Plan:
 def _summary(result: TrainingResult, folder: Path) -> str:
     curve = folder / "learning_curve.png"
     drawn = f"curve: {curve}" if curve.exists() else "no curve: no episode ended"
-    return f"weights_sha256 {result.weights_sha256}\n{drawn}"
+    deaths = "".join(f"\n{name.replace('_', ' ')}: {count}" for name, count in result.chaos.items())
+    return f"weights_sha256 {result.weights_sha256}{deaths}\n{drawn}"
 
 
 def _plan_new(

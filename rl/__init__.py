@@ -12,7 +12,6 @@ from .asynchronous.actor_learner import ActorLearnerAlgorithm, acted_batch, acto
 from .asynchronous.admission import Limits
 from .asynchronous.algorithm import AsynchronousAlgorithm, AsynchronousConfig
 from .asynchronous.replay_admission import ReplayAdmission, ReplayLimits
-from .asynchronous.verification import Verification, verify
 from .callbacks import (
     Callback,
     CheckpointCallback,
@@ -45,6 +44,7 @@ from .data.returns import (
 )
 from .data.rollout import Rollout
 from .declaration import Acted
+from .difference import Difference, difference
 from .divergence import TrainingDivergedError
 from .evaluation import evaluate
 from .evaluation_result import Evaluation
@@ -114,6 +114,7 @@ from .serving import (
     serve,
 )
 from .settings import (
+    FREE,
     Bounds,
     Derived,
     RunSettings,
@@ -139,6 +140,7 @@ from .supervised.stream import Stream, read_rows
 from .supervised.table import Table, TableSchema
 from .support import ACTIONS, OBSERVATIONS, Combination, combinations, example_observation
 from .training_state import IterationOutcome, TrainingState, Weights
+from .verification import Verification, verify
 
 if TYPE_CHECKING:
     from .learn.optimizers import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD
@@ -155,6 +157,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIONS",
+    "FREE",
     "LOSSES",
     "OBSERVATIONS",
     "Acted",
@@ -178,6 +181,7 @@ __all__ = [
     "Dataset",
     "Derived",
     "DiagonalGaussian",
+    "Difference",
     "Evaluation",
     "EvaluationReport",
     "EveryNTimesteps",
@@ -277,6 +281,7 @@ __all__ = [
     "conversations_of",
     "corrected",
     "default_run_dir",
+    "difference",
     "discounted_returns",
     "documents_of",
     "draw_comparison",

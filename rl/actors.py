@@ -18,11 +18,13 @@ from .. import runtime
 from ..envs import Endpoint, EnvSpec, Episode, choose_group_recovery
 from ..runtime import ObjectRef, exceptions, get
 from .agents import JointLearnerActor, JointWorker, initial_weights
+from .chaos import Deaths
 from .clock import Clock
 from .collect.channel import Channel
 from .collect.simulators import SimulatorWorker
 from .collect.worker import GroupProgress, RolloutStats, RolloutWorker
 from .declaration import Collecting
+from .hashes import of_all
 from .initial_weights import named_weights
 from .language.generator import Generator
 from .league import League, Meeting
@@ -77,10 +79,18 @@ class RolloutWorkers:
     """Rollout workers; they restart if their process dies, and repeat what they were doing."""
 
     def __init__(
-        self, algorithm: type[Collecting], config: Any, spec: EnvSpec, model_spec: AnySpec, run: RunSettings
+        self,
+        algorithm: type[Collecting],
+        config: Any,
+        spec: EnvSpec,
+        model_spec: AnySpec,
+        run: RunSettings,
+        *,
+        deaths: Deaths,
     ) -> None:
-        self._env_id, self._run = spec.id, run
-        self._steps = algorithm.rollout_steps(config) * run.n_envs
+        self._env_id, self._run, self._deaths = spec.id, run, deaths
+        self._rollout_steps = algorithm.rollout_steps(config)
+        self._steps = self._rollout_steps * run.n_envs
         if run.workers > run.groups:
             idle = run.workers - run.groups
             logger.warning("%d of %d workers stay idle: there are %d simulation groups", idle, run.workers, run.groups)
@@ -109,9 +119,14 @@ class RolloutWorkers:
     ) -> Collected:
         """Start a rollout of simulation group `index`, which worker index % workers simulates; against `opponent`, if
         there is one."""
-        worker = self.actors[index % len(self.actors)]
-        met = {} if opponent is None else {"opponent": opponent.sha256, "opponent_weights": opponent.weights}
-        rollout, after, stats = worker.collect.remote(index, group, weights.ref, weights.version, clock, **met)
+        call, worker = divmod(index, len(self.actors))
+        more = {} if opponent is None else {"opponent": opponent.sha256, "opponent_weights": opponent.weights}
+        calls = len(range(worker, self._run.groups, len(self.actors)))
+        death = self._deaths.of_worker(group.rollouts, worker, call=call, calls=calls, steps=self._rollout_steps)
+        if death is not None:
+            more["death"] = death
+        given = index, group, weights.ref, weights.version, clock
+        rollout, after, stats = self.actors[worker].collect.remote(*given, **more)
         return Collected(rollout, GroupProgress(group.rollouts + 1, after), stats)
 
     def collect(self, state: TrainingState, clock: Clock) -> Rollouts:
@@ -149,7 +164,8 @@ class RolloutWorkers:
         for group in stats:
             metrics |= group.metrics
         examples = tuple(example for group in stats for example in group.examples)
-        return RolloutStats(episodes, **seconds, metrics=metrics, examples=examples)
+        digests = of_all(group.digests for group in stats)
+        return RolloutStats(episodes, **seconds, digests=digests, metrics=metrics, examples=examples)
 
     def close(self) -> None:
         """Let the workers close their environments, for 10 s at most, and end them."""
@@ -172,8 +188,8 @@ class LearnerRun(Run):
         own: tuple[Any, ...] = (self._algorithm, self.config, spec, run)
         named = named_weights(spec, run)
         if isinstance(spec, JointSpec):
-            return start_learners(JointLearnerActor, (*own, initial_weights(spec, run)), run)
-        return start_learners(LearnerActor, (*own, named), run)
+            return start_learners(JointLearnerActor, (*own, initial_weights(spec, run)), run, self.deaths)
+        return start_learners(LearnerActor, (*own, named), run, self.deaths)
 
     @property
     def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
@@ -214,7 +230,7 @@ class LearnerRun(Run):
         returns = {f"agents/{agent}/ep_rew_mean": value for agent, value in mean_returns(episodes).items()}
         if self.settings.league_freq is not None:
             returns |= {"league/rating": following.league.rating, "league/size": len(following.league.opponents)}
-        return IterationOutcome(state=following, episodes=episodes, metrics=metrics | returns)
+        return IterationOutcome(state=following, episodes=episodes, metrics=metrics | returns | self.deaths.metrics())
 
     def _league_after(self, state: TrainingState, weights: Weights, timesteps: int, episodes: list[Episode]) -> League:
         """The league after an iteration's games, which the weights of now join where it is time."""
@@ -237,7 +253,8 @@ class ActorLearnerRun(LearnerRun):
     @cached_property
     def workers(self) -> RolloutWorkers:
         """The rollout workers."""
-        return RolloutWorkers(self._algorithm, self.config, self._spec, self._model_spec, self.settings)
+        given = (self._algorithm, self.config, self._spec, self._model_spec, self.settings)
+        return RolloutWorkers(*given, deaths=self.deaths)
 
     def initial_state(self) -> TrainingState:
         """With all simulation groups at their beginning, and in a league the weights of now, which play at random."""
@@ -252,7 +269,8 @@ class ActorLearnerRun(LearnerRun):
         update = self._begin_update(state, LearnerInput(rollouts.rollouts, clock), rollouts.timesteps)
         told = self.workers.results(rollouts.stats)  # first: an environment's exception causes all others
         outcome = self._finish(update, rollouts.timesteps, rollouts.groups, told.episodes)
-        return replace(outcome, metrics={**outcome.metrics, **told.metrics}, examples=told.examples)
+        metrics = {**outcome.metrics, **told.metrics}
+        return replace(outcome, metrics=metrics, digests=told.digests, examples=told.examples)
 
     def end_actors(self) -> None:
         """End those that were started."""

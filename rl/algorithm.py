@@ -28,9 +28,10 @@ from ..envs import (
 from ..runtime import InputError, get
 from .agents import choose_models
 from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list, stops_of_evaluations
+from .chaos import Chaos
 from .checkpoint import policy_files, write_best, write_checkpoint
 from .clock import Clock
-from .declaration import Declaration
+from .declaration import Collecting, Declaration, Learning
 from .engine import start_runtime
 from .files import Content
 from .lazy import load
@@ -39,9 +40,9 @@ from .model_choice import choose_memory
 from .models.architecture import read_architecture
 from .run import Run
 from .saved_training import SavedTraining, read_saved_training, saved_files
-from .settings import Bounds, RunSettings, derived_defaults, find_preset, hyperparameters_to_json, split_settings
+from .settings import FREE, Bounds, RunSettings, derived_defaults, find_preset, hyperparameters_to_json, split_settings
 from .training import TrainingLoop
-from .training_state import IterationOutcome, TrainingState, Weights, has_reached
+from .training_state import IterationOutcome, TrainingState, Weights, has_reached, with_hashes
 
 if TYPE_CHECKING:
     from .models.policy import Policy
@@ -125,6 +126,12 @@ class Algorithm(Declaration, Generic[Config]):
     def _check_kind(self) -> None:
         """Check that this kind of training does what the settings want; raise InputError."""
         run = self.run
+        there = {"worker": self.has_workers and run.listen is None, "learner": isinstance(self, Learning)}
+        for kind, is_there in there.items():
+            rate = Chaos.read(run.chaos).rate(kind)
+            self.require(
+                is_there or not rate, f"kill_{kind} in chaos", rate, f"0: no {kind} of {self.name} can be killed"
+            )
         self.require(self.takes_simulators or not run.listen, "listen", run.listen, f"none with {self.name}")
         one = run.gradient_shards == 1  # so there is one learner
         self.require(self.shards_gradients or one, "gradient_shards", run.gradient_shards, f"1 with {self.name}")
@@ -172,6 +179,11 @@ class Algorithm(Declaration, Generic[Config]):
         if not condition:
             source = f". It comes from the preset: choose {name}, or preset='none'" if name in self.preset else ""
             raise InputError(f"{name} is {value!r}, but must be {allowed}{source}")
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether processes of its own step environments."""
+        return isinstance(self, Collecting)
 
     def run_options(self) -> dict[str, Any]:
         """Arguments of a `Run`."""
@@ -240,6 +252,11 @@ class Algorithm(Declaration, Generic[Config]):
         return self.run.workers
 
     @property
+    def state(self) -> TrainingState:
+        """Where it stands; starts the actors at first use."""
+        return self._start()
+
+    @property
     def timesteps(self) -> int:
         """Environment steps done so far."""
         standing = self._state or self._saved
@@ -295,14 +312,8 @@ class Algorithm(Declaration, Generic[Config]):
         folder: str | Path,
         *,
         env: Any = None,
-        workers: int | None = None,
         engine: str | None = None,
-        device: str | None = None,
-        check: str | None = None,
-        step_timeout: float | None = None,
-        listen: str | None = None,
-        learners: int | str | None = None,
-        **hyperparameters: Any,
+        **changes: Any,
     ) -> Any:
         """Continue from a run folder's newest checkpoint, or from one checkpoint folder.
 
@@ -310,21 +321,18 @@ class Algorithm(Declaration, Generic[Config]):
         saved with it (`save_replay`) fills again.
 
         `env` is needed if the environment cannot be made from its description (a class of your program; a module that
-        lies in the run's folder is never imported); `workers`, `learners`, `engine`, `device`, `check`, `step_timeout`,
-        `listen` and hyperparameters replace the saved ones. Raises InputError if there is no checkpoint, or it is
-        damaged or another algorithm's, SpaceMismatchError if the environment has other spaces than the policy.
+        lies in the run's folder is never imported). `changes` replace the saved ones: hyperparameters, and of the run
+        settings those in `settings.FREE`, which have no influence on the result. Raises InputError if there is no
+        checkpoint, or it is damaged or another algorithm's, SpaceMismatchError if the environment has other spaces than
+        the policy.
         """
-        split_settings(hyperparameters, [cls.config_class], f"{cls.__name__}.load")
+        given = {name: changes.pop(name) for name in FREE if name in changes}
+        given = {name: value for name, value in given.items() if value is not None}
+        split_settings(changes, [cls.config_class], f"{cls.__name__}.load")
         saved = read_saved_training(folder, cls.name)
-        changes = {
-            "workers": workers, "device": device, "check": check, "step_timeout": step_timeout, "listen": listen,
-            "learners": learners,
-        }  # fmt: skip
-        given = {name: value for name, value in changes.items() if value is not None}
-        config = saved.hyperparameters(hyperparameters)
-        settings = (
-            saved.document["run"] | {"initial_policies": {}, "initial": ""} | given | config
-        )  # what it began with is past
+        config = saved.hyperparameters(changes)
+        past = {"initial_policies": {}, "initial": ""}  # what it began with
+        settings = saved.document["run"] | past | given | config
         loaded = cls(cls.saved_environment(saved, env), engine=engine, preset="none", **settings)
         check_same_spaces(saved.policy.spec, loaded.model_spec, loaded.spec.id)
         loaded.preset = saved.document["preset"]
@@ -377,6 +385,8 @@ class Algorithm(Declaration, Generic[Config]):
     def _iterate(self, state: TrainingState, clock: Clock) -> IterationOutcome:
         """One iteration; where it is interrupted, the algorithm stays as of the one before."""
         outcome = self.training_step(self.actors, state, clock)
+        if self.run.records_hashes:
+            outcome = with_hashes(outcome, self.actors.description[1])
         log, report = self.actors.evaluations.after_iteration(state, outcome.state)
         self._state = replace(outcome.state, evaluations=log)
         return replace(outcome, state=self._state, evaluation=report)

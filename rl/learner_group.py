@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import runtime
 from ..runtime import ActorHandle, ObjectRef, exceptions, get
+from .chaos import Deaths
 from .learn.group_actor import EXCHANGE, GroupLearnerActor
 from .learn.log import LearnerInput, LearnerLog, Piece
 from .learn.lost import StateLostError
@@ -38,7 +39,10 @@ logger = logging.getLogger("shoal")
 class LearnerGroup:
     """The learners of one training; those that die are replaced. Arguments as of `LearnerHandle`."""
 
-    def __init__(self, kind: type[Any], arguments: Sequence[Any], run: LearnerSettings) -> None:
+    def __init__(
+        self, kind: type[Any], arguments: Sequence[Any], run: LearnerSettings, deaths: Deaths | None = None
+    ) -> None:
+        self._deaths = Deaths() if deaths is None else deaths
         self._least, self._most = run.least_learners, run.most_learners
         made = runtime.remote(concurrency_groups={EXCHANGE: _AT_A_TIME})(GroupLearnerActor)
         self._made = made.options(num_gpus=gpus_of_each(run, self._least), max_restarts=0, lineage=False)
@@ -48,7 +52,7 @@ class LearnerGroup:
         self.members: list[ActorHandle] = []
         """Those that hold the state of now, and take part in updates."""
         self._updating: dict[ActorHandle, ObjectRef] = {}
-        self._attempt, self._deaths = 0, 0
+        self._attempt, self._failed_starts = 0, 0
         self._is_world = run.reproducible == "world"
         self._world: tuple[tuple[ActorHandle, ...], str] | None = None
         self._fill()
@@ -152,6 +156,7 @@ class LearnerGroup:
                 update.given.clock,
                 update.due,
                 Membership(self._attempt, members, index, world),
+                **self._deaths.of_learner(self._attempt, index),
             )
             for index, member in enumerate(members)
         }
@@ -230,21 +235,23 @@ class LearnerGroup:
                     get(self._actors[actor])
                     get(ref)
                 except DEAD:
-                    self._deaths += 1
-                    if self._deaths >= RETRIES:
+                    self._failed_starts += 1
+                    if self._failed_starts >= RETRIES:
                         raise
                     self._drop(actor)
                     continue
-                self._deaths = 0
+                self._failed_starts = 0
                 self.members.append(actor)
             if len(self.members) >= wanted:
                 return
 
 
-def start_learners(kind: type[Any], arguments: Sequence[Any], run: LearnerSettings) -> LearnerHandle | LearnerGroup:
+def start_learners(
+    kind: type[Any], arguments: Sequence[Any], run: LearnerSettings, deaths: Deaths | None = None
+) -> LearnerHandle | LearnerGroup:
     """The learner of a training, or its group of learners. Arguments as of `LearnerHandle`."""
     if run.most_learners > 1 and runtime.engine_name() != "serial":
-        return LearnerGroup(kind, arguments, run)
+        return LearnerGroup(kind, arguments, run, deaths)
     if run.most_learners > 1:
         logger.warning("one learner instead of %s: on the serial engine they take turns", run.learners)
-    return LearnerHandle(kind, arguments, run)
+    return LearnerHandle(kind, arguments, run, deaths)

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import runtime
 from ..runtime import InputError, ObjectRef, exceptions, get
+from .chaos import Deaths
 from .learn.log import LearnerInput, LearnerLog, Piece
 from .learn.lost import StateLostError
 from .learner_settings import LearnerSettings
@@ -46,10 +47,14 @@ class Update:
 class LearnerHandle:
     """The learner; it restarts if its process dies, and is then brought back to where it was.
 
-    `kind` is the actor class, with the methods of `LearnerActor`, and `arguments` are its own.
+    `kind` is the actor class, with the methods of `LearnerActor`, and `arguments` are its own; `deaths` on purpose are
+    told those that are planned.
     """
 
-    def __init__(self, kind: type[Any], arguments: Sequence[Any], run: LearnerSettings) -> None:
+    def __init__(
+        self, kind: type[Any], arguments: Sequence[Any], run: LearnerSettings, deaths: Deaths | None = None
+    ) -> None:
+        self._deaths = Deaths() if deaths is None else deaths
         made = runtime.remote(kind).options(num_gpus=gpus_of_each(run, 1), **RECOVERABLE)
         self.actor = made.remote(*arguments)
         self._updating: Update | None = None
@@ -65,8 +70,9 @@ class LearnerHandle:
         return self._updating
 
     def _ask(self, update: Update) -> Update:
-        given = update.given
-        asked = self.actor.update.remote(given.rollouts, update.state.iteration, given.clock, update.due)
+        given, iteration = update.given, update.state.iteration
+        death = self._deaths.of_learner(iteration)
+        asked = self.actor.update.remote(given.rollouts, iteration, given.clock, update.due, **death)
         return replace(update, led_to=tuple(asked))
 
     def finish(self, update: Update) -> tuple[Weights, LearnerLog, dict[str, float]]:

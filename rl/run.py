@@ -14,6 +14,7 @@ import numpy as np
 from .. import runtime
 from ..envs import EnvSpec
 from ..runtime import ObjectRef, get
+from .chaos import Chaos, Deaths
 from .evaluator import Evaluations
 from .learn.log import LearnerLog, Piece
 from .models.joint_spec import AnySpec
@@ -52,6 +53,7 @@ class Run(ABC):
     ) -> None:
         self.config, self.settings = config, settings
         self._algorithm, self._spec, self._model_spec = algorithm, spec, model_spec
+        self.deaths = Deaths(Chaos.read(settings.chaos))
         self._closed = False
         # Environments are closed also where nobody closes the training.
         runtime.close_before_shutdown(self)

@@ -3,6 +3,7 @@
 config.json             all settings, resolved, with thread counts, device, CPU features and library versions
 metrics.jsonl           one line an iteration
 schedule.jsonl          of an asynchronous training: which rollouts each iteration learned from, for `shoal verify`
+hashes.jsonl            of what each iteration was made of, for `shoal verify` and `shoal diff`
 examples.jsonl          of a language model: a few prompts, answers and rewards of each iteration
 evaluations.jsonl       one line an evaluation during training, with eval_freq
 events.out.tfevents.…   the same for TensorBoard (``tensorboard --logdir runs``)
@@ -25,6 +26,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..runtime import InputError, ShoalError
+from . import hashes
 from .callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 from .checkpoint import drop_newer, list_checkpoints
 from .files import write_json
@@ -41,6 +43,7 @@ _FILES = (
     "metrics.csv",
     "schedule.jsonl",
     "examples.jsonl",
+    hashes.FILE,
     "evaluations.jsonl",
     "result.json",
     "learning_curve.png",
@@ -250,6 +253,8 @@ class RunFolder(Callback):
             self._tensorboard.write(report)
             if report.schedule is not None:
                 self._write_line("schedule.jsonl", report.iteration, report.schedule)
+            if report.hashes:
+                self._write_line(hashes.FILE, report.iteration, {**_clock_of(report), **report.hashes})
             for example in report.examples:
                 self._write_line("examples.jsonl", report.iteration, {"iteration": report.iteration, **example})
         if time.monotonic() - self._saved_at >= self._checkpoint_seconds:
@@ -346,3 +351,11 @@ class RunFolder(Callback):
         except RunFolderError:
             if error is None:  # else the first error is told, which may well be this one's cause
                 raise
+
+
+def _clock_of(report: IterationReport) -> dict[str, int]:
+    return {
+        "iteration": report.iteration,
+        "timesteps": report.timesteps,
+        "total_timesteps": report.total_timesteps,
+    }

@@ -16,8 +16,13 @@ from typing import Any
 
 from ..runtime import InputError, as_bool, as_number, in_plain_numbers, nearest
 from .agent_settings import AgentSettings
+from .chaos import NONE, Chaos, check_chaos
 from .learner_settings import LearnerSettings
 from .schedules import rate_start
+
+FREE = ("workers", "learners", "device", "check", "step_timeout", "listen", "chaos", "record")
+"""Run settings that a training which goes on may change: they have no influence on its result, but the device, which it
+began on, may not be there any more."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,14 @@ class RunSettings(AgentSettings, LearnerSettings):
     vectorization: str = choice("sync", "sync", "entry_point", "envpool", "ale")
     """What steps the environments of a group: sync, copies one by one; entry_point, the vector version that gymnasium
     has of it; envpool or ale, those libraries (see the extras)."""
+    record: str = choice("auto", "auto", "all", "hashes", "none")
+    """What a run notes down to be followed by: hashes of each iteration, for `shoal verify` and `shoal diff`; with all,
+    also the actions of each episode, for `shoal replay`; with auto those where a step's take at most 8 bytes; or none.
+    Has no influence on the result."""
+    chaos: str = field(default=NONE, metadata={"metavar": "WHAT"})
+    """Processes that are killed on purpose, to see that it changes nothing: with kill_worker=0.05,seed=1 each rollout
+    worker (of a language model, each generator) dies in an iteration with that probability; likewise kill_learner.
+    Has no influence on the result."""
     listen: str | None = field(default=None, metadata={"metavar": "HOST:PORT"})
     """Learn from simulators that own their loop and connect here, by gRPC, instead of stepping environments; ENV says
     which spaces they have (External has nothing else). Default: none do."""
@@ -208,6 +221,7 @@ class RunSettings(AgentSettings, LearnerSettings):
         self.read_agents()
         self.read_learners()
         object.__setattr__(self, "normalize", _read_normalize(self.normalize))
+        object.__setattr__(self, "chaos", str(Chaos.read(self.chaos)))
         if not isinstance(self.policy_kwargs, Mapping):
             raise InputError(
                 f"policy_kwargs is {self.policy_kwargs!r}, but must be a dict, such as {{'net_arch': [64, 64]}}"
@@ -229,6 +243,11 @@ class RunSettings(AgentSettings, LearnerSettings):
                 f"Choose a group_size that divides it, or leave it to its default ({default_group_size(self.n_envs)})"
             )
 
+    def check_engine(self, engine: str | None) -> None:
+        """Raise InputError if a runtime's engine cannot do what is wanted."""
+        super().check_engine(engine)
+        check_chaos(self.chaos, engine)
+
     @property
     def normalizes_observations(self) -> bool:
         """Whether `normalize` holds obs."""
@@ -238,6 +257,11 @@ class RunSettings(AgentSettings, LearnerSettings):
     def normalizes_rewards(self) -> bool:
         """Whether `normalize` holds reward."""
         return "reward" in self.normalize
+
+    @property
+    def records_hashes(self) -> bool:
+        """Whether `record` is not none."""
+        return self.record != "none"
 
     @property
     def environments_per_group(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
@@ -40,6 +41,7 @@ class TrainingLoop:
         self._solved_timesteps: int | None = None
         self._interrupted = False
         self._wall_seconds = 0.0
+        self._deaths: Counter[str] = Counter()
 
     def run(self, state: TrainingState, total_timesteps: int) -> None:
         """Go on from `state` for so many environment steps, or until something ends it before."""
@@ -52,6 +54,7 @@ class TrainingLoop:
             outcome = self._iterate(state, Clock(state.timesteps, target))
             state = outcome.state
             self._note_solved(state)
+            self._count_deaths(outcome.metrics)
             elapsed = time.perf_counter() - began
             report = _report(outcome, target, elapsed, fps=(state.timesteps - first) / elapsed)
             answers = self._tell_evaluation(outcome.evaluation)
@@ -79,6 +82,7 @@ class TrainingLoop:
             wall_seconds=self._wall_seconds,
             total_seconds=time.time() - psutil.Process().create_time(),
             weights_sha256=layout.sha256(get(state.weights.ref)),
+            chaos=dict(self._deaths),
         )
         for callback in self._callbacks:
             callback.on_training_end(training, result)
@@ -88,6 +92,11 @@ class TrainingLoop:
         if report is None:
             return []
         return [callback.on_evaluation_end(self._training, report) for callback in self._callbacks]
+
+    def _count_deaths(self, metrics: Mapping[str, float]) -> None:
+        for name, count in metrics.items():
+            if name.startswith("chaos/"):
+                self._deaths[name.removeprefix("chaos/")] += int(count)
 
     def _note_solved(self, state: TrainingState) -> None:
         if self._solved_timesteps is None and has_reached(state.recent, self._threshold):
@@ -113,5 +122,6 @@ def _report(outcome: IterationOutcome, target: int, elapsed: float, fps: float) 
         episode_return_mean=state.episode_return_mean,
         elapsed_seconds=elapsed,
         schedule=outcome.schedule,
+        hashes=outcome.hashes,
         examples=outcome.examples,
     )

@@ -7,7 +7,7 @@ state is that of the last finished iteration: it can be saved, and training can 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from ..envs import Episode, GroupState, tree_from_arrays, tree_to_arrays
 from ..runtime import ObjectRef, get, put
 from .callbacks import EvaluationReport
 from .collect.worker import GroupProgress
+from .hashes import line_of, weights_are_due
 from .league import League
 from .learn.log import LearnerLog, Piece
+from .models.layout import ParameterLayout
 
 WINDOW = 100
 """Finished episodes that the mean return is taken over."""
@@ -136,8 +138,20 @@ class IterationOutcome:
     """The evaluation that is told after it, if one is."""
     schedule: Mapping[str, Any] | None = None
     """Of an asynchronous training: what the iteration learned from, as a line of `schedule.jsonl`."""
+    digests: Mapping[str, bytes] = field(default_factory=dict)
+    """Hashes of what it was made of, see `hashes`; empty where they are not wanted."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """These and that of the weights after it, as a line of `hashes.jsonl`."""
     examples: tuple[Mapping[str, Any], ...] = ()
     """Of a language model: some of what it was asked and said, as lines of `examples.jsonl`."""
+
+
+def with_hashes(outcome: IterationOutcome, layout: ParameterLayout) -> IterationOutcome:
+    """What an iteration leads to, with its line of `hashes.jsonl`; `layout` is that of the weights."""
+    after = outcome.state
+    due = weights_are_due(layout.size, after.iteration)
+    weights = layout.sha256(get(after.weights.ref)) if due else None
+    return replace(outcome, hashes=line_of(outcome.digests, weights))
 
 
 def extend_window(recent: Sequence[tuple[float, int]], episodes: Sequence[Episode]) -> Recent:

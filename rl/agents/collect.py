@@ -12,6 +12,7 @@ import numpy as np
 
 from ...envs import Episode, GroupState, GroupStep, JointSpace, Seats, agents_of_episodes, codec, stream
 from ...runtime import method
+from ..chaos import Death
 from ..clock import Clock
 from ..collect.worker import GroupProgress, LiveGroup, Recorder, RolloutStats, RolloutWorker, arrays_of
 from ..data.memories import of_policies, of_policy
@@ -78,11 +79,12 @@ class JointWorker(RolloutWorker):
         *,
         opponent: str = "",
         opponent_weights: np.ndarray | None = None,
+        death: Death | None = None,
     ) -> tuple[Any, GroupState, RolloutStats]:
         """As `RolloutWorker.collect`. With an opponent's weights, one agent of each environment acts by the policy and
         is learned from, environment e's agent e, counted round; all others act by them."""
         self._opponent = None if opponent_weights is None else (opponent, opponent_weights)
-        return super().collect(group, progress, weights, version, clock)
+        return super().collect(group, progress, weights, version, clock, death=death)
 
     @cached_property
     def _model(self) -> Any:
@@ -137,6 +139,8 @@ class JointWorker(RolloutWorker):
                 inference += chosen - begin
                 stepping += time.perf_counter() - chosen
                 asked = self._channel.ask(asked, chosen)
+                if self._death is not None:
+                    self._death.at(t)
             begin = time.perf_counter()
             live.memory = _Remembered(of_policies({name: part.memory for name, part in parts.items()}))
             rollouts = {}
@@ -156,16 +160,19 @@ class JointWorker(RolloutWorker):
 
     def _parts(self, model: Any, live: LiveGroup, group: int) -> dict[str, _Part]:
         steps, parts = self._algorithm.rollout_steps(self._config), {}
+        self._noise = []
         for name, seats in self._seats(self._settings.environments_per_group).items():
             drawn = stream(self._settings.seed, f"actions of {name}", group, live.rollouts)
             own, rival = model.models[name], self._rival_of(name, seats, live, group)
             carried = live.memory.carried.get(name)
             if rival is not None and carried is not None:  # what waits for an agent that another one acts for now
                 carried = {**carried, "pending": carried["pending"] & rival.mine}
+            noise = own.draw_noise(drawn, (steps, seats.count))
+            self._noise.append(noise)
             parts[name] = _Part(
                 seats,
                 own,
-                torch.from_numpy(own.draw_noise(drawn, (steps, seats.count))),
+                torch.from_numpy(noise),
                 self._recorder(name, steps, seats.count, carried),
                 of_policy(name, live.memory.memory),
                 rival,

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...envs import derive_seed
 from ...runtime import ObjectRef, get, method
+from ..chaos import Death, dying
 from ..clock import Clock
 from ..data.rollout import Rollout
 from ..declaration import Learning
@@ -57,7 +58,12 @@ class JointLearnerActor:
 
     @method(num_returns=4)
     def update(
-        self, rollouts: Sequence[ObjectRef], iteration: int, clock: Clock, snapshot: bool
+        self,
+        rollouts: Sequence[ObjectRef],
+        iteration: int,
+        clock: Clock,
+        snapshot: bool,
+        death: Death | None = None,
     ) -> tuple[np.ndarray, dict[str, Any] | None, Any, dict[str, float]]:
         """As `LearnerActor.update`."""
         self._require(iteration)
@@ -65,13 +71,14 @@ class JointLearnerActor:
         joined = side_by_side(get(list(rollouts)))
         started = time.perf_counter()
         metrics: dict[str, float] = {}
-        for name, part in self._parts.items():
-            if not has_transitions(joined, name):
-                part.skip()
-                continue
-            _, found = part.learn(joined[name], clock)
-            alone = len(self._parts) == 1
-            metrics |= found if alone else {f"policies/{name}/{tag}": value for tag, value in found.items()}
+        with dying(death):
+            for name, part in self._parts.items():
+                if not has_transitions(joined, name):
+                    part.skip()
+                    continue
+                _, found = part.learn(joined[name], clock)
+                alone = len(self._parts) == 1
+                metrics |= found if alone else {f"policies/{name}/{tag}": value for tag, value in found.items()}
         metrics |= self._replays.metrics()
         metrics["time/update_seconds"] = time.perf_counter() - started
         metrics["time/learner_wait_seconds"] = started - waiting

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from ...runtime import get
 from ..actors import ActorLearnerRun
-from ..algorithm import Algorithm, Config
+from ..algorithm import Config
 from ..clock import Clock
 from ..online import OnlineAlgorithm
 from ..settings import Derived, RunSettings, choice, number, validate
 from ..training_state import IterationOutcome, TrainingState
 from .admission import Admission, Limits
 from .run import AsynchronousRun
-from .schedule import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,26 +52,7 @@ class AsynchronousConfig:
         return Admission(self.limits(settings), rollouts, version)
 
 
-class ScheduledAlgorithm(Algorithm[Config], Generic[Config]):
-    """One that records what met what, and can follow it."""
-
-    def follow(self, records: Sequence[Record], tell: Callable[[int], None] = lambda done: None) -> str:
-        """Do from the very beginning what is recorded; return the SHA-256 of the weights then.
-
-        The training that this object holds stays where it is, but its actors are those that follow: close it then.
-        `tell` is given the number of updates after each. Raises InputError on records that are no whole schedule.
-        """
-        run = self.actors
-        assert isinstance(run, AsynchronousRun)
-        run.follow(records)
-        state = run.initial_state()
-        for record in records:
-            state = self.training_step(run, state, record.clock).state
-            tell(state.iteration)
-        return run.description[1].sha256(get(state.weights.ref))
-
-
-class AsynchronousAlgorithm(OnlineAlgorithm[Config], ScheduledAlgorithm[Config], Generic[Config]):
+class AsynchronousAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
     """Rollout workers and learner that never wait for each other; a run records what met what, and can be followed.
 
     `config.pacing` makes what decides when rollouts begin and what is learned from.

@@ -130,4 +130,6 @@ class AsynchronousRun(ActorLearnerRun):
         own: dict[str, Any] = {"rollout/dropped": len(choice.dropped)}
         record = Record(outcome.state.iteration, update.given.clock, choice)
         metrics = {**outcome.metrics, **told.metrics, **own}
-        return replace(outcome, metrics=metrics, schedule=record.to_json(), examples=told.examples)
+        return replace(
+            outcome, metrics=metrics, schedule=record.to_json(), digests=told.digests, examples=told.examples
+        )

@@ -37,6 +37,8 @@ class IterationReport:
     """Seconds since this call of `train` began its first rollout."""
     schedule: Mapping[str, Any] | None = field(default=None, repr=False)
     """Of an asynchronous training: what the iteration learned from, as a line of `schedule.jsonl`."""
+    hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Hashes of what the iteration was made of, as in `hashes.jsonl`; empty where they are not recorded."""
     examples: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     """Of a language model: some prompts, with the answers of each turn, the reward, and whether one was cut off."""
 
@@ -116,6 +118,8 @@ class TrainingResult:
     """Seconds from the start of this process to the last update."""
     weights_sha256: str
     """SHA-256 over the parameters as little-endian float32, in the order of their names."""
+    chaos: Mapping[str, int] = field(default_factory=dict)
+    """With `chaos`, how many `worker_deaths` and `learner_deaths` it led to in this call."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON-able values."""

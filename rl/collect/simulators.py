@@ -137,7 +137,7 @@ class SimulatorWorker:
             waited = time.perf_counter() - begun - inference
             began = time.perf_counter()
             rollout = finish_rollout(self._algorithm, model, fragments.rollout(version), self._config)
-        stats = RolloutStats(episodes, waited, inference + time.perf_counter() - began, 0.0, self._metrics())
+        stats = RolloutStats(episodes, waited, inference + time.perf_counter() - began, 0.0, metrics=self._metrics())
         return rollout, NoState(), stats
 
     def close(self) -> None:

@@ -34,12 +34,14 @@ from ...envs import (
     stream,
 )
 from ...runtime import ObjectRef, get, method
+from ..chaos import Death
 from ..clock import Clock
 from ..data.batch import Batch, Column
 from ..data.columns import rollout_columns
 from ..data.rollout import Rollout
 from ..data.tree import Tree, tree_map
 from ..declaration import Collecting
+from ..hashes import Digests, digests_of
 from ..lazy import load, torch
 from ..models.spec import ModelSpec
 from ..settings import RunSettings
@@ -74,6 +76,8 @@ class RolloutStats:
     """Time spent in the model's forward passes."""
     restore_seconds: float
     """Time spent on making the group, anew or from its state."""
+    digests: Digests = field(default_factory=dict)
+    """Hashes of the rollout, where they are recorded."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else there is to say of it."""
     examples: tuple[Mapping[str, Any], ...] = ()
@@ -113,15 +117,25 @@ class RolloutWorker:
         self._spec, self._model_spec, self._settings = spec, model_spec, settings
         self._recovery, self._channel = recovery, channel
         self._live: dict[int, LiveGroup] = {}
+        self._death: Death | None = None
+        self._noise: list[np.ndarray] = []
 
     @method(num_returns=3)
     def collect(
-        self, group: int, progress: GroupProgress, weights: np.ndarray, version: int, clock: Clock
+        self,
+        group: int,
+        progress: GroupProgress,
+        weights: np.ndarray,
+        version: int,
+        clock: Clock,
+        *,
+        death: Death | None = None,
     ) -> tuple[Any, GroupState, RolloutStats]:
-        """Step all environments of simulation group `group` one rollout further than `progress`.
+        """Step all environments of simulation group `group` one rollout further than `progress`; perhaps die.
 
         `weights` are flat, `version` updates old; `clock` is that of the rollout's start.
         """
+        self._death = death
         limit_torch_threads(self._settings.threads)
         if self._settings.step_timeout is not None:
             self._channel.raise_reported(group)
@@ -155,10 +169,11 @@ class RolloutWorker:
         live.rollouts += 1
         self._live[group] = live
         episodes, inference_seconds, environment_seconds = stats
+        digests = digests_of(rollout, self._noise) if self._settings.records_hashes else {}
         return (
             rollout,
             replace(live.environments.state(), memory=self._saved_memory(live)),
-            RolloutStats(episodes, environment_seconds, inference_seconds, restored - started),
+            RolloutStats(episodes, environment_seconds, inference_seconds, restored - started, digests),
         )
 
     def _make_group(self, group: int, progress: GroupProgress) -> LiveGroup:
@@ -217,6 +232,7 @@ class RolloutWorker:
         steps, spec = algorithm.rollout_steps(config), self._model_spec
         environments, memory = live.environments, live.memory
         noise = model.draw_noise(stream(self._settings.seed, "actions", group, live.rollouts), (steps, size))
+        self._noise = [noise]
         recorder = Recorder(algorithm, spec, steps, size, resets=environments.resets_on_next_step)
         episodes: list[Episode] = []
         inference = stepping = 0.0
@@ -243,6 +259,8 @@ class RolloutWorker:
                 inference += chosen - begin
                 stepping += time.perf_counter() - chosen
                 asked = self._channel.ask(asked, chosen)  # a rollout can take minutes
+                if self._death is not None:
+                    self._death.at(t)
             begin = time.perf_counter()
             live.memory = memory
             rollout = replace(recorder.finish(model, config, version), group=group)

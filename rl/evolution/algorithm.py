@@ -22,6 +22,7 @@ from ...runtime import InputError, get, machine_memory, put
 from ..algorithm import Algorithm
 from ..clock import Clock
 from ..divergence import divergence
+from ..hashes import digest_of
 from ..learn.log import LearnerLog
 from ..models.spec import ModelSpec
 from ..schedules import Rate, rate_at
@@ -66,6 +67,7 @@ class EvolutionAlgorithm(Algorithm[Evolving], Generic[Evolving]):
     """A search in the space of a policy's weights, by tasks of the runtime."""
 
     models = ("actor",)
+    has_workers = True
 
     @staticmethod
     def begin(weights: np.ndarray, config: Any) -> np.ndarray:
@@ -151,7 +153,12 @@ class EvolutionAlgorithm(Algorithm[Evolving], Generic[Evolving]):
             recent=extend_window(state.recent, played.episodes),
         )
         metrics = self._metrics(played, clock, after.weights.version, moved - weights[first:]) | played.times
-        return IterationOutcome(state=after, episodes=played.episodes, metrics=metrics)
+        return IterationOutcome(
+            state=after,
+            episodes=played.episodes,
+            metrics=metrics | run.deaths.metrics(),
+            digests={name: digest_of([getattr(played, name)]) for name in ("directions", "lengths", "returns")},
+        )
 
     def _metrics(self, played: Generation, clock: Clock, updates: int, step: np.ndarray) -> dict[str, float]:
         returns = played.returns

@@ -165,7 +165,9 @@ class EvolutionRun(Run):
                 scores=config.score_episodes,
                 generation=generation,
             )
-            orders.append(Order(generation, share, directions[share::shares], scale, parts))
+            rounds = -(-len(parts) // min(self.settings.environments_per_group, len(parts)))  # so many steps, at least
+            death = self.deaths.of_worker(generation, share, call=0, calls=1, steps=rounds)
+            orders.append(Order(generation, share, directions[share::shares], scale, parts, death))
         return _gathered(directions, self._play_all((self._simulation, noise, state.weights.ref), orders))
 
     def _play_all(self, given: Sequence[ObjectRef], orders: Sequence[Order]) -> list[Share]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...envs import EnvGroup, EnvSpec, Episode, GroupStep, derive_seed, own_generators
+from ..chaos import Death
 from ..collect.channel import Channel
 from ..data.moments import ObservationMoments
 from ..lazy import load, torch
@@ -74,6 +75,8 @@ class Order:
     """σ: the policies are those of θ ± σ ε."""
     parts: Sequence[Part]
     """The episodes."""
+    death: Death | None = None
+    """Whether the process is to die, and at which step."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,7 @@ def play(simulation: Simulation, noise: np.ndarray, weights: np.ndarray, order: 
         with _group(simulation, order.share, rows, seats) as group:
             group.reset()
             making = time.perf_counter() - began
-            inference, stepping = _play(model, population, group, seats, results)
+            inference, stepping = _play(model, population, group, seats, results, death=order.death)
     results.merge()
     moments = None if observed is None else observed.state()
     return Share(results.returns, results.lengths, results.episodes, moments, stepping, inference, making)
@@ -208,9 +211,11 @@ def _group(simulation: Simulation, index: int, rows: int, seats: _Seats) -> EnvG
     )
 
 
-def _play(model: Any, population: Population, group: EnvGroup, seats: _Seats, results: _Results) -> tuple[float, float]:
+def _play(
+    model: Any, population: Population, group: EnvGroup, seats: _Seats, results: _Results, *, death: Death | None
+) -> tuple[float, float]:
     """Step the group until all have played; seconds spent on inference and in the environments."""
-    inference = stepping = 0.0
+    steps, inference, stepping = 0, 0.0, 0.0
     with torch.inference_mode():
         while any(part is not None for part in seats.playing):
             begin = time.perf_counter()
@@ -224,6 +229,9 @@ def _play(model: Any, population: Population, group: EnvGroup, seats: _Seats, re
             stepping += time.perf_counter() - chosen
             _note_ended(step, seats, results)
             inference += chosen - begin
+            if death is not None:
+                death.at(steps)
+            steps += 1
     return inference, stepping
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ..actors import ActorLearnerRun
-from ..asynchronous.algorithm import ScheduledAlgorithm
+from ..algorithm import Algorithm
 from ..asynchronous.run import AsynchronousRun
 from ..clock import Clock
 from ..declaration import Learning
@@ -70,7 +70,7 @@ class LanguageConfig:
 Config = TypeVar("Config", bound=LanguageConfig)
 
 
-class LanguageAlgorithm(ScheduledAlgorithm[Config], Learning, Generic[Config]):
+class LanguageAlgorithm(Algorithm[Config], Learning, Generic[Config]):
     """Trains a language model on a task between texts. Arguments as in `Algorithm`; `workers` are generators, `n_envs`
     the answers of an iteration, `group_size` those that are sampled together."""
 
@@ -93,6 +93,8 @@ class LanguageAlgorithm(ScheduledAlgorithm[Config], Learning, Generic[Config]):
         size = run.environments_per_group
         whole = size % samples == 0
         self.require(whole, "group_size", size, f"a multiple of samples = {samples}: answers to a prompt stay together")
+
+    has_workers = True
 
     @staticmethod
     def rollout_steps(config: Any) -> int:

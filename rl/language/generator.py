@@ -12,16 +12,19 @@ This module doesn't import torch (see `lazy`): the driver imports it to name the
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...envs import EnvSpec, Episode, GroupState, TextEnvironments, derive_seed, episode_seed, own_generators, stream
 from ...runtime import method
+from ..chaos import Death
 from ..clock import Clock
 from ..collect.channel import Channel
 from ..collect.worker import GroupProgress, RolloutStats
 from ..data.batch import Batch
+from ..hashes import digests_of
 from ..lazy import load, torch
 from ..models.spec import ModelSpec
 from ..settings import RunSettings
@@ -56,9 +59,17 @@ class Generator:
 
     @method(num_returns=3)
     def collect(
-        self, group: int, progress: GroupProgress, weights: np.ndarray, version: int, clock: Clock
+        self,
+        group: int,
+        progress: GroupProgress,
+        weights: np.ndarray,
+        version: int,
+        clock: Clock,
+        *,
+        death: Death | None = None,
     ) -> tuple[Samples, GroupState, RolloutStats]:
-        """Play an episode in each row of group `group` under flat `weights` of a version."""
+        """Play an episode in each row of group `group` under flat `weights` of a version; perhaps die after the first
+        answers."""
         limit_torch_threads(self._settings.threads)
         model, settings = self._load(weights), self._settings
         size, samples, rollout = settings.environments_per_group, self._config.samples, progress.rollouts
@@ -76,10 +87,15 @@ class Generator:
         ):
             decoding = load("Decoding")(model, size, load("Sampling")(**self._config.sampling))
             played = play(decoding, self._rows(), seeds, noise=noise, each_turn=self._ask)
+        if death is not None:
+            death.at(0)
         unique = rollout * (settings.n_envs // samples) + prompts
         sha256 = model.layout.sha256(weights)
         written = self._written(decoding, played, unique, version=version, group=group, sha256=sha256)
-        return written, self._state(first, rollout), self._stats(played, first, rollout, seeds)
+        stats = self._stats(played, first, rollout, seeds)
+        if settings.records_hashes:
+            stats = replace(stats, digests=digests_of(written))
+        return written, self._state(first, rollout), stats
 
     def close(self) -> None:
         """Close all environments; the driver asks for it before it ends the actor."""

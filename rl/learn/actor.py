@@ -20,6 +20,7 @@ import numpy as np
 
 from ... import runtime
 from ...runtime import ObjectRef, get, method
+from ..chaos import Death, dying
 from ..clock import Clock
 from ..data.batch import Batch
 from ..data.moments import RewardScale
@@ -88,9 +89,14 @@ class LearnerActor:
 
     @method(num_returns=4)
     def update(
-        self, rollouts: Sequence[ObjectRef], iteration: int, clock: Clock, snapshot: bool
+        self,
+        rollouts: Sequence[ObjectRef],
+        iteration: int,
+        clock: Clock,
+        snapshot: bool,
+        death: Death | None = None,
     ) -> tuple[np.ndarray, dict[str, Any] | None, Batch | None, dict[str, float]]:
-        """Learn from the rollouts of all groups, in group order, collected in iteration `iteration`.
+        """Learn from the rollouts of all groups, in group order, collected in iteration `iteration`; perhaps die.
 
         Returns the next weights; with `snapshot` the learner's next state, and the transitions that the replay buffer
         took in since the last snapshot (None without a buffer); and metrics.
@@ -103,7 +109,8 @@ class LearnerActor:
         waiting = time.perf_counter()
         rollout = Rollout.side_by_side(get(list(rollouts)))
         started = time.perf_counter()
-        weights, metrics = self.learn(rollout, clock)
+        with dying(death):
+            weights, metrics = self.learn(rollout, clock)
         metrics["time/update_seconds"] = time.perf_counter() - started
         metrics["time/learner_wait_seconds"] = started - waiting
         if not snapshot:

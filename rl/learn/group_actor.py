@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime import ObjectRef, method
+from ..chaos import Death
 from ..clock import Clock
 from ..models.layout import ParameterLayout
 from .log import LearnerLog
@@ -45,7 +46,14 @@ class GroupLearnerActor:
         return self._world.open()
 
     def update(
-        self, rollouts: Sequence[ObjectRef], iteration: int, clock: Clock, snapshot: bool, membership: Membership
+        self,
+        rollouts: Sequence[ObjectRef],
+        iteration: int,
+        clock: Clock,
+        snapshot: bool,
+        membership: Membership,
+        *,
+        death: Death | None = None,
     ) -> dict[str, float]:
         """As `LearnerActor.update`, together with the other members; returns the metrics alone."""
         team = Team(membership, self._mailbox)
@@ -54,7 +62,7 @@ class GroupLearnerActor:
             if membership.world is not None:
                 cuda = self._own.describe()[2].startswith("cuda")
                 self._world.join(membership.world, membership.index, len(membership.members), cuda=cuda)
-            *led_to, metrics = self._own.update(rollouts, iteration, clock, snapshot)
+            *led_to, metrics = self._own.update(rollouts, iteration, clock, snapshot, death)
         finally:  # also where it fails: the others need not wait
             self._mailbox.end(membership.attempt)
             self._own.gather_by(alone)

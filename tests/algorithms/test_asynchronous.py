@@ -8,7 +8,7 @@ import pytest
 from disturbances import disturbed
 from learning_envs import Breaks, BrokenError, DiesOnce, TwoArms, Walk
 
-from shoal import ALGORITHMS, IMPALA, PPO, RunFolder, runtime
+from shoal import ALGORITHMS, IMPALA, RunFolder, runtime
 from shoal.cli.main import main
 from shoal.rl import Callback, verify
 from shoal.runtime import InputError
@@ -80,11 +80,6 @@ def test_another_choice_gives_other_weights_and_the_command_says_so(tmp_path, ca
     (run / "schedule.jsonl").write_text("")
     assert main(arguments) == 2
     assert "has 0 updates, but the checkpoint has seen 4" in capsys.readouterr().err
-
-
-def test_what_is_synchronous_has_nothing_to_follow(tmp_path):
-    with pytest.raises(InputError, match=r"ppo waits for all groups.*train again"):
-        verify(PPO, tmp_path)
 
 
 @pytest.mark.parametrize(
