@@ -23,6 +23,7 @@ from ..rl import (
     Rate,
     Rollout,
     choice,
+    clipped_surrogate,
     learning_batch,
     learning_metrics,
     normalized_advantages,
@@ -36,7 +37,7 @@ from ..rl import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..rl import ActorCritic
+    from ..rl import ActorCritic, KnownLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,15 @@ def ppo_loss(
     }
 
 
+def plain_ppo_loss(
+    model: ActorCritic, minibatch: dict[str, Tensor], config: PPOConfig, clip_range: float, clip_range_vf: float | None
+) -> tuple[KnownLoss, dict[str, Tensor]]:
+    """The same, for a model that is plain, in a third of the time."""
+    assert model.plain is not None
+    coefficients = {"vf_coef": config.vf_coef, "ent_coef": config.ent_coef}
+    return clipped_surrogate(model.plain, minibatch, clip_range=clip_range, clip_range_vf=clip_range_vf, **coefficients)
+
+
 class PPO(OnPolicyAlgorithm[PPOConfig]):
     """PPO on rollout workers and one learner. Arguments as in `Algorithm`, hyperparameters as in `PPOConfig`."""
 
@@ -148,8 +158,10 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
         clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, clock.remaining)
         batch = learning_batch(learner, rollout, gamma=config.gamma, gae_lambda=config.gae_lambda)
 
-        def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-            return ppo_loss(learner.model, rows, config, clip_range, clip_range_vf)
+        loss = ppo_loss if learner.model.plain is None else plain_ppo_loss
+
+        def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor | KnownLoss, dict[str, Tensor]]:
+            return loss(learner.model, rows, config, clip_range, clip_range_vf)
 
         history: list[dict[str, Tensor]] = []
         for epoch in range(config.n_epochs):

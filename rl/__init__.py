@@ -72,6 +72,7 @@ from .language.text_training import TextAlgorithm, TextConfig, take_text_steps
 from .language.tokens import train_tokenizer
 from .lazy import TORCH_EXPORTS, load, losses, torch
 from .learn.learner import Learner
+from .learn.surrogate import clipped_surrogate
 from .loggers import make_loggers
 from .models.joint_spec import JointSpec
 from .models.own_modules import check_import_path
@@ -150,6 +151,7 @@ if TYPE_CHECKING:
     from .models.joint_policy import JointPolicy
     from .models.memory import Memory
     from .models.model import Model
+    from .models.plain import KnownLoss
     from .models.policies import load_policy, policy_of
     from .models.policy import Policy
     from .models.q_network import QNetwork, QuantileQNetwork
@@ -198,6 +200,7 @@ __all__ = [
     "IterationReport",
     "JointPolicy",
     "JointSpec",
+    "KnownLoss",
     "LanguageAlgorithm",
     "LanguageConfig",
     "Learner",
@@ -276,6 +279,7 @@ __all__ = [
     "check_vacant",
     "check_weights",
     "choice",
+    "clipped_surrogate",
     "combinations",
     "conversation",
     "conversations_of",

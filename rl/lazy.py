@@ -22,6 +22,7 @@ TORCH_EXPORTS = {
     "FlatAdamW": "learn.optimizers",
     "FlatRMSprop": "learn.optimizers",
     "FlatSGD": "learn.optimizers",
+    "KnownLoss": "models.plain",
     "JointPolicy": "models.joint_policy",
     "LanguagePolicy": "language.policy",
     "Memory": "models.memory",

@@ -131,7 +131,8 @@ def normalized_advantages(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The batch with its advantages shifted and scaled to mean 0 and standard deviation 1; a single row as it is."""
     advantages = batch["advantages"]
     if len(advantages) > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        deviation, mean = torch.std_mean(advantages)
+        advantages = (advantages - mean).div_(deviation + 1e-8)
     return {**batch, "advantages": advantages}
 
 

@@ -180,9 +180,9 @@ class Learner(Descent):
         rows = len(next(leaf for _, leaf in leaves(columns)))
         indices = self.tensors({"order": stream.permutation(rows)})["order"]
         shuffled = tree_map(lambda tensor: tensor.index_select(0, indices), columns)
-        for start in range(0, rows, size):
-            part = slice(start, start + size)
-            yield tree_map(lambda tensor, part=part: tensor[part], shuffled)
+        parts = tree_map(lambda tensor: iter(tensor.split(size)), shuffled)
+        for _ in range(0, rows, size):
+            yield tree_map(next, parts)
 
     def _minibatches_of_sequences(
         self, batch: Mapping[str, Any], size: int, stream: np.random.Generator

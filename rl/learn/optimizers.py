@@ -6,11 +6,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..models.plain import KnownLoss
 
 
 class FlatOptimizer(ABC):
@@ -34,13 +37,13 @@ class FlatOptimizer(ABC):
         """The gradient that the next step is taken against, flat."""
         return self._gradients
 
-    def minimize(self, loss: Tensor, *, learning_rate: float, max_grad_norm: float | None = None) -> None:
+    def minimize(self, loss: Tensor | KnownLoss, *, learning_rate: float, max_grad_norm: float | None = None) -> None:
         """One step against the gradient of `loss`, which all learners of a group compute alike; arguments as in
         `step`. Losses over rows are what `Learner.minimize` is for."""
         self.differentiate(loss)
         self.step(learning_rate=learning_rate, max_grad_norm=max_grad_norm)
 
-    def differentiate(self, loss: Tensor) -> None:
+    def differentiate(self, loss: Tensor | KnownLoss) -> None:
         """Make the gradient of `loss` the one that the next step is taken against."""
         self._gradients.zero_()
         loss.backward(inputs=self._leaves)
@@ -67,9 +70,17 @@ class FlatOptimizer(ABC):
             self._loss_sum += self._loss
             self._norm_sum += norm
             if max_grad_norm is not None:
-                self._gradients.mul_((max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+                self._clip(norm, max_grad_norm)
             self.steps += 1
             self._step(learning_rate)
+
+    def _clip(self, norm: Tensor, largest: float) -> None:
+        if not norm.is_cpu:  # whose number is not waited for
+            self._gradients.mul_((largest / (norm + 1e-6)).clamp(max=1.0))
+            return
+        scale = largest / (float(norm) + 1e-6)
+        if scale < 1:
+            self._gradients.mul_(scale)
 
     @abstractmethod
     def _step(self, learning_rate: float) -> None:

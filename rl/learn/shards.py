@@ -22,11 +22,12 @@ from .reduction_tree import even_parts, total
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..models.plain import KnownLoss
     from .optimizers import FlatOptimizer
 
 Told = dict[str, "Tensor"]
 """What a loss tells beside its value, without gradients: numbers [], means over its rows; columns of rows [m, …]."""
-LossOf = Callable[[dict[str, Any]], tuple["Tensor", Told]]
+LossOf = Callable[[dict[str, Any]], tuple["Tensor | KnownLoss", Told]]
 """Rows of a minibatch → their mean loss, and what it tells."""
 Packed = tuple[int, tuple[str, ...], np.ndarray, dict[str, np.ndarray]]
 """Of a shard's loss: the shard, names of the numbers that it tells, the numbers, and the columns."""

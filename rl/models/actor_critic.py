@@ -9,6 +9,8 @@ product was measured and is not faster.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from .distributions import Distribution, continuous_size, draw_noise, forbid, make_distribution
 from .memory import make_memory
 from .model import MLP, Model
+from .plain import PlainActorCritic
 from .rows import Rows
 from .spec import ModelSpec
 
@@ -45,6 +48,13 @@ class ActorCritic(Model):
         """Whether policy and value have layers in common."""
         return self.encoder is not None or self.memory is not None
 
+    @cached_property
+    def plain(self) -> PlainActorCritic | None:
+        """The same networks in numpy, where they are all that there is between vectors and actions of one kind; else
+        None."""
+        simple = type(self) is ActorCritic and not self.shares_layers and self.flat.is_cpu
+        return PlainActorCritic(self) if simple and self.actions.kind in ("Discrete", "Box") else None
+
     def forward(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Encoded observations → outputs [B, K] and values [B]."""
         features, mask = self.features(rows)
@@ -52,6 +62,8 @@ class ActorCritic(Model):
 
     def values(self, rows: Rows) -> Tensor:
         """Values [B] alone."""
+        if self.plain is not None and not torch.is_grad_enabled():
+            return torch.from_numpy(self.plain.vf.forward(rows.numpy())[:, 0])  # type: ignore[union-attr]
         return self.vf(self.features(rows)[0]).squeeze(-1)
 
     def distribution(self, outputs: Tensor) -> Distribution:
@@ -68,6 +80,8 @@ class ActorCritic(Model):
 
     def outputs(self, rows: Rows) -> Tensor:
         """What describes the distributions."""
+        if self.plain is not None and not torch.is_grad_enabled():
+            return torch.from_numpy(self.plain.pi.forward(rows.numpy()))  # type: ignore[union-attr]
         features, mask = self.features(rows)
         return forbid(self.pi(features), mask)
 

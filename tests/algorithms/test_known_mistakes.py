@@ -231,7 +231,7 @@ def test_the_first_ratio_of_an_update_is_one(space):
     assert len(notes.metrics) == 3
     for metrics in notes.metrics:
         assert metrics["train/clip_fraction"] == 0  # no ratio is further than 1e-5 from 1
-        assert abs(metrics["train/approx_kl"]) < 1e-9
+        assert abs(metrics["train/approx_kl"]) < 1e-7  # what float32 rounds
 
 
 @pytest.mark.parametrize(("target_kl", "steps"), [(None, 6), (0.2, 2), (0.1, 1), (0.05, 0)])
@@ -246,7 +246,7 @@ def test_an_update_ends_before_the_first_step_that_is_too_far(monkeypatch, targe
         metrics = {"train/loss": values.sum().detach(), "train/approx_kl": torch.tensor(calls[-1])}
         return values.sum(), metrics
 
-    monkeypatch.setattr("shoal.algorithms.ppo.ppo_loss", loss)
+    monkeypatch.setattr("shoal.algorithms.ppo.plain_ppo_loss", loss)
     config = PPOConfig(target_kl=target_kl, n_epochs=2, batch_size=2)
     learner = Learner(ModelSpec("actor_critic", TWO, spaces.Discrete(2)), seed=0, device="cpu")
     PPO.prepare(learner, config)

@@ -1,0 +1,84 @@
+"""The gradient of PPO's surrogate that is written out in numpy is the one that torch finds."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+
+from shoal.algorithms.ppo import PPOConfig, plain_ppo_loss, ppo_loss
+from shoal.rl import FlatAdam, ModelSpec, build_model
+from shoal.rl.learn.shards import differentiate
+
+VECTOR = Box(-np.inf, np.inf, (5,), np.float32)
+
+
+def model_and_minibatch(actions, rows=48, **kwargs):
+    """A model whose policy and values are not those of the minibatch: all branches of the surrogate are taken."""
+    model = build_model(ModelSpec("actor_critic", VECTOR, actions, kwargs), seed=1)
+    generator = np.random.default_rng(2)
+    model.set_weights(model.get_weights() + generator.normal(0, 0.1, model.layout.size).astype(np.float32))
+
+    def normal(*shape):
+        return torch.tensor(generator.standard_normal(shape), dtype=torch.float32)
+
+    observations = normal(rows, 5)
+    taken = torch.tensor(generator.integers(0, 3, rows)) if isinstance(actions, Discrete) else normal(rows, 2)
+    values, log_probs, _ = model.evaluate(observations, taken)
+    minibatch = {
+        "rows": observations,
+        "actions": taken,
+        "log_probs": log_probs.detach() + 0.3 * normal(rows),
+        "values": values.detach() + 0.5 * normal(rows),
+        "advantages": normal(rows),
+        "returns": normal(rows),
+    }
+    return model, minibatch
+
+
+def gradient_of(loss_of, model, minibatch, *, clip_range_vf, ent_coef, shards=1):
+    optimizer = FlatAdam(model.flat, model.flat_gradients)
+    config = PPOConfig(ent_coef=ent_coef, vf_coef=0.7)
+
+    def loss(rows):
+        return loss_of(model, rows, config, 0.2, clip_range_vf)
+
+    told = differentiate(optimizer, minibatch, loss, shards)
+    return model.flat_gradients.numpy().copy(), {name: float(value) for name, value in told.items()}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "ent_coef", "clip_range_vf", "shards"),
+    [({}, 0.0, None, 1), ({"activation": "relu", "net_arch": {"pi": [7], "vf": [16, 8, 8]}}, 0.05, 0.2, 5)],
+)
+@pytest.mark.parametrize("actions", [Discrete(3), Box(-1, 1, (2,), np.float32)])
+def test_the_written_out_gradient_and_metrics_are_those_of_torch(actions, kwargs, ent_coef, clip_range_vf, shards):
+    model, minibatch = model_and_minibatch(actions, **kwargs)
+    given = {"clip_range_vf": clip_range_vf, "ent_coef": ent_coef}
+    wanted, wanted_told = gradient_of(ppo_loss, model, minibatch, **given)
+    found, told = gradient_of(plain_ppo_loss, model, minibatch, **given, shards=shards)
+    assert 0.1 < told["train/clip_fraction"] < 0.9  # so both of its sides count
+    np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
+    assert told == pytest.approx(wanted_told, abs=2e-6)
+    assert np.abs(wanted).min() < np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "kwargs"),
+    [
+        (VECTOR, MultiDiscrete([2, 3]), {}),
+        (VECTOR, Discrete(2), {"memory": "gru"}),
+        (Dict(a=VECTOR, b=VECTOR), Discrete(2), {}),
+    ],
+)
+def test_models_that_are_not_plain_are_torchs(observations, actions, kwargs):
+    assert build_model(ModelSpec("actor_critic", observations, actions, kwargs)).plain is None
+
+
+def test_a_plain_network_sees_the_weights_of_now():
+    model, minibatch = model_and_minibatch(Discrete(3))
+    rows = minibatch["rows"]
+    before = model.plain.pi.forward(rows.numpy())
+    model.set_weights(2 * model.get_weights())
+    after = model.plain.pi.forward(rows.numpy())
+    assert not np.allclose(before, after)
+    np.testing.assert_allclose(after, model.outputs(rows).detach().numpy(), atol=1e-5)
