@@ -66,6 +66,8 @@ class GRPOConfig(LanguageConfig):
     """What it is then divided by: the deviation in its group, in the batch, or nothing."""
     aggregation: str = choice("sequence", "sequence", "token", "constant")
     """The mean of each answer's tokens, then of the answers; the mean of all tokens; or their sum / max_new_tokens."""
+    gate: str = choice("none", "none", "outcome")
+    """Leave out groups of the same outcome (all solved, or none), although their rewards differ; or do not."""
     ratio: str = choice("token", "token", "sequence")
     """Ratio of the policies at each token, or the geometric mean of an answer's (GSPO)."""
     clip_low: float = number(0.2, at_least=0)
@@ -102,13 +104,8 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
         self.require(config.batch_size <= rows, "batch_size", config.batch_size, f"at most n_envs = {rows}")
         alone = config.samples > 1 or config.baseline in ("batch", "none")
         self.require(alone, "samples", config.samples, "at least 2: a group's answers are compared with each other")
-        turns = config.max_lag == 0 or config.recompute == "none"
-        self.require(
-            turns,
-            "recompute",
-            config.recompute,
-            "none with max_lag > 0: the learner's weights are not those that sampled",
-        )
+        wanted = "none with max_lag > 0: the learner's weights are not those that sampled"
+        self.require(config.max_lag == 0 or config.recompute == "none", "recompute", config.recompute, wanted)
 
     @staticmethod
     def prepare(learner: Learner, config: GRPOConfig) -> None:
@@ -121,7 +118,7 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
     def update(learner: Learner, rollout: Rollout, config: GRPOConfig, clock: Clock) -> dict[str, float]:
         """Optimize the surrogate on one iteration's answers."""
         check_weights(learner, rollout, config.max_lag)
-        learning_rate = rate_at(config.learning_rate, clock.remaining)
+        rate = rate_at(config.learning_rate, clock.remaining)
         batch = sampled_batch(learner, rollout)
         batch["generated"] = batch["sampled"]
         if config.recompute == "same_shape":
@@ -134,20 +131,15 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
 
         for epoch in range(config.n_epochs):
             for minibatch in learner.minibatches(batch, config.batch_size, epoch):
-                minibatch["weights"] = losses.token_weights(
-                    minibatch["mask"], config.aggregation, config.max_new_tokens
-                )
-                history.append(
-                    learner.minimize(
-                        minibatch, loss_of, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm
-                    )
-                )
+                mask = minibatch["mask"]
+                minibatch["weights"] = losses.token_weights(mask, config.aggregation, config.max_new_tokens)
+                told = learner.minimize(minibatch, loss_of, learning_rate=rate, max_grad_norm=config.max_grad_norm)
+                history.append(told)
             learner.n_updates += 1
-        difference = float(history[0]["difference"].max())
-        names = [name for name in history[0] if name != "difference"]
-        told = {name: float(torch.stack([each[name] for each in history]).mean()) for name in names}
-        metrics |= {"train/log_prob_difference": difference, "train/learning_rate": learning_rate}
-        return told | metrics | sampling_metrics(learner, rollout, dead, config.max_lag)
+        metrics["train/log_prob_difference"] = float(history[0].pop("difference").max())
+        metrics["train/learning_rate"] = rate
+        means = {name: float(torch.stack([each[name] for each in history]).mean()) for name in history[0]}
+        return means | metrics | sampling_metrics(learner, rollout, dead, config.max_lag)
 
 
 def _in_parts(model: Any, batch: dict[str, Tensor], config: GRPOConfig) -> Tensor:
@@ -161,7 +153,9 @@ def judge(learner: Learner, batch: dict[str, Tensor], config: GRPOConfig) -> tup
     rewards, counted = losses.judge_truncated(
         batch.pop("rewards"), batch.pop("cut"), config.truncation, config.truncation_penalty
     )
-    prompts = batch.pop("prompts")
+    prompts, solved = batch.pop("prompts"), batch.pop("solved")
+    if config.gate == "outcome":
+        counted = counted & ~losses.dead_groups(solved, prompts, counted)
     dead = losses.dead_groups(rewards, prompts, counted)
     if config.kl_penalty != "none":
         batch["reference"] = _in_parts(learner.target, batch, config)

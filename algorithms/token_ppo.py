@@ -127,7 +127,8 @@ class TokenPPO(LanguageAlgorithm[TokenPPOConfig]):
 def judge_tokens(learner: Learner, batch: dict[str, Tensor], config: TokenPPOConfig) -> dict[str, float]:
     """Put `values`, `returns` and `advantages` [B, L] of π_old into the batch, and return metrics."""
     mask, metrics = batch["mask"], {}
-    batch.pop("cut"), batch.pop("prompts")
+    for name in ("cut", "solved", "prompts"):
+        del batch[name]
     rewards = torch.where(losses.last_of(mask), batch.pop("rewards")[:, None].float(), 0)
     if config.kl_coef:
         reference = log_probs_in_parts(learner.target, batch["tokens"], config.temperature, config.batch_size)

@@ -117,6 +117,7 @@ def answers() -> dict[str, np.ndarray]:
         "entropies": np.where(mask, -near, 0).astype(np.float32),
         "rewards": drawn.random(ROWS).astype(np.float32),
         "cut": np.zeros(ROWS, np.bool_),
+        "solved": np.zeros(ROWS, np.bool_),
         "prompts": np.arange(ROWS) // PER_PROMPT,
     }
 

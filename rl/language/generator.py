@@ -138,6 +138,7 @@ class Generator:
                 "tokens": decoding.tokens[:, :length].int().cpu().numpy(),
                 "rewards": played.returns.astype(np.float32),
                 "cut": played.cut,
+                "solved": played.solved,
                 "prompts": prompts.astype(np.int64),
             }
             | {REWARD_OF + name: values.astype(np.float32) for name, values in played.parts.items()}

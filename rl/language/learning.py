@@ -55,7 +55,7 @@ def values_in_parts(model: Any, tokens: Tensor, rows: int) -> Tensor:
 
 def sampled_batch(learner: Learner, rollout: Rollout) -> dict[str, Tensor]:
     """The rows of samples as tensors: `tokens` [B, L] int64, `mask` [B, L] bool, `sampled` [B, L], log π of the weights
-    that sampled; `rewards` [B] float64, `cut` [B] bool, `prompts` [B] int64."""
+    that sampled; `rewards` [B] float64, `cut` [B] bool, `solved` [B] float64 of 0 and 1, `prompts` [B] int64."""
     steps = rollout.steps
     columns = {
         "tokens": steps["tokens"].astype(np.int64),
@@ -63,6 +63,7 @@ def sampled_batch(learner: Learner, rollout: Rollout) -> dict[str, Tensor]:
         "sampled": steps["log_probs"],
         "rewards": steps["rewards"].astype(np.float64),
         "cut": steps["cut"],
+        "solved": steps["solved"].astype(np.float64),
         "prompts": steps["prompts"],
     }
     return learner.tensors(columns)
@@ -111,6 +112,7 @@ def sampling_metrics(learner: Learner, rollout: Rollout, dead: Tensor | None, ma
         "rollout/tokens_mean": float(tokens.mean()),
         "rollout/tokens_max": int(tokens.max()),
         "rollout/cut": float(steps["cut"].mean()),
+        "rollout/solved": float(steps["solved"].mean()),
         "rollout/entropy": float(steps["entropies"][mask].mean()),
         "rollout/filtered": float(1 - np.exp(left).mean()),
         **({} if dead is None else {"rollout/dead_groups": float(dead.double().mean())}),

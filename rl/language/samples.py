@@ -22,8 +22,9 @@ class Samples(Rollout):
     `tokens` [R, L] int32, all that was read and said, filled up with PAD; `mask` [R, L] bool, what the model itself
     sampled; `log_probs` and `sampled_log_probs` [R, L] float32 of these tokens, under the softmax of logits /
     temperature, and under what top-k and top-p left of it; `entropies` [R, L] float32 of the softmax; `rewards` [R]
-    float32, the episode's return; `cut` [R] bool, an answer of it was cut off at its limit; `prompts` [R] int64, the
-    same for rows of one prompt; `reward_of/NAME` [R] float32, each reward that the environment names.
+    float32, the episode's return; `cut` [R] bool, an answer of it was cut off at its limit; `solved` [R] bool, as
+    `Played` has it; `prompts` [R] int64, the same for rows of one prompt; `reward_of/NAME` [R] float32, each reward
+    that the environment names.
     """
 
     weights_sha256: str = ""

@@ -97,6 +97,23 @@ def test_it_says_where_no_group_has_any_variance(serial, caplog):
     ]
 
 
+class Shaped(Silent):
+    """Solved never, but answers have rewards by their lengths."""
+
+    def reward(self, right, answer):
+        return len(answer) / 10
+
+
+def test_groups_of_one_outcome_are_left_out_where_that_is_wished(serial, caplog):
+    with GRPO(Shaped, **SMALL) as grpo:
+        before = grpo.policy.get_weights()
+        assert grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100)).metrics["rollout/dead_groups"] < 1
+    with GRPO(Shaped, **SMALL, gate="outcome") as grpo:
+        grpo.train(16)
+        assert np.array_equal(grpo.policy.get_weights(), before)  # nothing was learned
+    assert "no group had any variance" in caplog.text
+
+
 def judge(prompt, answer):
     raise ZeroDivisionError("the judge fell over")
 
@@ -163,7 +180,7 @@ def test_settings_that_cannot_work_are_refused(serial, settings, message):
 
 
 def test_other_algorithms_refuse_texts_and_this_one_numbers(serial):
-    with pytest.raises(runtime.InputError, match=r"ppo does not work with action space Text.*with it work: grpo"):
+    with pytest.raises(runtime.InputError, match=r"ppo does not work with action space Text.*with it work: .*grpo"):
         PPO("copy-4")
     with pytest.raises(runtime.InputError, match="grpo does not work with action space"):
         GRPO("CartPole-v1")

@@ -1,6 +1,6 @@
 """What the model has read and said is what is learned from: over turns, in metrics, and with older weights."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -12,9 +12,10 @@ from shoal.envs.language import Recall
 from shoal.rl import Batch, Clock, sampling_metrics
 from shoal.rl.language.decoding import Decoding
 from shoal.rl.language.episodes import play
+from shoal.rl.language.evaluation import pass_at
 from shoal.rl.language.samples import Samples
 from shoal.rl.language.sampling import Sampling
-from shoal.rl.language.tokens import END, train_tokenizer
+from shoal.rl.language.tokens import END, PAD, train_tokenizer
 from shoal.rl.models.build import build_model
 from shoal.rl.models.spec import ModelSpec
 
@@ -72,6 +73,9 @@ def test_each_turns_ids_continue_those_before_whatever_the_tokenizer_would_say(t
         spoken = [i for i in own if i != END]
         assert "".join(played.answers[row]) == model.tokens.decode(spoken) or "�" in "".join(played.answers[row])
         other += model.tokens.encode(model.tokens.decode(spoken)) != spoken
+        length = int(decoding.lengths[row])  # beyond the end is nothing, and nothing of that is learned
+        assert (decoding.tokens[row, length:] == PAD).all()
+        assert not decoding.mask[row, length:].any()
     assert other  # encoded anew, some would have become other tokens
 
 
@@ -85,6 +89,7 @@ def samples(**changed):
         "entropies": np.where(mask, 2.0, 0),
         "rewards": np.array([1.0, 0.0]),
         "cut": np.array([False, True]),
+        "solved": np.array([True, False]),
     }
     return Samples(Batch({**steps, **changed}), Batch({}), 3)
 
@@ -118,3 +123,16 @@ def test_old_is_the_policy_that_sampled_not_the_one_before_the_update():
     assert second.metrics["lag/1"] == 1
     assert second.metrics["train/log_prob_difference"] > 1e-3  # to those that sampled
     assert second.metrics["train/approx_kl"] > 1e-6
+
+
+def test_pass_at_k_is_the_unbiased_estimator():
+    solved = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], np.bool_)
+    found = pass_at(solved)
+    assert found[1] == pytest.approx((1 / 2 + 0 + 1) / 3)
+    assert found[2] == pytest.approx(((1 - 1 / 6) + 0 + 1) / 3)  # of 6 pairs of 4 answers one has no right one
+    assert found[4] == pytest.approx(2 / 3)
+    every = [np.array([[i in right for i in range(5)]]) for right in ((), (0,), (0, 1), (0, 1, 2))]
+    for one in every:  # the chance that k of the 5, drawn without putting back, hold a right one
+        for k, value in pass_at(one).items():
+            held = [one[0, list(chosen)].any() for chosen in combinations(range(5), k)]
+            assert value == pytest.approx(np.mean(held))
