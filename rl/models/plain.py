@@ -35,12 +35,13 @@ class PlainMLP:
     def forward(self, rows: np.ndarray) -> np.ndarray:
         """[B, inputs] → [B, outputs]; `backward` then is of these rows."""
         self._given, last = [], len(self._layers) - 1
-        for layer, (weight, bias) in enumerate(self._layers):
-            self._given.append(rows)
-            rows = np.matmul(rows, weight.T)
-            np.add(rows, bias, out=rows)
-            if layer < last:
-                np.tanh(rows, out=rows) if self._is_tanh else np.maximum(rows, 0, out=rows)
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever asks looks whether the outputs are finite
+            for layer, (weight, bias) in enumerate(self._layers):
+                self._given.append(rows)
+                rows = np.matmul(rows, weight.T)
+                np.add(rows, bias, out=rows)
+                if layer < last:
+                    np.tanh(rows, out=rows) if self._is_tanh else np.maximum(rows, 0, out=rows)
         return rows
 
     def backward(self, gradient: np.ndarray) -> None:
