@@ -6,14 +6,12 @@ import contextlib
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .context import current_engine, is_over, runtime_number
+from .current import Backend, current_engine, is_over, runtime_number
 from .exceptions import GetTimeoutError, ObjectLostError
 
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
-
-    from .engine import Engine
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -88,7 +86,7 @@ class ObjectRef(Generic[T_co]):
         )
 
 
-async def value_of(ref: ObjectRef, engine: Engine) -> Any:
+async def value_of(ref: ObjectRef, engine: Backend) -> Any:
     """Return a reference's value, unpickled in the thread that wants it; nothing blocks the event loop."""
     while True:
         await until_ready(ref, engine)
@@ -100,7 +98,7 @@ async def value_of(ref: ObjectRef, engine: Engine) -> Any:
         # Its block was lost: it is being made again.
 
 
-async def until_ready(ref: ObjectRef, engine: Engine) -> None:
+async def until_ready(ref: ObjectRef, engine: Backend) -> None:
     """Wait, without blocking the event loop, until a reference's value is there."""
     import asyncio  # only where it is used already: it takes as long to import as all of the runtime's API
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .arguments import check_text
-from .context import current_engine
+from .current import current_engine
 from .exceptions import InputError, InputTypeError, nearest
 from .plain_numbers import as_int, as_timeout
 from .resources import check_amount, check_gpus, in_units, missing

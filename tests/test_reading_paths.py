@@ -56,7 +56,8 @@ PASSED_BY_A_ROLLOUT = {
 }
 PASSED_BY_A_CALL = {
     "runtime/api.py",
-    "runtime/context.py",
+    "runtime/current.py",
+    "runtime/ids.py",
     "runtime/instances.py",
     "runtime/refs.py",
     "runtime/serialization.py",

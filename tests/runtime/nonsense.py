@@ -9,7 +9,7 @@ import msgspec
 
 from shoal.runtime.native.protocol import messages as m
 
-TYPES = sorted(m._Message.__subclasses__(), key=lambda kind: kind.__name__)
+TYPES = sorted(m.Message.__subclasses__(), key=lambda kind: kind.__name__)
 TYPES = [kind for kind in TYPES if kind.__module__ != "shoal.runtime.native.protocol.connection"]
 _DEEPEST = 4
 _WHOLE = 6  # the only ones that come past the decoder
@@ -27,7 +27,7 @@ class Nonsense:
     def __init__(self, seed: int, ids: Sequence[bytes] = ()) -> None:
         self._random, self._ids, self._depth = random.Random(seed), list(ids), 0
 
-    def message(self, kind: type) -> m._Message:
+    def message(self, kind: type) -> m.Message:
         """Return a message whose fields are of the right types, and mean nothing."""
         hints = typing.get_type_hints(kind)
         return kind(**{name: self._value(hints[name]) for name in kind.__struct_fields__})

@@ -24,7 +24,7 @@ FAST = 3  # so many frames of each type; all of them, and from more seeds, in th
 class Stranger:
     """A process at the other end of a socket of the runtime, which the runtime has not started."""
 
-    def __init__(self, name: str, *first: m._Message) -> None:
+    def __init__(self, name: str, *first: m.Message) -> None:
         sock = connect(name)
         sock.settimeout(10)
         self.connection = Connection(sock)
@@ -32,7 +32,7 @@ class Stranger:
         for message in first:
             sock.sendall(m.encode(message))
 
-    def answers(self, frame: bytes, question: m._Message, answer: type) -> bool:
+    def answers(self, frame: bytes, question: m.Message, answer: type) -> bool:
         """Send a frame and then a question; return whether it is answered: else the other end has hung up."""
         sock = self.connection.sock
         with contextlib.suppress(ConnectionError):

@@ -61,8 +61,8 @@ class Cluster:
         self,
         me: m.NodeInfo,
         loop: Loop,
-        receive: Callable[[Address, m._Message], None],
-        tell: Callable[[m.ProcessId, m._Message], bool],
+        receive: Callable[[Address, m.Message], None],
+        tell: Callable[[m.ProcessId, m.Message], bool],
         lost: Callable[[m.ProcessDied], None],
     ) -> None:
         self.me, self.head = me.id, me.id
@@ -165,7 +165,7 @@ class Cluster:
     def by_head(self, handler: Callable[[Any], None]) -> Callable[[m.NodeId, Any], None]:
         """Return the handler of what only the head may say."""
 
-        def handle(node: m.NodeId, message: m._Message) -> None:
+        def handle(node: m.NodeId, message: m.Message) -> None:
             if self.is_head or node != self.head:
                 raise ProtocolError(f"only the head says {type(message).__name__}")
             handler(message)
@@ -185,14 +185,14 @@ class Cluster:
         self._spread(message, concerned)
         self.changed(message)
 
-    def _spread(self, message: m._Message, but: m.NodeId) -> None:
+    def _spread(self, message: m.Message, but: m.NodeId) -> None:
         """The head tells all other nodes, except the one that it is about."""
         if self.is_head:
             for node, line in self._lines.items():
                 if node != but:
                     line.send(message)
 
-    def spread(self, message: m._Message) -> list[m.NodeId]:
+    def spread(self, message: m.Message) -> list[m.NodeId]:
         """If this is the head, send a message to all other nodes; return which they are."""
         self._spread(message, self.me)
         return list(self._lines) if self.is_head else []
@@ -242,7 +242,7 @@ class Cluster:
         """Whether this node is the head."""
         return self.head == self.me
 
-    def place_of(self, message: m._Message) -> m.NodeId:
+    def place_of(self, message: m.Message) -> m.NodeId:
         """Return the node that can do what a process asks for."""
         if type(message) in self.at_head:
             return self.head
@@ -259,24 +259,24 @@ class Cluster:
             concerned = message.maker
         return node_of(concerned)
 
-    def tell_head(self, message: m._Message) -> None:
+    def tell_head(self, message: m.Message) -> None:
         """Say something to the head."""
         if self.head in self._lines:  # else it is dead, and this node ends
             self._lines[self.head].send(message)
 
-    def tell_node(self, node: m.NodeId, message: m._Message) -> None:
+    def tell_node(self, node: m.NodeId, message: m.Message) -> None:
         """As the head, say something to another node, if it lives."""
         if node in self._lines:
             self._lines[node].send(message)
 
-    def tell(self, process: m.ProcessId, message: m._Message) -> None:
+    def tell(self, process: m.ProcessId, message: m.Message) -> None:
         """Say something to a process of any node, if it lives."""
         if node_of(process) == self.me:
             self._tell(process, message)
         else:
             self.send(process, self.me, message)
 
-    def send(self, to: Address, by: Address, message: m._Message) -> None:
+    def send(self, to: Address, by: Address, message: m.Message) -> None:
         """Pass on what a process, or this node, says to another node or a process of one."""
         self._send(m.Pass(to, by, bytes(m.encode(message)[4:])))
 
@@ -309,7 +309,7 @@ class Cluster:
         if len(message.by) != PROCESS_BYTES:
             return
         if len(message.to) == PROCESS_BYTES:
-            answer: m._Message = m.ProcessDied(message.to, "it died long ago")
+            answer: m.Message = m.ProcessDied(message.to, "it died long ago")
         else:
             asked = m.decode(message.payload)
             if not isinstance(asked, m.ReadBlock):

@@ -42,7 +42,7 @@ class Connections:
         processes: Mapping[m.ProcessId, Process],
         *,
         register: Callable[[Connection, m.Register], None],
-        receive: Callable[[m.ProcessId, m._Message], None],
+        receive: Callable[[m.ProcessId, m.Message], None],
         observe: Callable[[Connection, m.AskState], None],
         hung_up: Callable[[Process], None],
     ) -> None:
@@ -74,7 +74,7 @@ class Connections:
             else:
                 self._take_from_stranger(connection, message)
 
-    def _take_from_stranger(self, connection: Connection, message: m._Message) -> None:
+    def _take_from_stranger(self, connection: Connection, message: m.Message) -> None:
         try:
             if isinstance(message, m.Register):
                 self._register(connection, message)

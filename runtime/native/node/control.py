@@ -30,7 +30,7 @@ class Control:
 
     def __init__(
         self,
-        tell: Callable[[m.ProcessId, m._Message], None],
+        tell: Callable[[m.ProcessId, m.Message], None],
         end_process: Callable[[m.ProcessId, bool], None],
         ask_again: Callable[[Callable[[], None]], None],
     ) -> None:

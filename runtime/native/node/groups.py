@@ -51,7 +51,7 @@ class Groups:
 
     def __init__(
         self,
-        tell: Callable[[m.ProcessId, m._Message], None],
+        tell: Callable[[m.ProcessId, m.Message], None],
         lasts: Callable[[m.ProcessId], bool],
         end_actors: Callable[[m.GroupId, str], None],
         node: tuple[bytes, Demand],

@@ -16,7 +16,7 @@ from .pool import Process
 from .scheduler import GrantGroup, Lease, Scheduler
 from .workers import Workers
 
-Tell = Callable[[m.ProcessId, m._Message], None]
+Tell = Callable[[m.ProcessId, m.Message], None]
 
 # How often, in seconds, those that wait grow older.
 _PASS_SECONDS = 0.1

@@ -150,23 +150,23 @@ class Node:
     def _questions_later(self, question: Callable[[], None]) -> None:
         self._questions.append(question)
 
-    def _from_process(self, process: m.ProcessId, message: m._Message) -> None:
+    def _from_process(self, process: m.ProcessId, message: m.Message) -> None:
         only_nodes = type(message) in OF_NODES
         self._refuse(process, f"{message!r:.99}") if only_nodes else self._receive(process, message)
 
-    def _receive(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
+    def _receive(self, sender: m.ProcessId | m.NodeId, message: m.Message) -> None:
         if type(message) in _QUESTIONS:
             self._questions.append(partial(self._answer, sender, message))
         else:
             self._attempt(sender, message)
 
-    def _answer(self, asker: m.ProcessId, question: m._Message) -> None:
+    def _answer(self, asker: m.ProcessId, question: m.Message) -> None:
         process = self._processes.get(asker)
         # Who has died meanwhile hears no answer, and nothing would undo what is done for it now.
         if self._lives(asker) and (process is None or process.connection is not None):
             self._attempt(asker, question)
 
-    def _attempt(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
+    def _attempt(self, sender: m.ProcessId | m.NodeId, message: m.Message) -> None:
         """Do what someone says; if it makes no sense, that costs them their connection, and nobody else anything."""
         try:
             self._handle(sender, message)
@@ -189,7 +189,7 @@ class Node:
             process.note_output(said)
             self._connections.hang_up(process.connection)
 
-    def _handle(self, sender: m.ProcessId | m.NodeId, message: m._Message) -> None:
+    def _handle(self, sender: m.ProcessId | m.NodeId, message: m.Message) -> None:
         """Do what a process or another node says, or have that node do it which can."""
         node = self.cluster.place_of(message) if len(sender) == PROCESS_BYTES else self.info.id
         if node == self.info.id:
@@ -200,7 +200,7 @@ class Node:
         else:
             self.cluster.send(node, sender, message)
 
-    def _tell_here(self, process_id: m.ProcessId, message: m._Message) -> bool:
+    def _tell_here(self, process_id: m.ProcessId, message: m.Message) -> bool:
         process = self._processes.get(process_id)
         if process is not None and process.connection is not None:
             process.connection.send(message)

@@ -39,7 +39,7 @@ class Storage:
         self,
         total: int,
         processes: dict[m.ProcessId, Process],
-        tell: Callable[[m.ProcessId, m._Message], None],
+        tell: Callable[[m.ProcessId, m.Message], None],
         loop: Loop,
         board: Board,
         lives: Callable[[m.ProcessId], bool],

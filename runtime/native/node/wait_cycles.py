@@ -18,7 +18,7 @@ class WaitCycles:
 
     def __init__(
         self,
-        tell: Callable[[m.ProcessId, m._Message], None],
+        tell: Callable[[m.ProcessId, m.Message], None],
         ask_again: Callable[[Callable[[], None]], None],
     ) -> None:
         self._tell, self._ask_again = tell, ask_again

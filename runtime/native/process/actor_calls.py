@@ -213,7 +213,7 @@ class ActorCalls:
         self._pump(queue)
         return True
 
-    def tell(self, pending: PendingCall, message: m._Message) -> None:
+    def tell(self, pending: PendingCall, message: m.Message) -> None:
         """Send a message to the actor, if it has the call."""
         queue = pending.actor
         if queue.connection is not None and self.has_sent(pending):

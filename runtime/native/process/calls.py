@@ -185,7 +185,7 @@ class _StreamedCall:
     def has_sent(self) -> bool:
         return self._pending.sender.has_sent(self._pending)
 
-    def tell(self, message: m._Message) -> None:
+    def tell(self, message: m.Message) -> None:
         self._pending.sender.tell(self._pending, message)
 
     def stop(self) -> None:

@@ -26,7 +26,7 @@ from ..protocol.connection import (
 from ..protocol.local_sockets import SocketNames, accept, connect, listen
 from .reactor import Reactor, Waiter
 
-Message = m._Message
+Message = m.Message
 #: What to do with a kind of message that came over a connection; called under the lock.
 Handler = Callable[[Connection, Any], object]
 # Of a process that starts, seconds: hundreds may start at the same moment.

@@ -10,7 +10,7 @@ from ...engine import Function
 from ...options import STREAMING, MethodOptions, TaskOptions
 from ...refs import ObjectRef
 from ..protocol.connection import Connection
-from ..protocol.messages import ArgumentLost, Call, CallExtras, ObjectId, Push, Reply, Value, _Message
+from ..protocol.messages import ArgumentLost, Call, CallExtras, Message, ObjectId, Push, Reply, Value
 from .failures import with_attempts
 from .streams import Stream
 
@@ -75,7 +75,7 @@ class Sender(Protocol):
     def withdraw(self, pending: PendingCall) -> bool:
         """Take a call back; False if it was sent already."""
 
-    def tell(self, pending: PendingCall, message: _Message) -> None:
+    def tell(self, pending: PendingCall, message: Message) -> None:
         """Send a message to the process that has the call, if one has."""
 
     def resubmit(self, pending: PendingCall) -> None:

@@ -27,7 +27,7 @@ class StreamedCall(Protocol):
     def has_sent(self) -> bool:
         """Whether the call has been sent."""
 
-    def tell(self, message: m._Message) -> None:
+    def tell(self, message: m.Message) -> None:
         """Send a message to the process that has the call, if one has."""
 
     def stop(self) -> None:

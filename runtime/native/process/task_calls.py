@@ -348,7 +348,7 @@ class TaskCalls:
             self._pump(pending.kind)
         return True
 
-    def tell(self, pending: PendingCall, message: m._Message) -> None:
+    def tell(self, pending: PendingCall, message: m.Message) -> None:
         """Send a message to the worker that has the task, if one has."""
         if pending.lease is not None:
             pending.lease.connection.send(message)

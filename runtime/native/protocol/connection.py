@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .messages import Relay, _Message, decode, encode
+from .messages import Message, Relay, decode, encode
 
-Message = _Message
 # More than the C library takes from its heap would be mapped anew for each read, which costs more than the read itself.
 _CHUNK = 1 << 16
 _SEND_AT = 1 << 16
@@ -38,7 +37,7 @@ class ProtocolError(Exception):
     """Somebody has said what makes no sense here: it costs them the connection, and nobody else anything."""
 
 
-class Unreadable(_Message):
+class Unreadable(Message):
     """In the place of the last message of a connection: what has come there is none, for this reason."""
 
     reason: str

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ...ids import GroupId, ProcessId
-from .wire import Demand, _Message
+from .wire import Demand, Message
 
 
-class CreateGroup(_Message):
+class CreateGroup(Message):
     """Reserve these bundles, all of them or none; `detached`: for longer than the creator lives."""
 
     group: GroupId
@@ -16,20 +16,20 @@ class CreateGroup(_Message):
     detached: bool
 
 
-class GroupCreated(_Message):
+class GroupCreated(Message):
     """The answer: why not ("" if it is), and whether that is for want of resources."""
 
     refusal: str
     infeasible: bool = False
 
 
-class WatchGroup(_Message):
+class WatchGroup(Message):
     """Tell me the state of that group, now and whenever it changes."""
 
     group: GroupId
 
 
-class GroupState(_Message):
+class GroupState(Message):
     """How a group is: "PENDING", "CREATED" or "REMOVED" (`reason`)."""
 
     group: GroupId
@@ -37,19 +37,19 @@ class GroupState(_Message):
     reason: str = ""
 
 
-class GroupReserved(_Message):
+class GroupReserved(Message):
     """Said by a node: all bundles of that group are reserved."""
 
     group: GroupId
 
 
-class RemoveGroup(_Message):
+class RemoveGroup(Message):
     """Give back the bundles of that group, and end what runs in it."""
 
     group: GroupId
 
 
-class GroupInfo(_Message):
+class GroupInfo(Message):
     """All about a group; `nodes`: where each bundle is, by the first bytes of its processes' ids."""
 
     group: GroupId
@@ -62,11 +62,11 @@ class GroupInfo(_Message):
     reason: str
 
 
-class AskGroups(_Message):
+class AskGroups(Message):
     """Which groups are there?"""
 
 
-class Groups(_Message):
+class Groups(Message):
     """The answer to AskGroups."""
 
     groups: list[GroupInfo]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ...ids import ActorKey, NodeId, ProcessId
-from .wire import Count, Demand, Job, Placement, _Message
+from .wire import Count, Demand, Job, Message, Placement
 
 
 class Environment(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -17,7 +17,7 @@ class Environment(msgspec.Struct, array_like=True, frozen=True, gc=False):
     paths: list[str]
 
 
-class WantLeases(_Message):
+class WantLeases(Message):
     """I could use so many more workers with these resources; replaces what I said before about `key`.
 
     `inputs`: bytes that the first of the tasks will read, by the node that they lie on. `spread`: on different nodes.
@@ -34,14 +34,14 @@ class WantLeases(_Message):
     spread: bool = False
 
 
-class EnvironmentFailed(_Message):
+class EnvironmentFailed(Message):
     """The workers that you want for kind `key` cannot be had: their environment fails, for this reason."""
 
     key: int
     reason: str
 
 
-class Leased(_Message):
+class Leased(Message):
     """You may push tasks of kind `key` to that worker, which has these GPUs."""
 
     key: int
@@ -49,34 +49,34 @@ class Leased(_Message):
     gpus: list[str]
 
 
-class Recall(_Message):
+class Recall(Message):
     """Others have waited for long: give that worker back when the tasks that you have pushed to it have ended."""
 
     worker: ProcessId
 
 
-class ReturnLease(_Message):
+class ReturnLease(Message):
     """I don't need that worker any more; `reusable`: others may have it."""
 
     worker: ProcessId
     reusable: bool = True
 
 
-class KillWorker(_Message):
+class KillWorker(Message):
     """Kill the worker that I have leased: the task that it runs was cancelled, and it does not listen."""
 
     worker: ProcessId
 
 
-class Blocked(_Message):
+class Blocked(Message):
     """My task waits for others; its CPUs may be used meanwhile."""
 
 
-class Unblocked(_Message):
+class Unblocked(Message):
     """My task goes on."""
 
 
-class ActorWanted(_Message):
+class ActorWanted(Message):
     """Between nodes: make a process for that actor as soon as it can have its resources; `owner`: b"" if detached."""
 
     actor: ActorKey

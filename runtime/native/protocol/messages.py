@@ -29,12 +29,12 @@ from .peer_messages import Assigned, Construct, Function
 from .state_messages import *  # noqa: F403
 from .store_messages import *  # noqa: F403
 from .wait_messages import *  # noqa: F403
-from .wire import Count, Demand, Job, Placement, Span, Units, Value, _Message  # noqa: F401
+from .wire import Count, Demand, Job, Message, Placement, Span, Units, Value  # noqa: F401
 
 # Process ↔ node ---------------------------------------------------------------------------------------------------
 
 
-class Register(_Message):
+class Register(Message):
     """First to the node. `process`: the id that a worker was forked with, None for a driver, which is given one."""
 
     process: ProcessId | None
@@ -42,7 +42,7 @@ class Register(_Message):
     namespace: str = ""
 
 
-class Registered(_Message):
+class Registered(Message):
     """The node's answer; the descriptor of the board of holders travels with it."""
 
     process: ProcessId
@@ -65,7 +65,7 @@ class KeptConstructor(msgspec.Struct, array_like=True):
     construct: Construct
 
 
-class CreateActor(_Message):
+class CreateActor(Message):
     """The sender owns this actor. `ready`: start it; without, its constructor's arguments are still awaited.
 
     A detached one outlives its creator from the moment that it is ready: then `kept` is what makes it.
@@ -84,7 +84,7 @@ class CreateActor(_Message):
     spread: bool = False
 
 
-class ReserveName(_Message):
+class ReserveName(Message):
     """Declare that actor, and let it have this name. `identity`: see `actors.pack_identity`; opaque to the node."""
 
     create: CreateActor
@@ -93,19 +93,19 @@ class ReserveName(_Message):
     identity: bytes
 
 
-class NameReserved(_Message):
+class NameReserved(Message):
     """The answer: None, or the identity of the living actor that has the name."""
 
     taken_by: bytes | None
 
 
-class WithdrawActor(_Message):
+class WithdrawActor(Message):
     """From the process that has declared a named actor: drop it, since the caller was interrupted before the answer."""
 
     actor: ActorKey
 
 
-class ActorFailed(_Message):
+class ActorFailed(Message):
     """From its owner: that actor cannot be started, for this reason and exception."""
 
     actor: ActorKey
@@ -113,20 +113,20 @@ class ActorFailed(_Message):
     failure: bytes | None
 
 
-class ActorGranted(_Message):
+class ActorGranted(Message):
     """Of an actor's process, said by its node: it is being made."""
 
     actor: ActorKey
 
 
-class ActorUp(_Message):
+class ActorUp(Message):
     """Of an actor's process, said by its node: it is up, and has these GPUs."""
 
     actor: ActorKey
     gpus: list[str]
 
 
-class StartActor(_Message):
+class StartActor(Message):
     """To the owner of an actor: this fresh worker is to become it; send it what it needs. `restarts`: so far."""
 
     actor: ActorKey
@@ -135,26 +135,26 @@ class StartActor(_Message):
     gpus: list[str]
 
 
-class PostponeActor(_Message):
+class PostponeActor(Message):
     """From its owner: an argument of its constructor is lost; end that process, and take its resources back."""
 
     actor: ActorKey
     process: ProcessId
 
 
-class ResumeActor(_Message):
+class ResumeActor(Message):
     """From its owner: the argument is there again; start the actor as soon as it can have its resources."""
 
     actor: ActorKey
 
 
-class WatchActor(_Message):
+class WatchActor(Message):
     """Tell me the state of that actor, now and whenever it changes."""
 
     actor: ActorKey
 
 
-class ActorState(_Message):
+class ActorState(Message):
     """How an actor is: "pending", "alive" (in `process`), "restarting" or "dead" (`reason`, `failure`)."""
 
     actor: ActorKey
@@ -164,7 +164,7 @@ class ActorState(_Message):
     failure: bytes | None = None
 
 
-class Constructed(_Message):
+class Constructed(Message):
     """The actor is made; or the last step of that has failed with this exception, which the reason says in words."""
 
     actor: ActorKey
@@ -172,85 +172,85 @@ class Constructed(_Message):
     reason: str = ""
 
 
-class ActorExiting(_Message):
+class ActorExiting(Message):
     """From an actor: I end myself on purpose, as soon as what runs has finished; do not start me again."""
 
     reason: str
 
 
-class KillActor(_Message):
+class KillActor(Message):
     """End that actor at once."""
 
     actor: ActorKey
     no_restart: bool
 
 
-class ActorReleased(_Message):
+class ActorReleased(Message):
     """The last handle of that actor is gone."""
 
     actor: ActorKey
 
 
-class FindActor(_Message):
+class FindActor(Message):
     """Which living actor has that name?"""
 
     namespace: str
     name: str
 
 
-class ActorFound(_Message):
+class ActorFound(Message):
     """The answer to the last FindActor: its identity, or None."""
 
     identity: bytes | None
 
 
-class ListNames(_Message):
+class ListNames(Message):
     """Which names do living actors have?"""
 
 
-class Names(_Message):
+class Names(Message):
     """The answer to the last ListNames: namespaces and names."""
 
     names: list[tuple[str, str]]
 
 
-class Publish(_Message):
+class Publish(Message):
     """Keep a value under a name."""
 
     key: str
     payload: bytes
 
 
-class Lookup(_Message):
+class Lookup(Message):
     """What is kept under that name?"""
 
     key: str
 
 
-class Found(_Message):
+class Found(Message):
     """The answer to the last Lookup."""
 
     payload: bytes | None
 
 
-class AskResources(_Message):
+class AskResources(Message):
     """What is free?"""
 
 
-class Resources(_Message):
+class Resources(Message):
     """What is free, now."""
 
     available: Units
 
 
-class Preload(_Message):
+class Preload(Message):
     """Import these modules in the fork server; look for them, and for what workers import, there."""
 
     modules: list[str]
     sys_path: list[str] | None = None
 
 
-class ProcessDied(_Message):
+class ProcessDied(Message):
     """A process is gone; `reason` is a sentence with its signal or exit code and last words."""
 
     process: ProcessId
@@ -258,14 +258,14 @@ class ProcessDied(_Message):
     out_of_memory: bool = False
 
 
-class Label(_Message):
+class Label(Message):
     """From an actor: mark what I print with this, if anything; and whether it is to hear of the runtime's end."""
 
     text: str
     hears_end: bool = False
 
 
-class Output(_Message):
+class Output(Message):
     """Lines that a worker printed."""
 
     who: str
@@ -273,25 +273,25 @@ class Output(_Message):
     error: bool
 
 
-class NotUnderstood(_Message):
+class NotUnderstood(Message):
     """That process has said what makes no sense: end it, for its caller would wait for it for ever."""
 
     process: ProcessId
     reason: str
 
 
-class Exit(_Message):
+class Exit(Message):
     """To a worker: end when what you run has ended."""
 
 
-class Shutdown(_Message):
+class Shutdown(Message):
     """From the driver: end everything."""
 
 
 # Node ↔ fork server -----------------------------------------------------------------------------------------------
 
 
-class Fork(_Message):
+class Fork(Message):
     """Make a worker; the write ends of its standard output and error travel with this."""
 
     process: ProcessId
@@ -299,14 +299,14 @@ class Fork(_Message):
     environment: Environment | None = None
 
 
-class Forked(_Message):
+class Forked(Message):
     """It runs under this pid."""
 
     process: ProcessId
     pid: int
 
 
-class Exited(_Message):
+class Exited(Message):
     """A child has ended, with this status as `os.wait4` gives it; `peak`: the most memory that it held, bytes."""
 
     pid: int
@@ -314,11 +314,11 @@ class Exited(_Message):
     peak: int
 
 
-_decoder: msgspec.msgpack.Decoder[_Message] = msgspec.msgpack.Decoder(Union[tuple(_Message.__subclasses__())])  # noqa: UP007  # made of a list
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Union[tuple(Message.__subclasses__())])  # noqa: UP007  # made of a list
 _encode_into = msgspec.msgpack.Encoder().encode_into
 
 
-def encode(message: _Message) -> bytearray:
+def encode(message: Message) -> bytearray:
     """Return the message as a frame, its length before it."""
     frame = bytearray(4)
     _encode_into(message, frame, 4)
@@ -326,6 +326,6 @@ def encode(message: _Message) -> bytearray:
     return frame
 
 
-def decode(payload: bytes | memoryview) -> _Message:
+def decode(payload: bytes | memoryview) -> Message:
     """Return the message in a frame's payload."""
     return _decoder.decode(payload)

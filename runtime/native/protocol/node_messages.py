@@ -8,7 +8,7 @@ import msgspec
 
 from ...ids import ActorKey, NodeId, ProcessId
 from .lease_messages import ActorWanted, WantLeases
-from .wire import Count, Span, Units, _Message
+from .wire import Count, Message, Span, Units
 
 
 class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -20,13 +20,13 @@ class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
     resources: Units
 
 
-class Join(_Message):
+class Join(Message):
     """First from a node to the head: take me in."""
 
     node: NodeInfo
 
 
-class Welcome(_Message):
+class Welcome(Message):
     """The head's answer: nodes, the head first; where others join; settings that are the same everywhere."""
 
     nodes: list[NodeInfo]
@@ -34,20 +34,20 @@ class Welcome(_Message):
     settings: dict[str, Any]
 
 
-class NodeJoined(_Message):
+class NodeJoined(Message):
     """A node has joined."""
 
     node: NodeInfo
 
 
-class NodeDied(_Message):
+class NodeDied(Message):
     """A node is gone, and all its processes with it; their deaths were told before this."""
 
     node: NodeId
     reason: str
 
 
-class Pass(_Message):
+class Pass(Message):
     """Pass a message on to that process or node; from a process, or said by a node."""
 
     to: ProcessId | NodeId
@@ -55,27 +55,27 @@ class Pass(_Message):
     payload: bytes
 
 
-class Relay(_Message):
+class Relay(Message):
     """A message to that process of another node; when it arrives: from that one."""
 
     process: ProcessId
     payload: bytes
 
 
-class ProcessMade(_Message):
+class ProcessMade(Message):
     """The sending node has a new process."""
 
     process: ProcessId
 
 
-class EndProcess(_Message):
+class EndProcess(Message):
     """End that process of yours: gracefully, or at once."""
 
     process: ProcessId
     gracefully: bool
 
 
-class ForgetActor(_Message):
+class ForgetActor(Message):
     """That actor is not to be started after all."""
 
     actor: ActorKey
@@ -104,7 +104,7 @@ class Wish(msgspec.Struct, array_like=True, gc=False):
         return self.request.inputs if isinstance(self.request, WantLeases) else {}
 
 
-class NodeLoad(_Message):
+class NodeLoad(Message):
     """To the head, whenever it changes: what is free, what was asked for in vain, how long a lease lasts (seconds).
 
     `seen`: how many Place and Placed had arrived by then.
@@ -116,13 +116,13 @@ class NodeLoad(_Message):
     seen: Count
 
 
-class Place(_Message):
+class Place(Message):
     """From the head: grant this, for another node, which has no room."""
 
     wish: Wish
 
 
-class Placed(_Message):
+class Placed(Message):
     """From the head: one of what you could not grant was taken over by another node."""
 
     asker: ProcessId
@@ -130,7 +130,7 @@ class Placed(_Message):
     spread: bool
 
 
-class ReadBlock(_Message):
+class ReadBlock(Message):
     """To the node of a block's maker: what are its bytes from `start` on, so many?"""
 
     span: Span
@@ -138,7 +138,7 @@ class ReadBlock(_Message):
     size: Count
 
 
-class BlockRead(_Message):
+class BlockRead(Message):
     """The answer, or why there is none."""
 
     span: Span
@@ -147,11 +147,11 @@ class BlockRead(_Message):
     problem: str = ""
 
 
-class AskNodes(_Message):
+class AskNodes(Message):
     """Which nodes are there, and which were?"""
 
 
-class Nodes(_Message):
+class Nodes(Message):
     """The living and the dead, which one is the head, and at which address others can join (or "")."""
 
     alive: list[NodeInfo]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from ...ids import ActorKey, ObjectId, ProcessId
-from .wire import Count, Demand, Placement, Returns, Span, Value, _Message
+from .wire import Count, Demand, Message, Placement, Returns, Span, Value
 
 
-class Hello(_Message):
+class Hello(Message):
     """First on a new connection: the caller's id."""
 
     process: ProcessId
 
 
-class Function(_Message):
+class Function(Message):
     """The code behind a function id; sent once per connection, before its first use."""
 
     id: bytes
@@ -43,7 +43,7 @@ class CallExtras(msgspec.Struct, array_like=True, gc=False):
     missing: list[int] = []
 
 
-class Push(_Message):
+class Push(Message):
     """Run a task on the worker that the sender has leased. `slots` are the values of arguments that were references.
 
     `num_returns` is -1 for a stream of values, which come as Items.
@@ -58,7 +58,7 @@ class Push(_Message):
     extras: CallExtras | None = None
 
 
-class Construct(_Message):
+class Construct(Message):
     """To a fresh worker: you are this actor. `identity`: what it may know of itself; `restarts`: how often it was."""
 
     actor: ActorKey
@@ -73,7 +73,7 @@ class Construct(_Message):
     restoration: Restoration | None = None
 
 
-class Call(_Message):
+class Call(Message):
     """Call a method of the actor that lives here."""
 
     task: ObjectId
@@ -84,7 +84,7 @@ class Call(_Message):
     extras: CallExtras | None = None
 
 
-class Reply(_Message):
+class Reply(Message):
     """A task has ended: its values, and the seconds that it took."""
 
     task: ObjectId
@@ -92,14 +92,14 @@ class Reply(_Message):
     seconds: float
 
 
-class TryAgain(_Message):
+class TryAgain(Message):
     """A task has raised one of the exceptions after which its caller wants it to be run again."""
 
     task: ObjectId
     failure: Value
 
 
-class Item(_Message):
+class Item(Message):
     """The next value of a task's stream; `index` counts from 0."""
 
     task: ObjectId
@@ -107,20 +107,20 @@ class Item(_Message):
     value: Value
 
 
-class Taken(_Message):
+class Taken(Message):
     """So many values of that task's stream have been taken, in all; only said where there is a window."""
 
     task: ObjectId
     count: Count
 
 
-class StopStream(_Message):
+class StopStream(Message):
     """Nobody wants more values of that task's stream."""
 
     task: ObjectId
 
 
-class CancelTask(_Message):
+class CancelTask(Message):
     """To the process that runs a task, from its caller: don't begin it, or interrupt it; `force`: end with it.
 
     `recursive`: cancel also what it has submitted.
@@ -131,7 +131,7 @@ class CancelTask(_Message):
     recursive: bool
 
 
-class CancelObject(_Message):
+class CancelObject(Message):
     """To an object's owner, from a borrower: cancel the task that makes it."""
 
     object: ObjectId
@@ -139,43 +139,43 @@ class CancelObject(_Message):
     recursive: bool
 
 
-class Bounce(_Message):
+class Bounce(Message):
     """To a worker, from the process that has leased it: return the tasks that were not started."""
 
 
-class Bounced(_Message):
+class Bounced(Message):
     """Tasks that were not started, since the task before them waits for others or takes long; run them elsewhere."""
 
     tasks: list[ObjectId]
 
 
-class Request(_Message):
+class Request(Message):
     """To an object's owner: send its value when there is one."""
 
     object: ObjectId
 
 
-class NotYet(_Message):
+class NotYet(Message):
     """From an object's owner: there is no value yet; it comes when it is there."""
 
     object: ObjectId
 
 
-class Ready(_Message):
+class Ready(Message):
     """From an object's owner: the value."""
 
     object: ObjectId
     value: Value
 
 
-class Lend(_Message):
+class Lend(Message):
     """To an object's owner: I passed a reference on to that process."""
 
     object: ObjectId
     to: ProcessId
 
 
-class Release(_Message):
+class Release(Message):
     """To an object's owner: of the references that I was given, so many are gone, and I hold none any more."""
 
     object: ObjectId
@@ -197,35 +197,35 @@ class Restoration(msgspec.Struct, array_like=True, gc=False):
     entries: list[LogEntry] = []
 
 
-class Logged(_Message):
+class Logged(Message):
     """From an actor to its owner: this call of another process has run; the arguments are the owner's now."""
 
     actor: ActorKey
     call: Call
 
 
-class Delivered(_Message):
+class Delivered(Message):
     """From an actor to its owner: the caller that made this call again has its answer."""
 
     actor: ActorKey
     task: ObjectId
 
 
-class Checkpointed(_Message):
+class Checkpointed(Message):
     """From an actor to its owner: its state after all calls that it has told of."""
 
     actor: ActorKey
     state: Value
 
 
-class Lost(_Message):
+class Lost(Message):
     """To an object's owner: that block of its value cannot be read; send the value once it is there again."""
 
     object: ObjectId
     span: Span
 
 
-class ArgumentLost(_Message):
+class ArgumentLost(Message):
     """From a worker: a task, call or constructor was not run, since that block of an argument cannot be read.
 
     For a constructor, `task` is the actor's key, and `restarts` as it was told.
@@ -236,13 +236,13 @@ class ArgumentLost(_Message):
     restarts: Count = 0
 
 
-class Free(_Message):
+class Free(Message):
     """From an object's owner to the block's maker, or to the node if that one is dead: the blocks are not needed."""
 
     spans: list[Span]
 
 
-class Assigned(_Message):
+class Assigned(Message):
     """To a worker, before the first task or the constructor: the resources that it has, and where they come from.
 
     Attributes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from ...ids import ProcessId
-from .wire import Count, _Message
+from .wire import Count, Message
 
 
-class AskState(_Message):
+class AskState(Message):
     """To the node, also from a connection that has not registered: how is everything? See `rows.SECTIONS`.
 
     The answer comes once all processes have answered or `seconds` are over.
@@ -20,7 +20,7 @@ class AskState(_Message):
     seconds: float
 
 
-class ReportState(_Message):
+class ReportState(Message):
     """From the node to a process: what is it that only you know?"""
 
     question: int
@@ -28,7 +28,7 @@ class ReportState(_Message):
     limit: Count
 
 
-class StateReport(_Message):
+class StateReport(Message):
     """The process's answer: a packed ProcessReport; `metrics`: it holds some. Unasked (question 0) before it ends."""
 
     question: int
@@ -36,7 +36,7 @@ class StateReport(_Message):
     metrics: bool
 
 
-class State(_Message):
+class State(Message):
     """The node's answer to AskState: a packed NodeReport, the processes' answers, and those that came too late.
 
     `others`: if it is the head, what the other nodes answered.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ...ids import ObjectId, ProcessId
-from .wire import Count, Span, _Message
+from .wire import Count, Message, Span
 
 
 class Movable(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -41,40 +41,40 @@ class Holdings(msgspec.Struct, array_like=True, gc=False):
     largest: list[LargeObject] = []
 
 
-class NewArena(_Message):
+class NewArena(Message):
     """The descriptor of my arena travels with this."""
 
     on_disk: bool = False
 
 
-class ArenaHeld(_Message):
+class ArenaHeld(Message):
     """The node holds it under this number."""
 
     arena: int
 
 
-class WantMemory(_Message):
+class WantMemory(Message):
     """I need so many bytes more of the store."""
 
     request: int
     size: Count
 
 
-class MemoryGranted(_Message):
+class MemoryGranted(Message):
     """You may use so many bytes more: at least what the request asked for."""
 
     request: int
     size: Count
 
 
-class MemoryRefused(_Message):
+class MemoryRefused(Message):
     """There is no room for what you asked for; the reason is for the user."""
 
     request: int
     reason: str
 
 
-class Trim(_Message):
+class Trim(Message):
     """Give back what you do not use, and name what you could move to disk, about `wanted` bytes of it.
 
     `last`: nothing was gained for long; if this brings nothing either, somebody is refused.
@@ -84,7 +84,7 @@ class Trim(_Message):
     last: bool = False
 
 
-class Trimmed(_Message):
+class Trimmed(Message):
     """The answer. `moving`: objects are on their way to disk right now."""
 
     returned: Count
@@ -93,32 +93,32 @@ class Trimmed(_Message):
     holdings: Holdings
 
 
-class MemoryReturned(_Message):
+class MemoryReturned(Message):
     """I use so many bytes less."""
 
     size: Count
 
 
-class Spill(_Message):
+class Spill(Message):
     """Move these objects of yours to disk."""
 
     objects: list[ObjectId]
 
 
-class Spilled(_Message):
+class Spilled(Message):
     """So many bytes were moved; `trouble`: why not all: the folder, and what its file system says."""
 
     size: Count
     trouble: str
 
 
-class AskNeeded(_Message):
+class AskNeeded(Message):
     """That process is dead and has left blocks of yours: it may not have read which ones you freed last."""
 
     maker: ProcessId
 
 
-class StillNeeded(_Message):
+class StillNeeded(Message):
     """The answer: of what it left I need these blocks, and no others."""
 
     maker: ProcessId

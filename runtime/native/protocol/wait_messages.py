@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from ...ids import ObjectId
-from .wire import Awaited, Count, _Message
+from .wire import Awaited, Count, Message
 
 
-class WhoMakes(_Message):
+class WhoMakes(Message):
     """To an object's owner: which processes have to go on for its value to come?"""
 
     object: ObjectId
 
 
-class MadeBy(_Message):
+class MadeBy(Message):
     """The answer."""
 
     object: ObjectId
     by: Awaited
 
 
-class Waits(_Message):
+class Waits(Message):
     """To the node: what runs here waits, without limit, for so many of these; `epoch` counts the waits."""
 
     epoch: int
@@ -28,17 +28,17 @@ class Waits(_Message):
     awaited: list[Awaited]
 
 
-class GoesOn(_Message):
+class GoesOn(Message):
     """To the node: the wait that was reported last is over."""
 
 
-class AskWait(_Message):
+class AskWait(Message):
     """From the node: do you still wait, and for which processes?"""
 
     epoch: int
 
 
-class Deadlocked(_Message):
+class Deadlocked(Message):
     """From the node: that wait would last for ever."""
 
     epoch: int

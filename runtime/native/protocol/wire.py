@@ -15,7 +15,7 @@ Units = dict[str, Count]  # of resources, by name
 Demand = dict[str, Annotated[int, msgspec.Meta(ge=1)]]
 
 
-class _Message(msgspec.Struct, array_like=True, tag=True, gc=False):
+class Message(msgspec.Struct, array_like=True, tag=True, gc=False):
     """Base of all messages."""
 
 

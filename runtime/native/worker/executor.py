@@ -374,7 +374,7 @@ class Executor:
             self.restorable.end(item.caller, item.message, reply)
             item.refs = []
             return
-        answer: m._Message = reply
+        answer: m.Message = reply
         if error is not None and values and self._is_to_be_run_again(item, error):
             answer = m.TryAgain(item.message.task, values[-1])
         item.refs = []

@@ -127,7 +127,7 @@ class Restorable:
         self._write(self._owner, m.Checkpointed(self._actor, packed))
         self._journal.checkpointed()
 
-    def _write(self, process: bytes, message: m._Message) -> bool:
+    def _write(self, process: bytes, message: m.Message) -> bool:
         """Write a message out; False if the other process is dead."""
         with self._links.lock:
             peer: Connection | None = self._links.peer(process)
