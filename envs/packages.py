@@ -27,6 +27,7 @@ _INSTALLS = {
     "reasoning_gym": '"shoal[reasoning]"',
     "sklearn": "scikit-learn",
     "tokenizers": '"shoal[lm]"',
+    "transformers": '"shoal[lm]"',
     "vaderSentiment": '"shoal[reasoning]"',
     "yaml": "pyyaml",
 }

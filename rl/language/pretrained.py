@@ -23,10 +23,16 @@ _CONTEXT = 256
 
 
 def is_pretrained(folder: Path) -> bool:
-    """Whether a folder holds a model of `transformers`: its config.json says a type of model."""
+    """Whether a folder holds a model of `transformers`: its config.json says a type of model. InputError if that is
+    what is missing."""
     try:
         return "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if any(folder.glob("*.safetensors")) and not (folder / "policy.json").exists():
+            raise InputError(
+                f"{str(folder)!r} holds weights, but no model of transformers that can be read: it has no config.json "
+                f"that is JSON ({type(error).__name__}). Save model and configuration there with save_pretrained(…)"
+            ) from None
         return False
 
 
@@ -44,6 +50,8 @@ def pretrained_network(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]
             f"the model of {str(folder)!r} brings code of its own (auto_map in its config.json), which is not run: "
             "choose a model that the library transformers has"
         )
+    if config.get("eos_token_id") is None:
+        raise InputError(f"the model of {str(folder)!r} has no eos_token_id in its config.json: no answer would end")
     _files(folder)
     longest = next((config[name] for name in ("max_position_embeddings", "n_positions") if name in config), _CONTEXT)
     own = {"transformers": json.dumps(config, sort_keys=True), "context": min(int(longest), _CONTEXT), "lora": {}}

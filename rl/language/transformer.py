@@ -28,7 +28,7 @@ from .attention import attend
 from .tokens import BEGIN, END, read_tokenizer, tokens_between
 
 _ROTARY_BASE = 10_000.0
-_NEVER = -1e9
+NEVER = -1e9
 """Logit of the tokens that nobody says; finite, so that the entropy is."""
 
 
@@ -170,7 +170,7 @@ class LanguageModel(FlatModule):
 
     def _logits(self, rows: Tensor) -> Tensor:
         logits = linear(self.norm(rows), self.embedding.weight)
-        return torch.cat([torch.full_like(logits[..., :END], _NEVER), logits[..., END:]], -1)
+        return torch.cat([torch.full_like(logits[..., :END], NEVER), logits[..., END:]], -1)
 
 
 def _rotate(vectors: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

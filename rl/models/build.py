@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from ...envs import derive_seed, own_generators
 from ..language.transformer import LanguageModel
+from ..language.transformers_model import PretrainedModel
 from .actor import Actor
 from .actor_critic import ActorCritic
 from .actor_q import CategoricalActorQ, DeterministicActorQ, GaussianActorQ
@@ -17,7 +19,12 @@ from .flat_module import FlatModule
 from .q_network import QNetwork, QuantileQNetwork
 from .spec import ModelSpec
 
-MODELS: dict[str, type[FlatModule]] = {
+
+def _language_model(spec: ModelSpec) -> FlatModule:
+    return PretrainedModel(spec) if spec.architecture.transformers else LanguageModel(spec)
+
+
+MODELS: dict[str, Callable[[ModelSpec], FlatModule]] = {
     "actor_critic": ActorCritic,
     "central_actor_critic": CentralActorCritic,
     "actor": Actor,
@@ -28,7 +35,7 @@ MODELS: dict[str, type[FlatModule]] = {
     "deterministic_actor_q": DeterministicActorQ,
     "gaussian_actor_qv": GaussianActorQV,
     "categorical_actor_qv": CategoricalActorQV,
-    "language_model": LanguageModel,
+    "language_model": _language_model,
 }
 
 

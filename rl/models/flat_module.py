@@ -37,6 +37,8 @@ class FlatModule(nn.Module):
     acting: ClassVar[tuple[str, ...] | None] = None
     """The parts that acting needs, which workers, evaluation and serving get; None is all. The encoder of a part is
     called like it with "_encoder" behind, and belongs to it."""
+    constant_buffers: ClassVar[bool] = False
+    """Whether it has buffers, all of which follow from what it is made of."""
     trained: tuple[str, ...] | None = None
     """The parts that are learned, which lie side by side; None is all."""
     parameters_layout: ParameterLayout
@@ -75,7 +77,10 @@ class FlatModule(nn.Module):
     def flatten(self, device: str | torch.device = "cpu") -> None:
         """Move all parameters and gradients into flat tensors on `device`. Raises ValueError if there are buffers."""
         buffers = [name for name, _ in self.named_buffers()]
-        if buffers:
+        if self.constant_buffers:
+            for buffer in self.buffers():
+                buffer.data = buffer.data.to(device)
+        elif buffers:
             raise ValueError(
                 f"{type(self).__name__} has buffers ({', '.join(buffers)}), which would neither reach the workers nor "
                 "a checkpoint: make them parameters"
