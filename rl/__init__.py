@@ -67,6 +67,7 @@ from .language.model_reward import ModelReward
 from .language.packed_training import PackedAlgorithm, learn_next_tokens
 from .language.packing import Text, conversation, plain_texts
 from .language.pairs import Pairs
+from .language.served_reward import ServedReward
 from .language.text_sources import Turns, conversations_of, documents_of, pairs_of, right_answers, rows_of_dataset
 from .language.text_training import TextAlgorithm, TextConfig, take_text_steps
 from .language.tokens import train_tokenizer
@@ -243,6 +244,7 @@ __all__ = [
     "Said",
     "Served",
     "ServedPolicies",
+    "ServedReward",
     "ServerBusyError",
     "ServerClosedError",
     "SessionInUseError",

@@ -181,7 +181,7 @@ class RewardActor:
                 del calls[0]
         except Exception as error:  # the user's own may be any
             self.close()
-            for call in calls[1:]:  # they fail, too, and nobody shall be told of that
+            for call in calls:  # they fail, too, and nobody shall be told of that
                 with contextlib.suppress(Exception):
                     get(call, timeout=1)
             return found, self._failure(error)

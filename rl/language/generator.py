@@ -174,6 +174,9 @@ class Generator:
                 "answers": played.answers[row],
                 "reward": float(played.returns[row]),
                 "cut": bool(played.cut[row]),
+                **(
+                    {"rewards": {name: float(each[row]) for name, each in played.parts.items()}} if played.parts else {}
+                ),
             }
             for row in range(min(_TOLD, self._config.samples, len(seeds)))
         ]

@@ -1,7 +1,11 @@
 """Rewards: weighted, told apart, judged by processes of their own that may hang or die, and by models."""
 
+import contextlib
+import http.server
+import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -9,7 +13,7 @@ import numpy as np
 import pytest
 
 from shoal import GRPO, RunFolder, Supervised, envs, runtime
-from shoal.rl import Clock, ModelReward
+from shoal.rl import Clock, ModelReward, ServedReward
 
 SMALL = {
     "n_envs": 16,
@@ -77,7 +81,9 @@ def test_a_training_shows_the_mean_of_each_reward():
     runtime.init(engine="serial")
     envs.register("parts", envs.Prompts, prompts=["ab", "cd"], reward=[(0.5, length), (1.0, same)])
     with GRPO("parts", **SMALL) as grpo:
-        seen = grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100)).metrics
+        outcome = grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100))
+    seen, told = outcome.metrics, outcome.examples[0]
+    assert told["reward"] == pytest.approx(0.5 * told["rewards"]["length"] + told["rewards"]["same"])
     assert seen["rollout/reward_mean"] == pytest.approx(
         0.5 * seen["rollout/reward_of/length"] + seen["rollout/reward_of/same"], abs=1e-6
     )
@@ -205,3 +211,53 @@ def test_a_model_of_a_table_judges_by_features(tmp_path):
     assert reward("p", "abcd") == pytest.approx(8, abs=2)
     with pytest.raises(runtime.InputError, match="needs features"):
         ModelReward(tmp_path / "run")
+
+
+@contextlib.contextmanager
+def judge_server(asked):
+    """A server that takes what OpenAI's API takes, and says how long the text is; `asked` gets what it was sent."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append((self.path, self.headers["Authorization"], body))
+            said = (
+                b'{"error": "no"}'
+                if "refuse" in body["prompt"]
+                else json.dumps({"choices": [{"text": str(len(body["prompt"])), "finish_reason": "stop"}]}).encode()
+            )
+            self.send_response(429 if "refuse" in body["prompt"] else 200)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_served_model_judges():
+    asked = []
+    with judge_server(asked) as url:
+        reward = ServedReward(url, "{answer} for {prompt}?", lambda said: float(said) / 10, model="judge", token="t")
+        assert reward("ab", "xyz") == 1.1
+        [(path, token, body)] = asked
+        assert (path, token) == ("/v1/completions", "Bearer t")
+        assert body == {"model": "judge", "prompt": "xyz for ab?", "max_tokens": 16, "temperature": 0}
+        with pytest.raises(ConnectionError, match=r"status 429.*no"):
+            reward("refuse", "x")
+        with pytest.raises(ValueError, match="said '4', of which score made no number"):
+            ServedReward(url, lambda prompt, answer: prompt + answer, lambda said: "much")("ab", "cd")
+    with pytest.raises(ConnectionError, match="does not answer"):
+        reward("ab", "xyz")
+    with pytest.raises(runtime.InputError, match="url is 'runs/judge'"):
+        ServedReward("runs/judge", "{answer}")
