@@ -38,12 +38,12 @@ def read(dataset: data.Dataset, step: float) -> dict:
         next(batches)
         first = time.perf_counter() - begin
         while True:
+            time.sleep(step)
             asked = time.perf_counter()
             if next(batches, None) is None:
                 break
             waited += time.perf_counter() - asked
             count += 1
-            time.sleep(step)
     total = time.perf_counter() - begin - first
     return {"first_batch": first, "seconds": total, "waited": waited, "share": waited / total, "batch": total / count}
 
