@@ -18,7 +18,7 @@ test: setup          ## the tests, without the long ones, in two processes
 slow: .venv/extras   ## the long tests: whole learning runs, stress, packaging, environments of the extras
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
-test-ray: .venv-ray/installed         ## the runtime's contract, the examples and PPO on a real local Ray
+test-ray: .venv-ray/installed         ## the runtime's contract, the examples, datasets and trainings on a real local Ray
 	SHOAL_TEST_ENGINES=ray PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tests/runtime .venv-ray/bin/python -m pytest $(CONTRACT_ON_RAY)
 	.venv-ray/bin/python -m pytest tests/on_ray
 
