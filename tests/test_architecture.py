@@ -224,11 +224,20 @@ def test_what_an_engine_does_is_written_out(engine):
             assert where is not Engine or wanted in {"note", "preload"}, f"{engine.__name__}.{wanted} is not written"
 
 
+def only_declares(module: ast.Module) -> bool:
+    """Return whether a file holds nothing but imports and classes of fields, such as messages: a list may be long."""
+    told = [node for node in module.body if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)]
+    fields = [part for node in told if isinstance(node, ast.ClassDef) for part in node.body]
+    return all(isinstance(node, ast.ClassDef) for node in told) and all(
+        isinstance(part, ast.AnnAssign | ast.Expr) for part in fields
+    )
+
+
 @for_each_file
 def test_files_and_functions_are_short(path):
     limit = 200 if path.parent == ROOT / "algorithms" else 400
     lines = len(path.read_text().splitlines())
-    assert lines <= limit, f"{name(path)} has {lines} lines, more than {limit}"
+    assert lines <= limit or only_declares(tree(path)), f"{name(path)} has {lines} lines, more than {limit}"
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1

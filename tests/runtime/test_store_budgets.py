@@ -3,7 +3,7 @@
 import pytest
 
 from shoal.runtime.native.node.store_budgets import AskSpill, AskTrim, CallMe, Grant, Refuse, StoreBudgets
-from shoal.runtime.native.protocol.store_messages import Movable
+from shoal.runtime.native.protocol.process_messages import Movable
 
 A, B, C = b"process1", b"process2", b"process3"
 TOTAL = 1 << 26

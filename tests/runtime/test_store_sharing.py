@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from shoal.runtime.native.node.store_budgets import AskSpill, AskTrim, CallMe, Grant, StoreBudgets
-from shoal.runtime.native.protocol.store_messages import Movable
+from shoal.runtime.native.protocol.process_messages import Movable
 from shoal.runtime.native.store.budget import CHUNK, Budget, chunks
 
 TOTAL = 64 * CHUNK

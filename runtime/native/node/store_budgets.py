@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ...ids import ObjectId, ProcessId
-from ..protocol.store_messages import Movable
+from ..protocol.process_messages import Movable
 
 _PATIENCE = 3.0
 _LEAST_ROUNDS = 3

@@ -7,17 +7,22 @@ from typing import Any
 import msgspec
 
 from ...ids import ActorKey, NodeId, ProcessId
-from .lease_messages import ActorWanted, WantLeases
-from .wire import Count, Message, Span, Units
+from .process_messages import WantLeases
+from .wire import Count, Demand, Environment, Job, Message, NodeInfo, Placement, Span, Units
 
 
-class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A node: where it runs and what it has."""
+class ActorWanted(Message):
+    """Between nodes: make a process for that actor as soon as it can have its resources; `owner`: b"" if detached."""
 
-    id: NodeId
-    host: str
-    pid: int
-    resources: Units
+    actor: ActorKey
+    owner: ProcessId
+    class_name: str
+    demand: Demand
+    job: Job
+    environment: Environment | None = None
+    placement: Placement | None = None
+    retriable: bool = False
+    spread: bool = False
 
 
 class Join(Message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ...ids import ActorKey, ObjectId, ProcessId
-from .wire import Count, Demand, Message, Placement, Returns, Span, Value
+from .wire import Awaited, Count, Demand, Message, Placement, Returns, Span, Value
 
 
 class Hello(Message):
@@ -255,3 +255,16 @@ class Assigned(Message):
     placement: Placement | None = None
     bundles: list[dict[str, float]] | None = None
     group_name: str = ""
+
+
+class WhoMakes(Message):
+    """To an object's owner: which processes have to go on for its value to come?"""
+
+    object: ObjectId
+
+
+class MadeBy(Message):
+    """The answer."""
+
+    object: ObjectId
+    by: Awaited

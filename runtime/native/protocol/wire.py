@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from ...ids import GroupId, ObjectId, ProcessId
+from ...ids import GroupId, NodeId, ObjectId, ProcessId
 from ...options import MOST_RETURNS, STREAMING
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -62,3 +62,21 @@ class Awaited(msgspec.Struct, array_like=True, gc=False):
 
     makers: list[ProcessId]
     name: str
+
+
+class Environment(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Surroundings of a worker, ready to be used: variables, the folder to run in, where to import from first."""
+
+    id: bytes
+    env_vars: dict[str, str]
+    working_dir: str | None
+    paths: list[str]
+
+
+class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A node: where it runs and what it has."""
+
+    id: NodeId
+    host: str
+    pid: int
+    resources: Units
