@@ -3,6 +3,7 @@
     shoal train ALGORITHM ENV [flags]     shoal evaluate RUN [flags]     shoal serve RUN [flags]
     shoal record RUN|ENV [flags]          shoal fit ALGORITHM TABLE [flags]
     shoal verify RUN [flags]              shoal diff RUN RUN
+    shoal doctor RUN
     shoal generate RUN --prompt TEXT [flags]
     shoal algorithms [ALGORITHM]     shoal envs [WORD]     shoal check ENV
     shoal status     shoal list WHAT      shoal memory     shoal story ID     shoal timeline OUT.json
@@ -28,6 +29,7 @@ _COMMANDS = {
     "record": "record episodes of a policy, or of random play, as a Minari dataset",
     "verify": "execute iterations of a run once more, and compare hashes with those that it recorded",
     "diff": "name the first iteration in which two runs are different, and what of it",
+    "doctor": "say where the time of a run went, and what would make it faster",
     "plot": "compare runs, or groups of seeds, in one picture",
     "serve": "serve a trained policy over HTTP",
     "generate": "answer prompts by a language model",

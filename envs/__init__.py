@@ -77,7 +77,7 @@ from .spaces import (
 )
 from .spec import EnvSpec
 from .trees import tree_from_arrays, tree_to_arrays
-from .vectorization import Group, check_vectorization, choose_group_recovery, make_group
+from .vectorization import Group, check_vectorization, choose_group_recovery, has_vector_version, make_group
 
 __all__ = [
     "CRITIC",
@@ -148,6 +148,7 @@ __all__ = [
     "episode_seed",
     "external_env",
     "find_named",
+    "has_vector_version",
     "import_named",
     "inspect_environment",
     "install_line",

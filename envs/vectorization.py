@@ -141,3 +141,9 @@ def _bits(step: GroupStep) -> tuple[bytes, ...]:
 def _random_actions(space: gymnasium.Space, steps: int) -> list[np.ndarray]:
     drawn = np.stack(sample_actions(space, 2 * steps, seed=0))
     return list(drawn.reshape(steps, 2, *drawn.shape[1:]))
+
+
+def has_vector_version(env_id: str) -> bool:
+    """Return whether an id that is registered with gymnasium, here, has a `vector_entry_point`."""
+    found = gymnasium.registry.get(env_id)
+    return found is not None and found.vector_entry_point is not None

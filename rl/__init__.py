@@ -46,6 +46,7 @@ from .data.rollout import Rollout
 from .declaration import Acted
 from .difference import Difference, difference
 from .divergence import TrainingDivergedError
+from .doctor import Diagnosis, diagnose
 from .evaluation import evaluate
 from .evaluation_result import Evaluation
 from .evolution.algorithm import EvolutionAlgorithm, EvolutionConfig
@@ -183,6 +184,7 @@ __all__ = [
     "Combination",
     "Dataset",
     "Derived",
+    "Diagnosis",
     "DiagonalGaussian",
     "Difference",
     "Evaluation",
@@ -287,6 +289,7 @@ __all__ = [
     "conversations_of",
     "corrected",
     "default_run_dir",
+    "diagnose",
     "difference",
     "discounted_returns",
     "documents_of",

@@ -150,9 +150,12 @@ class RolloutWorkers:
             )
             raise
 
-    def results(self, refs: Sequence[ObjectRef]) -> RolloutStats:
+    def results(self, refs: Sequence[ObjectRef], *, of_all_groups: bool = False) -> RolloutStats:
         """Wait for the `stats` of rollouts, and put them together: the episodes that ended in them, by end step, then
-        environment; times, also as metrics; and examples. Raises what the environment raised."""
+        environment; times, also as metrics; and examples. Raises what the environment raised.
+
+        `of_all_groups`: they are of each group in turn, so what the worker with most to do was busy for is known.
+        """
         stats = self.stats(refs)
         episodes = [episode for group in stats for episode in group.episodes]
         episodes.sort(key=lambda episode: (episode.end_step, episode.environment))
@@ -161,6 +164,10 @@ class RolloutWorkers:
             for name in ("environment_seconds", "inference_seconds", "restore_seconds")
         }
         metrics = {f"time/{name}": value for name, value in seconds.items()}
+        if of_all_groups:
+            busy = [group.environment_seconds + group.inference_seconds for group in stats]
+            workers = len(self.actors)
+            metrics["time/slowest_worker_seconds"] = max(sum(busy[worker::workers]) for worker in range(workers))
         for group in stats:
             metrics |= group.metrics
         examples = tuple(example for group in stats for example in group.examples)
@@ -267,7 +274,9 @@ class ActorLearnerRun(LearnerRun):
     def learn(self, state: TrainingState, rollouts: Rollouts, clock: Clock) -> IterationOutcome:
         """Let the learner update on rollouts that were made from `state`; what one iteration leads to."""
         update = self._begin_update(state, LearnerInput(rollouts.rollouts, clock), rollouts.timesteps)
-        told = self.workers.results(rollouts.stats)  # first: an environment's exception causes all others
+        told = self.workers.results(
+            rollouts.stats, of_all_groups=True
+        )  # first: an environment's exception causes all others
         outcome = self._finish(update, rollouts.timesteps, rollouts.groups, told.episodes)
         metrics = {**outcome.metrics, **told.metrics}
         return replace(outcome, metrics=metrics, digests=told.digests, examples=told.examples)
