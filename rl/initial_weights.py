@@ -36,4 +36,7 @@ def named_weights(spec: AnySpec, run: RunSettings) -> dict[str, np.ndarray]:
         raise InputError(
             f"initial is {run.initial!r}, but that is another model: {saved.spec.to_json()}, wanted {spec.to_json()}"
         )
-    return dict(saved.layout.views(saved.weights))
+    named = dict(saved.layout.views(saved.weights))
+    if spec.is_language and not spec.architecture.value_head:
+        return {name: values for name, values in named.items() if not name.startswith("value.")}
+    return named

@@ -31,3 +31,14 @@ def test_the_files_of_a_page_do_what_it_says(page, tmp_path):
             assert told.strip() in done.stdout + done.stderr, done.stdout + done.stderr
             checked += 1
     assert checked >= 4
+
+
+@pytest.mark.slow
+def test_the_programs_of_the_page_on_language_models_run(tmp_path):
+    programs = [text for kind, text in blocks("language.md") if kind == "python"]
+    assert len(programs) >= 3
+    for index, text in enumerate(programs):
+        (tmp_path / f"program{index}.py").write_text(text)
+        command = [sys.executable, f"program{index}.py"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

@@ -46,4 +46,4 @@ def _network_of(folder: str) -> dict[str, Any]:
             "folder of the library transformers"
         )
     characters, chosen = characters_of(spec.observation_space, spec.action_space), vars(spec.architecture)
-    return {**chosen, "tokenizer": with_characters(chosen["tokenizer"], characters)}
+    return {**chosen, "tokenizer": with_characters(chosen["tokenizer"], characters), "value_head": False}

@@ -47,6 +47,11 @@ class PretrainedModel(FlatModule):
         self._numbers = self._own_numbers()
         if chosen.lora:
             self.trained = self._add_adapters(chosen.lora)
+        if chosen.value_head:
+            self.value = nn.Linear(self._config.hidden_size, 1)
+            nn.init.zeros_(self.value.weight)
+            nn.init.zeros_(self.value.bias)
+            self.trained = self.trained and (*self.trained, "value")
 
     def _own_numbers(self) -> Tensor:
         """The library's number of each of our tokens."""
@@ -71,6 +76,11 @@ class PretrainedModel(FlatModule):
         if packed:
             where["position_ids"], where["attention_mask"] = packed_places(tokens)
         return self._logits(self.network(input_ids=self._own(tokens), use_cache=False, **where).logits)
+
+    def evaluate(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """As `LanguageModel.evaluate`."""
+        found = self.network(input_ids=self._own(tokens), use_cache=False, output_hidden_states=True)
+        return self._logits(found.logits), self.value(found.hidden_states[-1])[..., 0]
 
     def cache(self, rows: int) -> Cache:
         """As `LanguageModel.cache`."""
@@ -106,7 +116,7 @@ class PretrainedModel(FlatModule):
                 given[own] = values
             elif own is None and f"network.{name}" not in buffers and not name.endswith(_OLD_BUFFERS):
                 raise InputError(f"the weights have a tensor {name!r}, which a {self._config.model_type} has not")
-        missing = [name for name in shapes if name not in given and not name.startswith("adapters.")]
+        missing = [name for name in shapes if name not in given and not name.startswith(("adapters.", "value."))]
         if named and missing:
             raise InputError(f"the weights lack {', '.join(missing[:5])}, which a {self._config.model_type} has")
         super().begin_with({str(name): values for name, values in given.items()})
