@@ -158,7 +158,7 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
         clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, clock.remaining)
         batch = learning_batch(learner, rollout, gamma=config.gamma, gae_lambda=config.gae_lambda)
 
-        loss = ppo_loss if learner.model.plain is None else plain_ppo_loss
+        loss = ppo_loss if learner.model.plain is None or learner.by_torch else plain_ppo_loss
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor | KnownLoss, dict[str, Tensor]]:
             return loss(learner.model, rows, config, clip_range, clip_range_vf)

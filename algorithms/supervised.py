@@ -112,6 +112,10 @@ class Supervised(TableAlgorithm[SupervisedConfig]):
         if self.run.workers > 1:
             raise self.refusal("workers", self.run.workers, "1: several share the gradients by learners=2")
         self.run.check_engine(engine_name())
+        if self.run.gradient_checkpointing:
+            raise self.refusal(
+                "gradient_checkpointing", True, "False: which of its parts to compute again, a module says by itself"
+            )
         if config.early_stopping_rounds is not None and self.held_out is None:
             raise self.refusal("early_stopping_rounds", config.early_stopping_rounds, "none where no rows are held out")
         if config.weight_decay and config.optimizer == "adam":

@@ -133,8 +133,9 @@ class Algorithm(Declaration, Generic[Config]):
                 is_there or not rate, f"kill_{kind} in chaos", rate, f"0: no {kind} of {self.name} can be killed"
             )
         self.require(self.takes_simulators or not run.listen, "listen", run.listen, f"none with {self.name}")
-        one = run.gradient_shards == 1  # so there is one learner
-        self.require(self.shards_gradients or one, "gradient_shards", run.gradient_shards, f"1 with {self.name}")
+        kept = run.kept_without(shards=self.shards_gradients, language_model="language_model" in self.models)
+        for name, value in kept.items():
+            self.require(getattr(run, name) == value, name, getattr(run, name), f"{value!r} with {self.name}")
 
     def _inspect(self) -> Inspection:
         """Check the environment, and the version of it that is stepped together."""

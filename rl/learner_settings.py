@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..runtime import InputError, as_int
 
@@ -15,7 +18,17 @@ class LearnerSettings:
     gradient_shards: int = 1
     """Parts into which each minibatch is cut; each one's gradient is computed by itself, and they are summed in a fixed
     tree. It is part of what decides the result's bits, and at most so many learners can share the work. With one
-    learner it is gradient accumulation: only one part's activations are in memory."""
+    learner it is what others call gradient accumulation: only one part's activations are in memory."""
+    precision: str = field(default="float32", metadata={"choices": ("float32", "bfloat16")})
+    """What the forward pass and the loss are computed in; weights, gradients, their sums and moments are float32. With
+    bfloat16, where log-probabilities have three digits, ratios of ppo and grpo are off by per cents before a step is
+    taken."""
+    compile: bool = False
+    """Whether torch.compile makes one kernel of many, for each shape of a shard; wants a C++ compiler. It is part of
+    what decides the result's bits."""
+    gradient_checkpointing: bool = False
+    """Whether a language model computes each block's activations a second time, instead of keeping them for the
+    gradient: less memory, and a third more work; the same bits."""
     learners: str | int = field(default=1, metadata={"metavar": "N"})
     """Learners (processes, with a GPU each where there are GPUs) that share each minibatch; has no influence on the
     result. MIN:MAX begins with MIN of them, and takes in more, up to MAX, as they come."""
@@ -26,12 +39,20 @@ class LearnerSettings:
     """What the result's bits depend on beside settings and seed: always, nothing; world, also the number of learners,
     whose gradients torch.distributed sums (gloo or NCCL) instead. All must be there then."""
 
+    @staticmethod
+    def kept_without(*, shards: bool, language_model: bool) -> dict[str, Any]:
+        """Settings, and the values that they must keep where losses are not cut into shards, or the model is no
+        language model. With one shard there is one learner."""
+        of_shards = {} if shards else {"gradient_shards": 1, "precision": "float32", "compile": False}
+        return of_shards | ({} if language_model else {"gradient_checkpointing": False})
+
     def read_learners(self) -> None:
         """Check the values, and put them in their common form."""
         shards = as_int(self.gradient_shards)
         if shards is None or shards < 1:
             raise InputError(f"gradient_shards is {self.gradient_shards!r}, but must be a whole number of at least 1")
         object.__setattr__(self, "gradient_shards", shards)
+        check_compiler(self.compile)
         least, most = _range(self.learners)
         object.__setattr__(self, "learners", least if least == most else f"{least}:{most}")
         if self.reproducible == "world" and least != most:
@@ -62,6 +83,16 @@ class LearnerSettings:
     def most_learners(self) -> int:
         """Those that are wanted."""
         return _range(self.learners)[1]
+
+
+def check_compiler(wanted: bool) -> None:
+    """Raise InputError if torch.compile is wanted, and finds no C++ compiler."""
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++")
+    if wanted and not any(shutil.which(name) for name in names if name):
+        raise InputError(
+            "compile is True, but there is no C++ compiler (g++, clang++, or what CXX names), which torch.compile "
+            "needs. Install one (apt-get install g++), or leave compile out"
+        )
 
 
 def _range(learners: object) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
+from torch.utils.checkpoint import checkpoint
 
 from ..models.architecture import LanguageArchitecture
 from ..models.flat_module import FlatModule
@@ -58,6 +59,13 @@ class _Block(nn.Module):
         for layer in (self.out, self.down):  # the sum over all layers stays of the size of one
             nn.init.normal_(layer.weight, std=(2 * chosen.layers * layer.in_features) ** -0.5)
 
+    def forward(self, rows: Tensor, rotary: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
+        """What goes on of rows [B, T, width]; each sees those that `seen` says; None: all before it."""
+        queries, keys, values = self.project(rows, rotary)
+        keys, values = self.spread(keys), self.spread(values)
+        attended = scaled_dot_product_attention(queries, keys, values, attn_mask=seen, is_causal=seen is None)
+        return self.combine(rows, attended)
+
     def project(self, rows: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, heads, T, head], keys and values [B, kv_heads, T, head] of rows [B, T, width]."""
         batch, length, _ = rows.shape
@@ -80,6 +88,8 @@ class LanguageModel(FlatModule):
     """Predicts tokens from those before them. `tokens` encodes and decodes."""
 
     memory, encoder = None, None
+    keeps_activations = True
+    """Whether the activations of each block are kept for the gradient; else they are computed again."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -120,10 +130,10 @@ class LanguageModel(FlatModule):
             positions, seen = packed_places(tokens)
         rotary = self._rotary_at(positions)
         for block in self._blocks():
-            queries, keys, values = block.project(rows, rotary)
-            keys, values = block.spread(keys), block.spread(values)
-            attended = scaled_dot_product_attention(queries, keys, values, attn_mask=seen, is_causal=seen is None)
-            rows = block.combine(rows, attended)
+            if self.keeps_activations or not torch.is_grad_enabled():
+                rows = block(rows, rotary, seen)
+            else:
+                rows = checkpoint(block, rows, rotary, seen, use_reentrant=False)
         return rows
 
     def cache(self, rows: int) -> Cache:

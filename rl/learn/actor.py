@@ -75,7 +75,7 @@ class LearnerActor:
             seed=settings.seed,
             device=settings.device,
             reward_scale=scale,
-            gradient_shards=settings.gradient_shards,
+            settings=settings,
         )
         self._learner.model.begin_with(self._initial)
         self._algorithm.prepare(self._learner, self._config)

@@ -22,11 +22,12 @@ from ..data.rollout import Rollout
 from ..data.sequences import episode_starts, in_sequences, steps_of_sequences
 from ..data.tree import Tree, leaves, tree_map
 from ..lazy import load, torch
+from ..learner_settings import LearnerSettings
 from ..models.spec import ModelSpec
 from .device import resolve_device
 from .minibatch import take_sequences, units_of
 from .sharded_replay import ShardedReplay
-from .shards import Descent
+from .shards import DEFAULTS, Descent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 class Learner(Descent):
     """The parts of one training's learner, as before the first update. `spec` makes the model, on `device`; random
-    streams come from `seed`; `reward_scale` scales the rewards that are learned from; minibatches are cut into
-    `gradient_shards`.
+    streams come from `seed`; `reward_scale` scales the rewards that are learned from; losses are differentiated as
+    `settings` say.
 
     An algorithm's `prepare` adds optimizers, targets and a replay buffer, or a dataset, and in `numbers` what else its
     updates change; its `update` counts `n_updates`, and leaves
@@ -49,12 +50,14 @@ class Learner(Descent):
         seed: int,
         device: str,
         reward_scale: RewardScale | None = None,
-        gradient_shards: int = 1,
+        settings: LearnerSettings = DEFAULTS,
     ) -> None:
-        super().__init__(gradient_shards)
+        super().__init__(settings)
         self._spec, self._seed, self._reward_scale = spec, seed, reward_scale
         self._observation_moments = ObservationMoments(spec.observation_space) if spec.normalized else None
         self.model: Any = load("build_model")(spec, seed=seed, device=resolve_device(device))
+        if settings.gradient_checkpointing:
+            self.model.keeps_activations = False
         self._target: Any = None
         self._replay: ReplayBuffer | ShardedReplay | None = None
         self._dataset: DatasetReader | None = None

@@ -10,12 +10,14 @@ This module doesn't import torch (see `lazy`).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..lazy import torch
+from ..learner_settings import LearnerSettings
 from .minibatch import cut, rows_of, units_of
 from .reduction_tree import even_parts, total
 
@@ -36,6 +38,9 @@ Pieces = Sequence[tuple[int, Any]]
 Gather = Callable[["ShardedLoss"], Pieces]
 """How the gradients of all shards are summed, and by whom."""
 _LOSS = "the loss itself"
+_SHAPES = 64
+"""Shapes that one function is compiled for, at most."""
+DEFAULTS = LearnerSettings()
 
 
 class ShardedLoss:
@@ -126,10 +131,13 @@ def differentiate(
 
 
 class Descent:
-    """Minibatches' losses are cut into `gradient_shards`, and descended on by `optimizers`."""
+    """Minibatches' losses are computed as `settings` say, in shards, and descended on by `optimizers`."""
 
-    def __init__(self, gradient_shards: int = 1) -> None:
-        self._gradient_shards = gradient_shards
+    def __init__(self, settings: LearnerSettings = DEFAULTS) -> None:
+        self._shards, self._precision = settings.gradient_shards, settings.precision
+        self._compiles = settings.compile
+        self.by_torch = self._compiles or self._precision != "float32"
+        """Whether settings ask for what torch alone does: no gradient that is written out by hand takes its place."""
         self.gather: Gather = alone
         """How the gradients of shards are put together."""
         self.optimizers: dict[str, FlatOptimizer] = {}
@@ -142,7 +150,10 @@ class Descent:
         together as the loss is, and columns of rows [m, …], joined. What is a function of the whole minibatch, such as
         the deviation of its advantages, belongs into `batch`.
         """
-        return differentiate(self.optimizers[part], batch, loss_of, self._gradient_shards, self.gather)
+        optimizer = self.optimizers[part]
+        return differentiate(
+            optimizer, batch, self._precisely(self.compiled(loss_of), optimizer), self._shards, self.gather
+        )
 
     def minimize(
         self,
@@ -157,3 +168,32 @@ class Descent:
         told = self.differentiate(batch, loss_of, part)
         self.optimizers[part].step(learning_rate=learning_rate, max_grad_norm=max_grad_norm)
         return told
+
+    def in_precision(self, device: Any) -> contextlib.AbstractContextManager[Any]:
+        """In it, what is computed is computed as losses are."""
+        if self._precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, getattr(torch, self._precision))
+
+    def compiled(self, function: Any) -> Any:
+        """A function of tensors, compiled where settings say so: for each of their shapes by itself, so that its bits
+        follow from the shapes, whatever else this process has seen. One that would be compiled without end raises."""
+        if not self._compiles:
+            return function
+        import torch._dynamo.config as compiling
+
+        compiling.recompile_limit, compiling.fail_on_recompile_limit_hit = _SHAPES, True
+        return torch.compile(function, dynamic=False)
+
+    def _precisely(self, loss_of: LossOf, optimizer: FlatOptimizer) -> LossOf:
+        if self._precision == "float32":
+            return loss_of
+
+        def in_precision(rows: dict[str, Any]) -> tuple[Tensor, Told]:
+            with self.in_precision(optimizer.gradients.device):
+                loss, told = loss_of(rows)
+            assert isinstance(loss, torch.Tensor), "a gradient that is written out has no precision: ask by_torch"
+            half = getattr(torch, self._precision)
+            return loss.float(), {name: each.float() if each.dtype == half else each for name, each in told.items()}
+
+        return in_precision

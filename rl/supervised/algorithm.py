@@ -26,9 +26,9 @@ from ..files import json_bytes
 from ..settings import Bounds, split_settings
 from .fit_settings import BoostingConfig, FitSettings
 from .fitted import FittedModel
+from .metrics import check_metrics, paths_of, scores_on
 from .rounds import History
 from .saved import check_outside, model_from_files
-from .scores import scores_on
 from .stream import Description, Stream, opened, read_rows, where_of
 from .table import TableSchema, read_table, split_rows
 
@@ -103,6 +103,7 @@ class TableAlgorithm(ABC, Generic[Config]):
         runtime.preload("numpy", self.module)
         self.table: Any = dataset if isinstance(dataset, Stream) else self.read(dataset)
         self.train_rows, self.held_out = self._split(eval_dataset)
+        check_metrics(self.run.metrics, self.table.schema.classes)
         self.check()
         self._state = FitState()
         self._begun = False
@@ -217,11 +218,12 @@ class TableAlgorithm(ABC, Generic[Config]):
         return self.model_of(state.best_model, best[1])
 
     def evaluate(self, dataset: Any = None) -> dict[str, float]:
-        """Scores on the rows that were held out, or on another table of the same columns; see `scores`."""
+        """Scores on the rows that were held out, or on another table of the same columns: see `scores`; and the run's
+        `metrics`."""
         rows = self.held_out if dataset is None else self.read(dataset, self.table.schema)
         if rows is None:
             raise InputError("no rows are held out to evaluate on. Give a dataset")
-        return scores_on(self.model, rows)
+        return scores_on(self.model, rows, self.run.metrics)
 
     def save(self, folder: str | Path) -> Path:
         """Write a checkpoint of the last finished iteration into `folder`/checkpoints; return its folder."""
@@ -261,6 +263,7 @@ class TableAlgorithm(ABC, Generic[Config]):
         run, known = run_of(checkpoint), document["dataset"]
         model = model_from_files(files, str(checkpoint), run).content
         check_outside({name: document["hyperparameters"][name] for name in cls.import_paths}, run)
+        check_outside(paths_of(document["run"]["metrics"]), run)
         data = _given_again("dataset", known, dataset, run)
         held_out = _given_again("eval_dataset", document["eval_dataset"], eval_dataset, run)
         if known["description"] is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..learner_settings import LearnerSettings
 from ..settings import number, validate
+from .metrics import named_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,13 @@ class FitSettings:
     """Actors that fit; has no influence on the result."""
     seed: int = number(0, whole=True, at_least=0)
     """Every random number of the fit derives from it."""
+    metrics: str = field(default="", metadata={"metavar": "NAMES"})
+    """What else is measured of rows that are held out, separated by commas: accuracy, logloss, f1, precision, recall,
+    balanced_accuracy, mcc, kappa, auc, average_precision; rmse, mae, r2, mse, mape, median_ae, max_error,
+    explained_variance; or package.module:function of labels and predictions."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", named_metrics(self.metrics))
         validate(self)
 
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..learn.lost import StateLostError
 from ..learn.shards import Descent, Gather, LossOf
 from ..threads import limit_threads, limit_torch_threads
 from .losses import Recipe, loss_of, row_weights
+from .metrics import measured
 from .minibatches import Minibatch, labels_of, minibatches_of
 from .network import NetworkSpec
 from .stream import Stream
@@ -56,7 +58,7 @@ class NetworkLearner:
         self._spec, self._recipe, self._run, self._held_out = spec, recipe, run, held_out
         self._minibatches = minibatches_of(train, recipe.batch_size, run.seed, reader)
         self._loss = loss_of(recipe)
-        self._descent = Descent(run.gradient_shards)
+        self._descent = Descent(replace(run, compile=False))  # the module is compiled, not what reads its rows
         self._network: FlatNetwork
         self._iteration = -1  # nothing was begun: what is wrong with the module, a call is to tell
 
@@ -97,7 +99,7 @@ class NetworkLearner:
             self._advance(given.clock)
 
     def measure(self, iteration: int) -> dict[str, float]:
-        """The loss of what is held out."""
+        """The loss of what is held out, and the metrics that are wanted of it."""
         self._require(iteration)
         assert self._held_out is not None
         self._network.module.eval()
@@ -109,8 +111,10 @@ class NetworkLearner:
                 wanted.append(labels_of(self._held_out, labels))
             if not said:
                 raise InputError(f"{self._held_out.name} has no rows: nothing can be held out of it")
-            every = torch.cat(wanted)
-            return {"loss": float(self._loss(torch.cat(said), every, row_weights(self._recipe, every)))}
+            outputs, every = torch.cat(said), torch.cat(wanted)
+            loss = float(self._loss(outputs, every, row_weights(self._recipe, every)))
+            predictions = outputs.softmax(1) if outputs.dim() == 2 else outputs
+        return {"loss": loss, **measured(self._run.metrics, predictions.numpy(), every.numpy())}
 
     # ---- inside
 
@@ -128,6 +132,7 @@ class NetworkLearner:
         limit_torch_threads(self._run.threads)
         recipe, module = self._recipe, self._spec.build(self._run.seed)
         network = self._network = load("FlatNetwork")(module, resolve_device(self._run.device))
+        self._forward = Descent(self._run).compiled(module)
         kind, options = {
             "adam": ("FlatAdam", {}),
             "adamw": ("FlatAdamW", {"weight_decay": recipe.weight_decay}),
@@ -185,7 +190,7 @@ class NetworkLearner:
             features, labels = (part.to(self._device) for part in minibatch.rows(start, start + count))
             network.take_statistics(before)  # each shard begins with the same ones, whoever computes it
             with seeded(self._device, derive_seed(self._run.seed, "step", step, start)):  # of dropout
-                said = self._spec.outputs_of(network.module, features)
+                said = self._spec.outputs_of(self._forward, features)
             loss = self._loss(said, labels, rows.get("weights"))
             after = {f"{_STATISTIC}{name}": value[None] for name, value in network.statistics().items()}
             return loss, {"shares": torch.tensor([count / minibatch.size], device=self._device), **after}

@@ -13,8 +13,8 @@ from ..models.own_modules import check_import_path
 from .boosters import LightGBMModel, XGBoostModel
 from .fit_settings import FitSettings
 from .fitted import FittedModel
+from .metrics import paths_of, scores_on
 from .network import NetworkModel
-from .scores import scores_on
 from .stream import IMPORT_PATH, Stream, read_rows
 from .table import Table, TableSchema, split_rows
 
@@ -70,4 +70,5 @@ def evaluate_model(folder: str | Path, dataset: Any = None) -> dict[str, float]:
         rows = split_rows(rows, run.held_out, run.seed)[1] if isinstance(rows, Table) else None
     if rows is None:
         raise InputError("the run held no rows out: say what to evaluate on (--dataset)")
-    return scores_on(model, rows)
+    check_outside(paths_of(run.metrics), folder)
+    return scores_on(model, rows, run.metrics)

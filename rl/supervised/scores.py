@@ -2,25 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-from ...runtime import InputError
-
-if TYPE_CHECKING:
-    from .fitted import FittedModel
-    from .stream import Stream
-    from .table import Table
-
-
-def scores_on(model: FittedModel, rows: Table | Stream) -> dict[str, float]:
-    """`scores` of a model on rows; of a stream predictions and labels alone are kept. InputError if there are none."""
-    found = [(model.predict(features), labels) for features, labels in rows.batches()]
-    if not found:
-        raise InputError(f"{rows.name} has no rows to evaluate on")
-    predictions, labels = zip(*found, strict=True)
-    return scores(np.concatenate(predictions), np.concatenate(labels))
 
 
 def scores(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:

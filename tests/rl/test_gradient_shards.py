@@ -15,6 +15,7 @@ from shoal.algorithms.dqn import dqn_loss
 from shoal.rl import Batch, Clock, FlatAdam, Learner, ModelSpec, Rollout, RunSettings
 from shoal.rl.learn.reduction_tree import cover, even_parts, total
 from shoal.rl.learn.shards import ShardedLoss, differentiate
+from shoal.rl.learner_settings import LearnerSettings
 from shoal.rl.models.rows import Sequences
 from shoal.runtime import InputError
 
@@ -115,7 +116,7 @@ def updated(name, shards):
     """Flat parameters after two updates on rows that are drawn, and metrics of the last one."""
     algorithm, config, kind, actions = CASES[name]
     spec = ModelSpec(kind, TWO, actions, {"net_arch": [8]})
-    learner = Learner(spec, seed=3, device="cpu", gradient_shards=shards)
+    learner = Learner(spec, seed=3, device="cpu", settings=LearnerSettings(gradient_shards=shards))
     algorithm.prepare(learner, config)
     draws, rows = np.random.default_rng(1), 24
     seen = draws.normal(size=(rows, 2)).astype(np.float32)
