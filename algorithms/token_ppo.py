@@ -56,7 +56,7 @@ class TokenPPOConfig(LanguageConfig):
     """Passes over each iteration's answers."""
     gamma: float = number(1.0, at_least=0, at_most=1)
     """Discount per token of the model's own."""
-    gae_lambda: float = number(0.95, at_least=0, at_most=1)
+    gae_lambda: float = number(1.0, at_least=0, at_most=1)
     """λ of generalized advantages: 0 trusts the value head, 1 the returns."""
     clip_range: float = number(0.2, above=0)
     """How far the probability ratio may go from 1 before its gradient is cut (ε)."""
@@ -64,7 +64,7 @@ class TokenPPOConfig(LanguageConfig):
     """How far a value may go from its old one before its gradient is cut; none: no limit."""
     normalize_advantage: bool = True
     """Whether the advantages of all tokens are shifted and scaled to mean 0 and standard deviation 1."""
-    vf_coef: float = number(0.1, at_least=0)
+    vf_coef: float = number(0.5, at_least=0)
     """Weight of the value loss (c₁)."""
     kl_coef: float = number(0.0, at_least=0)
     """What the distance to the initial policy costs at each token (β)."""
