@@ -110,6 +110,14 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
     shards_gradients = True
 
     @staticmethod
+    def schedules(config: DQNConfig) -> tuple[str, ...]:
+        """ε, and β of prioritized replay."""
+        falls = config.exploration_fraction > 0 and config.exploration_initial_eps != config.exploration_final_eps
+        rises = config.prioritized_replay and config.prioritized_replay_beta0 < 1
+        names = {"exploration_fraction": falls, "prioritized_replay_beta0": rises}
+        return tuple(name for name, depends in names.items() if depends)
+
+    @staticmethod
     def model_options(config: DQNConfig) -> dict[str, Any]:
         """Dueling is a matter of the network."""
         return {"dueling": True} if config.dueling else {}

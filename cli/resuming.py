@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..algorithms import ALGORITHMS, FITS
-from ..rl import RunFolder, Training, find_run, load_algorithm_name
+from ..rl import Algorithm, RunFolder, Training, find_run, load_algorithm_name
 from ..runtime import InputError, ShoalError
 from .flags import Parsed
 from .output import note
@@ -41,6 +41,19 @@ def refuse_changes(parsed: Parsed, settings: Sequence[type], free: Collection[st
     for name in sorted(parsed.given & fixed):
         flag = "--" + name.replace("_", "-")
         raise InputError(f"{flag} cannot be given with --resume: a run goes on with the settings that it began with")
+
+
+def check_total(algorithm: Algorithm, total: int, before: int) -> None:
+    """Raise InputError if a run that goes on to another `total` of steps than `before` would not be the run that had it
+    from its beginning: what it has done already would have been different."""
+    scheduled = algorithm.scheduled(algorithm.config)
+    if total != before and scheduled:
+        values = ", ".join(f"{name} = {getattr(algorithm.config, name)}" for name in scheduled)
+        raise InputError(
+            f"--total-timesteps is {total}, but the run began with {before}, and its schedules ({values}) run over all "
+            f"steps: with {total} those that are done would have been others. Go on to {before}, begin a new run with "
+            f"--total-timesteps {total}, or go on in a program, with {type(algorithm).__name__}.load(…).train(…)"
+        )
 
 
 @dataclass(frozen=True)

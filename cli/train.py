@@ -33,7 +33,7 @@ from .elsewhere import instead
 from .environments import known_environment, look_in_current_folder
 from .flags import Parsed, parse
 from .output import note, result_output
-from .resuming import Keeper, algorithm_of_run, refuse_changes
+from .resuming import Keeper, algorithm_of_run, check_total, refuse_changes
 from .seeds import STOP_WITH_STDIN, Seeds, check_seeds, parallel_trainings, summary, without_flags
 from .session import running_runtime
 from .signals import STOPPED, Stop, stop_as_interrupt, stop_with
@@ -304,6 +304,7 @@ def _plan_resumed(
     if flags.env != config["env"]:  # the same one by another name: what it was called cannot be found any more
         changed["env"] = flags.env
     algorithm = stack.enter_context(algorithm_class.load(checkpoint, engine=flags.engine, **changed))
+    check_total(algorithm, total, int(config["total_timesteps"]))
     if algorithm.timesteps >= total and not algorithm.has_reached(stop_return):
         raise InputError(
             f"run {str(run_dir)!r} has done {algorithm.timesteps} of {total} steps: there is nothing left to do. "

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .clock import Clock
 from .data.tree import Tree
+from .schedules import changes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +65,18 @@ class Declaration(ABC):
 
     run_defaults: ClassVar[Mapping[str, Any]] = {}
     """Run settings whose defaults are others here."""
+
+    @staticmethod
+    def schedules(config: Any) -> tuple[str, ...]:
+        """Hyperparameters, beside rates, that make steps depend on how long the training is to be."""
+        del config
+        return ()
+
+    @classmethod
+    def scheduled(cls, config: Any) -> tuple[str, ...]:
+        """All hyperparameters by which the steps of a training depend on its total, rates that change included."""
+        rates = [item.name for item in fields(config) if getattr(item.metadata.get("bounds"), "rate", False)]
+        return (*(name for name in rates if changes(getattr(config, name))), *cls.schedules(config))
 
     @staticmethod
     def critic_sees(config: Any) -> str:

@@ -256,7 +256,8 @@ class RunFolder(Callback):
             if report.hashes:
                 self._write_line(hashes.FILE, report.iteration, {**_clock_of(report), **report.hashes})
             for example in report.examples:
-                self._write_line("examples.jsonl", report.iteration, {"iteration": report.iteration, **example})
+                when = {"iteration": report.iteration, "timesteps": report.timesteps}
+                self._write_line("examples.jsonl", report.iteration, {**when, **example})
         if time.monotonic() - self._saved_at >= self._checkpoint_seconds:
             self.save(training)
         return None

@@ -31,6 +31,11 @@ def rate_start(name: str, rate: Rate) -> float | None:
         ) from None
 
 
+def changes(rate: Rate | None) -> bool:
+    """Whether a rate is not the same throughout."""
+    return callable(rate) or (isinstance(rate, str) and rate.startswith(LINEAR))
+
+
 def rate_at(rate: Rate, remaining_progress: float) -> float:
     """Value of `rate` when `remaining_progress` (1 → 0) of the training is left."""
     if callable(rate):

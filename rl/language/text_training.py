@@ -115,6 +115,11 @@ class TextAlgorithm(Algorithm[Config], Learning, Generic[Config]):
     needs_environment: ClassVar[bool] = False
     shards_gradients: ClassVar[bool] = True
 
+    @staticmethod
+    def schedules(config: TextConfig) -> tuple[str, ...]:
+        """How the step size falls."""
+        return ("schedule",) if config.schedule != "constant" and config.final_rate < 1 else ()
+
     def __init__(
         self,
         env: Any = None,
