@@ -2,7 +2,7 @@
 
     shoal train ALGORITHM ENV [flags]     shoal evaluate RUN [flags]     shoal serve RUN [flags]
     shoal record RUN|ENV [flags]          shoal fit ALGORITHM TABLE [flags]
-    shoal verify RUN [flags]              shoal diff RUN RUN
+    shoal verify RUN [flags]              shoal diff RUN RUN             shoal replay RUN --episode N
     shoal doctor RUN
     shoal generate RUN --prompt TEXT [flags]
     shoal algorithms [ALGORITHM]     shoal envs [WORD]     shoal check ENV
@@ -28,6 +28,7 @@ _COMMANDS = {
     "evaluate": "run episodes with a trained policy and print its mean return",
     "record": "record episodes of a policy, or of random play, as a Minari dataset",
     "verify": "execute iterations of a run once more, and compare hashes with those that it recorded",
+    "replay": "play one episode of a training once more, and film it",
     "diff": "name the first iteration in which two runs are different, and what of it",
     "doctor": "say where the time of a run went, and what would make it faster",
     "plot": "compare runs, or groups of seeds, in one picture",

@@ -22,6 +22,7 @@ from .atari import Atari
 from .catalog import catalog
 from .check import Inspection, check, inspect_environment
 from .closing import close_all, closing
+from .copies import make_copy
 from .errors import (
     EnvContractError,
     EnvContractWarning,
@@ -156,6 +157,7 @@ __all__ = [
     "is_installed",
     "is_loopback",
     "make",
+    "make_copy",
     "make_group",
     "mask_of",
     "missing_packages_named",

@@ -1,5 +1,7 @@
 """The actions of the episodes in progress, from which an episode can be replayed."""
 
+import math
+
 import numpy as np
 
 
@@ -17,6 +19,11 @@ class ActionLog:
         self._used = 0
 
         self.full = False
+
+    @property
+    def bytes_of_action(self) -> float:
+        """Bytes of one environment's action; infinity where they are Python's objects."""
+        return math.inf if self._rows.dtype.hasobject else self._rows[0, 0].nbytes
 
     def append(self, actions: np.ndarray) -> None:
         """Add the actions of one step; the log must not be full."""

@@ -73,6 +73,7 @@ class EnvGroup:
         step_timeout: float | None = None,
         end_process: Callable[[str], None] | None = None,
         next_episode: Callable[[int], tuple[int, int]] | None = None,
+        most_action_bytes: int = 0,
     ) -> None:
         """Make the environments.
 
@@ -87,6 +88,7 @@ class EnvGroup:
             end_process: ends this process, with a report, if a call cannot be interrupted; None: it is only said.
             next_episode: which episode a row begins next, as (logical index of the environment, of its episode); None:
                 the next one of the row's own environment. Such a group is not put back to an earlier state.
+            most_action_bytes: finished episodes are told with their actions, if a step's take no more than this.
         """
         if size < 1:
             raise InputError(f"a simulation group has at least 1 environment, not {size}")
@@ -115,6 +117,7 @@ class EnvGroup:
         self._progress.record(self._log, self._actions_dtype)
         self._returns = np.zeros(size, np.float64)
         self._rewards = np.zeros(size, np.float64)
+        self._tells_actions = self._log.bytes_of_action <= most_action_bytes
         self._choice = recovery
         self._keeper = Keeper(self._envs, self._progress)
 
@@ -222,7 +225,7 @@ class EnvGroup:
 
     def _end_episode(self, index: int, terminated: bool, truncated: bool, out: GroupStep) -> Episode:
         out.terminations[index], out.truncations[index] = terminated, truncated
-        episode = self._progress.ended(index, float(self._returns[index]))
+        episode = self._progress.ended(index, float(self._returns[index]), with_actions=self._tells_actions)
         out.observations[index] = self._begin_episode(index)
         return episode
 

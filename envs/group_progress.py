@@ -61,7 +61,7 @@ class GroupProgress:
         """Return how many steps the current episode has."""
         return self.steps - self.begins[row]
 
-    def ended(self, row: int, return_: float) -> Episode:
+    def ended(self, row: int, return_: float, *, with_actions: bool = False) -> Episode:
         """Return the current episode as one that is over."""
         return Episode(
             environment=self.environments[row],
@@ -70,7 +70,13 @@ class GroupProgress:
             length=self.length(row),
             seed=self.seeds[row],
             end_step=self.steps,
+            actions=self._actions_of(row) if with_actions else None,
         )
+
+    def _actions_of(self, row: int) -> bytes | None:
+        length = self.length(row)
+        kept = np.empty(0) if self._log is None else self._log.last(length)
+        return kept[:, row].tobytes() if len(kept) == length else None
 
     def state(
         self,

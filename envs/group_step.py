@@ -18,6 +18,8 @@ class Episode:
         seed: what the reset that began it got.
         end_step: steps the environment had taken in the run when it ended; (end_step, environment) orders the episodes
             of groups that are stepped equally far.
+        actions: what it was played with, as bytes: [length, …] rows of the action space's codec in its smallest dtype;
+            None where that is not kept.
         agents: return of each agent, whose sum `return_` is; empty where there is but one.
         opponent: in self-play against a snapshot, its hash; "" else, and where the opponent changed within the episode.
         seat: the agent that learned then.
@@ -29,6 +31,7 @@ class Episode:
     length: int
     seed: int
     end_step: int
+    actions: bytes | None = None
     agents: Mapping[str, float] = field(default_factory=dict)
     opponent: str = ""
     seat: str = ""

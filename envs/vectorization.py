@@ -60,13 +60,19 @@ def make_group(
     check: str,
     step_timeout: float | None,
     end_process: Callable[[str], None] | None,
+    most_action_bytes: int = 0,
 ) -> Group:
     """Return a group of a kind, one of `vector_sources.KINDS`; arguments as of `EnvGroup`."""
     common: dict[str, Any] = {
         "size": size, "first_index": first_index, "run_seed": run_seed, "recovery": recovery, "check": check,
     }  # fmt: skip
     if kind == "sync":
-        return EnvGroup(spec, **common, step_timeout=step_timeout, end_process=end_process)
+        own: dict[str, Any] = {
+            "step_timeout": step_timeout,
+            "end_process": end_process,
+            "most_action_bytes": most_action_bytes,
+        }
+        return EnvGroup(spec, **common, **own)
     return VectorGroup(kind, spec, **common)
 
 

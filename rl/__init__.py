@@ -94,6 +94,7 @@ from .on_policy import OnPolicyAlgorithm, fill_next_values, learning_batch, lear
 from .progress import ProgressDisplay
 from .progress_line import three_digits
 from .recording import Recording, record
+from .replayed_episode import ReplayedEpisode, replay_episode
 from .run_folder import (
     RunFolder,
     RunFolderError,
@@ -238,6 +239,7 @@ __all__ = [
     "ReplayBuffer",
     "ReplayConfig",
     "ReplayLimits",
+    "ReplayedEpisode",
     "Rollout",
     "Rows",
     "RunFolder",
@@ -338,6 +340,7 @@ __all__ = [
     "read_result",
     "read_rows",
     "record",
+    "replay_episode",
     "retrace",
     "right_answers",
     "rows_of_dataset",

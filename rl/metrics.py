@@ -46,9 +46,9 @@ class IterationsFile:
         write_whole(path, "".join(_line(record) for record in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Append the line of one iteration and flush it."""
-        self._file.write(_line(record))
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Append lines of one iteration and flush them."""
+        self._file.write("".join(map(_line, records)))
         self._file.flush()
 
     def close(self) -> None:

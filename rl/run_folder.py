@@ -4,6 +4,7 @@ config.json             all settings, resolved, with thread counts, device, CPU 
 metrics.jsonl           one line an iteration
 schedule.jsonl          of an asynchronous training: which rollouts each iteration learned from, for `shoal verify`
 hashes.jsonl            of what each iteration was made of, for `shoal verify` and `shoal diff`
+episodes.jsonl          each episode, with its actions, for `shoal replay`
 examples.jsonl          of a language model: a few prompts, answers and rewards of each iteration
 evaluations.jsonl       one line an evaluation during training, with eval_freq
 events.out.tfevents.…   the same for TensorBoard (``tensorboard --logdir runs``)
@@ -26,14 +27,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..runtime import InputError, ShoalError
-from . import hashes
 from .callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 from .checkpoint import drop_newer, list_checkpoints
 from .files import write_json
 from .league_files import LEAGUE
 from .learning_curve import draw_learning_curve
 from .machine import describe_machine
-from .metrics import EvaluationsFile, IterationsFile, MetricsFile, TensorBoardFile, read_evaluations
+from .metrics import EvaluationsFile, MetricsFile, TensorBoardFile, read_evaluations
+from .run_lines import LINE_FILES, RunLines
 from .run_lock import LOCK, check_unlocked, lock_run, unlock_run
 from .settings import Bounds
 
@@ -41,9 +42,7 @@ _FILES = (
     "config.json",
     "metrics.jsonl",
     "metrics.csv",
-    "schedule.jsonl",
-    "examples.jsonl",
-    hashes.FILE,
+    *LINE_FILES,
     "evaluations.jsonl",
     "result.json",
     "learning_curve.png",
@@ -205,7 +204,7 @@ class RunFolder(Callback):
         self._extra = dict(extra or {})
         self._metrics: MetricsFile | None = None
         self._tensorboard: TensorBoardFile | None = None
-        self._lines: dict[str, IterationsFile] = {}
+        self._lines: RunLines | None = None
         self._saved_at = time.monotonic()
         self._title = ""
 
@@ -234,6 +233,7 @@ class RunFolder(Callback):
             kept, purged = (training.iteration, training.timesteps) if self._resume else (None, None)
             self._metrics = MetricsFile(self.path / "metrics.jsonl", after_iteration=kept)
             self._tensorboard = TensorBoardFile(self.path, purge_after=purged)
+            self._lines = RunLines(self.path, after_iteration=kept)
         self.saved_timesteps = training.timesteps if self._resume else 0
         self._saved_at = time.monotonic()
 
@@ -248,25 +248,14 @@ class RunFolder(Callback):
         """Write the iteration's metrics; save a checkpoint when the last one is old."""
         assert self._metrics is not None
         assert self._tensorboard is not None
+        assert self._lines is not None
         with self._telling():
             self._metrics.write(report)
             self._tensorboard.write(report)
-            if report.schedule is not None:
-                self._write_line("schedule.jsonl", report.iteration, report.schedule)
-            if report.hashes:
-                self._write_line(hashes.FILE, report.iteration, {**_clock_of(report), **report.hashes})
-            for example in report.examples:
-                when = {"iteration": report.iteration, "timesteps": report.timesteps}
-                self._write_line("examples.jsonl", report.iteration, {**when, **example})
+            self._lines.write(report)
         if time.monotonic() - self._saved_at >= self._checkpoint_seconds:
             self.save(training)
         return None
-
-    def _write_line(self, name: str, iteration: int, line: Mapping[str, Any]) -> None:
-        if name not in self._lines:
-            kept = iteration - 1 if self._resume else None
-            self._lines[name] = IterationsFile(self.path / name, after_iteration=kept)
-        self._lines[name].append(line)
 
     def on_evaluation_end(self, training: Training, report: EvaluationReport) -> bool | None:
         """Write the evaluation; keep the policy if none was better."""
@@ -304,16 +293,15 @@ class RunFolder(Callback):
 
     def _close_files(self) -> None:
         metrics, tensorboard, lines = self._metrics, self._tensorboard, self._lines
-        self._metrics, self._tensorboard, self._lines = None, None, {}
-        if metrics is None or tensorboard is None:
+        self._metrics, self._tensorboard, self._lines = None, None, None
+        if metrics is None or tensorboard is None or lines is None:
             return
         goal = self._stop_return if self._stop_return is not None else self._reward_threshold
         with self._telling():
             with contextlib.ExitStack() as closing:  # each is closed, whatever the other's close raises
                 closing.callback(tensorboard.close)
                 closing.callback(metrics.close)
-                for file in lines.values():
-                    closing.callback(file.close)
+                closing.callback(lines.close)
             draw_learning_curve(
                 self.path / "metrics.jsonl",
                 self.path / "learning_curve.png",
@@ -352,11 +340,3 @@ class RunFolder(Callback):
         except RunFolderError:
             if error is None:  # else the first error is told, which may well be this one's cause
                 raise
-
-
-def _clock_of(report: IterationReport) -> dict[str, int]:
-    return {
-        "iteration": report.iteration,
-        "timesteps": report.timesteps,
-        "total_timesteps": report.total_timesteps,
-    }

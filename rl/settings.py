@@ -8,6 +8,7 @@ under each field is its help text.
 from __future__ import annotations
 
 import math
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
@@ -23,6 +24,9 @@ from .schedules import rate_start
 FREE = ("workers", "learners", "device", "check", "step_timeout", "listen", "chaos", "record")
 """Run settings that a training which goes on may change: they have no influence on its result, but the device, which it
 began on, may not be there any more."""
+
+
+_AUTO_ACTION_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -262,6 +266,11 @@ class RunSettings(AgentSettings, LearnerSettings):
     def records_hashes(self) -> bool:
         """Whether `record` is not none."""
         return self.record != "none"
+
+    @property
+    def recorded_action_bytes(self) -> int:
+        """Most bytes of a step's action that are recorded of each episode."""
+        return {"auto": _AUTO_ACTION_BYTES, "all": sys.maxsize}.get(self.record, 0)
 
     @property
     def environments_per_group(self) -> int:

@@ -188,6 +188,7 @@ class RolloutWorker:
             check=settings.check,
             step_timeout=settings.step_timeout,
             end_process=functools.partial(self._end_process, group) if self._channel.between_processes else None,
+            most_action_bytes=settings.recorded_action_bytes,
         )
         try:
             memory = self._initial_memory(size)

@@ -208,6 +208,7 @@ def _group(simulation: Simulation, index: int, rows: int, seats: _Seats) -> EnvG
         step_timeout=settings.step_timeout,
         end_process=functools.partial(_end_process, channel, index) if channel.between_processes else None,
         next_episode=seats.next_episode,
+        most_action_bytes=settings.recorded_action_bytes,
     )
 
 

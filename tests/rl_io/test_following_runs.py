@@ -1,14 +1,18 @@
 """Runs that are executed once more, and runs that are compared with each other."""
 
+import binascii
 import json
 
 import pytest
+from agents_envs import Crowd
+from gymnasium import spaces
 from learning_envs import Walk
 
 from shoal import runtime
 from shoal.algorithms import ALGORITHMS, PPO
 from shoal.cli.main import main
-from shoal.rl import RunFolder, difference, verify
+from shoal.envs import episode_seed, resolve
+from shoal.rl import RunFolder, difference, replay_episode, verify
 from shoal.rl.hashes import Parting, digest_of, parting, weights_are_due
 from shoal.runtime import InputError
 
@@ -157,3 +161,49 @@ def test_large_columns_and_many_weights_are_hashed_in_part():
     assert digest_of([large[:3]]) != digest_of([changed[:3]])
     assert [weights_are_due(999_999, iteration) for iteration in (1, 2, 3)] == [True, True, True]
     assert [weights_are_due(2_500_000, iteration) for iteration in range(1, 7)] == [False, False, True] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "bytes_of_a_step"),
+    [
+        ({}, 1),
+        ({"name": "dqn", "save_replay": True}, 1),
+        ({"env": Crowd, "env_kwargs": {}}, 3),
+        ({"env_kwargs": {"action_space": spaces.Box(-1, 1, (3,))}, "record": "all"}, 12),
+    ],
+)
+def test_episodes_are_played_once_more(tmp_path, settings, bytes_of_a_step, monkeypatch):
+    train(tmp_path / "run", **settings)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    spec = resolve(settings.get("env", Walk), settings.get("env_kwargs"))
+    monkeypatch.setattr("shoal.rl.replayed_episode.spec_from_json", lambda described, folder: spec)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    returns = [value for row in rows for value in row["episode_returns"]]
+    lengths = [value for row in rows for value in row["episode_lengths"]]
+    assert len(returns) > 4
+    for number in (1, 3, len(returns)):
+        found = replay_episode(tmp_path / "run", number)
+        assert found.same
+        assert (found.steps, found.episode_return) == (lengths[number - 1], returns[number - 1])
+        assert found.seed == episode_seed(config["run"]["seed"], found.environment, found.index)
+    line = json.loads((tmp_path / "run" / "episodes.jsonl").read_text().splitlines()[2])
+    assert len(binascii.a2b_base64(line["actions"])) == bytes_of_a_step * lengths[2]
+
+
+def test_the_command_replays_films_and_says_what_is_not_there(tmp_path, capsys):
+    train(tmp_path / "run", env="CartPole-v1")
+    runtime.shutdown()
+    run, film = str(tmp_path / "run"), tmp_path / "film.gif"
+    assert main(["replay", run, "--episode", "1", "--json", "--video", str(film)]) == 0
+    assert json.loads(capsys.readouterr().out)["same"] is True
+    assert film.read_bytes()[:3] == b"GIF"
+    lines = [json.loads(line) for line in (tmp_path / "run" / "episodes.jsonl").read_text().splitlines()]
+    lines[0]["return"] += 1
+    (tmp_path / "run" / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["replay", run, "--episode", "1"]) == 1
+    assert "but in the training return" in capsys.readouterr().out
+    assert main(["replay", run, "--episode", "999"]) == 2
+    assert f"has recorded {len(lines)} episodes" in capsys.readouterr().err
+    (tmp_path / "run" / "episodes.jsonl").unlink()
+    assert main(["replay", run, "--episode", "1"]) == 2
+    assert "has recorded no actions of episodes: record is 'auto'" in capsys.readouterr().err
