@@ -30,6 +30,7 @@ from .plan import (
 )
 from .plan import fingerprint as fingerprint_of
 from .reader import Batches, Batching, Options, Share, Stats
+from .steps import apply_functions
 from .torch_batches import TorchBatches
 from .writing.methods import Writing
 from .writing.target import Target
@@ -126,11 +127,11 @@ class Dataset(Writing):
 
     def zip(self, other: Dataset) -> Dataset:
         """The columns of both side by side, of as many rows; a name that both have ends in "_1" in the second."""
-        return self._with(Zip(self.plan, other.plan))
+        return self._with(Zip(self.plan, _dataset("zip", other).plan))
 
     def union(self, *others: Dataset) -> Dataset:
         """The rows of this and then of the others. A column that one lacks is null there."""
-        return self._with(Union((self.plan, *(other.plan for other in others))))
+        return self._with(Union((self.plan, *(_dataset("union", other).plan for other in others))))
 
     def sort(self, key: str | Sequence[str], descending: bool = False) -> Dataset:
         """All rows by one or several columns; equal ones stay in their order, NaN and null come last.
@@ -197,12 +198,15 @@ class Dataset(Writing):
         """
         check_format(batch_format)
         size = None if batch_size is None else positive("batch_size", batch_size)
+        number = as_int(epoch)
+        if number is None or number < 0:
+            raise InputError(f"epoch={epoch!r}: an integer ≥ 0 is wanted")
         plan = self.plan
         if size is None and isinstance(plan, Batch):
             size, drop_last, plan = plan.size, plan.drop_last, plan.child
         if size is None and self.share.of > 1:
             raise InputError("a share of a split is read in batches: give batch_size, or split after batch(n)")
-        return Batches(plan, self.reading, Batching(size, drop_last, batch_format, self.share), epoch, state)
+        return Batches(plan, self.reading, Batching(size, drop_last, batch_format, self.share), number, state)
 
     def to_torch(
         self,
@@ -292,6 +296,10 @@ class Dataset(Writing):
                 raise InputError(f"{kind} has no option {name!r}. {nearest(name, known)}")
         if _is_class_of_functions(fn) and kind != "map_batches":
             raise InputError(f"{kind}: {fn.__name__} is a class. Classes are for map_batches; give a function here")
+        for name, wanted in (("fn_args", Sequence), ("fn_kwargs", Mapping), ("resources", Mapping)):
+            if name in options and not isinstance(options[name], wanted):
+                like = "a tuple" if wanted is Sequence else "a dictionary"
+                raise InputTypeError(f"{kind}: {name}={options[name]!r:.80}: {like} is wanted")
         function = Function(
             kind, fn, arguments=tuple(options.get("fn_args", ())), keywords=dict(options.get("fn_kwargs", {})), **shape
         )
@@ -300,6 +308,7 @@ class Dataset(Writing):
             options.get("num_gpus", 0),
             tuple(sorted(options.get("resources", {}).items())),
         )
+        apply_functions.options(**resources.options())  # raises what is wrong with them here, not where it is read
         return self._with(Apply(self.plan, function, resources, actors))
 
 
@@ -340,6 +349,14 @@ def check_format(batch_format: str) -> None:
     """Raise InputError if there is no such format of batches."""
     if batch_format not in BATCH_FORMATS:
         raise InputError(f"batch_format={batch_format!r}. {nearest(str(batch_format), BATCH_FORMATS)}")
+
+
+def _dataset(what: str, other: Any) -> Dataset:
+    if not isinstance(other, Dataset):
+        raise InputTypeError(f"{what}: {other!r:.80} is a {type(other).__name__}; a Dataset is wanted")
+    if other.share.of > 1:
+        raise InputError(f"{what}: a share of a split takes no further stages: split what comes of it")
+    return other
 
 
 def _is_class_of_functions(fn: Any) -> bool:

@@ -107,8 +107,9 @@ class Opening:
     def _applied(self, stage: Stage, plan: Plan, functions: Sequence[Function], child: Level) -> Level:
         assert isinstance(plan, Apply)
         actors = self.run.shared(plan, "actors", lambda: self._actors(plan)) if plan.actors else None
-        task = apply_functions.options(**plan.resources.options())
-        return Applied(stage, child, task, actors, ", ".join(function.name for function in functions))
+        names = ", ".join(function.name for function in functions)
+        task = apply_functions.options(name=names, **plan.resources.options())
+        return Applied(stage, child, task, actors, names)
 
     def _actors(self, plan: Apply) -> Actors:
         cpus, wanted = runtime.cluster_resources().get("CPU", 0), plan.actors * plan.resources.num_cpus

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..runtime import InputError
+from ..runtime import InputError, as_int
 from .blocks import numpy_of
 from .reader import Batches, Stats
 
@@ -24,12 +24,13 @@ class TorchBatches(Iterator[dict[str, Any]]):
     _thread: ThreadPoolExecutor | None = None
 
     def __init__(self, batches: Batches, prefetch: int, device: str | None) -> None:
-        if prefetch < 0:
-            raise InputError(f"prefetch={prefetch}: a number of batches ≥ 0 is wanted")
-        self._batches, self._prefetch, self._device = batches, prefetch, device
+        ahead = as_int(prefetch)
+        if ahead is None or ahead < 0:
+            raise InputError(f"prefetch={prefetch!r}: a number of batches ≥ 0 is wanted")
+        self._batches, self._prefetch, self._device = batches, ahead, device
         self._state = batches.state()
         self._ahead: deque[Future[tuple[dict[str, Any] | None, dict[str, Any]]]] = deque()
-        self._thread = ThreadPoolExecutor(1, "batches") if prefetch else None
+        self._thread = ThreadPoolExecutor(1, "batches") if ahead else None
 
     def __next__(self) -> dict[str, Any]:
         if self._thread is None:

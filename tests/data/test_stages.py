@@ -61,6 +61,14 @@ def test_batches_are_what_map_batches_gets():
         rows(numbers.zip(numbers.take(9)))
     with pytest.raises(InputError, match=r"map has no option 'num_cpu'. Did you mean 'num_cpus'"):
         numbers.map(dict, num_cpu=2)
+    for option, value in (("num_cpus", -1), ("num_gpus", "2"), ("resources", 5), ("fn_args", 3), ("fn_kwargs", [1])):
+        with pytest.raises((InputError, TypeError), match=option):
+            numbers.map(dict, **{option: value})
+    for wrong in (lambda: numbers.zip([1]), lambda: numbers.union([numbers]), lambda: numbers.iter_batches(epoch=-1)):
+        with pytest.raises((InputError, TypeError), match="is wanted"):
+            wrong()
+    with pytest.raises(runtime.InfeasibleError, match=r"can never run: it asks for CPU 99"):
+        numbers.map(dict, num_cpus=99).count()
     assert numbers.take(0).count() == 0
     assert numbers.filter(lambda row: False).repeat().count() == 0
 
