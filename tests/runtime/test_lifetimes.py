@@ -206,7 +206,9 @@ def test_a_worker_that_ends_leaves_those_alone_that_it_had_lately():
         with links.lock:
             parts.values.settle_drops()
             links.flush()
-            leases = [(kind.leases, worker) for kind in parts.kinds.by_key.values() for worker in list(kind.leases)]
+            leases = [
+                (queue.leases, worker) for queue in parts.task_queues.by_key.values() for worker in list(queue.leases)
+            ]
             for held, worker in leases:
                 del held[worker]
                 links.node.send(m.ReturnLease(worker, reusable=False))

@@ -11,7 +11,7 @@ from ...resources import in_amounts
 from .actor_queues import ActorQueue
 from .objects import Record
 from .pending import PendingCall
-from .task_kinds import Kind
+from .task_queues import TaskQueue
 
 Records = Mapping[bytes, Record]
 TASK, CALL, START = "NORMAL_TASK", "ACTOR_TASK", "ACTOR_CREATION_TASK"
@@ -40,30 +40,30 @@ def _row(pending: PendingCall, kind: str, state: str, name: str = "") -> TaskSta
 
 
 def task_rows(
-    records: Records, kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, PendingCall]]
+    records: Records, queues: Iterable[TaskQueue], awaiting: Iterable[tuple[TaskQueue, PendingCall]]
 ) -> Iterator[TaskState]:
     """Yield the tasks: those sent, those that wait for a worker, those that wait for arguments."""
-    kinds = list(kinds)
-    for kind in kinds:
-        for lease in kind.leases.values():
+    queues = list(queues)
+    for queue in queues:
+        for lease in queue.leases.values():
             for pending in lease.inflight.values():
-                row = _task(kind, pending, SENT)
+                row = _task(queue, pending, SENT)
                 row.worker_id = lease.worker.hex()
                 yield row
-    for kind in kinds:
-        for place, pending in enumerate(kind.queue, 1):
-            row = _task(kind, pending, QUEUED)
+    for queue in queues:
+        for place, pending in enumerate(queue.waiting, 1):
+            row = _task(queue, pending, QUEUED)
             row.queue_place = place
             yield row
-    for kind, pending in awaiting:
-        row = _task(kind, pending, ARGUMENTS)
+    for queue, pending in awaiting:
+        row = _task(queue, pending, ARGUMENTS)
         row.missing_arguments = _missing(records, pending)
         yield row
 
 
-def _task(kind: Kind, pending: PendingCall, state: str) -> TaskState:
+def _task(queue: TaskQueue, pending: PendingCall, state: str) -> TaskState:
     row = _row(pending, TASK, state)
-    row.required_resources, row.placement_group_id = in_amounts(kind.demand), _group_of(kind)
+    row.required_resources, row.placement_group_id = in_amounts(queue.demand), _group_of(queue)
     return row
 
 
@@ -71,18 +71,18 @@ def _missing(records: Records, pending: PendingCall) -> list[str]:
     return [ref.hex() for ref in missing_slots(records, pending)]
 
 
-def _group_of(kind: Kind) -> str | None:
-    return None if kind.placement is None else kind.placement.group.hex()
+def _group_of(queue: TaskQueue) -> str | None:
+    return None if queue.placement is None else queue.placement.group.hex()
 
 
-def task_counts(kinds: Iterable[Kind], awaiting: Iterable[tuple[Kind, PendingCall]]) -> Iterator[TaskState]:
+def task_counts(queues: Iterable[TaskQueue], awaiting: Iterable[tuple[TaskQueue, PendingCall]]) -> Iterator[TaskState]:
     """Yield how many tasks there are of each name, state and demand."""
-    for kind in kinds:
-        sent = [pending for lease in kind.leases.values() for pending in lease.inflight.values()]
-        mine = [pending for other, pending in awaiting if other is kind] if awaiting else []
-        for state, tasks in ((SENT, sent), (QUEUED, kind.queue), (ARGUMENTS, mine)):
+    for queue in queues:
+        sent = [pending for lease in queue.leases.values() for pending in lease.inflight.values()]
+        mine = [pending for other, pending in awaiting if other is queue] if awaiting else []
+        for state, tasks in ((SENT, sent), (QUEUED, queue.waiting), (ARGUMENTS, mine)):
             for row in _counted(tasks, TASK, state, attrgetter("name")):
-                row.required_resources, row.placement_group_id = in_amounts(kind.demand), _group_of(kind)
+                row.required_resources, row.placement_group_id = in_amounts(queue.demand), _group_of(queue)
                 yield row
 
 

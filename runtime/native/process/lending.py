@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from ..protocol import messages as m
 from ..protocol.connection import Connection
@@ -21,21 +21,32 @@ from .reactor import Reactor, Waiter
 _MOMENT = 0.001
 
 
+class Lender(Protocol):
+    """A worker, which has a CPU to lend while its task waits."""
+
+    def on_block(self) -> None:
+        """Event: a wait that blocks begins."""
+
+    def can_lend(self) -> bool:
+        """Whether the calling thread has a CPU to lend."""
+
+    def lend(self) -> None:
+        """Let others of the node use it."""
+
+    def take_back(self) -> None:
+        """Use it again."""
+
+
 class Lending:
     """The waits of one process, seen from its CPU.
 
     Attributes:
-        on_block: called before every wait that blocks.
-        lends: whether the calling thread has a CPU to lend.
-        lend, take_back: what gives it to the node, and takes it back.
+        lender: the worker that this process is; None for a driver.
     """
 
     def __init__(self, reactor: Reactor, lock: threading.RLock, objects: ObjectTable) -> None:
         self._reactor, self._lock, self._objects = reactor, lock, objects
-        self.on_block: Callable[[], None] = lambda: None
-        self.lends: Callable[[], bool] = lambda: False
-        self.lend: Callable[[], None] = lambda: None
-        self.take_back: Callable[[], None] = lambda: None
+        self.lender: Lender | None = None
         self._doubting: set[Waiter] = set()
 
     def on_not_yet(self, owner: Connection | None, message: m.NotYet) -> None:
@@ -54,8 +65,10 @@ class Lending:
             deadline: None: there is none.
             doubtful: awaited objects of which it is not known whether they exist; those that are known are taken out.
         """
-        self.on_block()
-        if not self.lends():
+        lender = self.lender
+        if lender is not None:
+            lender.on_block()
+        if lender is None or not lender.can_lend():
             self._reactor.wait(waiter, deadline)
             return
         if doubtful:
@@ -65,11 +78,11 @@ class Lending:
             self._reactor.wait(waiter, moment if deadline is None else min(moment, deadline))
         if waiter.ready or (deadline is not None and time.monotonic() >= deadline):
             return
-        self.lend()
+        lender.lend()
         try:
             self._reactor.wait(waiter, deadline)
         finally:
-            self.take_back()
+            lender.take_back()
 
     def _wait_until_known(self, waiter: Waiter, deadline: float | None, doubtful: list[Record]) -> None:
         def known() -> bool:

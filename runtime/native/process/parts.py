@@ -36,7 +36,7 @@ from .recovery import Recovery
 from .reporting import Reporting
 from .running import Running
 from .task_calls import TaskCalls
-from .task_kinds import Kinds
+from .task_queues import TaskQueues
 from .values import Values
 from .waits import Waits
 
@@ -71,9 +71,9 @@ class Parts:
         # Calls.
         self.calls = Calls(links, self.values, self.recovery)
         self.groups = GroupCalls(links, self.values, self.store)
-        self.kinds = Kinds(links, environments, self.groups)
-        self.leases = Leases(links, self.kinds)
-        self.tasks = TaskCalls(links, self.values, self.store, self.calls, self.kinds, self.leases)
+        self.task_queues = TaskQueues(links, environments, self.groups)
+        self.leases = Leases(links, self.task_queues)
+        self.tasks = TaskCalls(links, self.values, self.store, self.calls, self.task_queues, self.leases)
         self.actor_calls = ActorCalls(links, self.values, self.store, self.calls)
         self.actors = Actors(links, self.values, self.store, self.calls, self.actor_calls, environments, self.groups)
         self.log_keeper = LogKeeper(self.values, self.actor_calls.queues)
@@ -99,6 +99,7 @@ class Parts:
         links = self.links
         links.reactor.before_poll = self.values.tidy
         links.after_messages = self.values.act
+        self.values.make_again = self.recovery.act
         links.on_death += [
             self.values.on_death,
             self.tasks.on_death,

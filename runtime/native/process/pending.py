@@ -107,7 +107,7 @@ class PendingCall:
         retries: how many times it may be sent again after a crash or a loss; -1: without limit.
         actor: for a call of a method, or a constructor: this process's calls to the actor.
         submitted, sent: when `.remote()` was called and when it last went to a process (0: not yet), monotonic seconds.
-        kind: for a task: those that ask for the same, and the queue of them.
+        queue: for a task: that of all that ask for the same.
         parent: the task of this process that made the call, if one did.
         lease: for a task: the worker that it was pushed to, while it is there.
         extras: what few calls need; None for the others.
@@ -119,11 +119,11 @@ class PendingCall:
         "extras",
         "function",
         "keeps",
-        "kind",
         "lease",
         "missing",
         "name",
         "parent",
+        "queue",
         "retries",
         "returns",
         "sender",
@@ -157,7 +157,7 @@ class PendingCall:
         self.actor: Any = None
         self.submitted = time.monotonic()
         self.sent = 0.0
-        self.kind: Any = None
+        self.queue: Any = None
         self.parent = parent.get()
         self.lease: Any = None
         self.extras: Extras | None = None

@@ -74,7 +74,6 @@ class Recovery:
 
     def __init__(self, links: Links, values: Values, store: Store, lineage: Lineage) -> None:
         self._links, self._values, self._store, self.lineage = links, values, store, lineage
-        values.make_again = self._act
         self._acting = False
 
     # Events -----------------------------------------------------------------------------------------------------
@@ -157,7 +156,7 @@ class Recovery:
         self.lost([ref.id for ref in pending.slots], span)
         return span not in spans_of(pending.arguments)
 
-    def _act(self) -> bool:
+    def act(self) -> bool:
         """Carry out what the lineage asks for; False if that is just being done further up the stack."""
         commands = self.lineage.commands
         if self._acting:

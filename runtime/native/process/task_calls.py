@@ -29,7 +29,7 @@ from .leases import Leases
 from .links import Links
 from .objects import spans_of
 from .pending import Extras, PendingCall
-from .task_kinds import Kind, Kinds, WorkerLease
+from .task_queues import TaskQueue, TaskQueues, WorkerLease
 from .values import Values
 
 # Work to have in a worker's queue, seconds, and the most tasks that may make it up.
@@ -47,18 +47,18 @@ class TaskCalls:
     """
 
     def __init__(  # noqa: PLR0917  # put together in one place
-        self, links: Links, values: Values, store: Store, calls: Calls, kinds: Kinds, leases: Leases
+        self, links: Links, values: Values, store: Store, calls: Calls, queues: TaskQueues, leases: Leases
     ) -> None:
         self._links, self._values, self._store = links, values, store
-        self._calls, self._kinds, self._leases = calls, kinds, leases
-        self._by_key = kinds.by_key
-        self._awaiting: dict[bytes, tuple[Kind, PendingCall]] = {}
+        self._calls, self._queues, self._leases = calls, queues, leases
+        self._by_key = queues.by_key
+        self._awaiting: dict[bytes, tuple[TaskQueue, PendingCall]] = {}
         self.seconds: dict[bytes, float] = {}
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
         """Queue a task; return references to what it will return, or the generator of them."""
         links, values = self._links, self._values
-        kind = self._kinds.of(function, options)
+        queue = self._queues.of(function, options)
         args, kwargs, slots = take_out_refs(*arguments)
         packed, inner = self._store.pack_arguments(args, kwargs)
         with links.lock:
@@ -69,7 +69,7 @@ class TaskCalls:
             keeps = [*slots, *inner, *function.captured] if slots or inner or function.captured else []
             name = options.name or function.name
             pending = PendingCall(self, name, function, ids, packed, slots, keeps, options.max_retries)
-            pending.kind = kind
+            pending.queue = queue
             if not options.is_plain:
                 pending.extras = Extras.of_task(options)
                 if options.num_returns == STREAMING:
@@ -81,9 +81,9 @@ class TaskCalls:
         """Queue a task once its arguments are there."""
         self._calls.open[pending.task] = pending
         if pending.slots and self._calls.await_arguments(pending, lambda: self._arguments_came(pending)):
-            self._awaiting[pending.task] = (pending.kind, pending)
+            self._awaiting[pending.task] = (pending.queue, pending)
         else:
-            self._enqueue(pending.kind, pending)
+            self._enqueue(pending.queue, pending)
 
     def report(self) -> Iterator[TaskState]:
         """Yield a row for each task that has not ended."""
@@ -98,34 +98,34 @@ class TaskCalls:
         if found is not None:  # else it was cancelled
             self._enqueue(*found)
 
-    def _enqueue(self, kind: Kind, pending: PendingCall) -> None:
-        failure = kind.failure or self._calls.failed_argument(pending)
+    def _enqueue(self, queue: TaskQueue, pending: PendingCall) -> None:
+        failure = queue.failure or self._calls.failed_argument(pending)
         if failure is not None:
             self._calls.fail(pending, failure)
             return
-        kind.queue.append(pending)
-        self._pump(kind)
+        queue.waiting.append(pending)
+        self._pump(queue)
 
-    def _pump(self, kind: Kind) -> None:
+    def _pump(self, queue: TaskQueue) -> None:
         """Push what can be pushed, then say how many workers more could be used."""
-        queue = kind.queue
-        while queue:
-            lease = self._best_lease(kind, self._depth(queue[0]))
+        waiting = queue.waiting
+        while waiting:
+            lease = self._best_lease(queue, self._depth(waiting[0]))
             if lease is None:
                 break
-            pending = queue.popleft()
+            pending = waiting.popleft()
             if pending.slots and self._calls.lacks_arguments(pending):
                 self.resubmit(pending)
             else:
-                self._push(kind, lease, pending)
-        wanted = min(len(queue), _MOST_WANTED)
-        if wanted > kind.wanted or (wanted == 0 and kind.wanted > 0):
-            kind.wanted = wanted
-            job, retriable = self._links.job, kind.retriable
-            message = m.WantLeases(kind.key, kind.demand, wanted, job, kind.environment, kind.placement, retriable)
-            message.spread = kind.strategy == "SPREAD"
-            if queue and len(self._links.nodes) > 1:
-                message.inputs = self._inputs(queue[0])
+                self._push(queue, lease, pending)
+        wanted = min(len(waiting), _MOST_WANTED)
+        if wanted > queue.wanted or (wanted == 0 and queue.wanted > 0):
+            queue.wanted = wanted
+            job, retriable = self._links.job, queue.retriable
+            message = m.WantLeases(queue.key, queue.demand, wanted, job, queue.environment, queue.placement, retriable)
+            message.spread = queue.strategy == "SPREAD"
+            if waiting and len(self._links.nodes) > 1:
+                message.inputs = self._inputs(waiting[0])
             self._links.node.send(message)
 
     def _inputs(self, pending: PendingCall) -> dict[m.NodeId, int]:
@@ -142,9 +142,9 @@ class TaskCalls:
         return 1 if seconds is None else max(1, min(_MOST_AHEAD, int(_AHEAD / max(seconds, 1e-6))))
 
     @staticmethod
-    def _best_lease(kind: Kind, depth: int) -> WorkerLease | None:
+    def _best_lease(queue: TaskQueue, depth: int) -> WorkerLease | None:
         best = None
-        for lease in kind.leases.values():
+        for lease in queue.leases.values():
             if (
                 not lease.stuck
                 and not lease.recalled
@@ -154,7 +154,7 @@ class TaskCalls:
                 best = lease
         return best
 
-    def _push(self, kind: Kind, lease: WorkerLease, pending: PendingCall) -> None:
+    def _push(self, queue: TaskQueue, lease: WorkerLease, pending: PendingCall) -> None:
         connection, function = lease.connection, pending.function
         assert function is not None
         if function.id not in connection.functions:
@@ -178,7 +178,7 @@ class TaskCalls:
         pending.sent = time.monotonic()
         lease.inflight[pending.task] = pending
         pending.lease = lease
-        if kind.strategy == "SPREAD" and len(self._links.nodes) > 1:
+        if queue.strategy == "SPREAD" and len(self._links.nodes) > 1:
             lease.recalled = True  # the next one is to run elsewhere
 
     @staticmethod
@@ -194,70 +194,70 @@ class TaskCalls:
 
     def on_leased(self, node: Connection, message: m.Leased) -> None:
         """Event: the node has granted a worker."""
-        kind = self._by_key.get(message.key)
-        if kind is None:
+        queue = self._by_key.get(message.key)
+        if queue is None:
             return  # its placement group is gone, and the worker with it
-        kind.wanted = max(0, kind.wanted - 1)
+        queue.wanted = max(0, queue.wanted - 1)
         connection = self._links.peer(message.worker)
         if connection is not None:  # else it has died already
-            connection.post(self._kinds.assignment(kind, message.gpus))
-            kind.leases[message.worker] = WorkerLease(message.worker, connection)
+            connection.post(self._queues.assignment(queue, message.gpus))
+            queue.leases[message.worker] = WorkerLease(message.worker, connection)
             self._leases.look_soon()
-        self._pump(kind)
+        self._pump(queue)
 
     def on_environment_failed(self, node: Connection, message: m.EnvironmentFailed) -> None:
-        """Event: workers of a kind cannot start. Its tasks fail; the next one submitted has it tried again."""
-        kind = self._by_key[message.key]
-        while kind.queue:
-            pending = kind.queue.popleft()
+        """Event: workers for a queue cannot start. Its tasks fail; the next one submitted has it tried again."""
+        queue = self._by_key[message.key]
+        while queue.waiting:
+            pending = queue.waiting.popleft()
             error = RuntimeEnvSetupError(f"task {pending.name} cannot run in its runtime_env: {message.reason}")
             self._calls.fail(pending, failure(error))
-        self._pump(kind)
+        self._pump(queue)
 
     def on_reply(self, peer: Connection, pending: PendingCall, message: m.Reply) -> None:
         """Event: a task has ended."""
-        kind, lease = self._take_back(pending)
+        queue, lease = self._take_back(pending)
         self._note_time(pending, message.seconds)
         if pending.is_interrupted:
-            kind.queue.append(pending)
+            queue.waiting.append(pending)
         else:
             self._calls.finish(pending, message.values, peer.peer, message.seconds)
-        self._has_ended(kind, lease)
+        self._has_ended(queue, lease)
 
     def on_try_again(self, pending: PendingCall, failure: m.Value) -> None:
         """Event: a task has raised an exception after which it is to be run again."""
-        kind, lease = self._take_back(pending)
+        queue, lease = self._take_back(pending)
         if pending.use_retry():
             self._links.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
-            kind.queue.append(pending)
+            queue.waiting.append(pending)
         else:
             self._calls.give_up(pending, failure)
-        self._has_ended(kind, lease)
+        self._has_ended(queue, lease)
 
     @staticmethod
-    def _take_back(pending: PendingCall) -> tuple[Kind, WorkerLease]:
-        """Note that a worker has done what it was to do with a task; return the task's kind, and the worker."""
+    def _take_back(pending: PendingCall) -> tuple[TaskQueue, WorkerLease]:
+        """Note that a worker is done with a task; return the queue of its like, and the worker."""
         lease = pending.lease
         del lease.inflight[pending.task]
         pending.lease, lease.stuck = None, False
-        return pending.kind, lease
+        return pending.queue, lease
 
-    def _has_ended(self, kind: Kind, lease: WorkerLease) -> None:
-        if kind.queue:
-            self._pump(kind)
+    def _has_ended(self, queue: TaskQueue, lease: WorkerLease) -> None:
+        if queue.waiting:
+            self._pump(queue)
         if not lease.inflight:
             lease.idle_since = time.monotonic()
             if lease.recalled:
-                self._leases.give_back(kind, lease)
+                self._leases.give_back(queue, lease)
             else:
                 self._leases.look_soon()
 
     def on_argument_lost(self, pending: PendingCall, message: m.ArgumentLost) -> None:
         """Event: a task could not read an argument and was not run."""
-        kind, lease = self._take_back(pending)
+        queue, lease = self._take_back(pending)
         if self._calls.make_arguments_again(pending, message.span):
             self.resubmit(pending)
-        self._has_ended(kind, lease)
+        self._has_ended(queue, lease)
 
     def _note_time(self, pending: PendingCall, seconds: float) -> None:
         assert pending.function is not None
@@ -269,35 +269,35 @@ class TaskCalls:
 
     def on_bounced(self, worker: Connection, message: m.Bounced) -> None:
         """Event: a worker has sent tasks back, which wait behind a long one."""
-        left: dict[Kind, WorkerLease] = {}
+        left: dict[TaskQueue, WorkerLease] = {}
         for task in reversed(message.tasks):
             pending = self._calls.open.get(task)
             if pending is not None and pending.lease is not None:
-                lease = left[pending.kind] = pending.lease
+                lease = left[pending.queue] = pending.lease
                 lease.stuck = True
                 self._links.note((time.monotonic(), BOUNCED, task, lease.worker))
                 del lease.inflight[task]
                 self._queue_again([pending])
-        for kind, lease in left.items():
+        for queue, lease in left.items():
             if not lease.inflight:  # what they were behind has ended meanwhile
                 lease.stuck = False
-            self._has_ended(kind, lease)
+            self._has_ended(queue, lease)
 
     def on_death(self, process: bytes, reason: str) -> None:
         """Event: a process is dead."""
-        for kind in list(self._by_key.values()):
-            lease = kind.leases.pop(process, None)
+        for queue in list(self._by_key.values()):
+            lease = queue.leases.pop(process, None)
             if lease is not None:
                 died = OutOfMemoryError if process in self._links.starved else WorkerCrashedError
-                self._rescue(kind, list(lease.inflight.values()), reason, died)
+                self._rescue(queue, list(lease.inflight.values()), reason, died)
 
     def on_node_death(self, node: bytes, reason: str) -> None:
         """Say again what we want: it may have been that node which was to grant it."""
-        for kind in self._by_key.values():
-            kind.wanted = 0
-            self._pump(kind)
+        for queue in self._by_key.values():
+            queue.wanted = 0
+            self._pump(queue)
 
-    def _rescue(self, kind: Kind, tasks: list[PendingCall], reason: str, died: type[WorkerCrashedError]) -> None:
+    def _rescue(self, queue: TaskQueue, tasks: list[PendingCall], reason: str, died: type[WorkerCrashedError]) -> None:
         """Queue again what a dead worker had; only the first task was running and can be to blame."""
         if tasks and not tasks[0].cancelled and not tasks[0].use_retry():
             guilty = tasks.pop(0)
@@ -309,27 +309,27 @@ class TaskCalls:
         for pending in tasks:
             self._links.note((time.monotonic(), AGAIN, pending.task, reason))
         self._queue_again(tasks)
-        self._pump(kind)
+        self._pump(queue)
 
     def _queue_again(self, tasks: list[PendingCall]) -> None:
-        """Put tasks before all others of their kind, but for those that were cancelled meanwhile."""
+        """Put tasks at the head of their queue, but for those that were cancelled meanwhile."""
         for pending in reversed(tasks):
             pending.lease = None
             if pending.cancelled:
                 self._calls.cancel(pending)
             else:
-                pending.kind.queue.appendleft(pending)
+                pending.queue.waiting.appendleft(pending)
 
     def on_group_removed(self, group: bytes) -> None:
         """Event: a placement group is gone: what was to run in it, or ran, fails."""
-        for kind in self._kinds.drop_group(group):
-            failure = kind.failure
+        for queue in self._queues.drop_group(group):
+            failure = queue.failure
             assert failure is not None
-            failed = list(kind.queue)
-            for lease in kind.leases.values():
+            failed = list(queue.waiting)
+            for lease in queue.leases.values():
                 failed += lease.inflight.values()
-            kind.queue.clear()
-            kind.leases.clear()
+            queue.waiting.clear()
+            queue.leases.clear()
             for pending in failed:
                 self._calls.fail(pending, failure)
 
@@ -344,8 +344,8 @@ class TaskCalls:
         if self.has_sent(pending):
             return False
         if self._awaiting.pop(pending.task, None) is None:
-            pending.kind.queue.remove(pending)
-            self._pump(pending.kind)
+            pending.queue.waiting.remove(pending)
+            self._pump(pending.queue)
         return True
 
     def tell(self, pending: PendingCall, message: m.Message) -> None:

@@ -57,8 +57,7 @@ class Worker:
         self._waits = False
         self._exiting = False
         self._arrival: Waiter | None = None
-        parts.lending.on_block, parts.lending.lends = self._on_block, self._is_task_waiting
-        parts.lending.lend, parts.lending.take_back = self._lend, self._take_back
+        parts.lending.lender = self
         records = self._values.objects.records
         parts.waits.blocked = blocked = BlockedWaits(parts.links, records, parts.makers, self._waiting_call)
         parts.links.on_death.append(self._executor.producer.on_death)
@@ -161,21 +160,24 @@ class Worker:
 
     # Waiting inside a task --------------------------------------------------------------------------------------
 
-    def _is_task_waiting(self) -> bool:
+    def can_lend(self) -> bool:
+        """Whether the calling thread has a CPU to lend: it is the one that runs a task."""
         return self._running and threading.current_thread() is threading.main_thread()
 
     def _waiting_call(self) -> str:
         """Return the name of what the calling thread runs, if nothing else can run here until it goes on; else ""."""
-        if self._place is not None or not self._is_task_waiting():
+        if self._place is not None or not self.can_lend():
             return ""
         names = [name for name, _ in self._parts.running.begun.values()]
         return names[-1] if names else f"{self._executor.class_name}.__init__"
 
-    def _on_block(self) -> None:
+    def on_block(self) -> None:
+        """Event: a wait that blocks begins."""
         if self._place is not None:
             self._place.on_block()
 
-    def _lend(self) -> None:
+    def lend(self) -> None:
+        """Let the node use the CPU; return the tasks that have not begun: they may be what is awaited."""
         with self._links.lock:
             self._waits = self._executor.class_name is None
             if self._waits:
@@ -183,7 +185,8 @@ class Worker:
                 self._items.clear()
             self._links.node.send(m.Blocked())
 
-    def _take_back(self) -> None:
+    def take_back(self) -> None:
+        """Use the CPU again."""
         self._waits = False
         self._links.node.send(m.Unblocked())
 

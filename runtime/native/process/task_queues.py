@@ -1,4 +1,4 @@
-"""Kinds of this process's tasks: those that can run one after the other on a worker; and the workers that each has."""
+"""Queues of this process's tasks: one for all that can run on the same workers, with the workers that it has leased."""
 
 from __future__ import annotations
 
@@ -36,8 +36,15 @@ class WorkerLease:
         self.idle_since = time.monotonic()
 
 
-class Kind:
-    """Tasks that ask for the same resources and surroundings, and the leases that fit them."""
+class TaskQueue:
+    """Tasks that ask for the same resources and surroundings, and the leases that fit them (Ray's scheduling key).
+
+    Attributes:
+        key: the number that the node knows it by.
+        waiting: the tasks that no worker has yet.
+        leases: the workers, by process.
+        wanted: how many more the node has been asked for.
+    """
 
     def __init__(
         self,
@@ -53,13 +60,13 @@ class Kind:
         self.demand, self.environment = demand, environment
         self.strategy, self.placement = strategy, placement
         self.failure: m.Value | None = None  # of all of them: the placement group that they were to run in is gone
-        self.queue: deque[PendingCall] = deque()
+        self.waiting: deque[PendingCall] = deque()
         self.leases: dict[bytes, WorkerLease] = {}
         self.wanted = 0
 
 
-class Kinds:
-    """All kinds that this process has submitted tasks of.
+class TaskQueues:
+    """The queues of all tasks that this process has submitted.
 
     Attributes:
         by_key: those that may have tasks, by the number that the node knows them by.
@@ -67,12 +74,12 @@ class Kinds:
 
     def __init__(self, links: Links, environments: Environments, groups: GroupCalls) -> None:
         self._links, self._environments, self._groups = links, environments, groups
-        self._by_shape: dict[tuple, Kind] = {}
+        self._by_shape: dict[tuple, TaskQueue] = {}
         self._keys = itertools.count()
-        self.by_key: dict[int, Kind] = {}
+        self.by_key: dict[int, TaskQueue] = {}
 
-    def of(self, function: Function, options: TaskOptions) -> Kind:
-        """Return the kind of a task.
+    def of(self, function: Function, options: TaskOptions) -> TaskQueue:
+        """Return the queue for a task.
 
         Raises:
             InfeasibleError: it can never run.
@@ -84,26 +91,28 @@ class Kinds:
             shape = (options.max_retries == 0, shape, environment.id if environment is not None else None, captured)
         return self._by_shape.get(shape) or self._new(shape, function, options, environment)
 
-    def _new(self, shape: tuple, function: Function, options: TaskOptions, environment: m.Environment | None) -> Kind:
+    def _new(
+        self, shape: tuple, function: Function, options: TaskOptions, environment: m.Environment | None
+    ) -> TaskQueue:
         strategy = self._groups.strategy_of(options.scheduling_strategy)
         with self._links.lock:
             placement = self._groups.place(f"task {function.name}", options.demand, strategy)
             retriable = options.max_retries != 0
-            kind = Kind(next(self._keys), options.demand, environment, strategy, placement, retriable=retriable)
-            kind.failure = None if placement is None else self._groups.removal_of(placement.group)
-            self._by_shape[shape] = self.by_key[kind.key] = kind
-        return kind
+            queue = TaskQueue(next(self._keys), options.demand, environment, strategy, placement, retriable=retriable)
+            queue.failure = None if placement is None else self._groups.removal_of(placement.group)
+            self._by_shape[shape] = self.by_key[queue.key] = queue
+        return queue
 
-    def assignment(self, kind: Kind, gpus: list[str]) -> m.Assigned:
-        """Return what tells a worker what tasks of a kind may use."""
-        return self._groups.assignment(kind.demand, gpus, kind.strategy)
+    def assignment(self, queue: TaskQueue, gpus: list[str]) -> m.Assigned:
+        """Return what tells a worker what tasks of a queue may use."""
+        return self._groups.assignment(queue.demand, gpus, queue.strategy)
 
-    def drop_group(self, group: m.GroupId) -> list[Kind]:
-        """Forget the kinds that run in a placement group, which is removed; return them with the reason."""
+    def drop_group(self, group: m.GroupId) -> list[TaskQueue]:
+        """Forget the queues of a placement group, which is removed; return them with the reason."""
         dropped = []
-        for shape, kind in list(self._by_shape.items()):
-            if kind.placement is not None and kind.placement.group == group:
-                kind.failure = self._groups.removal_of(group)
-                del self._by_shape[shape], self.by_key[kind.key]
-                dropped.append(kind)
+        for shape, queue in list(self._by_shape.items()):
+            if queue.placement is not None and queue.placement.group == group:
+                queue.failure = self._groups.removal_of(group)
+                del self._by_shape[shape], self.by_key[queue.key]
+                dropped.append(queue)
         return dropped
