@@ -13,6 +13,7 @@ import numpy as np
 
 from ...envs import derive_seed
 from ...runtime import ActorHandle, InputError, ObjectRef, method
+from ..chaos import Death, dying
 from ..clock import Clock
 from ..divergence import TrainingDivergedError
 from ..lazy import load, torch
@@ -72,7 +73,12 @@ class NetworkLearner:
 
     @method(num_returns=4)
     def update(
-        self, rollouts: Sequence[ObjectRef], iteration: int, clock: Clock, snapshot: bool
+        self,
+        rollouts: Sequence[ObjectRef],
+        iteration: int,
+        clock: Clock,
+        snapshot: bool,
+        death: Death | None = None,
     ) -> tuple[dict[str, np.ndarray], dict[str, Any] | None, None, dict[str, float]]:
         """As `LearnerActor.update`, without rollouts; weights are all that predicting depends on, by name.
 
@@ -80,7 +86,8 @@ class NetworkLearner:
         """
         self._require(iteration)
         started = time.perf_counter()
-        loss = self._advance(clock)
+        with dying(death):
+            loss = self._advance(clock)
         told = {"train/loss": loss, "time/update_seconds": time.perf_counter() - started}
         return self._network.arrays(), self._state() if snapshot else None, None, told
 
