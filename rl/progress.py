@@ -63,6 +63,7 @@ class ProgressDisplay(Callback):
         self._first_timesteps = 0
         self._line_at = float("-inf")
         self._evaluation: float | None = None
+        self._loss: float | None = None
 
     def on_training_start(self, training: Training, total_timesteps: int) -> None:
         """Open the display."""
@@ -84,6 +85,8 @@ class ProgressDisplay(Callback):
 
     def on_iteration_end(self, training: Training, report: IterationReport) -> bool | None:
         """Show how far the training is."""
+        if not getattr(training, "needs_environment", True):
+            self._loss = report.metrics.get("eval/loss", report.metrics.get("train/loss"))
         speed = (report.timesteps - self._first_timesteps) / max(report.elapsed_seconds, 1e-9)
         now = Standing(
             name=f"{training.name} {training.env_id}",
@@ -93,6 +96,7 @@ class ProgressDisplay(Callback):
             speed=speed,
             mean_return=report.episode_return_mean,
             evaluation=self._evaluation,
+            loss=self._loss,
             left=max(report.total_timesteps - report.timesteps, 0) / max(speed, 1e-9),
         )
         if self._line is not None:
@@ -114,6 +118,8 @@ class ProgressDisplay(Callback):
         took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
         if result.episode_return_mean is None and self._evaluation is not None:
             outcome = f"evaluation's mean return {three_digits(self._evaluation)} after {result.timesteps:,} steps"
+        elif self._loss is not None:
+            outcome = f"loss {three_digits(self._loss)} after {result.timesteps:,} steps"
         elif result.episode_return_mean is None:
             outcome = f"no episode ended in {result.timesteps:,} steps, so there is no mean return"
         else:

@@ -44,6 +44,8 @@ class Standing:
     """Mean return of the last episodes; None if none has ended."""
     evaluation: float | None = None
     """Mean return of the last evaluation; None if there was none."""
+    loss: float | None = None
+    """The last loss, of what is held out if anything is; None where episodes are played."""
     left: float | None = None
     """Seconds until its end; None in the first iteration."""
 
@@ -64,7 +66,9 @@ def _forms(now: Standing) -> dict[str, list[str]]:
     if now.speed is None or now.left is None:
         # The time elapsed is all that moves by then.
         return forms | {"return": ["in the first iteration"], "left": [f"{duration(now.elapsed)} elapsed"]}
-    if now.mean_return is None and now.evaluation is None:
+    if now.loss is not None and now.mean_return is None and now.evaluation is None:
+        forms["return"] = [f"loss {three_digits(now.loss)}"]
+    elif now.mean_return is None and now.evaluation is None:
         forms["return"] = ["no episode has ended yet", "no episode yet"]
     elif now.mean_return is not None:
         mean = three_digits(now.mean_return)

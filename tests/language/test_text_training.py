@@ -1,5 +1,6 @@
 """Pre-training and supervised fine-tuning: what is learned of which text, and where it goes on."""
 
+import io
 import json
 import math
 import shutil
@@ -7,10 +8,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from shoal import runtime
 from shoal.algorithms import GRPO, SFT, Pretrain
-from shoal.rl import Clock, RunFolder, load_policy
+from shoal.rl import Clock, ProgressDisplay, RunFolder, load_policy
 from shoal.rl.language.packed_training import next_token_loss
 from shoal.rl.language.packing import Corpus, RowOrder, conversation, fill_rows, plain_texts
 from shoal.rl.language.text_training import TextConfig, rate_of
@@ -324,3 +326,15 @@ def test_adapters_alone_are_learned_and_begin_with_the_bits_of_the_base(serial, 
     with GRPO("copy-2", initial=str(tmp_path / "adapted"), **small) as grpo:  # goes on with the same adapters
         assert grpo.model_spec.architecture.lora == lora | {"alpha": 8.0}
         grpo.train(8)
+
+
+def test_progress_tells_the_loss_where_no_episodes_are_played(serial, folder):
+    told = io.StringIO()
+    with (
+        Pretrain(dataset=folder, **SMALL) as pretrain,
+        ProgressDisplay(Console(file=told, width=200)) as display,
+    ):
+        pretrain.train(3, callbacks=[display])
+    lines = told.getvalue().splitlines()
+    assert "loss 5." in lines[1]
+    assert "pretrain texts: loss 5." in lines[-1]
