@@ -49,6 +49,18 @@ class Parquet:
 
 
 @dataclass(frozen=True)
+class Arrow:
+    """An Arrow IPC file, a record batch of all rows: what readers map into memory as it is."""
+
+    suffix: ClassVar[str] = "arrow"
+
+    def write(self, table: pa.Table, file: BinaryIO) -> None:
+        """As `Format.write`."""
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+
+
+@dataclass(frozen=True)
 class Csv:
     """CSV with a header."""
 

@@ -55,6 +55,12 @@ class Writing(ABC):
         """
         return self._write(path, formats.Parquet(compression, row_group_size), rows_per_file, overwrite)
 
+    def write_arrow(
+        self, path: str | os.PathLike[str], *, rows_per_file: int | None = None, overwrite: bool = False
+    ) -> list[Part]:
+        """Arrow IPC files, larger than Parquet's and read without decoding; tensors keep their shapes."""
+        return self._write(path, formats.Arrow(), rows_per_file, overwrite)
+
     def write_json(
         self, path: str | os.PathLike[str], *, rows_per_file: int | None = None, overwrite: bool = False
     ) -> list[Part]:
@@ -86,7 +92,7 @@ class Writing(ABC):
         by it. Tensors become pictures where the name is a picture's ending, else .npy's bytes; null is left out."""
         return self._write(path, formats.WebDataset(), rows_per_file, overwrite)
 
-    def write_tfrecord(
+    def write_tfrecords(
         self, path: str | os.PathLike[str], *, rows_per_file: int | None = None, overwrite: bool = False
     ) -> list[Part]:
         """TFRecord files of tf.train.Example; tensors as flat lists."""

@@ -36,9 +36,10 @@ def test_each_format_is_read_back(tmp_path, numbers, engine):
 
     for written, read in (
         (numbers.write_parquet, data.read_parquet),
+        (numbers.write_arrow, data.read_arrow),
         (numbers.write_json, data.read_json),
         (numbers.write_csv, data.read_csv),
-        (numbers.write_tfrecord, data.read_tfrecords),
+        (numbers.write_tfrecords, data.read_tfrecords),
     ):
         folder = tmp_path / written.__name__
         parts = written(folder)
@@ -96,7 +97,7 @@ def test_nothing_half_written_stays(tmp_path, numbers, engine):
 
 
 def test_bad_rows_of_any_format_are_counted_and_set_aside(tmp_path, numbers, engine):
-    numbers.write_tfrecord(tmp_path / "tf", rows_per_file=100)
+    numbers.write_tfrecords(tmp_path / "tf", rows_per_file=100)
     path = tmp_path / "tf" / "part-00001.tfrecord"
     content = bytearray(path.read_bytes())
     content[-10] ^= 1
