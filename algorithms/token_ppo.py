@@ -64,6 +64,8 @@ class TokenPPOConfig(LanguageConfig):
     """How far a value may go from its old one before its gradient is cut; none: no limit."""
     normalize_advantage: bool = True
     """Whether the advantages of all tokens are shifted and scaled to mean 0 and standard deviation 1."""
+    ent_coef: float = number(0.0)
+    """Weight of the entropy bonus (c₂)."""
     vf_coef: float = number(0.5, at_least=0)
     """Weight of the value loss (c₁)."""
     kl_coef: float = number(0.0, at_least=0)
@@ -157,6 +159,9 @@ def token_ppo_loss(model: Any, rows: dict[str, Tensor], config: TokenPPOConfig) 
     policy_loss = losses.mean_over_rows(each, mask, weights)
     value_loss = losses.mean_over_rows((rows["returns"] - values).square(), mask, weights)
     loss = policy_loss + config.vf_coef * value_loss
+    if config.ent_coef:
+        entropies = losses.entropies_of(logits, config.temperature)
+        loss = loss - config.ent_coef * losses.mean_over_rows(entropies, mask, weights)
     with torch.no_grad():
         told = {
             "train/loss": loss.detach(),

@@ -35,6 +35,12 @@ def log_probs_of(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Te
     return torch.nn.functional.pad(found, (1, 0))
 
 
+def entropies_of(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy [B, T] in nats of what each token was drawn from, from `logits` [B, T, V] as in `log_probs_of`."""
+    predicted = torch.log_softmax(logits[:, :-1] / temperature, -1)
+    return torch.nn.functional.pad(-(predicted.exp() * predicted).sum(-1), (1, 0))
+
+
 def answer_mask(tokens: Tensor, end: int) -> Tensor:
     """[B, T] bool of sampled `tokens` [B, T]: up to the first `end`, which the model has said, too; all without one."""
     ended = (tokens == end).int()
