@@ -64,15 +64,16 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=90)
     flags = parser.parse_args()
     runtime.init(num_cpus=3)
-    found = []
+    path = Path(__file__).parent / "rows" / "lag.json"
+    found = {each["seed"]: each for each in json.loads(path.read_text())["trainings"]} if path.exists() else {}
     for seed in flags.seeds:
         each = {lag: train(seed, lag, flags.iterations, seed == flags.seeds[0]) for lag in (0, LAG)}
         ratio = each[LAG]["answers"] / each[0]["answers"] if each[LAG]["answers"] and each[0]["answers"] else None
-        found.append({"seed": seed, "ratio": ratio, "in_turns": each[0], "ahead": each[LAG]})
+        found[seed] = {"seed": seed, "ratio": ratio, "in_turns": each[0], "ahead": each[LAG]}
         shown = {name: each[LAG][name] for name in ("answers", "lags", "repeated")}
         print(f"seed {seed}: in turns {each[0]['answers']} answers; max_lag {LAG}: {shown}; ratio {ratio}", flush=True)
-        path = Path(__file__).parent / "rows" / "lag.json"
-        path.write_text(json.dumps({"env": "copy-3", "goal": GOAL, "max_lag": LAG, "trainings": found}) + "\n")
+        trainings = [found[seed] for seed in sorted(found)]
+        path.write_text(json.dumps({"env": "copy-3", "goal": GOAL, "max_lag": LAG, "trainings": trainings}) + "\n")
     runtime.shutdown()
 
 
