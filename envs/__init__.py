@@ -57,6 +57,7 @@ from .named_modules import find_named, import_named
 from .packages import install_line, is_installed, missing_packages_named
 from .recovery import RecoveryChoice, choose_recovery
 from .registration import make, register, registered, resolve
+from .reproducer import script_in
 from .saved_spec import spec_from_json, spec_to_json
 from .seeding import derive_seed, episode_seed, stream
 from .space_match import check_same_spaces
@@ -169,6 +170,7 @@ __all__ = [
     "register",
     "registered",
     "resolve",
+    "script_in",
     "shown_address",
     "space_from_json",
     "space_to_json",

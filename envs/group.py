@@ -26,7 +26,7 @@ from .copies import common_spaces, make_copy
 from .errors import RecoveryWarning
 from .group_checks import PENDING, GroupChecks, fail_timeout
 from .group_progress import GroupProgress
-from .group_state import GroupState
+from .group_state import KEPT_FOR_MESSAGES, GroupState
 from .group_step import Episode, GroupStep
 from .interrupts import CallInterrupted
 from .recovery import RecoveryChoice, choose_recovery
@@ -34,9 +34,6 @@ from .spaces import codec, describe
 from .spec import EnvSpec
 from .watch import IDLE, Watch
 from .ways_back import Keeper
-
-# Actions kept for the script that repeats a crash, where recovery doesn't need them.
-_KEPT_FOR_MESSAGES = 10_000
 
 
 class EnvGroup:
@@ -316,7 +313,7 @@ class EnvGroup:
     def _kept_actions(self) -> int:
         longest = self._progress.steps - min(self._progress.begins)
         needed = self._choice is None or self._choice.needs_actions
-        return longest if needed else min(longest, _KEPT_FOR_MESSAGES)
+        return longest if needed else min(longest, KEPT_FOR_MESSAGES)
 
     # Failures -------------------------------------------------------------------------------------------------------
 

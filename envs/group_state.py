@@ -13,6 +13,9 @@ from .trees import tree_from_arrays, tree_to_arrays
 #: and actions, or not at all: a new episode begins.
 Recovery = Literal["own_state", "snapshot", "replay", "restart"]
 
+#: Actions that a group keeps for the script that repeats a crash, where recovery doesn't need them.
+KEPT_FOR_MESSAGES = 10_000
+
 _ARRAYS = ("observations", "episodes", "seeds", "lengths", "returns", "actions")
 _FIELDS = ("environment_id", "run_seed", "first_index", "size", "steps", "replayable")
 

@@ -4,8 +4,10 @@ An episode is a function of its seed and actions, so that script needs neither t
 """
 
 import base64
+import textwrap
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
@@ -40,6 +42,21 @@ def add_note(error: BaseException, spec: EnvSpec, moment: Moment, doing: str, st
     error.add_note(note_on(spec, moment, doing, steps))
 
 
+_SCRIPT = " To repeat it alone:\n\n"
+
+
+def script_in(error: BaseException) -> str | None:
+    """Return the script that an environment's exception, or what led to this one, holds in a note; None without."""
+    seen: BaseException | None = error
+    while seen is not None:
+        for note in getattr(seen, "__notes__", ()):
+            _, marker, script = note.partition(_SCRIPT)
+            if marker:
+                return textwrap.dedent(script)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
 def note_on(spec: EnvSpec, moment: Moment, doing: str, steps: int = 0) -> str:
     """Return where an environment is and how to repeat it.
 
@@ -55,9 +72,40 @@ def note_on(spec: EnvSpec, moment: Moment, doing: str, steps: int = 0) -> str:
     seed = "" if moment.seed is None else f" (reset seed {moment.seed})"
     note = f"in {doing} of environment {spec.id!r}, index {moment.environment}{when}{seed}."
     if moment.complete:
-        script = "".join(f"    {line}\n" for line in reproducer(spec, moment).splitlines())
-        note += f" To repeat it alone:\n\n{script}"
+        note += _SCRIPT + textwrap.indent(reproducer(spec, moment), "    ")
     return note
+
+
+def note_on_group(
+    spec: EnvSpec, kind: str, *, size: int, first_index: int, run_seed: int, actions: np.ndarray | None
+) -> str:
+    """Return which environments, stepped together, have failed in `step`, and how to repeat it.
+
+    Args:
+        spec: what they are made from.
+        kind: what steps them.
+        size: how many.
+        first_index: logical index in the run of the first.
+        run_seed: seed of the run.
+        actions: [steps, size, …] since the group's reset, the last ones included; None where they are not known.
+    """
+    last = first_index + size - 1
+    note = f"in step() of environment {spec.id!r} ({kind}), indices {first_index}…{last}."
+    if actions is None:
+        return f"{note} They were reset too long ago for a script that repeats it"
+    imports, entry, kwargs = _entry(spec)
+    lines = [
+        *_imports_of_actions(actions),
+        "from shoal import envs",
+        *imports,
+        f"spec = envs.resolve({entry}, {kwargs!r})",
+        f"group = envs.make_group({kind!r}, spec, size={size}, first_index={first_index}, run_seed={run_seed})",
+        "group.reset()",
+        f"actions = {_literal(actions)}",
+        "for action in actions:",
+        "    group.step(action)",
+    ]
+    return note + _SCRIPT + textwrap.indent("\n".join(lines) + "\n", "    ")
 
 
 def reproducer(spec: EnvSpec, moment: Moment) -> str:
@@ -79,16 +127,24 @@ def reproducer(spec: EnvSpec, moment: Moment) -> str:
 
 
 def _making(spec: EnvSpec) -> list[str]:
-    kwargs = "".join(f", {name}={value!r}" for name, value in spec.kwargs.items())
+    imports, entry, kwargs = _entry(spec)
+    given = "".join(f", {name}={value!r}" for name, value in kwargs.items())
     limit = "" if spec.max_episode_steps is None else f", max_episode_steps={spec.max_episode_steps}"
+    return [*imports, f"env = envs.make({entry}{given}{limit})"]
+
+
+def _entry(spec: EnvSpec) -> tuple[list[str], str, dict[str, Any]]:
+    """What a script imports first, what it names then, and its arguments."""
+    kwargs = dict(spec.kwargs)
+    known = [f"import {spec.module}"] if spec.module not in ("", "__main__") else []
     if isinstance(spec.entry, str):
-        return [f"env = envs.make({spec.entry!r}{kwargs}{limit})"]
+        return known, repr(spec.entry), kwargs
     if isinstance(spec.entry, GymnasiumSpec):
-        return [f"# first import what registers {spec.entry.id}", f"env = envs.make({spec.entry.id!r}{kwargs}{limit})"]
+        return known or [f"# first import what registers {spec.entry.id}"], repr(spec.entry.id), kwargs
     module, name = getattr(spec.entry, "__module__", "__main__"), entry_name(spec.entry)
     if module == "__main__" or "<" in name:
-        return [f"# first define {name} as in your program", f"env = envs.make({name}{kwargs}{limit})"]
-    return [f"from {module} import {name.partition('.')[0]}", f"env = envs.make({name}{kwargs}{limit})"]
+        return [f"# first define {name} as in your program"], name, kwargs
+    return [f"from {module} import {name.partition('.')[0]}"], name, kwargs
 
 
 def _imports_of_actions(actions: np.ndarray) -> list[str]:

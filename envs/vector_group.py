@@ -12,9 +12,10 @@ from .action_log import ActionLog
 from .errors import EnvContractError, RecoveryWarning, ReplayMismatchError
 from .group_checks import GroupChecks
 from .group_progress import GroupProgress
-from .group_state import GroupState
+from .group_state import KEPT_FOR_MESSAGES, GroupState
 from .group_step import GroupStep
 from .recovery import RecoveryChoice
+from .reproducer import note_on_group
 from .seeding import derive_seed
 from .spaces import codec
 from .spec import EnvSpec
@@ -67,6 +68,7 @@ class VectorGroup:
         self._log = ActionLog(self._actions_shape, actions.smallest_dtype)
         self._returns = np.zeros(size, np.float64)
         self._over = np.zeros(size, np.bool_)  # rows that the next step resets
+        self._since_reset: float = math.inf  # steps; infinity where not all of them are known
 
     def __enter__(self) -> "VectorGroup":
         return self
@@ -92,6 +94,8 @@ class VectorGroup:
         seed = derive_seed(self.run_seed, "vector environments", self.first_index, self._progress.steps)
         self._returns[:] = 0.0
         self._over[:] = False
+        self._log.replace(self._log.last(0))
+        self._since_reset = 0 if self._progress.steps == 0 else math.inf  # a later reset has another seed
         self.observations = self._fitting(self._source.begin(seed, seeds), "reset()")
         self._started = True
         return self.observations
@@ -105,17 +109,15 @@ class VectorGroup:
                 f"{self._actions_shape}; or the group is closed or not yet reset"
             )
         if self._log.full:
-            self._log.make_room(self._kept_actions())
+            self._log.make_room(max(self._kept_actions(), self._noted))
         self._log.append(actions)
         self._progress.steps += 1
+        self._since_reset += 1
         self._started = False  # until the step is whole
         try:
             stepped = self._source.step(actions)
         except Exception as error:
-            last = self.first_index + self.size - 1
-            error.add_note(
-                f"in step() of environment {self.spec.id!r} ({self.kind}), indices {self.first_index}…{last}"
-            )
+            error.add_note(self._note())
             raise
         out = self._translate(stepped)
         self._checks.masks(out.observations, "step()")
@@ -195,6 +197,7 @@ class VectorGroup:
         state.check_fits(self.spec.id, self.run_seed, self.first_index, self.size)
         self._started = False
         self._progress.put_back(state.steps, state.episodes, state.seeds, state.lengths)
+        self._since_reset = math.inf
         self._returns = np.array(state.returns)
         self._log.replace(state.actions)
         self.observations = np.array(state.observations)
@@ -233,6 +236,22 @@ class VectorGroup:
                 f"environment {self.spec.id!r} ({self.kind}) could not be put back: its episodes in progress were "
                 "replayed from their seeds and actions, and led to other observations"
             )
+
+    @property
+    def _noted(self) -> int:
+        """Actions that are kept for a script."""
+        return int(self._since_reset) if self._since_reset <= KEPT_FOR_MESSAGES else 0
+
+    def _note(self) -> str:
+        actions = self._log.last(self._noted) if self._since_reset <= KEPT_FOR_MESSAGES else None
+        return note_on_group(
+            self.spec,
+            self.kind,
+            size=self.size,
+            first_index=self.first_index,
+            run_seed=self.run_seed,
+            actions=None if actions is None else actions.astype(self._actions_dtype),
+        )
 
     def _kept_actions(self) -> int:
         return self._progress.steps - min(self._progress.begins) if self._choice.recovery == "replay" else 0

@@ -56,24 +56,25 @@ def make_group(
     size: int,
     first_index: int,
     run_seed: int,
-    recovery: RecoveryChoice,
-    check: str,
-    step_timeout: float | None,
-    end_process: Callable[[str], None] | None,
+    recovery: RecoveryChoice | None = None,
+    check: str = "error",
+    step_timeout: float | None = None,
+    end_process: Callable[[str], None] | None = None,
     most_action_bytes: int = 0,
 ) -> Group:
     """Return a group of a kind, one of `vector_sources.KINDS`; arguments as of `EnvGroup`."""
     common: dict[str, Any] = {
-        "size": size, "first_index": first_index, "run_seed": run_seed, "recovery": recovery, "check": check,
+        "size": size, "first_index": first_index, "run_seed": run_seed, "check": check,
     }  # fmt: skip
     if kind == "sync":
         own: dict[str, Any] = {
+            "recovery": recovery,
             "step_timeout": step_timeout,
             "end_process": end_process,
             "most_action_bytes": most_action_bytes,
         }
         return EnvGroup(spec, **common, **own)
-    return VectorGroup(kind, spec, **common)
+    return VectorGroup(kind, spec, recovery=_NO_WAY if recovery is None else recovery, **common)
 
 
 def check_vectorization(kind: str, found: Inspection, run_seed: int, mode: str) -> Inspection:

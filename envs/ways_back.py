@@ -14,6 +14,7 @@ from .closing import close_all
 from .errors import ReplayMismatchError
 from .group_progress import GroupProgress
 from .group_state import GroupState, Recovery
+from .mujoco_state import mujoco_state
 from .reproducer import Moment
 from .spaces import codec
 
@@ -76,14 +77,16 @@ class Keeper:
 
 
 def own_state_level(env: gymnasium.Env) -> Any:
-    """Return the environment or wrapper whose `get_state()` and `set_state(state)` stand for the whole, or None."""
+    """Return what has the `get_state()` and `set_state(state)` that stand for the whole: the environment or a wrapper,
+    or what stands for an environment of MuJoCo; or None."""
     level: Any = env
-    while True:
-        if callable(getattr(type(level), "get_state", None)) and callable(getattr(type(level), "set_state", None)):
-            return level
-        if type(level) not in _TRANSPARENT:
-            return None
+    while type(level) in _TRANSPARENT and not _has_own_state(level):
         level = level.env
+    return level if _has_own_state(level) else mujoco_state(level)
+
+
+def _has_own_state(level: Any) -> bool:
+    return callable(getattr(type(level), "get_state", None)) and callable(getattr(type(level), "set_state", None))
 
 
 def save_own_state(env: gymnasium.Env) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ league/                 in self-play, the snapshots of the policy that were its 
 checkpoints/            one folder per checkpoint; a training resumes from the newest. best: the best policy of them
 .lock                   while a training writes here: its process and command
 learning_curve.png      written at the end: episode returns; of a fit to a table, its loss
+reproduce.py            where an environment has raised an exception: a script that repeats it alone
 result.json             written last: a folder without it holds a training that has not ended
 """
 
@@ -26,10 +27,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..envs import script_in
 from ..runtime import InputError, ShoalError
 from .callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 from .checkpoint import drop_newer, list_checkpoints
-from .files import write_json
+from .files import write_json, write_whole
 from .league_files import LEAGUE
 from .learning_curve import draw_learning_curve
 from .machine import describe_machine
@@ -38,7 +40,9 @@ from .run_lines import LINE_FILES, RunLines
 from .run_lock import LOCK, check_unlocked, lock_run, unlock_run
 from .settings import Bounds
 
+REPRODUCER = "reproduce.py"
 _FILES = (
+    REPRODUCER,
     "config.json",
     "metrics.jsonl",
     "metrics.csv",
@@ -140,7 +144,7 @@ def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
     if not known:
         raise InputError(f"'{folder}' holds files, but no run. Choose another --run-dir: they will not be deleted")
     metrics = folder / "metrics.jsonl"
-    begun = set(known) - {"config.json", "metrics.jsonl"} or (metrics.exists() and metrics.stat().st_size)
+    begun = set(known) - {"config.json", "metrics.jsonl", REPRODUCER} or (metrics.exists() and metrics.stat().st_size)
     if begun and not overwrite:
         resume = f"continue it with --resume {folder}, " if list_checkpoints(folder) else ""
         raise InputError(
@@ -219,7 +223,8 @@ class RunFolder(Callback):
             else:
                 check_vacant(self.path, overwrite=self._overwrite)  # once more: now nobody else can be at it
                 self._remove_older_run()
-            (self.path / "result.json").unlink(missing_ok=True)
+            for outdated in ("result.json", REPRODUCER):
+                (self.path / outdated).unlink(missing_ok=True)
             self._title = f"{training.name.upper()} on {training.env_id}, seed {training.seed}"
             config = {
                 **settings,
@@ -335,8 +340,13 @@ class RunFolder(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        script = None if error is None or not self._locked else script_in(error)
         try:
+            if script is not None:
+                assert error is not None
+                write_whole(self.path / REPRODUCER, script.encode())
+                error.add_note(f"The script is in {str(self.path / REPRODUCER)!r}.")
             self.close()
-        except RunFolderError:
+        except (RunFolderError, OSError):
             if error is None:  # else the first error is told, which may well be this one's cause
                 raise

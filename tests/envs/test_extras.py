@@ -109,3 +109,26 @@ def test_switches_of_the_preprocessing(pong):
     lives, largest = lives_and_largest_reward(terminal_on_life_loss=False, clip_reward=False)
     assert lives == 0
     assert largest >= 10  # a pill
+
+
+@pytest.mark.parametrize("name", ["Ant-v5", "Reacher-v5"])  # one reads what its last step derived, one has a goal
+def test_mujoco_goes_on_from_its_state_without_its_actions(name):
+    pytest.importorskip("mujoco", reason="the extra mujoco is not installed")
+    spec = envs.resolve(name)
+    choice = envs.choose_recovery(spec, 0, 0)
+    assert (choice.recovery, choice.needs_actions, choice.problems) == ("own_state", False, ())
+    common = {"size": 2, "first_index": 0, "run_seed": 1, "recovery": choice}
+    with envs.EnvGroup(spec, **common) as group, envs.EnvGroup(spec, **common) as other:
+        group.reset()
+        space = group.action_space
+        space.seed(0)
+        actions = [np.stack([space.sample(), space.sample()]) for _ in range(90)]
+        for action in actions[:20]:
+            group.step(action)
+        state = envs.GroupState.from_arrays(*group.state().to_arrays())
+        assert other.restore(state) is True
+        for action in actions[20:]:
+            one, two = group.step(action), other.step(action)
+            assert one.observations.tobytes() == two.observations.tobytes()
+            assert one.rewards.tobytes() == two.rewards.tobytes()
+        assert one.episodes == two.episodes

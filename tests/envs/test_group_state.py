@@ -358,7 +358,7 @@ def test_own_state_that_no_checkpoint_can_hold():
 
 
 def test_endless_episode_with_an_own_state_does_not_keep_all_actions(monkeypatch):
-    monkeypatch.setattr("shoal.envs.group._KEPT_FOR_MESSAGES", 20)
+    monkeypatch.setattr("shoal.envs.group.KEPT_FOR_MESSAGES", 20)
     group = group_of(OwnState, length=10**6)
     group.reset()
     group.state()
@@ -415,7 +415,7 @@ def test_only_copy_of_its_kind():
 
 
 def test_own_state_that_becomes_opaque_after_actions_were_dropped(monkeypatch):
-    monkeypatch.setattr("shoal.envs.group._KEPT_FOR_MESSAGES", 20)
+    monkeypatch.setattr("shoal.envs.group.KEPT_FOR_MESSAGES", 20)
 
     class Becomes(OpaqueState):
         def get_state(self):
