@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from shoal import runtime
+from shoal import data, runtime
 from shoal.algorithms import GRPO, SFT, Pretrain
 from shoal.rl import Clock, ProgressDisplay, RunFolder, load_policy
 from shoal.rl.language.packed_training import next_token_loss
@@ -338,3 +338,11 @@ def test_progress_tells_the_loss_where_no_episodes_are_played(serial, folder):
     lines = told.getvalue().splitlines()
     assert "loss 5." in lines[1]
     assert "pretrain texts: loss 5." in lines[-1]
+
+
+def test_a_text_file_is_a_row_whole_and_one_that_is_no_text_is_named(serial, tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo")
+    assert list(data.read_text(tmp_path, whole_files=True).iter_rows()) == [{"text": "one\n\ntwo"}]
+    (tmp_path / "b.txt").write_bytes(b"\xff")
+    with pytest.raises(data.DataError, match=r"b\.txt.*no UTF-8"):
+        list(data.read_text(tmp_path, whole_files=True).iter_rows())

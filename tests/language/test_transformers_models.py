@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shoal import runtime
-from shoal.algorithms import GRPO, SFT
+from shoal.algorithms import GRPO, SFT, TokenPPO
 from shoal.rl import load_policy, train_tokenizer
 from shoal.rl.language.decoding import Decoding
 from shoal.rl.language.sampling import Sampling
@@ -90,8 +90,11 @@ def test_it_samples_what_it_is_reinforced_by(folder):
             mask = decoding.mask[:, 1:length]
             assert (found - decoding.log_probs[:, 1:length])[mask].abs().max() < 1e-4
             assert not (tokens[decoding.mask[:, :length]] == ANSWER).any()
-        told = grpo.train(8)
-        assert told.iterations == 1
+        assert grpo.train(8).iterations == 1
+    with TokenPPO("copy-2", initial=str(folder), **small) as ppo:  # with a value of its own for each token
+        before = ppo.policy.model.value.weight.detach().clone()
+        ppo.train(16)
+        assert not torch.equal(ppo.policy.model.value.weight, before)
 
 
 def test_half_precision_and_names_without_a_prefix_are_read(tmp_path):
