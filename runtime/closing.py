@@ -20,7 +20,7 @@ _to_close: "weakref.WeakKeyDictionary[Closable, int]" = weakref.WeakKeyDictionar
 
 
 def close_before_shutdown(closable: Closable) -> None:
-    """Have an object's `close` called when the runtime is shut down, if the object still lives then."""
+    """Register an object whose `close` is called when the runtime is shut down, if it still lives then."""
     _to_close[closable] = os.getpid()
 
 

@@ -62,7 +62,7 @@ def lookup(key: str) -> Any:
 
 
 def preload(*modules: str) -> None:
-    """Have workers made from now on start with these modules imported; returns at once."""
+    """Import these modules in all workers that are made from now on, before they start; returns at once."""
     for module in modules:
         check_text("preload: a module", module)
     current_engine().preload(modules)

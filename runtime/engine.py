@@ -175,7 +175,7 @@ class ReadyQueue(Protocol):
     """References in the order in which their values arrive."""
 
     def add(self, ref: ObjectRef) -> None:
-        """Have `pop` return the reference once its value is there."""
+        """Add a reference; `pop` returns it once its value is there."""
 
     def pop(self, timeout: float | None) -> ObjectRef | None:
         """Return the next reference that is ready; None if there is none within `timeout` seconds."""
@@ -258,7 +258,7 @@ class Engine(Protocol):
         """Return the task or call that runs in this thread or asyncio task."""
 
     def is_cancelled(self) -> bool:
-        """Return whether somebody has cancelled what `running` returns."""
+        """Return whether what `running` returns has been cancelled."""
         return False
 
     @property
@@ -278,7 +278,7 @@ class Engine(Protocol):
         """Keep a reference until this process leaves the runtime; return what `borrow` makes one of anywhere."""
 
     def borrow(self, kept: bytes) -> ObjectRef:
-        """Return a reference that somebody keeps."""
+        """Return a reference to what `keep` has kept."""
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array that lies in the object store."""

@@ -50,7 +50,7 @@ _arrays: ContextVar[tuple[Any, ...]] = ContextVar("arrays that came beside a bat
 
 @contextmanager
 def joblib(n_jobs: int = -1, *, inner_max_num_threads: int | None = None) -> Iterator[None]:
-    """Have joblib's parallel calls, and so scikit-learn's, run as tasks within the block.
+    """Run joblib's parallel calls, and so scikit-learn's, as tasks within the block.
 
         with runtime.joblib():
             GridSearchCV(SVC(), grid).fit(X, y)

@@ -21,7 +21,7 @@ class ReadyQueue:
         self._ready: SimpleQueue[ObjectRef] = SimpleQueue()
 
     def add(self, ref: ObjectRef) -> None:
-        """Have `pop` return the reference once its value is there."""
+        """Add a reference; `pop` returns it once its value is there."""
         self._when_ready(ref, partial(self._ready.put, ref))
 
     def pop(self, timeout: float | None) -> ObjectRef | None:

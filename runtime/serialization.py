@@ -35,7 +35,7 @@ Stream = bytes | list[bytes | bytearray]
 
 
 def register(cls: type, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
-    """Have instances of a class travel as what `serializer` returns."""
+    """Register what instances of a class are sent as: what `serializer` returns."""
     custom_serializers[cls] = (serializer, deserializer)
     for listener in listeners:
         listener(cls, custom_serializers[cls])

@@ -31,7 +31,7 @@ class UnreadFailures:
                 self._remember(report[0])
 
     def drop(self, payload: bytes) -> None:
-        """Mention a packed exception that nobody will read."""
+        """Print a packed exception that will not be read any more."""
         report = None if self._is_off else unread_report(payload)
         if report is None:
             return

@@ -273,7 +273,7 @@ class NativeEngine(RunsCalls, Engine):
         self.parts.leases.end()
 
     def say_last(self) -> None:
-        """Tell the node what was counted here, since this worker ends."""
+        """Send the last metrics to the node, since this worker ends."""
         self._reporting.say_last()
 
     def shutdown(self) -> bool:

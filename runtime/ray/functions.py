@@ -93,7 +93,7 @@ def _awaited_values(method: Callable) -> Callable:
 
 @contextlib.contextmanager
 def _leaving() -> Iterator[None]:
-    """Have SystemExit end the actor: Ray's event loop would die of it, and calls wait."""
+    """End the actor at SystemExit: Ray's event loop would die of it, and calls wait."""
     try:
         yield
     except SystemExit as request:
@@ -103,7 +103,7 @@ def _leaving() -> Iterator[None]:
 
 
 def removed(group: str) -> NoReturn:
-    """Be what is awaited of a placement group that was removed."""
+    """Raise the error of a placement group that was removed."""
     raise PlacementGroupRemovedError(f"{group} is gone: it was removed")
 
 

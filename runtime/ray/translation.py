@@ -88,7 +88,7 @@ def put_together(parts: tuple[Any, bytes]) -> ObjectRef:
 
 
 def serialize_as(cls: type, functions: tuple[Callable, Callable] | None) -> None:
-    """Have Ray serialise a class with these functions; None: as it would by itself."""
+    """Register with Ray how a class is serialised; None: as it would by itself."""
     if functions is None:
         ray.util.deregister_serializer(cls)
     else:

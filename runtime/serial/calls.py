@@ -135,7 +135,7 @@ class SerialStream:
         return self._completed
 
     def cancel(self, force: bool, recursive: bool) -> None:
-        """Have no more made: the next value is the error."""
+        """Make no more: the next value is the error."""
         if self._completed is None:
             self._end_values()
             error = TaskCancelledError(f"{self._call.name} was cancelled")

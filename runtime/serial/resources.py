@@ -107,7 +107,7 @@ class SerialResources:
 
     @contextlib.contextmanager
     def entered(self, demand: Demand, strategy: SchedulingStrategy | None) -> Iterator[None]:
-        """Let a task or a method run with its resources: CUDA_VISIBLE_DEVICES says which GPUs it has."""
+        """Run a task or a method with its resources: CUDA_VISIBLE_DEVICES says which GPUs it has."""
         assigned = Assigned(demand, self._choose_gpus(demand, strategy), strategy)
         outer, variable = _assigned.set(assigned), os.environ.get("CUDA_VISIBLE_DEVICES")
         if assigned.gpus:

@@ -31,7 +31,7 @@ class Surroundings:
 
     @contextlib.contextmanager
     def entered(self, wanted: dict[str, Any]) -> Iterator[None]:
-        """Live in these surroundings for a while."""
+        """Set these surroundings up, and put back the former ones after it."""
         if not wanted:
             yield
             return

@@ -121,7 +121,7 @@ class SerialTasks:
     def entered(
         self, call: Running, surroundings: Any, demand: Demand, strategy: SchedulingStrategy | None
     ) -> Iterator[None]:
-        """Let a call know itself, and have what it asked for."""
+        """Set up what a call asked for, and what it knows of itself."""
         before = running.set(call)
         try:
             with self._surroundings.entered(surroundings), self._resources.entered(demand, strategy):

@@ -17,7 +17,7 @@ _BUILT_IN = frozenset({
 
 
 def register_serializer(cls: type, *, serializer: Callable[[Any], Any], deserializer: Callable[[Any], Any]) -> None:
-    """Have this process send instances of a class to other processes by means of the given functions.
+    """Register how instances of a class are sent to other processes: by these functions.
 
     The deserializer travels with each value, so receivers need no registration. A worker that makes such values itself
     and returns them registers the class, too, for instance where its module is imported.

@@ -95,7 +95,7 @@ class Balance:
         self._leasing.placed(message.asker, message.key, message.spread)
 
     def settle(self) -> bool:
-        """Do what has become due; after each round of the loop. Return whether there is more."""
+        """Carry out what has become due; after each round of the loop. Return whether there is more."""
         if len(self._cluster.nodes) == 1:
             return False
         load = self._leasing.load(self._seen)

@@ -1,4 +1,4 @@
-"""The nodes that work together: who is there, and how a message gets from a process of one to a process of another.
+"""The nodes of a cluster, and how a message gets from a process of one to a process of another.
 
     head ─┬─ node        Each node has one line, to the head, and the head one to each.
           └─ node
@@ -260,7 +260,7 @@ class Cluster:
         return node_of(concerned)
 
     def tell_head(self, message: m.Message) -> None:
-        """Say something to the head."""
+        """Send a message to the head."""
         if self.head in self._lines:  # else it is dead, and this node ends
             self._lines[self.head].send(message)
 
@@ -270,7 +270,7 @@ class Cluster:
             self._lines[node].send(message)
 
     def tell(self, process: m.ProcessId, message: m.Message) -> None:
-        """Say something to a process of any node, if it lives."""
+        """Send a message to a process of any node, if it lives."""
         if node_of(process) == self.me:
             self._tell(process, message)
         else:
@@ -325,7 +325,7 @@ class Cluster:
         self.spread(m.Shutdown())
 
     def hang_up(self) -> None:
-        """Say that nothing more comes; the other end closes the line when it has read all."""
+        """Shut down the sending side; the other end closes the line when it has read all."""
         for line in self._lines.values():
             line.sock.settimeout(1)
             line.flush()

@@ -1,4 +1,4 @@
-"""The node's connections with its processes and with observers: who calls, what they say, and that they hang up."""
+"""The node's connections with its processes and with observers: accepted, read, and closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who waits for whom, and which processes can never go on: a state machine without I/O.
+"""The waits of processes for each other, and those that can never end: a state machine without I/O.
 
 A process waits in one `get` (for all of its objects) or `wait` (for some of them); each object is made by processes
 that run one call at a time, so it never comes while one of those waits for ever. What is *stuck* is the largest set of

@@ -44,7 +44,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
         expected: we had told it to end, or killed it.
         peak: the most memory that it ever held, bytes; 0 if unknown.
         memory: the machine's, just after.
-        starved: for a process that was ended for want of memory: by whom.
+        starved: for a process that was ended for want of memory: by what.
         biggest: the processes that held most memory then, as (pid, name, bytes).
         tail: the last lines that it printed.
         log: the file with all that it printed, or at least the end of it.

@@ -1,4 +1,4 @@
-"""The table of placement groups: who made them, how they are, who wants to know."""
+"""The table of placement groups: their creators, states and watchers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node's workers on loan: who gets one for tasks or as an actor, and which idle ones are kept."""
+"""A node's leases: which request gets a worker, for tasks or as an actor, and which idle ones are kept."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Leasing:
             self._call_later(_PASS_SECONDS, self._pass_by)
 
     def _pass_by(self) -> None:
-        """Let those that still wait grow older, and call back what the oldest ones need."""
+        """Age the requests that still wait, and recall the workers that the oldest ones need."""
         self._passing = False
         recalled = self._scheduler.pass_by()
         for worker in self._workers.processes.values() if recalled else ():
@@ -170,7 +170,7 @@ class Leasing:
         self._tell(worker.id, m.Exit())
 
     def dismiss_idle(self) -> None:
-        """Let idle workers go: new ones will be better."""
+        """End idle workers: new ones will be better."""
         for worker in self._idle:
             self._dismiss(worker)
         self._idle.clear()

@@ -1,4 +1,4 @@
-"""How much memory this machine or container has left, whether the kernel has killed for want of it, and who holds it.
+"""The memory that this machine or container has left, its holders, and whether the kernel has killed for want of it.
 
 The kernel's files are read below a given root, so that tests can bring their own.
 """

@@ -167,7 +167,7 @@ class Node:
             self._attempt(asker, question)
 
     def _attempt(self, sender: m.ProcessId | m.NodeId, message: m.Message) -> None:
-        """Do what someone says; if it makes no sense, that costs them their connection, and nobody else anything."""
+        """Handle a message; one that makes no sense ends its sender's connection, and nothing else."""
         try:
             self._handle(sender, message)
         except ProtocolError as error:
@@ -177,7 +177,7 @@ class Node:
             self._refuse(sender, f"{type(message).__name__}: {error!r}")
 
     def _refuse(self, sender: m.ProcessId | m.NodeId, why: str) -> None:
-        """Hang up on a process that sends nonsense: others may wait for an answer of it, for ever."""
+        """End the connection of a process that sends nonsense: others may wait for its answer for ever."""
         said = f"shoal: {sender.hex()} is not understood, and hung up on: {why}"
         print(said, file=sys.stderr)
         process = self._processes.get(sender)
@@ -190,7 +190,7 @@ class Node:
             self._connections.hang_up(process.connection)
 
     def _handle(self, sender: m.ProcessId | m.NodeId, message: m.Message) -> None:
-        """Do what a process or another node says, or have that node do it which can."""
+        """Handle a message of a process or a node, or pass it to the node that can."""
         node = self.cluster.place_of(message) if len(sender) == PROCESS_BYTES else self.info.id
         if node == self.info.id:
             handler = self._handlers.get(type(message))

@@ -23,14 +23,14 @@ class Process:
     Attributes:
         job: what it works for.
         registered: for a worker: it has come up.
-        lease: for a worker: the resources that it works with, and whom for; None while it idles.
+        lease: for a worker: the resources that it works with, and the process that leased it; None while it idles.
         actor: for a worker: the actor that it is made for.
         ended: we have told it to end, or killed it.
         environment: for a worker: its surroundings, if they are not the driver's.
         setup_failed: it ended by itself before it came up in those: another one would, too.
         since: when its lease began, seconds of `time.monotonic`.
         retriable: what it runs, or the actor that it is, is begun again by itself if it dies.
-        starved: it was ended for want of memory, by whom and why.
+        starved: it was ended for want of memory: by what, and why.
         output_reader: for a driver: how it gets to see what workers print, if it wants to.
         label: for a worker: who it is in what it prints, if that is not its title.
         hears_end: for an actor: it has something to do when the runtime ends.

@@ -1,4 +1,4 @@
-"""The node's side of the object store: arenas' descriptors, budgets, what moves to disk, who holds what."""
+"""The node's side of the object store: arenas' descriptors, budgets, what moves to disk, holders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may use how much of a node's object store, and who moves what to disk when it is full: a state machine.
+"""The shares that processes have of a node's object store, and what moves to disk when it is full: a state machine.
 
 Processes get budgets in steps; what they use of them, and for what, is their affair as long as there is room. A
 process that needs more than there is waits, and meanwhile the node goes round, again and again:
@@ -43,7 +43,7 @@ _SMALLEST_STEP = 1 << 18
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """Let a process use so many bytes more; answers its request."""
+    """Grant a process so many bytes more; answers its request."""
 
     process: ProcessId
     request: int

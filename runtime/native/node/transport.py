@@ -122,7 +122,7 @@ def _version() -> str:
 
 
 def serve(listen: str, secrets: Secrets, target: str) -> tuple[str, Any]:
-    """Let nodes in: each stream becomes a connection to the local socket `target`.
+    """Accept nodes: each stream becomes a connection to the local socket `target`.
 
     Returns:
         (the address listened on, the server: it serves as long as that is held).

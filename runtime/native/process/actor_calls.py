@@ -184,7 +184,7 @@ class ActorCalls:
         return "restarting" if queue is not None and queue.state == "restarting" else "alive"
 
     def forget_constructor(self, queue: ActorQueue) -> None:
-        """Let go of what makes the actor: it will not be made again."""
+        """Forget what makes the actor: it will not be made again."""
         if queue.log is not None:
             queue.log.end()
             queue.log = None

@@ -81,7 +81,7 @@ def enter(environment: m.Environment) -> None:
 
 
 def exec_worker(names: SocketNames, message: m.Fork) -> NoReturn:
-    """Go on as a fresh interpreter that becomes the worker.
+    """Execute a fresh interpreter that becomes the worker.
 
     Libraries read variables such as OMP_NUM_THREADS when they are loaded, and the interpreter reads its own when it
     starts: in a fork of a process that has loaded them, they would come too late.

@@ -21,7 +21,7 @@ class Leases:
         self._looking = False
 
     def look_soon(self) -> None:
-        """Look after them in a moment, under the lock: a lease idles, or has tasks behind the one that it runs."""
+        """Schedule a look at them, under the lock: a lease idles, or has tasks behind the one that it runs."""
         if not self._looking:
             self._looking = True
             self._links.reactor.call_later(_LINGER, self._look)

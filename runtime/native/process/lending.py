@@ -31,7 +31,7 @@ class Lender(Protocol):
         """Whether the calling thread has a CPU to lend."""
 
     def lend(self) -> None:
-        """Let others of the node use it."""
+        """Give it to the node, for others to use."""
 
     def take_back(self) -> None:
         """Use it again."""

@@ -209,7 +209,7 @@ class ObjectTable:
             self._settle(object_id, record)
 
     def take_value(self, record: Record) -> None:
-        """Let an object of this process's own have no value, as before it was made."""
+        """Take an own object's value away, as before it was made."""
         value, record.value, record.inner = record.value, None, None
         if value is not None:
             self.discard(value)

@@ -78,7 +78,7 @@ class Parts:
         self.actors = Actors(links, self.values, self.store, self.calls, self.actor_calls, environments, self.groups)
         self.log_keeper = LogKeeper(self.values, self.actor_calls.queues)
         self.cancelling = Cancelling(links, self.values, self.calls)
-        # What is said of them.
+        # Introspection.
         self.makers = Makers(links, self.values.objects.records, self.calls.open)
         self.running = Running()
         self.metrics = MetricTable()
@@ -95,7 +95,7 @@ class Parts:
         self._listen()
 
     def _listen(self) -> None:
-        """Say what each part does about what happens, in this order."""
+        """Connect events with the parts that act on them, in this order."""
         links = self.links
         links.reactor.before_poll = self.values.tidy
         links.after_messages = self.values.act

@@ -1,4 +1,4 @@
-"""Who reads a process's sockets: the thread that waits for something reads, for itself and for all others.
+"""The thread that reads a process's sockets: that which waits for something, for itself and for all others.
 
 A synchronous call must not pay for a hand-over between threads, so there is no receiver thread on its path: the
 thread in `wait` polls the sockets itself (it *leads*), and handles whatever arrives. Threads that wait meanwhile
@@ -50,7 +50,7 @@ class Waiter:
             self.wake()
 
     def finish(self) -> None:
-        """Be ready now, whatever the count."""
+        """Make it ready now, whatever the count."""
         self.notify(max(self.count, 1))
 
     def sleep(self, timeout: float | None) -> None:

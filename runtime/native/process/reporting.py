@@ -69,7 +69,7 @@ class Reporting:
         node.send(m.StateReport(message.question, msgspec.msgpack.encode(report), bool(report.metrics)))
 
     def say_last(self) -> None:
-        """Tell the node what was counted here, since this process ends."""
+        """Send the last metrics to the node, since this process ends."""
         if self._metrics:
             report = self._empty()
             report.metrics = self._metrics.report()

@@ -31,7 +31,7 @@ class StreamedCall(Protocol):
         """Send a message to the process that has the call, if one has."""
 
     def stop(self) -> None:
-        """Have no more values made, if the call has not ended."""
+        """Stop the producer, if the call has not ended."""
 
     def yielded(self, object_id: m.ObjectId) -> None:
         """Event: a value of the call lies outside this process's memory."""

@@ -292,7 +292,7 @@ class TaskCalls:
                 self._rescue(queue, list(lease.inflight.values()), reason, died)
 
     def on_node_death(self, node: bytes, reason: str) -> None:
-        """Say again what we want: it may have been that node which was to grant it."""
+        """Ask the node again for workers: it may have been that node which was to grant them."""
         for queue in self._by_key.values():
             queue.wanted = 0
             self._pump(queue)

@@ -172,7 +172,7 @@ class Values:
             self._send(asker, object_id, value)
 
     def discard(self, values: Iterable[m.Value], by: bytes | None) -> None:
-        """Let go of values, sent `by` a process, that are not wanted; what they contain was lent to us all the same."""
+        """Discard values, sent `by` a process, that are not wanted; what they contain was lent to us all the same."""
         for value in values:
             self.adopt_all((value,), by)
             self.objects.discard(value)

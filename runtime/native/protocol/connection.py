@@ -34,7 +34,7 @@ def remember(table: dict[bytes, Any], key: bytes, what: Any) -> None:
 
 
 class ProtocolError(Exception):
-    """Somebody has said what makes no sense here: it costs them the connection, and nobody else anything."""
+    """A message that makes no sense here: it ends the sender's connection, and nothing else."""
 
 
 class Unreadable(Message):

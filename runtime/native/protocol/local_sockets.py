@@ -33,7 +33,7 @@ class SocketNames:
 
     @classmethod
     def new(cls, session: str) -> SocketNames:
-        """Return names that nobody else knows."""
+        """Return names that no other user can know."""
         return cls(session, os.urandom(16).hex())
 
     @property

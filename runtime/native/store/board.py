@@ -34,7 +34,7 @@ class Board:
         self._used = 0
 
     def add(self, arena: int, offset: int) -> int | None:
-        """Say that this process views a block; return the slot, or None if the line is full."""
+        """Note that this process views a block; return the slot, or None if the line is full."""
         if not self._free:
             return None
         slot = self._free.pop()
@@ -47,7 +47,7 @@ class Board:
         return slot
 
     def remove(self, slot: int) -> None:
-        """Say that it does not any more."""
+        """Clear a slot: the block is not viewed any more."""
         self._cells[self._line + 8 + slot * 2] = 0
         self._free.append(slot)
 

@@ -36,7 +36,7 @@ class Keeper(Protocol):
     """What a store needs of its node."""
 
     def hand_over(self, fd: int, on_disk: bool) -> int:
-        """Have an arena's descriptor held; return the number that it is held under."""
+        """Give the node an arena's descriptor; return the number that it is held under."""
 
     def want(self, request: int, size: int, grant: Callable[[int, int], None]) -> None:
         """Return once so many bytes more were granted to this process's arena, by `grant`; see `Arena`."""
@@ -251,7 +251,7 @@ class Store:
         return self._views.busy() or any(arena is not None and arena.busy() for arena in (self._arena, self._disk))
 
     def drain(self) -> None:
-        """Let go of blocks whose last view has ended."""
+        """Release blocks whose last view has ended."""
         self._views.drain()
 
     def is_viewing(self) -> bool:
@@ -273,7 +273,7 @@ class Store:
     # Sharing the store with others ------------------------------------------------------------------------------
 
     def give(self, value: Value, owner: bytes) -> None:
-        """Let the blocks of a value that this process has made belong to `owner`."""
+        """Make `owner` the owner of the blocks of a value that this process has made."""
         for span in (part for part in (value.stream, *value.buffers) if isinstance(part, Span)):
             arena = self._disk if span.on_disk else self._arena
             assert arena is not None, "the block lies in it"
@@ -311,7 +311,7 @@ class Store:
         return holdings
 
     def close(self) -> None:
-        """Let go of all shared memory; arrays that are still alive keep theirs."""
+        """Unmap all shared memory; arrays that are still alive keep theirs."""
         self._views.close()
         self._arena = None
         if self._disk is not None:

@@ -10,7 +10,7 @@ _END_SECONDS = 4.0
 
 
 def limit_end() -> None:
-    """Have the kernel end this process in a while; from the main thread.
+    """Set the kernel's alarm that ends this process; from the main thread.
 
     An alarm comes whatever the process does: no thread of ours would run while native code holds the interpreter. Who
     ends so is found dead as after any other signal, and its process group, helpers included, is killed.

@@ -85,7 +85,7 @@ class _GroupLoop:
             self._start(self._waiting.popleft())
 
     def cancel(self, message: m.CancelTask) -> None:
-        """Have the loop cancel the call, if it is one of its own."""
+        """Cancel a call on the loop, if it is one of its own."""
         self._loop.call_soon_threadsafe(self._cancel, message)
 
     def _cancel(self, message: m.CancelTask) -> None:
@@ -177,7 +177,7 @@ class EventLoops(Place):
         self._loops[self.group_of(item.message)].begin(item)
 
     def cancel(self, message: m.CancelTask) -> None:
-        """Have the loop that has the call cancel it."""
+        """Cancel a call on whichever loop has it."""
         for loop in self._loops.values():
             loop.cancel(message)
 

@@ -235,7 +235,7 @@ class Executor:
         self.leave(f"a thread of {self.class_name}" if item is None else item.name, request)
 
     def shut_down_actor(self) -> None:
-        """Let go of the actor; one that ends on purpose is told before."""
+        """Drop the actor's instance; one that ends on purpose is told before."""
         actor, self.actor = self.actor, None
         if actor is None or self.exit_code != 0:
             return

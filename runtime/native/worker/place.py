@@ -45,11 +45,11 @@ class Place(ABC):
         """Call the constructor where it belongs; from the main thread."""
 
     def on_block(self) -> None:  # noqa: B027  # nothing to do in threads
-        """Hear of a `get` or `wait` that is about to block its thread."""
+        """Event: a `get` or `wait` is about to block its thread."""
 
     @abstractmethod
     def finish(self, leaving: bool) -> None:
-        """Let what runs finish, and begin nothing more; from the main thread.
+        """Wait for what runs, and begin nothing more; from the main thread.
 
         Args:
             leaving: a call has asked for the actor's end: coroutines are cancelled after a moment.

@@ -177,7 +177,7 @@ class Worker:
             self._place.on_block()
 
     def lend(self) -> None:
-        """Let the node use the CPU; return the tasks that have not begun: they may be what is awaited."""
+        """Give the CPU to the node, and return the tasks that have not begun: they may be what is awaited."""
         with self._links.lock:
             self._waits = self._executor.class_name is None
             if self._waits:
@@ -282,7 +282,7 @@ class Worker:
         self._links.reactor.flush_soon(peer) if self._items else peer.flush()
 
     def close(self) -> None:
-        """Let the actor and the interpreter clean up."""
+        """Run the clean-up of the actor and of the interpreter."""
         self._executor.shut_down_actor()
         gc.collect()
         threading._shutdown()  # type: ignore[attr-defined]  # joins threads, and ends idle pools, as Python does
@@ -293,7 +293,7 @@ class Worker:
 
 
 def run_worker(names: SocketNames, process: bytes, environment: m.Environment | None) -> None:
-    """Be a worker until told to exit; in a fresh process, which lives in `environment` already."""
+    """Run a worker until it is told to exit; in a fresh process, whose `environment` is set up already."""
     ignore_interrupts()
     worker = Worker(names, process, environment)
     context.set_engine(worker._engine)

@@ -20,7 +20,7 @@ from .worker import run_worker
 
 
 def be_worker(names: SocketNames, fork: m.Fork) -> NoReturn:
-    """Be the worker that the node asked for, then end the process."""
+    """Run the worker that the node asked for, then end the process."""
     code = 1
     try:
         sys.stdout, sys.stderr = PrintedStream(1), PrintedStream(2, "backslashreplace")
@@ -42,7 +42,7 @@ def be_worker(names: SocketNames, fork: m.Fork) -> NoReturn:
 
 
 def main(settings: dict[str, Any]) -> NoReturn:
-    """Be the worker that `environments.exec_worker` started this interpreter for."""
+    """Run the worker that `environments.exec_worker` started this interpreter for."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)

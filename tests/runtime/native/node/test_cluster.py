@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 
+import conftest
+import nodes
 import numpy as np
 import psutil
 import pytest
@@ -250,7 +252,7 @@ def test_kill_9_of_the_head_ends_the_other_node_and_all_its_workers():
         print(node.pid, pid, runtime.nodes()[0].pid, flush=True)
         signal.pause()
     """
-    folders = [os.path.dirname(os.path.dirname(__file__)), os.path.dirname(__file__)]
+    folders = [os.path.dirname(module.__file__) for module in (conftest, nodes)]
     path = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path}
     with subprocess.Popen(
