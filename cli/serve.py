@@ -4,11 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 from gymnasium import Space
 
 from ..envs import codec
-from ..rl import ServedPolicies, run_of, serve
+from ..rl import ServedPolicies, ServedTexts, find_checkpoint, run_of, serve
 from ..runtime import InputError
 from .environments import look_in_current_folder
 from .flags import parse
@@ -38,8 +39,14 @@ class ServeFlags:
     SHOAL_SERVE_TOKEN, else none; over gRPC that of SHOAL_SIMULATOR_TOKEN, else a random one, which is told."""
     replicas: int = 1
     """Processes that hold the policy and answer, of each policy."""
-    max_batch_size: int = 32
-    """Most observations in one forward pass."""
+    reload: float | None = None
+    """Of a language model: seconds between two looks for a newer checkpoint of the run, whose weights then say what is
+    asked from there on. Default: the last weights of now are served."""
+    request_timeout: float | None = 600.0
+    """Seconds after which a language model's answer is given up. none: no limit."""
+    max_batch_size: int | None = None
+    """Most observations in one forward pass (default: 32), or answers that a language model samples side by side
+    (default: 16)."""
     batch_wait: float = 0.0
     """Seconds that a batch waits for more requests; 0 suits small networks."""
     max_waiting: int = 1024
@@ -64,10 +71,15 @@ class ServeFlags:
 
 def run(arguments: Sequence[str]) -> int:
     """Run `shoal serve` and return the exit code."""
-    about = "Serve a trained policy over HTTP: POST /act and GET /health. Ctrl-C or SIGTERM ends it."
+    about = (
+        "Serve a trained policy over HTTP: POST /act and GET /health; a language model as OpenAI's clients expect it: "
+        "POST /v1/completions and /v1/chat/completions. Ctrl-C or SIGTERM ends it."
+    )
     flags: ServeFlags = parse("shoal serve", about, {"serving": ServeFlags}, arguments).build(ServeFlags)
     if flags.run is None:
         raise InputError("no run is given. Write for example: shoal serve runs/cartpole --replicas 2")
+    if flags.reload is not None and not flags.reload > 0:
+        raise InputError(f"--reload is {flags.reload}, but must be above 0")
     look_in_current_folder(run_of(Path(flags.run)))  # for networks of the user's own
     token = read_token(flags.token_file, "SHOAL_SERVE_TOKEN")
     with (
@@ -84,6 +96,7 @@ def run(arguments: Sequence[str]) -> int:
             batch_wait=flags.batch_wait,
             max_waiting=flags.max_waiting,
             answer_timeout=flags.answer_timeout,
+            request_timeout=flags.request_timeout,
             max_sessions=flags.max_sessions,
             session_timeout=flags.session_timeout,
             threads=flags.threads,
@@ -92,6 +105,12 @@ def run(arguments: Sequence[str]) -> int:
     ):
         note(f"serving {flags.run} with {flags.replicas} replica(s) at {served.http_address}   (Ctrl-C ends it)")
         bearer = "" if token is None else "-H 'Authorization: Bearer …' "
+        if isinstance(served, ServedTexts):
+            body = json.dumps({"model": served.name, "messages": [{"role": "user", "content": "…"}]})
+            note(f"try: curl {bearer}{served.http_address}/v1/chat/completions -d '{body}'")
+            _follow(served, flags.run, flags.reload, stopped)
+            note("stopping")
+            return 0
         handles = served.policies if isinstance(served, ServedPolicies) else {"": served}
         for name, handle in handles.items():
             body = example_body(handle.observation_space, in_session=handle.has_memory)
@@ -100,6 +119,22 @@ def run(arguments: Sequence[str]) -> int:
         stopped.wait()
         note("stopping")
     return 0
+
+
+def _follow(served: ServedTexts, run: str, seconds: float | None, stopped: Event) -> None:
+    """Until it is to stop, look every so many seconds for a newer checkpoint of the run, and serve its weights."""
+    known = find_checkpoint(run)
+    while not stopped.wait(seconds):
+        try:
+            newest = find_checkpoint(run)
+            if newest == known:
+                continue
+            served.update(newest)
+            note(f"serving {newest} now")
+        except InputError as error:  # also one that is being replaced at this moment: it is looked for again
+            note(f"the weights are those of before: {error}")
+            continue
+        known = newest
 
 
 def example_body(space: Space, *, in_session: bool = False) -> str:

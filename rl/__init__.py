@@ -25,7 +25,7 @@ from .callbacks import (
     Training,
     TrainingResult,
 )
-from .checkpoint import find_run, holds_model, load_algorithm_name, policy_metadata, run_of
+from .checkpoint import find_checkpoint, find_run, holds_model, load_algorithm_name, policy_metadata, run_of
 from .clock import Clock
 from .comparison import draw_comparison, read_group
 from .data.batch import Batch, Column
@@ -110,6 +110,7 @@ from .serving import (
     Answer,
     Served,
     ServedPolicies,
+    ServedTexts,
     ServerBusyError,
     ServerClosedError,
     SessionInUseError,
@@ -249,6 +250,7 @@ __all__ = [
     "Served",
     "ServedPolicies",
     "ServedReward",
+    "ServedTexts",
     "ServerBusyError",
     "ServerClosedError",
     "SessionInUseError",
@@ -303,6 +305,7 @@ __all__ = [
     "example_observation",
     "explained_variance",
     "fill_next_values",
+    "find_checkpoint",
     "find_run",
     "generalized_advantages",
     "holds_model",

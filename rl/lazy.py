@@ -42,6 +42,7 @@ _MODULES = {
     "JointModel": "models.joint_model",
     "FlatNetwork": "supervised.flat_network",
     "joined_statistics": "supervised.flat_network",
+    "ContinuousDecoding": "language.continuous",
     "Decoding": "language.decoding",
     "Population": "evolution.population",
     "Sampling": "language.sampling",

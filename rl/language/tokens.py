@@ -38,6 +38,11 @@ class Tokens(ABC):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; special ones are left out, and what is no text becomes "�"."""
 
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes of UTF-8 that one token stands for; None if it is not known to be a whole number of characters."""
+        text = self.decode([token])
+        return None if "�" in text else text.encode()
+
 
 class ByteTokens(Tokens):
     """The bytes of UTF-8."""
@@ -51,6 +56,10 @@ class ByteTokens(Tokens):
     def decode(self, ids: Sequence[int]) -> str:
         """The bytes together."""
         return bytes(i - SPECIAL for i in ids if i >= SPECIAL).decode(errors="replace")
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """One, also where it is a part of a character only."""
+        return bytes(i - SPECIAL for i in [token] if i >= SPECIAL)
 
 
 class CharacterTokens(Tokens):

@@ -6,11 +6,13 @@ from .policies import ServedPolicies
 from .queueing import ServerBusyError, ServerClosedError
 from .served import Answer, Served
 from .sessions import SessionInUseError, UnknownSessionError
+from .texts.served import ServedTexts
 
 __all__ = [
     "Answer",
     "Served",
     "ServedPolicies",
+    "ServedTexts",
     "ServerBusyError",
     "ServerClosedError",
     "SessionInUseError",

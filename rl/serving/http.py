@@ -22,13 +22,18 @@ into the one queue in which they share batches with everybody else's, without an
 import logging
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ...envs import bind, check_token, is_loopback, parse_address, shown_address
 from ..lazy import load
 from .connections import Limits
-from .http_app import Access, Answering, make_app
+from .http_app import Answering, make_app
+from .http_guard import Access
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 logger = logging.getLogger("shoal")
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -39,22 +44,18 @@ class HttpServer:
 
     def __init__(
         self,
-        served: Answering,
+        make: "Callable[[Access], ASGIApp]",
         address: str,
         *,
         token: str | None = None,
-        most_numbers: int = 1 << 20,
-        policies: Mapping[str, Answering] = MappingProxyType({}),
         limits: Limits | None = None,
     ) -> None:
         """Listen at "HOST:PORT".
 
         Args:
-            served: who answers.
+            make: returns the application that answers those who have access.
             address: where to listen. On this machine's own addresses only requests whose Host is one are answered.
             token: what requests must bring as ``Authorization: Bearer TOKEN``; None: nothing.
-            most_numbers: how many a full batch of observations holds.
-            policies: who answers under ``/policies/NAME``, by each name.
             limits: of connections and times; None: as many connections as there are file descriptors for.
 
         Raises:
@@ -71,8 +72,7 @@ class HttpServer:
             logger.warning("serving at %s:%d %s, for whoever can reach that address", host, port, how)
         self.url = f"http://{shown_address(host, self._socket.getsockname()[1])}"
         access = Access(hosts=_LOCAL | {host.lower()} if is_loopback(host) else None, token=token)
-        app = make_app(served, access=access, most_numbers=most_numbers, policies=policies)
-        self._server = load("LimitedServer")(app, self._socket, limits)
+        self._server = load("LimitedServer")(make(access), self._socket, limits)
         self._thread = threading.Thread(target=self._server.run, name="shoal-serve-http", daemon=True)
         self._thread.start()
 
@@ -81,3 +81,21 @@ class HttpServer:
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
+
+
+def listen_for_observations(
+    served: Answering,
+    address: str,
+    *,
+    token: str | None = None,
+    most_numbers: int = 1 << 20,
+    policies: Mapping[str, Answering] = MappingProxyType({}),
+    limits: Limits | None = None,
+) -> HttpServer:
+    """Listen for requests to a policy, or to the `policies` of several agents, by each name; `most_numbers` are those
+    of a full batch of observations, the rest is as of `HttpServer`."""
+
+    def make(access: Access) -> "ASGIApp":
+        return make_app(served, access=access, most_numbers=most_numbers, policies=policies)
+
+    return HttpServer(make, address, token=token, limits=limits)

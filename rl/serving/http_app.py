@@ -7,37 +7,34 @@ in lists of four hold the interpreter for 5 seconds.
 """
 
 import asyncio
-import hmac
 import logging
 import re
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from ...runtime import ShoalError, exceptions, nearest
+from .http_guard import BESIDE_NUMBERS, LONGEST_BODY, Access, Bodies, RefusedError, guarded
 from .queueing import ServerBusyError, ServerClosedError
 from .sessions import LONGEST_NAME, SessionInUseError, UnknownSessionError
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
 logger = logging.getLogger("shoal.http")
 _FIELDS = ("observation", "deterministic", "session", "episode_start")
 _LONGEST_MESSAGE = 1000
-# A number printed in full, on a line of its own; and what else is in a body.
-_PER_NUMBER, _BESIDE_NUMBERS, _LONGEST_BODY = 64, 64 * 1024, 32 * 1024 * 1024
+# A number printed in full, on a line of its own.
+_PER_NUMBER = 64
 # Of a batch that is a little too large, the served policy says how many rows it has and may have.
 _SLACK = 1024
 # Larger bodies are parsed in a thread, so that the loop goes on reading and writing for others.
 _PARSED_AT_ONCE = 64 * 1024
-_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
 # The key of an object, with its colon: a text that stands elsewhere is a value.
 _KEY = re.compile(rb'"(?:[^"\\]|\\.)*"\s*:')
 
@@ -71,34 +68,6 @@ class Answering(Protocol):
         """Return the state of the server."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Access:
-    """Who is answered.
-
-    Attributes:
-        hosts: names that a request's Host may have, without the port; None: any. A browser on this machine that a
-            foreign page leads to a name of its own which resolves to 127.0.0.1 (DNS rebinding) sends that name.
-        token: what ``Authorization: Bearer …`` must hold; None: nothing is asked for.
-    """
-
-    hosts: frozenset[str] | None = None
-    token: str | None = None
-
-    def problem(self, headers: Mapping[bytes, bytes]) -> tuple[int, str] | None:
-        """Return status and message for a request that is not answered, else None; header names are in lower case."""
-        host = headers.get(b"host")
-        if self.hosts is not None and host is not None:
-            parts = _HOST.fullmatch(host.decode("latin-1").lower())
-            name = parts[1].strip("[]") if parts else host.decode("latin-1")
-            if name not in self.hosts:
-                return 403, f"Host is {name!r:.80}, which is no name of this server: {', '.join(sorted(self.hosts))}"
-        if self.token is not None:
-            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-            if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self.token.encode()):
-                return 401, "a token is wanted: send the header Authorization: Bearer TOKEN"
-        return None
-
-
 def make_app(
     served: Answering,
     *,
@@ -120,21 +89,22 @@ def make_app(
     from starlette.exceptions import HTTPException
     from starlette.routing import Route
 
-    bodies = _Bodies(min(_BESIDE_NUMBERS + most_numbers * _PER_NUMBER, _LONGEST_BODY), bodies_in_all)
+    longest = min(BESIDE_NUMBERS + most_numbers * _PER_NUMBER, LONGEST_BODY)
+    bodies = Bodies(longest, bodies_in_all, "a batch of observations takes")
     answers = _Answers(served, policies, bodies, most_numbers)
     routes = [Route("/health", answers.health, methods=["GET"])]
     for prefix in ("", "/policies/{policy}"):
         routes.append(Route(f"{prefix}/act", answers.act, methods=["POST"]))
         routes.append(Route(f"{prefix}/sessions/{{name:path}}", answers.end, methods=["DELETE"]))
     app = Starlette(routes=routes, exception_handlers={HTTPException: answers.refused})
-    return app if access is None else _guarded(app, access)
+    return app if access is None else guarded(app, access, lambda status, message: {"error": message})
 
 
 class _Answers:
     """What is answered at each path."""
 
     def __init__(
-        self, served: Answering, policies: Mapping[str, Answering], bodies: "_Bodies", most_numbers: int
+        self, served: Answering, policies: Mapping[str, Answering], bodies: "Bodies", most_numbers: int
     ) -> None:
         self._served, self._policies, self._bodies, self._most_numbers = served, policies, bodies, most_numbers
 
@@ -145,7 +115,7 @@ class _Answers:
         try:
             await self._bodies.receive(request, held)
             return _reply(200, await _answer(self._named(request), b"".join(held), self._most_numbers))
-        except _RefusedError as error:
+        except RefusedError as error:
             return _reply(error.status, {"error": str(error)})
         except ClientDisconnect:
             return _reply(499, {"error": "the client left"})  # which nobody reads
@@ -182,19 +152,6 @@ class _Answers:
         return self._policies[name]
 
 
-def _guarded(app: "Starlette", access: Access) -> "ASGIApp":
-    async def guarded(scope: "Scope", receive: "Receive", send: "Send") -> None:
-        problem = access.problem(dict(scope["headers"]))
-        if problem is None:
-            await app(scope, receive, send)
-        else:
-            status, message = problem
-            headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-            await _reply(status, {"error": message}, headers)(scope, receive, send)
-
-    return guarded
-
-
 def _reply(status: int, value: Any, headers: dict[str, str] | None = None) -> "Response":
     from starlette.responses import Response
 
@@ -212,45 +169,6 @@ def _failure(error: Exception) -> "Response":
             return _reply(status, {"error": str(error)})
     logger.error("a request failed", exc_info=error)
     return _reply(500, {"error": f"{type(error).__name__}: {error}"})
-
-
-class _RefusedError(Exception):
-    """A request is refused with a status."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class _Bodies:
-    """The bodies that are held at a time, and how much of them there may be."""
-
-    def __init__(self, longest: int, in_all: int) -> None:
-        self._longest, self._in_all, self._held = longest, in_all, 0
-
-    async def receive(self, request: "Request", held: list[bytes]) -> None:
-        """Append the parts of a request's body to `held`, as they arrive."""
-        announced = request.headers.get("content-length", "")
-        length = 0
-        if announced.isdecimal() and len(announced) < 20:
-            self._check(int(announced))
-        async for part in request.stream():
-            length += len(part)
-            self._check(length)
-            if self._held + len(part) > self._in_all:
-                raise _RefusedError(503, "too many long requests are being received. Ask again later")
-            held.append(part)
-            self._held += len(part)
-
-    def release(self, held: list[bytes]) -> None:
-        """Note that a body is no longer held."""
-        self._held -= sum(map(len, held))
-
-    def _check(self, length: int) -> None:
-        if length > self._longest:
-            raise _RefusedError(
-                413, f"the body is longer than {self._longest} bytes, more than a batch of observations takes"
-            )
 
 
 async def _answer(served: Answering, body: bytes, most_numbers: int) -> dict[str, Any]:

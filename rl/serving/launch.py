@@ -3,23 +3,27 @@
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...runtime import InputError, as_number, preload
+from ..checkpoint import find_checkpoint, run_of
 from ..models.joint_spec import JointSpec
 from ..settings import Bounds
 from .policies import ServedPolicies
 from .served import Served
 from .source import PolicySource, Savable, read_policies
+from .texts.served import ServedTexts
 
 _COUNT = Bounds(whole=True, at_least=1)
 _BOUNDS = {
     "replicas": _COUNT,
-    "max_batch_size": _COUNT,
+    "max_batch_size": replace(_COUNT, optional=True),
     "batch_wait": Bounds(at_least=0, at_most=60),
     "max_waiting": _COUNT,
     "answer_timeout": Bounds(above=0, optional=True),
+    "request_timeout": Bounds(above=0, optional=True),
     "max_sessions": _COUNT,
     "session_timeout": Bounds(above=0),
     "seed": Bounds(whole=True, at_least=0),
@@ -35,16 +39,17 @@ def serve(
     http: str | None = None,
     grpc: str | None = None,
     token: str | None = None,
-    max_batch_size: int = 32,
+    max_batch_size: int | None = None,
     batch_wait: float = 0.0,
     max_waiting: int = 1024,
     answer_timeout: float | None = 10.0,
+    request_timeout: float | None = 600.0,
     max_sessions: int = 1024,
     session_timeout: float = 600.0,
     seed: int = 0,
     threads: int = 1,
-) -> Served | ServedPolicies:
-    """Serve a policy, or those of several agents, from replica actors behind one handle.
+) -> Served | ServedPolicies | ServedTexts:
+    """Serve a policy, those of several agents, or a language model, from replica actors behind one handle.
 
         with serve("runs/cartpole", replicas=2, http="127.0.0.1:8000") as served:
             action = served.act(observation)
@@ -53,17 +58,21 @@ def serve(
         policy: a `Policy`, an algorithm, or the folder of a run (its last weights are served).
         name: of several agents, which policy, by its name or an agent's; None: the only one, else all.
         replicas: number of actors of each policy; each loads it, and is restarted when it dies.
-        http: "HOST:PORT" (or "PORT", on this machine alone) for ``POST /act`` and ``GET /health``; None: no HTTP.
-            Another address than this machine's own is open to whoever can reach it, unless there is a `token`.
+        http: "HOST:PORT" (or "PORT", on this machine alone) for ``POST /act`` and ``GET /health``, of a language model
+            for OpenAI's ``/v1/completions`` and ``/v1/chat/completions``; None: no HTTP. Another address than this
+            machine's own is open to whoever can reach it, unless there is a `token`.
         grpc: "HOST:PORT" (or "PORT") for simulators outside, which connect as to a training; None: no gRPC.
         token: what requests must bring as ``Authorization: Bearer TOKEN``; None: nothing over HTTP, and over gRPC that
             of the environment variable SHOAL_SIMULATOR_TOKEN, else a random one (`Served.grpc.token`).
-        max_batch_size: most observations in one forward pass; every pass is padded to this size.
+        max_batch_size: most observations in one forward pass (None: 32), or answers that a language model samples side
+            by side (None: 16); every pass is padded to this size.
         batch_wait: seconds that a batch waits for more requests before it is full. 0 suits small networks: requests
             join while the replicas are busy anyway (measured with 16 threads: 16,000 answers/s; 7,700 with 1 ms).
-        max_waiting: most observations that wait; then `act` blocks, and HTTP answers 503.
-        answer_timeout: seconds that a replica may take for a batch; then it is replaced, and another one answers.
-            None: no limit.
+        max_waiting: most observations that wait; then `act` blocks, and HTTP answers 503. Of a language model, answers
+            that wait; then HTTP answers 429.
+        answer_timeout: seconds that a replica may take for a batch, or a step of a language model; then it is replaced,
+            and another one answers. None: no limit.
+        request_timeout: seconds after which what a language model has not answered is given up. None: no limit.
         max_sessions: most episodes that a policy with memory remembers at a time; then HTTP answers 503.
         session_timeout: seconds without a request after which a session is forgotten.
         seed: for actions that are drawn; threads: of torch in each replica.
@@ -73,13 +82,20 @@ def serve(
     a number that cannot be.
     """
     given = {
-        "replicas": replicas, "max_batch_size": max_batch_size, "batch_wait": batch_wait, "max_waiting": max_waiting,
+        "replicas": replicas, "batch_wait": batch_wait, "max_waiting": max_waiting,
         "answer_timeout": _finite(answer_timeout), "max_sessions": max_sessions, "session_timeout": session_timeout,
-        "seed": seed, "threads": threads,
+        "seed": seed, "threads": threads, "request_timeout": _finite(request_timeout),
     }  # fmt: skip
     settings: dict[str, Any] = {name: _BOUNDS[name].read(name, value) for name, value in given.items()}
+    rows = _BOUNDS["max_batch_size"].read("max_batch_size", max_batch_size)
     sources, spec = read_policies(policy, name)
     preload("torch")
+    language = spec is None and sources[""].spec is not None and sources[""].spec.is_language
+    if language:
+        own = run_of(find_checkpoint(policy)).resolve().name if isinstance(policy, str | Path) else "policy"
+        return _started_texts(sources[""], settings, own, rows or 16, http=http, grpc=grpc, token=token)
+    del settings["request_timeout"]
+    settings["max_batch_size"] = rows or 32
     return _started(sources, spec, settings, http=http, grpc=grpc, token=token)
 
 
@@ -104,6 +120,30 @@ def _started(
         if grpc is not None:
             each[""].listen_for_simulators(grpc, token=token)
         until_all_listen.pop_all()
+    return served
+
+
+def _started_texts(
+    source: PolicySource,
+    settings: Mapping[str, Any],
+    name: str,
+    places: int,
+    *,
+    http: str | None,
+    grpc: str | None,
+    token: str | None,
+) -> ServedTexts:
+    """Start the replicas of a language model, and listen; where something fails, end what was started."""
+    if grpc is not None:
+        raise InputError("grpc is for simulators outside, which send no texts: serve a language model over http")
+    known = ("replicas", "answer_timeout", "request_timeout", "seed", "threads")
+    own: dict[str, Any] = {each: settings[each] for each in known}
+    with ExitStack() as until_it_listens:
+        served = ServedTexts(source, name=name, places=places, most_waiting=settings["max_waiting"], **own)
+        until_it_listens.enter_context(served)
+        if http is not None:
+            served.listen(http, token=token)
+        until_it_listens.pop_all()
     return served
 
 

@@ -21,7 +21,7 @@ from ...runtime import InputError, nearest
 from ..data.memories import Memory
 from ..models.joint_acting import JointActing
 from ..models.joint_spec import JointSpec
-from .http import HttpServer
+from .http import HttpServer, listen_for_observations
 from .http_app import UnknownPolicyError
 from .served import Answer, Served
 
@@ -107,7 +107,7 @@ class ServedPolicies(JointActing):
         if self._http is not None:
             raise InputError(f"these policies are served over HTTP already, at {self.http_address}")
         most = max(served.most_numbers for served in self.policies.values())
-        self._http = HttpServer(self, address, token=token, most_numbers=most, policies=self._by_name())
+        self._http = listen_for_observations(self, address, token=token, most_numbers=most, policies=self._by_name())
         self.http_address = self._http.url
         return self._http.url
 

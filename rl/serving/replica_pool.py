@@ -1,8 +1,6 @@
 """The replicas of a served policy, and a thread for each: it takes a batch when its replica is free, hands answers out.
 
-A replica is replaced when it dies, and when it does not answer in time (a process that is stopped or hangs says
-nothing, so only a time limit finds it); its batch goes back to the queue, for another one. A replica that has nothing
-to do is asked every few seconds whether it is there, so that health is true before the next request comes.
+Where a replica is lost and replaced (`replicas.py`), its batch goes back to the queue, for another one.
 """
 
 import threading
@@ -11,15 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ...runtime import ActorHandle, ObjectRef, exceptions, get, is_initialized, kill, remote
+from ...runtime import ActorHandle, is_initialized, remote
 from ..data.memories import Memory, joined, rows_of
 from .queueing import MOST_ATTEMPTS, Reply, Request, RequestQueue, ServerClosedError
 from .replica import PolicyReplica
-
-_LOST = (exceptions.ActorError, exceptions.WorkerCrashedError, exceptions.GetTimeoutError)
-# Importing torch takes 2–3 s, on a busy machine several times that.
-_START_SECONDS = 60.0
-_HEARTBEAT_SECONDS = 5.0
+from .replicas import HEARTBEAT_SECONDS, LOST, Replicas
 
 
 class ReplicaPool:
@@ -47,13 +41,10 @@ class ReplicaPool:
             Exception: whatever loading the policy raises.
         """
         self._queue, self._files, self._replica_settings = queue, files, replica_settings
-        self._answer_timeout = answer_timeout
         self._lock = threading.Lock()
-        self._counts = {"requests": 0, "batches": 0, "restarts": 0}
-        self._last_failure: str | None = None
-        self._actors = [self._start(index) for index in range(replicas)]
-        self._alive = set(range(replicas))
-        described = [get(actor.describe.remote()) for actor in self._actors]
+        self._counts = {"requests": 0, "batches": 0}
+        self._replicas = Replicas(self._start, replicas, answer_timeout)
+        described = self._replicas.described
         self._version = max(entry["version"] for entry in described)
         self.initial_memory: Memory | None = described[0]["initial_memory"]
         self._threads = [
@@ -66,25 +57,13 @@ class ReplicaPool:
     def health(self) -> dict[str, Any]:
         """Return status, version, numbers of replicas, counts and the last failure, as `Served.health` describes."""
         with self._lock:
-            alive, wanted = len(self._alive), len(self._actors)
-            return {
-                "status": "down" if not alive else "ok" if alive == wanted else "degraded",
-                "version": self._version,
-                "replicas": alive,
-                "replicas_wanted": wanted,
-                **self._counts,
-                "last_failure": self._last_failure,
-            }
+            return {**self._replicas.health(), "version": self._version, **self._counts}
 
     def close(self) -> None:
         """End the replicas once the queue, which is closed, is empty; harmless a second time."""
         for thread in self._threads:
             thread.join()
-        for actor in self._actors if is_initialized() else []:
-            kill(actor)
-        with self._lock:
-            self._actors.clear()
-            self._alive.clear()
+        self._replicas.close()
 
     def _start(self, index: int) -> ActorHandle:
         actor_class = remote(max_restarts=-1)(PolicyReplica)
@@ -94,17 +73,17 @@ class ReplicaPool:
 
     def _work(self, index: int) -> None:
         """Serve batches with one replica until the queue is closed and empty."""
-        while (batch := self._queue.take(_HEARTBEAT_SECONDS)) is not None:
+        while (batch := self._queue.take(HEARTBEAT_SECONDS)) is not None:
             if not batch and not is_initialized():
                 continue  # a call would start a runtime anew
             try:
                 if batch:
                     self._hand_out(batch, self._answer(index, batch))
                 else:
-                    self._ask(self._actors[index].describe.remote())
+                    self._replicas.ask(self._replicas.actors[index].describe.remote())
             except Exception as error:  # whatever it is, it belongs to those who asked; this thread must live on
                 self._give_back(batch, error)
-                if isinstance(error, _LOST) and not self._replace(index, error):
+                if isinstance(error, LOST) and not self._replace(index, error):
                     return
 
     def _answer(self, index: int, batch: list[Request]) -> Reply:
@@ -115,15 +94,9 @@ class ReplicaPool:
                 memory = joined([request.memory for request in batch if request.memory is not None])
         if not is_initialized():
             raise ServerClosedError("the runtime was shut down. Serve the policy again")
-        return self._ask(self._actors[index].act.remote(observations, memory, deterministic=batch[0].deterministic))
-
-    def _ask(self, call: ObjectRef) -> Any:
-        try:
-            return get(call, timeout=self._answer_timeout)
-        except exceptions.GetTimeoutError:
-            raise exceptions.GetTimeoutError(
-                f"a replica did not answer within {self._answer_timeout:g} s (answer_timeout)"
-            ) from None
+        call = self._replicas.actors[index].act.remote(observations, memory, deterministic=batch[0].deterministic)
+        reply: Reply = self._replicas.ask(call)
+        return reply
 
     def _hand_out(self, batch: list[Request], reply: Reply) -> None:
         with self._lock:
@@ -138,7 +111,7 @@ class ReplicaPool:
 
     def _give_back(self, batch: list[Request], error: Exception) -> None:
         """Try the requests of a failed batch again, each alone, so that one of them cannot spoil the others."""
-        lost = isinstance(error, _LOST)
+        lost = isinstance(error, LOST)
         again = []
         for request in batch:
             request.attempts += 1
@@ -149,28 +122,8 @@ class ReplicaPool:
         self._queue.put_back(again)
 
     def _replace(self, index: int, error: Exception) -> bool:
-        """Wait for the restarted actor, or start another in its place; return whether there is one."""
-        with self._lock:
-            self._counts["restarts"] += 1
-            self._alive.discard(index)
-            self._last_failure = f"replica {index}: {error}".splitlines()[0]
-        for attempt in range(2):
-            if self._queue.closed:
-                return False
-            try:
-                if attempt == 0 and isinstance(error, exceptions.GetTimeoutError):
-                    kill(self._actors[index], no_restart=False)
-                elif attempt:
-                    self._actors[index] = self._start(index)
-                get(self._actors[index].describe.remote(), timeout=_START_SECONDS)
-            except Exception as failure:  # of whatever kind: recorded as the reason why nobody answers
-                reason = f"replica {index} of the served policy is gone and did not come back: {failure}"
-                continue
-            with self._lock:
-                self._alive.add(index)
-            return True
-        with self._lock:
-            last = not self._alive
-        if last:
+        """Have a lost replica replaced; return whether there is one."""
+        reason = self._replicas.replace(index, error, lambda: not self._queue.closed)
+        if reason is not None and not self._queue.closed and not self._replicas.alive:
             self._queue.close(reason, drop=True)
-        return False
+        return reason is None

@@ -21,7 +21,7 @@ import numpy as np
 from ...envs import Endpoint, MaskGuard, as_batch, codec
 from ...runtime import InputError
 from ..data.memories import Memory, joined, remembered_before, rows_of
-from .http import HttpServer
+from .http import HttpServer, listen_for_observations
 from .queueing import Reply, Request, RequestQueue
 from .replica_pool import ReplicaPool
 from .sessions import Sessions
@@ -281,7 +281,9 @@ class Served:
         if self._http is not None:
             raise InputError(f"this policy is served over HTTP already, at {self.http_address}")
         policies = dict.fromkeys(self._names, self)
-        self._http = HttpServer(self, address, token=token, most_numbers=self.most_numbers, policies=policies)
+        self._http = listen_for_observations(
+            self, address, token=token, most_numbers=self.most_numbers, policies=policies
+        )
         self.http_address = self._http.url
         return self._http.url
 

@@ -34,12 +34,18 @@ class PolicySource:
         observation_space: of the environment that the policy was trained in.
         action_space: likewise.
         names: of several agents, what the policy may be called: its name, and those of its agents.
+        spec: what its model is made from; None of a model of a table.
+        version: of its weights.
+        weights_sha256: of its weights.
     """
 
     files: dict[str, bytes]
     observation_space: Space
     action_space: Space
     names: tuple[str, ...] = ()
+    spec: Any = None
+    version: int = 0
+    weights_sha256: str = ""
 
 
 def read_policies(
@@ -80,4 +86,12 @@ def _source(saved: SavedPolicy, name: str | None) -> PolicySource:
     if isinstance(saved.spec, JointSpec):
         chosen = next(iter(saved.spec.policies)) if name is None else saved.spec.mapping.get(name, name)
         names = [chosen, *saved.spec.agents[chosen]]
-    return PolicySource(own.files, own_space(own.spec.observation_space), own.spec.action_space, tuple(names))
+    return PolicySource(
+        own.files,
+        own_space(own.spec.observation_space),
+        own.spec.action_space,
+        tuple(names),
+        own.spec,
+        int(own.metadata["version"]),
+        str(own.metadata.get("weights_sha256", "")),
+    )

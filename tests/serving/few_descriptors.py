@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from shoal.rl import Answer
-from shoal.rl.serving.http import HttpServer
+from shoal.rl.serving.http import listen_for_observations
 
 
 class Zero:
@@ -22,7 +22,7 @@ class Zero:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[1])))
-    server = HttpServer(Zero(), "127.0.0.1:0")
+    server = listen_for_observations(Zero(), "127.0.0.1:0")
     print(server.url, flush=True)
     sys.stdin.read()
     server.close()

@@ -21,8 +21,9 @@ from shoal import runtime
 from shoal.envs import is_loopback, parse_address
 from shoal.rl import Answer, Policy, ServerBusyError, ServerClosedError, serve
 from shoal.rl.serving.connections import Limits
-from shoal.rl.serving.http import HttpServer
-from shoal.rl.serving.http_app import Access, make_app
+from shoal.rl.serving.http import listen_for_observations
+from shoal.rl.serving.http_app import make_app
+from shoal.rl.serving.http_guard import Access
 from shoal.runtime import InputError
 
 
@@ -205,7 +206,7 @@ def test_a_token():
 @pytest.mark.parametrize("token", ["", "two words", "ünì", "a\n"])
 def test_bad_tokens(token):
     with pytest.raises(InputError, match="all of them visible ASCII"):
-        HttpServer(Stub(), "127.0.0.1:0", token=token)
+        listen_for_observations(Stub(), "127.0.0.1:0", token=token)
 
 
 def test_a_real_server_wants_its_token_and_host(served):
@@ -230,11 +231,11 @@ def test_a_real_server(served):
 def test_an_address_in_use(listen):
     port = listen(Stub()).rsplit(":", 1)[1]
     with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1:{port}: Address already in use"):
-        HttpServer(Stub(), f"127.0.0.1:{port}")
+        listen_for_observations(Stub(), f"127.0.0.1:{port}")
 
 
 def test_answers_are_sent_without_delay():
-    server = HttpServer(Stub(), "127.0.0.1:0")
+    server = listen_for_observations(Stub(), "127.0.0.1:0")
     assert server._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     server.close()
 
@@ -262,7 +263,7 @@ def listen():
     servers = []
 
     def start(stub, **options):
-        servers.append(HttpServer(stub, "127.0.0.1:0", **options))
+        servers.append(listen_for_observations(stub, "127.0.0.1:0", **options))
         return servers[-1].url
 
     yield start
@@ -350,7 +351,7 @@ def test_garbage_does_not_flood_the_log(listen, caplog):
 
 
 def test_closing_does_not_wait_for_half_sent_requests(caplog):
-    server = HttpServer(Stub(), "127.0.0.1:0")
+    server = listen_for_observations(Stub(), "127.0.0.1:0")
     with connection(server.url) as client:
         client.sendall(b"POST /act HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90\r\n\r\n{")
         assert httpx.get(f"{server.url}/health").status_code == 200
@@ -362,7 +363,7 @@ def test_closing_does_not_wait_for_half_sent_requests(caplog):
 @pytest.mark.slow
 def test_closing_does_not_wait_without_end_for_an_answer(caplog):
     stub = Stub()
-    server = HttpServer(stub, "127.0.0.1:0")
+    server = listen_for_observations(stub, "127.0.0.1:0")
     with connection(server.url) as client:
         client.sendall(b'POST /act HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18\r\n\r\n{"observation": 0}')
         assert stub.asked.wait(10)
@@ -433,7 +434,7 @@ def test_bad_addresses(address):
 
 
 def test_an_open_address_is_pointed_out(caplog):
-    server = HttpServer(Stub(), "0.0.0.0:0")
+    server = listen_for_observations(Stub(), "0.0.0.0:0")
     server.close()
     assert "without authentication" in caplog.text
 

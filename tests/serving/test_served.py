@@ -117,7 +117,7 @@ def test_what_would_not_be_finite_is_refused_and_harms_nobody():
 
 
 def kill_replica(served, engine, index=0):
-    replica = served._pool._actors[index]
+    replica = served._pool._replicas.actors[index]
     if engine == "native":
         os.kill(runtime.get(replica.describe.remote())["pid"], signal.SIGKILL)
     else:
@@ -141,7 +141,7 @@ def test_a_replica_that_is_stopped_is_replaced(replicas):
     runtime.init(engine="native")
     with serve(policy(), replicas=replicas, max_batch_size=4, answer_timeout=1.0) as served:
         wanted = served.act(observations(50)).tolist()
-        os.kill(runtime.get(served._pool._actors[0].describe.remote())["pid"], signal.SIGSTOP)
+        os.kill(runtime.get(served._pool._replicas.actors[0].describe.remote())["pid"], signal.SIGSTOP)
         assert served.act(observations(50)).tolist() == wanted
         wait_until(lambda: served.health()["status"] == "ok" and served.health()["restarts"])
         assert "did not answer within 1 s" in served.health()["last_failure"]
@@ -150,10 +150,10 @@ def test_a_replica_that_is_stopped_is_replaced(replicas):
 
 @pytest.mark.slow
 def test_a_replica_that_is_stopped_is_noticed_though_nobody_asks(monkeypatch):
-    monkeypatch.setattr(replica_pool, "_HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(replica_pool, "HEARTBEAT_SECONDS", 0.2)
     runtime.init(engine="native")
     with serve(policy(), answer_timeout=0.3) as served:
-        os.kill(runtime.get(served._pool._actors[0].describe.remote())["pid"], signal.SIGSTOP)
+        os.kill(runtime.get(served._pool._replicas.actors[0].describe.remote())["pid"], signal.SIGSTOP)
         wait_until(lambda: served.health()["status"] == "down")
         wait_until(lambda: served.health()["status"] == "ok")
 
@@ -162,7 +162,7 @@ def test_a_replica_that_is_stopped_is_noticed_though_nobody_asks(monkeypatch):
 def test_closing_while_a_replica_is_stopped():
     runtime.init(engine="native")
     with serve(policy(), answer_timeout=0.3) as served:
-        os.kill(runtime.get(served._pool._actors[0].describe.remote())["pid"], signal.SIGSTOP)
+        os.kill(runtime.get(served._pool._replicas.actors[0].describe.remote())["pid"], signal.SIGSTOP)
         future = served.submit(np.zeros(4))
     with pytest.raises(ServerClosedError):
         future.result(10)
@@ -170,8 +170,8 @@ def test_closing_while_a_replica_is_stopped():
 
 def test_the_others_go_on_when_a_replica_is_lost_for_good(engine, monkeypatch):
     with serve(policy(), replicas=2) as served:
-        monkeypatch.setattr(served._pool, "_start", lambda index: served._pool._actors[index])
-        runtime.kill(served._pool._actors[0])
+        monkeypatch.setattr(served._pool._replicas, "_start", lambda index: served._pool._replicas.actors[index])
+        runtime.kill(served._pool._replicas.actors[0])
         for row in observations(50):
             served.act(row)
         served.act(observations(500))
@@ -180,8 +180,8 @@ def test_the_others_go_on_when_a_replica_is_lost_for_good(engine, monkeypatch):
 
 def test_without_a_replica_the_request_fails_and_says_why(engine, monkeypatch):
     with serve(policy()) as served:
-        monkeypatch.setattr(served._pool, "_start", lambda index: served._pool._actors[index])
-        runtime.kill(served._pool._actors[0])
+        monkeypatch.setattr(served._pool._replicas, "_start", lambda index: served._pool._replicas.actors[index])
+        runtime.kill(served._pool._replicas.actors[0])
         with pytest.raises(ServerClosedError, match="replica 0 of the served policy is gone"):
             served.act([0, 0, 0, 0])
         assert served.health()["status"] == "down"
