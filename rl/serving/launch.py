@@ -66,8 +66,8 @@ def serve(
             of the environment variable SHOAL_SIMULATOR_TOKEN, else a random one (`Served.grpc.token`).
         max_batch_size: most observations in one forward pass (None: 32), or answers that a language model samples side
             by side (None: 16); every pass is padded to this size.
-        batch_wait: seconds that a batch waits for more requests before it is full. 0 suits small networks: requests
-            join while the replicas are busy anyway (measured with 16 threads: 16,000 answers/s; 7,700 with 1 ms).
+        batch_wait: seconds that a batch waits for more requests. 0 suits small networks: requests join while the
+            replicas are busy anyway (measured with 16 threads: 16,000 answers/s; 7,700 with 1 ms).
         max_waiting: most observations that wait; then `act` blocks, and HTTP answers 503. Of a language model, answers
             that wait; then HTTP answers 429.
         answer_timeout: seconds that a replica may take for a batch, or a step of a language model; then it is replaced,
@@ -77,26 +77,25 @@ def serve(
         session_timeout: seconds without a request after which a session is forgotten.
         seed: for actions that are drawn; threads: of torch in each replica.
 
-    Returns the handle, once all replicas are ready; of several policies one that has a handle for each, and answers at
-    ``POST /policies/NAME/act``. Raises InputError for no such folder, no policy in it, a damaged one, a bad address, or
-    a number that cannot be.
+    Returns the handle, once all replicas are ready; of several policies one with a handle for each, which answers at
+    ``POST /policies/NAME/act``. Raises InputError for a folder without a policy, a damaged one, or a bad value.
     """
     given = {
         "replicas": replicas, "batch_wait": batch_wait, "max_waiting": max_waiting,
         "answer_timeout": _finite(answer_timeout), "max_sessions": max_sessions, "session_timeout": session_timeout,
-        "seed": seed, "threads": threads, "request_timeout": _finite(request_timeout),
+        "seed": seed, "threads": threads, "request_timeout": _finite(request_timeout), "max_batch_size": max_batch_size,
     }  # fmt: skip
     settings: dict[str, Any] = {name: _BOUNDS[name].read(name, value) for name, value in given.items()}
-    rows = _BOUNDS["max_batch_size"].read("max_batch_size", max_batch_size)
     sources, spec = read_policies(policy, name)
     preload("torch")
-    language = spec is None and sources[""].spec is not None and sources[""].spec.is_language
-    if language:
-        own = run_of(find_checkpoint(policy)).resolve().name if isinstance(policy, str | Path) else "policy"
-        return _started_texts(sources[""], settings, own, rows or 16, http=http, grpc=grpc, token=token)
-    del settings["request_timeout"]
-    settings["max_batch_size"] = rows or 32
+    if spec is None and sources[""].is_language:
+        return _started_texts(sources[""], settings, _name_of(policy), http=http, grpc=grpc, token=token)
     return _started(sources, spec, settings, http=http, grpc=grpc, token=token)
+
+
+def _name_of(policy: Savable | str | Path) -> str:
+    """What requests call a model: as its run is called."""
+    return run_of(find_checkpoint(policy)).resolve().name if isinstance(policy, str | Path) else "policy"
 
 
 def _started(
@@ -112,8 +111,10 @@ def _started(
     if spec is not None and grpc is not None:
         known = ", ".join(spec.policies)
         raise InputError(f"grpc is for one policy, and there are several, {known}: say which by name=… (--policy)")
+    rows = settings["max_batch_size"] or 32
+    own = {key: value for key, value in settings.items() if key != "request_timeout"} | {"max_batch_size": rows}
     with ExitStack() as until_all_listen:
-        each = {own: until_all_listen.enter_context(Served(source, **settings)) for own, source in sources.items()}
+        each = {name: until_all_listen.enter_context(Served(source, **own)) for name, source in sources.items()}
         served = each[""] if spec is None else until_all_listen.enter_context(ServedPolicies(each, spec))
         if http is not None:
             served.listen(http, token=token)
@@ -127,7 +128,6 @@ def _started_texts(
     source: PolicySource,
     settings: Mapping[str, Any],
     name: str,
-    places: int,
     *,
     http: str | None,
     grpc: str | None,
@@ -138,8 +138,9 @@ def _started_texts(
         raise InputError("grpc is for simulators outside, which send no texts: serve a language model over http")
     known = ("replicas", "answer_timeout", "request_timeout", "seed", "threads")
     own: dict[str, Any] = {each: settings[each] for each in known}
+    own |= {"places": settings["max_batch_size"] or 16, "most_waiting": settings["max_waiting"]}
     with ExitStack() as until_it_listens:
-        served = ServedTexts(source, name=name, places=places, most_waiting=settings["max_waiting"], **own)
+        served = ServedTexts(source, name=name, **own)
         until_it_listens.enter_context(served)
         if http is not None:
             served.listen(http, token=token)

@@ -15,6 +15,7 @@ from ...envs import own_space
 from ...runtime import InputError
 from ..checkpoint import MODEL, SavedPolicy, find_checkpoint, holds_model, read_files, read_policy, run_of
 from ..models.joint_spec import JointSpec
+from ..models.spec import ModelSpec
 from ..one_policy import one_policy
 from ..supervised.saved import model_from_files
 
@@ -46,6 +47,11 @@ class PolicySource:
     spec: Any = None
     version: int = 0
     weights_sha256: str = ""
+
+    @property
+    def is_language(self) -> bool:
+        """Whether it is a language model."""
+        return isinstance(self.spec, ModelSpec) and self.spec.is_language
 
 
 def read_policies(
