@@ -94,7 +94,8 @@ class PretrainedModel(FlatModule):
         """As `LanguageModel.extend`."""
         following = begins[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
         positions = following.clamp(max=self.context)
-        end = int(positions.max()) + 1 if reach is None else reach
+        # With a reach, always the same shape: the library's attention does not go over blocks, as `attend` does.
+        end = int(positions.max()) + 1 if reach is None else self.context + 1
         seen = torch.arange(end, device=tokens.device) <= positions[:, :, None]
         found = self.network(
             input_ids=self._own(tokens),
