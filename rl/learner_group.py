@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from .. import runtime
-from ..runtime import ActorHandle, ObjectRef, exceptions, get
+from ..runtime import ActorHandle, ObjectRef, exceptions, get, put
 from .chaos import Deaths
 from .learn.group_actor import EXCHANGE, GroupLearnerActor
 from .learn.log import LearnerInput, LearnerLog, Piece
 from .learn.lost import StateLostError
+from .learn.parts import Parts
 from .learn.team import PATIENCE, Membership
 from .learner_handle import LearnerHandle, Update, following, gpus_of_each, log_of, lost
 from .learner_settings import LearnerSettings
@@ -53,7 +54,7 @@ class LearnerGroup:
         """Those that hold the state of now, and take part in updates."""
         self._updating: dict[ActorHandle, ObjectRef] = {}
         self._attempt, self._failed_starts = 0, 0
-        self._is_world = run.reproducible == "world"
+        self._is_world, self._divides = run.reproducible == "world", run.shard_optimizer
         self._world: tuple[tuple[ActorHandle, ...], str] | None = None
         self._fill()
 
@@ -74,7 +75,12 @@ class LearnerGroup:
         """Let them learn from rollouts, which need not be there yet, and perhaps take a snapshot of themselves then."""
         self._settle()
         if not state.learner.inputs or len(self.members) < self._wanted:
+            before = tuple(self.members)
             self._admit(state.learner, self._wanted)
+            if self._divides and before and len(self.members) > len(before):
+                again = {member: member.restore.remote(state.learner) for member in before}
+                for member, ref in again.items():  # each will keep another part
+                    self._read(member, ref)
         return self._ask(Update(state, given, snapshot))
 
     def finish(self, update: Update) -> tuple[Weights, LearnerLog, dict[str, float]]:
@@ -83,8 +89,14 @@ class LearnerGroup:
         for _ in range(RETRIES):
             for member, metrics in self._finished():
                 *led_to, whole = member.led_to.remote(state.iteration + 1)
-                if self._read(member, whole) is not None:
-                    return following(update, tuple(led_to), metrics)
+                if self._read(member, whole) is None:
+                    continue
+                if update.due and self._divides:
+                    parts = self._parts([other.led_to.remote(state.iteration + 1)[1] for other in self.members])
+                    if parts is None:
+                        continue
+                    led_to[1] = put(parts)
+                return following(update, tuple(led_to), metrics)
             # Nobody held what the update was to begin from: all have died, or an earlier one was interrupted.
             self._world = None
             self._admit(state.learner, self._wanted)
@@ -111,6 +123,11 @@ class LearnerGroup:
             for member in tuple(self.members):
                 taken, new = member.snapshot.remote(state.iteration, state.learner.inserted)
                 own = self._read(member, taken)
+                if own is not None and self._divides:
+                    parts = self._parts(
+                        [other.snapshot.remote(state.iteration, state.learner.inserted)[0] for other in self.members]
+                    )
+                    own = parts and parts.whole()
                 if own is not None:
                     return own, log_of(state, own, taken, new).transitions
             self._admit(state.learner, self._wanted)
@@ -137,13 +154,26 @@ class LearnerGroup:
         while waiting:
             ready, _ = runtime.wait(list(waiting.values()), timeout=patience)
             ended = [member for member, ref in waiting.items() if ref in ready]
-            patience = PATIENCE + GRACE if self._is_world else None  # a world cannot go on without all of it
+            patience = PATIENCE + GRACE if self._is_world or self._divides else None  # who cannot go on without all
             for member in ended or list(waiting):
                 ref = waiting.pop(member)
                 if not ended:
                     self._end(member, PATIENCE + GRACE)
                 elif (metrics := self._read(member, ref)) is not None:
                     yield member, metrics
+
+    def _parts(self, refs: list[ObjectRef]) -> Parts | None:
+        """The states of all members, of which each has a part of the moments; None if one of them is not there, and
+        nobody holds the state."""
+        runtime.wait(refs, num_returns=len(refs), timeout=PATIENCE)
+        for ref in refs:
+            try:
+                get(ref, timeout=0)
+            except (StateLostError, exceptions.GetTimeoutError, *DEAD) as error:
+                logger.warning("a learner gives no part of a snapshot (%s): all go back to the last one", error)
+                self.members.clear()
+                return None
+        return Parts(tuple(refs))
 
     def _ask(self, update: Update) -> Update:
         self._attempt += 1
@@ -155,7 +185,7 @@ class LearnerGroup:
                 update.state.iteration,
                 update.given.clock,
                 update.due,
-                Membership(self._attempt, members, index, world),
+                Membership(self._attempt, members, index, world, self._divides),
                 **self._deaths.of_learner(self._attempt, index),
             )
             for index, member in enumerate(members)

@@ -33,6 +33,10 @@ class LearnerSettings:
     """Learners (processes, with a GPU each where there are GPUs) that share each minibatch; has no influence on the
     result. MIN:MAX begins with MIN of them, and takes in more, up to MAX, as they come."""
 
+    shard_optimizer: bool = False
+    """Whether each of several learners keeps the moments of its part of the parameters alone, and gives the others the
+    weights that it comes to (ZeRO's first stage); has no influence on the result. When one dies, the others go back to
+    the last snapshot."""
     device: str = "auto"
     """Where learners compute: auto (CUDA if there is a GPU), cpu, cuda or cuda:N."""
     reproducible: str = field(default="always", metadata={"choices": ("always", "world")})
@@ -55,6 +59,8 @@ class LearnerSettings:
         check_compiler(self.compile)
         least, most = _range(self.learners)
         object.__setattr__(self, "learners", least if least == most else f"{least}:{most}")
+        if self.reproducible == "world" and self.shard_optimizer:
+            raise InputError("shard_optimizer is True, but reproducible is 'world': choose reproducible 'always'")
         if self.reproducible == "world" and least != most:
             raise InputError(
                 f"learners is {self.learners!r}, but reproducible is 'world': the number of learners decides the "

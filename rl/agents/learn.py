@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from ..models.joint_spec import JointSpec, joint_layout
 from ..models.layout import ParameterLayout
 from ..settings import RunSettings
 from .replays import JointReplays
+
+if TYPE_CHECKING:
+    from ..learn.optimizers import Share
 
 Rollouts = Mapping[str, Rollout]
 """By policy; of those that learn."""
@@ -92,6 +95,11 @@ class JointLearnerActor:
         """As `LearnerActor.gather_by`."""
         for part in self._parts.values():
             part.gather_by(gather)
+
+    def share(self, share: Share | None) -> None:
+        """As `LearnerActor.share`."""
+        for part in self._parts.values():
+            part.share(share)
 
     @method(num_returns=2)
     def snapshot(self, iteration: int, inserted: int) -> tuple[dict[str, Any], Any]:

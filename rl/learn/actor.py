@@ -14,7 +14,7 @@ import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from .learner import Learner
 from .log import LearnerLog
 from .lost import StateLostError
 from .shards import Gather
+
+if TYPE_CHECKING:
+    from .optimizers import Share
 
 _MAY_BE_UNDEFINED = {"train/explained_variance"}
 """Metrics that need not exist: all returns of an iteration may be equal."""
@@ -120,6 +123,10 @@ class LearnerActor:
     def gather_by(self, gather: Gather) -> None:
         """Let the gradients of shards be put together that way from now on."""
         self._learner.gather = gather
+
+    def share(self, share: Share | None) -> None:
+        """Keep a part of the moments alone, from now on."""
+        self._learner.share(share)
 
     def learn(self, rollout: Rollout, clock: Clock) -> tuple[np.ndarray, dict[str, float]]:
         """Learn from a rollout; returns the next weights, and metrics."""

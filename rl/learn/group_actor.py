@@ -62,6 +62,8 @@ class GroupLearnerActor:
             if membership.world is not None:
                 cuda = self._own.describe()[2].startswith("cuda")
                 self._world.join(membership.world, membership.index, len(membership.members), cuda=cuda)
+            if membership.divides:
+                self._own.share(team)
             *led_to, metrics = self._own.update(rollouts, iteration, clock, snapshot, death)
         finally:  # also where it fails: the others need not wait
             self._mailbox.end(membership.attempt)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...runtime import ObjectRef, get
 from ..clock import Clock
+from .parts import Parts
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class LearnerLog:
 
     def held(self) -> tuple[Any, list[Any]]:
         """The snapshot, None for the very beginning, and the replay buffer's transitions: their values."""
-        return None if self.snapshot is None else get(self.snapshot), get([piece.ref for piece in self.transitions])
+        found = None if self.snapshot is None else get(self.snapshot)
+        own = found.whole() if isinstance(found, Parts) else found
+        return own, get([piece.ref for piece in self.transitions])
 
     def after(self, given: LearnerInput) -> LearnerLog:
         """The log after one more update."""

@@ -6,14 +6,28 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .lost import StateLostError
+from .parts import PART
+
 if TYPE_CHECKING:
     from ..models.plain import KnownLoss
+
+
+class Share(Protocol):
+    """How learners divide the moments: each keeps those of its part of the parameters, and steps there."""
+
+    def part(self, size: int) -> tuple[int, int]:
+        """Which of `size` parameters are one's own."""
+
+    def others(self, start: int, own: np.ndarray) -> Sequence[tuple[int, np.ndarray]]:
+        """The parameters of all others after a step, where each piece begins, for one's own, which begin at `start`.
+        Raises StateLostError if somebody gives none: nobody else has the moments for them."""
 
 
 class FlatOptimizer(ABC):
@@ -31,6 +45,19 @@ class FlatOptimizer(ABC):
         self._loss_sum = torch.zeros((), device=parameters.device)
         self._norm_sum = torch.zeros((), device=parameters.device)
         self.steps = 0
+        self._share: Share | None = None
+        self._own = 0, len(parameters)
+
+    def share(self, share: Share | None) -> None:
+        """Keep the moments of one's own part of the parameters alone from now on; None: of all. StateLostError if they
+        are not there."""
+        size = len(self._parameters)
+        start, stop = (0, size) if share is None else share.part(size)
+        if self._own != (start, stop):
+            if self._own != (0, size):
+                raise StateLostError(f"the moments {self._own} are kept, but those of {(start, stop)} are needed")
+            self._moments = {name: moment[start:stop].clone() for name, moment in self._moments.items()}
+        self._share, self._own = share, (start, stop)
 
     @property
     def gradients(self) -> Tensor:
@@ -53,13 +80,7 @@ class FlatOptimizer(ABC):
         """Take over a gradient, in pieces (tensors or arrays, and where they begin), and the loss that it is of, in the
         place of those that `differentiate` finds."""
         for start, values in pieces:
-            into = self._gradients[start : start + len(values)]
-            if isinstance(values, Tensor):
-                into.copy_(values)
-            elif into.device.type == "cpu":  # what lies in the object store is read-only, which torch does not know
-                np.copyto(into.numpy(), values)
-            else:
-                into.copy_(torch.tensor(values))
+            copy_into(self._gradients[start : start + len(values)], values)
         self._loss = loss
 
     def step(self, *, learning_rate: float, max_grad_norm: float | None = None) -> None:
@@ -72,7 +93,11 @@ class FlatOptimizer(ABC):
             if max_grad_norm is not None:
                 self._clip(norm, max_grad_norm)
             self.steps += 1
-            self._step(learning_rate)
+            start, stop = self._own
+            self._step(learning_rate, self._parameters[start:stop], self._gradients[start:stop])
+            if self._share is not None and stop - start < len(self._parameters):
+                for begin, values in self._share.others(start, self._parameters[start:stop].cpu().numpy()):
+                    copy_into(self._parameters[begin : begin + len(values)], values)
 
     def _clip(self, norm: Tensor, largest: float) -> None:
         if not norm.is_cpu:  # whose number is not waited for
@@ -83,8 +108,8 @@ class FlatOptimizer(ABC):
             self._gradients.mul_(scale)
 
     @abstractmethod
-    def _step(self, learning_rate: float) -> None:
-        """Change the parameters by the gradients; `steps` counts this step already."""
+    def _step(self, learning_rate: float, parameters: Tensor, gradients: Tensor) -> None:
+        """Change those parameters by their gradients whose moments are kept; `steps` counts this step already."""
 
     def take_sums(self) -> tuple[float, float]:
         """Sums of the losses and of the gradients' norms (before they were clipped) since the last call."""
@@ -98,9 +123,11 @@ class FlatOptimizer(ABC):
         return all(bool(torch.isfinite(moment).all()) for moment in self._moments.values())
 
     def state(self) -> dict[str, Any]:
-        """The moments as float32 arrays, copied, and `steps`."""
+        """The moments as float32 arrays, copied, and `steps`; and of which parameters they are, where these are not
+        all: see `whole`."""
         arrays: dict[str, Any] = {name: moment.cpu().numpy().copy() for name, moment in self._moments.items()}
-        return {**arrays, "steps": self.steps}
+        partial = self._own != (0, len(self._parameters))
+        return {**arrays, "steps": self.steps, **({PART: self._own[0]} if partial else {})}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state()`."""
@@ -108,6 +135,16 @@ class FlatOptimizer(ABC):
             moment.copy_(torch.tensor(state[name]))
         self.steps = state["steps"]
         self.take_sums()
+
+
+def copy_into(into: Tensor, values: Any) -> None:
+    """Copy a tensor or an array into a tensor."""
+    if isinstance(values, Tensor):
+        into.copy_(values)
+    elif into.device.type == "cpu":  # what lies in the object store is read-only, which torch does not know
+        np.copyto(into.numpy(), values)
+    else:
+        into.copy_(torch.tensor(values))
 
 
 class FlatAdam(FlatOptimizer):
@@ -131,13 +168,13 @@ class FlatAdam(FlatOptimizer):
         super().__init__(parameters, gradients, leaves=leaves)
         self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
 
-    def _step(self, learning_rate: float) -> None:
+    def _step(self, learning_rate: float, parameters: Tensor, gradients: Tensor) -> None:
         first, second = self._moments["first_moment"], self._moments["second_moment"]
-        first.lerp_(self._gradients, 1 - self._beta1)
-        second.mul_(self._beta2).addcmul_(self._gradients, self._gradients, value=1 - self._beta2)
+        first.lerp_(gradients, 1 - self._beta1)
+        second.mul_(self._beta2).addcmul_(gradients, gradients, value=1 - self._beta2)
         correction = math.sqrt(1 - self._beta2**self.steps)
         denominator = second.sqrt().div_(correction).add_(self._epsilon)
-        self._parameters.addcdiv_(first, denominator, value=-learning_rate / (1 - self._beta1**self.steps))
+        parameters.addcdiv_(first, denominator, value=-learning_rate / (1 - self._beta1**self.steps))
 
 
 class FlatAdamW(FlatAdam):
@@ -158,10 +195,12 @@ class FlatAdamW(FlatAdam):
         super().__init__(parameters, gradients, **options)
         self._weight_decay, self._decayed = weight_decay, tuple(decayed)
 
-    def _step(self, learning_rate: float) -> None:
+    def _step(self, learning_rate: float, parameters: Tensor, gradients: Tensor) -> None:
+        first, last = self._own
         for where in self._decayed:
-            self._parameters[where].mul_(1 - learning_rate * self._weight_decay)
-        super()._step(learning_rate)
+            begin, end, _ = where.indices(len(self._parameters))
+            self._parameters[max(begin, first) : min(end, last)].mul_(1 - learning_rate * self._weight_decay)
+        super()._step(learning_rate, parameters, gradients)
 
 
 class FlatSGD(FlatOptimizer):
@@ -184,10 +223,10 @@ class FlatSGD(FlatOptimizer):
         super().__init__(parameters, gradients, leaves=leaves)
         self._momentum, self._weight_decay = momentum, weight_decay
 
-    def _step(self, learning_rate: float) -> None:
+    def _step(self, learning_rate: float, parameters: Tensor, gradients: Tensor) -> None:
         velocity = self._moments["velocity"]
-        velocity.mul_(self._momentum).add_(self._gradients).add_(self._parameters, alpha=self._weight_decay)
-        self._parameters.add_(velocity, alpha=-learning_rate)
+        velocity.mul_(self._momentum).add_(gradients).add_(parameters, alpha=self._weight_decay)
+        parameters.add_(velocity, alpha=-learning_rate)
 
 
 class FlatRMSprop(FlatOptimizer):
@@ -210,7 +249,7 @@ class FlatRMSprop(FlatOptimizer):
         super().__init__(parameters, gradients, leaves=leaves)
         self._alpha, self._epsilon = alpha, epsilon
 
-    def _step(self, learning_rate: float) -> None:
+    def _step(self, learning_rate: float, parameters: Tensor, gradients: Tensor) -> None:
         average = self._moments["square_average"]
-        average.mul_(self._alpha).addcmul_(self._gradients, self._gradients, value=1 - self._alpha)
-        self._parameters.addcdiv_(self._gradients, average.sqrt().add_(self._epsilon), value=-learning_rate)
+        average.mul_(self._alpha).addcmul_(gradients, gradients, value=1 - self._alpha)
+        parameters.addcdiv_(gradients, average.sqrt().add_(self._epsilon), value=-learning_rate)

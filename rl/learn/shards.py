@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.plain import KnownLoss
-    from .optimizers import FlatOptimizer
+    from .optimizers import FlatOptimizer, Share
 
 Told = dict[str, "Tensor"]
 """What a loss tells beside its value, without gradients: numbers [], means over its rows; columns of rows [m, …]."""
@@ -168,6 +168,11 @@ class Descent:
         told = self.differentiate(batch, loss_of, part)
         self.optimizers[part].step(learning_rate=learning_rate, max_grad_norm=max_grad_norm)
         return told
+
+    def share(self, share: Share | None) -> None:
+        """Let optimizers keep their moments as `FlatOptimizer.share` says."""
+        for optimizer in self.optimizers.values():
+            optimizer.share(share)
 
     def in_precision(self, device: Any) -> contextlib.AbstractContextManager[Any]:
         """In it, what is computed is computed as losses are."""

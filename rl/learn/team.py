@@ -22,6 +22,7 @@ import numpy as np
 
 from ...runtime import ActorHandle, ObjectRef, empty, exceptions, get, put
 from ..lazy import torch
+from .lost import StateLostError
 from .mailbox import Mailbox
 from .reduction_tree import Node, cover, even_parts, total
 
@@ -34,6 +35,8 @@ PATIENCE = 60.0
 """Seconds that a learner waits for another one before it does the other's part itself."""
 _SPLIT = 1 << 16
 """Parameters from which on a second round is worth its 0.4 ms: the sums over a few shards take longer."""
+_VECTORS = 64
+"""Parameters that a part of them is a multiple of: no vector of a processor is wider."""
 _BOXED = 100_000
 """Bytes from which on what is offered is put into the store once, not sent to each of the others."""
 _GONE = (exceptions.ActorError, exceptions.ObjectLostError, exceptions.WorkerCrashedError, exceptions.NodeDiedError)
@@ -50,6 +53,8 @@ class Membership:
     index: int
     world: str | None = None
     """Where they meet to be a world of torch.distributed; None: they are a team."""
+    divides: bool = False
+    """Whether each keeps the moments of a part of the parameters."""
 
 
 @dataclass
@@ -95,6 +100,25 @@ class Team:
         self._offer(exchange, 1, (start, own))
         pieces = [(start, own), *self._receive(asked).values()]
         return pieces + [(start, sum_of(start, stop)) for start, stop in gaps(pieces, loss.size)]
+
+    def part(self, size: int) -> Node:
+        """As `Share.part`. Parts begin at whole vectors of the processor's: a number's bits are the same at the end of
+        one. Moments that are few all keep."""
+        if size < _SPLIT:
+            return 0, size
+        blocks = even_parts(-(-size // _VECTORS), len(self.membership.members))
+        start, stop = blocks[self.membership.index]
+        return start * _VECTORS, min(stop * _VECTORS, size)
+
+    def others(self, start: int, own: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """As `Share.others`."""
+        exchange, self.exchanges = self.exchanges, self.exchanges + 1
+        asked = self._ask(exchange, 1)
+        self._offer(exchange, 1, (start, own.copy()))
+        found = self._receive(asked)
+        if len(found) + 1 < len(self.membership.members):
+            raise StateLostError("a learner is missing, and with it the moments of its part of the parameters")
+        return list(found.values())
 
     def _nodes(self, loss: ShardedLoss, exchange: int) -> dict[Node, np.ndarray | None]:
         """What is known of the tree after the first round; and what the losses of those shards tell, in `loss`."""

@@ -32,6 +32,7 @@ from .table import Table
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..learn.optimizers import Share
     from .flat_network import FlatNetwork
 
 Rows = Table | Stream
@@ -70,6 +71,10 @@ class NetworkLearner:
     def gather_by(self, gather: Gather) -> None:
         """As `LearnerActor.gather_by`."""
         self._descent.gather = gather
+
+    def share(self, share: Share | None) -> None:
+        """As `LearnerActor.share`."""
+        self._descent.share(share)
 
     @method(num_returns=4)
     def update(

@@ -199,6 +199,31 @@ def test_all_learners_die_and_come_back(name):
 
 
 @pytest.mark.slow
+def test_moments_that_are_divided_change_no_bit_whoever_dies_or_joins(tmp_path):
+    expected = with_one_learner("ppo", True)
+    runtime.init(num_cpus=4)
+    divided = {**LARGE, "shard_optimizer": True}
+    (tmp_path / "2-1-1-after").touch()  # with it the moments of a part
+    assert train("ppo", 3, deaths=tmp_path, **divided) == expected
+    assert (tmp_path / "2-1-1-after.done").exists()
+    assert train("ppo", "1:2", callbacks=[EachIteration(kill_one)], **divided) == expected
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_divided_moments_is_whole(tmp_path):
+    expected = with_one_learner("ppo", True)
+    runtime.init(num_cpus=4)
+    settings = {"preset": "none", **COMMON, **SETTINGS["ppo"], **OFTEN["ppo"], **LARGE, "gradient_shards": 4}
+    with ALGORITHMS["ppo"](env_of("ppo"), **settings, learners=2, shard_optimizer=True) as first:
+        first.train(STEPS // 2)
+        own, _ = first.actors.snapshot(first._start())
+        assert len(own["optimizers"]["model"]["first_moment"]) == len(own["model"])
+        first.save(tmp_path / "run")
+    with ALGORITHMS["ppo"].load(tmp_path / "run", learners=3) as second:
+        assert second.train(STEPS - second.timesteps).weights_sha256 == expected
+
+
+@pytest.mark.slow
 def test_a_policy_without_rows_in_an_iteration_keeps_nobody_waiting():
     # Agent c is there from the 4th to the 10th of 12 steps: in rollouts of 2 steps it has rows in some iterations only.
     settings = {"preset": "none", "n_envs": 6, "group_size": 2, "seed": 5, "n_steps": 2, "batch_size": 12}

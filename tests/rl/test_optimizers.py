@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from shoal.rl import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD
+from shoal.rl.learn.lost import StateLostError
+from shoal.rl.learn.parts import whole as join_states
 
 CASES = [
     (FlatAdam, lambda leaves: torch.optim.Adam(leaves, lr=0.01, eps=1e-5), {"epsilon": 1e-5}),
@@ -87,3 +89,46 @@ def test_continues_from_a_saved_state(kind):
     assert torch.equal(flat, after)
     assert state["steps"] == 1
     assert all(state[name].dtype == np.float32 for name in kind.moments)
+
+
+class Halves:
+    """A share of the first numbers, whose others have stepped as `reference` has."""
+
+    def __init__(self, stop, reference):
+        self.stop, self.reference = stop, reference
+
+    def part(self, size):
+        return 0, self.stop
+
+    def others(self, start, own):
+        return [(self.stop, self.reference[self.stop :].numpy().copy())]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (FlatAdam, {}),
+        (FlatAdamW, {"decayed": (slice(10, 50), slice(100, 190))}),
+        (FlatSGD, {"weight_decay": 0.1}),
+        (FlatRMSprop, {}),
+    ],
+)
+def test_a_part_of_the_moments_steps_as_all_of_them(kind, options):
+    draws = torch.Generator().manual_seed(0)
+    reference, slopes = torch.randn(203, generator=draws), torch.zeros(203)
+    own = reference.clone()
+    whole, part = kind(reference, slopes, **options), kind(own, slopes, **options)
+    for _ in range(3):
+        slopes.copy_(torch.randn(203, generator=draws))
+        whole.step(learning_rate=0.1)
+        part.share(Halves(128, reference))
+        part.step(learning_rate=0.1)
+        assert torch.equal(own, reference)
+    state = part.state()
+    assert state["begins_at"] == 0
+    assert all(len(state[name]) == 128 for name in kind.moments)
+    rest = {name: whole.state()[name][128:] for name in kind.moments}
+    joined = join_states([{"model": {**rest, "steps": 3, "begins_at": 128}}, {"model": state}])["model"]
+    assert all(np.array_equal(joined[name], whole.state()[name]) for name in kind.moments)
+    with pytest.raises(StateLostError, match=r"the moments \(0, 128\) are kept, but those of \(0, 64\) are needed"):
+        part.share(Halves(64, reference))

@@ -9,6 +9,7 @@ import torch
 
 from shoal.rl import FlatAdam
 from shoal.rl.learn import team
+from shoal.rl.learn.lost import StateLostError
 from shoal.rl.learn.mailbox import Mailbox
 from shoal.rl.learn.shards import ShardedLoss, alone
 from shoal.rl.learn.team import Membership, Team, gaps
@@ -118,6 +119,31 @@ def test_who_stands_still_or_has_ended_is_left_out(pool, monkeypatch, caplog):
     assert one.present == [0]
     assert "learner 2 of a group is missing: the others do its part" in caplog.text
     still.mailbox.end(7)
+
+
+def test_parts_of_parameters_are_exchanged_and_who_holds_moments_is_missed(pool, monkeypatch):
+    members = [Member(pool) for _ in range(3)]
+    size, found = 70_000, []
+    parameters = np.arange(size, dtype=np.float32)
+
+    def run(index):
+        one = Team(Membership(0, tuple(members), index), members[index].mailbox)
+        start, stop = one.part(size)
+        return (start, stop), one.others(start, parameters[start:stop])
+
+    monkeypatch.setattr(team, "_BOXED", 1 << 40)
+    found = [job.result() for job in [pool.submit(run, index) for index in range(3)]]
+    assert [part for part, _ in found] == [(0, 23296), (23296, 46656), (46656, 70000)]
+    for (start, stop), pieces in found:
+        whole = np.full(size, -1.0, np.float32)
+        whole[start:stop] = parameters[start:stop]
+        for begin, values in pieces:
+            whole[begin : begin + len(values)] = values
+        np.testing.assert_array_equal(whole, parameters)
+    assert Team(Membership(0, tuple(members), 2), members[2].mailbox).part(100) == (0, 100)  # too few to divide
+    members[1] = Member(pool, dies=0)
+    with pytest.raises(StateLostError, match="a learner is missing"):
+        Team(Membership(1, tuple(members[:2]), 0), members[0].mailbox).others(0, parameters)
 
 
 def test_gaps_of_pieces():
