@@ -17,7 +17,22 @@ from uuid import uuid4
 
 import numpy as np
 
-from ...runtime import ActorHandle, ObjectRef, engine_name, exceptions, get, kill, method, remote, wait
+from ...runtime import (
+    ActorHandle,
+    InputError,
+    ObjectRef,
+    PlacementGroup,
+    PlacementGroupSchedulingStrategy,
+    engine_name,
+    exceptions,
+    get,
+    kill,
+    method,
+    nodes,
+    remote,
+    util,
+    wait,
+)
 from .rounds import ATTEMPTS, History, put_rows
 from .table import Table
 
@@ -165,11 +180,13 @@ class Ranks:
         # On the serial engine a call has ended before the next one begins, and ranks wait for each other.
         hosts = 1 if engine_name() == "serial" else workers
         self._own = [[int(rank) for rank in part] for part in np.array_split(np.arange(world), hosts)]
+        self._group, together = _on_one_node(hosts)
         self.hosts: list[ActorHandle] = [
-            remote(max_restarts=-1, max_task_retries=ATTEMPTS)(RankHost).remote() for _ in self._own
+            remote(max_restarts=-1, max_task_retries=ATTEMPTS, **together)(RankHost).remote() for _ in self._own
         ]
         """The actors."""
-        self._meeting = remote(max_restarts=-1, max_task_retries=ATTEMPTS, num_cpus=0)(Meeting).remote()
+        apart = together | {"num_cpus": 0}
+        self._meeting = remote(max_restarts=-1, max_task_retries=ATTEMPTS, **apart)(Meeting).remote()
 
     def boost(self, model: bytes | None, rounds: int, parameters: Mapping[str, Any]) -> tuple[bytes, History]:
         """Add rounds to a model, however many actors die; see `RankHost.boost`."""
@@ -214,3 +231,20 @@ class Ranks:
         """End the actors."""
         for actor in (*self.hosts, self._meeting):
             kill(actor)
+        if self._group is not None:
+            util.remove_placement_group(self._group)
+
+
+def _on_one_node(hosts: int) -> tuple[PlacementGroup | None, dict[str, Any]]:
+    """Options of so many actors that are to be on one node, whichever. XGBoost's tracker asks nobody who he is, so it
+    listens on the loopback alone, and ranks on other nodes would not find it."""
+    if engine_name() == "serial" or len([node for node in nodes() if node["Alive"]]) == 1:
+        return None, {}
+    try:
+        group = util.placement_group([{"CPU": hosts}], strategy="STRICT_PACK")
+    except exceptions.InfeasibleError as error:
+        raise InputError(
+            f"workers is {hosts}, but XGBoost's actors must be on one node, and none has so many CPUs ({error}). "
+            "Choose fewer: they have no influence on the result"
+        ) from None
+    return group, {"num_cpus": 1, "scheduling_strategy": PlacementGroupSchedulingStrategy(group)}
