@@ -96,14 +96,18 @@ def _draw_fit(metrics_path: Path, picture_path: Path, title: str) -> bool:
     records = list(read_metrics(metrics_path))
     told = [tag.removeprefix("eval/") for tag in (records[0] if records else {}) if tag.startswith("eval/")]
     both = [name for name in told if f"train/{name}" in records[0]]
-    if not both:
+    of_texts = bool(records) and "train/tokens" in records[0]
+    if not both and not of_texts:
         return False
+    name = both[0] if both else "loss"
     figure, axes = _empty_picture()
     steps = [record["timesteps"] for record in records]
     for part, colour, label in (("train", "#4c78a8", "learned from"), ("eval", "#e1812c", "held out")):
-        values = [np.nan if (found := record.get(f"{part}/{both[0]}")) is None else found for record in records]
+        values = [np.nan if (found := record.get(f"{part}/{name}")) is None else found for record in records]
+        if np.isnan(values).all():
+            continue
         axes.plot(steps, values, "o-", color=colour, linewidth=1.8, markersize=4, label=label)
-    dress(axes, steps[-1], title, "rounds", both[0])
+    dress(axes, steps[-1], title, "gradient steps" if of_texts else "rounds", name)
     _write_picture(figure, picture_path)
     return True
 

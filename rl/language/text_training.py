@@ -26,6 +26,7 @@ from ...runtime import InputError, ObjectRef
 from ..actors import LearnerRun
 from ..algorithm import Algorithm
 from ..callbacks import TrainingResult
+from ..checkpoint import run_of
 from ..clock import Clock
 from ..data.batch import Batch
 from ..data.rollout import Rollout
@@ -222,7 +223,11 @@ class TextAlgorithm(Algorithm[Config], Learning, Generic[Config]):
 
     @classmethod
     def saved_environment(cls, saved: SavedTraining, env: Any) -> Any:
-        """The environment of the training; none where there was none."""
+        """The environment of the training; none where there was none. InputError if the dataset is a function of a
+        module that lies in the run: what a run holds is not run."""
+        dataset = saved.document["hyperparameters"]["dataset"]
+        if is_import_path(dataset):
+            check_import_path("dataset", dataset, run_of(saved.folder))
         if env is None and saved.document["env"] == "texts":
             return None
         return saved.spec(env)

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -346,3 +347,19 @@ def test_a_text_file_is_a_row_whole_and_one_that_is_no_text_is_named(serial, tmp
     (tmp_path / "b.txt").write_bytes(b"\xff")
     with pytest.raises(data.DataError, match=r"b\.txt.*no UTF-8"):
         list(data.read_text(tmp_path, whole_files=True).iter_rows())
+
+
+def test_rows_of_a_function_and_none_of_a_module_that_a_run_holds(serial, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path, "own_rows.py", "def talk():\n    return [{'prompt': 'a', 'completion': 'b'}] * 4\n")
+    with SFT(dataset="own_rows:talk", **SMALL, held_out=0) as sft, RunFolder(tmp_path / "run") as run:
+        assert sft._read == [[("a", "b")]] * 4
+        sft.train(3, callbacks=[run])
+    assert (tmp_path / "run/learning_curve.png").exists()  # of what is learned from alone
+    with SFT.load(tmp_path / "run") as sft:
+        sft.train(3)
+    (tmp_path / "own_rows.py").rename(tmp_path / "run/own_rows.py")
+    monkeypatch.syspath_prepend(str(tmp_path / "run"))  # as where the run's folder is the current one
+    del sys.modules["own_rows"]
+    with pytest.raises(InputError, match="own_rows"):
+        SFT.load(tmp_path / "run")
