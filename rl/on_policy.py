@@ -55,7 +55,7 @@ class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
         if model.shares_layers:
             outputs, values = model(rows)
             return Acted(model.choose(outputs, noise), {"outputs": outputs, "values": values})
-        outputs = model.outputs(rows)
+        outputs = (model.plain or model).outputs(rows)
         return Acted(model.choose(outputs, noise), {"outputs": outputs})
 
     @staticmethod
@@ -63,12 +63,12 @@ class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
         """Fill `log_probs`, `next_values`, and `values` where they are not known yet: one forward pass for a whole
         rollout instead of one for each step."""
         fill_log_probs(model, rollout)
-        steps = rollout.steps
+        steps, critic = rollout.steps, model.plain or model
         if not model.shares_layers:
-            values = model.values(model.encode(steps.flat()["observations"]))
+            values = critic.values(model.encode(steps.flat()["observations"]))
             steps["values"][:] = values.numpy().reshape(rollout.shape)
         steps["next_values"][:-1] = steps["values"][1:]
-        fill_next_values(model, rollout, model.values)
+        fill_next_values(model, rollout, critic.values)
 
 
 def fill_log_probs(model: ActorCritic, rollout: Rollout) -> None:

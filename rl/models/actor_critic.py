@@ -62,8 +62,6 @@ class ActorCritic(Model):
 
     def values(self, rows: Rows) -> Tensor:
         """Values [B] alone."""
-        if self.plain is not None and not torch.is_grad_enabled():
-            return torch.from_numpy(self.plain.vf.forward(rows.numpy())[:, 0])  # type: ignore[union-attr]
         return self.vf(self.features(rows)[0]).squeeze(-1)
 
     def distribution(self, outputs: Tensor) -> Distribution:
@@ -80,8 +78,6 @@ class ActorCritic(Model):
 
     def outputs(self, rows: Rows) -> Tensor:
         """What describes the distributions."""
-        if self.plain is not None and not torch.is_grad_enabled():
-            return torch.from_numpy(self.plain.pi.forward(rows.numpy()))  # type: ignore[union-attr]
         features, mask = self.features(rows)
         return forbid(self.pi(features), mask)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .distributions import HALF_LOG_2PI
 from .layout import ParameterLayout
+from .rows import Rows
 
 
 class PlainMLP:
@@ -145,6 +146,17 @@ class PlainActorCritic:
         self._log_std, self._of_log_std = (
             layout.views(flat).get("log_std", np.empty(0, np.float32)) for flat in (weights, self._gradients)
         )
+
+    def outputs(self, rows: Rows) -> Tensor:
+        """As the model's, for rollouts: numpy's products give a row other bits in another place of the batch, which is
+        always the same there, but not where answers are served."""
+        assert isinstance(rows, Tensor)
+        return torch.from_numpy(self.pi.forward(rows.numpy()))
+
+    def values(self, rows: Rows) -> Tensor:
+        """As the model's, with the same restriction."""
+        assert isinstance(rows, Tensor)
+        return torch.from_numpy(self.vf.forward(rows.numpy())[:, 0])
 
     def distribution(self, outputs: np.ndarray, actions: np.ndarray) -> PlainDistribution:
         """The distribution that outputs [B, K] describe, at these actions."""
