@@ -6,7 +6,7 @@ BIN := .venv/bin
 CONTRACT_ON_RAY := $(addprefix tests/runtime/contract/test_contract,.py _actors.py _api.py _environments.py _failures.py \
 	_objects.py _scheduling.py _tasks.py)
 
-.PHONY: train test slow test-ray check lint format bench proto clean setup
+.PHONY: train test slow test-ray check lint format bench bench-rl proto clean setup
 
 train: setup         ## PPO on CartPole-v1 until it is solved, into runs/cartpole
 	$(BIN)/shoal train ppo CartPole-v1 --workers 2 --seed 0 --total-timesteps 300000 --stop-return 475 \
@@ -36,6 +36,9 @@ format: setup        ## rewrite the source in the project's format
 bench: setup .venv-peers/installed         ## the numbers in the README, measured again
 	$(BIN)/python benchmarks/runtime_latency.py --peer-python .venv-peers/bin/python
 	$(BIN)/python benchmarks/ppo_cartpole.py --peer-python .venv-peers/bin/python
+
+bench-rl: .venv/extras .venv-peers/installed         ## training and sampling against the peers, in a quarter of an hour
+	$(BIN)/python benchmarks/rl/run.py --peer-python .venv-peers/bin/python
 
 .venv-peers/installed: benchmarks/peers.txt
 	$(PYTHON) -m venv .venv-peers

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 
 def peer(seed: int) -> None:
@@ -51,12 +52,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …")
     parser.add_argument("--workers", type=int, default=2, help="rollout workers")
     parser.add_argument("--peer-python", help="a Python with stable-baselines3 installed")
+    parser.add_argument("--rows", type=Path, help="a file for the raw rows, JSON")
     parser.add_argument("--peer", type=int, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.peer is not None:
         peer(flags.peer)
         return
-    ours, theirs = [], []
+    ours, theirs, rows = [], [], []
     for seed in range(flags.seeds):
         with tempfile.TemporaryDirectory() as folder:
             command = [
@@ -72,17 +74,22 @@ def main() -> None:
             command += ["--seed", str(seed), "--total-timesteps", "300000", "--stop-return", "475", "--json"]
             seconds, result = run([*command, "--run-dir", f"{folder}/run"])
         ours.append(seconds)
+        rows.append({"rival": "shoal", "round": seed, "seconds": seconds, "timesteps": result["timesteps"]})
         print(
             f"seed {seed}  shoal {seconds:6.1f} s  {result['timesteps']:>7,} steps  solved {result['solved']}", end=""
         )
         if flags.peer_python:
             seconds, result = run([flags.peer_python, __file__, "--peer", str(seed)])
             theirs.append(seconds)
+            rows.append({"rival": "sb3", "round": seed, "seconds": seconds, "timesteps": result["timesteps"]})
             print(
                 f"   stable-baselines3 {seconds:6.1f} s  {result['timesteps']:>7,} steps  solved {result['solved']}",
                 end="",
             )
         print()
+    if flags.rows:
+        flags.rows.parent.mkdir(exist_ok=True)
+        flags.rows.write_text(json.dumps(rows))
     print(f"median: shoal {statistics.median(ours):.1f} s", end="")
     if theirs:
         ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))

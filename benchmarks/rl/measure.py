@@ -77,7 +77,7 @@ def run(command, **environment):
     # Of libraries that would start a thread for each core; ours sets the number itself.
     surroundings = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | environment
     started = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings)
+    done = subprocess.run(command, capture_output=True, text=True, env=surroundings, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1]) | {"seconds": time.perf_counter() - started}

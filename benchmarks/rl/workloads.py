@@ -14,7 +14,7 @@ CARTPOLE = {"n_steps": 128, "batch_size": 512, "n_epochs": 4}
 CHEETAH = {"n_steps": 1024, "batch_size": 64, "n_epochs": 10}
 DQN = {"learning_starts": 256, "train_freq": 4, "gradient_steps": 1, "batch_size": 32, "buffer_size": 100_000}
 SAC = {"learning_starts": 256, "train_freq": 1, "gradient_steps": 1, "batch_size": 256, "buffer_size": 100_000}
-# algorithm, environment, number of environments, hyperparameters; what is not said is Stable-Baselines3's default in both
+# Algorithm, environment, number of environments, hyperparameters; the others are Stable-Baselines3's defaults in both.
 WORKLOADS = {
     "ppo-cartpole": ("PPO", "CartPole-v1", 16, CARTPOLE),
     "ppo-cheetah": ("PPO", "HalfCheetah-v5", 2, CHEETAH),
