@@ -122,7 +122,7 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
         batch = sampled_batch(learner, rollout)
         batch["generated"] = batch["sampled"]
         if config.recompute == "same_shape":
-            batch["sampled"] = _in_parts(learner.model, batch, config)
+            batch["sampled"] = _in_parts(learner, learner.model, batch, config)
         metrics, dead = judge(learner, batch, config)
         history: list[dict[str, Tensor]] = []
 
@@ -142,8 +142,9 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
         return means | metrics | sampling_metrics(learner, rollout, dead, config.max_lag)
 
 
-def _in_parts(model: Any, batch: dict[str, Tensor], config: GRPOConfig) -> Tensor:
-    return log_probs_in_parts(model, batch["tokens"], config.temperature, config.batch_size)
+def _in_parts(learner: Learner, model: Any, batch: dict[str, Tensor], config: GRPOConfig) -> Tensor:
+    with learner.in_precision(batch["tokens"].device):  # as the loss has them
+        return log_probs_in_parts(model, batch["tokens"], config.temperature, config.batch_size).float()
 
 
 def judge(learner: Learner, batch: dict[str, Tensor], config: GRPOConfig) -> tuple[dict[str, float], Tensor]:
@@ -158,7 +159,7 @@ def judge(learner: Learner, batch: dict[str, Tensor], config: GRPOConfig) -> tup
         counted = counted & ~losses.dead_groups(solved, prompts, counted)
     dead = losses.dead_groups(rewards, prompts, counted)
     if config.kl_penalty != "none":
-        batch["reference"] = _in_parts(learner.target, batch, config)
+        batch["reference"] = _in_parts(learner, learner.target, batch, config)
         metrics["train/kl"] = float((batch["sampled"] - batch["reference"])[mask].mean())
     if config.kl_penalty == "k1_in_reward":
         rewards = losses.rewards_with_kl(rewards, batch["sampled"], batch["reference"], mask, config.kl_coef)

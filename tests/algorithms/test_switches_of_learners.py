@@ -9,7 +9,7 @@ from test_same_weights import COMMON, SETTINGS, env_of
 from shoal import GRPO, IMPALA, PPO, Supervised, runtime
 from shoal.algorithms import ALGORITHMS
 from shoal.envs import resolve
-from shoal.rl import FlatAdam, ModelSpec, build_model
+from shoal.rl import Callback, FlatAdam, ModelSpec, build_model
 from shoal.rl.learn.shards import Descent
 from shoal.rl.learner_settings import LearnerSettings
 from shoal.runtime import InputError
@@ -121,6 +121,23 @@ def test_networks_learn_with_it(switch):
             hashes.append(fit.train(100).weights_sha256)
             assert fit.evaluate()["accuracy"] > 0.9
     assert len(set(hashes)) == 1
+
+
+@pytest.mark.slow
+def test_ratios_in_bfloat16_are_1_where_the_learner_computes_both_policies():
+    told = []
+
+    class Note(Callback):
+        def on_iteration_end(self, training, report):
+            told.append(report.metrics["train/approx_kl"])
+
+    settings = {"n_envs": 32, "samples": 8, "batch_size": 32, "preset": "none", "precision": "bfloat16"}
+    with runtime.init(engine="serial"):
+        for recompute in ("none", "same_shape"):
+            with GRPO("copy-4", recompute=recompute, **settings) as training:
+                training.train(32, callbacks=Note())
+    assert told[0] > 1e-6
+    assert told[1] == 0
 
 
 @pytest.mark.slow
