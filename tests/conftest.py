@@ -171,10 +171,14 @@ def shared_engine(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def engine(shared_engine: str) -> str:
-    """A running engine with two CPUs; the tests of a module share it, and must leave it as they found it."""
+def engine(shared_engine: str, request: pytest.FixtureRequest) -> str:
+    """A running engine with two CPUs; the tests of a module share it, and must leave it as they found it.
+
+    A module's `PRELOAD` names what each of its workers would import by itself otherwise.
+    """
     if not runtime.is_initialized():
-        runtime.init(engine=shared_engine, num_cpus=2, preload=WORKERS_NEED)
+        preload = getattr(request.module, "PRELOAD", WORKERS_NEED)
+        runtime.init(engine=shared_engine, num_cpus=2, preload=preload)
     return shared_engine
 
 

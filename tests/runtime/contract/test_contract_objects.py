@@ -12,6 +12,8 @@ import pytest
 from shoal import runtime
 from shoal.runtime.util import deregister_serializer, inspect_serializability, register_serializer
 
+# Workers import this module, and with it torch: once, in the process that they are forked from.
+PRELOAD = ("numpy", "torch")
 BIG = 300_000  # elements: far beyond what travels inside messages
 
 

@@ -18,7 +18,7 @@ from conftest import shoal_processes, wait_until
 from shoal import runtime
 from shoal.runtime.context import current_engine
 
-pytestmark = pytest.mark.usefixtures("native")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("native")]
 
 SHORT = 1.0
 LONG = 45.0
@@ -206,12 +206,12 @@ def work_while_workers_die(seed, seconds):
     return killer.killed
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_threads_that_use_everything_leave_nothing_behind(seed):
     use_and_check(seed, threads=3, seconds=SHORT)
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_results_are_right_while_workers_are_killed(seed):
     assert work_while_workers_die(seed, SHORT) >= FEWEST_KILLS
     wait_until(lambda: not any(left_over().values()))
@@ -303,13 +303,11 @@ def test_a_storm_of_ctrl_c_loses_nothing():
     assert done.stdout.startswith("fine"), done.stdout + done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_threads_that_use_everything_for_long():
     use_and_check("long", threads=4, seconds=LONG)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_results_are_right_while_workers_are_killed_for_long():
     assert work_while_workers_die("long", LONG) >= FEWEST_KILLS
