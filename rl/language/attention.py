@@ -9,6 +9,8 @@ of who else is answered at the moment.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,25 +18,32 @@ BLOCK = 128
 """Places of the cache that are looked at together."""
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, positions: Tensor, reach: int) -> Tensor:
-    """What queries [B, heads, M, head] at `positions` [B, M] find, [B, heads, M, head], among keys and values
-    [B, kv_heads, capacity, head] of positions up to their own; nobody looks beyond `reach` places."""
-    batch, heads, length, size = queries.shape
-    kv_heads, capacity = keys.shape[1:3]
-    shared = heads // kv_heads  # heads of queries with the same keys: rows of one product
-    asked = (queries * size**-0.5).reshape(batch, kv_heads, shared * length, size)
+def unseen(positions: Tensor, shared: int, reach: int, capacity: int) -> list[Tensor]:
+    """For each block of the first `reach` places of a cache of `capacity`, which of them the queries at `positions`
+    [B, M] don't see, [B, 1, shared · M, places] bool: those after their own. `shared` heads of queries have the same
+    keys, and are rows of one product."""
+    batch, length = positions.shape
     last = positions[:, None, None, :].expand(batch, 1, shared, length).reshape(batch, 1, shared * length, 1)
-    largest = total = found = asked.new_zeros(())
-    for start in range(0, min(reach, capacity), BLOCK):
-        places = torch.arange(start, min(start + BLOCK, capacity), device=keys.device)
-        scores = asked @ keys[:, :, start : start + BLOCK].transpose(-1, -2)
-        scores = scores.masked_fill_(places > last, -torch.inf)
+    places = torch.arange(capacity, device=positions.device)
+    return [places[start : start + BLOCK] > last for start in range(0, min(reach, capacity), BLOCK)]
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+    """What queries [B, heads, M, head] find, [B, heads, M, head], among keys and values [B, kv_heads, capacity, head];
+    `blocks` are those of `unseen`."""
+    batch, heads, length, size = queries.shape
+    kv_heads = keys.shape[1]
+    asked = (queries * size**-0.5).reshape(batch, kv_heads, heads // kv_heads * length, size)
+    largest = total = found = asked
+    for index, hidden in enumerate(blocks):
+        places = slice(index * BLOCK, index * BLOCK + hidden.shape[-1])
+        scores = (asked @ keys[:, :, places].transpose(-1, -2)).masked_fill_(hidden, -torch.inf)
         before, largest = largest, scores.amax(-1, keepdim=True)
-        if start:
+        if index:
             largest = torch.maximum(before, largest)
-        shares = (scores - largest).exp_()
-        own, said = shares.sum(-1, keepdim=True), shares @ values[:, :, start : start + BLOCK]
-        if start:
+        shares = scores.sub_(largest).exp_()
+        own, said = shares.sum(-1, keepdim=True), shares @ values[:, :, places]
+        if index:
             kept = (before - largest).exp()
             own, said = total * kept + own, found * kept + said
         total, found = own, said

@@ -25,7 +25,7 @@ from ..models.architecture import LanguageArchitecture
 from ..models.flat_module import FlatModule
 from ..models.spec import ModelSpec
 from .adapters import adapted, add_adapters
-from .attention import attend
+from .attention import attend, unseen
 from .tokens import BEGIN, END, read_tokenizer, tokens_between
 
 _ROTARY_BASE = 10_000.0
@@ -155,19 +155,23 @@ class LanguageModel(FlatModule):
         batch, length = tokens.shape
         following = begins[:, None] + torch.arange(length, device=tokens.device)
         positions = following.clamp(max=self.context)
-        end = int(positions.max()) + 1
         rows, rotary = embedding(tokens, self.embedding.weight), self._rotary_at(positions)
-        seen = torch.arange(end, device=tokens.device) <= positions[:, :, None]
+        first = self._blocks()[0]
+        if reach is None:
+            end = int(positions.max()) + 1
+            seen = (torch.arange(end, device=tokens.device) <= positions[:, :, None])[:, None]
+        else:
+            hidden = unseen(positions, first.heads // first.kv_heads, reach, self.context + 1)
         each = torch.arange(batch, device=tokens.device)[:, None]
         for index, block in enumerate(self._blocks()):
             queries, keys, values = block.project(rows, rotary)
             cache.keys[index, each, :, positions] = keys.transpose(1, 2)
             cache.values[index, each, :, positions] = values.transpose(1, 2)
             if reach is not None:
-                attended = attend(queries, cache.keys[index], cache.values[index], positions, reach)
+                attended = attend(queries, cache.keys[index], cache.values[index], hidden)
             else:
                 keys, values = (block.spread(kept[index, :, :, :end]) for kept in (cache.keys, cache.values))
-                attended = scaled_dot_product_attention(queries, keys, values, seen[:, None])
+                attended = scaled_dot_product_attention(queries, keys, values, seen)
             rows = block.combine(rows, attended)
         return self._logits(rows[each[:, 0], places][:, None])[:, 0]
 
