@@ -96,6 +96,7 @@ def sha(made, engine, disturb=None, iterations=5, save=None, load=None, **settin
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("task", TASKS)
 def test_any_number_of_generators_and_learners_whoever_dies(task, tmp_path):
     made = mortal(task, tmp_path)
