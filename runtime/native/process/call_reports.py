@@ -39,30 +39,28 @@ def _row(pending: PendingCall, kind: str, state: str, name: str = "") -> TaskSta
     )
 
 
-def task_rows(
-    records: Records, queues: Iterable[TaskQueue], awaiting: Iterable[tuple[TaskQueue, PendingCall]]
-) -> Iterator[TaskState]:
+def task_rows(records: Records, queues: Iterable[TaskQueue], awaiting: Iterable[PendingCall]) -> Iterator[TaskState]:
     """Yield the tasks: those sent, those that wait for a worker, those that wait for arguments."""
     queues = list(queues)
     for queue in queues:
         for lease in queue.leases.values():
             for pending in lease.inflight.values():
-                row = _task(queue, pending, SENT)
+                row = _task(pending, SENT)
                 row.worker_id = lease.worker.hex()
                 yield row
     for queue in queues:
         for place, pending in enumerate(queue.waiting, 1):
-            row = _task(queue, pending, QUEUED)
+            row = _task(pending, QUEUED)
             row.queue_place = place
             yield row
-    for queue, pending in awaiting:
-        row = _task(queue, pending, ARGUMENTS)
+    for pending in awaiting:
+        row = _task(pending, ARGUMENTS)
         row.missing_arguments = _missing(records, pending)
         yield row
 
 
-def _task(queue: TaskQueue, pending: PendingCall, state: str) -> TaskState:
-    row = _row(pending, TASK, state)
+def _task(pending: PendingCall, state: str) -> TaskState:
+    row, queue = _row(pending, TASK, state), pending.queue
     row.required_resources, row.placement_group_id = in_amounts(queue.demand), _group_of(queue)
     return row
 
@@ -75,11 +73,11 @@ def _group_of(queue: TaskQueue) -> str | None:
     return None if queue.placement is None else queue.placement.group.hex()
 
 
-def task_counts(queues: Iterable[TaskQueue], awaiting: Iterable[tuple[TaskQueue, PendingCall]]) -> Iterator[TaskState]:
+def task_counts(queues: Iterable[TaskQueue], awaiting: Iterable[PendingCall]) -> Iterator[TaskState]:
     """Yield how many tasks there are of each name, state and demand."""
     for queue in queues:
         sent = [pending for lease in queue.leases.values() for pending in lease.inflight.values()]
-        mine = [pending for other, pending in awaiting if other is queue] if awaiting else []
+        mine = [pending for pending in awaiting if pending.queue is queue] if awaiting else []
         for state, tasks in ((SENT, sent), (QUEUED, queue.waiting), (ARGUMENTS, mine)):
             for row in _counted(tasks, TASK, state, attrgetter("name")):
                 row.required_resources, row.placement_group_id = in_amounts(queue.demand), _group_of(queue)

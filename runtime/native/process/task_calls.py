@@ -52,7 +52,7 @@ class TaskCalls:
         self._links, self._values, self._store = links, values, store
         self._calls, self._queues, self._leases = calls, queues, leases
         self._by_key = queues.by_key
-        self._awaiting: dict[bytes, tuple[TaskQueue, PendingCall]] = {}
+        self._awaiting: dict[bytes, PendingCall] = {}
         self.seconds: dict[bytes, float] = {}
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
@@ -81,9 +81,9 @@ class TaskCalls:
         """Queue a task once its arguments are there."""
         self._calls.open[pending.task] = pending
         if pending.slots and self._calls.await_arguments(pending, lambda: self._arguments_came(pending)):
-            self._awaiting[pending.task] = (pending.queue, pending)
+            self._awaiting[pending.task] = pending
         else:
-            self._enqueue(pending.queue, pending)
+            self._enqueue(pending)
 
     def report(self) -> Iterator[TaskState]:
         """Yield a row for each task that has not ended."""
@@ -94,11 +94,11 @@ class TaskCalls:
         return task_counts(self._by_key.values(), self._awaiting.values())
 
     def _arguments_came(self, pending: PendingCall) -> None:
-        found = self._awaiting.pop(pending.task, None)
-        if found is not None:  # else it was cancelled
-            self._enqueue(*found)
+        if self._awaiting.pop(pending.task, None) is not None:  # else it was cancelled
+            self._enqueue(pending)
 
-    def _enqueue(self, queue: TaskQueue, pending: PendingCall) -> None:
+    def _enqueue(self, pending: PendingCall) -> None:
+        queue = pending.queue
         failure = queue.failure or self._calls.failed_argument(pending)
         if failure is not None:
             self._calls.fail(pending, failure)
