@@ -71,8 +71,10 @@ class BatchReader:
         self._next = step + 1
         try:
             read = self._read()
-        except BaseException:
+        except Exception:
             self._batches = None  # what was read is lost: who asks again says where
+            if place is None:  # and is told; who asks ahead may never want it
+                return None
             raise
         self._kept.append((step, read))
         return read

@@ -8,9 +8,10 @@ from test_networks import Wide
 from test_streams import games, held_out  # noqa: F401 — fixtures
 from torch import nn
 
-from shoal import RunFolder, Supervised, runtime
+from shoal import RunFolder, Supervised, data, runtime
 from shoal.envs import derive_seed
 from shoal.rl import Callback
+from shoal.rl.supervised import network_learners
 from shoal.rl.supervised.batch_reader import BEGINNING, BatchReader
 from shoal.rl.supervised.flat_network import joined_statistics
 from shoal.rl.supervised.minibatches import rows_of_step
@@ -112,6 +113,30 @@ def test_a_reader_gives_what_was_taken_before_and_finds_its_place_again(games): 
         np.testing.assert_array_equal(again.features(10, 21), second.features(10, 21))
         np.testing.assert_array_equal(again.labels, second.labels)
         assert again.place == second.place
+
+
+def test_who_asks_ahead_is_not_told_what_is_wrong_there():
+    rows = [{"x": 1.0, "y": 0}, {"x": 2.0, "y": 1}, {"x": 3.0, "y": None}, {"x": 4.0, "y": 1}]
+    given = data.from_items(rows, rows_per_piece=2)
+    with runtime.init(engine="serial"):
+        with Supervised(given, label="y", described_rows=2) as fit:
+            reader = BatchReader(fit.table, 2)
+        first = reader.take(0, BEGINNING)
+        assert reader.take(1) is None
+        for _ in range(2):
+            with pytest.raises(InputError, match="batch 1 of dataset: row 0 has a label 'y' that is missing"):
+                reader.take(1, first.place)
+        assert reader.take(0, BEGINNING).place == first.place
+
+
+def test_the_driver_reads_weights_only_to_tell_and_to_save_them(monkeypatch, tmp_path):
+    read = []
+    monkeypatch.setattr(network_learners, "get", lambda ref: read.append(ref) or runtime.get(ref))
+    with runtime.init(engine="serial"), Supervised(continuous(50, 3), **WIDE, rounds_per_iteration=2) as fit:
+        fit.train(10)
+        assert len(read) == 1  # for their hash, in the end
+        fit.save(tmp_path)
+        assert len(read) == 2
 
 
 def test_what_learners_cannot_be_is_refused():
