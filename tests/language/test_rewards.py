@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Text
 
 from shoal import GRPO, RunFolder, Supervised, envs, runtime
-from shoal.rl import Clock, ModelReward, ServedReward
+from shoal.rl import Clock, LanguagePolicy, ModelReward, ModelSpec, ServedReward, serve
 
 SMALL = {
     "n_envs": 16,
@@ -261,3 +262,14 @@ def test_a_served_model_judges():
         reward("ab", "xyz")
     with pytest.raises(runtime.InputError, match="url is 'runs/judge'"):
         ServedReward("runs/judge", "{answer}")
+
+
+def test_a_model_that_shoal_serves_judges():
+    runtime.init(engine="serial")
+    space = Text(8, charset="abcdefgh")
+    network = {"tokenizer": "bytes", "context": 60, "width": 16, "layers": 1, "heads": 2}
+    policy = LanguagePolicy(ModelSpec("language_model", space, space, network), seed=0)
+    [said] = policy.generate(["ab: cd"], temperature=0, max_new_tokens=16)
+    with serve(policy, max_batch_size=2, http="127.0.0.1:0") as served:
+        reward = ServedReward(served.http_address, "{prompt}: {answer}", lambda text: sum(map(ord, text)))
+        assert reward("ab", "cd") == sum(map(ord, said)) > 0
