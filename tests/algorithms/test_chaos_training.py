@@ -20,6 +20,15 @@ BOX = {"action_space": spaces.Box(-1, 1, (2,))}
 CHAOS = "kill_worker=0.25,kill_learner=0.25,seed=1"
 STEPS = 6 * 16 * 8
 
+TEXTS = {
+    "n_envs": 16,
+    "group_size": 4,
+    "samples": 4,
+    "batch_size": 8,
+    "max_new_tokens": 3,
+    "policy_kwargs": {"tokenizer": "characters", "context": 24, "width": 16, "heads": 2, "layers": 1},
+}
+
 CASES = {
     "ppo": ("ppo", Walk, {}, PPO),
     "a2c": ("a2c", Walk, {}, ON_POLICY),
@@ -29,6 +38,8 @@ CASES = {
     "td3": ("td3", Walk, BOX, REPLAY),
     "ppo, agents": ("ppo", Crowd, {}, PPO),
     "ppo, lstm": ("ppo", Walk, {}, PPO | {"policy_kwargs": SMALL | {"memory": "lstm", "sequence_length": 8}}),
+    "ppo, two learners": ("ppo", Walk, {}, PPO | {"gradient_shards": 2, "learners": 2}),
+    "grpo": ("grpo", "copy-2", {}, TEXTS),
     "es": ("es", Walk, {}, {"n_delta": 8, "noise_table_size": 10_000, "policy_kwargs": SMALL}),
 }
 
@@ -37,8 +48,9 @@ def train(case, workers, chaos="none"):
     name, env, env_kwargs, settings = CASES[case]
     if name == "es":
         chaos = chaos.replace("kill_learner=0.25,", "")
-    with ALGORITHMS[name](env, workers=workers, env_kwargs=env_kwargs, chaos=chaos, **COMMON, **settings) as algorithm:
-        return algorithm.train(STEPS)
+    made = ALGORITHMS[name](env, env_kwargs=env_kwargs, chaos=chaos, **COMMON | settings | {"workers": workers})
+    with made as algorithm:
+        return algorithm.train(8 * 16 if name == "grpo" else STEPS)
 
 
 @pytest.mark.slow
