@@ -307,9 +307,11 @@ def _plan_resumed(
     algorithm = stack.enter_context(algorithm_class.load(checkpoint, engine=flags.engine, **changed))
     check_total(algorithm, total, int(config["total_timesteps"]))
     if algorithm.timesteps >= total and not algorithm.has_reached(stop_return):
+        ended = algorithm.scheduled(algorithm.config)
+        longer = "a program can: load(…).train(…)" if ended else "give a larger --total-timesteps"
         raise InputError(
             f"run {str(run_dir)!r} has done {algorithm.timesteps} of {total} steps: there is nothing left to do. "
-            f"Give a larger --total-timesteps to train on"
+            f"To train on, {longer}"
         )
     folder = RunFolder(
         run_dir,

@@ -192,13 +192,12 @@ def test_the_command_saves_and_resumes_it(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runtime.shutdown()  # the command starts its own
     flags = ["--n-envs=4", "--learning-starts=64", "--batch-size=8", "--save-replay", "--engine=serial"]
+    flags += ["--exploration-final-eps=1", "--preset=none"]  # so that nothing depends on how long it is
     assert main(["train", "dqn", "CartPole-v1", *flags, "--run-dir=run", "--total-timesteps=160"]) == 0
     assert (find_checkpoint("run") / REPLAY_FILE).exists()
     capsys.readouterr()
-    assert main(["train", "--resume", "run", "--engine", "serial"]) == 0
+    assert main(["train", "--resume", "run", "--total-timesteps", "192", "--engine", "serial"]) == 0
     assert "fills again" not in capsys.readouterr().err
-    assert main(["train", "--resume", "run", "--total-timesteps", "193", "--engine", "serial"]) == 2
-    assert "its schedules (exploration_fraction = 0.1) run over all steps" in capsys.readouterr().err
     assert main(["train", "ppo", "CartPole-v1", "--save-replay"]) == 2
 
 

@@ -33,7 +33,7 @@ def refused(arguments, capsys):
     [
         (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
         (["train"], "no algorithm is given; there are: ppo"),
-        (["train", "pop", "CartPole-v1"], "unknown algorithm 'pop'. Did you mean 'ppo'?"),
+        (["train", "pop", "CartPole-v1"], "unknown algorithm 'pop'. Did you mean 'ppo' or 'dpo'?"),
         (["train", "ppo", "--total-timesteps", "100"], "no environment is given"),
         (["train", "ppo", "CartPole-v1", "--engine", "serial", "--gamma", "1.5"], "gamma is 1.5"),
         ([*TRAIN, "--gama", "0.9"], "unknown flag '--gama'. Did you mean '--gamma'"),
