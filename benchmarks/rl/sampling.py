@@ -14,6 +14,10 @@ from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from shoal.rl import Acted, Callback, ModelSpec, OnPolicyAlgorithm, build_model
 
 PROCESSES, SIZE, STEPS = 2, 8, 128
 
@@ -48,11 +52,6 @@ def environment(name):
 
 def bare(name, policy, seconds, steps):
     """Loop over 8 environments until the time is over; put the steps into `steps`."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    from shoal.rl import ModelSpec, build_model
-
     threadpool_limits(1)
     torch.set_num_threads(1)
     made, kwargs = environment(name)
@@ -79,55 +78,65 @@ def bare(name, policy, seconds, steps):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoSettings:
-    """Of what has none."""
+class SamplingConfig:
+    """How long rollouts are, and what acts."""
+
+    n_steps: int = 8 * STEPS
+    policy: bool = True
+
+
+class Sampling(OnPolicyAlgorithm[SamplingConfig]):
+    """Collects, and learns nothing."""
+
+    name = "sampling"
+    config_class = SamplingConfig
+
+    @staticmethod
+    def records(spec):
+        return {}
+
+    @staticmethod
+    def explore(model, rows, noise, config, clock):
+        outputs = (model.plain or model).outputs(rows) if config.policy else torch.zeros_like(noise)
+        return Acted(model.choose(outputs, noise))
+
+    @staticmethod
+    def finish(model, rollout, config):
+        pass
+
+    @staticmethod
+    def prepare(learner, config):
+        learner.adam()
+
+    @staticmethod
+    def update(learner, rollout, config, clock):
+        learner.n_updates += 1
+        return {}
+
+
+class Rate(Callback):
+    """Steps a second after the first iteration."""
+
+    def __init__(self, seconds):
+        self._seconds, self._begun, self.rate = seconds, None, None
+
+    def on_iteration_end(self, training, report):
+        now = time.perf_counter()
+        if self._begun is None:
+            self._begun = now, report.timesteps
+        elif now - self._begun[0] >= self._seconds:
+            self.rate = (report.timesteps - self._begun[1]) / (now - self._begun[0])
+        return self.rate is None
 
 
 def shoal(name, policy, seconds):
     """Let rollout workers step as many groups as there are processes; return steps a second."""
-    import torch
-
-    from shoal.rl import Acted, Callback, OnlineAlgorithm
-
-    class Sampling(OnlineAlgorithm[NoSettings]):
-        """Collects, and learns nothing."""
-
-        name = "sampling"
-        config_class = NoSettings
-
-        @staticmethod
-        def rollout_steps(config):
-            return STEPS * 8
-
-        @staticmethod
-        def explore(model, rows, noise, config, clock):
-            outputs = (model.plain or model).outputs(rows) if policy else torch.zeros_like(noise)
-            return Acted(model.choose(outputs, noise))
-
-        @staticmethod
-        def prepare(learner, config):
-            learner.adam()
-
-        @staticmethod
-        def update(learner, rollout, config, clock):
-            learner.n_updates += 1
-            return {}
-
-    class Rate(Callback):
-        rate = begun = None
-
-        def on_iteration_end(self, training, report):
-            now = time.perf_counter()
-            if self.begun is None:
-                self.begun = now, report.timesteps
-            elif now - self.begun[0] >= seconds:
-                self.rate = (report.timesteps - self.begun[1]) / (now - self.begun[0])
-            return self.rate is None
-
     made, kwargs = environment(name)
-    rate = Rate()
+    # A rollout takes about a tenth of the window, so that what is between rollouts counts as in a training.
+    steps = {"busy-200": STEPS, "busy-5000": 8}.get(name, 8 * STEPS)
     where = {"workers": PROCESSES, "n_envs": PROCESSES * SIZE, "group_size": SIZE, "preset": "none"}
-    with Sampling(made, env_kwargs=kwargs, **where) as sampling:
+    rate = Rate(seconds)
+    with Sampling(made, env_kwargs=kwargs, policy=policy, n_steps=steps, **where) as sampling:
         sampling.train(1_000_000_000, callbacks=rate)
     return rate.rate
 
