@@ -38,7 +38,13 @@ _COMMANDS = {
     "h": "--help",
 }
 
-_TRAIN = {
+_LEARNERS = {
+    "gradient_accumulation gradient_accumulation_steps accumulate_grad_batches micro_batches": "--gradient-shards",
+    "bf16 fp16 amp mixed_precision dtype": "--precision bfloat16",
+    "torch_compile compile_model": "--compile",
+    "zero zero_stage zero1 deepspeed fsdp": "--shard-optimizer, with --learners and --gradient-shards",
+}
+_TRAIN = _LEARNERS | {
     "algo algorithm agent method": "the algorithm is the first word: shoal train ppo ENV",
     "env env_id env_name environment task game gym_id": "the environment comes after the algorithm, without a flag: "
     "shoal train ppo ENV",
@@ -143,7 +149,8 @@ _SERVE = {
     "reload watch": "serve again when there are newer weights",
 }
 
-_FIT = {
+_FIT = _LEARNERS | {
+    "num_learners n_learners world_size nproc_per_node": "--learners, with --gradient-shards",
     "target target_column label_column y labels": "--label",
     "num_boost_round n_estimators num_rounds nrounds iterations steps epochs": "--rounds",
     "eta lr step_size": "--learning-rate",

@@ -43,6 +43,8 @@ LINES = {
     "train ppo E --gamma 0.9 0.99": "unexpected argument '0.99' after --gamma 0.9: --gamma takes one value",
     "train ppo E more": "unexpected argument 'more': shoal train ppo takes one ENV, and flags",
     "train ppo E --num-envs 4": "unknown flag '--num-envs'. Here it is --n-envs. See `shoal train ppo --help`",
+    "train ppo E --gradient-accumulation-steps 4": "Here it is --gradient-shards.",
+    "fit supervised t.csv --bf16": "Here it is --precision bfloat16.",
     "train ppo E --num_envs=4": "unknown flag '--num_envs'. Here it is --n-envs",
     "train ppo E --n-timesteps 9": "Here it is --total-timesteps",
     "train ppo E -n 9": "unknown flag '-n'. Here it is --total-timesteps",
