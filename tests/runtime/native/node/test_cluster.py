@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import urllib.request
 
 import conftest
 import nodes
@@ -26,7 +27,8 @@ HERE, THERE = {"A": 1}, {"B": 1}
 
 @pytest.fixture
 def cluster():
-    runtime.init("native", num_cpus=1, resources={"A": 10}, preload=WORKERS_NEED, listen="127.0.0.1:0")
+    resources = {"A": 10}
+    runtime.init("native", num_cpus=1, resources=resources, preload=WORKERS_NEED, listen="127.0.0.1:0", metrics_port=0)
     with joined("--num-cpus", "1", "--resources", '{"B": 10, "either": 1}') as node:
         yield node
 
@@ -237,6 +239,14 @@ def test_what_was_put_on_a_dead_node_is_lost_and_says_so(cluster):
     die(cluster)
     with pytest.raises(runtime.ObjectLostError, match="is gone"):
         runtime.get(inner, timeout=30)
+
+
+def test_the_heads_metrics_are_those_of_all_nodes(cluster):
+    runtime.get(total.options(resources=THERE).remote(np.ones(3)))
+    with urllib.request.urlopen(runtime.nodes()[0].metrics_address) as reply:
+        text = reply.read().decode()
+    assert all(f'node="{node.node_id}"' in text for node in runtime.nodes())
+    assert 'name="B"' in text
 
 
 def test_kill_9_of_the_head_ends_the_other_node_and_all_its_workers():
