@@ -72,7 +72,9 @@ def test_numbers_of_numpy_are_taken_and_kept_as_plain_ones(config_class, as_nump
     for item in fields(config_class):
         if "bounds" in item.metadata:
             needed = {"eval_freq": 1} if item.name in ("eval_stop_return", "eval_patience") else {}
-            value = max(1, int(item.metadata["bounds"].at_least or 0))
+            bounds = item.metadata["bounds"]
+            value = max(1, int(bounds.at_least or 0))
+            value = value if bounds.at_most is None else min(value, int(bounds.at_most))
             plain = config_class(**needed, **{item.name: value})
             config = config_class(**needed, **{item.name: as_numpy(value)})
             assert config == plain
