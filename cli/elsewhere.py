@@ -146,7 +146,7 @@ _SERVE = {
     "batch_wait_timeout_s batch_timeout timeout": "--batch-wait",
     "max_queued_requests max_ongoing_requests queue": "--max-waiting",
     "device gpu cuda": "replicas answer on the CPU",
-    "reload watch": "serve again when there are newer weights",
+    "watch hot_reload": "--reload, such as --reload 5",
 }
 
 _FIT = _LEARNERS | {

@@ -140,11 +140,11 @@ def test_no_name_from_elsewhere_hides_one_of_ours():
     from shoal.cli.node import NodeFlags
     from shoal.cli.serve import ServeFlags
     from shoal.cli.train import TrainFlags
-    from shoal.rl import FitSettings, RunSettings
+    from shoal.rl import RunSettings
 
     configs = [algorithm.config_class for algorithm in ALGORITHMS.values()]
     ours = {"train": [TrainFlags, RunSettings, *configs], "evaluate": [EvaluateFlags], "serve": [ServeFlags]}
-    ours["fit"] = [FitFlags, FitSettings, *(fit.config_class for fit in FITS.values())]
+    ours["fit"] = [FitFlags, *(kind for fit in FITS.values() for kind in (fit.run_class, fit.config_class))]
     for command, classes in (ours | {"node": [NodeFlags]}).items():
         flags = {item.name for cls in classes for item in fields(cls) if not item.metadata.get("positional")}
         assert not flags & set(_ANSWERS[command])
