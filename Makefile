@@ -56,7 +56,7 @@ setup: .venv/installed
 # All extras but envpool, whose 740 MB would be most of it: its tests skip without it, and say so.
 .venv/extras: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[dev,agents,atari,box2d,lightgbm,lm,mujoco,video]"
+		--editable ".[dev,agents,atari,box2d,lightgbm,lm,mujoco,reasoning,video]"
 	@touch $@
 
 .venv/installed: pyproject.toml constraints.txt
