@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import zlib
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -99,8 +100,9 @@ class Count(TextTask):
 class Sums(TextTask):
     """Add two numbers of `length` digits at most: "17+5=" wants "22". Only the right answer is rewarded.
 
-    About one in `held_out` of all sums, those a + b with a + 3 b a multiple of it, are kept for `evaluation`: no
-    training sees them.
+    About one in `held_out` of all pairs of numbers, in either order, is kept for `evaluation`: no training sees it. A
+    checksum chooses them, so that each pair of digits is seen in other sums: to keep whole residues back, such as those
+    a + b with a + 3 b a multiple of 5, would keep a fifth of all pairs of last digits from being learned.
     """
 
     evaluation_kwargs: ClassVar[dict[str, Any]] = {"evaluation": True}
@@ -117,7 +119,8 @@ class Sums(TextTask):
         """Return two numbers."""
         while True:
             first, second = (int(number) for number in self.np_random.integers(10**self.length, size=2))
-            if ((first + 3 * second) % self._held_out == 0) == self._evaluation:
+            pair = f"{min(first, second)}+{max(first, second)}"
+            if (zlib.crc32(pair.encode()) % self._held_out == 0) == self._evaluation:
                 return f"{first}+{second}="
 
     def answer(self, prompt: str) -> str:
