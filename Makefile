@@ -19,7 +19,7 @@ slow: .venv/extras   ## the long tests: whole learning runs, stress, packaging, 
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 test-ray: .venv-ray/installed         ## the runtime's contract, the examples, datasets and trainings on a real local Ray
-	SHOAL_TEST_ENGINES=ray PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tests/runtime .venv-ray/bin/python -m pytest $(CONTRACT_ON_RAY)
+	SHOAL_TEST_ENGINES=ray PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tests/runtime:$(CURDIR)/tests/runtime/contract .venv-ray/bin/python -m pytest $(CONTRACT_ON_RAY)
 	.venv-ray/bin/python -m pytest tests/on_ray
 
 check: lint test     ## what must hold before a commit

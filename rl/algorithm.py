@@ -225,6 +225,7 @@ class Algorithm(Declaration, Generic[Config]):
             self,
             self._iterate,
             self._finish_evaluations,
+            self._go_on_from,
             callbacks=watching,
             stop_return=stop_return,
             reward_threshold=self.reward_threshold,
@@ -384,15 +385,16 @@ class Algorithm(Declaration, Generic[Config]):
         return policy_files(entries, self.actors.description[1], weights)
 
     def _iterate(self, state: TrainingState, clock: Clock) -> IterationOutcome:
-        """One iteration; where it is interrupted, the algorithm stays as of the one before."""
+        """One iteration; until `_go_on_from` is called, the algorithm stays as of the one before."""
         outcome = self.training_step(self.actors, state, clock)
         if self.run.records_hashes:
             outcome = with_hashes(outcome, self.actors.description[1])
         log, report = self.actors.evaluations.after_iteration(state, outcome.state)
-        self._state = replace(outcome.state, evaluations=log)
-        return replace(outcome, state=self._state, evaluation=report)
+        return replace(outcome, state=replace(outcome.state, evaluations=log), evaluation=report)
 
     def _finish_evaluations(self, state: TrainingState) -> tuple[TrainingState, EvaluationReport | None]:
         log, report = self.actors.evaluations.finish(state.evaluations)
-        self._state = replace(state, evaluations=log)
-        return self._state, report
+        return replace(state, evaluations=log), report
+
+    def _go_on_from(self, state: TrainingState) -> None:
+        self._state = state

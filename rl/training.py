@@ -11,6 +11,7 @@ import psutil
 from ..runtime import get
 from .callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 from .clock import Clock
+from .held_signals import signals_held
 from .models.layout import ParameterLayout
 from .training_state import IterationOutcome, TrainingState, has_reached
 
@@ -18,9 +19,9 @@ from .training_state import IterationOutcome, TrainingState, has_reached
 class TrainingLoop:
     """One call of `train`.
 
-    `iterate` does one iteration from a state; `finish_evaluations` waits for the last evaluation; `training` is what
-    the callbacks are given. The mean return at which the loop ends is `stop_return`; `reward_threshold` is the one that
-    counts as solved where there is none.
+    `iterate` does one iteration from a state, `finish_evaluations` waits for the last evaluation, and `go_on_from`
+    makes what they led to the algorithm's; `training` is what the callbacks are given. The mean return at which the
+    loop ends is `stop_return`; `reward_threshold` is the one that counts as solved where there is none.
     """
 
     def __init__(
@@ -28,13 +29,14 @@ class TrainingLoop:
         training: Training,
         iterate: Callable[[TrainingState, Clock], IterationOutcome],
         finish_evaluations: Callable[[TrainingState], tuple[TrainingState, EvaluationReport | None]],
+        go_on_from: Callable[[TrainingState], None],
         *,
         callbacks: Sequence[Callback],
         stop_return: float | None,
         reward_threshold: float | None,
     ) -> None:
         self._training, self._iterate, self._callbacks = training, iterate, callbacks
-        self._finish_evaluations = finish_evaluations
+        self._finish_evaluations, self._go_on_from = finish_evaluations, go_on_from
         self._stop_return = stop_return
         self._threshold = reward_threshold if stop_return is None else stop_return
         self._state: TrainingState | None = None
@@ -52,16 +54,20 @@ class TrainingLoop:
         began = time.perf_counter()
         while state.timesteps < target and not self._interrupted and not has_reached(state.recent, self._stop_return):
             outcome = self._iterate(state, Clock(state.timesteps, target))
-            state = outcome.state
-            self._note_solved(state)
-            self._count_deaths(outcome.metrics)
-            elapsed = time.perf_counter() - began
-            report = _report(outcome, target, elapsed, fps=(state.timesteps - first) / elapsed)
-            answers = self._tell_evaluation(outcome.evaluation)
-            answers += [callback.on_iteration_end(self._training, report) for callback in self._callbacks]
-            self._interrupted = any(answer is False for answer in answers) and state.timesteps < target
+            with signals_held():  # a run's files have a line of each iteration that the algorithm has done
+                state = outcome.state
+                self._go_on_from(state)
+                self._note_solved(state)
+                self._count_deaths(outcome.metrics)
+                elapsed = time.perf_counter() - began
+                report = _report(outcome, target, elapsed, fps=(state.timesteps - first) / elapsed)
+                answers = self._tell_evaluation(outcome.evaluation)
+                answers += [callback.on_iteration_end(self._training, report) for callback in self._callbacks]
+                self._interrupted = any(answer is False for answer in answers) and state.timesteps < target
         state, evaluation = self._finish_evaluations(state)
-        self._tell_evaluation(evaluation)
+        with signals_held():
+            self._go_on_from(state)
+            self._tell_evaluation(evaluation)
         self._state, self._wall_seconds = state, time.perf_counter() - began
 
     def result(self, layout: ParameterLayout) -> TrainingResult:

@@ -40,6 +40,7 @@ PASSED_BY_A_ROLLOUT = {
     "rl/evaluator.py",
     "rl/league.py",
     "rl/hashes.py",
+    "rl/held_signals.py",
     "rl/learn/learner.py",
     "rl/learn/log.py",
     "rl/learner_handle.py",

@@ -153,7 +153,7 @@ def test_a_killed_replica_takes_nothing_along():
         for t, seen in enumerate(OBSERVATIONS):
             found.append(served.act(seen[0], session="a", episode_start=t == 0))
             wait_until(lambda: served.health()["status"] == "ok")  # both are there again
-            runtime.kill(served._pool._actors[t % 2], no_restart=False)
+            runtime.kill(served._pool._replicas.actors[t % 2], no_restart=False)
         np.testing.assert_allclose(found, episode(policy, OBSERVATIONS[:, 0]), rtol=1e-4, atol=1e-5)
     runtime.shutdown()
 

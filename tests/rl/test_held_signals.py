@@ -1,0 +1,49 @@
+"""Ctrl-C between two steps that belong together."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from shoal.rl.held_signals import signals_held
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def _handler():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt_in_a_block(done, times):
+    with signals_held():
+        for number in range(times):
+            interrupt()
+            done.append(number)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_the_first_one_waits_for_the_end_of_the_block_the_second_one_does_not(times):
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_in_a_block(done, times)
+    assert done == [0]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+
+
+def test_a_block_without_one_leaves_handlers_as_they_are_in_any_thread():
+    with signals_held():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    found = []
+    thread = threading.Thread(target=lambda: found.append(signals_held().__enter__()))
+    thread.start()
+    thread.join()
+    assert found == [None]
