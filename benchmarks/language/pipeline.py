@@ -50,7 +50,7 @@ REINFORCE = {
     "clip_high": 0.28,
     "max_new_tokens": 4,
 }
-ITERATIONS = 500
+ITERATIONS = 1500
 GOALS = {1: 0.99, 2: 0.97}
 EPISODES = 400
 FOLDER = Path(__file__).parent / "rows" / "pipeline"
