@@ -238,7 +238,8 @@ class Ranks:
 def _on_one_node(hosts: int) -> tuple[PlacementGroup | None, dict[str, Any]]:
     """Options of so many actors that are to be on one node, whichever. XGBoost's tracker asks nobody who he is, so it
     listens on the loopback alone, and ranks on other nodes would not find it."""
-    if engine_name() == "serial" or len([node for node in nodes() if node["Alive"]]) == 1:
+    engine = engine_name()  # Ray lists its nodes by itself: there they are taken for several
+    if engine == "serial" or (engine == "native" and len([node for node in nodes() if node["Alive"]]) == 1):
         return None, {}
     try:
         group = util.placement_group([{"CPU": hosts}], strategy="STRICT_PACK")
