@@ -7,6 +7,7 @@ what a training runs on (`make_run`) and what its iteration is in the driver (`t
 from __future__ import annotations
 
 import logging
+import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
@@ -116,6 +117,7 @@ class Algorithm(Declaration, Generic[Config]):
         self.model_spec, self.run = choose_models(type(self), self.config, found, network, self.run)
         self.check_spaces()
         self._actors: Run | None = None
+        self._making = threading.RLock()
         self._state: TrainingState | None = None
         self._saved: SavedTraining | None = None
         self._policy: Policy | None = None
@@ -127,11 +129,9 @@ class Algorithm(Declaration, Generic[Config]):
         """Check that this kind of training does what the settings want; raise InputError."""
         run = self.run
         there = {"worker": self.has_workers and run.listen is None, "learner": isinstance(self, Learning)}
-        for kind, is_there in there.items():
+        for kind, has in there.items():
             rate = Chaos.read(run.chaos).rate(kind)
-            self.require(
-                is_there or not rate, f"kill_{kind} in chaos", rate, f"0: no {kind} of {self.name} can be killed"
-            )
+            self.require(has or not rate, f"kill_{kind} in chaos", rate, f"0: no {kind} of {self.name} can be killed")
         self.require(self.takes_simulators or not run.listen, "listen", run.listen, f"none with {self.name}")
         kept = run.kept_without(shards=self.shards_gradients, language_model="language_model" in self.models)
         for name, value in kept.items():
@@ -199,9 +199,9 @@ class Algorithm(Declaration, Generic[Config]):
     @property
     def actors(self) -> Run:
         """What the training runs on."""
-        if self._actors is None:
-            self._actors = self.make_run()
-        return self._actors
+        with self._making:  # a simulator's thread may ask for the address while the training starts
+            self._actors = self._actors or self.make_run()
+            return self._actors
 
     # ---- what a user calls
 

@@ -226,6 +226,8 @@ class TextPool:
         begin = [(key, answer.asked) for key, answer in begun.items()]
         said = self._replicas.ask(actor.advance.remote(self._lives[index], begin, dropped))
         if said is None:
+            for answer in begun.values():
+                answer.attempts -= 1  # not they have ended it: it was gone before they came
             raise exceptions.WorkerCrashedError("it was restarted between two steps")
         for key, each in said:
             if key in own and own[key].hear(each):
