@@ -186,6 +186,25 @@ def test_a_killed_worker_of_ray_changes_no_weight(cluster, tmp_path):
     assert calm == killed
 
 
+@pytest.mark.parametrize("name", ["ppo", "dqn", "sac"])
+def test_chaos_on_ray_changes_no_weight(cluster, name):
+    settings = {k: v for k, v in SETTINGS.items() if name == "ppo" or k in ("preset", "n_envs", "group_size", "seed")}
+    env = "Pendulum-v1" if name == "sac" else "CartPole-v1"
+    results = []
+    for engine, workers, address in (("serial", 1, None), ("ray", 2, cluster)):
+        chaos = "kill_worker=0.2,kill_learner=0.2,seed=1" if engine == "ray" else "none"
+        runtime.init(engine=engine, address=address)
+        try:
+            with ALGORITHMS[name](env, **settings | OTHERS.get(name, {}), chaos=chaos, workers=workers) as algorithm:
+                results.append(algorithm.train(12 * 32 * 6 if name == "ppo" else 480))
+        finally:
+            runtime.shutdown()
+    calm, disturbed = results
+    assert disturbed.weights_sha256 == calm.weights_sha256
+    assert disturbed.chaos["worker_deaths"] > 0
+    assert disturbed.chaos["learner_deaths"] > 0
+
+
 def test_the_learner_asks_ray_for_a_gpu(cluster):
     runtime.init(engine="ray", num_cpus=2, num_gpus=1)
     try:
