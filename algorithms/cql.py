@@ -16,9 +16,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..rl import (
+    TRANSITIONS,
     Clock,
     Learner,
     OfflineAlgorithm,
@@ -31,16 +32,14 @@ from ..rl import (
 )
 from .bc import log_likelihood
 from .dqn import dqn_loss
-from .sac import critic_loss, expectations, target_entropy
+from .sac import EntropyConfig, critic_loss, expectations, prepare_parts, target_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-COLUMNS = ("observations", "actions", "rewards", "next_observations", "discounts")
-
 
 @dataclass(frozen=True, kw_only=True)
-class CQLConfig(OfflineConfig):
+class CQLConfig(EntropyConfig, OfflineConfig):
     """Hyperparameters of CQL, those of `OfflineConfig` included.
 
     Raises:
@@ -57,12 +56,6 @@ class CQLConfig(OfflineConfig):
     """First gradient steps in which the actor imitates the dataset instead of following the critics."""
     backup_entropy: bool = False
     """Whether the critics' target counts the policy's entropy, as SAC's does."""
-    tau: float = number(0.005, above=0, at_most=1)
-    """How far the target critics go towards the critics with each update."""
-    ent_coef: float | Literal["auto"] = number("auto", above=0, words=("auto",))
-    """Temperature of SAC's actor: the weight of the entropy; auto learns it, from 1."""
-    target_entropy: float | Literal["auto"] = number("auto", words=("auto",))
-    """Entropy that the learned temperature aims at, in nats; auto is −(number of actions), with actions in [−1, 1]."""
     double_q: bool = True
     """Whether the weights choose the action whose value the target network gives, where actions are discrete."""
 
@@ -113,13 +106,9 @@ class CQL(OfflineAlgorithm[CQLConfig]):
         read_dataset(learner, config)
         if learner.model.spec.kind == "q_network":
             learner.adam()
+            learner.add_target()
         else:
-            for part in ("actor", "critics", "log_alpha"):
-                learner.adam(part)
-            if config.ent_coef != "auto":
-                with torch.no_grad():
-                    learner.model.log_alpha.fill_(math.log(config.ent_coef))
-        learner.add_target()
+            prepare_parts(learner, config)
 
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: CQLConfig, clock: Clock) -> dict[str, float]:
@@ -130,7 +119,7 @@ class CQL(OfflineAlgorithm[CQLConfig]):
 
 def descend_discrete(learner: Learner, config: CQLConfig, learning_rate: float) -> dict[str, Tensor]:
     """One step of Adam on DQN's loss and the penalty; and of the target network."""
-    model, minibatch = learner.model, learner.draw(*COLUMNS)
+    model, minibatch = learner.model, learner.draw(*TRANSITIONS)
     minibatch["weights"] = torch.ones_like(minibatch["rewards"])
 
     def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -148,7 +137,7 @@ def descend_discrete(learner: Learner, config: CQLConfig, learning_rate: float) 
 def descend(learner: Learner, config: CQLConfig, learning_rate: float) -> dict[str, Tensor]:
     """One step of Adam for critics, actor and temperature, on one minibatch; and of the target critics."""
     model, optimizers = learner.model, learner.optimizers
-    minibatch = learner.draw(*COLUMNS)
+    minibatch = learner.draw(*TRANSITIONS)
     size, alpha = len(minibatch["rewards"]), model.log_alpha.detach().exp()
     drawn = 3 * config.num_actions
     minibatch["noise"], minibatch["next_noise"], others = learner.noise((2 + drawn) * size).split(
@@ -173,7 +162,7 @@ def descend(learner: Learner, config: CQLConfig, learning_rate: float) -> dict[s
     metrics |= learner.minimize(minibatch, loss_of_actor, "actor", learning_rate=learning_rate)
     log_prob = metrics.pop("log_prob")
     if config.ent_coef == "auto":
-        aim = target_entropy(model, config, minibatch["observations"])  # type: ignore[arg-type]
+        aim = target_entropy(model, config, minibatch["observations"])
         optimizers["log_alpha"].minimize(-model.log_alpha * (log_prob + aim).mean(), learning_rate=learning_rate)
     learner.update_target(config.tau, "critics")
     learner.n_updates += 1

@@ -53,8 +53,6 @@ class DPOConfig(TextConfig):
 
     learning_rate: float = number(1e-4, above=0)
     """Largest step size of AdamW."""
-    weight_decay: float = number(0.0, at_least=0)
-    """How much matrices are drawn to 0, in parts of the step size; not norms and embeddings."""
     beta: float = number(0.1, above=0)
     """How much the distance to the initial policy counts (β)."""
     loss: str = choice("sigmoid", "sigmoid", "ipo")
@@ -108,7 +106,7 @@ class DPO(TextAlgorithm[DPOConfig]):
     @staticmethod
     def prepare(learner: Learner, config: DPOConfig) -> None:
         """AdamW, and the initial policy as reference."""
-        learner.adamw(weight_decay=config.weight_decay, beta2=config.beta2)
+        TextAlgorithm.prepare(learner, config)
         learner.add_target()
 
     @staticmethod
@@ -121,7 +119,7 @@ class DPO(TextAlgorithm[DPOConfig]):
 
         def batch_of(learner: Learner, batch: Batch) -> dict[str, Tensor]:
             rows = learner.tensors({"tokens": batch["tokens"].astype(np.int64), "mask": batch["mask"]})
-            with torch.no_grad():
+            with torch.no_grad(), learner.in_precision(rows["tokens"].device):  # as the loss has them
                 return rows | {"reference": answer_log_probs(learner.target, rows, config.loss)}
 
         def counted(batch: Batch) -> int:

@@ -26,15 +26,14 @@ from ..rl import (
     LanguageAlgorithm,
     LanguageConfig,
     Learner,
-    Rate,
     Rollout,
     check_weights,
     choice,
+    learn_from_answers,
     log_probs_in_parts,
     log_probs_of,
     losses,
     number,
-    rate_at,
     sampled_batch,
     sampling_metrics,
     torch,
@@ -52,14 +51,6 @@ class GRPOConfig(LanguageConfig):
         InputError: a value that cannot work.
     """
 
-    learning_rate: Rate = number(1e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
-    """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
-    batch_size: int = number(128, whole=True, at_least=1)
-    """Answers per minibatch."""
-    n_epochs: int = number(1, whole=True, at_least=1)
-    """Passes over each iteration's answers."""
-    max_grad_norm: float = number(1.0, above=0)
-    """The gradient's norm is clipped to this."""
     baseline: str = choice("group", "group", "batch", "leave_one_out", "none")
     """What is taken off a reward: the mean of its group, of the batch, of the others in its group, or nothing."""
     scale: str = choice("group", "group", "batch", "none")
@@ -100,8 +91,7 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
     def check(self) -> None:
         """Raise InputError on settings that exclude each other."""
         super().check()
-        config, rows = self.config, self.run.n_envs
-        self.require(config.batch_size <= rows, "batch_size", config.batch_size, f"at most n_envs = {rows}")
+        config = self.config
         alone = config.samples > 1 or config.baseline in ("batch", "none")
         self.require(alone, "samples", config.samples, "at least 2: a group's answers are compared with each other")
         wanted = "none with max_lag > 0: the learner's weights are not those that sampled"
@@ -118,33 +108,17 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
     def update(learner: Learner, rollout: Rollout, config: GRPOConfig, clock: Clock) -> dict[str, float]:
         """Optimize the surrogate on one iteration's answers."""
         check_weights(learner, rollout, config.max_lag)
-        rate = rate_at(config.learning_rate, clock.remaining)
         batch = sampled_batch(learner, rollout)
         batch["generated"] = batch["sampled"]
         if config.recompute == "same_shape":
-            batch["sampled"] = _in_parts(learner, learner.model, batch, config)
+            batch["sampled"] = log_probs_in_parts(learner, learner.model, batch["tokens"], config)
         metrics, dead = judge(learner, batch, config)
-        history: list[dict[str, Tensor]] = []
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             return grpo_loss(learner.model, rows, config)
 
-        for epoch in range(config.n_epochs):
-            for minibatch in learner.minibatches(batch, config.batch_size, epoch):
-                mask = minibatch["mask"]
-                minibatch["weights"] = losses.token_weights(mask, config.aggregation, config.max_new_tokens)
-                told = learner.minimize(minibatch, loss_of, learning_rate=rate, max_grad_norm=config.max_grad_norm)
-                history.append(told)
-            learner.n_updates += 1
-        metrics["train/log_prob_difference"] = float(history[0].pop("difference").max())
-        metrics["train/learning_rate"] = rate
-        means = {name: float(torch.stack([each[name] for each in history]).mean()) for name in history[0]}
-        return means | metrics | sampling_metrics(learner, rollout, dead, config.max_lag)
-
-
-def _in_parts(learner: Learner, model: Any, batch: dict[str, Tensor], config: GRPOConfig) -> Tensor:
-    with learner.in_precision(batch["tokens"].device):  # as the loss has them
-        return log_probs_in_parts(model, batch["tokens"], config.temperature, config.batch_size).float()
+        told = learn_from_answers(learner, batch, config, clock, loss_of=loss_of, aggregation=config.aggregation)
+        return told | metrics | sampling_metrics(learner, rollout, dead, config.max_lag)
 
 
 def judge(learner: Learner, batch: dict[str, Tensor], config: GRPOConfig) -> tuple[dict[str, float], Tensor]:
@@ -159,7 +133,7 @@ def judge(learner: Learner, batch: dict[str, Tensor], config: GRPOConfig) -> tup
         counted = counted & ~losses.dead_groups(solved, prompts, counted)
     dead = losses.dead_groups(rewards, prompts, counted)
     if config.kl_penalty != "none":
-        batch["reference"] = _in_parts(learner, learner.target, batch, config)
+        batch["reference"] = log_probs_in_parts(learner, learner.target, batch["tokens"], config)
         metrics["train/kl"] = float((batch["sampled"] - batch["reference"])[mask].mean())
     if config.kl_penalty == "k1_in_reward":
         rewards = losses.rewards_with_kl(rewards, batch["sampled"], batch["reference"], mask, config.kl_coef)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..rl import (
+    TRANSITIONS,
     Clock,
     Learner,
     OfflineAlgorithm,
@@ -104,7 +105,7 @@ class IQL(OfflineAlgorithm[IQLConfig]):
 def descend(learner: Learner, config: IQLConfig, learning_rate: float) -> dict[str, Tensor]:
     """One step of Adam for V, policy and critics on one minibatch; and of the target critics."""
     model = learner.model
-    minibatch = learner.draw("observations", "actions", "rewards", "next_observations", "discounts")
+    minibatch = learner.draw(*TRANSITIONS)
     with torch.no_grad():
         minibatch["q"] = learner.target.action_values(minibatch["observations"], minibatch["actions"]).amin(0)
 

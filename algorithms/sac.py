@@ -29,15 +29,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SACConfig(ReplayConfig):
-    """Hyperparameters of SAC, with Stable-Baselines3's names and defaults, those of `ReplayConfig` included.
+class EntropyConfig:
+    """Hyperparameters of all whose actor is SAC's."""
 
-    Raises:
-        InputError: a value that cannot work.
-    """
-
-    learning_starts: int = number(100, whole=True, at_least=0)
-    """Environment steps, over all environments, before the first update; until then actions are uniform."""
     tau: float = number(0.005, above=0, at_most=1)
     """How far the target critics go towards the critics with each update (τ)."""
     ent_coef: float | Literal["auto"] = number("auto", above=0, words=("auto",))
@@ -47,7 +41,19 @@ class SACConfig(ReplayConfig):
     0.89 log n for n discrete ones."""
 
 
-def target_entropy(model: Any, config: SACConfig, rows: Rows) -> float | Tensor:
+@dataclass(frozen=True, kw_only=True)
+class SACConfig(EntropyConfig, ReplayConfig):
+    """Hyperparameters of SAC, with Stable-Baselines3's names and defaults, those of `ReplayConfig` included.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    learning_starts: int = number(100, whole=True, at_least=0)
+    """Environment steps, over all environments, before the first update; until then actions are uniform."""
+
+
+def target_entropy(model: Any, config: EntropyConfig, rows: Rows) -> float | Tensor:
     """The entropy to aim at: −dim A, as the authors have it; of discrete actions a share of the largest one, that
     of the actions allowed in each of the rows."""
     if config.target_entropy != "auto":
@@ -103,18 +109,23 @@ class SAC(OffPolicyAlgorithm[SACConfig]):
     @staticmethod
     def prepare(learner: Learner, config: SACConfig) -> None:
         """Adam for each part, the target critics θ⁻, the replay memory."""
-        for part in ("actor", "critics", "log_alpha"):
-            learner.adam(part)
-        if config.ent_coef != "auto":
-            with torch.no_grad():
-                learner.model.log_alpha.fill_(math.log(config.ent_coef))
-        learner.add_target()
+        prepare_parts(learner, config)
         learner.add_replay(config.buffer_size, gamma=config.gamma, n_step=config.n_step)
 
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: SACConfig, clock: Clock) -> dict[str, float]:
         """Store the rollout, then `gradient_steps` minibatches."""
         return learn_from_replay(learner, rollout, config, clock, descend)
+
+
+def prepare_parts(learner: Learner, config: EntropyConfig) -> None:
+    """Adam for each part, the temperature where it is given, the target critics θ⁻."""
+    for part in ("actor", "critics", "log_alpha"):
+        learner.adam(part)
+    if config.ent_coef != "auto":
+        with torch.no_grad():
+            learner.model.log_alpha.fill_(math.log(config.ent_coef))
+    learner.add_target()
 
 
 def descend(learner: Learner, config: SACConfig, learning_rate: float) -> dict[str, Tensor]:

@@ -25,11 +25,11 @@ from ..rl import (
     Turns,
     conversation,
     conversations_of,
-    learn_next_tokens,
     number,
     right_answers,
     rows_of_dataset,
 )
+from .pretrain import learn_next_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,6 @@ class SFTConfig(TextConfig):
         InputError: a value that cannot work.
     """
 
-    weight_decay: float = number(0.0, at_least=0)
-    """How much matrices are drawn to 0, in parts of the step size; not norms and embeddings."""
     examples: int = number(4096, whole=True, at_least=1)
     """Without a dataset: episodes of the task whose right answers are learned."""
 
@@ -75,12 +73,7 @@ class SFT(PackedAlgorithm[SFTConfig]):
     def encode(self, examples: Sequence[Turns]) -> list[Text]:
         """One text each."""
         tokens = self.tokens
-        return [conversation(turns, number, tokens) for number, turns in enumerate(examples)]
-
-    @staticmethod
-    def prepare(learner: Learner, config: SFTConfig) -> None:
-        """AdamW."""
-        learner.adamw(weight_decay=config.weight_decay, beta2=config.beta2)
+        return [conversation(turns, index, tokens) for index, turns in enumerate(examples)]
 
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: SFTConfig, clock: Clock) -> dict[str, float]:

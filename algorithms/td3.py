@@ -39,7 +39,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TD3Config(ReplayConfig):
+class DelayedConfig:
+    """Hyperparameters of all whose critics are TD3's."""
+
+    tau: float = number(0.005, above=0, at_most=1)
+    """How far the targets go towards the networks with each delayed update (τ)."""
+    policy_delay: int = number(2, whole=True, at_least=1)
+    """Updates of the critics for each of the actor and the targets (d)."""
+    target_policy_noise: float = number(0.2, at_least=0)
+    """Standard deviation of the noise in the target's action (σ̃)."""
+    target_noise_clip: float = number(0.5, at_least=0)
+    """Where that noise is clipped (c)."""
+    n_critics: int = number(2, whole=True, at_least=1)
+    """Critics, of which the smallest value makes the target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TD3Config(DelayedConfig, ReplayConfig):
     """Hyperparameters of TD3, with Stable-Baselines3's names and defaults, those of `ReplayConfig` included.
 
     Raises:
@@ -50,18 +66,8 @@ class TD3Config(ReplayConfig):
     """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
     learning_starts: int = number(100, whole=True, at_least=0)
     """Environment steps, over all environments, before the first update; until then actions are uniform."""
-    tau: float = number(0.005, above=0, at_most=1)
-    """How far the targets go towards the networks with each delayed update (τ)."""
     action_noise: float = number(0.1, at_least=0)
     """Standard deviation of the noise that is added to actions in rollouts."""
-    policy_delay: int = number(2, whole=True, at_least=1)
-    """Updates of the critics for each of the actor and the targets (d)."""
-    target_policy_noise: float = number(0.2, at_least=0)
-    """Standard deviation of the noise in the target's action (σ̃)."""
-    target_noise_clip: float = number(0.5, at_least=0)
-    """Where that noise is clipped (c)."""
-    n_critics: int = number(2, whole=True, at_least=1)
-    """Critics, of which the smallest value makes the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +82,7 @@ class DDPGConfig(TD3Config):
     """Critics, of which the smallest value makes the target."""
 
 
-def td3_target(target: Any, minibatch: dict[str, Tensor], noise: Tensor, config: TD3Config) -> Tensor:
+def td3_target(target: Any, minibatch: dict[str, Tensor], noise: Tensor, config: DelayedConfig) -> Tensor:
     """y [B] (algorithm 1, lines 8 and 9); `noise` [B, K] is standard normal."""
     rows, clip = minibatch["next_observations"], config.target_noise_clip
     smoothing = (config.target_policy_noise * noise).clamp(-clip, clip)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..rl import (
+    TRANSITIONS,
     Clock,
     Learner,
     OfflineAlgorithm,
@@ -27,14 +28,14 @@ from ..rl import (
     take_gradient_steps,
     torch,
 )
-from .td3 import td3_target
+from .td3 import DelayedConfig, td3_target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class TD3BCConfig(OfflineConfig):
+class TD3BCConfig(DelayedConfig, OfflineConfig):
     """Hyperparameters of TD3+BC, those of `OfflineConfig` included.
 
     Raises:
@@ -43,16 +44,6 @@ class TD3BCConfig(OfflineConfig):
 
     alpha: float = number(2.5, at_least=0)
     """How much values count against imitation (α): 0 is behavioural cloning."""
-    tau: float = number(0.005, above=0, at_most=1)
-    """How far the targets go towards the networks with each delayed update (τ)."""
-    policy_delay: int = number(2, whole=True, at_least=1)
-    """Updates of the critics for each of the actor and the targets (d)."""
-    target_policy_noise: float = number(0.2, at_least=0)
-    """Standard deviation of the noise in the target's action (σ̃)."""
-    target_noise_clip: float = number(0.5, at_least=0)
-    """Where that noise is clipped (c)."""
-    n_critics: int = number(2, whole=True, at_least=1)
-    """Critics, of which the smallest value makes the target."""
 
 
 def value_weight(model: Any, minibatch: dict[str, Tensor], alpha: float) -> Tensor:
@@ -102,12 +93,12 @@ class TD3BC(OfflineAlgorithm[TD3BCConfig]):
 def descend(learner: Learner, config: TD3BCConfig, learning_rate: float) -> dict[str, Tensor]:
     """One step of Adam for the critics on one minibatch; every `policy_delay`-th time for the actor and the targets."""
     model = learner.model
-    minibatch = learner.draw("observations", "actions", "rewards", "next_observations", "discounts")
+    minibatch = learner.draw(*TRANSITIONS)
     minibatch["noise"] = learner.noise(len(minibatch["rewards"]))
 
     def loss_of_critics(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            y = td3_target(learner.target, rows, rows["noise"], config)  # type: ignore[arg-type]
+            y = td3_target(learner.target, rows, rows["noise"], config)
         loss = (model.values(rows["observations"], rows["actions"]) - y).square().mean(-1).sum()
         return loss, {"train/critic_loss": loss.detach()}
 

@@ -19,14 +19,13 @@ from ..rl import (
     LanguageAlgorithm,
     LanguageConfig,
     Learner,
-    Rate,
     Rollout,
     check_weights,
     explained_variance,
+    learn_from_answers,
     log_probs_in_parts,
     losses,
     number,
-    rate_at,
     sampled_batch,
     sampling_metrics,
     torch,
@@ -48,10 +47,6 @@ class TokenPPOConfig(LanguageConfig):
 
     samples: int = number(1, whole=True, at_least=1)
     """Answers to each prompt; the value head, not the others, says what is expected of one."""
-    learning_rate: Rate = number(1e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
-    """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
-    batch_size: int = number(128, whole=True, at_least=1)
-    """Answers per minibatch."""
     n_epochs: int = number(4, whole=True, at_least=1)
     """Passes over each iteration's answers."""
     gamma: float = number(1.0, at_least=0, at_most=1)
@@ -70,8 +65,6 @@ class TokenPPOConfig(LanguageConfig):
     """Weight of the value loss (c₁)."""
     kl_coef: float = number(0.0, at_least=0)
     """What the distance to the initial policy costs at each token (β)."""
-    max_grad_norm: float = number(1.0, above=0)
-    """The gradient's norm is clipped to this."""
 
 
 class TokenPPO(LanguageAlgorithm[TokenPPOConfig]):
@@ -81,12 +74,6 @@ class TokenPPO(LanguageAlgorithm[TokenPPOConfig]):
     name = "token_ppo"
     config_class = TokenPPOConfig
     presets_path: ClassVar[Path | None] = Path(__file__).parent / "presets" / "token_ppo.toml"
-
-    def check(self) -> None:
-        """Raise InputError if a minibatch is larger than a rollout."""
-        super().check()
-        rows, size = self.run.n_envs, self.config.batch_size
-        self.require(size <= rows, "batch_size", size, f"at most n_envs = {rows}")
 
     @staticmethod
     def model_options(config: TokenPPOConfig) -> dict[str, Any]:
@@ -104,25 +91,13 @@ class TokenPPO(LanguageAlgorithm[TokenPPOConfig]):
     def update(learner: Learner, rollout: Rollout, config: TokenPPOConfig, clock: Clock) -> dict[str, float]:
         """Optimize the surrogate on one iteration's answers."""
         check_weights(learner, rollout, config.max_lag)
-        learning_rate = rate_at(config.learning_rate, clock.remaining)
         batch = sampled_batch(learner, rollout)
-        metrics = judge_tokens(learner, batch, config) | {"train/learning_rate": learning_rate}
-        history: list[dict[str, Tensor]] = []
+        metrics = judge_tokens(learner, batch, config)
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             return token_ppo_loss(learner.model, rows, config)
 
-        for epoch in range(config.n_epochs):
-            for minibatch in learner.minibatches(batch, config.batch_size, epoch):
-                minibatch["weights"] = losses.token_weights(minibatch["mask"], "token", config.max_new_tokens)
-                history.append(
-                    learner.minimize(
-                        minibatch, loss_of, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm
-                    )
-                )
-            learner.n_updates += 1
-        metrics["train/log_prob_difference"] = float(history[0].pop("difference").max())
-        told = {name: float(torch.stack([each[name] for each in history]).mean()) for name in history[0]}
+        told = learn_from_answers(learner, batch, config, clock, loss_of=loss_of, aggregation="token")
         return told | metrics | sampling_metrics(learner, rollout, None, config.max_lag)
 
 
@@ -133,11 +108,11 @@ def judge_tokens(learner: Learner, batch: dict[str, Tensor], config: TokenPPOCon
         del batch[name]
     rewards = torch.where(losses.last_of(mask), batch.pop("rewards")[:, None].float(), 0)
     if config.kl_coef:
-        reference = log_probs_in_parts(learner.target, batch["tokens"], config.temperature, config.batch_size)
+        reference = log_probs_in_parts(learner, learner.target, batch["tokens"], config)
         distance = torch.where(mask, batch["sampled"] - reference, 0)
         metrics["train/kl"] = float(distance[mask].mean())
         rewards = rewards - config.kl_coef * distance
-    values = torch.where(mask, values_in_parts(learner.model, batch["tokens"], config.batch_size), 0)
+    values = torch.where(mask, values_in_parts(learner, batch["tokens"], config), 0)
     advantages, returns = losses.token_advantages(rewards, values, mask, config.gamma, config.gae_lambda)
     metrics["train/explained_variance"] = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())
     learner.advantages = advantages.cpu().numpy()

@@ -57,6 +57,7 @@ from .language.asked import Said
 from .language.learning import (
     UnknownWeightsError,
     check_weights,
+    learn_from_answers,
     log_probs_in_parts,
     log_probs_of,
     sampled_batch,
@@ -65,7 +66,7 @@ from .language.learning import (
     values_of,
 )
 from .language.model_reward import ModelReward
-from .language.packed_training import PackedAlgorithm, learn_next_tokens
+from .language.packed_training import PackedAlgorithm
 from .language.packing import Text, conversation, plain_texts
 from .language.pairs import Pairs
 from .language.served_reward import ServedReward
@@ -89,7 +90,7 @@ from .off_policy_evaluation import (
     weighted_importance_sampling,
     weighted_per_decision_importance_sampling,
 )
-from .offline import OfflineAlgorithm, OfflineConfig, read_dataset
+from .offline import TRANSITIONS, OfflineAlgorithm, OfflineConfig, read_dataset
 from .on_policy import OnPolicyAlgorithm, fill_next_values, learning_batch, learning_metrics, normalized_advantages
 from .progress import ProgressDisplay
 from .progress_line import three_digits
@@ -166,6 +167,7 @@ __all__ = [
     "FREE",
     "LOSSES",
     "OBSERVATIONS",
+    "TRANSITIONS",
     "Acted",
     "ActorCritic",
     "ActorLearnerAlgorithm",
@@ -313,8 +315,8 @@ __all__ = [
     "in_order",
     "interquartile_mean",
     "lambda_returns",
+    "learn_from_answers",
     "learn_from_replay",
-    "learn_next_tokens",
     "learning_batch",
     "learning_metrics",
     "library_parameters",

@@ -3,30 +3,30 @@
     for iteration = 1, 2, …
         gradient_steps times: draw a minibatch of the dataset, descend                       (learner)
 
-A timestep is a gradient step here: schedules, `total_timesteps`, `eval_freq` and the names of checkpoints count these,
-as the field does. What a training is made of is the dataset alone; an environment is made only to check its spaces,
-where the user names it, and to evaluate in.
+What a training is made of is the dataset alone; an environment is made only to check its spaces, where the user names
+it, and to evaluate in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..envs import Inspection
 from ..runtime import InputError
 from .actors import LearnerRun
-from .algorithm import Algorithm
-from .callbacks import TrainingResult
 from .clock import Clock
 from .data.dataset import Dataset
-from .declaration import Learning
+from .dataset_training import DatasetAlgorithm
 from .learn.learner import Learner
 from .saved_training import SavedTraining
 from .schedules import Rate
 from .settings import number, validate
 from .training_state import IterationOutcome, TrainingState
+
+TRANSITIONS = ("observations", "actions", "rewards", "next_observations", "discounts")
+"""Columns that algorithms which bootstrap draw of a dataset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class OfflineConfig:
 Config = TypeVar("Config", bound=OfflineConfig)
 
 
-class OfflineAlgorithm(Algorithm[Config], Learning, Generic[Config]):
+class OfflineAlgorithm(DatasetAlgorithm[Config], Generic[Config]):
     """Trains from `dataset`, a Minari id or a folder.
 
     `env` may be left out: it is the dataset's own then, and is made only where it is evaluated. Further arguments as in
@@ -68,28 +68,14 @@ class OfflineAlgorithm(Algorithm[Config], Learning, Generic[Config]):
     Raises InputError if there is no such dataset, SpaceMismatchError, naming both, if the spaces of `env` are others.
     """
 
-    takes_memory: ClassVar[bool] = False
-    needs_environment: ClassVar[bool] = False
-
     def __init__(self, env: Any = None, *, dataset: str | Path = "", **settings: Any) -> None:
         self.dataset = Dataset(dataset)
         self._env_is_given = env is not None
         super().__init__(self.dataset.environment() if env is None else env, dataset=self.dataset.name, **settings)
 
-    def train(self, total_timesteps: int, *, stop_return: float | None = None, callbacks: Any = None) -> TrainingResult:
-        """As `Algorithm.train`, for `total_timesteps` gradient steps; InputError for `stop_return`, since no episode
-        ends in training."""
-        if stop_return is not None:
-            raise InputError(
-                f"stop_return is {stop_return!r}, but {self.name} plays no episodes while it trains: evaluate beside "
-                "it with eval_freq, and stop with eval_stop_return"
-            )
-        return super().train(total_timesteps, callbacks=callbacks)
-
-    @property
-    def reward_threshold(self) -> None:
-        """None: whether the task is solved is seen in evaluations."""
-        return
+    def facts(self) -> dict[str, Any]:
+        """As `Dataset.summary`."""
+        return self.dataset.summary()
 
     def check(self) -> None:
         """Raise InputError if rewards shall be normalized: their statistics are those of rollouts."""
@@ -115,22 +101,6 @@ class OfflineAlgorithm(Algorithm[Config], Learning, Generic[Config]):
             if env is not None:
                 raise
             return None
-
-    @classmethod
-    def load(cls, folder: str | Path, **options: Any) -> Any:
-        """As `Algorithm.load`; InputError if the dataset has changed since."""
-        loaded = super().load(folder, **options)
-        before, now = loaded._saved.document["dataset"], loaded.dataset.summary()
-        if before["sha256"] != now["sha256"]:
-            raise InputError(
-                f"the training was made with dataset {before['name']!r} of {before['episodes']} episodes and "
-                f"{before['steps']} steps, but {now['name']!r} is another one, of {now['episodes']} and {now['steps']}"
-            )
-        return loaded
-
-    def settings(self) -> dict[str, Any]:
-        """As `Algorithm.settings`, and what tells the `dataset` from others."""
-        return super().settings() | {"dataset": self.dataset.summary()}
 
     def make_run(self) -> LearnerRun:
         """A learner."""

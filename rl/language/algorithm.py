@@ -21,6 +21,7 @@ from ..algorithm import Algorithm
 from ..asynchronous.run import AsynchronousRun
 from ..clock import Clock
 from ..declaration import Learning
+from ..schedules import Rate
 from ..settings import RunSettings, number, validate
 from ..training_state import IterationOutcome, TrainingState
 from .capacity import Capacity
@@ -31,12 +32,20 @@ logger = logging.getLogger("shoal")
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageConfig:
-    """Hyperparameters of all that sample answers.
+    """Hyperparameters of all that sample answers and learn from their rewards.
 
     Raises:
         InputError: a value that cannot work.
     """
 
+    learning_rate: Rate = number(1e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
+    """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
+    batch_size: int = number(128, whole=True, at_least=1)
+    """Answers per minibatch; at most n_envs."""
+    n_epochs: int = number(1, whole=True, at_least=1)
+    """Passes over each iteration's answers."""
+    max_grad_norm: float = number(1.0, above=0)
+    """The gradient's norm is clipped to this."""
     samples: int = number(8, whole=True, at_least=1)
     """Answers to each prompt (G); n_envs / samples prompts are answered in an iteration."""
     max_new_tokens: int = number(64, whole=True, at_least=1)
@@ -85,9 +94,10 @@ class LanguageAlgorithm(Algorithm[Config], Learning, Generic[Config]):
         super().__init__(env, policy_kwargs=network or None, **settings)
 
     def check(self) -> None:
-        """Raise InputError for settings of a run that texts have no use for, and for groups that hold no whole
-        prompts."""
-        run, samples = self.run, self.config.samples
+        """Raise InputError for settings of a run that texts have no use for, for groups that hold no whole prompts, and
+        for a minibatch that is larger than an iteration."""
+        run, samples, size = self.run, self.config.samples, self.config.batch_size
+        self.require(size <= run.n_envs, "batch_size", size, f"at most n_envs = {run.n_envs}")
         self.require(run.normalize == "none", "normalize", run.normalize, "none: there are no numbers to normalize")
         self.require(run.vectorization == "sync", "vectorization", run.vectorization, "'sync'")
         size = run.environments_per_group

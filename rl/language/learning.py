@@ -1,5 +1,5 @@
 """What updates of language models have in common: samples as tensors, log-probabilities in parts, whose weights they
-are, and metrics.
+are, passes over them, and metrics.
 
 This module doesn't import torch (see `lazy`): algorithms import it for its names.
 """
@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...runtime import ShoalError
+from ..clock import Clock
 from ..data.rollout import Rollout
 from ..lazy import losses, torch
+from ..schedules import rate_at
+from .algorithm import LanguageConfig
 from .samples import REWARD_OF, Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..learn.learner import Learner
+    from ..learn.shards import LossOf
 
 _DIGITS = 13
 """Of a weights' hash that a learner notes: as many as a float64 holds."""
@@ -34,12 +38,12 @@ def log_probs_of(model: Any, tokens: Tensor, temperature: float) -> Tensor:
     return found
 
 
-def log_probs_in_parts(model: Any, tokens: Tensor, temperature: float, rows: int) -> Tensor:
-    """As `log_probs_of`, without gradients, `rows` rows at a time: the shape of a minibatch, so that their bits are
-    those that a minibatch has."""
-    with torch.no_grad():
-        parts = [tokens[start : start + rows] for start in range(0, len(tokens), rows)]
-        return torch.cat([log_probs_of(model, part, temperature) for part in parts])
+def log_probs_in_parts(learner: Learner, model: Any, tokens: Tensor, config: LanguageConfig) -> Tensor:
+    """As `log_probs_of`, without gradients, float32: in the precision of the loss, `batch_size` rows at a time, so that
+    their bits are those that a minibatch has."""
+    with torch.no_grad(), learner.in_precision(tokens.device):
+        parts = [log_probs_of(model, part, config.temperature) for part in tokens.split(config.batch_size)]
+        return torch.cat(parts).float()
 
 
 def values_of(values: Tensor) -> Tensor:
@@ -47,10 +51,11 @@ def values_of(values: Tensor) -> Tensor:
     return torch.nn.functional.pad(values[:, :-1], (1, 0))
 
 
-def values_in_parts(model: Any, tokens: Tensor, rows: int) -> Tensor:
-    """`values_of` of a model with a value head, without gradients, `rows` rows at a time."""
-    with torch.no_grad():
-        return torch.cat([values_of(model.evaluate(part)[1]) for part in tokens.split(rows)])
+def values_in_parts(learner: Learner, tokens: Tensor, config: LanguageConfig) -> Tensor:
+    """`values_of` of the learner's model, which has a value head, as `log_probs_in_parts`."""
+    with torch.no_grad(), learner.in_precision(tokens.device):
+        parts = [values_of(learner.model.evaluate(part)[1]) for part in tokens.split(config.batch_size)]
+        return torch.cat(parts).float()
 
 
 def sampled_batch(learner: Learner, rollout: Rollout) -> dict[str, Tensor]:
@@ -88,6 +93,34 @@ def check_weights(learner: Learner, rollout: Rollout, max_lag: int) -> None:
                 f"{'none of that version' if known is None else f'{int(known):0{_DIGITS}x}'}: they were changed on the "
                 "way, or are of another training"
             )
+
+
+def learn_from_answers(
+    learner: Learner,
+    batch: dict[str, Tensor],
+    config: LanguageConfig,
+    clock: Clock,
+    *,
+    loss_of: LossOf,
+    aggregation: str,
+) -> dict[str, float]:
+    """Descend on minibatches of an iteration's answers, `n_epochs` times; `loss_of` is as in `Learner.differentiate`,
+    and finds in each minibatch the `weights` [B, L] of its tokens, by which `losses.mean_over_rows` aggregates them.
+
+    Returns the means of what it tells. Its `difference` [B], how far log-probabilities are from those of the weights
+    that sampled, is told of the first minibatch alone: only there both weights are the same.
+    """
+    rate = rate_at(config.learning_rate, clock.remaining)
+    history: list[dict[str, Tensor]] = []
+    for epoch in range(config.n_epochs):
+        for minibatch in learner.minibatches(batch, config.batch_size, epoch):
+            minibatch["weights"] = losses.token_weights(minibatch["mask"], aggregation, config.max_new_tokens)
+            told = learner.minimize(minibatch, loss_of, learning_rate=rate, max_grad_norm=config.max_grad_norm)
+            history.append(told)
+        learner.n_updates += 1
+    difference = float(history[0].pop("difference").max())
+    means = {name: float(torch.stack([told[name] for told in history]).mean()) for name in history[0]}
+    return means | {"train/log_prob_difference": difference, "train/learning_rate": rate}
 
 
 def _entry(version: int) -> str:

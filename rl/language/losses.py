@@ -30,14 +30,20 @@ def log_probs_of(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Te
     The logits at t − 1 predict token t; the first token has no predecessor, and 0. The policy is the softmax of
     logits / temperature, as that which samples.
     """
-    predicted = torch.log_softmax(logits[:, :-1] / temperature, -1)
+    predicted = _log_policy(logits, temperature)
     found = predicted.gather(-1, tokens[:, 1:, None]).squeeze(-1)
     return torch.nn.functional.pad(found, (1, 0))
 
 
+def _log_policy(logits: Tensor, temperature: float) -> Tensor:
+    # Of logits in bfloat16 the logarithms would have three digits, and sums over an answer's tokens none.
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    return torch.log_softmax(logits[:, :-1].to(precise) / temperature, -1)
+
+
 def entropies_of(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Entropy [B, T] in nats of what each token was drawn from, from `logits` [B, T, V] as in `log_probs_of`."""
-    predicted = torch.log_softmax(logits[:, :-1] / temperature, -1)
+    predicted = _log_policy(logits, temperature)
     return torch.nn.functional.pad(-(predicted.exp() * predicted).sum(-1), (1, 0))
 
 

@@ -1,26 +1,17 @@
-"""Learning the next token of texts that are packed into rows: what pre-training and supervised fine-tuning share."""
+"""Texts that are packed into rows, to learn the next token of: what pre-training and supervised fine-tuning share."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from ...runtime import InputError
-from ..clock import Clock
-from ..data.batch import Batch
-from ..data.rollout import Rollout
-from ..lazy import losses, torch
-from ..learn.learner import Learner
 from .packing import Corpus, RowOrder, Text
-from .text_training import TextAlgorithm, TextConfig, take_text_steps
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .text_training import TextAlgorithm, TextConfig
 
 logger = logging.getLogger("shoal")
 _MEASURED = 64
@@ -88,40 +79,3 @@ class PackedAlgorithm(TextAlgorithm[Config], Generic[Config]):
             "tokens": corpus.tokens,
             "sha256": corpus.sha256,
         }
-
-
-def packed_batch(learner: Learner, rows: Batch) -> dict[str, Tensor]:
-    """A minibatch: `tokens` [B, T] int64, `mask` [B, T] bool, and `weights` [B, T] float32, with which the mean over
-    rows is that over all learned tokens of the minibatch."""
-    batch = learner.tensors({"tokens": rows["tokens"].astype(np.int64), "mask": rows["mask"]})
-    return batch | {"weights": losses.token_weights(batch["mask"], "token", 0)}
-
-
-def _tokens(rows: Batch) -> int:
-    return int(np.count_nonzero(rows["mask"]))
-
-
-def next_token_loss(model: Any, rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """−log π(token | those before it in its text), averaged over the learned tokens of the minibatch; and how many of
-    them were the most likely ones."""
-    logits, tokens, mask = model(rows["tokens"], packed=True), rows["tokens"], rows["mask"]
-    loss = losses.mean_over_rows(-losses.log_probs_of(logits, tokens), mask, rows["weights"])
-    with torch.no_grad():
-        right = torch.nn.functional.pad(logits[:, :-1].argmax(-1) == tokens[:, 1:], (1, 0)).float()
-        return loss, {"loss": loss.detach(), "accuracy": losses.mean_over_rows(right, mask, rows["weights"])}
-
-
-def learn_next_tokens(learner: Learner, rollout: Rollout, config: Any, clock: Clock) -> dict[str, float]:
-    """Gradient steps on the rows of an iteration; metrics of these, and of the rows that are held out: loss in nats per
-    token, its exponential, and bits per byte of UTF-8 (an END costs, but stands for none)."""
-
-    def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        return next_token_loss(learner.model, rows)
-
-    metrics = take_text_steps(learner, rollout, config, clock, batch_of=packed_batch, loss_of=loss_of, counted=_tokens)
-    if "eval/loss" in metrics:
-        steps = rollout.parts[1].steps
-        bits = metrics["eval/loss"] * np.count_nonzero(steps["mask"]) / math.log(2)
-        metrics["eval/perplexity"] = math.exp(min(metrics["eval/loss"], 700.0))
-        metrics["eval/bits_per_byte"] = float(bits / max(1.0, steps["nbytes"].sum()))
-    return metrics

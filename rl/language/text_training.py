@@ -5,7 +5,7 @@ the learner descends on them.
         the next gradient_steps · batch_size rows, a function of seed and place             (driver)
         gradient_steps times: descend on a minibatch                                        (learner)
 
-A timestep is a gradient step. Rows are what rollouts are elsewhere: the learner holds none of them, a killed one is
+Rows are what rollouts are elsewhere: the learner holds none of them, a killed one is
 given those since its last snapshot again, and learners of a group read the same ones.
 """
 
@@ -24,13 +24,11 @@ from ... import runtime
 from ...envs import EnvSpec, Inspection
 from ...runtime import InputError, ObjectRef
 from ..actors import LearnerRun
-from ..algorithm import Algorithm
-from ..callbacks import TrainingResult
 from ..checkpoint import run_of
 from ..clock import Clock
 from ..data.batch import Batch
 from ..data.rollout import Rollout
-from ..declaration import Learning
+from ..dataset_training import DatasetAlgorithm
 from ..engine import start_runtime
 from ..lazy import torch
 from ..learn.learner import Learner
@@ -74,7 +72,7 @@ class TextConfig:
     """Rows per minibatch."""
     gradient_steps: int = number(20, whole=True, at_least=1)
     """Minibatches per iteration; a timestep is one minibatch."""
-    weight_decay: float = number(0.1, at_least=0)
+    weight_decay: float = number(0.0, at_least=0)
     """How much matrices are drawn to 0, in parts of the step size; not norms and embeddings."""
     beta2: float = number(0.95, above=0, at_most=1)
     """Memory of AdamW's second moment."""
@@ -107,19 +105,22 @@ class TextRows(Rollout):
         return TextRows(Batch(columns), Batch({}), 0)
 
 
-class TextAlgorithm(Algorithm[Config], Learning, Generic[Config]):
+class TextAlgorithm(DatasetAlgorithm[Config], Generic[Config]):
     """Trains a language model on a `dataset` of texts. `env` may be left out: it is what is evaluated on. Further
     arguments as in `Algorithm`; those of rollout workers have no effect."""
 
     models = ("language_model",)
-    takes_memory: ClassVar[bool] = False
-    needs_environment: ClassVar[bool] = False
     shards_gradients: ClassVar[bool] = True
 
     @staticmethod
     def schedules(config: TextConfig) -> tuple[str, ...]:
         """How the step size falls."""
         return ("schedule",) if config.schedule != "constant" and config.final_rate < 1 else ()
+
+    @staticmethod
+    def prepare(learner: Learner, config: Any) -> None:
+        """AdamW."""
+        learner.adamw(weight_decay=config.weight_decay, beta2=config.beta2)
 
     def __init__(
         self,
@@ -157,10 +158,6 @@ class TextAlgorithm(Algorithm[Config], Learning, Generic[Config]):
 
     def held_out_rows(self) -> dict[str, np.ndarray] | None:
         """Columns of the rows that are held out; None without any."""
-        raise NotImplementedError
-
-    def facts(self) -> dict[str, Any]:
-        """What tells the dataset from others, its `sha256` included."""
         raise NotImplementedError
 
     # ---- what is the same for all
@@ -209,18 +206,6 @@ class TextAlgorithm(Algorithm[Config], Learning, Generic[Config]):
         except ValueError as error:  # a character that no token has
             raise InputError(f"dataset {self.config.dataset!r}: {error}") from None
 
-    def train(self, total_timesteps: int, *, stop_return: float | None = None, callbacks: Any = None) -> TrainingResult:
-        """As `Algorithm.train`, for `total_timesteps` gradient steps; InputError for `stop_return`, since no episode
-        ends in training."""
-        if stop_return is not None:
-            raise InputError(f"stop_return is {stop_return!r}, but {self.name} plays no episodes while it trains")
-        return super().train(total_timesteps, callbacks=callbacks)
-
-    @property
-    def reward_threshold(self) -> None:
-        """None: whether the task is solved is seen in evaluations."""
-        return
-
     @classmethod
     def saved_environment(cls, saved: SavedTraining, env: Any) -> Any:
         """The environment of the training; none where there was none. InputError if the dataset is a function of a
@@ -231,19 +216,6 @@ class TextAlgorithm(Algorithm[Config], Learning, Generic[Config]):
         if env is None and saved.document["env"] == "texts":
             return None
         return saved.spec(env)
-
-    @classmethod
-    def load(cls, folder: Any, **options: Any) -> Any:
-        """As `Algorithm.load`; InputError if the dataset has changed since."""
-        loaded = super().load(folder, **options)
-        before, now = loaded._saved.document["dataset"], loaded.facts()
-        if before["sha256"] != now["sha256"]:
-            raise InputError(f"the training was made with another dataset, {before}, than there is now: {now}")
-        return loaded
-
-    def settings(self) -> dict[str, Any]:
-        """As `Algorithm.settings`, and what tells the `dataset` from others."""
-        return super().settings() | {"dataset": self.facts()}
 
     def make_run(self) -> TextRun:
         """A learner."""
@@ -326,7 +298,7 @@ def take_text_steps(
     means |= {"train/tokens": tokens / len(history), "train/tokens_seen": learner.numbers["tokens"]}
     means |= {"train/learning_rate": rate, "train/n_updates": learner.n_updates}
     if held_out:
-        with torch.no_grad():
+        with torch.no_grad(), learner.in_precision(learner.model.flat.device):
             batches = list(_minibatches(held_out[0].steps, config.batch_size))
             told_of = [loss_of(batch_of(learner, batch))[1] for batch in batches]
         shares = np.array([counted(batch) for batch in batches]) / sum(map(counted, batches))

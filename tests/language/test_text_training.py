@@ -13,8 +13,8 @@ from rich.console import Console
 
 from shoal import data, envs, runtime
 from shoal.algorithms import GRPO, SFT, Pretrain
+from shoal.algorithms.pretrain import next_token_loss
 from shoal.rl import Clock, ProgressDisplay, RunFolder, load_policy
-from shoal.rl.language.packed_training import next_token_loss
 from shoal.rl.language.packing import Corpus, RowOrder, conversation, fill_rows, plain_texts
 from shoal.rl.language.text_training import TextConfig, rate_of
 from shoal.rl.language.tokens import ANSWER, BEGIN, END, PAD, ByteTokens

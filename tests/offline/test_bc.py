@@ -136,7 +136,7 @@ def test_a_dataset_that_does_not_fit_is_refused_with_both(expert, tmp_path):
         bc.train(20)
         bc.save(tmp_path / "run")
     write_dataset("cart/other-v0", [episode(*SPACES, 3)], *SPACES)
-    with pytest.raises(InputError, match=r"made with dataset 'cart/expert-v0' of 4 episodes and 40 steps, but"):
+    with pytest.raises(InputError, match=r"another dataset \(name 'cart/expert-v0', episodes 4, steps 40\) than"):
         BC.load(tmp_path / "run", dataset="cart/other-v0")
 
 
