@@ -36,12 +36,10 @@ def choose_model(
         raise InputError(f"environment {env_id!r}: {error}") from None
     kind = next((kind for kind in algorithm.models if takes(kind, action_space)), None)
     if kind is None:
-        others = sorted(
-            {other.name for other in algorithms() if any(takes(kind, action_space) for kind in other.models)}
-        )
+        others = [other for other in algorithms() if any(takes(kind, action_space) for kind in other.models)]
         raise InputError(
             f"{algorithm.name} does not work with action space {describe(action_space)} of environment {env_id!r}; "
-            f"{_with_bounds(algorithm, action_space)}with it work: {', '.join(others)}"
+            f"{_with_bounds(algorithm, action_space)}with it work: {_nearest(algorithm, others)}"
         )
     if normalized and not normalized_leaves(observation_space):
         raise InputError(
@@ -64,11 +62,18 @@ def _with_bounds(algorithm: type[Declaration], action_space: Space) -> str:
 def choose_memory(algorithm: type[Declaration], policy_kwargs: Mapping[str, Any]) -> None:
     """Refuse a memory that the algorithm cannot learn with; InputError names those that can."""
     if "memory" in policy_kwargs and not remembers(algorithm):
-        others = sorted({other.name for other in algorithms() if remembers(other)})
+        others = _nearest(algorithm, [other for other in algorithms() if remembers(other)])
         raise InputError(
-            f"{algorithm.name} does not work with a memory (memory={policy_kwargs['memory']!r}): it learns from single "
-            f"transitions, not from sequences. With one work: {', '.join(others)}"
+            f"{algorithm.name} does not work with a memory (memory={policy_kwargs['memory']!r}): it does not learn "
+            f"from sequences. Leave it out (memory='none'), or choose what does: {others}"
         )
+
+
+def _nearest(algorithm: type[Declaration], others: list[type[Declaration]]) -> str:
+    """The names of those of `others` that learn from the same, an environment or a dataset; of all, if none does."""
+    alike = [other for other in others if other.needs_environment == algorithm.needs_environment]
+    names = ", ".join(sorted({other.name for other in alike or others}))
+    return names if alike or algorithm.needs_environment else f"{names}, which learn in an environment"
 
 
 def remembers(algorithm: type[Declaration]) -> bool:

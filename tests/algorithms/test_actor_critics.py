@@ -178,6 +178,14 @@ def test_the_entropy_to_aim_at_comes_from_the_number_of_actions():
     discrete = build("categorical_actor_q", spaces.Discrete(4))
     assert float(sac_file.target_entropy(discrete, SACConfig(), torch.zeros(1, 2))) == pytest.approx(0.89 * math.log(4))
     assert sac_file.target_entropy(discrete, SACConfig(target_entropy=0.3), torch.zeros(1, 2)) == 0.3
+    some = spaces.Dict({"action_mask": spaces.MultiBinary(4), "x": OBSERVATIONS})
+    masked = build_model(ModelSpec("categorical_actor_q", some, spaces.Discrete(4), {"net_arch": []}))
+    rows = {
+        "action_mask": torch.tensor([[True, False, True, False], [False, False, False, True]]),
+        "x": torch.zeros(2, 2),
+    }
+    found = sac_file.target_entropy(masked, SACConfig(), rows)
+    assert found.tolist() == pytest.approx([0.89 * math.log(2), 0])  # of the actions that are allowed in each row
 
 
 def filled(algorithm, config, actions, kind, rows=64):

@@ -121,11 +121,13 @@ def test_each_supported_cell_trains(algorithm, action):
 @pytest.mark.parametrize(
     ("algorithm", "action", "memory", "masked", "text"),
     [
-        ("dqn", "Box", "none", False, r"dqn does not work with action space Box.* work: a2c,.* ppo, sac, td3"),
+        ("dqn", "Box", "none", False, r"dqn does not work with action space Box.* work: a2c, appo, ars, (ddpg, )?es, "),
+        ("td3_bc", "Discrete", "none", False, r"td3_bc does not work with.* with it work: bc, cql, iql, marwil$"),
         ("sac", "unbounded Box", "none", False, r"finite bounds: declare them.* with it work: a2c,.* ppo"),
         ("td3", "Tuple", "none", False, r"td3 does not work with action space Tuple.*with it work: a2c,.* ppo"),
         ("ppo", "Box", "none", True, r"a mask works with Discrete, MultiDiscrete and MultiBinary"),
-        ("dqn", "Discrete", "lstm", False, r"dqn does not work with a memory.*: a2c, .*ppo"),
+        ("es", "Discrete", "lstm", False, r"es does not work with a memory.*Leave it out.*: a2c, appo, impala, ppo$"),
+        ("bc", "Discrete", "lstm", False, r"bc does not work with a memory.*: a2c.*, which learn in an environment$"),
     ],
 )
 def test_some_refused_cells_say_what_works(algorithm, action, memory, masked, text):
