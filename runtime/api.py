@@ -17,7 +17,7 @@ from .engine import Engine
 from .exceptions import InputError, InputTypeError, nearest
 from .generators import ObjectRefGenerator
 from .plain_numbers import as_int, as_timeout
-from .refs import ObjectRef
+from .refs import ObjectRef, check_all
 from .remote import ActorHandle, make_remote
 from .settings import Settings
 
@@ -260,7 +260,7 @@ def wait(
     """
     generators: dict[ObjectRef, ObjectRefGenerator] = {}
     given = refs
-    if isinstance(refs, list | tuple) and any(type(ref) is ObjectRefGenerator for ref in refs):
+    if isinstance(refs, list | tuple) and ObjectRefGenerator in map(type, refs):
         if len({id(ref) for ref in refs}) != len(refs):
             raise InputError("wait: a generator is given twice")
         awaited = [ref.awaited() if isinstance(ref, ObjectRefGenerator) else ref for ref in refs]
@@ -270,11 +270,14 @@ def wait(
     timeout, count = as_timeout("wait", timeout), as_int(num_returns)
     if not checked:
         return [], []
-    if len(set(checked)) != len(checked):
-        raise InputError(f"wait: {len(checked)} references are given, but only {len(set(checked))} different ones")
+    different = len({ref.id for ref in checked})
+    if different != len(checked):
+        raise InputError(f"wait: {len(checked)} references are given, but only {different} different ones")
     if count is None or not 1 <= count <= len(checked):
         raise InputError(f"wait: num_returns={num_returns!r}: want 1 to {len(checked)}, the number of references")
     ready, pending = current_engine().wait(checked, count, timeout)
+    if not generators:
+        return ready, pending
     return [generators.get(ref, ref) for ref in ready], [generators.get(ref, ref) for ref in pending]
 
 
@@ -283,11 +286,12 @@ def _check_refs(verb: str, refs: Any) -> list[ObjectRef]:
         raise InputTypeError(f"{verb} takes a list of references, not one: write {verb}([ref])")
     if not isinstance(refs, list | tuple):
         raise InputTypeError(f"{verb} takes an ObjectRef or a list of them, not a {type(refs).__name__} ({refs!r:.80})")
-    for index, ref in enumerate(refs):
-        if type(ref) is not ObjectRef:
-            raise InputTypeError(f"{verb} takes ObjectRefs; item {index} is a {type(ref).__name__} ({ref!r:.80})")
-        ref._check()
-    return list(refs)
+    checked = list(refs)
+    if not set(map(type, checked)) <= {ObjectRef}:
+        index, odd = next((index, ref) for index, ref in enumerate(checked) if type(ref) is not ObjectRef)
+        raise InputTypeError(f"{verb} takes ObjectRefs; item {index} is a {type(odd).__name__} ({odd!r:.80})")
+    check_all(checked)
+    return checked
 
 
 def cancel(ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursive: bool = True) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .current import Backend, current_engine, is_over, runtime_number
@@ -22,13 +22,17 @@ class ObjectRef(Generic[T_co]):
     The object lives as long as any reference to it, in any process. References may be passed to tasks and actors:
     as an argument of its own a reference is replaced by its value before the call, inside a list, dict or other
     structure it arrives as a reference. It is hashable, comparable, and can be awaited.
+
+    Attributes:
+        id: the object's.
+        runtime: which of this process's runtimes it is of; see `current.runtime_number`.
     """
 
-    __slots__ = ("__weakref__", "_dropped", "_runtime", "id")
+    __slots__ = ("__weakref__", "_dropped", "id", "runtime")
 
     def __init__(self, object_id: bytes, dropped: Callable[[bytes], None]) -> None:
         self.id = object_id
-        self._dropped, self._runtime = dropped, runtime_number()
+        self._dropped, self.runtime = dropped, runtime_number()
 
     def __del__(self) -> None:
         # May run inside any allocation, so `dropped` must neither block nor take a lock.
@@ -40,7 +44,7 @@ class ObjectRef(Generic[T_co]):
 
     def _check(self) -> ObjectRef[T_co]:
         """Return it; raise ObjectLostError if it is of a runtime that has been shut down."""
-        if is_over(self._runtime):
+        if is_over(self.runtime):
             raise object_gone(self.id)
         return self
 
@@ -84,6 +88,13 @@ class ObjectRef(Generic[T_co]):
             f"{self!r} cannot be pickled by hand, since nobody would know that the copy exists. "
             "Pass it to a task or an actor, return it, or put it inside another object"
         )
+
+
+def check_all(refs: Collection[ObjectRef]) -> None:
+    """Raise ObjectLostError if one of the references is of a runtime that has been shut down."""
+    over = {number for number in {ref.runtime for ref in refs} if is_over(number)}
+    for ref in refs if over else ():
+        ref._check()
 
 
 async def value_of(ref: ObjectRef, engine: Backend) -> Any:

@@ -58,7 +58,7 @@ def _as_function(target: Callable) -> Function:
 
 def _up_to_date(function: Function | None, target: Callable) -> Function:
     """Return a callable as it was serialised, or anew if that was with references of an earlier runtime."""
-    if function is None or any(is_over(ref._runtime) for ref in function.captured):
+    if function is None or any(is_over(ref.runtime) for ref in function.captured):
         return _as_function(target)
     return function
 

@@ -92,9 +92,9 @@ class Lending:
 
         with self._lock:
             self._doubting.add(waiter)
-            waking = [record for record in doubtful if record.waiters is not None]
+            waking = [record for record in doubtful if record.value is None]
             for record in waking:
-                record.waiters.append(waiter.wake)  # type: ignore[union-attr]
+                record.waiters = [*(record.waiters or ()), waiter.wake]
         try:
             self._reactor.wait(waiter, deadline, known)
         finally:

@@ -63,8 +63,8 @@ class Record:
         borrowers: for the owner: references held by others, signed.
         received: for a borrower: how many references it was given.
         waiters: what to call, once, when the value arrives.
-        asked: for a borrower: whether the owner was asked for the value.
-        absent: for a borrower: whether the owner has answered that there is none yet.
+        asked: whether the owner was asked for the value; true of the owner itself.
+        absent: whether the owner has answered that there is none yet; true of the owner itself.
         read: for the owner: whether another process was sent the value, or a thread of this one read it.
     """
 
@@ -104,6 +104,7 @@ class ObjectTable:
         large: when each object of this process's own whose value lies in the store was last used; monotonic seconds.
         dead: processes that are gone; kept for ever, since what others say of them may come late.
         needed: objects that can be made again and may have to be: without a holder they lose only their value.
+        watchers: told of each value that comes, and of which object: threads that wait for some of many.
     """
 
     def __init__(self, me: ProcessId, dead: set[ProcessId] | None = None, unread: UnreadFailures | None = None) -> None:
@@ -111,6 +112,7 @@ class ObjectTable:
         self.records: dict[ObjectId, Record] = {}
         self.large: dict[ObjectId, float] = {}
         self.commands: deque[Command] = deque()
+        self.watchers: list[Callable[[ObjectId, Value], None]] = []
         self._unread = unread
         self.needed: Container[ObjectId] = ()
         self.dead: set[ProcessId] = set() if dead is None else dead
@@ -119,6 +121,7 @@ class ObjectTable:
         """Begin an object of this process's own, with one local reference."""
         record = self.records[object_id] = Record()
         record.local = 1
+        record.asked = record.absent = True
         return record
 
     def records_of(self, objects: Iterable[ObjectId]) -> list[Record]:
@@ -238,6 +241,8 @@ class ObjectTable:
         waiters, record.waiters = record.waiters, None
         for waiter in waiters or ():
             waiter()
+        for watcher in self.watchers:
+            watcher(object_id, value)
         return True
 
     def read_failure(self, record: Record) -> Value:

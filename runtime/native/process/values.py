@@ -186,15 +186,18 @@ class Values:
     def await_value(self, ref: ObjectRef, notify: Callable[[], None]) -> Record:
         """Return a reference's record; have `notify` called once its value is there, if it isn't yet."""
         record = self.objects.records[ref.id]
-        owner = owner_of(ref.id)
-        if record.value is None and owner != self.me and not record.asked:
-            record.asked = True
-            self.ask_owner(ref.id, m.Request(ref.id))
+        self.ask_for(ref.id, record)
         if record.value is None:
             if record.waiters is None:
                 record.waiters = []
             record.waiters.append(notify)
         return record
+
+    def ask_for(self, object_id: bytes, record: Record) -> None:
+        """Ask an object's owner for its value, once."""
+        if record.value is None and not record.asked:
+            record.asked = True
+            self.ask_owner(object_id, m.Request(object_id))
 
     def ask_owner(self, object_id: bytes, question: m.Request | m.Lost) -> None:
         """Ask an object's owner for its value; the object fails if the owner is dead."""

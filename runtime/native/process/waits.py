@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from ...exceptions import GetTimeoutError
-from ...refs import ObjectRef
+from ...refs import ObjectRef, object_gone
+from ..protocol.messages import Value
 from ..store.fetching import Fetching
 from ..store.store import Store
 from ..store.views import StaleBlockError
@@ -20,6 +20,34 @@ from .objects import Record
 from .reactor import Waiter
 from .recovery import Recovery
 from .values import Values
+
+
+class _Arrivals(Waiter):
+    """A thread that waits for some of many values; one is told to it, whichever it is.
+
+    Args:
+        missing: what is awaited; what has come is taken out, so that a value which is made again counts once.
+        count: how many values are enough.
+        stop_at_failure: whether a failure is.
+    """
+
+    __slots__ = ("_missing", "_stop_at_failure")
+
+    def __init__(self, missing: dict[bytes, Record], count: int, stop_at_failure: bool) -> None:
+        super().__init__(count)
+        self._missing, self._stop_at_failure = missing, stop_at_failure
+
+    def arrived(self, object_id: bytes, value: Value) -> None:
+        """Event: a value has come."""
+        if self._missing.pop(object_id, None) is not None:
+            if self._stop_at_failure and value.failed:
+                self.finish()
+            else:
+                self.notify()
+
+
+def _has_failed(record: Record) -> bool:
+    return record.value is not None and record.value.failed
 
 
 class Waits:
@@ -69,7 +97,8 @@ class Waits:
                 timeout = max(0.0, deadline - time.monotonic())
 
     def _get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool) -> list[Any]:
-        records = self._await(refs, len(refs), timeout, stop_at_failure=True)
+        ids = [ref.id for ref in refs]
+        records = self._await(ids, 0, timeout, stop_at_failure=True)
         late = []
         for ref, record in zip(refs, records, strict=True):
             if record.value is None:
@@ -80,7 +109,7 @@ class Waits:
             raise GetTimeoutError(
                 f"get: {len(late)} of {len(refs)} objects were not ready after {timeout} s, the first is {late[0]!r}"
             )
-        self._values.objects.use(ref.id for ref in refs)
+        self._values.objects.use(ids)
         self._fetching.fetch_values(records)
         return [self._store.load(record.value, copy) for record in records if record.value is not None]
 
@@ -89,59 +118,72 @@ class Waits:
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """Split into ready and not ready; see `shoal.runtime.wait`."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            records = self._await(refs, num_returns, timeout, stop_at_failure=False)
-            ready: list[ObjectRef] = []
-            pending: list[ObjectRef] = []
-            for ref, record in zip(refs, records, strict=True):
-                (ready if record.value is not None and len(ready) < num_returns else pending).append(ref)
-            # Another thread may have found a value to be lost just after it came.
-            if len(ready) == num_returns or (deadline is not None and time.monotonic() >= deadline):
-                return ready, pending
-            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready = self._first_ready(refs, num_returns)
+        while len(ready) < num_returns:
+            self._await([ref.id for ref in refs], len(refs) - num_returns, timeout, stop_at_failure=False)
+            ready = self._first_ready(refs, num_returns)
+            # Else another thread has found a value to be lost just after it came.
+            if deadline is not None:
+                timeout = max(0.0, deadline - time.monotonic())
+                if timeout == 0:
+                    break
+        pending: list[ObjectRef] = []
+        start = 0
+        for index in ready:
+            pending += refs[start:index]
+            start = index + 1
+        pending += refs[start:]
+        return [refs[index] for index in ready], pending
 
-    def _await(
-        self, refs: Sequence[ObjectRef], count: int, timeout: float | None, stop_at_failure: bool
-    ) -> list[Record]:
-        """Block until `count` of the values are there, the time is over, or one is a failure if that stops it."""
-        waiter = Waiter(count)
+    def _first_ready(self, refs: Sequence[ObjectRef], most: int) -> list[int]:
+        """Return where the first references are whose values are there; looks no further."""
+        records = self._values.objects.records
+        found: list[int] = []
+        for index, ref in enumerate(refs):
+            record = records.get(ref.id)
+            if record is None:
+                raise object_gone(ref.id)
+            if record.value is not None:
+                found.append(index)
+                if len(found) == most:
+                    break
+        return found
 
-        def arrived(record: Record) -> None:
-            failed = stop_at_failure and record.value is not None and record.value.failed
-            waiter.finish() if failed else waiter.notify()
-
-        callbacks: list[tuple[Record, Callable[[], None]]] = []
-        with self._values.lock:
-            records = self._values.objects.records_of([ref.id for ref in refs])
-            for ref, record in zip(refs, records, strict=True):
-                if record.value is None:
-                    callback: Callable[[], None] = partial(arrived, record)
-                    if self._values.await_value(ref, callback).value is None:
-                        callbacks.append((record, callback))
-                        continue
-                arrived(record)
-            if not waiter.ready:
-                self._links.check()
-        if not waiter.ready and timeout != 0:
-            doubtful = [record for record, _ in callbacks if record.asked and not record.absent]
-            self._block_known(waiter, timeout, refs, count, doubtful)
-        elif timeout == 0:
-            self._links.reactor.wait(waiter, time.monotonic() + 0.0005)  # what has arrived already counts
-        if not waiter.ready:
-            with self._values.lock:
-                for record, callback in callbacks:
-                    if record.waiters and callback in record.waiters:
-                        record.waiters.remove(callback)
+    def _await(self, ids: list[bytes], spare: int, timeout: float | None, stop_at_failure: bool) -> list[Record]:
+        """Block until all but `spare` values are there, the time is over, or one is a failure if that stops it."""
+        values, objects = self._values, self._values.objects
+        with values.lock:
+            records = objects.records_of(ids)
+            missing = {
+                object_id: record for object_id, record in zip(ids, records, strict=True) if record.value is None
+            }
+            if len(missing) <= spare or (stop_at_failure and any(map(_has_failed, records))):
+                return records
+            waiter = _Arrivals(missing, len(missing) - spare, stop_at_failure)
+            objects.watchers.append(waiter.arrived)
+        try:
+            with values.lock:
+                for object_id, record in [entry for entry in missing.items() if not entry[1].asked]:
+                    values.ask_for(object_id, record)
+                if not waiter.ready:
+                    self._links.check()
+            if timeout == 0:
+                self._links.reactor.wait(waiter, time.monotonic() + 0.0005)  # what has arrived already counts
+            elif not waiter.ready:
+                doubtful = [record for record in records if not record.absent and record.value is None]
+                self._block_known(waiter, timeout, ids, len(ids) - spare, doubtful)
+        finally:
+            with values.lock:
+                objects.watchers.remove(waiter.arrived)
         return records
 
     def _block_known(
-        self, waiter: Waiter, timeout: float | None, refs: Sequence[ObjectRef], count: int, doubtful: list[Record]
+        self, waiter: Waiter, timeout: float | None, ids: list[bytes], count: int, doubtful: list[Record]
     ) -> None:
         """Block, and let others see that."""
         now = time.monotonic()
         if self.on_wait is not None:
             self.on_wait()
-        ids = [ref.id for ref in refs]
         self.running[waiter] = (threading.current_thread().name, now, ids, count)
         blocked = self.blocked if timeout is None else None
         if blocked is not None and not blocked.begin(waiter, ids, count):
