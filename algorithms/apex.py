@@ -12,7 +12,6 @@ Neither waits for the other, but where samples_per_insert keeps draws and insert
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from ..rl import (
     Acted,
     AsynchronousAlgorithm,
+    AsynchronousReplayConfig,
     Clock,
     Column,
     JointSpec,
@@ -30,10 +30,6 @@ from ..rl import (
     ModelSpec,
     OffPolicyAlgorithm,
     Rate,
-    RateLimit,
-    ReplayAdmission,
-    ReplayConfig,
-    ReplayLimits,
     Rollout,
     RunSettings,
     fill_next_values,
@@ -51,11 +47,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApeXConfig(ReplayConfig):
-    """Hyperparameters of Ape-X, those of `ReplayConfig` included.
+class ApeXConfig(AsynchronousReplayConfig):
+    """Hyperparameters of Ape-X, those of `AsynchronousReplayConfig` included.
 
     Raises:
-        InputError: a value that cannot work, samples and inserts that could wait for each other for ever included.
+        InputError: a value that cannot work.
     """
 
     learning_rate: Rate = number(1e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
@@ -80,34 +76,12 @@ class ApeXConfig(ReplayConfig):
     """How much the error decides which transitions are drawn (α): 0 is uniform."""
     prioritized_replay_beta: float = number(0.4, at_least=0, at_most=1)
     """How much importance weights correct for it (β)."""
-    replay_shards: int = number(2, whole=True, at_least=1)
-    """Actors that hold the replay memory together; must divide buffer_size."""
-    samples_per_insert: float | None = number(None, above=0, optional=True)
-    """Transitions drawn for each environment step, on average; none: workers and learner each go at their own speed."""
-    samples_tolerance: float | None = number(None, above=0, optional=True)
-    """Draws by which that may be exceeded or missed. Default: what all groups insert in two rollouts, and an update."""
-    max_lag: int | None = number(None, whole=True, at_least=0, optional=True)
-    """Updates that may lie between the weights that acted and those of when a rollout is stored; older ones are
-    dropped. Default: none are."""
     double_q: bool = True
     """Whether the weights choose the action whose value the target network gives."""
     dueling: bool = True
     """Whether value and advantages are separate outputs of the network."""
     max_grad_norm: float | None = number(40.0, above=0, optional=True)
     """The gradient's norm is clipped to this."""
-
-    def limits(self, settings: RunSettings) -> ReplayLimits:
-        """What the driver keeps to. Raises InputError if inserts and draws could wait for each other for ever."""
-        steps, drawn = self.train_freq * settings.environments_per_group, self.gradient_steps * self.batch_size
-        rate = None
-        if self.samples_per_insert is not None:
-            default = 2 * self.samples_per_insert * steps * settings.groups + drawn
-            rate = RateLimit(self.samples_per_insert, self.samples_tolerance or default, insert=steps, sample=drawn)
-        return ReplayLimits(rate, steps, self.max_lag)
-
-    def pacing(self, settings: RunSettings, rollouts: Sequence[int], version: int) -> ReplayAdmission:
-        """What decides in a training whose groups have made so many rollouts."""
-        return ReplayAdmission(self.limits(settings), rollouts, version)
 
 
 class ApeX(AsynchronousAlgorithm[ApeXConfig], OffPolicyAlgorithm[ApeXConfig]):
@@ -120,10 +94,8 @@ class ApeX(AsynchronousAlgorithm[ApeXConfig], OffPolicyAlgorithm[ApeXConfig]):
     models = ("q_network",)
 
     def check(self) -> None:
-        """Raise InputError if inserts and draws could wait for ever, or shards cannot be equal."""
+        """Raise InputError if `limits` does."""
         super().check()
-        shards, size = self.config.replay_shards, self.config.buffer_size
-        self.require(size % shards == 0, "replay_shards", shards, f"a divisor of buffer_size = {size}")
         self.config.limits(self.run)
 
     def check_spaces(self) -> None:

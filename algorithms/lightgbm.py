@@ -56,8 +56,7 @@ class LightGBM(TableAlgorithm[LightGBMConfig]):
 
     def check(self) -> None:
         """Raise InputError for more than one actor."""
-        if self.run.workers > 1:
-            raise self.refusal("workers", self.run.workers, "1: LightGBM fits in one actor")
+        self.require(self.run.workers == 1, "workers", self.run.workers, "1: LightGBM fits in one actor")
 
     def begin(self) -> None:
         """Start the actor."""

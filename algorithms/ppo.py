@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..rl import (
     Clock,
     Learner,
@@ -26,11 +24,11 @@ from ..rl import (
     clipped_surrogate,
     learning_batch,
     learning_metrics,
+    minibatch_metrics,
     normalized_advantages,
     number,
     rate_at,
     shared_by_environments,
-    torch,
     validate,
 )
 
@@ -117,15 +115,6 @@ def ppo_loss(
     }
 
 
-def plain_ppo_loss(
-    model: ActorCritic, minibatch: dict[str, Tensor], config: PPOConfig, clip_range: float, clip_range_vf: float | None
-) -> tuple[KnownLoss, dict[str, Tensor]]:
-    """The same, for a model that is plain, in a third of the time."""
-    assert model.plain is not None
-    coefficients = {"vf_coef": config.vf_coef, "ent_coef": config.ent_coef}
-    return clipped_surrogate(model.plain, minibatch, clip_range=clip_range, clip_range_vf=clip_range_vf, **coefficients)
-
-
 class PPO(OnPolicyAlgorithm[PPOConfig]):
     """PPO on rollout workers and one learner. Arguments as in `Algorithm`, hyperparameters as in `PPOConfig`."""
 
@@ -157,11 +146,13 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
         clip_range = rate_at(config.clip_range, clock.remaining)
         clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, clock.remaining)
         batch = learning_batch(learner, rollout, gamma=config.gamma, gae_lambda=config.gae_lambda)
-
-        loss = ppo_loss if learner.model.plain is None or learner.by_torch else plain_ppo_loss
+        plain = None if learner.by_torch else learner.model.plain  # in numpy it takes a third of the time
+        coefficients = {"vf_coef": config.vf_coef, "ent_coef": config.ent_coef}
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor | KnownLoss, dict[str, Tensor]]:
-            return loss(learner.model, rows, config, clip_range, clip_range_vf)
+            if plain is None:
+                return ppo_loss(learner.model, rows, config, clip_range, clip_range_vf)
+            return clipped_surrogate(plain, rows, clip_range=clip_range, clip_range_vf=clip_range_vf, **coefficients)
 
         history: list[dict[str, Tensor]] = []
         for epoch in range(config.n_epochs):
@@ -179,15 +170,4 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
                 break
         rates = {"train/clip_range": clip_range, "train/clip_range_vf": clip_range_vf}
         told = {name: rate for name, rate in rates.items() if rate is not None}
-        return means(history, epoch_start) | told | learning_metrics(learner, batch, learning_rate)
-
-
-def means(history: list[dict[str, Tensor]], last_epoch: int) -> dict[str, float]:
-    """Metrics of all minibatches as Stable-Baselines3 gives them: means, but the loss of the last one, and the
-    approximate KL of the last epoch, which begins at `last_epoch` in `history`."""
-    told = {name: torch.stack([metrics[name] for metrics in history]).tolist() for name in history[0]}
-    return {
-        **{name: float(np.mean(values)) for name, values in told.items()},
-        "train/loss": told["train/loss"][-1],
-        "train/approx_kl": float(np.mean(told["train/approx_kl"][last_epoch:])),
-    }
+        return minibatch_metrics(history, epoch_start) | told | learning_metrics(learner, batch, learning_rate)

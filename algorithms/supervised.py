@@ -13,10 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ..rl import (
-    LOSSES,
     BoostingConfig,
     FittedModel,
     History,
@@ -31,15 +28,16 @@ from ..rl import (
     TableSchema,
     TrainingState,
     Weights,
-    check_import_path,
+    balanced_weights,
     choice,
+    chosen_loss,
     number,
     read_rows,
     state_of,
     weights_bytes,
     weights_from,
 )
-from ..runtime import InputError, engine_name, nearest
+from ..runtime import InputError, engine_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +85,15 @@ class SupervisedConfig(BoostingConfig):
             object.__setattr__(self, "input_shape", ",".join(map(str, self.input_shape)))
         super().__post_init__()
 
+    @property
+    def shape(self) -> list[int]:
+        """`input_shape` as numbers; InputError if there are others in it."""
+        try:
+            return [int(size) for size in self.input_shape.split(",") if size.strip()]
+        except ValueError:
+            wanted = "whole numbers, such as 1,8,8"
+            raise InputError(f"input_shape is {self.input_shape!r}, but must be {wanted}") from None
+
 
 class Supervised(TableAlgorithm[SupervisedConfig]):
     """A network on a table, or on a `shoal.data.Dataset`, which is streamed: its batches are learned from in the order
@@ -108,54 +115,35 @@ class Supervised(TableAlgorithm[SupervisedConfig]):
     def check(self) -> None:
         """Raise InputError for settings that do not go together, an unknown loss or module, or a shape that rows do not
         have."""
-        config = self.config
-        if self.run.workers > 1:
-            raise self.refusal("workers", self.run.workers, "1: several share the gradients by learners=2")
-        self.run.check_engine(engine_name())
-        if self.run.gradient_checkpointing:
-            raise self.refusal(
-                "gradient_checkpointing", True, "False: which of its parts to compute again, a module says by itself"
-            )
-        if config.early_stopping_rounds is not None and self.held_out is None:
-            raise self.refusal("early_stopping_rounds", config.early_stopping_rounds, "none where no rows are held out")
-        if config.weight_decay and config.optimizer == "adam":
-            raise self.refusal("weight_decay", config.weight_decay, "0 with optimizer 'adam': 'adamw' is what decays")
-        loss = self._chosen_loss()
-        if config.class_weight == "balanced" and loss != "cross_entropy":
-            raise self.refusal("class_weight", "balanced", f"'none' with loss {loss!r}: it is for cross_entropy")
-        try:
-            shape = [int(size) for size in config.input_shape.split(",") if size.strip()]
-        except ValueError:
-            raise self.refusal("input_shape", config.input_shape, "whole numbers, such as 1,8,8") from None
-        self._spec = NetworkSpec.of(self.train_rows, config.module, config.module_kwargs, shape)
+        config, run, patience, decay = (
+            self.config,
+            self.run,
+            self.config.early_stopping_rounds,
+            self.config.weight_decay,
+        )
+        self.require(run.workers == 1, "workers", run.workers, "1: several share the gradients by learners=2")
+        run.check_engine(engine_name())
+        by_itself = "False: which of its parts to compute again, a module says by itself"
+        self.require(not run.gradient_checkpointing, "gradient_checkpointing", True, by_itself)
+        measured = patience is None or self.held_out is not None
+        self.require(measured, "early_stopping_rounds", patience, "none where no rows are held out")
+        decays = not decay or config.optimizer != "adam"
+        self.require(decays, "weight_decay", decay, "0 with optimizer 'adam': 'adamw' is what decays")
+        loss, balanced = chosen_loss(config.loss, self.table.schema.classes), config.class_weight == "balanced"
+        counts = not balanced or loss == "cross_entropy"
+        self.require(counts, "class_weight", "balanced", f"'none' with loss {loss!r}: it is for cross_entropy")
+        self._spec = NetworkSpec.of(self.train_rows, config.module, config.module_kwargs, config.shape)
         self._spec.check()
-        weights = None
-        if config.class_weight == "balanced":
-            counts = self.train_rows.class_counts()
-            weights = tuple((counts.sum() / (len(counts) * np.maximum(counts, 1))).tolist())
-        decay = config.weight_decay
         self._recipe = Recipe(
             loss=loss,
-            class_weights=weights,
+            class_weights=balanced_weights(self.train_rows.class_counts()) if balanced else None,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
             optimizer=config.optimizer,
             weight_decay=(0.01 if config.optimizer == "adamw" else 0.0) if decay is None else decay,
             momentum=config.momentum,
-            run=self.run,
+            run=run,
         )
-
-    def _chosen_loss(self) -> str:
-        config, classes = self.config, self.table.schema.classes
-        loss = ("mse" if classes is None else "cross_entropy") if config.loss == "auto" else config.loss
-        if ":" in loss:
-            check_import_path("loss", loss)
-        elif loss not in LOSSES or (loss == "cross_entropy") != (classes is not None):
-            fit = [name for name in LOSSES if (name == "cross_entropy") == (classes is not None)]
-            raise InputError(
-                f"loss is {loss!r}, but for this label must be one of {', '.join(fit)}. {nearest(loss, fit)}"
-            )
-        return loss
 
     def begin(self) -> None:
         """Start the learners."""

@@ -76,10 +76,8 @@ class XGBoost(TableAlgorithm[XGBoostConfig]):
     def check(self) -> None:
         """Raise InputError for more actors than ranks, or fewer rows."""
         ranks, rows = self.config.ranks, len(self.train_rows)
-        if self.run.workers > ranks:
-            raise self.refusal("workers", self.run.workers, f"at most {ranks}, the number of ranks")
-        if rows < ranks:
-            raise self.refusal("ranks", ranks, f"at most {rows}, the number of rows that are learned from")
+        self.require(self.run.workers <= ranks, "workers", self.run.workers, f"at most {ranks}, the number of ranks")
+        self.require(rows >= ranks, "ranks", ranks, f"at most {rows}, the number of rows that are learned from")
 
     def begin(self) -> None:
         """Start the ranks."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .algorithm import Algorithm
 from .asynchronous.actor_learner import ActorLearnerAlgorithm, acted_batch, actor_learner_metrics, corrected
 from .asynchronous.admission import Limits
-from .asynchronous.algorithm import AsynchronousAlgorithm, AsynchronousConfig
+from .asynchronous.algorithm import AsynchronousAlgorithm, AsynchronousConfig, AsynchronousReplayConfig
 from .asynchronous.replay_admission import ReplayAdmission, ReplayLimits
 from .callbacks import (
     Callback,
@@ -91,7 +91,14 @@ from .off_policy_evaluation import (
     weighted_per_decision_importance_sampling,
 )
 from .offline import TRANSITIONS, OfflineAlgorithm, OfflineConfig, read_dataset
-from .on_policy import OnPolicyAlgorithm, fill_next_values, learning_batch, learning_metrics, normalized_advantages
+from .on_policy import (
+    OnPolicyAlgorithm,
+    fill_next_values,
+    learning_batch,
+    learning_metrics,
+    minibatch_metrics,
+    normalized_advantages,
+)
 from .progress import ProgressDisplay
 from .progress_line import three_digits
 from .recording import Recording, record
@@ -136,7 +143,7 @@ from .supervised.boosters import LightGBMModel, XGBoostModel
 from .supervised.boosting import BoostingActor
 from .supervised.fit_settings import BoostingConfig, FitSettings, NetworkFitSettings, library_parameters
 from .supervised.fitted import FittedModel
-from .supervised.losses import LOSSES, Recipe
+from .supervised.losses import Recipe, balanced_weights, chosen_loss
 from .supervised.network import NetworkModel, NetworkSpec
 from .supervised.network_learners import NetworkLearners, state_of, weights_bytes, weights_from
 from .supervised.ranks import Ranks
@@ -165,7 +172,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ACTIONS",
     "FREE",
-    "LOSSES",
     "OBSERVATIONS",
     "TRANSITIONS",
     "Acted",
@@ -175,6 +181,7 @@ __all__ = [
     "Answer",
     "AsynchronousAlgorithm",
     "AsynchronousConfig",
+    "AsynchronousReplayConfig",
     "Batch",
     "Bernoulli",
     "BoostingActor",
@@ -281,6 +288,7 @@ __all__ = [
     "acted_batch",
     "actor_learner_metrics",
     "answers_of",
+    "balanced_weights",
     "bootstrap_interval",
     "build_model",
     "check_import_path",
@@ -289,6 +297,7 @@ __all__ = [
     "check_vacant",
     "check_weights",
     "choice",
+    "chosen_loss",
     "clipped_surrogate",
     "combinations",
     "conversation",
@@ -327,6 +336,7 @@ __all__ = [
     "log_probs_of",
     "losses",
     "make_loggers",
+    "minibatch_metrics",
     "n_step_returns",
     "new_dataset_id",
     "normalized_advantages",

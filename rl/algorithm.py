@@ -42,6 +42,7 @@ from .models.architecture import read_architecture
 from .run import Run
 from .saved_training import SavedTraining, read_saved_training, saved_files
 from .settings import FREE, Bounds, RunSettings, derived_defaults, find_preset, hyperparameters_to_json, split_settings
+from .trainable import Trainable
 from .training import TrainingLoop
 from .training_state import IterationOutcome, TrainingState, Weights, has_reached, with_hashes
 
@@ -52,7 +53,7 @@ logger = logging.getLogger("shoal")
 Config = TypeVar("Config")
 
 
-class Algorithm(Declaration, Generic[Config]):
+class Algorithm(Trainable, Declaration, Generic[Config]):
     """A training of one policy on one kind of environment.
 
     Args:
@@ -175,12 +176,6 @@ class Algorithm(Declaration, Generic[Config]):
 
     # ---- what it may use
 
-    def require(self, condition: bool, name: str, value: Any, allowed: str) -> None:
-        """Raise InputError naming the setting, its value and what is allowed, unless `condition`."""
-        if not condition:
-            source = f". It comes from the preset: choose {name}, or preset='none'" if name in self.preset else ""
-            raise InputError(f"{name} is {value!r}, but must be {allowed}{source}")
-
     @property
     def has_workers(self) -> bool:
         """Whether processes of its own step environments."""
@@ -242,16 +237,6 @@ class Algorithm(Declaration, Generic[Config]):
     def reward_threshold(self) -> float | None:
         """Mean return of a training's episodes from which on its task counts as solved; None if there is none."""
         return self.spec.reward_threshold
-
-    @property
-    def seed(self) -> int:
-        """Run seed."""
-        return self.run.seed
-
-    @property
-    def workers(self) -> int:
-        """Number of rollout workers asked for."""
-        return self.run.workers
 
     @property
     def state(self) -> TrainingState:
@@ -362,12 +347,6 @@ class Algorithm(Declaration, Generic[Config]):
         actors, self._actors = self._actors, None
         if actors is not None:
             actors.close()
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # ---- inside
 

@@ -158,3 +158,14 @@ def learning_metrics(learner: Learner, batch: Mapping[str, Tensor], learning_rat
         "train/learning_rate": learning_rate,
         "train/n_updates": learner.n_updates,
     }
+
+
+def minibatch_metrics(history: list[dict[str, Tensor]], last_epoch: int) -> dict[str, float]:
+    """Metrics of all minibatches as Stable-Baselines3 gives them: means, but the loss of the last one, and the
+    approximate KL of the last epoch, which begins at `last_epoch` in `history`."""
+    told = {name: torch.stack([metrics[name] for metrics in history]).tolist() for name in history[0]}
+    return {
+        **{name: float(np.mean(values)) for name, values in told.items()},
+        "train/loss": told["train/loss"][-1],
+        "train/approx_kl": float(np.mean(told["train/approx_kl"][last_epoch:])),
+    }

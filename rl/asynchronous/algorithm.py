@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic
 
+from ...runtime import InputError
 from ..actors import ActorLearnerRun
 from ..algorithm import Config
 from ..clock import Clock
+from ..data.rate_limit import RateLimit
+from ..off_policy import ReplayConfig
 from ..online import OnlineAlgorithm
 from ..settings import Derived, RunSettings, choice, number, validate
 from ..training_state import IterationOutcome, TrainingState
 from .admission import Admission, Limits
+from .replay_admission import ReplayAdmission, ReplayLimits
 from .run import AsynchronousRun
 
 
@@ -50,6 +54,43 @@ class AsynchronousConfig:
     def pacing(self, settings: RunSettings, rollouts: Sequence[int], version: int) -> Admission:
         """What decides in a training whose groups have made so many rollouts."""
         return Admission(self.limits(settings), rollouts, version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsynchronousReplayConfig(ReplayConfig):
+    """Hyperparameters of all whose workers insert into replay shards while their learner draws, those of `ReplayConfig`
+    included.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    replay_shards: int = number(2, whole=True, at_least=1)
+    """Actors that hold the replay memory together; must divide buffer_size."""
+    samples_per_insert: float | None = number(None, above=0, optional=True)
+    """Transitions drawn for each environment step, on average; none: workers and learner each go at their own speed."""
+    samples_tolerance: float | None = number(None, above=0, optional=True)
+    """Draws by which that may be exceeded or missed. Default: what all groups insert in two rollouts, and an update."""
+    max_lag: int | None = number(None, whole=True, at_least=0, optional=True)
+    """Updates that may lie between the weights that acted and those of when a rollout is stored; older ones are
+    dropped. Default: none are."""
+
+    def limits(self, settings: RunSettings) -> ReplayLimits:
+        """What the driver keeps to. Raises InputError if shards cannot be equal, or inserts and draws could wait for
+        each other for ever."""
+        if self.buffer_size % self.replay_shards:
+            wanted = f"a divisor of buffer_size = {self.buffer_size}"
+            raise InputError(f"replay_shards is {self.replay_shards}, but must be {wanted}")
+        steps, drawn = self.train_freq * settings.environments_per_group, self.gradient_steps * self.batch_size
+        rate = None
+        if self.samples_per_insert is not None:
+            default = 2 * self.samples_per_insert * steps * settings.groups + drawn
+            rate = RateLimit(self.samples_per_insert, self.samples_tolerance or default, insert=steps, sample=drawn)
+        return ReplayLimits(rate, steps, self.max_lag)
+
+    def pacing(self, settings: RunSettings, rollouts: Sequence[int], version: int) -> ReplayAdmission:
+        """What decides in a training whose groups have made so many rollouts."""
+        return ReplayAdmission(self.limits(settings), rollouts, version)
 
 
 class AsynchronousAlgorithm(OnlineAlgorithm[Config], Generic[Config]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ from ..checkpoint import FORMAT, find_checkpoint, read_files, read_json, run_of,
 from ..engine import start_runtime
 from ..files import json_bytes
 from ..settings import Bounds, split_settings
+from ..trainable import Trainable
 from .fit_settings import BoostingConfig, FitSettings
 from .fitted import FittedModel
 from .metrics import check_metrics, paths_of, scores_on
@@ -61,7 +62,7 @@ class FitState:
         return FitState(done, content, best, model if best is not None and best[1] == done else self.best_model)
 
 
-class TableAlgorithm(ABC, Generic[Config]):
+class TableAlgorithm(Trainable, Generic[Config]):
     """A fit to a table; where an algorithm can, to a stream.
 
     Args:
@@ -87,7 +88,6 @@ class TableAlgorithm(ABC, Generic[Config]):
     """Hyperparameters that may be the import path of something of the user's."""
     usual_rounds: ClassVar[int] = 100
     """That the command line takes where nobody says how many."""
-    preset: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, dataset: Any, eval_dataset: Any = None, *, engine: str | None = None, **settings: Any) -> None:
         parts = split_settings(settings, (self.run_class, self.config_class), type(self).__name__)
@@ -97,6 +97,7 @@ class TableAlgorithm(ABC, Generic[Config]):
                 f'pip install "shoal[{self.name}]"'
             )
         self.run, self.config = self.run_class(**parts[0]), self.config_class(**parts[1])
+        self.preset: Mapping[str, Any] = {}
         self._dataset = where_of(dataset)
         self._eval_dataset = None if eval_dataset is None else {"path": where_of(eval_dataset)}
         start_runtime(engine)
@@ -153,10 +154,6 @@ class TableAlgorithm(ABC, Generic[Config]):
             self.begin()
             self._begun = True
 
-    def refusal(self, name: str, value: Any, allowed: str) -> InputError:
-        """The error that names a setting, its value and what is allowed."""
-        return InputError(f"{name} is {value!r}, but must be {allowed}")
-
     # ---- what a user calls
 
     def train(self, rounds: int = 100, *, callbacks: Callback | Iterable[Callback] | None = None) -> TrainingResult:
@@ -184,16 +181,6 @@ class TableAlgorithm(ABC, Generic[Config]):
     def env_id(self) -> str:
         """Name of the table, where a policy has that of its environment."""
         return self.table.name
-
-    @property
-    def seed(self) -> int:
-        """Run seed."""
-        return self.run.seed
-
-    @property
-    def workers(self) -> int:
-        """Number of actors asked for."""
-        return self.run.workers
 
     @property
     def timesteps(self) -> int:
@@ -300,12 +287,6 @@ class TableAlgorithm(ABC, Generic[Config]):
         if self._begun and runtime.is_initialized():
             self.end()
         self._begun = False
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # ---- inside
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ...runtime import InputError, nearest
 from ..lazy import torch
-from ..models.own_modules import load_named
+from ..models.own_modules import check_import_path, load_named
 from .fit_settings import NetworkFitSettings
 
 if TYPE_CHECKING:
@@ -30,6 +33,25 @@ class Recipe:
     weight_decay: float = 0.01
     momentum: float = 0.9
     run: NetworkFitSettings = field(default_factory=NetworkFitSettings)
+
+
+def chosen_loss(loss: str, classes: Sequence[Any] | None) -> str:
+    """The loss of a label with these classes (None: a quantity): "auto" becomes cross_entropy or mse. InputError for
+    one that there is not, or that is none of such labels."""
+    if loss == "auto":
+        return "mse" if classes is None else "cross_entropy"
+    if ":" in loss:
+        check_import_path("loss", loss)
+        return loss
+    fit = [name for name in LOSSES if (name == "cross_entropy") == (classes is not None)]
+    if loss not in fit:
+        raise InputError(f"loss is {loss!r}, but for this label must be one of {', '.join(fit)}. {nearest(loss, fit)}")
+    return loss
+
+
+def balanced_weights(counts: np.ndarray) -> tuple[float, ...]:
+    """Weights of classes of which there are so many rows [classes]: with them each counts as much as any other."""
+    return tuple((counts.sum() / (len(counts) * np.maximum(counts, 1))).tolist())
 
 
 def loss_of(recipe: Recipe) -> Loss:

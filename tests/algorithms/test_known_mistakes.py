@@ -240,13 +240,13 @@ def test_an_update_ends_before_the_first_step_that_is_too_far(monkeypatch, targe
     divergences = [0.1, 0.2, 0.35]
     calls = []
 
-    def loss(model, minibatch, config, clip_range, clip_range_vf):
+    def loss(plain, minibatch, **coefficients):
         calls.append(divergences[len(calls) % 3])
-        values = model.values(minibatch["rows"])
+        values = learner.model.values(minibatch["rows"])
         metrics = {"train/loss": values.sum().detach(), "train/approx_kl": torch.tensor(calls[-1])}
         return values.sum(), metrics
 
-    monkeypatch.setattr("shoal.algorithms.ppo.plain_ppo_loss", loss)
+    monkeypatch.setattr("shoal.algorithms.ppo.clipped_surrogate", loss)
     config = PPOConfig(target_kl=target_kl, n_epochs=2, batch_size=2)
     learner = Learner(ModelSpec("actor_critic", TWO, spaces.Discrete(2)), seed=0, device="cpu")
     PPO.prepare(learner, config)

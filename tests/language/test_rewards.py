@@ -7,11 +7,11 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from gymnasium.spaces import Text
+from judges import Once, length, pid, same
 
 from shoal import GRPO, RunFolder, Supervised, envs, runtime
 from shoal.rl import Clock, LanguagePolicy, ModelReward, ModelSpec, ServedReward, serve
@@ -25,46 +25,6 @@ SMALL = {
     "preset": "none",
     "policy_kwargs": {"tokenizer": "bytes", "context": 24, "width": 16, "heads": 2, "layers": 1},
 }
-
-
-def length(prompt, answer):
-    return float(len(answer))
-
-
-def same(prompt, answer):
-    return float(prompt == answer)
-
-
-def pid(prompt, answer):
-    return os.getpid()
-
-
-class Once:
-    """Judges lengths; the first time that it meets `answer`, while there is a file `marker`, it does `what`."""
-
-    def __init__(self, marker, answer, what, batched=False):
-        self.marker, self.answer, self.what, self.batched = str(marker), answer, what, batched
-
-    def __call__(self, prompts, answers):
-        if not self.batched:
-            return self._one(answers)
-        return [self._one(answer) for answer in answers]
-
-    def _one(self, answer):
-        if answer == self.answer and Path(self.marker).exists():
-            if self.what != "always raise":
-                Path(self.marker).unlink()
-            if self.what == "die":
-                os.kill(os.getpid(), signal.SIGKILL)
-            elif self.what == "hang":
-                time.sleep(1000)
-            raise ZeroDivisionError("the judge fell over")
-        return float(len(answer))
-
-
-@pytest.fixture
-def native():
-    runtime.init(engine="native")
 
 
 def test_a_weighted_sum_tells_its_parts():

@@ -1,0 +1,43 @@
+"""What every training has, of a policy or a fit of a table: a seed, settings that are checked, actors that end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from ..runtime import InputError
+
+
+class Trainable(ABC):
+    """A training, with its settings in `run`; as a context manager it ends its actors."""
+
+    run: Any
+    preset: Mapping[str, Any]
+    """Settings that the preset chose."""
+
+    @property
+    def seed(self) -> int:
+        """Run seed."""
+        return int(self.run.seed)
+
+    @property
+    def workers(self) -> int:
+        """Number of workers asked for."""
+        return int(self.run.workers)
+
+    def require(self, condition: bool, name: str, value: Any, allowed: str) -> None:
+        """Raise InputError naming the setting, its value and what is allowed, unless `condition`."""
+        if not condition:
+            source = f". It comes from the preset: choose {name}, or preset='none'" if name in self.preset else ""
+            raise InputError(f"{name} is {value!r}, but must be {allowed}{source}")
+
+    @abstractmethod
+    def close(self) -> None:
+        """End this training's actors. The runtime goes on."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
