@@ -5,9 +5,10 @@ shape.
     drop(key)            frees its place                    answer · read those tokens, all rows together
     step() → [(key, Said), …]
 
-An answer does not depend on what else is answered. Its numbers come from products whose shapes are always the same:
-prompts are read alone, in chunks that follow from their own length, answers in passes over all places, full or not; and
-attention goes over the cache in blocks (`attention.py`). Its noise is its own.
+An answer does not depend on what else is answered. Its numbers come from products whose shapes give the same bits
+(`agreement.py`): prompts are read in chunks that follow from their own length, alone or side by side, answers in passes
+over the places up to the last one that is taken; and attention goes over the cache in blocks (`attention.py`). Its
+noise is its own.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .agreement import agreement
 from .asked import LENGTH, STOP, Asked, Said, room
 from .sampling import choose
 from .text_stream import TextStream
 from .tokens import END
-from .transformer import Cache, LanguageModel
+from .transformer import LanguageModel
 
 PROMPT_TOKENS = 128
 """Tokens of prompts that a step reads at most: those who are being answered wait no longer for the next token."""
@@ -48,9 +50,20 @@ class _Answer(Generic[Key]):
     said: list[int] = field(default_factory=list)
 
     @property
+    def settings(self) -> tuple[float, int, float]:
+        """As `choose` takes them."""
+        return self.asked.temperature, self.asked.top_k, self.asked.top_p
+
+    @property
     def ready(self) -> bool:
         """Whether the prompt was read, so that a token can be chosen."""
         return self.read >= len(self.asked.prompt)
+
+    @property
+    def chunk(self) -> int:
+        """The shape in which the next tokens of the prompt are read; 0: all were."""
+        left = len(self.asked.prompt) - self.read
+        return 0 if left <= 0 else next((length for length in _CHUNKS if length >= left), _CHUNKS[-1])
 
 
 class ContinuousDecoding(Generic[Key]):
@@ -59,9 +72,10 @@ class ContinuousDecoding(Generic[Key]):
     def __init__(self, model: LanguageModel, places: int) -> None:
         self.model, self.places = model, places
         self.steps = 0
-        """Passes over all places so far."""
+        """Passes so far."""
         self._cache = model.cache(places)
-        self._logits = torch.zeros((places, model.tokens.size), device=model.flat.device)
+        self._agreed = agreement(model, self._cache, _CHUNKS, PROMPT_TOKENS)
+        self._states = torch.zeros((places, model.state_size), device=model.flat.device)
         self._waiting: deque[_Answer[Key]] = deque()
         self._rows: list[_Answer[Key] | None] = [None] * places
 
@@ -96,27 +110,41 @@ class ContinuousDecoding(Generic[Key]):
                 self._rows[place] = self._waiting.popleft()
 
     def _read_prompts(self) -> None:
-        """Read chunks of prompts, whose answers came first goes first, as many as a step may."""
+        """Read chunks of prompts, those of the first places first, as many as a step may."""
         left = PROMPT_TOKENS
-        for place, row in enumerate(self._rows):
-            while left > 0 and row is not None and not row.ready:
-                ids = row.asked.prompt[row.read : row.read + _CHUNKS[-1]]
-                length = next(length for length in _CHUNKS if length >= len(ids))
-                tokens = torch.zeros((1, length), dtype=torch.long)
-                tokens[0, : len(ids)] = torch.tensor(ids)
-                row.read += len(ids)
-                own = Cache(*(each[:, place : place + 1] for each in (self._cache.keys, self._cache.values)))
-                begin, last = (self._numbers([at]) for at in (row.read - len(ids), len(ids) - 1))
-                self._logits[place] = self.model.extend(own, tokens.to(begin.device), begin, last, row.read)[0]
-                left -= length
+        while left > 0:
+            chunks = [0 if row is None else row.chunk for row in self._rows]
+            first = next((place for place, length in enumerate(chunks) if length), None)
+            if first is None:
+                return
+            length = chunks[first]
+            alike = next((i for i, other in enumerate(chunks[first:]) if other != length), len(chunks) - first)
+            count = self._agreed.prompts_together(length, min(alike, left // length))
+            self._read_chunks(first, [row for row in self._rows[first : first + count] if row is not None], length)
+            left -= count * length
+
+    def _read_chunks(self, first: int, rows: list[_Answer[Key]], length: int) -> None:
+        """Read the next chunk of prompts that have places side by side."""
+        begins = [row.read for row in rows]
+        parts = [row.asked.prompt[row.read : row.read + length] for row in rows]
+        for row, part in zip(rows, parts, strict=True):
+            row.read += len(part)
+        tokens = self._numbers([[*part, *[0] * (length - len(part))] for part in parts])
+        begin, last = self._numbers(begins), self._numbers([len(part) - 1 for part in parts])
+        reach = self._agreed.reach(max(row.read for row in rows))
+        part_of_cache = self._cache.part(first, len(rows))
+        self._states[first : first + len(rows)] = self.model.extend(part_of_cache, tokens, begin, last, reach)
 
     def _choose(self) -> list[tuple[Key, Said]]:
-        asked = [None if row is None or not row.ready else row for row in self._rows]
-        if not any(asked):
+        count = 1 + max((place for place, row in enumerate(self._rows) if row is not None and row.ready), default=-1)
+        if not count:
             return []
+        count = self._agreed.rows(count)
+        asked = [None if row is None or not row.ready else row for row in self._rows[:count]]
         noise = np.array([0.0 if row is None else row.noise[len(row.said)] for row in asked])
-        settings = [(1.0, 0, 1.0) if row is None else _settings(row.asked) for row in asked]
-        chosen, log_policy = choose(self._logits, torch.from_numpy(noise).to(self._logits.device), settings)
+        settings = [_PLAIN if row is None else row.settings for row in asked]
+        logits = self.model.predict(self._states[:count])
+        chosen, log_policy = choose(logits, torch.from_numpy(noise).to(logits.device), settings)
         most = max(0 if row is None else row.asked.alternatives for row in asked)
         found = log_policy.gather(-1, chosen[:, None])[:, 0].tolist()
         likely = log_policy.topk(min(most, log_policy.shape[-1])) if most else None
@@ -145,24 +173,29 @@ class ContinuousDecoding(Generic[Key]):
         return (text + row.text.end(), LENGTH) if len(row.said) == len(row.noise) else (text, None)
 
     def _read_answers(self) -> None:
-        """Read the tokens that were chosen, in one pass over all places."""
+        """Read the tokens that were chosen, in one pass over the places up to the last one that is taken."""
         going = [row if row is not None and row.said else None for row in self._rows]
-        if not any(going):
+        taken = 1 + max((place for place, row in enumerate(going) if row is not None), default=-1)
+        if not taken:
             return
+        count = self._agreed.rows(taken)
+        going = going[:count]
         nobodys = self.model.context  # the last place of the cache, which no row's attention is for
         begins = [nobodys if row is None else row.read for row in going]
         tokens = [0 if row is None else row.said[-1] for row in going]
-        reach = 1 + max(row.read for row in going if row is not None)
-        zero = self._numbers([0] * self.places)
-        logits = self.model.extend(self._cache, self._numbers(tokens)[:, None], self._numbers(begins), zero, reach)
         for row in going:
             if row is not None:
                 row.read += 1
-        self._logits = torch.where(self._numbers([row is not None for row in going])[:, None], logits, self._logits)
+        reach = self._agreed.reach(max(row.read for row in going if row is not None))
+        zero = torch.zeros(count, dtype=torch.long, device=self._states.device)
+        part = self._cache.part(0, count)
+        # A prompt that is being read loses its state here, and has another one before it is asked for.
+        self._states[:count] = self.model.extend(
+            part, self._numbers(tokens)[:, None], self._numbers(begins), zero, reach
+        )
 
-    def _numbers(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, device=self._logits.device)
+    def _numbers(self, values: list[Any]) -> Tensor:
+        return torch.tensor(values, device=self._states.device)
 
 
-def _settings(asked: Asked) -> tuple[float, int, float]:
-    return asked.temperature, asked.top_k, asked.top_p
+_PLAIN = 1.0, 0, 1.0

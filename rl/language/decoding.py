@@ -5,7 +5,7 @@
 
 All rows go through every forward pass, also those that have ended: a row's bits may depend on the shape of a product,
 so that shape must not depend on anything but the group itself. What is sampled depends on the noise that is given, the
-weights, and the group's own texts.
+weights, and the group's own texts. Between two passes no row is looked at by itself, but where there are stop texts.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .attention import in_tiles
 from .sampling import Sampling
 from .tokens import ANSWER, BEGIN, END, PAD, Tokens
 from .transformer import LanguageModel
+
+_READ = 128
+"""Tokens of each row that are read in a pass."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Decoding:
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self._read = torch.zeros_like(self.lengths)
         self._cache = model.cache(rows)
-        self._logits = torch.zeros((rows, model.tokens.size), device=device)
+        self._states = torch.zeros((rows, model.state_size), device=device)
 
     @property
     def vocabulary(self) -> Tokens:
@@ -68,50 +72,78 @@ class Decoding:
             )
 
     def read(self, texts: Sequence[Sequence[int] | None]) -> None:
-        """Append a text's ids to each row; None leaves a row as it is."""
-        for row, text in enumerate(texts):
-            if text is None:
-                continue
-            before = int(self.lengths[row])
-            first = [BEGIN] if before == 0 else [] if int(self.tokens[row, before - 1]) == END else [END]
-            ids = torch.tensor([*first, *text, ANSWER], device=self.tokens.device)
-            self.tokens[row, before : before + len(ids)] = ids
-            self.lengths[row] += len(ids)
+        """Append a text's ids to each row, and read them; None leaves a row as it is."""
+        lengths = self.lengths.tolist()
+        last = self.tokens.gather(1, (self.lengths - 1).clamp(min=0)[:, None])[:, 0].tolist()
+        new: list[list[int]] = []
+        for length, token, text in zip(lengths, last, texts, strict=True):
+            first = [BEGIN] if length == 0 else [] if token == END else [END]
+            new.append([] if text is None else [*first, *text, ANSWER])
+        rows = torch.tensor([row for row, ids in enumerate(new) for _ in ids])
+        at = torch.tensor([length + i for length, ids in zip(lengths, new, strict=True) for i in range(len(ids))])
+        self.tokens[rows, at] = torch.tensor([token for ids in new for token in ids], device=self.tokens.device)
+        self.lengths += torch.tensor([len(ids) for ids in new], device=self.lengths.device)
         self._advance()
 
     def answer(self, noise: Tensor, answers: np.ndarray) -> Answers:
         """Let the rows where `answers` [R] bool is True answer, with `noise` [R, N] float64 in [0, 1): N tokens at
         most. A row that runs out of context is cut off, too."""
-        model, sampling = self._model, self._sampling
-        alive = torch.from_numpy(answers).to(self.tokens.device)
-        ended = ~alive
-        said: list[list[int]] = [[] for _ in answers]
-        rows = torch.arange(len(answers), device=alive.device)
-        for t in range(noise.shape[1]):
-            alive = alive & (self.lengths < model.context)
-            if not bool(alive.any()):
+        device, context = self.tokens.device, self._model.context
+        begins = self.lengths.clone()
+        most = torch.from_numpy(answers).to(device) * (context - begins).clamp(0, noise.shape[1])
+        steps = torch.arange(1, int(most.max()) + 1, device=device)
+        goes_on = steps[:, None] < most  # [T, R]: whether there may be a token after this one
+        noise, zero = noise[:, : len(steps)].T.contiguous(), torch.zeros_like(begins)
+        counts, going, stopped = zero.clone(), most > 0, np.zeros(len(answers), np.bool_)
+        longest, found = int(self.lengths.max()), []
+        for step, (drawn, further) in enumerate(zip(noise, goes_on, strict=True)):
+            chosen, *told = self._sampling.draw(self._model.predict(self._states), drawn)
+            found.append((chosen, *told))
+            counts += going
+            going &= further & (chosen != END)
+            if self._sampling.stop:
+                self._stop([each[0] for each in found], going, stopped)
+            if not bool(going.any()):
                 break
-            chosen, log_probs, sampled, entropies = sampling.draw(self._logits, noise[:, t])
-            here, at = rows[alive], self.lengths[alive]
-            self.tokens[here, at], self.mask[here, at] = chosen[alive], True
-            self.log_probs[here, at], self.sampled_log_probs[here, at] = log_probs[alive], sampled[alive]
-            self.entropies[here, at] = entropies[alive]
-            self.lengths[here] += 1
-            for row, token in zip(here.tolist(), chosen[alive].tolist(), strict=True):
-                if token != END:
-                    said[row].append(token)
-                if token == END or sampling.stops(model.tokens, said[row]):
-                    ended[row], alive[row] = True, False
-            if t + 1 < noise.shape[1] and bool(alive.any()):
-                self._advance()
-        return Answers(said, ended.cpu().numpy())
+            # What has ended writes into the last place, which is nobody's.
+            at = torch.where(going, begins + step, context)
+            reach = in_tiles(min(longest + step, context) + 1)
+            self._states = self._model.extend(self._cache, chosen[:, None], at, zero, reach)
+        self.lengths += counts
+        self._read += (counts - 1).clamp(min=0)  # nobody has read its own last token
+        return self._note(begins, counts, found, stopped)
+
+    def _stop(self, said: Sequence[Tensor], going: Tensor, stopped: np.ndarray) -> None:
+        """End the rows whose answers end with a stop text by now."""
+        recent = torch.stack(tuple(said[-self._sampling.longest_stop :]), 1).tolist()
+        for row in going.nonzero()[:, 0].tolist():
+            if self._sampling.stops(self._model.tokens, recent[row]):
+                going[row], stopped[row] = False, True
+
+    def _note(self, begins: Tensor, counts: Tensor, found: Sequence[Sequence[Tensor]], stopped: np.ndarray) -> Answers:
+        """Write down what was `found` in each step: tokens, and the numbers that belong to them."""
+        if not found:
+            return Answers([[] for _ in stopped], ~stopped)
+        columns = [torch.stack(each, 1) for each in zip(*found, strict=True)]
+        valid = torch.arange(len(found), device=counts.device) < counts[:, None]
+        rows, steps = valid.nonzero(as_tuple=True)
+        at = begins[rows] + steps
+        own = (self.tokens, self.log_probs, self.sampled_log_probs, self.entropies)
+        for kept, column in zip(own, columns, strict=True):
+            kept[rows, at] = column[valid]
+        self.mask[rows, at] = True
+        ids = [row[:count] for row, count in zip(columns[0].tolist(), counts.tolist(), strict=True)]
+        ended = np.array([count == 0 or row[-1] == END for count, row in zip(counts.tolist(), ids, strict=True)])
+        return Answers([row[:-1] if row and row[-1] == END else row for row in ids], ended | stopped)
 
     def _advance(self) -> None:
-        """Read what was not read yet, and know the logits after it."""
-        counts = self.lengths - self._read
-        most = int(counts.max())
-        places = self._read[:, None] + torch.arange(most, device=counts.device)
-        chunk = self.tokens.gather(1, places.clamp(max=self.tokens.shape[1] - 1))
-        logits = self._model.extend(self._cache, chunk, self._read, (counts - 1).clamp(min=0))
-        self._logits = torch.where((counts > 0)[:, None], logits, self._logits)
-        self._read = self.lengths.clone()
+        """Read what was not read yet, and know the states after it."""
+        while bool((counts := (self.lengths - self._read).clamp(max=_READ)).any()):
+            most = int(counts.max())
+            places = self._read[:, None] + torch.arange(most, device=counts.device)
+            chunk = self.tokens.gather(1, places.clamp(max=self.tokens.shape[1] - 1))
+            reach = in_tiles(int((self._read + counts).max()))
+            last = (counts - 1).clamp(min=0)
+            states = self._model.extend(self._cache, chunk, self._read, last, reach)
+            self._states = torch.where((counts > 0)[:, None], states, self._states)
+            self._read += counts

@@ -16,7 +16,7 @@ from .continuous import ContinuousDecoding
 from .decoding import Decoding
 from .sampling import Sampling
 
-PLACES = 16
+PLACES = 32
 """Answers that are sampled side by side."""
 
 

@@ -32,13 +32,14 @@ class Sampling:
             log_policy = torch.log_softmax(logits, -1)
             chosen = logits.argmax(-1)
             found = log_policy.gather(-1, chosen[:, None])[:, 0]
-            return chosen, found, torch.zeros_like(found), _entropy(log_policy)
-        log_policy = torch.log_softmax(logits / self.temperature, -1)
-        left = self._left(log_policy)
-        total = left.double().exp().cumsum(-1)
-        chosen = (total <= noise[:, None] * total[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
-        found, sampled = (each.gather(-1, chosen[:, None])[:, 0] for each in (log_policy, left))
-        return chosen, found, sampled, _entropy(log_policy)
+            return chosen, found, torch.zeros_like(found), -torch.linalg.vecdot(log_policy.exp(), log_policy)
+        log_policy = torch.log_softmax(logits if self.temperature == 1 else logits / self.temperature, -1)
+        left, chances = self._left(log_policy), log_policy.exp()
+        total = (chances if left is log_policy else left.exp()).cumsum(-1, dtype=torch.float64)
+        chosen = _drawn(total, noise)
+        found = log_policy.gather(-1, chosen[:, None])[:, 0]
+        sampled = found if left is log_policy else left.gather(-1, chosen[:, None])[:, 0]
+        return chosen, found, sampled, -torch.linalg.vecdot(chances, log_policy)
 
     def _left(self, log_policy: Tensor) -> Tensor:
         """Log-probabilities [R, V] after top-k and top-p, which sum to 1 again; −∞ of what is not left."""
@@ -46,6 +47,12 @@ class Sampling:
             return log_policy
         settings = torch.full((len(log_policy), 1), self.top_k), torch.full((len(log_policy), 1), self.top_p)
         return left_by(log_policy, *(each.to(log_policy.device) for each in settings)).log_softmax(-1)
+
+    @property
+    def longest_stop(self) -> int:
+        """The last so many tokens of an answer say whether it ends with a stop text: each is a byte at least, and the
+        first ones of a text may be written otherwise than in the middle of one."""
+        return 4 + max(len(text.encode()) for text in self.stop)
 
     def stops(self, tokens: Tokens, said: Sequence[int]) -> bool:
         """Whether what was said ends with one of the stop texts."""
@@ -67,17 +74,22 @@ def left_by(log_policy: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
 def choose(logits: Tensor, noise: Tensor, settings: Sequence[tuple[float, int, float]]) -> tuple[Tensor, Tensor]:
     """Tokens [R] for `logits` [R, V] and `noise` [R] float64 in [0, 1), each row by its own temperature, top-k and
     top-p; and the log-softmax [R, V] of the logits. A row's bits don't depend on other rows' settings."""
+    log_policy = torch.log_softmax(logits, -1)
+    if all(each == (1.0, 0, 1.0) for each in settings):
+        return _drawn(log_policy.exp().cumsum(-1, dtype=torch.float64), noise), log_policy
     temperature, top_k, top_p = (
         torch.tensor(each, device=logits.device)[:, None] for each in zip(*settings, strict=True)
     )
-    log_policy = torch.log_softmax(logits, -1)
-    left = logits / torch.where(temperature > 0, temperature, 1.0)
+    left = (logits / torch.where(temperature > 0, temperature, 1.0)).log_softmax(-1)
     if any(k > 0 or p < 1 for _, k, p in settings):
-        left = torch.where((top_k > 0) | (top_p < 1), left_by(left.log_softmax(-1), top_k, top_p), left)
-    total = left.softmax(-1).double().cumsum(-1)
-    drawn = (total <= noise[:, None] * total[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
-    return torch.where(temperature[:, 0] > 0, drawn, log_policy.argmax(-1)), log_policy
+        left = torch.where((top_k > 0) | (top_p < 1), left_by(left, top_k, top_p).log_softmax(-1), left)
+    chosen = _drawn(left.exp().cumsum(-1, dtype=torch.float64), noise)
+    if any(degree == 0 for degree, _, _ in settings):
+        chosen = torch.where(temperature[:, 0] > 0, chosen, log_policy.argmax(-1))
+    return chosen, log_policy
 
 
-def _entropy(log_policy: Tensor) -> Tensor:
-    return -(log_policy.exp() * log_policy).sum(-1)
+def _drawn(total: Tensor, noise: Tensor) -> Tensor:
+    """Tokens [R] by the inverse of a distribution function that `total` [R, V] float64 is but for its scale."""
+    chosen = torch.searchsorted(total, noise[:, None] * total[:, -1:], right=True)[:, 0]
+    return chosen.clamp(max=total.shape[-1] - 1)

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_attention, silu
 from torch.utils.checkpoint import checkpoint
 
 from ..models.architecture import LanguageArchitecture
 from ..models.flat_module import FlatModule
 from ..models.spec import ModelSpec
 from .adapters import adapted, add_adapters
-from .attention import attend, unseen
+from .attention import BLOCK, attend, hidden_by, in_tiles
 from .tokens import BEGIN, END, read_tokenizer, tokens_between
 
 _ROTARY_BASE = 10_000.0
@@ -39,6 +39,27 @@ class Cache:
 
     keys: Tensor
     values: Tensor
+
+    @staticmethod
+    def empty(layers: int, rows: int, kv_heads: int, context: int, head: int, *, device: torch.device) -> Cache:
+        """For so many rows of a whole context and a place beyond, which is nobody's."""
+        shape = (layers, rows, kv_heads, in_tiles(context + 1), head)
+        return Cache(*(torch.zeros(shape, device=device) for _ in range(2)))
+
+    def part(self, first: int, rows: int) -> Cache:
+        """So many rows of it, from the `first` one on: the same memory."""
+        return Cache(*(each[:, first : first + rows] for each in (self.keys, self.values)))
+
+    def places(self, positions: Tensor) -> Tensor:
+        """Where each head's vectors of tokens at `positions` [B, M] lie in a layer, [B · kv_heads · M] int64."""
+        _, rows, heads, capacity, _ = self.keys.shape
+        first = torch.arange(0, rows * heads * capacity, capacity, device=positions.device).view(rows, heads, 1)
+        return (first + positions[:, None]).view(-1)
+
+    def write(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Keep `keys` and `values` [B, kv_heads, M, head] at those places."""
+        for kept, new in ((self.keys, keys), (self.values, values)):
+            kept[layer].view(-1, kept.shape[-1]).index_copy_(0, places, new.reshape(-1, kept.shape[-1]))
 
 
 class _Block(nn.Module):
@@ -69,14 +90,15 @@ class _Block(nn.Module):
     def project(self, rows: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, heads, T, head], keys and values [B, kv_heads, T, head] of rows [B, T, width]."""
         batch, length, _ = rows.shape
-        joint = adapted(self.qkv, self.attention_norm(rows)).view(batch, length, -1, self.head).transpose(1, 2)
-        queries, keys, values = joint.split((self.heads, self.kv_heads, self.kv_heads), 1)
-        return _rotate(queries, rotary), _rotate(keys, rotary), values
+        joint = adapted(self.qkv, _normed(self.attention_norm, rows)).view(batch, length, -1, self.head)
+        turned, values = joint.split((self.heads + self.kv_heads, self.kv_heads), 2)
+        queries, keys = _rotate(turned, rotary).split((self.heads, self.kv_heads), 2)
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
 
     def combine(self, rows: Tensor, attended: Tensor) -> Tensor:
         """What goes on, [B, T, width], from what came in and what attention found [B, heads, T, head]."""
         rows = rows + adapted(self.out, attended.transpose(1, 2).flatten(2))
-        gate, up = adapted(self.gate_up, self.feed_norm(rows)).chunk(2, -1)
+        gate, up = adapted(self.gate_up, _normed(self.feed_norm, rows)).chunk(2, -1)
         return rows + adapted(self.down, silu(gate) * up)
 
     def spread(self, keys: Tensor) -> Tensor:
@@ -88,13 +110,15 @@ class LanguageModel(FlatModule):
     """Predicts tokens from those before them. `tokens` encodes and decodes."""
 
     memory, encoder = None, None
+    block = BLOCK
+    """Places of the cache that attention looks at together."""
     keeps_activations = True
     """Whether the activations of each block are kept for the gradient; else they are computed again."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         chosen: LanguageArchitecture = spec.architecture
-        self.spec, self.context = spec, chosen.context
+        self.spec, self.context, self.state_size = spec, chosen.context, chosen.width
         self.tokens = tokens_between(read_tokenizer(chosen.tokenizer), spec.observation_space, spec.action_space)
         self.embedding = nn.Embedding(self.tokens.size, chosen.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
@@ -103,7 +127,8 @@ class LanguageModel(FlatModule):
         head = chosen.width // chosen.heads
         frequencies = _ROTARY_BASE ** (-torch.arange(0, head, 2).float() / head)
         angles = torch.arange(chosen.context + 1).float()[:, None] * frequencies
-        self._rotary = angles.cos(), angles.sin()  # no buffers: they follow from the spec
+        # No buffers: they follow from the spec. [context + 1, 1, head] each, for both halves of a vector (`_rotate`).
+        self._rotary = angles.cos().repeat(1, 2)[:, None], torch.cat([-angles.sin(), angles.sin()], -1)[:, None]
         if chosen.lora:
             self.trained = add_adapters(self, self.blocks, chosen.lora)
         if chosen.value_head:
@@ -121,7 +146,7 @@ class LanguageModel(FlatModule):
         """Logits [B, T, V] as `forward`, and values [B, T]: what return is expected after each token and those before
         it. Of a model with a value head."""
         rows = self._read(tokens, False)
-        return self._logits(rows), self.value(self.norm(rows))[..., 0]
+        return self._logits(rows), self.value(_normed(self.norm, rows))[..., 0]
 
     def _read(self, tokens: Tensor, packed: bool) -> Tensor:
         rows = embedding(tokens, self.embedding.weight)
@@ -137,61 +162,58 @@ class LanguageModel(FlatModule):
         return rows
 
     def cache(self, rows: int) -> Cache:
-        """An empty cache for so many rows of a whole context, and a place beyond."""
+        """An empty cache for so many rows."""
         first = self._blocks()[0]
-        shape = (len(self.blocks), rows, first.kv_heads, self.context + 1, first.head)
-        return Cache(*(torch.zeros(shape, device=self.flat.device) for _ in range(2)))
+        return Cache.empty(len(self.blocks), rows, first.kv_heads, self.context, first.head, device=self.flat.device)
 
-    def extend(self, cache: Cache, tokens: Tensor, begins: Tensor, places: Tensor, reach: int | None = None) -> Tensor:
-        """Read `tokens` [B, M] int64 that follow the `begins` [B] int64 tokens in the cache, and return the logits
-        [B, V] after those at `places` [B] int64.
+    def extend(self, cache: Cache, tokens: Tensor, begins: Tensor, places: Tensor, reach: int) -> Tensor:
+        """Read `tokens` [B, M] int64 that follow the `begins` [B] int64 tokens in the cache, and return the states
+        [B, state_size] after those at `places` [B] int64, of which `predict` makes logits. `reach` is a number of
+        places of the cache beyond which no row of interest has tokens, as `in_tiles` rounds it up.
 
-        With a `reach`, places of the cache beyond which no row of interest has tokens, a row's bits depend on nothing
-        but its own tokens and B and M; without, also on how long the longest is.
+        A row's bits depend on nothing but its own tokens and M, and on B as far as products do: see `Agreement`.
 
         What a row has beyond its own tokens is written beyond them, where nothing looks before it is overwritten; what
         would lie beyond the context, into the last place, which is nobody's.
         """
-        batch, length = tokens.shape
-        following = begins[:, None] + torch.arange(length, device=tokens.device)
-        positions = following.clamp(max=self.context)
+        length = tokens.shape[1]
+        positions = begins[:, None]
+        if length > 1:
+            positions = (positions + torch.arange(length, device=tokens.device)).clamp(max=self.context)
         rows, rotary = embedding(tokens, self.embedding.weight), self._rotary_at(positions)
-        first = self._blocks()[0]
-        if reach is None:
-            end = int(positions.max()) + 1
-            seen = (torch.arange(end, device=tokens.device) <= positions[:, :, None])[:, None]
-        else:
-            hidden = unseen(positions, first.heads // first.kv_heads, reach, self.context + 1)
-        each = torch.arange(batch, device=tokens.device)[:, None]
+        hidden, at = hidden_by(positions, reach), cache.places(positions)
         for index, block in enumerate(self._blocks()):
             queries, keys, values = block.project(rows, rotary)
-            cache.keys[index, each, :, positions] = keys.transpose(1, 2)
-            cache.values[index, each, :, positions] = values.transpose(1, 2)
-            if reach is not None:
-                attended = attend(queries, cache.keys[index], cache.values[index], hidden)
-            else:
-                keys, values = (block.spread(kept[index, :, :, :end]) for kept in (cache.keys, cache.values))
-                attended = scaled_dot_product_attention(queries, keys, values, seen)
-            rows = block.combine(rows, attended)
-        return self._logits(rows[each[:, 0], places][:, None])[:, 0]
+            cache.write(index, at, keys, values)
+            rows = block.combine(rows, attend(queries, cache.keys[index], cache.values[index], hidden))
+        return rows[:, 0] if length == 1 else rows[torch.arange(len(rows), device=rows.device), places]
+
+    def predict(self, states: Tensor) -> Tensor:
+        """Logits [B, V] of the token that follows, of states as `extend` gives them."""
+        return self._logits(states)
 
     def _blocks(self) -> list[Any]:
         return list(self.blocks)
 
     def _rotary_at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         cosines, sines = (table.to(positions.device)[positions] for table in self._rotary)
-        return (cosines, sines) if positions.dim() == 1 else (cosines[:, None], sines[:, None])
+        return cosines, sines
 
     def _logits(self, rows: Tensor) -> Tensor:
-        logits = linear(self.norm(rows), self.embedding.weight)
-        return torch.cat([torch.full_like(logits[..., :END], NEVER), logits[..., END:]], -1)
+        logits = linear(_normed(self.norm, rows), self.embedding.weight)
+        logits[..., :END] = NEVER
+        return logits
+
+
+def _normed(norm: Any, rows: Tensor) -> Tensor:
+    return rms_norm(rows, norm.normalized_shape, norm.weight)  # without what a call of a module costs
 
 
 def _rotate(vectors: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Vectors [B, heads, T, head], each pair of halves turned by its position's angles."""
+    """Vectors [B, T, heads, head], each pair of halves turned by its position's angles."""
     cosines, sines = rotary
     first, second = vectors.chunk(2, -1)
-    return torch.cat([first * cosines - second * sines, first * sines + second * cosines], -1)
+    return torch.addcmul(vectors * cosines, torch.cat([second, first], -1), sines)
 
 
 def packed_places(tokens: Tensor) -> tuple[Tensor, Tensor]:

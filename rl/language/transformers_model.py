@@ -19,6 +19,7 @@ from ...runtime import InputError
 from ..models.flat_module import FlatModule
 from ..models.spec import ModelSpec
 from .adapters import Adapter
+from .attention import in_tiles
 from .tokens import ANSWER, BEGIN, END, PAD, SPECIAL, read_tokenizer, tokens_between
 from .transformer import NEVER, Cache, packed_places
 
@@ -45,6 +46,8 @@ class PretrainedModel(FlatModule):
         self.network = made.eval()  # no dropout: what is learned from is what was sampled
         self._config = config.get_text_config()
         self._numbers = self._own_numbers()
+        self.block = in_tiles(self.context + 1)  # the library's attention goes over all places at once
+        self.state_size = self.tokens.size
         if chosen.lora:
             self.trained = self._add_adapters(chosen.lora)
         if chosen.value_head:
@@ -87,24 +90,25 @@ class PretrainedModel(FlatModule):
         config = self._config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (config.num_hidden_layers, rows, heads, self.context + 1, head)
-        return Cache(*(torch.zeros(shape, device=self.flat.device) for _ in range(2)))
+        return Cache.empty(config.num_hidden_layers, rows, heads, self.context, head, device=self.flat.device)
 
-    def extend(self, cache: Cache, tokens: Tensor, begins: Tensor, places: Tensor, reach: int | None = None) -> Tensor:
-        """As `LanguageModel.extend`."""
+    def extend(self, cache: Cache, tokens: Tensor, begins: Tensor, places: Tensor, reach: int) -> Tensor:
+        """As `LanguageModel.extend`; the states are logits."""
         following = begins[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
         positions = following.clamp(max=self.context)
-        # With a reach, always the same shape: the library's attention does not go over blocks, as `attend` does.
-        end = int(positions.max()) + 1 if reach is None else self.context + 1
-        seen = torch.arange(end, device=tokens.device) <= positions[:, :, None]
+        seen = torch.arange(reach, device=tokens.device) <= positions[:, :, None]
         found = self.network(
             input_ids=self._own(tokens),
             position_ids=positions.clamp(max=self.context - 1),  # what lies beyond is nobody's
             attention_mask=seen[:, None],
-            cache=_library_cache(cache, positions, end),
+            cache=_library_cache(cache, positions, reach),
         )
         rows = torch.arange(len(tokens), device=tokens.device)
         return self._logits(found.logits[rows, places])
+
+    def predict(self, states: Tensor) -> Tensor:
+        """As `LanguageModel.predict`."""
+        return states
 
     def begin_with(self, named: Mapping[str, np.ndarray]) -> None:
         """Take over parameters by their names here, or by the library's; InputError if some are missing or unknown."""

@@ -8,6 +8,7 @@ import torch
 from gymnasium.spaces import Text
 
 from shoal.rl import LanguagePolicy
+from shoal.rl.language.agreement import Agreement
 from shoal.rl.language.asked import LENGTH, STOP, Asked, conversation
 from shoal.rl.language.continuous import ContinuousDecoding
 from shoal.rl.language.text_stream import TextStream
@@ -82,6 +83,50 @@ def test_an_answer_has_the_same_bits_whoever_else_is_answered(policy_kwargs):
     for _ in range(2):
         begins = {i: order.randrange(30) for i in range(len(requests))}
         assert answers(policy, requests, begins=begins) == alone
+
+
+def test_passes_are_as_large_as_what_is_answered_and_shapes_that_give_other_bits_are_not_used(monkeypatch):
+    policy, shapes = made(width=32), []
+    extend, predict = type(policy.model).extend, type(policy.model).predict
+
+    def noted(self, cache, tokens, *rest):
+        shapes.append((tuple(tokens.shape), rest[-1]))
+        return extend(self, cache, tokens, *rest)
+
+    def other_bits(self, states):
+        return predict(self, states) * (1 + 1e-6 * (len(states) in {2, 8}))
+
+    monkeypatch.setattr(type(policy.model), "extend", noted)
+    requests = [asked(policy, "abcd" * 3, 12, seed=seed) for seed in range(5)]
+    with torch.inference_mode():
+        agreed = ContinuousDecoding(policy.model, 16)._agreed
+    assert agreed.answers[-1] == 16
+    assert agreed.widths[-1] == 128
+    del shapes[:]
+    alone = answers(policy, requests[:1], places=16)[0]
+    assert shapes == [((1, 16), agreed.reach(14))] + [((agreed.rows(1), 1), agreed.reach(15 + i)) for i in range(11)]
+    del shapes[:]
+    assert answers(policy, requests, places=16)[0] == alone
+    assert shapes[0] == ((agreed.prompts_together(16, 5), 16), agreed.reach(14))
+    assert max(rows for (rows, length), _ in shapes if length == 1) == agreed.rows(5)
+    monkeypatch.setattr(type(policy.model), "predict", other_bits)
+    with torch.inference_mode():  # of another network: what agrees is known once it was found out
+        assert not {2, 8} & set(ContinuousDecoding(made(width=48).model, 16)._agreed.answers)
+
+
+def test_attention_looks_at_whole_blocks_and_a_last_one_that_is_as_wide_as_it_must_be():
+    agreed = Agreement((4, 16), {}, (32, 96, 128))
+    assert [agreed.reach(places) for places in (1, 32, 33, 97, 128, 129, 161, 257)] == [
+        32,
+        32,
+        96,
+        128,
+        128,
+        160,
+        224,
+        288,
+    ]
+    assert [agreed.rows(wanted) for wanted in (1, 4, 5, 16)] == [4, 4, 16, 16]
 
 
 def test_what_is_said_has_the_log_probabilities_of_a_forward_pass():

@@ -102,6 +102,19 @@ def test_noise_decides_and_an_answer_ends_with_a_stop_text_or_is_cut_off():
     assert torch.equal(ends & decoding.mask, ends & (decoding.log_probs != 0))
 
 
+def test_a_stop_text_of_several_tokens_ends_an_answer_where_it_is_said_for_the_first_time():
+    model, prompts = made(tokenizer="bytes", width=16), [letter * 3 for letter in "abcdefgh"]
+    _, [whole] = played(model, prompts, tokens=40)
+    texts = [model.tokens.decode(ids) for ids in whole.ids]
+    pairs = {text[5:7] for text in texts if len(text) > 7 and "�" not in text[5:7]}
+    assert pairs
+    _, [stopped] = played(model, prompts, tokens=40, sampling=Sampling(stop=tuple(pairs)))
+    for text, ids in zip(texts, stopped.ids, strict=True):
+        ends = [text.index(pair) + 2 for pair in pairs if pair in text]
+        assert model.tokens.decode(ids) == text[: min(ends, default=None)]
+    assert stopped.ended.sum() > whole.ended.sum()
+
+
 def test_an_answer_ends_where_the_context_does():
     model = made(context=9)
     decoding, [answers] = played(model, ["abc"] * 6, tokens=20)

@@ -319,9 +319,9 @@ def test_adapters_alone_are_learned_and_begin_with_the_bits_of_the_base(serial, 
     assert np.array_equal(state["optimizers"]["model"]["first_moment"] != 0, np.ones(adapters, bool))
     cache = adapted.cache(2)
     with torch.inference_mode():
+        last = torch.zeros(2, dtype=torch.long)
         stepwise = [
-            adapted.extend(cache, tokens[:, [t]], torch.full((2,), t), torch.zeros(2, dtype=torch.long))
-            for t in range(12)
+            adapted.predict(adapted.extend(cache, tokens[:, [t]], torch.full((2,), t), last, 32)) for t in range(12)
         ]
         torch.testing.assert_close(torch.stack(stepwise, 1), adapted(tokens), atol=1e-4, rtol=0)
     small = {"n_envs": 8, "group_size": 4, "samples": 4, "batch_size": 8, "max_new_tokens": 3, "preset": "none"}
