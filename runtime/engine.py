@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 from .introspection.events import Event
 from .introspection.metric_table import MetricTable
 from .introspection.reports import NodeReport
+from .introspection.rows import PlacementGroupState
 from .options import ActorOptions, MethodOptions, TaskOptions, limits_of_groups
 from .refs import ObjectRef
 from .runtime_env import RuntimeEnv
@@ -316,8 +317,8 @@ class Engine(Protocol):
     def remove_group(self, group: PlacementGroup) -> None:
         """Give the bundles back, and end what runs in them."""
 
-    def group_table(self) -> list[dict[str, Any]]:
-        """Return a row for each placement group."""
+    def placement_groups(self) -> list[PlacementGroupState]:
+        """Return all placement groups; those that were removed, too, the latest of them."""
 
     def note(self, event: Event) -> None:
         """Remember something that has happened in this process, if the engine tells stories."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -9,8 +11,12 @@ from .arguments import check_flag, check_name, check_text
 from .exceptions import InputError
 from .options import check_resources
 from .plain_numbers import in_plain_numbers
-from .resources import HEAD, check_amount
+from .resources import HEAD, check_amount, machine_memory
 from .runtime_env import RuntimeEnv
+
+# Of the machine's memory, for the object store unless its size is given; and the least that it may have, bytes.
+_STORE_SHARE = 0.3
+_SMALLEST_STORE = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +75,30 @@ class Settings:
         check_amount("memory_usage_threshold", self.memory_usage_threshold)
         if not 0 < self.memory_usage_threshold <= 1:
             raise InputError(f"memory_usage_threshold={self.memory_usage_threshold!r}: want more than 0 and at most 1")
+
+
+def store_settings(memory: int | None, directory: str | None) -> tuple[int, str]:
+    """Return the size of the object store in bytes, and the folder for objects that it has no room for.
+
+    Args:
+        memory: the size; None: three tenths of the machine's memory.
+        directory: the folder, made if it is missing; None: the system's for temporary files.
+
+    Raises:
+        InputError: too small or too large a size, or a folder that cannot be written.
+    """
+    most = machine_memory()
+    size = max(int(most * _STORE_SHARE), _SMALLEST_STORE) if memory is None else memory
+    if isinstance(size, bool) or not isinstance(size, int | float) or size != int(size) or size < _SMALLEST_STORE:
+        raise InputError(f"object_store_memory={memory!r}: want a number of bytes, at least {_SMALLEST_STORE:,}")
+    if size > most:
+        raise InputError(f"object_store_memory={memory!r}: this machine has only {most:,} bytes of memory")
+    folder = os.path.abspath(tempfile.gettempdir() if directory is None else directory)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise InputError(f"object_spilling_directory={directory!r}: {folder} is no folder that can be written")
+    return int(size), folder

@@ -8,6 +8,7 @@ as long as the process that submitted them remembers them: its last 10 000 event
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -16,7 +17,6 @@ from .context import running_engine
 from .exceptions import InputError, InputTypeError, nearest
 from .introspection import listings, summaries
 from .introspection.diagnosis import Diagnosis
-from .introspection.logs import log_names, read_log
 from .introspection.reports import NodeReport
 from .introspection.rows import (
     DEFAULT_LIMIT,
@@ -226,13 +226,17 @@ def list_workers(
 def list_placement_groups(
     *, filters: Sequence[Filter] | None = None, limit: int = DEFAULT_LIMIT, address: str | None = None
 ) -> Rows[PlacementGroupState]:
-    """Return placement groups; arguments and errors as for `list_tasks`. The serial engine lists none."""
+    """Return placement groups; arguments and errors as for `list_tasks`."""
     return _listed(PlacementGroupState, listings.placement_groups, [], filters=filters, limit=limit, address=address)
 
 
 def list_logs(*, address: str | None = None) -> list[str]:
     """Return the names of the run's log files; the serial engine has none."""
-    return log_names(ask([], 1, address))
+    return _log_names(ask([], 1, address))
+
+
+def _log_names(nodes: list[NodeReport]) -> list[str]:
+    return sorted({name for node in nodes if os.path.isdir(node.logs) for name in os.listdir(node.logs)})
 
 
 def get_log(
@@ -243,7 +247,27 @@ def get_log(
     Raises:
         InputError: there is no such file, or not one of `filename` and `pid` is given.
     """
-    return read_log(ask([], 1, address), filename, pid, tail)
+    nodes = ask([], 1, address)
+    if (filename is None) == (pid is None):
+        raise InputError("get_log wants either filename= or pid=; list_logs() returns the names of files")
+    names = _log_names(nodes)
+    wanted = [name for name in names if name == filename or (pid is not None and _is_of(name, pid))]
+    if not wanted:
+        what = f"file {filename!r}" if pid is None else f"file of pid {pid}"
+        raise InputError(
+            f"get_log: there is no log {what}: nothing was printed. {nearest(str(filename or pid), names)}"
+        )
+    for name in wanted:
+        for node in nodes:
+            path = os.path.join(node.logs, name)
+            if os.path.exists(path):
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    lines = file.read().splitlines()
+                yield from lines if tail < 0 else lines[max(0, len(lines) - tail) :]
+
+
+def _is_of(name: str, pid: int) -> bool:
+    return str(pid) in name.replace(".", "-").replace("_", "-").split("-")
 
 
 def list_waits(

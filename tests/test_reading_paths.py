@@ -71,7 +71,7 @@ PASSED_BY_A_CALL = {
     "runtime/native/store/fetching.py",
     "runtime/native/store/views.py",
     "runtime/native/worker/printing.py",
-    "runtime/native/worker/task_interrupts.py",
+    "runtime/native/worker/signals.py",
     "runtime/native/worker/user_code.py",
 }
 CALLS = 50

@@ -267,13 +267,21 @@ RAY_NAMES = {
 
 
 class PlacementGroupState(Row):
-    """A placement group: its state is PENDING, CREATED or REMOVED, `reason` why it is not created."""
+    """A placement group: its state is PENDING, CREATED or REMOVED, `reason` why it is not created.
+
+    Attributes:
+        bundles: the resources of each.
+        node_ids: where each bundle is, once they are reserved.
+        creator_id: the process that the group ends with; "" if it lasts.
+    """
 
     placement_group_id: str
     name: str
     strategy: str
     state: str
     bundles: list[dict[str, float]]
+    node_ids: list[str] = []
+    creator_id: str = ""
     reason: str = ""
 
 

@@ -15,21 +15,21 @@ import msgspec
 from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Whereabouts
 from ..introspection.events import Event
 from ..introspection.reports import NodeReport
+from ..introspection.rows import PlacementGroupState
 from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
 from ..runtime_context import ActorExit, RunsCalls
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup
-from ..settings import Settings
-from ..store_settings import store_settings
-from .driver.interrupts import InterruptGuard
+from ..settings import Settings, store_settings
 from .driver.node_process import NodeProcess, become_node
 from .driver.printer import Printer
 from .node.session import joined, new_session, packages_of
 from .node.transport import Secrets, parse_address, warn_if_readable
 from .process.completion import ReadyQueue
 from .process.environments import Environments
+from .process.interrupts import InterruptGuard
 from .process.links import Links
 from .process.long_waits import LongWaits, warn_after
 from .process.parts import Parts
@@ -195,8 +195,8 @@ class NativeEngine(RunsCalls, Engine):
     def remove_group(self, group: PlacementGroup) -> None:
         self._groups.remove(group)
 
-    def group_table(self) -> list[dict[str, Any]]:
-        return self._groups.table()
+    def placement_groups(self) -> list[PlacementGroupState]:
+        return self._links.ask_node(m.AskGroups()).groups
 
     # Where this process is --------------------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ class NativeEngine(RunsCalls, Engine):
 
     def give_back_leases(self) -> None:
         """Event: this worker ends."""
-        self.parts.leases.end()
+        self.parts.task_queues.give_all_back()
 
     def say_last(self) -> None:
         """Send the last metrics to the node, since this worker ends."""

@@ -29,11 +29,11 @@ from ..capacity import Capacity
 from ..context import in_rays_worker
 from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Running, Whereabouts
 from ..exceptions import InputError
-from ..futures import ValueFuture
+from ..futures import ReadyQueue, ValueFuture
 from ..introspection.metric_table import MetricTable
+from ..introspection.rows import PlacementGroupState
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
 from ..placement import place
-from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef, short
 from ..resources import Demand, check_feasible, in_units, infeasible
 from ..results import name_taken, too_many_calls
@@ -298,7 +298,7 @@ class RayEngine(Engine):
     def create_group(
         self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool
     ) -> PlacementGroup:
-        if name and any(row["name"] == name and row["state"] != "REMOVED" for row in self.group_table()):
+        if name and any(row.name == name and row.state != "REMOVED" for row in self.placement_groups()):
             raise InputError(f"a placement group named {name!r} exists. Use get_placement_group({name!r})")
         wanted = [in_units(bundle) for bundle in bundles]
         if self._is_fixed and place(wanted, strategy, [Capacity(node) for node in self._nodes]) is None:
@@ -316,10 +316,15 @@ class RayEngine(Engine):
     def remove_group(self, group: PlacementGroup) -> None:
         remove_placement_group(their.group(group))
 
-    def group_table(self) -> list[dict[str, Any]]:
-        kept = ("placement_group_id", "name", "strategy", "state", "bundles", "bundles_to_node_id")
-        rows = placement_group_table().values()
-        return [{key: row.get(key) for key in kept} | {"creator": "", "reason": ""} for row in rows]
+    def placement_groups(self) -> list[PlacementGroupState]:
+        return [
+            PlacementGroupState(
+                bundles=list(row["bundles"].values()),
+                node_ids=[node or "" for node in row["bundles_to_node_id"].values()],
+                **{key: row[key] for key in ("placement_group_id", "name", "strategy", "state")},
+            )
+            for row in placement_group_table().values()
+        ]
 
     # The end ----------------------------------------------------------------------------------------------------
 

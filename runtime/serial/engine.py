@@ -14,21 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..engine import ActorId, ActorState, Arguments, Function, Holding, Host, Whereabouts
-from ..futures import ValueFuture
+from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Whereabouts
+from ..futures import ReadyQueue, ValueFuture
 from ..introspection.events import RECORD_CALL_SITES, Event
 from ..introspection.metric_table import MetricTable
 from ..introspection.reports import NodeReport, ProcessReport
-from ..introspection.rows import NODE_DIGITS, NodeState, WorkerState, unix_ms
+from ..introspection.rows import NODE_DIGITS, NodeState, PlacementGroupState, WorkerState, unix_ms
 from ..options import ActorOptions, MethodOptions, TaskOptions
-from ..ready_queue import ReadyQueue
 from ..refs import ObjectRef
 from ..resources import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
 from ..runtime_context import RunsCalls
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy
-from ..settings import Settings
-from ..store_settings import store_settings
+from ..settings import Settings, store_settings
 from .actors import SerialActors
 from .objects import ME, SerialObjects, Value
 from .resources import NODE_ID, SerialResources
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 
-class SerialEngine(RunsCalls):
+class SerialEngine(RunsCalls, Engine):
     """Runs everything eagerly in the calling thread; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "serial"
@@ -65,7 +63,6 @@ class SerialEngine(RunsCalls):
     # Tasks and actors -------------------------------------------------------------------------------------------
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
-        """Run the function now; a generator when its values are asked for."""
         return self._tasks.submit(function, arguments, options)
 
     def create_actor(
@@ -75,55 +72,44 @@ class SerialEngine(RunsCalls):
         return self._actors.create(cls, arguments, options, methods)
 
     def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
-        """Run the method now; a generator when its values are asked for."""
         return self._actors.call(actor, method, arguments, options)
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         """Do nothing: the task has ended."""
 
     def is_cancelled(self) -> bool:
-        """Return False: nothing else runs that could have done it."""
-        return False
+        return False  # nothing else runs that could have done it
 
     def kill(self, actor: ActorId, no_restart: bool) -> None:
-        """Drop the instance, or construct it again if it may be restarted."""
         self._actors.kill(actor, no_restart)
 
     def exit_actor(self) -> NoReturn:
-        """Leave the call; the actor ends with it, also if that catches this."""
         self._actors.exit_actor()
 
     def actor_state(self, actor: ActorId) -> ActorState:
-        """Return how an actor is; one that restarts is made again at once."""
         return self._actors.state(actor)
 
     def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
-        """Return the living actor of that name."""
         return self._actors.find(name, namespace)
 
     def actor_names(self) -> list[tuple[str, str]]:
-        """Return all namespaces and names."""
         return self._actors.names()
 
     # Objects ----------------------------------------------------------------------------------------------------
 
     def put(self, value: Any) -> ObjectRef:
-        """Store a value."""
         return self._objects.put(value)
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
-        """Return the values; here they are always there."""
         return self._objects.get(refs, copy)
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        """Return the first `num_returns` as ready."""
         self._objects.collect()
         return list(refs[:num_returns]), list(refs[num_returns:])
 
     def future(self, ref: ObjectRef) -> Future:
-        """Return a finished future."""
         future = ValueFuture()
         try:
             future.set_result(self._objects.get([ref])[0])
@@ -132,34 +118,27 @@ class SerialEngine(RunsCalls):
         return future
 
     def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
-        """Call it now."""
         action()
 
     def ready_queue(self) -> ReadyQueue:
-        """Return a queue that is in the order of `add`."""
         return ReadyQueue(self.when_ready)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-        """Return an array of ordinary memory."""
         return self._objects.empty(shape, dtype)
 
     def adopt(self, object_id: bytes) -> ObjectRef:
-        """Return one more reference to an object."""
         return self._objects.adopt(object_id)
 
     def borrow(self, kept: bytes) -> ObjectRef:
-        """Return one more reference to an object."""
         return self._objects.adopt(kept)
 
     def keep(self, ref: ObjectRef) -> bytes:
-        """Keep a reference until the end."""
         self._kept.add(ref)
         return ref.id
 
     # Resources --------------------------------------------------------------------------------------------------
 
     def holding(self) -> Holding:
-        """Return what the running task or actor was given."""
         given = self._resources.assigned
         if given is None:
             return Holding()
@@ -170,30 +149,24 @@ class SerialEngine(RunsCalls):
         return Holding(in_amounts(given.demand), self._resources.gpu_ids(), self._resources.current(), captures)
 
     def cluster_resources(self) -> dict[str, float]:
-        """Return what `init` was given or found."""
         return in_amounts(self._resources.total)
 
     def available_resources(self) -> dict[str, float]:
-        """Return what no placement group has."""
         return self._resources.available()
 
     def create_group(
         self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool
     ) -> PlacementGroup:
-        """Reserve bundles at once, if they are free."""
         return self._resources.create(bundles, strategy, name, detached)
 
     def remove_group(self, group: PlacementGroup) -> None:
-        """Give the bundles back, and end the actors in them."""
         self._resources.remove(group)
         self._actors.end_group(group.id)
 
-    def group_table(self) -> list[dict[str, Any]]:
-        """Return all about all groups."""
-        return self._resources.table()
+    def placement_groups(self) -> list[PlacementGroupState]:
+        return self._resources.describe()
 
     def group_ready(self, group: PlacementGroup) -> ObjectRef:
-        """Return a reference to the group, or to the reason why it is not ready."""
         failure = self._resources.unready(group)
         return self.put(group) if failure is None else self._objects.store(Value(failure=failure))
 
@@ -201,30 +174,22 @@ class SerialEngine(RunsCalls):
 
     @property
     def whereabouts(self) -> Whereabouts:
-        """This process is all there is."""
         return Whereabouts(ME.hex(), self._namespace, NODE_ID, ME.hex())
 
     @property
     def runtime_env(self) -> RuntimeEnv:
-        """What was given; folders and modules lie where they are."""
         return RuntimeEnv.found(self._surroundings.of(None))
 
     def host(self) -> Host | None:
         """Return None: this process is no actor."""
 
     def publish(self, key: str, payload: bytes) -> None:
-        """Keep a named value."""
         self._published[key] = payload
 
     def lookup(self, key: str) -> bytes | None:
-        """Return a named value."""
         return self._published.get(key)
 
-    def preload(self, modules: Sequence[str]) -> None:
-        """Do nothing: there is no other process, and this one imports what it uses."""
-
     def note(self, event: Event) -> None:
-        """Remember something that has happened."""
         self._objects.events.append(event)
 
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
@@ -262,10 +227,10 @@ class SerialEngine(RunsCalls):
             cpu_seconds=time.process_time(),
             start_time_ms=node.start_time_ms,
         )
-        return [NodeReport(node=node, workers=[worker], actors=self._actors.report(), processes=[process])]
+        actors, groups = self._actors.report(), self._resources.describe()
+        return [NodeReport(node=node, workers=[worker], actors=actors, groups=groups, processes=[process])]
 
     def shutdown(self) -> bool:
-        """Drop all objects and actors."""
         self._actors.end_all()
         self._objects.clear()
         return True

@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..capacity import Capacity
 from ..exceptions import DeadlockError, InfeasibleError, InputError, PlacementGroupRemovedError
+from ..introspection.rows import PlacementGroupState
 from ..placement import place
 from ..resources import Demand, check_feasible, in_amounts, in_units, infeasible
 from ..scheduling import (
@@ -185,19 +185,18 @@ class SerialResources:
             "Call remove_placement_group first, or use engine='native'"
         )
 
-    def table(self) -> list[dict[str, Any]]:
-        """Return all about all groups."""
+    def describe(self) -> list[PlacementGroupState]:
+        """Return all groups."""
         return [
-            {
-                "placement_group_id": group.handle.id.hex(),
-                "name": group.handle.name,
-                "strategy": group.strategy,
-                "state": "REMOVED" if group.removed else "CREATED" if group.reserved else "PENDING",
-                "bundles": {index: in_amounts(bundle) for index, bundle in group.bundles.items()},
-                "bundles_to_node_id": {index: NODE_ID if index in group.reserved else "" for index in group.bundles},
-                "creator": "",
-                "reason": str(_removal(group.handle)) if group.removed else "",
-            }
+            PlacementGroupState(
+                placement_group_id=group.handle.id.hex(),
+                name=group.handle.name,
+                strategy=group.strategy,
+                state="REMOVED" if group.removed else "CREATED" if group.reserved else "PENDING",
+                bundles=list(map(in_amounts, group.bundles.values())),
+                node_ids=[NODE_ID] * len(group.reserved),
+                reason=str(_removal(group.handle)) if group.removed else "",
+            )
             for group in self._groups.values()
         ]
 

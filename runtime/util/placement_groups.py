@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from msgspec import structs
+
 from ..arguments import check_text
 from ..context import current_engine
 from ..exceptions import InputError, nearest
+from ..introspection.rows import PlacementGroupState
 from ..plain_numbers import in_plain_numbers
 from ..scheduling import GROUP_STRATEGIES, PlacementGroup, check_bundles
 
@@ -55,12 +58,11 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
     Raises:
         InputError: there is none.
     """
-    rows = [row for row in current_engine().group_table() if row["state"] != "REMOVED"]
+    rows = [row for row in current_engine().placement_groups() if row.state != "REMOVED"]
     for row in rows:
-        if placement_group_name and row["name"] == placement_group_name:
-            bundles = list(row["bundles"].values())
-            return PlacementGroup(bytes.fromhex(row["placement_group_id"]), bundles, row["name"])
-    known = nearest(str(placement_group_name), [row["name"] for row in rows if row["name"]])
+        if placement_group_name and row.name == placement_group_name:
+            return PlacementGroup(bytes.fromhex(row.placement_group_id), list(row.bundles), row.name)
+    known = nearest(str(placement_group_name), [row.name for row in rows if row.name])
     raise InputError(f"get_placement_group({placement_group_name!r}): there is none of that name. {known}".rstrip())
 
 
@@ -70,10 +72,17 @@ def placement_group_table(placement_group: PlacementGroup | None = None) -> dict
     Each is a dict of placement_group_id, name, strategy, state (PENDING, CREATED, REMOVED), bundles by index,
     bundles_to_node_id, creator, reason.
     """
-    rows = {row["placement_group_id"]: row for row in current_engine().group_table()}
+    rows = {row.placement_group_id: _in_rays_names(row) for row in current_engine().placement_groups()}
     if placement_group is None:
         return rows
     return rows.get(_checked(placement_group).id.hex(), {})
+
+
+def _in_rays_names(row: PlacementGroupState) -> dict[str, Any]:
+    told: dict[str, Any] = structs.asdict(row)
+    node_ids = told.pop("node_ids") or [""] * len(row.bundles)
+    told |= {"bundles": dict(enumerate(row.bundles)), "bundles_to_node_id": dict(enumerate(node_ids))}
+    return told | {"creator": told.pop("creator_id")}
 
 
 def get_current_placement_group() -> PlacementGroup | None:

@@ -13,7 +13,7 @@ from ...introspection.rows import ActorState
 from ...resources import in_amounts
 from ..protocol import messages as m
 from .balance import Balance
-from .wait_cycles import WaitCycles
+from .deadlocks import WaitCycles
 
 # Where an actor's state is none of these, it has not been made yet.
 _STATES = {"alive": "ALIVE", "dead": "DEAD", "restarting": "RESTARTING"}

@@ -66,9 +66,7 @@ class Groups:
             m.WatchGroup: self._on_watch,
             m.GroupReserved: self._on_reserved,
             m.RemoveGroup: lambda process, message: self._remove(message.group, "it was removed"),
-            m.AskGroups: lambda process, message: tell(
-                process, m.Groups([self._info(g) for g in self._groups.values()])
-            ),
+            m.AskGroups: lambda process, message: tell(process, m.Groups(self.describe())),
         }
 
     def _on_create(self, process: m.ProcessId, message: m.CreateGroup) -> None:
@@ -138,13 +136,9 @@ class Groups:
                 strategy=group.strategy,
                 state=group.state,
                 bundles=list(map(in_amounts, group.bundles)),
+                node_ids=[self._node[0].hex()] * len(group.bundles) if group.state == "CREATED" else [],
+                creator_id=(group.creator or b"").hex(),
                 reason=group.reason,
             )
             for group in self._groups.values()
         ]
-
-    def _info(self, group: Group) -> m.GroupInfo:
-        nodes = [self._node[0]] * len(group.bundles) if group.state == "CREATED" else []
-        return m.GroupInfo(
-            group.id, group.name, group.strategy, group.state, group.bundles, nodes, group.creator or b"", group.reason
-        )

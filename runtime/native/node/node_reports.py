@@ -23,13 +23,14 @@ _MOST_SECONDS = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
-Collected = Callable[[list[bytes], list[m.ProcessId], list[m.State]], None]
-
 
 @dataclass
 class _Question:
+    """What somebody has asked, and `send`s the answer to; who is still awaited, and what the others say."""
+
+    message: m.AskState
+    send: Callable[[m.State], object]
     awaited: set[m.ProcessId | m.NodeId]
-    then: Collected
     reports: list[bytes] = field(default_factory=list)
     others: list[m.State] = field(default_factory=list)
 
@@ -77,34 +78,18 @@ class NodeReports:
         self._numbers = 0
 
     def answer(self, send: Callable[[m.State], object], message: m.AskState) -> None:
-        """Send the state to whoever asked: a process, the head, or an observer."""
-
-        def collected(reports: list[bytes], silent: list[m.ProcessId], others: list[m.State]) -> None:
-            own = msgspec.msgpack.encode(self._describe(message.sections))
-            send(m.State(message.question, own, reports, silent, others))
-
-        self.collect(message.sections, message.limit, message.seconds, collected, self.ask_others)
-
-    def collect(
-        self,
-        sections: list[str],
-        limit: int,
-        seconds: float,
-        then: Collected,
-        ask_others: Callable[[m.AskState], Iterable[m.NodeId]] = lambda message: (),
-    ) -> None:
-        """Ask all processes and nodes; call `then(reports, silent, others)` when all have answered or time is over."""
-        seconds = seconds if 0 <= seconds <= _MOST_SECONDS else _MOST_SECONDS
+        """Ask all processes and nodes; send the state, when all have answered or time is over, to whoever asked."""
         self._numbers += 1
         number = self._numbers
+        seconds = message.seconds if 0 <= message.seconds <= _MOST_SECONDS else _MOST_SECONDS
         asked = {process.id for process in self._processes.values() if process.connection is not None}
-        others = ask_others(m.AskState(number, sections, limit, seconds))
-        self._questions[number] = _Question(asked.union(others), then)
+        others = self.ask_others(m.AskState(number, message.sections, message.limit, seconds))
+        self._questions[number] = question = _Question(message, send, asked.union(others))
         for process_id in asked:
             connection = self._processes[process_id].connection
             assert connection is not None
-            connection.send(m.ReportState(number, sections, limit))
-        if self._questions[number].awaited:
+            connection.send(m.ReportState(number, message.sections, message.limit))
+        if question.awaited:
             self._loop.call_later(seconds, lambda: self._close(number))
         else:
             self._close(number)
@@ -141,7 +126,8 @@ class NodeReports:
         question = self._questions.pop(number, None)
         if question is not None:
             silent = sorted(process for process in question.awaited if len(process) == PROCESS_BYTES)
-            question.then(question.reports, silent, question.others)
+            own = msgspec.msgpack.encode(self._describe(question.message.sections))
+            question.send(m.State(question.message.question, own, question.reports, silent, question.others))
 
 
 def describe_node(node: m.NodeInfo, session: str, *, is_head: bool = False, dead: bool = False) -> NodeState:

@@ -19,10 +19,9 @@ from ..protocol.connection import Connection
 from ..store.store import Store
 from .actor_queues import ActorQueue
 from .call_reports import call_counts, call_rows
-from .calls import Calls
+from .calls import Calls, Extras, PendingCall
 from .failures import failure
 from .links import Links
-from .pending import Extras, PendingCall
 from .values import Values
 
 
@@ -34,15 +33,22 @@ def _fails_now(queue: ActorQueue, pending: PendingCall) -> bool:
     return queue.state == "restarting" and pending.retries == 0 and not pending.attempts()
 
 
+def _group_of(pending: PendingCall) -> str:
+    """Return the concurrency group that a call was made for; "": that of no other."""
+    told = None if pending.extras is None else pending.extras.told
+    return (told.concurrency_group if told is not None else None) or ""
+
+
 class ActorCalls:
     """All actors that this process knows, and its calls to them that have not ended.
 
     Attributes:
+        calls: these calls and those of functions.
         queues: the calls to them, by the actor's id.
     """
 
     def __init__(self, links: Links, values: Values, store: Store, calls: Calls) -> None:
-        self._links, self._values, self._store, self._calls = links, values, store, calls
+        self._links, self._values, self._store, self.calls = links, values, store, calls
         self.queues: dict[bytes, ActorQueue] = {}
 
     # Calling ----------------------------------------------------------------------------------------------------
@@ -73,11 +79,12 @@ class ActorCalls:
             keeps = [*slots, *inner] if actor.lifetime is None else [actor.lifetime, *slots, *inner]
             pending = PendingCall(self, method, None, ids, packed, slots, keeps, retries)
             pending.actor = queue
-            self._calls.open[pending.task] = pending
+            self.calls.open[pending.task] = pending
             if not options.is_plain:
-                pending.extras = Extras.of_method(options)
+                group, window = options.concurrency_group, options.generator_backpressure
+                pending.extras = Extras(m.CallExtras(options.name, group, options.retry, window=window))
                 if num_returns == STREAMING:
-                    refs = [self._calls.open_stream(pending, refs[0])]
+                    refs = [self.calls.open_stream(pending, refs[0])]
             queue.waiting.append(pending)
             if slots:
                 self._await_arguments(queue, pending)
@@ -122,8 +129,8 @@ class ActorCalls:
         """Send what can be sent; one that waits for arguments holds up its group if that runs one call at a time."""
         held: set[str] = set()
         for pending in list(queue.waiting):
-            group = pending.group
-            if group in held or pending.task in queue.inflight or pending.task not in self._calls.open:
+            group = _group_of(pending)
+            if group in held or pending.task in queue.inflight or pending.task not in self.calls.open:
                 continue  # or one before it has failed, and it with that, or it was sent since
             if self._may_go(queue, pending):
                 queue.waiting.remove(pending)
@@ -135,15 +142,15 @@ class ActorCalls:
         """Whether a call's turn has come: its arguments are there, and so is the actor, or it won't wait."""
         if pending.missing or (queue.connection is None and not _fails_now(queue, pending)):
             return False
-        return not (pending.slots and self._calls.lacks_arguments(pending) and self._await_arguments(queue, pending))
+        return not (pending.slots and self.calls.lacks_arguments(pending) and self._await_arguments(queue, pending))
 
     def _await_arguments(self, queue: ActorQueue, pending: PendingCall) -> bool:
-        return self._calls.await_arguments(pending, lambda: self._pump(queue))
+        return self.calls.await_arguments(pending, lambda: self._pump(queue))
 
     def _dispatch(self, queue: ActorQueue, pending: PendingCall) -> None:
-        failure = self._calls.failed_argument(pending) if pending.slots else None
+        failure = self.calls.failed_argument(pending) if pending.slots else None
         if failure is not None:
-            self._calls.fail(pending, failure)
+            self.calls.fail(pending, failure)
         elif queue.connection is not None:
             self._send(queue, queue.connection, pending)
         else:
@@ -155,7 +162,7 @@ class ActorCalls:
         assert queue.process is not None
         slots: list[m.Value] = []
         if pending.slots or pending.arguments.refs:
-            slots = self._calls.arguments_for(queue.process, pending)
+            slots = self.calls.arguments_for(queue.process, pending)
         message = m.Call(pending.task, pending.name, pending.arguments, slots, len(pending.returns))
         if pending.extras is not None:
             pending.extras.apply(message)
@@ -190,7 +197,7 @@ class ActorCalls:
             queue.log = None
         if queue.constructor is not None:
             pending, queue.constructor = queue.constructor.arguments, None
-            self._calls.finish(pending, [m.Value(b"")])
+            self.calls.finish(pending, [m.Value(b"")])
 
     def report(self) -> Iterator[TaskState]:
         """Yield a row for each call that has not ended, and for each actor that has not started."""
@@ -230,7 +237,7 @@ class ActorCalls:
         if pending.is_interrupted:
             self.resubmit(pending)
         else:
-            self._calls.finish(pending, message.values, peer.peer, message.seconds)
+            self.calls.finish(pending, message.values, peer.peer, message.seconds)
 
     def on_try_again(self, pending: PendingCall, failure: m.Value) -> None:
         """Event: a call has raised an exception after which it is to be made again."""
@@ -241,19 +248,19 @@ class ActorCalls:
             queue.waiting.appendleft(pending)
             self._pump(queue)
         else:
-            self._calls.give_up(pending, failure)
+            self.calls.give_up(pending, failure)
 
     def on_argument_lost(self, pending: PendingCall, message: m.ArgumentLost) -> None:
         """Event: a call could not read an argument and was not run."""
         del pending.actor.inflight[message.task]
-        if self._calls.make_arguments_again(pending, message.span):
+        if self.calls.make_arguments_again(pending, message.span):
             self.resubmit(pending)
 
     def resubmit(self, pending: PendingCall) -> None:
         """Make a call again, before those that wait."""
         queue = pending.actor
         assert queue is not None
-        self._calls.open[pending.task] = pending
+        self.calls.open[pending.task] = pending
         queue.waiting.appendleft(pending)
         if pending.slots:
             self._await_arguments(queue, pending)
@@ -288,14 +295,14 @@ class ActorCalls:
 
     def _fail_unavailable(self, pending: PendingCall, what: str) -> None:
         error = ActorUnavailableError(f"{pending.actor.name}.{pending.name}: the actor {what}")
-        self._calls.fail(pending, failure(error))
+        self.calls.fail(pending, failure(error))
 
     def _settle_interrupted(self, queue: ActorQueue) -> None:
         """Decide about the calls that were under way when the actor's process died."""
         again = []
         for pending in queue.interrupted:
             if pending.cancelled:
-                self._calls.cancel(pending)
+                self.calls.cancel(pending)
             elif queue.state == "dead":
                 self._fail_dead(queue, pending)
             elif pending.use_retry():
@@ -316,4 +323,4 @@ class ActorCalls:
             value = m.Value(queue.failure, failed=True)
         else:
             value = m.Value(pack_error(error, queue.failure), failed=True)
-        self._calls.fail(pending, value)
+        self.calls.fail(pending, value)

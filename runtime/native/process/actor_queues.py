@@ -10,8 +10,8 @@ from ...options import ActorOptions
 from ...scheduling import SchedulingStrategy
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from .calls import PendingCall
 from .kept_log import KeptLog
-from .pending import PendingCall
 
 
 class Constructor:

@@ -8,7 +8,7 @@ node keeps them, and they must contain all that they need.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ... import serialization
@@ -25,13 +25,12 @@ from ..store.store import Store
 from ..store.views import StaleBlockError
 from .actor_calls import ActorCalls
 from .actor_queues import ActorQueue, Constructor
-from .calls import Calls
+from .calls import Calls, PendingCall
 from .environments import Environments
 from .failures import arguments_lost, failure
 from .group_calls import GroupCalls
 from .kept_log import KeptLog
 from .links import Links
-from .pending import PendingCall
 from .reactor import Waiter
 from .values import Values
 
@@ -247,6 +246,44 @@ class Actors:
         self._links.node.send(m.ActorReleased(queue.key))
         self._actor_calls.forget(queue.key)
         self._actor_calls.forget_constructor(queue)
+
+    # Logs of those that come back with their state --------------------------------------------------------------
+
+    def on_logged(self, peer: Connection, message: m.Logged) -> None:
+        """Event: an actor has run a call of another process."""
+        log = self._log_of(message.actor)
+        if log is not None:
+            log.logged(peer, message)
+        else:  # the actor was given up meanwhile
+            self._values.discard([message.call.arguments, *message.call.slots], peer.peer)
+
+    def on_checkpointed(self, peer: Connection, message: m.Checkpointed) -> None:
+        """Event: an actor has sent its state."""
+        log = self._log_of(message.actor)
+        if log is not None:
+            log.checkpointed(peer, message)
+        else:
+            self._values.discard([message.state], peer.peer)
+
+    def on_delivered(self, peer: Connection, message: m.Delivered) -> None:
+        """Event: another process has an actor's answer."""
+        log = self._log_of(message.actor)
+        if log is not None:
+            log.delivered(peer, message)
+
+    def on_death(self, process: bytes, reason: str) -> None:
+        """Event: a process is dead."""
+        for queue in self._actor_calls.queues.values():
+            if queue.log is not None:
+                queue.log.caller_died(process)
+
+    def needed_by_logs(self) -> Iterator[m.Span]:
+        """Yield the blocks that are needed to bring actors back."""
+        return (span for queue in self._actor_calls.queues.values() if queue.log for span in queue.log.spans())
+
+    def _log_of(self, actor: bytes) -> KeptLog | None:
+        queue = self._actor_calls.queues.get(actor)
+        return None if queue is None else queue.log
 
     # Finding ----------------------------------------------------------------------------------------------------
 

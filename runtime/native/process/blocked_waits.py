@@ -16,9 +16,9 @@ from ...ids import owner_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..protocol.wire import Awaited
+from .calls import PendingCall
 from .links import Links
 from .objects import Record
-from .pending import PendingCall
 from .reactor import Waiter
 
 # Waits shorter than this, in seconds, are not reported; the next report comes after twice the time, and so on.

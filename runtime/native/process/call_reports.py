@@ -9,8 +9,8 @@ from operator import attrgetter
 from ...introspection.rows import TaskState, unix_ms
 from ...resources import in_amounts
 from .actor_queues import ActorQueue
+from .calls import PendingCall
 from .objects import Record
-from .pending import PendingCall
 from .task_queues import TaskQueue
 
 Records = Mapping[bytes, Record]

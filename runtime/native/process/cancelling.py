@@ -7,9 +7,8 @@ from ...ids import owner_of
 from ...refs import ObjectRef
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .calls import Calls
+from .calls import Calls, PendingCall
 from .links import Links
-from .pending import PendingCall
 from .values import Values
 
 # A worker that has not killed itself this many seconds after it was told to is killed by the node.
@@ -64,11 +63,7 @@ class Cancelling:
 
     def _cancel(self, pending: PendingCall, force: bool, recursive: bool) -> None:
         pending.extend().cancelled = True
-        if pending.sender.withdraw(pending):
-            self._calls.cancel(pending)
-            return
-        pending.sender.tell(pending, m.CancelTask(pending.task, force, recursive))
-        if force:
+        if not self._calls.take_back(pending, m.CancelTask(pending.task, force, recursive)) and force:
             self._links.reactor.call_later(_PATIENCE, lambda: self._kill(pending))
 
     def _kill(self, pending: PendingCall) -> None:

@@ -14,9 +14,9 @@ from weakref import WeakSet
 from ...exceptions import GetTimeoutError
 from ...futures import ValueFuture
 from ...refs import ObjectRef
+from .calls import parent
 from .links import Links
 from .objects import Record
-from .pending import parent
 from .reactor import Waiter
 from .values import Values
 from .waits import Waits

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from ...exceptions import InfeasibleError, InputError, PlacementGroupRemovedError
 from ...failure import pack_error
 from ...refs import ObjectRef
-from ...resources import Demand, in_amounts, in_units, infeasible, missing
+from ...resources import Demand, in_units, infeasible, missing
 from ...scheduling import (
     NodeAffinitySchedulingStrategy,
     PlacementGroup,
@@ -80,23 +79,6 @@ class GroupCalls:
             self._watch(group.id)
             self._settle(group.id)
         return ref
-
-    def table(self) -> list[dict[str, Any]]:
-        """Return all about all groups."""
-        return [
-            {
-                "placement_group_id": info.group.hex(),
-                "name": info.name,
-                "strategy": info.strategy,
-                "state": info.state,
-                "bundles": {index: in_amounts(bundle) for index, bundle in enumerate(info.bundles)},
-                "bundles_to_node_id": dict.fromkeys(range(len(info.bundles)), "")
-                | {index: node.hex() for index, node in enumerate(info.nodes)},
-                "creator": info.creator.hex(),
-                "reason": info.reason,
-            }
-            for info in self._links.ask_node(m.AskGroups()).groups
-        ]
 
     def current(self) -> PlacementGroup | None:
         """Return the group that this process was given a bundle of."""

@@ -12,9 +12,8 @@ from ...actor_log import ActorLog
 from ...refs import ObjectRef
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .calls import Calls
+from .calls import Calls, PendingCall
 from .objects import spans_of
-from .pending import PendingCall
 from .values import Values
 
 

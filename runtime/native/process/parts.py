@@ -27,14 +27,11 @@ from .cancelling import Cancelling
 from .completion import Arrivals, Futures
 from .environments import Environments
 from .group_calls import GroupCalls
-from .leases import Leases
 from .lending import Lending
 from .lineage import Lineage
 from .links import ANSWERS, Handler, Links
-from .log_keeper import LogKeeper
 from .recovery import Recovery
-from .reporting import Reporting
-from .running import Running
+from .reporting import Reporting, Running
 from .task_calls import TaskCalls
 from .task_queues import TaskQueues
 from .values import Values
@@ -61,7 +58,6 @@ class Parts:
         self.freeing = Freeing(links, self.store)
         self.lineage = Lineage(links.welcome.max_lineage_bytes)
         self.values = Values(links, self.store, self.freeing, self.lineage)
-        self.memory = Memory(links, self.values, self.store, self.freeing)
         self.recovery = Recovery(links, self.values, self.store, self.lineage)
         # Waiting.
         self.lending = Lending(links.reactor, links.lock, self.values.objects)
@@ -69,15 +65,14 @@ class Parts:
         self.arrivals = Arrivals(self.values)
         self.futures = Futures(self.arrivals, self.waits)
         # Calls.
-        self.calls = Calls(links, self.values, self.recovery)
+        self.calls = Calls(links, self.values, self.lineage, self.recovery)
         self.groups = GroupCalls(links, self.values, self.store)
         self.task_queues = TaskQueues(links, environments, self.groups)
-        self.leases = Leases(links, self.task_queues)
-        self.tasks = TaskCalls(links, self.values, self.store, self.calls, self.task_queues, self.leases)
+        self.tasks = TaskCalls(links, self.values, self.store, self.calls, self.task_queues)
         self.actor_calls = ActorCalls(links, self.values, self.store, self.calls)
         self.actors = Actors(links, self.values, self.store, self.calls, self.actor_calls, environments, self.groups)
-        self.log_keeper = LogKeeper(self.values, self.actor_calls.queues)
         self.cancelling = Cancelling(links, self.values, self.calls)
+        self.memory = Memory(links, self.values, self.store, self.freeing, self.actors)
         # Introspection.
         self.makers = Makers(links, self.values.objects.records, self.calls.open)
         self.running = Running()
@@ -104,12 +99,11 @@ class Parts:
             self.values.on_death,
             self.tasks.on_death,
             self.actor_calls.on_death,
-            self.log_keeper.on_death,
+            self.actors.on_death,
         ]
         links.on_node_death += [self.fetching.on_node_death, self.tasks.on_node_death]
         links.on_node_lost += [self.values.on_node_lost, self.node_memory.on_node_lost, self.reporting.on_node_lost]
         self.groups.on_removed.append(self.tasks.on_group_removed)
-        self.memory.needed.append(self.log_keeper.spans)
 
     def handlers(self) -> dict[type, Handler]:
         """Return which message goes to which method; a worker has some more, for what it runs."""
@@ -144,15 +138,15 @@ class Parts:
             m.CancelObject: self.cancelling.on_cancel_object,
             # Tasks.
             m.Leased: self.tasks.on_leased,
-            m.Recall: self.leases.on_recall,
+            m.Recall: self.task_queues.on_recall,
             m.Bounced: self.tasks.on_bounced,
             m.EnvironmentFailed: self.tasks.on_environment_failed,
             # Actors.
             m.ActorState: self.actor_calls.on_actor_state,
             m.StartActor: self.actors.on_start,
-            m.Logged: self.log_keeper.on_logged,
-            m.Checkpointed: self.log_keeper.on_checkpointed,
-            m.Delivered: self.log_keeper.on_delivered,
+            m.Logged: self.actors.on_logged,
+            m.Checkpointed: self.actors.on_checkpointed,
+            m.Delivered: self.actors.on_delivered,
             # Placement groups.
             m.GroupState: self.groups.on_state,
             # How things are.

@@ -20,11 +20,11 @@ from ...refs import ObjectRef, short
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store
+from .calls import PendingCall
 from .failures import failure
 from .lineage import Fail, Forget, Interrupt, Lineage, Resubmit, Why
 from .links import Links
 from .objects import Record, spans_of
-from .pending import PendingCall
 from .values import Values
 
 # What a kept task takes besides its arguments, roughly, bytes.
@@ -80,7 +80,8 @@ class Recovery:
 
     def ended(self, pending: PendingCall) -> None:
         """A call has ended whose results lie outside this process's memory, or did: keep it if it may run again."""
-        results = [object_id for object_id in pending.results if self._may_be_lost(object_id)]
+        made = pending.returns if pending.stream is None else [*pending.returns, *pending.stream.outside]
+        results = [object_id for object_id in made if self._may_be_lost(object_id)]
         why = _why_not_again(pending)
         if why is not None or not results:
             self.lineage.not_kept(pending.task, results, why or Why.NO_RETRIES)

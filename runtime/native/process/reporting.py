@@ -23,13 +23,25 @@ from .completion import Arrivals
 from .links import Links
 from .objects import Record, size_of, spans_of
 from .reactor import Waiter
-from .running import Running
 from .task_calls import TaskCalls
 from .values import Values
 from .waits import Waits
 
 _MOST_NAMED = 5
 _GRACE_SECONDS = 5.0
+
+
+class Running:
+    """Tasks and calls that run here.
+
+    Attributes:
+        begun: their names, and since when (`time.perf_counter` seconds), by task.
+        untaken: those of them that yield values and wait until these are taken: how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.begun: dict[bytes, tuple[str, float]] = {}
+        self.untaken: dict[bytes, int] = {}
 
 
 class Reporting:

@@ -21,7 +21,8 @@ class StreamedCall(Protocol):
     name: str
     task: m.ObjectId
 
-    def is_cancelled(self) -> bool:
+    @property
+    def cancelled(self) -> bool:
         """Whether the call is not wanted any more."""
 
     def has_sent(self) -> bool:
@@ -132,7 +133,7 @@ class Stream:
             self._values.fulfil(self._promises[-1].id, m.Value(b""))  # a thread that waits finds that there is none
 
     def _not_made(self, object_id: m.ObjectId) -> m.Value:
-        if self._call.is_cancelled():
+        if self._call.cancelled:
             return cancelled(self._call.name, self._call.task)
         error = ObjectReconstructionFailedError(
             f"object {short(object_id)} is lost, and {self._call.name} has not yielded it when it was run again: it "

@@ -23,12 +23,10 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
 from ..store.store import Store
 from .call_reports import task_counts, task_rows
-from .calls import Calls
+from .calls import Calls, Extras, PendingCall
 from .failures import failure
-from .leases import Leases
 from .links import Links
 from .objects import spans_of
-from .pending import Extras, PendingCall
 from .task_queues import TaskQueue, TaskQueues, WorkerLease
 from .values import Values
 
@@ -43,14 +41,13 @@ class TaskCalls:
     """All tasks that this process has submitted and that have not ended.
 
     Attributes:
+        calls: these and those of actors' methods.
         seconds: how long tasks of each function take.
     """
 
-    def __init__(  # noqa: PLR0917  # put together in one place
-        self, links: Links, values: Values, store: Store, calls: Calls, queues: TaskQueues, leases: Leases
-    ) -> None:
+    def __init__(self, links: Links, values: Values, store: Store, calls: Calls, queues: TaskQueues) -> None:
         self._links, self._values, self._store = links, values, store
-        self._calls, self._queues, self._leases = calls, queues, leases
+        self.calls, self._queues = calls, queues
         self._by_key = queues.by_key
         self._awaiting: dict[bytes, PendingCall] = {}
         self.seconds: dict[bytes, float] = {}
@@ -71,16 +68,17 @@ class TaskCalls:
             pending = PendingCall(self, name, function, ids, packed, slots, keeps, options.max_retries)
             pending.queue = queue
             if not options.is_plain:
-                pending.extras = Extras.of_task(options)
+                told = m.CallExtras(retry=options.retry, window=options.generator_backpressure)
+                pending.extras = Extras(told, options.max_calls)
                 if options.num_returns == STREAMING:
-                    refs = [self._calls.open_stream(pending, refs[0])]
+                    refs = [self.calls.open_stream(pending, refs[0])]
             self.resubmit(pending)
         return refs
 
     def resubmit(self, pending: PendingCall) -> None:
         """Queue a task once its arguments are there."""
-        self._calls.open[pending.task] = pending
-        if pending.slots and self._calls.await_arguments(pending, lambda: self._arguments_came(pending)):
+        self.calls.open[pending.task] = pending
+        if pending.slots and self.calls.await_arguments(pending, lambda: self._arguments_came(pending)):
             self._awaiting[pending.task] = pending
         else:
             self._enqueue(pending)
@@ -99,9 +97,9 @@ class TaskCalls:
 
     def _enqueue(self, pending: PendingCall) -> None:
         queue = pending.queue
-        failure = queue.failure or self._calls.failed_argument(pending)
+        failure = queue.failure or self.calls.failed_argument(pending)
         if failure is not None:
-            self._calls.fail(pending, failure)
+            self.calls.fail(pending, failure)
             return
         queue.waiting.append(pending)
         self._pump(queue)
@@ -114,7 +112,7 @@ class TaskCalls:
             if lease is None:
                 break
             pending = waiting.popleft()
-            if pending.slots and self._calls.lacks_arguments(pending):
+            if pending.slots and self.calls.lacks_arguments(pending):
                 self.resubmit(pending)
             else:
                 self._push(queue, lease, pending)
@@ -165,7 +163,7 @@ class TaskCalls:
             function.id,
             pending.name,
             pending.arguments,
-            self._calls.arguments_for(lease.worker, pending),
+            self.calls.arguments_for(lease.worker, pending),
             len(pending.returns),
         )
         if pending.extras is not None:
@@ -174,7 +172,7 @@ class TaskCalls:
             # While the worker is busy there is no hurry: its next reply, at the latest, has this flushed.
             self._links.reactor.flush_soon(connection) if lease.inflight else connection.flush()
         if lease.inflight:
-            self._leases.look_soon()  # it may be behind a task that takes long
+            self._queues.look_soon()  # it may be behind a task that takes long
         pending.sent = time.monotonic()
         lease.inflight[pending.task] = pending
         pending.lease = lease
@@ -202,7 +200,7 @@ class TaskCalls:
         if connection is not None:  # else it has died already
             connection.post(self._queues.assignment(queue, message.gpus))
             queue.leases[message.worker] = WorkerLease(message.worker, connection)
-            self._leases.look_soon()
+            self._queues.look_soon()
         self._pump(queue)
 
     def on_environment_failed(self, node: Connection, message: m.EnvironmentFailed) -> None:
@@ -211,7 +209,7 @@ class TaskCalls:
         while queue.waiting:
             pending = queue.waiting.popleft()
             error = RuntimeEnvSetupError(f"task {pending.name} cannot run in its runtime_env: {message.reason}")
-            self._calls.fail(pending, failure(error))
+            self.calls.fail(pending, failure(error))
         self._pump(queue)
 
     def on_reply(self, peer: Connection, pending: PendingCall, message: m.Reply) -> None:
@@ -221,7 +219,7 @@ class TaskCalls:
         if pending.is_interrupted:
             queue.waiting.append(pending)
         else:
-            self._calls.finish(pending, message.values, peer.peer, message.seconds)
+            self.calls.finish(pending, message.values, peer.peer, message.seconds)
         self._has_ended(queue, lease)
 
     def on_try_again(self, pending: PendingCall, failure: m.Value) -> None:
@@ -231,7 +229,7 @@ class TaskCalls:
             self._links.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
             queue.waiting.append(pending)
         else:
-            self._calls.give_up(pending, failure)
+            self.calls.give_up(pending, failure)
         self._has_ended(queue, lease)
 
     @staticmethod
@@ -248,14 +246,14 @@ class TaskCalls:
         if not lease.inflight:
             lease.idle_since = time.monotonic()
             if lease.recalled:
-                self._leases.give_back(queue, lease)
+                self._queues.give_back(queue, lease)
             else:
-                self._leases.look_soon()
+                self._queues.look_soon()
 
     def on_argument_lost(self, pending: PendingCall, message: m.ArgumentLost) -> None:
         """Event: a task could not read an argument and was not run."""
         queue, lease = self._take_back(pending)
-        if self._calls.make_arguments_again(pending, message.span):
+        if self.calls.make_arguments_again(pending, message.span):
             self.resubmit(pending)
         self._has_ended(queue, lease)
 
@@ -271,7 +269,7 @@ class TaskCalls:
         """Event: a worker has sent tasks back, which wait behind a long one."""
         left: dict[TaskQueue, WorkerLease] = {}
         for task in reversed(message.tasks):
-            pending = self._calls.open.get(task)
+            pending = self.calls.open.get(task)
             if pending is not None and pending.lease is not None:
                 lease = left[pending.queue] = pending.lease
                 lease.stuck = True
@@ -305,7 +303,7 @@ class TaskCalls:
                 f"task {guilty.name} has no retries left{guilty.attempts()} "
                 f"(raise max_retries if this is not its own fault): {reason}"
             )
-            self._calls.fail(guilty, failure(error))
+            self.calls.fail(guilty, failure(error))
         for pending in tasks:
             self._links.note((time.monotonic(), AGAIN, pending.task, reason))
         self._queue_again(tasks)
@@ -316,7 +314,7 @@ class TaskCalls:
         for pending in reversed(tasks):
             pending.lease = None
             if pending.cancelled:
-                self._calls.cancel(pending)
+                self.calls.cancel(pending)
             else:
                 pending.queue.waiting.appendleft(pending)
 
@@ -331,7 +329,7 @@ class TaskCalls:
             queue.waiting.clear()
             queue.leases.clear()
             for pending in failed:
-                self._calls.fail(pending, failure)
+                self.calls.fail(pending, failure)
 
     # Cancelling -------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""Queues of this process's tasks: one for all that can run on the same workers, with the workers that it has leased."""
+"""Queues of this process's tasks: one for all that can run on the same workers, with the workers that it has leased.
+
+Workers are given back when they idle, and relieved of tasks that wait behind a long one.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,13 @@ from ...resources import Demand
 from ...scheduling import SchedulingStrategy
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from .calls import PendingCall
 from .environments import Environments
 from .group_calls import GroupCalls
 from .links import Links
-from .pending import PendingCall
+
+# A lease without work is kept this long, seconds: a loop of `get(f.remote())` must not ask the node each time.
+_LINGER = 0.02
 
 
 class WorkerLease:
@@ -66,7 +72,7 @@ class TaskQueue:
 
 
 class TaskQueues:
-    """The queues of all tasks that this process has submitted.
+    """The queues of all tasks that this process has submitted, and the workers that it has leased for them.
 
     Attributes:
         by_key: those that may have tasks, by the number that the node knows them by.
@@ -77,6 +83,7 @@ class TaskQueues:
         self._by_shape: dict[tuple, TaskQueue] = {}
         self._keys = itertools.count()
         self.by_key: dict[int, TaskQueue] = {}
+        self._looking = False
 
     def of(self, function: Function, options: TaskOptions) -> TaskQueue:
         """Return the queue for a task.
@@ -116,3 +123,61 @@ class TaskQueues:
                 del self._by_shape[shape], self.by_key[queue.key]
                 dropped.append(queue)
         return dropped
+
+    # Leases -----------------------------------------------------------------------------------------------------
+
+    def look_soon(self) -> None:
+        """Schedule a look at them, under the lock: a lease idles, or has tasks behind the one that it runs."""
+        if not self._looking:
+            self._looking = True
+            self._links.reactor.call_later(_LINGER, self._look)
+
+    def give_back(self, queue: TaskQueue, lease: WorkerLease) -> None:
+        """Return the worker to the node."""
+        del queue.leases[lease.worker]
+        # Calls of functions that may be called only so often in one process are counted here, not by the next holder.
+        self._links.node.send(m.ReturnLease(lease.worker, reusable=lease.calls is None))
+
+    def give_all_back(self) -> None:
+        """Event: this process ends. Give back what idles: the node kills workers whose holder is gone."""
+        with self._links.lock:
+            for queue in self.by_key.values():
+                for lease in list(queue.leases.values()):
+                    if not lease.inflight:
+                        self.give_back(queue, lease)
+
+    def on_recall(self, node: Connection, message: m.Recall) -> None:
+        """Event: the node wants a worker back."""
+        for queue in self.by_key.values():
+            lease = queue.leases.get(message.worker)
+            if lease is not None:
+                lease.recalled = True
+                if not lease.inflight:
+                    self.give_back(queue, lease)
+
+    def _look(self) -> None:
+        with self._links.lock:
+            self._looking = False
+            now = time.monotonic()
+            look_again = False
+            for queue in self.by_key.values():
+                for lease in list(queue.leases.values()):
+                    if len(lease.inflight) > 1 and not lease.stuck:
+                        _bounce_if_long(lease)
+                    elif lease.inflight:
+                        continue
+                    elif now - lease.idle_since >= _LINGER:
+                        self.give_back(queue, lease)
+                        continue
+                    look_again = True
+            if look_again:
+                self.look_soon()
+
+
+def _bounce_if_long(lease: WorkerLease) -> None:
+    """Call tasks back that wait behind one that takes long after all: a CPU may be idle elsewhere."""
+    first = next(iter(lease.inflight))
+    if first == lease.first:
+        lease.stuck = True  # at once: what is pushed from here on would stay there
+        lease.connection.send(m.Bounce())
+    lease.first = first

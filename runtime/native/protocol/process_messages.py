@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ...ids import ActorKey, GroupId, NodeId, ObjectId, ProcessId
+from ...introspection.rows import PlacementGroupState
 from .peer_messages import Assigned, Construct, Function
 from .wire import Awaited, Count, Demand, Environment, Job, Message, NodeInfo, Placement, Span, Units
 
@@ -302,19 +303,6 @@ class RemoveGroup(Message):
     group: GroupId
 
 
-class GroupInfo(Message):
-    """All about a group; `nodes`: where each bundle is, by the first bytes of its processes' ids."""
-
-    group: GroupId
-    name: str
-    strategy: str
-    state: str
-    bundles: list[Demand]
-    nodes: list[bytes]
-    creator: ProcessId
-    reason: str
-
-
 class AskGroups(Message):
     """Which groups are there?"""
 
@@ -322,7 +310,7 @@ class AskGroups(Message):
 class Groups(Message):
     """The answer to AskGroups."""
 
-    groups: list[GroupInfo]
+    groups: list[PlacementGroupState]
 
 
 # The object store: who may use how much memory, what moves to disk, who holds what ---------------------------------

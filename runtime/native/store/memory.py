@@ -10,10 +10,10 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterable
 
 from ...exceptions import ShoalError
 from ...ids import node_of
+from ..process.actors import Actors
 from ..process.links import Links
 from ..process.objects import FreeBlocks, spans_of
 from ..process.values import Values
@@ -37,14 +37,11 @@ class Memory:
         values: its objects.
         store: where their blocks are.
         freeing: is told when the node wants memory.
-
-    Attributes:
-        needed: what yields blocks that this process needs besides its objects' values.
+        actors: need blocks besides the objects' values, to bring those back that come back with their state.
     """
 
-    def __init__(self, links: Links, values: Values, store: Store, freeing: Freeing) -> None:
-        self._links, self._values, self._store, self._freeing = links, values, store, freeing
-        self.needed: list[Callable[[], Iterable[m.Span]]] = []
+    def __init__(self, links: Links, values: Values, store: Store, freeing: Freeing, actors: Actors) -> None:
+        self._links, self._values, self._store, self._freeing, self._actors = links, values, store, freeing, actors
         self._collecting = False
         self._next_collection = 0.0
         self._moving: set[bytes] = set()
@@ -113,7 +110,7 @@ class Memory:
         """Event: the node asks which blocks of a dead process are still needed."""
         values = [self._values.objects.records[object_id].value for object_id in self._values.objects.large]
         spans = [span for value in values if value is not None for span in spans_of(value)]
-        spans += [span for needed in self.needed for span in needed()]
+        spans += self._actors.needed_by_logs()
         self._links.node.send(m.StillNeeded(message.maker, [span for span in spans if span.maker == message.maker]))
 
     # Moving objects to disk -------------------------------------------------------------------------------------

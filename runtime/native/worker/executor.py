@@ -31,7 +31,7 @@ from ...results import exit_code, how_it_left, keep_returns
 from ...runtime_context import running
 from ...serialization import fill_slots
 from ..engine import NativeEngine
-from ..process.pending import parent
+from ..process.calls import parent
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.views import StaleBlockError
@@ -39,7 +39,7 @@ from .drafts import Drafts
 from .printing import PrintedStream
 from .producing import Producer
 from .restorable import Restorable
-from .task_interrupts import TaskInterrupts
+from .signals import TaskInterrupts
 from .user_code import UserCode
 
 

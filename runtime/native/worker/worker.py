@@ -34,8 +34,8 @@ from ..protocol.connection import Connection, remember
 from ..protocol.local_sockets import SocketNames
 from ..store.views import StaleBlockError
 from .concurrency import Place, place_for
-from .ending import ignore_interrupts, limit_end
 from .executor import Code, Executor, Item
+from .signals import ignore_interrupts, limit_end
 
 # How often, in seconds, a worker that is not wanted any more looks whether what it owns still is.
 _LOOK_AGAIN = 0.5

@@ -1,13 +1,8 @@
-"""How a running task is cancelled: a signal to the main thread, which raises KeyboardInterrupt in the user's code.
-
-Python runs signal handlers in the main thread between any two of its instructions, so the handler raises only while
-that very task runs code of the user's, and not while state of the runtime is half changed: then the signal is sent
-again a moment later, as for Ctrl-C (`interrupts.py`). It raises once for each task, so whatever comes after that, in
-the user's cleanup or in ours, is not interrupted again.
-"""
+"""A worker's signals: that which cancels a running task, the terminal's Ctrl-C, and the alarm that limits its end."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -15,15 +10,41 @@ from typing import Any
 
 from ...exceptions import TaskCancelledError
 from ...refs import short
-from ..process import main_thread
+from ..process.interrupts import put_off, send
 from ..protocol import messages as m
 
 # A real-time signal: libraries and schedulers have uses of their own for SIGUSR1 and SIGUSR2.
 _SIGNAL = signal.SIGRTMIN + 3
+# What runs at the end (`__ray_shutdown__`, `__del__`, atexit, threads, helper processes) may take so many seconds.
+_END_SECONDS = 4.0
+
+
+def limit_end() -> None:
+    """Set the kernel's alarm that ends this process; from the main thread.
+
+    An alarm comes whatever the process does: no thread of ours would run while native code holds the interpreter. Who
+    ends so is found dead as after any other signal, and its process group, helpers included, is killed.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, _END_SECONDS)
+
+
+def ignore_interrupts() -> None:
+    """Do nothing at SIGINT: the terminal's Ctrl-C is the driver's business.
+
+    By a handler: what is ignored is ignored by programs that a task starts, too, and those could not be interrupted.
+    Processes that it forks are interrupted as any program of Python.
+    """
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 
 
 class TaskInterrupts:
-    """Interrupts tasks of the main thread.
+    """Interrupts tasks of the main thread: by a signal, whose handler raises KeyboardInterrupt in the user's code.
+
+    It raises only while that very task runs code of the user's, and not while state of the runtime is half changed
+    (see `interrupts.py`); and once for each task, so whatever comes after that, in the user's cleanup or in ours, is
+    not interrupted again.
 
     Args:
         busy: whether the main thread is in the middle of changing state.
@@ -40,7 +61,7 @@ class TaskInterrupts:
         """Interrupt a task that runs or is about to; nothing happens if it has ended; from any thread."""
         self._requests[message.task] = message
         if self._running == message.task:
-            main_thread.send(_SIGNAL)
+            send(_SIGNAL)
 
     def forget(self) -> None:
         """Forget requests that came too late; from the main thread, when it has nothing to run."""
@@ -76,7 +97,5 @@ class TaskInterrupts:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._running is None or self._running not in self._requests:
             return  # it has ended meanwhile
-        if self._busy() or main_thread.is_in_finaliser(frame):
-            main_thread.send_later(_SIGNAL)
-        else:
+        if not put_off(_SIGNAL, frame, self._busy):
             self._interrupt()
