@@ -67,6 +67,7 @@ PASSED_BY_A_CALL = {
     "runtime/signatures.py",
     "runtime/native/process/lending.py",
     "runtime/native/process/long_waits.py",
+    "runtime/native/protocol/loop.py",
     "runtime/native/protocol/messages.py",
     "runtime/native/store/fetching.py",
     "runtime/native/store/views.py",

@@ -111,7 +111,7 @@ class NativeEngine(RunsCalls, Engine):
         self.hosted: Host | None = None
         self.on_exit_actor: Callable[[SystemExit], None] = lambda request: None
         self.cancelled: set[bytes] = set()  # calls that run here, or are about to, and should end
-        self.metrics = parts.metrics
+        self.metrics = parts.reporting.metrics
         self._kept: set[ObjectRef] = set()  # references that live as long as this process
         self._links, self._values, self._waits = parts.links, parts.values, parts.waits
         self._tasks, self._actor_calls, self._actors = parts.tasks, parts.actor_calls, parts.actors

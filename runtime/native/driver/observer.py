@@ -6,6 +6,7 @@ on the connection on which it asks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from ...exceptions import InputError, NodeDiedError
 from ...introspection.reports import NodeReport, ProcessReport
 from ..node.session import is_joined
 from ..protocol import messages as m
+from ..protocol.connection import receive_one
 from ..protocol.local_sockets import connect, node_name, peer_pid, sessions_listening
 
 #: How long the node waits for its processes' answers, seconds.
@@ -68,19 +70,16 @@ def observe(session: str, sections: Sequence[str], limit: int, seconds: float = 
     except OSError:
         raise InputError(f"there is no runtime with session {session!r} on this machine any more") from None
     sock.settimeout(seconds + _SILENCE_SECONDS)
-    with sock, sock.makefile("rb") as stream:
+    answer = None
+    with sock, contextlib.suppress(ConnectionError):
         try:
             sock.sendall(m.encode(m.AskState(1, list(sections), limit, seconds)))
-            header = stream.read(4)
-            payload = stream.read(int.from_bytes(header, "little")) if len(header) == 4 else b""
+            answer = receive_one(sock)
         except TimeoutError:
             raise NodeDiedError(f"the node of session {session!r} does not answer: is it stopped?") from None
-        except ConnectionError:
-            payload = b""
-    answer = m.decode(payload) if payload else None
-    if not isinstance(answer, m.State):
+    if answer is None or not isinstance(answer[0], m.State):
         raise NodeDiedError(f"the node of session {session!r} ended before it answered")
-    return unpack(answer)
+    return unpack(answer[0])
 
 
 def unpack(answer: m.State) -> list[NodeReport]:

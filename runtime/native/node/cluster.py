@@ -20,21 +20,11 @@ import msgspec
 from ...exceptions import NodeDiedError
 from ...ids import PROCESS_BYTES, node_of
 from ..protocol import messages as m
-from ..protocol.connection import Connection, ProtocolError
+from ..protocol.connection import Connection, ProtocolError, receive_one
 from ..protocol.local_sockets import SocketNames, accept, listen
-from .loop import Loop
+from ..protocol.loop import Loop
 
 Address = m.ProcessId | m.NodeId
-
-
-def _read_exactly(sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        chunk = sock.recv(size - len(data))  # no more: what follows is for the loop
-        if not chunk:
-            raise NodeDiedError("the head has ended before it took this node in")
-        data += chunk
-    return data
 
 
 class Cluster:
@@ -46,6 +36,7 @@ class Cluster:
         receive: handles what another node, or a process of one, says to this node.
         tell: sends a message to a process of this node; False if it is dead.
         lost: told of the death of each process of another node.
+        changed: called when a node has joined or died.
 
     Attributes:
         head: the node that keeps actors, names and published values.
@@ -54,25 +45,24 @@ class Cluster:
         welcome: for the head: the answer to a node that joins.
         address: where others can join.
         at_head: kinds of messages that only the head can handle.
-        changed: what to call when a node has joined or died.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # the node's parts, put together once
         self,
         me: m.NodeInfo,
         loop: Loop,
         receive: Callable[[Address, m.Message], None],
         tell: Callable[[m.ProcessId, m.Message], bool],
         lost: Callable[[m.ProcessDied], None],
+        changed: Callable[[m.NodeJoined | m.NodeDied], None],
     ) -> None:
         self.me, self.head = me.id, me.id
         self.nodes: dict[m.NodeId, m.NodeInfo] = {me.id: me}
         self.welcome: m.Welcome
         self.address = ""
         self.at_head: set[type] = set()
-        self.changed: Callable[[m.NodeJoined | m.NodeDied], None] = lambda message: None
         self.dead: list[m.NodeInfo] = []
-        self._loop, self._receive, self._tell, self._lost = loop, receive, tell, lost
+        self._loop, self._receive, self._tell, self._lost, self._changed = loop, receive, tell, lost, changed
         self._lines: dict[m.NodeId, Connection] = {}
         self._processes: dict[m.NodeId, set[m.ProcessId]] = {}  # for the head: those of the others
         self._gone: set[m.ProcessId] = set()
@@ -92,25 +82,27 @@ class Cluster:
         """For the head: let nodes in. Return the name of the local socket on which they are awaited."""
         name = names.of(self.me)
         listener = listen(name)
-        self._loop.watch(listener.fileno(), lambda: self._accept(listener))
+        self._loop.watch(listener.fileno(), lambda mask: self._accept(listener))
         return name
 
     def _accept(self, listener: socket.socket) -> None:
         sock = accept(listener)
         if sock is not None:
             line = Connection(sock, self._loop.wait_for_room)
-            self._loop.watch(line.fileno(), lambda: self._read(line))
+            self._loop.watch(line.fileno(), lambda mask: self._read(line))
 
     def join(self, sock: socket.socket) -> m.Welcome:
         """Join the head, at the other end of this socket."""
         sock.sendall(m.encode(m.Join(self.nodes[self.me])))
-        size = int.from_bytes(_read_exactly(sock, 4), "little")
-        welcome = m.decode(_read_exactly(sock, size))
+        answer = receive_one(sock)
+        if answer is None:
+            raise NodeDiedError("the head has ended before it took this node in")
+        welcome, _ = answer
         assert isinstance(welcome, m.Welcome)
         self.head, self.address = welcome.nodes[0].id, welcome.address
         line = Connection(sock, self._loop.wait_for_room)
         self._add_line(self.head, line)
-        self._loop.watch(line.fileno(), lambda: self._read(line))
+        self._loop.watch(line.fileno(), lambda mask: self._read(line))
         for node in welcome.nodes:
             self._joined(m.NodeJoined(node))
         return welcome
@@ -183,7 +175,7 @@ class Cluster:
     def _news(self, message: m.NodeJoined | m.NodeDied) -> None:
         concerned = message.node if isinstance(message, m.NodeDied) else message.node.id
         self._spread(message, concerned)
-        self.changed(message)
+        self._changed(message)
 
     def _spread(self, message: m.Message, but: m.NodeId) -> None:
         """The head tells all other nodes, except the one that it is about."""
@@ -321,7 +313,7 @@ class Cluster:
 
     def end(self) -> None:
         """The node ends: as the head, end the others."""
-        self.changed = lambda message: None
+        self._changed = lambda message: None
         self.spread(m.Shutdown())
 
     def hang_up(self) -> None:

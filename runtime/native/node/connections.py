@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import accept, listen
-from .loop import Loop
+from ..protocol.loop import Loop
 from .pool import Process
 
 #: What only nodes say, and what a node says for its processes: from a process itself it is nonsense.
@@ -49,13 +49,13 @@ class Connections:
         self._loop, self._processes = loop, processes
         self._register, self._receive, self._observe, self._hung_up = register, receive, observe, hung_up
         self._listener = listen(name)
-        loop.watch(self._listener.fileno(), self._accept)
+        loop.watch(self._listener.fileno(), lambda mask: self._accept())
 
     def _accept(self) -> None:
         sock = accept(self._listener)
         if sock is not None:
             connection = Connection(sock, self._loop.wait_for_room)
-            self._loop.watch(connection.fileno(), lambda: self._read(connection))
+            self._loop.watch(connection.fileno(), lambda mask: self._read(connection))
 
     def _read(self, connection: Connection) -> None:
         if connection.blocked:

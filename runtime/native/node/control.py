@@ -23,6 +23,7 @@ class Control:
     """Does what the table of actors asks for, and answers questions.
 
     Args:
+        balance: where actors' processes are made.
         tell: sends a message to a process, if it lives.
         end_process: ends an actor's process: gracefully, or at once.
         ask_again: has an action done once all that lies in the sockets by now is read.
@@ -30,15 +31,15 @@ class Control:
 
     def __init__(
         self,
+        balance: Balance,
         tell: Callable[[m.ProcessId, m.Message], None],
         end_process: Callable[[m.ProcessId, bool], None],
         ask_again: Callable[[Callable[[], None]], None],
     ) -> None:
-        self._tell, self._end_process, self._ask_again = tell, end_process, ask_again
+        self._balance, self._tell, self._end_process, self._ask_again = balance, tell, end_process, ask_again
         self._actors: ActorTable[m.CreateActor] = ActorTable()
         self._published: dict[str, bytes] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self.balance: Balance  # each needs the other
         self._cycles = WaitCycles(tell, ask_again)
         self.handlers: dict[type, Callable[..., None]] = {
             **self._cycles.handlers,
@@ -115,7 +116,7 @@ class Control:
                 self._do(self._actors.end(actor.key, reason))
 
     def _on_actor_granted(self, process: m.ProcessId, message: m.ActorGranted) -> None:
-        self.balance.actor_made(message.actor)
+        self._balance.actor_made(message.actor)
         if not self._actors.granted(message.actor, process):
             self._end_process(process, False)  # it has ended before its process was made
         else:
@@ -167,7 +168,7 @@ class Control:
             if isinstance(command, Tell):
                 self._note(command.actor)
                 if command.actor.state == "dead":
-                    self.balance.forget_actor(command.actor.key)
+                    self._balance.forget_actor(command.actor.key)
                 for watcher in command.actor.watchers:
                     self._tell(watcher, _state_of(command.actor))
             elif isinstance(command, AskResources):
@@ -183,10 +184,10 @@ class Control:
                     actor.may_restart,
                     declared.spread,
                 )
-                self.balance.want_actor(wanted)
+                self._balance.want_actor(wanted)
             elif isinstance(command, EndProcess):
                 self._end_process(command.process, command.gracefully)
-        self.balance.grant()
+        self._balance.grant()
 
 
 def _declared(process: m.ProcessId, message: m.CreateActor) -> Actor[m.CreateActor]:

@@ -38,29 +38,28 @@ class Groups:
     """All placement groups of the cluster.
 
     Args:
+        leasing: where bundles are reserved.
         tell: sends a message to a process, if it lives.
         lasts: whether what a process creates lasts no longer than that process: a driver, or an actor's. The groups of
             tasks stay, as the worker that happens to run a task is nobody in particular.
         end_actors: ends the actors in a group, for that reason.
         node: the node's id, and all that it has.
         keeps_infeasible: whether groups that can never be reserved wait, for a cluster that grows.
-
-    Attributes:
-        leasing: where bundles are reserved.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # the node's parts, put together once
         self,
+        leasing: Leasing,
         tell: Callable[[m.ProcessId, m.Message], None],
         lasts: Callable[[m.ProcessId], bool],
         end_actors: Callable[[m.GroupId, str], None],
         node: tuple[bytes, Demand],
         keeps_infeasible: bool,
     ) -> None:
-        self._tell, self._lasts, self._end_actors, self._node = tell, lasts, end_actors, node
+        self._leasing, self._tell, self._lasts, self._end_actors = leasing, tell, lasts, end_actors
+        self._node = node
         self._keeps_infeasible = keeps_infeasible
         self._groups: dict[m.GroupId, Group] = {}
-        self.leasing: Leasing  # each needs the other
         self.handlers: dict[type, Callable[..., None]] = {
             m.CreateGroup: self._on_create,
             m.WatchGroup: self._on_watch,
@@ -83,11 +82,11 @@ class Groups:
                 f"{in_amounts(self._node[1])}. Ask for less, or start the runtime with more"
             )
         else:
-            self.leasing.want_group(group.id, dict(enumerate(group.bundles)))
+            self._leasing.want_group(group.id, dict(enumerate(group.bundles)))
         if not group.reason or self._keeps_infeasible:
             self._groups[group.id] = group
         self._tell(process, m.GroupCreated(group.reason, infeasible=bool(group.reason)))
-        self.leasing.grant()
+        self._leasing.grant()
 
     def _on_reserved(self, process: m.ProcessId, message: m.GroupReserved) -> None:
         group = self._groups[message.group]
@@ -117,8 +116,8 @@ class Groups:
             del self._groups[other]
         self._show(group)  # first: whoever has tasks there is to know why their workers die
         self._end_actors(group.id, group.reason)
-        self.leasing.drop_group(group.id)
-        self.leasing.grant()
+        self._leasing.drop_group(group.id)
+        self._leasing.grant()
 
     def process_died(self, process: m.ProcessId, reason: str) -> None:
         """A process is gone, and with it the groups that it made for itself."""

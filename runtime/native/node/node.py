@@ -33,13 +33,13 @@ from ...resources import UNIT
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import SocketNames, peer_pid
+from ..protocol.loop import Loop
 from .balance import Balance
 from .cluster import Cluster
 from .connections import OF_NODES, OF_OWN, Connections
 from .control import Control
 from .groups import Groups
 from .leasing import Leasing
-from .loop import Loop
 from .metrics_server import serve_metrics
 from .node_reports import NodeReports, describe_node, describe_worker
 from .output import OutputReader
@@ -78,7 +78,14 @@ class Node:
             memory_usage_threshold=settings["memory_usage_threshold"],
         )
         self.info = m.NodeInfo(self._workers.prefix, socket.gethostname(), os.getpid(), resources)
-        self.cluster = Cluster(self.info, self._loop, self._receive, self._tell_here, self._on_death_elsewhere)
+        self.cluster = Cluster(
+            self.info,
+            self._loop,
+            self._receive,
+            self._tell_here,
+            self._on_death_elsewhere,
+            self._on_nodes_changed,
+        )
         self._workers.on_new = self.cluster.process_made
         self._processes = self._workers.processes
         self.running = True
@@ -92,28 +99,24 @@ class Node:
             observe=lambda observer, message: self._reports.answer(observer.send, message),
             hung_up=self._on_hang_up,
         )
-        self._control = control = Control(self.cluster.tell, self._end_process, self._questions_later)
         scheduler = Scheduler(resources, idle_slots=4 * max(1, resources["CPU"] // UNIT))
         tell, call_later, gpus = self.cluster.tell, self._loop.call_later, settings["gpus"]
         self._leasing = Leasing(scheduler, self._workers, tell, self._handle, call_later, gpus, self._lives)
         self._balance = Balance(self.cluster, self._leasing)
-        self.cluster.changed = self._on_nodes_changed
-        control.balance = self._balance
-        node = (self.info.id, resources)
-        self._groups = Groups(tell, self._is_creator, control.end_actors, node, settings["infeasible"] == "wait")
-        self._groups.leasing = self._leasing
+        self._control = control = Control(self._balance, tell, self._end_process, self._questions_later)
+        node, waits = (self.info.id, resources), settings["infeasible"] == "wait"
+        self._groups = Groups(self._leasing, tell, self._is_creator, control.end_actors, node, waits)
         self._started, self._deaths = time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._storage = Storage(
             settings["store_memory"], self._processes, tell, self._loop, self._workers.board, self._lives
         )
-        self._reports = NodeReports(self._loop, self._processes, self._describe)
+        self._reports = NodeReports(self._loop, self._processes, self._describe, self.cluster.spread)
         port = settings["metrics_port"]
         self._metrics_address = "" if port is None else serve_metrics(port, self._names.session)
         self._handlers = self._all_handlers()
         at_head = {*control.handlers, *self._groups.handlers, *self._balance.at_head}
         self.cluster.at_head = at_head | {m.Preload, m.AskState}
-        self._reports.ask_others = self.cluster.spread
 
     def _all_handlers(self) -> dict[type, Callable[[m.ProcessId, Any], None]]:
         return {

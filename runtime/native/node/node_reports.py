@@ -15,7 +15,7 @@ from ...introspection.reports import NodeReport, ProcessReport
 from ...introspection.rows import MetricState, NodeState, WorkerState, unix_ms
 from ...resources import in_amounts
 from ..protocol import messages as m
-from .loop import Loop
+from ..protocol.loop import Loop
 from .pool import Process
 from .storage import Views
 
@@ -62,17 +62,20 @@ class NodeReports:
         loop: for the time limit.
         processes: those that live.
         describe: returns the node's own report, with these sections.
+        ask_others: on the head, asks the other nodes; returns which they are.
 
     Attributes:
         retired: what processes that are gone had counted.
-        ask_others: for the head: has other nodes asked, and returns which they are.
     """
 
     def __init__(
-        self, loop: Loop, processes: dict[bytes, Process], describe: Callable[[list[str]], NodeReport]
+        self,
+        loop: Loop,
+        processes: dict[bytes, Process],
+        describe: Callable[[list[str]], NodeReport],
+        ask_others: Callable[[m.AskState], Iterable[m.NodeId]],
     ) -> None:
-        self._loop, self._processes, self._describe = loop, processes, describe
-        self.ask_others: Callable[[m.AskState], Iterable[m.NodeId]] = lambda message: ()
+        self._loop, self._processes, self._describe, self._ask_others = loop, processes, describe, ask_others
         self._questions: dict[int, _Question] = {}
         self.retired = Retired()
         self._numbers = 0
@@ -83,7 +86,7 @@ class NodeReports:
         number = self._numbers
         seconds = message.seconds if 0 <= message.seconds <= _MOST_SECONDS else _MOST_SECONDS
         asked = {process.id for process in self._processes.values() if process.connection is not None}
-        others = self.ask_others(m.AskState(number, message.sections, message.limit, seconds))
+        others = self._ask_others(m.AskState(number, message.sections, message.limit, seconds))
         self._questions[number] = question = _Question(message, send, asked.union(others))
         for process_id in asked:
             connection = self._processes[process_id].connection

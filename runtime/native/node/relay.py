@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from ..protocol import messages as m
-from .loop import Loop
+from ..protocol.loop import Loop
 from .output import LogFile, Pipe, file_name
 from .pool import Process
 
@@ -51,7 +51,7 @@ class OutputRelay:
     def listen(self, process: Process) -> None:
         """Begin to read a process's pipes."""
         for pipe in process.pipes:
-            self._loop.watch(pipe.fd, lambda pipe=pipe: self._read(process, pipe))  # type: ignore[misc]
+            self._loop.watch(pipe.fd, lambda mask, pipe=pipe: self._read(process, pipe))  # type: ignore[misc]
 
     def read_rest(self, process: Process) -> None:
         """Event: a process has died. Read what it has printed last, half a line included."""

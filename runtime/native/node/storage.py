@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..protocol import messages as m
+from ..protocol.loop import Loop
 from ..store.arena import read_block, size_in_use
 from ..store.board import Board
 from .dead_arenas import DeadArenas
-from .loop import Loop
 from .pool import Process
 from .store_budgets import AskSpill, AskTrim, CallMe, Grant, Refuse, StoreBudgets
 

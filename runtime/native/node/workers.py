@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 from ..protocol import messages as m
+from ..protocol.loop import Loop
 from ..store.board import MOST_PROCESSES, Board, new_board
 from .deaths import Death, killed_by_kernel
-from .loop import Loop
 from .machine_memory import biggest_processes, read_memory, read_oom_kills
 from .memory_monitor import MemoryMonitor
 from .output import NodeLog
@@ -70,7 +70,7 @@ class Workers:
         self._oom_kills = read_oom_kills()
         self._monitor = MemoryMonitor(loop.call_later, self.processes, memory_usage_threshold)
         self._fork_server.on_blocked = loop.wait_for_room
-        loop.watch(self._fork_server.fileno(), self._read_fork_server)
+        loop.watch(self._fork_server.fileno(), lambda mask: self._read_fork_server())
 
     @property
     def room(self) -> int:

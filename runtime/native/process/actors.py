@@ -25,7 +25,7 @@ from ..store.store import Store
 from ..store.views import StaleBlockError
 from .actor_calls import ActorCalls
 from .actor_queues import ActorQueue, Constructor
-from .calls import Calls, PendingCall
+from .calls import PendingCall
 from .environments import Environments
 from .failures import arguments_lost, failure
 from .group_calls import GroupCalls
@@ -59,13 +59,12 @@ class Actors:
         links: Links,
         values: Values,
         store: Store,
-        calls: Calls,
         actor_calls: ActorCalls,
         environments: Environments,
         groups: GroupCalls,
     ) -> None:
         self._links, self._values, self._store = links, values, store
-        self._calls, self._actor_calls = calls, actor_calls
+        self._calls, self._actor_calls = actor_calls.calls, actor_calls
         self._environments, self._groups = environments, groups
 
     # Creating ---------------------------------------------------------------------------------------------------

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from ...exceptions import InfeasibleError, InputError, PlacementGroupRemovedError
-from ...failure import pack_error
 from ...refs import ObjectRef
 from ...resources import Demand, in_units, infeasible, missing
 from ...scheduling import (
@@ -20,6 +19,7 @@ from ...scheduling import (
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store
+from .failures import failure
 from .links import Links
 from .values import Values
 
@@ -30,7 +30,6 @@ class GroupCalls:
     Attributes:
         assigned: for a worker: the resources that it was given for a lease, or for the actor that it is.
         captured: where the tasks that this process starts run if they don't say it themselves.
-        on_removed: what to call with a group that is removed.
     """
 
     def __init__(self, links: Links, values: Values, store: Store) -> None:
@@ -40,7 +39,6 @@ class GroupCalls:
         self._warned: set[str] = set()
         self.assigned: m.Assigned | None = None
         self.captured: PlacementGroupSchedulingStrategy | None = None
-        self.on_removed: list[Callable[[m.GroupId], None]] = []
 
     # Making, removing, asking -----------------------------------------------------------------------------------
 
@@ -160,28 +158,22 @@ class GroupCalls:
             self._watched[group] = m.GroupState(group, "PENDING")
             self._links.node.send(m.WatchGroup(group))
 
-    def on_state(self, node: Connection, message: m.GroupState) -> None:
-        """Event: the node says how a group is."""
+    def on_state(self, message: m.GroupState) -> None:
+        """Event: a group has changed."""
         self._watched[message.group] = message
         self._settle(message.group)
-        if message.state == "REMOVED":
-            for listener in self.on_removed:
-                listener(message.group)
 
     def _settle(self, group: m.GroupId) -> None:
         """Give the references that await a group their value, if its state is known."""
         if self._watched[group].state == "PENDING":
             return
-        failure = self.removal_of(group)
+        removal = self.removal_of(group)
         for object_id, handle in self._awaited.pop(group, ()):
-            if failure is None:
-                self._values.fulfil(object_id, self._store.pack(handle, self._links.me)[0])
-            else:
-                self._values.fulfil(object_id, failure)
+            self._values.fulfil(object_id, removal or self._store.pack(handle, self._links.me)[0])
 
     def removal_of(self, group: m.GroupId) -> m.Value | None:
         """Return the failure of what was to run in a group that is removed; None if it isn't."""
         state = self._watched[group]
         if state.state != "REMOVED":
             return None
-        return m.Value(pack_error(PlacementGroupRemovedError(state.reason)), failed=True)
+        return failure(PlacementGroupRemovedError(state.reason))

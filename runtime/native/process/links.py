@@ -21,6 +21,7 @@ from ..protocol.connection import (
     RelayedConnection,
     Unreadable,
     decode_or_say,
+    receive_one,
     remember,
 )
 from ..protocol.local_sockets import SocketNames, accept, connect, listen
@@ -127,7 +128,7 @@ class Links:
         self._at_the_end: list[Waiter] = []
         self._listener = listener or listen(names.of(self.me))
         self.reactor = Reactor("shoal-reader")
-        self.node = Connection(sock, self.reactor.want_write)
+        self.node = Connection(sock, self.reactor.wait_for_room)
 
     def start(self, handlers: dict[type, Handler]) -> None:
         """Begin to read; `handlers` says what to do with each kind of message."""
@@ -184,7 +185,7 @@ class Links:
     def _accept(self) -> bool:
         sock = accept(self._listener)
         if sock is not None:
-            self._watch(Connection(sock, self.reactor.want_write))
+            self._watch(Connection(sock, self.reactor.wait_for_room))
         return sock is not None
 
     def on_hello(self, connection: Connection, message: m.Hello) -> None:
@@ -209,7 +210,7 @@ class Links:
                 # one would not be told: the node answers what we send.
                 connection = self.peers[process] = RelayedConnection(process, self.node)
                 return connection
-            connection = Connection(sock, self.reactor.want_write)
+            connection = Connection(sock, self.reactor.wait_for_room)
             connection.peer = process
             self.peers[process] = connection
             self._watch(connection)
@@ -349,8 +350,8 @@ class Links:
 def _register(sock: socket.socket, message: m.Register) -> tuple[m.Registered, int]:
     """Introduce this process to the node; return its answer and the descriptor of the board."""
     sock.sendall(m.encode(message))
-    # Exactly one message is read: what the node sends after it is for the reader.
-    header, fds, _, _ = socket.recv_fds(sock, 4, 1)
-    answer = m.decode(sock.recv(int.from_bytes(header, "little"), socket.MSG_WAITALL))
-    assert isinstance(answer, m.Registered)
-    return answer, fds[0]
+    answer = receive_one(sock)
+    assert answer is not None
+    welcome, fds = answer
+    assert isinstance(welcome, m.Registered)
+    return welcome, fds[0]

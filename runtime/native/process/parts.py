@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 
-from ...introspection.metric_table import MetricTable
 from ..protocol import messages as m
 from ..store.board import Board
 from ..store.fetching import Fetching
@@ -31,7 +30,7 @@ from .lending import Lending
 from .lineage import Lineage
 from .links import ANSWERS, Handler, Links
 from .recovery import Recovery
-from .reporting import Reporting, Running
+from .reporting import Reporting
 from .task_calls import TaskCalls
 from .task_queues import TaskQueues
 from .values import Values
@@ -70,23 +69,12 @@ class Parts:
         self.task_queues = TaskQueues(links, environments, self.groups)
         self.tasks = TaskCalls(links, self.values, self.store, self.calls, self.task_queues)
         self.actor_calls = ActorCalls(links, self.values, self.store, self.calls)
-        self.actors = Actors(links, self.values, self.store, self.calls, self.actor_calls, environments, self.groups)
+        self.actors = Actors(links, self.values, self.store, self.actor_calls, environments, self.groups)
         self.cancelling = Cancelling(links, self.values, self.calls)
         self.memory = Memory(links, self.values, self.store, self.freeing, self.actors)
         # Introspection.
         self.makers = Makers(links, self.values.objects.records, self.calls.open)
-        self.running = Running()
-        self.metrics = MetricTable()
-        self.reporting = Reporting(
-            links,
-            self.values,
-            self.waits,
-            self.arrivals,
-            self.running,
-            self.metrics,
-            self.tasks,
-            self.actor_calls,
-        )
+        self.reporting = Reporting(links, self.values, self.waits, self.arrivals, self.tasks, self.actor_calls)
         self._listen()
 
     def _listen(self) -> None:
@@ -103,7 +91,6 @@ class Parts:
         ]
         links.on_node_death += [self.fetching.on_node_death, self.tasks.on_node_death]
         links.on_node_lost += [self.values.on_node_lost, self.node_memory.on_node_lost, self.reporting.on_node_lost]
-        self.groups.on_removed.append(self.tasks.on_group_removed)
 
     def handlers(self) -> dict[type, Handler]:
         """Return which message goes to which method; a worker has some more, for what it runs."""
@@ -148,7 +135,7 @@ class Parts:
             m.Checkpointed: self.actors.on_checkpointed,
             m.Delivered: self.actors.on_delivered,
             # Placement groups.
-            m.GroupState: self.groups.on_state,
+            m.GroupState: self.tasks.on_group_state,
             # How things are.
             m.WhoMakes: self.makers.on_who_makes,
             m.ReportState: self.reporting.on_report_state,

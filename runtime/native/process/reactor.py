@@ -10,10 +10,7 @@ lead, and comes back only after none has led for a moment (`_GRACE`), so it neve
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import os
-import select
 import threading
 import time
 import traceback
@@ -21,14 +18,11 @@ from collections import deque
 from collections.abc import Callable
 
 from ..protocol.connection import Connection
+from ..protocol.loop import Loop
 
 _GRACE = 0.002
 # How long `close` waits for the thread that polls, seconds; twice.
 _CLOSE_SECONDS = 1.0
-# One poll may take this long, seconds; epoll itself refuses more than 24 days.
-_LONGEST_POLL = 86_400.0
-
-Handler = Callable[[int], object]
 
 
 class Waiter:
@@ -71,12 +65,11 @@ class Waiter:
                 self._bed.release()
 
 
-class Reactor:
-    """One epoll set, its handlers and timers, and the rule of which thread polls it."""
+class Reactor(Loop):
+    """A loop, and the rule of which thread polls it."""
 
     def __init__(self, name: str) -> None:
-        self._epoll = select.epoll()
-        self._handlers: dict[int, Handler] = {}
+        super().__init__()
         self._lead = threading.RLock()  # not a plain lock: `busy` asks whether this thread has it
         self._followers: deque[Waiter] = deque()
         self._leads = 0
@@ -86,8 +79,6 @@ class Reactor:
         self._nudged = False
         self._look_again = False
         self._closed = False
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_ids = itertools.count()
         self._dirty: set[Connection] = set()
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.before_poll: Callable[[], None] = lambda: None
@@ -95,32 +86,14 @@ class Reactor:
         self._thread = threading.Thread(target=self._background, name=name, daemon=True)
         self._thread.start()
 
-    # What to read -----------------------------------------------------------------------------------------------
-
-    def watch(self, fd: int, handler: Handler) -> None:
-        """Call `handler(events)` when the descriptor can be read."""
-        self._handlers[fd] = handler
-        self._epoll.register(fd, select.EPOLLIN)
-
-    def unwatch(self, fd: int) -> None:
-        """Stop watching."""
-        if self._handlers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-
-    def want_write(self, connection: Connection, wanted: bool) -> None:
-        """Flush the connection when its socket has room, or not any more."""
-        # A connection that is being closed, or isn't watched yet, has nothing to be written.
-        with contextlib.suppress(OSError, ValueError):
-            self._epoll.modify(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
-
     def flush_soon(self, connection: Connection) -> None:
         """Flush before the next poll, or now if some thread sleeps in one."""
         self._dirty.add(connection)
         self.nudge()
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call `action` in whichever thread leads by then."""
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._timer_ids), action))
+        """Call `action()` once so many seconds have passed, in whichever thread leads by then."""
+        super().call_later(seconds, action)
         self.nudge()
 
     # Waiting ----------------------------------------------------------------------------------------------------
@@ -145,7 +118,7 @@ class Reactor:
             return False
         self._leads += 1
         try:
-            self._poll(0.0)
+            self.poll(0.0)
         finally:
             self._lead.release()
             self._offer_lead()
@@ -183,7 +156,7 @@ class Reactor:
                     timeout = deadline - time.monotonic()
                     if timeout <= 0:
                         return
-                self._poll(timeout)
+                self.poll(timeout)
         finally:
             if self._closed:
                 self._let_go()
@@ -202,29 +175,21 @@ class Reactor:
 
     # Polling ----------------------------------------------------------------------------------------------------
 
-    def _poll(self, timeout: float | None) -> None:
+    def poll(self, timeout: float | None) -> None:
+        """As `Loop.poll`, after all that is to be written was; by the thread that leads."""
         self._look_again = False
         self.before_poll()
         while self._dirty:
             self._dirty.pop().flush()
-        if self._timers:
-            until = self._timers[0][0] - time.monotonic()
-            timeout = until if timeout is None else min(timeout, until)
-        self._poll_once(None if timeout is None else min(max(timeout, 0.0), _LONGEST_POLL))
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            heapq.heappop(self._timers)[2]()
+        super().poll(timeout)
 
-    def _poll_once(self, timeout: float | None) -> None:
+    def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         self._in_poll = True
         try:
             # A `nudge` before the line above did not know that we were about to sleep, and has set this instead.
-            events = self._epoll.poll(0.0 if self._look_again else timeout)
+            return self._epoll.poll(0.0 if self._look_again else timeout)
         finally:
             self._in_poll = False
-        for fd, mask in events:
-            handler = self._handlers.get(fd)
-            if handler is not None:
-                handler(mask)
 
     def _background(self) -> None:
         while not self._closed:
@@ -240,7 +205,7 @@ class Reactor:
             self._background_polls = True
             try:
                 while not self._yield and not self._closed and not self._followers:
-                    self._poll(None)
+                    self.poll(None)
             except Exception:  # a bug of ours must not silence the process for ever: it is shown, and reading goes on
                 traceback.print_exc()
             finally:

@@ -50,9 +50,11 @@ class Reporting:
     Args:
         links, values: the process's connections and objects.
         waits, arrivals: its threads that wait, and what its tasks `await`.
+        tasks, actor_calls: what it has submitted and has not ended.
+
+    Attributes:
         running: what runs here.
         metrics: the program's own.
-        tasks, actor_calls: what it has submitted and has not ended.
     """
 
     def __init__(  # noqa: PLR0917  # put together in one place
@@ -61,13 +63,11 @@ class Reporting:
         values: Values,
         waits: Waits,
         arrivals: Arrivals,
-        running: Running,
-        metrics: MetricTable,
         tasks: TaskCalls,
         actor_calls: ActorCalls,
     ) -> None:
         self._links, self._values, self._waits, self._arrivals = links, values, waits, arrivals
-        self._running, self._metrics = running, metrics
+        self.running, self.metrics = Running(), MetricTable()
         self._tasks, self._actor_calls = tasks, actor_calls
         self._questions: dict[int, Callable[[m.State | None], None]] = {}
         self._numbers = count(1)
@@ -82,9 +82,9 @@ class Reporting:
 
     def say_last(self) -> None:
         """Send the last metrics to the node, since this process ends."""
-        if self._metrics:
+        if self.metrics:
             report = self._empty()
-            report.metrics = self._metrics.report()
+            report.metrics = self.metrics.report()
             self._links.node.send(m.StateReport(0, msgspec.msgpack.encode(report), True))
 
     def _empty(self) -> ProcessReport:
@@ -92,7 +92,7 @@ class Reporting:
 
     def report(self, sections: Sequence[str], limit: int) -> ProcessReport:
         """Return what this process knows; called under the lock."""
-        records, running = self._values.objects.records, self._running
+        records, running = self._values.objects.records, self.running
         report = self._empty()
         report.objects_total = len(records)
         awaited = self._arrivals.awaited()
@@ -122,7 +122,7 @@ class Reporting:
         elif "ended" in sections:
             report.events = [event for event in list(self._links.events) if event[1] == ENDED]
         if "metrics" in sections:
-            report.metrics = self._metrics.report()
+            report.metrics = self.metrics.report()
             report.object_bytes = sum(
                 size_of(record.value)
                 for object_id, record in records.items()

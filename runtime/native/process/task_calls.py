@@ -318,9 +318,10 @@ class TaskCalls:
             else:
                 pending.queue.waiting.appendleft(pending)
 
-    def on_group_removed(self, group: bytes) -> None:
-        """Event: a placement group is gone: what was to run in it, or ran, fails."""
-        for queue in self._queues.drop_group(group):
+    def on_group_state(self, node: Connection, message: m.GroupState) -> None:
+        """Event: the node says how a placement group is; if it is gone, what was to run in it, or ran, fails."""
+        self._queues.groups.on_state(message)
+        for queue in self._queues.drop_group(message.group) if message.state == "REMOVED" else ():
             failure = queue.failure
             assert failure is not None
             failed = list(queue.waiting)

@@ -75,11 +75,12 @@ class TaskQueues:
     """The queues of all tasks that this process has submitted, and the workers that it has leased for them.
 
     Attributes:
+        groups: the placement groups that tasks may run in.
         by_key: those that may have tasks, by the number that the node knows them by.
     """
 
     def __init__(self, links: Links, environments: Environments, groups: GroupCalls) -> None:
-        self._links, self._environments, self._groups = links, environments, groups
+        self._links, self._environments, self.groups = links, environments, groups
         self._by_shape: dict[tuple, TaskQueue] = {}
         self._keys = itertools.count()
         self.by_key: dict[int, TaskQueue] = {}
@@ -92,7 +93,7 @@ class TaskQueues:
             InfeasibleError: it can never run.
             RuntimeEnvSetupError: its surroundings cannot be made.
         """
-        environment, captured = self._environments.of(options.runtime_env), self._groups.captured
+        environment, captured = self._environments.of(options.runtime_env), self.groups.captured
         shape = options.kind
         if environment is not None or captured is not None or options.max_retries == 0:
             shape = (options.max_retries == 0, shape, environment.id if environment is not None else None, captured)
@@ -101,25 +102,25 @@ class TaskQueues:
     def _new(
         self, shape: tuple, function: Function, options: TaskOptions, environment: m.Environment | None
     ) -> TaskQueue:
-        strategy = self._groups.strategy_of(options.scheduling_strategy)
+        strategy = self.groups.strategy_of(options.scheduling_strategy)
         with self._links.lock:
-            placement = self._groups.place(f"task {function.name}", options.demand, strategy)
+            placement = self.groups.place(f"task {function.name}", options.demand, strategy)
             retriable = options.max_retries != 0
             queue = TaskQueue(next(self._keys), options.demand, environment, strategy, placement, retriable=retriable)
-            queue.failure = None if placement is None else self._groups.removal_of(placement.group)
+            queue.failure = None if placement is None else self.groups.removal_of(placement.group)
             self._by_shape[shape] = self.by_key[queue.key] = queue
         return queue
 
     def assignment(self, queue: TaskQueue, gpus: list[str]) -> m.Assigned:
         """Return what tells a worker what tasks of a queue may use."""
-        return self._groups.assignment(queue.demand, gpus, queue.strategy)
+        return self.groups.assignment(queue.demand, gpus, queue.strategy)
 
     def drop_group(self, group: m.GroupId) -> list[TaskQueue]:
         """Forget the queues of a placement group, which is removed; return them with the reason."""
         dropped = []
         for shape, queue in list(self._by_shape.items()):
             if queue.placement is not None and queue.placement.group == group:
-                queue.failure = self._groups.removal_of(group)
+                queue.failure = self.groups.removal_of(group)
                 del self._by_shape[shape], self.by_key[queue.key]
                 dropped.append(queue)
         return dropped

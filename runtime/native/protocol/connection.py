@@ -51,6 +51,25 @@ def decode_or_say(payload: bytes | memoryview) -> Message:
         return Unreadable(f"{type(error).__name__}: {error}")
 
 
+def receive_one(sock: socket.socket) -> tuple[Message, list[int]] | None:
+    """Block for exactly one message and the descriptors beside it, so that what follows is left to whoever reads then.
+
+    Returns:
+        None: the other end is gone.
+    """
+    data, fds = bytearray(), list[int]()
+    size = 4
+    while len(data) < size:
+        chunk, more, _, _ = socket.recv_fds(sock, min(size - len(data), _CHUNK), 1)
+        if not chunk:
+            return None
+        fds += more
+        data += chunk
+        if len(data) == 4:
+            size = 4 + int.from_bytes(data, "little")
+    return decode(memoryview(data)[4:]), fds
+
+
 class Connection:
     """Messages over one socket.
 

@@ -1,7 +1,8 @@
-"""The node's loop: one epoll set, what to do when a descriptor can be read, and when a time has come."""
+"""One epoll set: what to do when a descriptor can be read or written, and when a time has come."""
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import select
@@ -9,7 +10,13 @@ import socket
 import time
 from collections.abc import Callable
 
-from ..protocol.connection import Connection
+from .connection import Connection
+
+# One poll may take this long, seconds; epoll itself refuses more than 24 days.
+_LONGEST_POLL = 86_400.0
+
+#: Called with the events of its descriptor.
+Reader = Callable[[int], object]
 
 
 class Loop:
@@ -17,12 +24,12 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._readers: dict[int, Callable[[], object]] = {}
+        self._readers: dict[int, Reader] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_ids = itertools.count()
 
-    def watch(self, fd: int, reader: Callable[[], object]) -> None:
-        """Call `reader()` when the descriptor can be read."""
+    def watch(self, fd: int, reader: Reader) -> None:
+        """Call `reader(events)` when the descriptor can be read."""
         self._readers[fd] = reader
         self._epoll.register(fd, select.EPOLLIN)
 
@@ -33,7 +40,8 @@ class Loop:
 
     def wait_for_room(self, connection: Connection | socket.socket, wanted: bool) -> None:
         """Watch a connection for room to write, too, or no longer."""
-        if connection.fileno() in self._readers:
+        # A connection that is being closed, or isn't watched yet, has nothing to be written.
+        with contextlib.suppress(OSError, ValueError):
             self._epoll.modify(connection.fileno(), select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
@@ -43,11 +51,15 @@ class Loop:
     def poll(self, timeout: float | None) -> None:
         """Wait for something to read, at most `timeout` seconds or until a timer is due, and have it done."""
         if self._timers:
-            until = max(0.0, self._timers[0][0] - time.monotonic())
+            until = self._timers[0][0] - time.monotonic()
             timeout = until if timeout is None else min(timeout, until)
-        for fd, _ in self._epoll.poll(timeout):
+        for fd, mask in self._wait(None if timeout is None else min(max(timeout, 0.0), _LONGEST_POLL)):
             reader = self._readers.get(fd)
-            if reader is not None:
-                reader()
+            if reader is not None:  # else one before it has taken it off
+                reader(mask)
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
+
+    def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        """Return the descriptors that can be read or written, with their events."""
+        return self._epoll.poll(timeout)

@@ -159,7 +159,6 @@ class EventLoops(Place):
         }
         self._by_thread = {loop.thread: loop for loop in self._loops.values()}
         self._warned = False
-        executor.flush = self._flush_soon
 
     def on_block(self) -> None:
         """Warn, once, that the calling code is about to block a loop."""
@@ -181,7 +180,8 @@ class EventLoops(Place):
         for loop in self._loops.values():
             loop.cancel(message)
 
-    def _flush_soon(self, peer: Connection) -> None:
+    def flush(self, peer: Connection) -> None:
+        """Send the replies of one round of a loop together."""
         loop = self._by_thread.get(threading.current_thread())
         if loop is None:
             peer.flush()

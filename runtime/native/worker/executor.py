@@ -106,27 +106,23 @@ class Executor:
         actor: the instance, once it is constructed; None in a worker that runs tasks.
         class_name: what the actor is; None in a worker that runs tasks.
         interrupts: what cancels tasks that run.
-        flush: has a reply sent that was queued on a connection; now, or soon together with others.
         restorable: for an actor that comes back with its state: what it tells its owner.
         leaving: whether a call has asked for the end of this process.
-        on_leave: called when a call has asked for the end of this process, which is to have `exit_code`.
     """
 
-    def __init__(self, engine: NativeEngine) -> None:
-        self._engine, parts = engine, engine.parts
+    def __init__(self, engine: NativeEngine, flush: Callable[[Connection], None], on_leave: Callable[[], None]) -> None:
+        self._engine, self._flush, self._on_leave, parts = engine, flush, on_leave, engine.parts
         self._links, self._values, self._store = parts.links, parts.values, parts.store
-        self._begun, self._cancelling = parts.running.begun, parts.cancelling
+        self._begun, self._cancelling = parts.reporting.running.begun, parts.cancelling
         self._user_code = UserCode()
         self._printed = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, PrintedStream)]
         self.producer = Producer(
-            parts.links, parts.values, parts.waits, parts.running.untaken, self._pack, self._user_code
+            parts.links, parts.values, parts.waits, parts.reporting.running.untaken, self._pack, self._user_code
         )
         self.actor: Any = None
         self.class_name: str | None = None
-        self.flush: Callable[[Connection], None] = Connection.flush
         self.restorable: Restorable | None = None
         self.interrupts = TaskInterrupts(parts.busy, parts.cancelling.cancel_children)
-        self.on_leave: Callable[[], None] = lambda: None
         self.exit_code, self.leaving = 0, False
         engine.on_exit_actor = self._exit_actor
 
@@ -221,7 +217,7 @@ class Executor:
         self.exit_code, self.leaving = exit_code(request), True
         if self.class_name is not None and self.exit_code == 0:
             self._links.node.send(m.ActorExiting(how_it_left(name, request)))
-        self.on_leave()
+        self._on_leave()
 
     def _leave_by(self, item: Item, request: SystemExit) -> None:
         if not item.left:
@@ -383,7 +379,7 @@ class Executor:
             if peer is None:
                 self._values.free(*values)
             elif peer.post(answer):
-                self.flush(peer)
+                self._flush(peer)
 
 
 def _call(step: Callable[[], Any]) -> Any:

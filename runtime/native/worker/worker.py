@@ -3,7 +3,7 @@
 A plain worker runs tasks of the process that leases it. When its task waits for others (`get`, `wait`), it gives its
 CPU back, and the tasks that were queued behind that one go back to their callers: they might be what it waits for. An
 actor's process constructs the actor first and then runs its methods in the order of arrival: one at a time, or, where
-the actor is to run several at the same time, by handing them over to threads or an event loop (`concurrency.py`).
+the actor is to run several at the same time, by handing them over to threads or event loops (`place.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from ... import context
 from ...checkpoints import RESTORE
 from ...engine import Host
 from ...failure import not_made, pack_exception
-from ...options import STREAMING
+from ...options import STREAMING, limits_of_groups
+from ...signatures import is_async
 from ..engine import NativeEngine
 from ..process.actors import unpack_identity
 from ..process.blocked_waits import BlockedWaits
@@ -33,8 +34,9 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
 from ..protocol.local_sockets import SocketNames
 from ..store.views import StaleBlockError
-from .concurrency import Place, place_for
+from .event_loops import EventLoops
 from .executor import Code, Executor, Item
+from .place import Place, Threads
 from .signals import ignore_interrupts, limit_end
 
 # How often, in seconds, a worker that is not wanted any more looks whether what it owns still is.
@@ -48,8 +50,7 @@ class Worker:
         self._engine = NativeEngine.join(names, process, environment)
         self._parts = parts = self._engine.parts
         self._links, self._values = parts.links, parts.values
-        self._executor = Executor(self._engine)
-        self._executor.flush, self._executor.on_leave = self._send_reply, self._on_leave
+        self._executor = Executor(self._engine, self._send_reply, self._on_leave)
         self._place: Place | None = None
         self._leaving = False
         self._items: deque[Item] = deque()
@@ -138,7 +139,7 @@ class Worker:
             self._interrupt(message)
 
     def _interrupt(self, message: m.CancelTask) -> None:
-        if message.force and message.task in self._parts.running.begun:
+        if message.force and message.task in self._parts.reporting.running.begun:
             # It is what runs: its reply cannot leave, nor the next task begin, while this thread has the lock.
             self._links.flush()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -168,7 +169,7 @@ class Worker:
         """Return the name of what the calling thread runs, if nothing else can run here until it goes on; else ""."""
         if self._place is not None or not self.can_lend():
             return ""
-        names = [name for name, _ in self._parts.running.begun.values()]
+        names = [name for name, _ in self._parts.reporting.running.begun.values()]
         return names[-1] if names else f"{self._executor.class_name}.__init__"
 
     def on_block(self) -> None:
@@ -258,7 +259,7 @@ class Worker:
         failure, reason = None, ""
         try:
             cls: Any = item.code.load()
-            self._place = place = self._place or place_for(cls, message, executor)
+            self._place = place = self._place or _place_for(cls, message, executor)
             if place is None:
                 executor.construct(item, cls)
                 if message.restoration is not None:
@@ -278,8 +279,10 @@ class Worker:
         self._links.node.send(m.Constructed(message.actor, failure, reason))
 
     def _send_reply(self, peer: Connection) -> None:
-        # With more to run, the reply goes out with the next ones, or when the background thread comes by.
-        self._links.reactor.flush_soon(peer) if self._items else peer.flush()
+        if self._place is not None:
+            self._place.flush(peer)
+        else:  # with more to run, the reply goes out with the next ones, or when the background thread comes by
+            self._links.reactor.flush_soon(peer) if self._items else peer.flush()
 
     def close(self) -> None:
         """Run the clean-up of the actor and of the interpreter."""
@@ -290,6 +293,15 @@ class Worker:
         self._links.flush()
         self._engine.say_last()
         atexit._run_exitfuncs()
+
+
+def _place_for(cls: type, message: m.Construct, executor: Executor) -> Place | None:
+    """Return where the calls of an actor are to run; None: one by one in the main thread."""
+    groups = dict(message.concurrency_groups)
+    limits = limits_of_groups(is_async(cls), message.max_concurrency, groups)
+    if is_async(cls):
+        return EventLoops(executor, cls, limits)
+    return Threads(executor, cls, limits) if groups or (message.max_concurrency or 1) > 1 else None
 
 
 def run_worker(names: SocketNames, process: bytes, environment: m.Environment | None) -> None:
