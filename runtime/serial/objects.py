@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,6 @@ from ..introspection.events import EVENTS_KEPT, FREED, PUT, Event, call_site
 from ..introspection.rows import ObjectState
 from ..refs import ObjectRef, object_gone
 from ..unread import UnreadFailures
-from ..unsealed import Unsealed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +52,36 @@ class Value:
     def size(self) -> int:
         """Its bytes."""
         return len(self.stream) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
+class Unsealed:
+    """Arrays from `empty`, until they are put or returned: knows them again by where their memory lies."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[int, weakref.ref[np.ndarray]] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """Return a new array, to be recognised by `seal`."""
+        import numpy as np
+
+        array = np.empty(shape, dtype)
+        if array.nbytes and not array.dtype.hasobject:
+            address = array.__array_interface__["data"][0]
+            self._arrays[address] = weakref.ref(array, lambda _: self._arrays.pop(address, None))
+        return array
+
+    def seal(self, view: memoryview) -> np.ndarray | None:
+        """Make the array read-only whose memory this is, and return it; None if it is none of these."""
+        if not self._arrays:
+            return None
+        address = serialization.address_of(view)
+        found = self._arrays.get(address)
+        array = None if found is None else found()
+        if array is None or array.nbytes != view.nbytes:
+            return None
+        del self._arrays[address]
+        array.flags.writeable = False
+        return array
 
 
 class SerialObjects:

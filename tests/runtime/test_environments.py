@@ -8,7 +8,7 @@ import pytest
 
 from shoal import runtime
 from shoal.runtime import packages
-from shoal.runtime.packages import copy_package, is_ignored, parse_ignore
+from shoal.runtime.native.process.packages import copy_package, is_ignored, parse_ignore
 
 
 @runtime.remote

@@ -10,10 +10,10 @@ from typing import NoReturn
 
 import msgspec
 
-from ...packages import copy_package
 from ...runtime_env import RuntimeEnv
 from ..protocol import messages as m
 from ..protocol.local_sockets import SocketNames
+from .packages import copy_package
 
 # What a fresh interpreter runs: what it needs to know comes on its standard input, unlike arguments not for all to see.
 _BOOT = (

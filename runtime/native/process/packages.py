@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .exceptions import RuntimeEnvSetupError
+from ...exceptions import RuntimeEnvSetupError
 
 #: Ray's limit, bytes. A larger folder is nearly always a mistake: data or checkpoints that nobody meant to copy.
 MOST_BYTES = 500 * 2**20
