@@ -1,4 +1,4 @@
-"""The README's two ways to read the code, compared with what a profiler sees run."""
+"""The README's three ways to read the code, compared with what a profiler sees run."""
 
 import collections
 import contextlib
@@ -12,7 +12,7 @@ from shoal.algorithms import PPO
 
 ROOT = Path(__file__).parent.parent
 # What runs, too, but need not be read to follow: small services, and what happens once or on other occasions.
-PASSED_BY_A_ROLLOUT = {
+PASSED_BY_AN_ITERATION = {
     "envs/action_log.py",
     "envs/action_mask.py",
     "envs/generators.py",
@@ -54,6 +54,7 @@ PASSED_BY_A_ROLLOUT = {
     "rl/settings.py",
     "rl/statistics.py",
     "rl/threads.py",
+    "rl/trainable.py",
     "rl/training.py",
     "rl/training_state.py",
 }
@@ -88,12 +89,20 @@ def listed(beginning):
 
 
 class Seen(collections.Counter):
-    """A profiler that counts what runs of each of our files, in the order in which they run first."""
+    """A profiler that counts what runs of each of our files, in the order in which they run first; and beside it, in
+    `since`, what runs from the first call of `turn` on."""
+
+    turn = since = None
 
     def __call__(self, frame, event, argument):
         path = Path(frame.f_code.co_filename)
         if event == "call" and path.suffix == ".py" and "shoal" in path.parts:
-            self["/".join(path.parts[len(path.parts) - path.parts[::-1].index("shoal") :])] += 1
+            file = "/".join(path.parts[len(path.parts) - path.parts[::-1].index("shoal") :])
+            self[file] += 1
+            if file == self.turn and self.since is None:
+                self.since = Seen()
+            if self.since is not None:
+                self.since[file] += 1
 
     @contextlib.contextmanager
     def watching(self):
@@ -121,17 +130,20 @@ class Watched:
         return self.seen
 
 
-def test_the_path_of_a_rollout_is_what_runs():
+def test_the_paths_of_a_rollout_and_an_update_are_what_runs():
     runtime.init(engine="serial")
     seen = Seen()
+    seen.turn = "rl/learn/actor.py"
     with PPO("CartPole-v1", n_envs=2, n_steps=32, batch_size=16, n_epochs=1) as ppo:
         ppo.train(64)
         with seen.watching():
             ppo.train(64)
-    path = listed("one rollout")
-    ran = [file for file in seen if not file.startswith("runtime/")]
-    assert [file for file in ran if file in path] == path
-    assert set(ran) - set(path) == PASSED_BY_A_ROLLOUT
+    rollout, update = listed("one rollout"), listed("one update")
+    assert [file for file in seen if file in rollout] == rollout
+    assert [file for file in seen.since if file in update] == update
+    assert rollout[-1] == update[0] == seen.turn
+    ran = {file for file in seen if not file.startswith("runtime/")}
+    assert ran - {*rollout, *update} == PASSED_BY_AN_ITERATION
 
 
 def test_the_path_of_a_call_is_what_runs(native):
