@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from shoal import runtime
-from shoal.runtime import packages
+from shoal.runtime.native.process import packages
 from shoal.runtime.native.process.packages import copy_package, is_ignored, parse_ignore
 
 
