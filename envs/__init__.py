@@ -48,7 +48,7 @@ from .external import (
     external_env,
     to_row,
 )
-from .generators import PrivateGenerators, own_generators
+from .generators import PrivateGenerators, begin_generators, own_generators
 from .group import EnvGroup
 from .group_state import GroupState
 from .group_step import Episode, GroupStep
@@ -131,6 +131,7 @@ __all__ = [
     "allowed_action",
     "are_texts",
     "as_batch",
+    "begin_generators",
     "bind",
     "catalog",
     "central_space",

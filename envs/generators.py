@@ -67,12 +67,17 @@ def _present() -> list[str]:
     return [name for name in GENERATORS if name != "torch" or has_torch]
 
 
+def begin_generators(seed: int) -> None:
+    """Let the global generators begin anew from a seed: in a block of `own_generators`."""
+    for name in _present():
+        _seed(name, seed)
+
+
 @contextmanager
 def own_generators(seed: int) -> Iterator[None]:
     """Let the global generators begin from a seed within the block; afterwards they are as before."""
     saved = {name: _save(name) for name in _present()}
-    for name in saved:
-        _seed(name, seed)
+    begin_generators(seed)
     try:
         yield
     finally:

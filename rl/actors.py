@@ -21,15 +21,15 @@ from .agents import JointLearnerActor, JointWorker, initial_weights
 from .chaos import Deaths
 from .clock import Clock
 from .collect.channel import Channel
+from .collect.rollout_stats import RolloutStats, stats_of_groups
 from .collect.simulators import SimulatorWorker
-from .collect.worker import GroupProgress, RolloutStats, RolloutWorker
+from .collect.worker import GroupProgress, RolloutWorker
 from .declaration import Collecting
-from .hashes import of_all
 from .initial_weights import named_weights
 from .language.generator import Generator
 from .league import League, Meeting
 from .learn.actor import LearnerActor
-from .learn.log import LearnerInput, Piece
+from .learn.log import LearnerInput, LearnerLog, Piece
 from .learner_group import LearnerGroup, start_learners
 from .learner_handle import LearnerHandle, Update, snapshot_is_due
 from .models.joint_spec import AnySpec, JointSpec
@@ -41,6 +41,14 @@ from .statistics import mean_returns
 from .training_state import IterationOutcome, TrainingState, Weights, extend_window
 
 logger = logging.getLogger("shoal")
+
+
+def note_on_deaths(error: BaseException, env_id: str) -> None:
+    """Add to an error of actors that died again and again what is likely to be the reason."""
+    error.add_note(
+        f"A rollout worker died {RETRIES + 1} times in the same rollout of environment {env_id!r}: "
+        "the environment, or a library that it uses, seems to end its process. engine='serial' shows where"
+    )
 
 
 @dataclass(frozen=True)
@@ -115,14 +123,24 @@ class RolloutWorkers:
         self._rollouts: Rollouts | None = None  # held: what nobody holds when it fails counts as unread
 
     def begin(
-        self, index: int, group: GroupProgress, weights: Weights, clock: Clock, opponent: Meeting | None = None
+        self,
+        index: int,
+        group: GroupProgress,
+        weights: Weights,
+        clock: Clock,
+        opponent: Meeting | None = None,
+        *,
+        place: tuple[int, int, int] | None = None,
     ) -> Collected:
         """Start a rollout of simulation group `index`, which worker index % workers simulates; against `opponent`, if
-        there is one."""
+        there is one. `place` is the iteration, how many of its cycles are done, and of how many; None where groups do
+        not wait for each other."""
         call, worker = divmod(index, len(self.actors))
         more = {} if opponent is None else {"opponent": opponent.sha256, "opponent_weights": opponent.weights}
         calls = len(range(worker, self._run.groups, len(self.actors)))
-        death = self._deaths.of_worker(group.rollouts, worker, call=call, calls=calls, steps=self._rollout_steps)
+        iteration, cycle, cycles = place or (group.rollouts, 0, 1)
+        call, calls = cycle * calls + call, cycles * calls
+        death = self._deaths.of_worker(iteration, worker, call=call, calls=calls, steps=self._rollout_steps)
         if death is not None:
             more["death"] = death
         given = index, group, weights.ref, weights.version, clock
@@ -134,7 +152,8 @@ class RolloutWorkers:
         run, begun = self._run, []
         for index, group in enumerate(state.groups):
             met = state.league.meeting(run.seed, index, group.rollouts, latest=run.league_latest, size=run.league_size)
-            begun.append(self.begin(index, group, state.weights, clock, met))
+            place = state.iteration, *state.cycles
+            begun.append(self.begin(index, group, state.weights, clock, met, place=place))
         self._rollouts = Rollouts.of(begun, self._steps)
         self.collecting = self._rollouts.stats
         return self._rollouts
@@ -144,35 +163,13 @@ class RolloutWorkers:
         try:
             return get(list(refs))
         except exceptions.ActorUnavailableError as error:
-            error.add_note(
-                f"A rollout worker died {RETRIES + 1} times in the same rollout of environment {self._env_id!r}: "
-                "the environment, or a library that it uses, seems to end its process. engine='serial' shows where"
-            )
+            note_on_deaths(error, self._env_id)
             raise
 
     def results(self, refs: Sequence[ObjectRef], *, of_all_groups: bool = False) -> RolloutStats:
-        """Wait for the `stats` of rollouts, and put them together: the episodes that ended in them, by end step, then
-        environment; times, also as metrics; and examples. Raises what the environment raised.
-
-        `of_all_groups`: they are of each group in turn, so what the worker with most to do was busy for is known.
-        """
-        stats = self.stats(refs)
-        episodes = [episode for group in stats for episode in group.episodes]
-        episodes.sort(key=lambda episode: (episode.end_step, episode.environment))
-        seconds = {
-            name: sum(getattr(group, name) for group in stats)
-            for name in ("environment_seconds", "inference_seconds", "restore_seconds")
-        }
-        metrics = {f"time/{name}": value for name, value in seconds.items()}
-        if of_all_groups:
-            busy = [group.environment_seconds + group.inference_seconds for group in stats]
-            workers = len(self.actors)
-            metrics["time/slowest_worker_seconds"] = max(sum(busy[worker::workers]) for worker in range(workers))
-        for group in stats:
-            metrics |= group.metrics
-        examples = tuple(example for group in stats for example in group.examples)
-        digests = of_all(group.digests for group in stats)
-        return RolloutStats(episodes, **seconds, digests=digests, metrics=metrics, examples=examples)
+        """Wait for the `stats` of rollouts, and put them together, as `stats_of_groups` does. Raises what the
+        environment raised."""
+        return stats_of_groups(self.stats(refs), len(self.actors) if of_all_groups else None)
 
     def close(self) -> None:
         """Let the workers close their environments, for 10 s at most, and end them."""
@@ -223,8 +220,18 @@ class LearnerRun(Run):
     def _finish(
         self, update: Update, timesteps: int, groups: tuple[GroupProgress, ...], episodes: list[Episode]
     ) -> IterationOutcome:
-        weights, log, metrics = self.learner.finish(update)
-        state = update.state
+        return self._after(update.state, self.learner.finish(update), timesteps, groups, episodes)
+
+    def _after(
+        self,
+        state: TrainingState,
+        led_to: tuple[Weights, LearnerLog, dict[str, float]],
+        timesteps: int,
+        groups: tuple[GroupProgress, ...],
+        episodes: list[Episode],
+    ) -> IterationOutcome:
+        """What an iteration from `state` comes to, which `led_to` the next weights, the log with them, and metrics."""
+        weights, log, metrics = led_to
         following = TrainingState(
             iteration=state.iteration + 1,
             timesteps=state.timesteps + timesteps,

@@ -30,9 +30,13 @@ class Death:
     """That a process is to die within a call."""
 
     point: int
-    """Where in the call: counts steps of a rollout, or is 0 before and 1 after an update."""
+    """Where in the call: counts steps of rollouts, or is 0 before and 1 after an update, 2 before the next one."""
     note: str
     """Published once it has come about."""
+
+    def within(self, part: int, points: int) -> Death | None:
+        """The same, as counted in one of the parts of the call, of so many points each; None if it is in another."""
+        return Death(self.point % points, self.note) if self.point // points == part else None
 
     def at(self, point: int) -> None:
         """End this process by SIGKILL if it is there, and has not died of this before."""
@@ -128,10 +132,15 @@ class Deaths:
             return None
         return self._plan("worker", point % steps, iteration, worker)
 
-    def of_learner(self, iteration: int, learner: int = 0) -> dict[str, Death]:
-        """The argument `death` of an update for a learner that is to die in it."""
-        point = self.chaos.point("learner", iteration, learner, 2)
-        return {} if point is None else {"death": self._plan("learner", point, iteration, learner)}
+    def of_learner(
+        self, iteration: int, learner: int = 0, *, call: int = 0, calls: int = 1, updates: int = 1
+    ) -> dict[str, Death]:
+        """The argument `death` of one of the `calls` that a learner has in an iteration, of so many updates each, if it
+        is to die in it."""
+        point = self.chaos.point("learner", iteration, learner, 2 * updates * calls)
+        if point is None or point // (2 * updates) != call:
+            return {}
+        return {"death": self._plan("learner", point % (2 * updates), iteration, learner)}
 
     def _plan(self, kind: str, point: int, *place: int) -> Death:
         death = Death(point, "/".join([self._name, kind, *map(str, place)]))

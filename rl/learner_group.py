@@ -88,11 +88,11 @@ class LearnerGroup:
         state = update.state
         for _ in range(RETRIES):
             for member, metrics in self._finished():
-                *led_to, whole = member.led_to.remote(state.iteration + 1)
+                *led_to, whole = member.led_to.remote(state.version + 1)
                 if self._read(member, whole) is None:
                     continue
                 if update.due and self._divides:
-                    parts = self._parts([other.led_to.remote(state.iteration + 1)[1] for other in self.members])
+                    parts = self._parts([other.led_to.remote(state.version + 1)[1] for other in self.members])
                     if parts is None:
                         continue
                     led_to[1] = put(parts)
@@ -108,7 +108,7 @@ class LearnerGroup:
         for _ in range(RETRIES):
             for member in tuple(self.members):
                 try:
-                    return get(member.ask.remote(method, state.iteration))
+                    return get(member.ask.remote(method, state.version))
                 except StateLostError:
                     self.members.remove(member)
                 except DEAD:
@@ -121,11 +121,11 @@ class LearnerGroup:
         for _ in range(RETRIES):
             self._settle()
             for member in tuple(self.members):
-                taken, new = member.snapshot.remote(state.iteration, state.learner.inserted)
+                taken, new = member.snapshot.remote(state.version, state.learner.inserted)
                 own = self._read(member, taken)
                 if own is not None and self._divides:
                     parts = self._parts(
-                        [other.snapshot.remote(state.iteration, state.learner.inserted)[0] for other in self.members]
+                        [other.snapshot.remote(state.version, state.learner.inserted)[0] for other in self.members]
                     )
                     own = parts and parts.whole()
                 if own is not None:
@@ -182,7 +182,7 @@ class LearnerGroup:
         self._updating = {
             member: member.update.remote(
                 update.given.rollouts,
-                update.state.iteration,
+                update.state.version,
                 update.given.clock,
                 update.due,
                 Membership(self._attempt, members, index, world, self._divides),

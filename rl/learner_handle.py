@@ -70,13 +70,19 @@ class LearnerHandle:
         return self._updating
 
     def _ask(self, update: Update) -> Update:
-        given, iteration = update.given, update.state.iteration
-        death = self._deaths.of_learner(iteration)
-        asked = self.actor.update.remote(given.rollouts, iteration, given.clock, update.due, **death)
+        given, state = update.given, update.state
+        cycle, cycles = state.cycles
+        death = self._deaths.of_learner(state.iteration, call=cycle, calls=cycles)
+        asked = self.actor.update.remote(given.rollouts, state.version, given.clock, update.due, **death)
         return replace(update, led_to=tuple(asked))
 
     def finish(self, update: Update) -> tuple[Weights, LearnerLog, dict[str, float]]:
         """Wait for an update: the next weights, the log with it, and metrics. Raises what the update raised."""
+        update, metrics = self.wait(update)
+        return following(update, update.led_to[:3], metrics)
+
+    def wait(self, update: Update) -> tuple[Update, dict[str, float]]:
+        """Wait for an update; returns it as it was asked for last, and metrics. Raises what the update raised."""
         state = update.state
         for _ in range(RETRIES):
             try:
@@ -88,13 +94,13 @@ class LearnerHandle:
         else:
             raise lost(state)
         self._updating = None
-        return following(update, update.led_to[:3], metrics)
+        return update, metrics
 
     def ask(self, state: TrainingState, method: str) -> Any:
         """What a method of the learner gives, called where `state` stands."""
         for _ in range(RETRIES):
             try:
-                return get(getattr(self.actor, method).remote(state.iteration))
+                return get(getattr(self.actor, method).remote(state.version))
             except StateLostError:
                 self._restore(state.learner)
         raise lost(state)
@@ -102,7 +108,7 @@ class LearnerHandle:
     def snapshot(self, state: TrainingState) -> tuple[dict[str, Any], tuple[Piece, ...]]:
         """The learner's own state where `state` stands, and the transitions that its replay buffer holds there."""
         for _ in range(RETRIES):
-            taken, new = self.actor.snapshot.remote(state.iteration, state.learner.inserted)
+            taken, new = self.actor.snapshot.remote(state.version, state.learner.inserted)
             try:
                 own = get(taken)
                 break
@@ -141,23 +147,23 @@ def snapshot_is_due(log: LearnerLog, timesteps: int) -> bool:
 
 
 def following(
-    update: Update, led_to: Sequence[ObjectRef], metrics: dict[str, float]
+    update: Update, led_to: Sequence[ObjectRef], metrics: dict[str, float], updates: int = 1
 ) -> tuple[Weights, LearnerLog, dict[str, float]]:
-    """What `finish` returns of an update that led to weights, snapshot and transitions."""
+    """What `finish` returns of an update, or of several at once, that led to weights, snapshot and transitions."""
     state = update.state
     flat, snapshot, transitions = led_to
-    weights = Weights(state.weights.version + 1, flat)
+    weights = Weights(state.version + updates, flat)
     if not update.due:
         return weights, state.learner.after(update.given), metrics
     inserted, size = int(metrics.get("replay/inserted", 0)), int(metrics.get("replay/size", 0))
-    log = state.learner.at(state.iteration + 1, snapshot, transitions, inserted=inserted, size=size)
+    log = state.learner.at(weights.version, snapshot, transitions, inserted=inserted, size=size)
     return weights, log, metrics
 
 
 def log_of(state: TrainingState, own: Mapping[str, Any], taken: ObjectRef, new: ObjectRef) -> LearnerLog:
     """The log with a snapshot that was `taken` where `state` stands: its value `own`, and the `new` transitions."""
     replay = own["replay"] or {"inserted": 0, "size": 0}
-    return state.learner.at(state.iteration, taken, new, inserted=replay["inserted"], size=replay["size"])
+    return state.learner.at(state.version, taken, new, inserted=replay["inserted"], size=replay["size"])
 
 
 def lost(state: TrainingState) -> exceptions.ActorUnavailableError:

@@ -4,13 +4,16 @@ it."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..runtime import InputError, machine_memory
+from .actors import ActorLearnerRun
 from .clock import Clock
+from .colocated import ColocatedRun
+from .cycles import cycles_of, one_iteration
 from .data.columns import replay_columns
 from .data.replay import replay_nbytes
 from .data.rollout import Rollout
@@ -19,8 +22,10 @@ from .lazy import torch
 from .learn.learner import Learner
 from .models.joint_spec import JointSpec, learning_specs
 from .online import OnlineAlgorithm
+from .run import Run
 from .schedules import Rate, rate_at
 from .settings import number, one_per_environment, validate
+from .training_state import IterationOutcome, TrainingState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +81,30 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
     def rollout_steps(config: Any) -> int:
         """Steps per environment between two updates."""
         return int(config.train_freq)
+
+    def make_run(self) -> Run:
+        """One actor that acts and learns, where one worker would step all environments and one learner learn; else
+        rollout workers and learners."""
+        run = self.run
+        alone = min(run.workers, run.groups) == 1 and run.most_learners == 1
+        if alone and run.listen is None and not isinstance(self.model_spec, JointSpec):
+            return ColocatedRun(**self.run_options())
+        return ActorLearnerRun(**self.run_options())
+
+    def training_step(self, run: Any, state: TrainingState, clock: Clock) -> IterationOutcome:
+        """One iteration: as many cycles, in which all groups act and the learner updates, as it has."""
+        steps = self.rollout_steps(self.config) * self.run.n_envs
+        cycles = cycles_of(steps, clock)
+        if isinstance(run, ColocatedRun):
+            return run.iterate(state, clock, cycles)
+        return one_iteration(self._cycles(run, state, clock, cycles), state.iteration)
+
+    def _cycles(self, run: Any, state: TrainingState, clock: Clock, cycles: int) -> Iterator[IterationOutcome]:
+        first, now = state.iteration, state
+        for cycle in range(cycles):
+            now = replace(now, iteration=first, cycles=(cycle, cycles))
+            yield (outcome := super().training_step(run, now, Clock(now.timesteps, clock.total_timesteps)))
+            now = outcome.state
 
     def check_spaces(self) -> None:
         """Raise InputError, with the arithmetic, if the replay buffers cannot fit into memory."""

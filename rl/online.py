@@ -14,6 +14,7 @@ from .actors import ActorLearnerRun
 from .algorithm import Algorithm, Config
 from .clock import Clock
 from .declaration import Collecting, Learning
+from .run import Run
 from .simulators import inspect_simulators
 from .training_state import IterationOutcome, TrainingState
 
@@ -34,7 +35,7 @@ class OnlineAlgorithm(Algorithm[Config], Collecting, Learning, Generic[Config]):
         run = self.actors
         return run.workers.endpoint if isinstance(run, ActorLearnerRun) else None
 
-    def make_run(self) -> ActorLearnerRun:
+    def make_run(self) -> Run:
         """Rollout workers and a learner."""
         return ActorLearnerRun(**self.run_options())
 

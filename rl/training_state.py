@@ -102,6 +102,13 @@ class TrainingState:
     """Evaluations of `eval_freq`."""
     league: League = field(default_factory=League)
     """Opponents of self-play; empty without it."""
+    cycles: tuple[int, int] = (0, 1)
+    """Where within an iteration this is: so many of its cycles are done, of so many (see `cycles`)."""
+
+    @property
+    def version(self) -> int:
+        """Updates that were made: what the learner counts as its iterations."""
+        return self.weights.version
 
     @property
     def episode_return_mean(self) -> float | None:
@@ -211,7 +218,7 @@ def state_from_arrays(
         timesteps=document["timesteps"],
         weights=Weights(document["version"], put(weights)),
         groups=tuple(groups),
-        learner=LearnerLog(document["iteration"], put(learner), tuple(transitions)),
+        learner=LearnerLog(document["version"], put(learner), tuple(transitions)),
         recent=tuple((float(return_), int(length)) for return_, length in document["recent"]),
         evaluations=EvaluationLog.from_json(document["evaluations"], arrays.get("evaluations.weights")),
     )

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from shoal import runtime
+from shoal.rl import cycles
 from shoal.runtime.context import current_engine
 
 # Where the environment forbids bytecode, every runtime and program that a test starts compiles our modules again, and
@@ -75,6 +76,12 @@ def _left_open(before: set[str]) -> set[str]:
     with contextlib.suppress(AssertionError):
         wait_until(lambda: not left())
     return left()
+
+
+@pytest.fixture
+def one_cycle_each(monkeypatch):
+    """Iterations of algorithms with a replay buffer have one update each."""
+    monkeypatch.setattr(cycles, "ITERATION_STEPS", 1)
 
 
 _looked_after = False

@@ -14,7 +14,8 @@ from ...envs import Episode, GroupState, GroupStep, JointSpace, Seats, agents_of
 from ...runtime import method
 from ..chaos import Death
 from ..clock import Clock
-from ..collect.worker import GroupProgress, LiveGroup, Recorder, RolloutStats, RolloutWorker, arrays_of
+from ..collect.rollout_stats import RolloutStats
+from ..collect.worker import GroupProgress, LiveGroup, Recorder, RolloutWorker, arrays_of
 from ..data.memories import of_policies, of_policy
 from ..lazy import load, torch
 from ..models.joint_spec import JointSpec

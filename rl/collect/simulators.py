@@ -46,7 +46,8 @@ from ..models.spec import ModelSpec
 from ..settings import RunSettings
 from ..threads import limit_threads, limit_torch_threads
 from .channel import Channel
-from .worker import GroupProgress, RolloutStats, finish_rollout
+from .rollout_stats import RolloutStats
+from .worker import GroupProgress, finish_rollout
 
 if TYPE_CHECKING:
     from ..models.model import Model

@@ -17,7 +17,7 @@ import functools
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,12 +41,13 @@ from ..data.columns import rollout_columns
 from ..data.rollout import Rollout
 from ..data.tree import Tree, tree_map
 from ..declaration import Collecting
-from ..hashes import Digests, digests_of
+from ..hashes import digests_of
 from ..lazy import load, torch
 from ..models.spec import ModelSpec
 from ..settings import RunSettings
 from ..threads import limit_threads, limit_torch_threads
 from .channel import Channel
+from .rollout_stats import RolloutStats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,26 +65,6 @@ class GroupProgress:
     """Its `GroupState`, fetched only by a worker that doesn't hold the live group; None before its first rollout."""
 
 
-@dataclass(frozen=True)
-class RolloutStats:
-    """The small part of what a rollout produced, for the driver."""
-
-    episodes: list[Episode]
-    """Episodes that ended, in the order of their end."""
-    environment_seconds: float
-    """Time spent in the environments' steps."""
-    inference_seconds: float
-    """Time spent in the model's forward passes."""
-    restore_seconds: float
-    """Time spent on making the group, anew or from its state."""
-    digests: Digests = field(default_factory=dict)
-    """Hashes of the rollout, where they are recorded."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """What else there is to say of it."""
-    examples: tuple[Mapping[str, Any], ...] = ()
-    """Of a language model: some of what it was asked and said, JSON-able."""
-
-
 @dataclass
 class LiveGroup:
     """A group of environments as they are after `rollouts` rollouts."""
@@ -98,7 +79,8 @@ class RolloutWorker:
     """Actor class. Steps the groups that it is asked for; any worker can step any group.
 
     `algorithm` says how to act, with `config`; `spec` makes the environments, `recovery` says how they are put back,
-    `model_spec` makes the model, `settings` are the run's; `channel` is the driver's other ear.
+    `model_spec` makes the model, `settings` are the run's; `channel` is the driver's other ear; rollouts are `shared`
+    with other processes, or not.
     """
 
     def __init__(
@@ -111,9 +93,13 @@ class RolloutWorker:
         settings: RunSettings,
         recovery: RecoveryChoice,
         channel: Channel,
+        shared: bool = True,
     ) -> None:
         limit_threads(settings.threads)
         self._algorithm, self._config = algorithm, config
+        self._shared = shared
+        self.rollout_steps = algorithm.rollout_steps(config)
+        """Steps per environment and rollout."""
         self._spec, self._model_spec, self._settings = spec, model_spec, settings
         self._recovery, self._channel = recovery, channel
         self._live: dict[int, LiveGroup] = {}
@@ -135,13 +121,11 @@ class RolloutWorker:
 
         `weights` are flat, `version` updates old; `clock` is that of the rollout's start.
         """
-        self._death = death
-        limit_torch_threads(self._settings.threads)
-        if self._settings.step_timeout is not None:
-            self._channel.raise_reported(group)
+        self.raise_reported(group)
         # Whoever draws from a global generator in between, or has drawn before, has no influence on the result.
-        with own_generators(derive_seed(self._settings.seed, "global generators", group, progress.rollouts)):
-            return self._collect(group, progress, weights, version, clock)
+        with own_generators(self.seed_of(group, progress.rollouts)):
+            rollout, stats = self.play(group, progress, weights, version, clock, death=death)
+            return rollout, self.state(group), stats
 
     def close(self) -> None:
         """Close all environments; the driver asks for it before it ends the actor."""
@@ -149,9 +133,34 @@ class RolloutWorker:
         for group in live.values():
             group.environments.close()
 
-    def _collect(
-        self, group: int, progress: GroupProgress, weights: np.ndarray, version: int, clock: Clock
-    ) -> tuple[Any, GroupState, RolloutStats]:
+    # ---- what `collect` is made of
+
+    def raise_reported(self, group: int) -> None:
+        """Raise EnvTimeoutError if an earlier try of the same call had to end its process."""
+        if self._settings.step_timeout is not None:
+            self._channel.raise_reported(group)
+
+    def ask(self, asked: float, now: float) -> float:
+        """As `Channel.ask`."""
+        return self._channel.ask(asked, now)
+
+    def seed_of(self, group: int, rollout: int) -> int:
+        """Where the global generators are to begin for a rollout of a group."""
+        return derive_seed(self._settings.seed, "global generators", group, rollout)
+
+    def play(
+        self,
+        group: int,
+        progress: GroupProgress,
+        weights: np.ndarray,
+        version: int,
+        clock: Clock,
+        *,
+        death: Death | None = None,
+    ) -> tuple[Any, RolloutStats]:
+        """A rollout, and what it tells; arguments as of `collect`."""
+        self._death = death
+        limit_torch_threads(self._settings.threads)
         started = time.perf_counter()
         live = self._live.pop(group, None)  # put back at the end: a group that failed half-way is not live any more
         if live is None or live.rollouts != progress.rollouts:
@@ -170,11 +179,12 @@ class RolloutWorker:
         self._live[group] = live
         episodes, inference_seconds, environment_seconds = stats
         digests = digests_of(rollout, self._noise) if self._settings.records_hashes else {}
-        return (
-            rollout,
-            replace(live.environments.state(), memory=self._saved_memory(live)),
-            RolloutStats(episodes, environment_seconds, inference_seconds, restored - started, digests),
-        )
+        return rollout, RolloutStats(episodes, environment_seconds, inference_seconds, restored - started, digests)
+
+    def state(self, group: int) -> GroupState:
+        """The state of a live group."""
+        live = self._live[group]
+        return replace(live.environments.state(), memory=self._saved_memory(live))
 
     def _make_group(self, group: int, progress: GroupProgress) -> LiveGroup:
         settings, size = self._settings, self._settings.environments_per_group
@@ -230,11 +240,11 @@ class RolloutWorker:
         """One rollout of a group; also the episodes that ended, and seconds spent on inference and in the
         environments."""
         algorithm, config, size = self._algorithm, self._config, self._settings.environments_per_group
-        steps, spec = algorithm.rollout_steps(config), self._model_spec
+        steps, spec = self.rollout_steps, self._model_spec
         environments, memory = live.environments, live.memory
         noise = model.draw_noise(stream(self._settings.seed, "actions", group, live.rollouts), (steps, size))
         self._noise = [noise]
-        recorder = Recorder(algorithm, spec, steps, size, resets=environments.resets_on_next_step)
+        recorder = Recorder(algorithm, spec, steps, size, resets=environments.resets_on_next_step, shared=self._shared)
         episodes: list[Episode] = []
         inference = stepping = 0.0
         asked = time.perf_counter()
@@ -271,13 +281,22 @@ class RolloutWorker:
 class Recorder:
     """Writes the steps of a rollout into the columns of a batch, and keeps the observations that ended something.
 
-    `resets`: whether some rows may be no transitions.
+    `resets`: whether some rows may be no transitions; `shared`: whether it is for other processes.
     """
 
-    def __init__(self, algorithm: type[Collecting], spec: ModelSpec, steps: int, size: int, *, resets: bool) -> None:
+    def __init__(
+        self,
+        algorithm: type[Collecting],
+        spec: ModelSpec,
+        steps: int,
+        size: int,
+        *,
+        resets: bool,
+        shared: bool = True,
+    ) -> None:
         self._algorithm, self._sequence_length = algorithm, spec.sequence_length
         columns = rollout_columns(spec.observation_space, spec.action_space, resets=resets)
-        self._batch = Batch.allocate(algorithm.records(spec) | columns, steps, size)
+        self._batch = Batch.allocate(algorithm.records(spec) | columns, steps, size, shared=shared)
         batch = self._batch
         self._observations, self._actions = batch["observations"], batch["actions"]
         self._rewards, self._terminations, self._truncations = (

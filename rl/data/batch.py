@@ -75,15 +75,16 @@ class Batch(Mapping[str, Tree]):
         return int(np.prod(self.shape))
 
     @staticmethod
-    def allocate(columns: Mapping[str, Tree], *leading: int) -> Batch:
-        """A writable batch of these columns (trees of `Column`), in the object store's memory but for scratch columns.
+    def allocate(columns: Mapping[str, Tree], *leading: int, shared: bool = True) -> Batch:
+        """A writable batch of these columns (trees of `Column`): where it is `shared`, in the object store's memory but
+        for scratch columns.
 
         Returning it from an actor's method seals it there, without a copy.
         """
 
         def array(column: Column) -> np.ndarray:
             shape, dtype = (*leading, *column.shape), np.dtype(column.dtype)
-            return np.empty(shape, dtype) if column.scratch else empty(shape, dtype)
+            return empty(shape, dtype) if shared and not column.scratch else np.empty(shape, dtype)
 
         return Batch({name: tree_map(array, tree) for name, tree in columns.items()}, len(leading))
 

@@ -22,7 +22,8 @@ from ...runtime import method
 from ..chaos import Death
 from ..clock import Clock
 from ..collect.channel import Channel
-from ..collect.worker import GroupProgress, RolloutStats
+from ..collect.rollout_stats import RolloutStats
+from ..collect.worker import GroupProgress
 from ..data.batch import Batch
 from ..hashes import digests_of
 from ..lazy import load, torch

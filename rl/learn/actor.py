@@ -116,9 +116,8 @@ class LearnerActor:
             weights, metrics = self.learn(rollout, clock)
         metrics["time/update_seconds"] = time.perf_counter() - started
         metrics["time/learner_wait_seconds"] = started - waiting
-        if not snapshot:
-            return weights, None, None, metrics
-        return weights, self.state(), self._new_transitions(), metrics
+        taken = self.take_snapshot() if snapshot else (None, None)
+        return (weights, *taken, metrics)
 
     def gather_by(self, gather: Gather) -> None:
         """Let the gradients of shards be put together that way from now on."""
@@ -130,12 +129,28 @@ class LearnerActor:
 
     def learn(self, rollout: Rollout, clock: Clock) -> tuple[np.ndarray, dict[str, float]]:
         """Learn from a rollout; returns the next weights, and metrics."""
+        metrics = self.advance(rollout, clock)
+        return self.finish(rollout, metrics), metrics
+
+    def advance(self, rollout: Rollout, clock: Clock) -> dict[str, float]:
+        """Learn from a rollout; returns metrics. `finish` is to be called after this, or after several."""
         self._live = False  # until it is whole again: an update may fail, or be interrupted, half-way
         metrics = self._learn(rollout, clock)
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        sums = (optimizer.sums_are_finite() for optimizer in self._learner.optimizers.values())
+        if metrics.keys() - finite.keys() - _MAY_BE_UNDEFINED or not all(sums):
+            self._check_finite(rollout, self.weights(), metrics)
+        return finite
+
+    def finish(self, rollout: Rollout, metrics: Mapping[str, float]) -> np.ndarray:
+        """Look whether all is finite after the last of some updates; returns the next weights."""
         weights = self.weights()
         self._check_finite(rollout, weights, metrics)
+        if self._learner.has_replay:
+            for gauge, name in zip(_gauges(), ("replay/size", "replay/bytes"), strict=True):
+                gauge.set(metrics[name])
         self._live = True
-        return weights, {name: value for name, value in metrics.items() if math.isfinite(value)}
+        return weights
 
     def skip(self) -> None:
         """Go on to the next iteration without learning: there was nothing to learn from."""
@@ -188,12 +203,13 @@ class LearnerActor:
         self._learn(rollout, clock)
         self._live = True
 
-    def _new_transitions(self) -> Batch | None:
+    def take_snapshot(self) -> tuple[dict[str, Any], Batch | None]:
+        """The learner's state of now, and the transitions that its replay buffer took in since the last one."""
         replay = self.replay
         if replay is None:
-            return None
+            return self.state(), None
         count, self._snapshot_inserted = replay.inserted - self._snapshot_inserted, replay.inserted
-        return replay.newest(count)
+        return self.state(), replay.newest(count)
 
     def _learn(self, rollout: Rollout, clock: Clock) -> dict[str, float]:
         learner = self._learner
@@ -205,8 +221,6 @@ class LearnerActor:
         if learner.has_replay:
             replay = learner.replay
             metrics |= {"replay/size": replay.size, "replay/inserted": replay.inserted, "replay/bytes": replay.nbytes}
-            for gauge, value in zip(_gauges(), (replay.size, replay.nbytes), strict=True):
-                gauge.set(value)
         return metrics
 
     def _check_finite(self, rollout: Rollout, weights: np.ndarray, metrics: Mapping[str, float]) -> None:

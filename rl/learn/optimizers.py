@@ -118,6 +118,10 @@ class FlatOptimizer(ABC):
         self._norm_sum.zero_()
         return sums
 
+    def sums_are_finite(self) -> bool:
+        """Whether those sums are."""
+        return math.isfinite(float(self._loss_sum + self._norm_sum))
+
     def moments_are_finite(self) -> bool:
         """Whether all moments are; a parameter whose moment is not would not be updated any more, unnoticed."""
         return all(bool(torch.isfinite(moment).all()) for moment in self._moments.values())

@@ -273,6 +273,7 @@ OFF_POLICY = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_cycle_each")
 def test_replay_buffers_of_several_policies_come_back(processes):
     """The learner is killed twice, after some of what the buffers held was dropped."""
 
@@ -288,6 +289,7 @@ def test_replay_buffers_of_several_policies_come_back(processes):
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.usefixtures("one_cycle_each")
 @pytest.mark.parametrize("stops", [[60], pytest.param([1200, 2400], marks=pytest.mark.slow)])
 def test_replay_buffers_of_several_policies_are_in_checkpoints(alone, tmp_path, stops):
     """Before and after some of what they held was dropped; policy a is frozen, so it has none."""

@@ -85,6 +85,7 @@ class Watch(Callback):
         self.reports.append(report)
 
 
+@pytest.mark.usefixtures("one_cycle_each")
 def test_all_switches_together_learn():
     switches = {"double_q": True, "dueling": True, "n_step": 3, "prioritized_replay": True}
     settings = {"n_envs": 4, "learning_starts": 64, "batch_size": 16, "target_update_interval": 100}

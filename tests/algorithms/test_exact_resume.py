@@ -116,6 +116,7 @@ def result_of(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_cycle_each")
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_killed_run_goes_on_as_if_it_had_not_been(name, sources, tmp_path):
     runtime.init(engine="serial")
@@ -145,7 +146,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, sources, tmp_path):
 PROGRAM = """
 import os, signal, sys
 from shoal import DQN
-from shoal.rl import RunFolder, files
+from shoal.rl import RunFolder, cycles, files
 
 written = 0
 
@@ -164,6 +165,7 @@ if __name__ == "__main__":
         for module in (files, sys.modules["shoal.rl.run_folder"], sys.modules["shoal.rl.metrics"]):
             if hasattr(module, "write_whole"):
                 module.write_whole = write
+        cycles.ITERATION_STEPS = 1
         dqn.train(64, callbacks=[folder])
 """
 

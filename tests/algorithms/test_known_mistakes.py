@@ -287,6 +287,7 @@ def test_exploration_of_an_evaluation_is_its_own():
     assert model.choose(q, None).tolist() == [1]
 
 
+@pytest.mark.usefixtures("one_cycle_each")
 def test_epsilon_goes_on_after_a_resume(tmp_path):
     settings = {"n_envs": 2, "train_freq": 5, "learning_starts": 10**6, "exploration_fraction": 0.8, "seed": 1}
 

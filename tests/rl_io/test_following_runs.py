@@ -100,6 +100,7 @@ def test_what_is_not_the_same_is_named(run, tmp_path, capsys):
     assert "has recorded no hashes" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("one_cycle_each")
 @pytest.mark.parametrize("saved", [True, False])
 def test_without_its_replay_buffer_a_run_is_repeated_from_its_beginning(tmp_path, saved):
     train(tmp_path / "run", "dqn", save_replay=saved)
