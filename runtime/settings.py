@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -87,6 +86,8 @@ def store_settings(memory: int | None, directory: str | None) -> tuple[int, str]
     Raises:
         InputError: too small or too large a size, or a folder that cannot be written.
     """
+    import tempfile  # slow to import, and whoever only looks at the package needs none
+
     most = machine_memory()
     size = max(int(most * _STORE_SHARE), _SMALLEST_STORE) if memory is None else memory
     if isinstance(size, bool) or not isinstance(size, int | float) or size != int(size) or size < _SMALLEST_STORE:
