@@ -33,7 +33,7 @@ from .chaos import Chaos
 from .checkpoint import policy_files, write_best, write_checkpoint
 from .clock import Clock
 from .declaration import Collecting, Declaration, Learning
-from .engine import start_runtime
+from .engine import preload, start_runtime
 from .files import Content
 from .lazy import load
 from .league_files import write_league
@@ -124,7 +124,7 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
         self._policy: Policy | None = None
         start_runtime(engine)
         self.run.check_engine(runtime.engine_name())
-        runtime.preload("torch", "gymnasium")
+        preload("torch", "gymnasium")
 
     def _check_kind(self) -> None:
         """Check that this kind of training does what the settings want; raise InputError."""

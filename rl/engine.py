@@ -13,3 +13,9 @@ def start_runtime(engine: str | None) -> None:
             f"engine is {engine!r}, but the runtime runs on {runtime.engine_name()!r} already. "
             "Call runtime.shutdown() first"
         )
+
+
+def preload(*modules: str) -> None:
+    """Have workers import these modules before they start, and this package, which each actor of a training needs: by
+    itself it takes 0.2 s of processor time for it, each time that it is started."""
+    runtime.preload(*modules, str(__package__))

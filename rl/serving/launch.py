@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...runtime import InputError, as_number, preload
+from ...runtime import InputError, as_number
 from ..checkpoint import find_checkpoint, run_of
+from ..engine import preload
 from ..models.joint_spec import JointSpec
 from ..settings import Bounds
 from .policies import ServedPolicies

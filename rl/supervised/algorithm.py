@@ -21,7 +21,7 @@ from ... import runtime
 from ...runtime import InputError
 from ..callbacks import Callback, IterationReport, TrainingResult, callback_list
 from ..checkpoint import FORMAT, find_checkpoint, read_files, read_json, run_of, write_checkpoint
-from ..engine import start_runtime
+from ..engine import preload, start_runtime
 from ..files import json_bytes
 from ..settings import Bounds, split_settings
 from ..trainable import Trainable
@@ -101,7 +101,7 @@ class TableAlgorithm(Trainable, Generic[Config]):
         self._dataset = where_of(dataset)
         self._eval_dataset = None if eval_dataset is None else {"path": where_of(eval_dataset)}
         start_runtime(engine)
-        runtime.preload("numpy", self.module)
+        preload("numpy", self.module)
         self.table: Any = dataset if isinstance(dataset, Stream) else self.read(dataset)
         self.train_rows, self.held_out = self._split(eval_dataset)
         check_metrics(self.run.metrics, self.table.schema.classes)
