@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..runtime import InputError, InputTypeError
+from ..runtime import InputError, InputTypeError, nearest
 
 Columns = dict[str, np.ndarray]
 BATCH_FORMATS = ("numpy", "pyarrow", "rows")
@@ -84,21 +84,36 @@ def table_of_rows(rows: Sequence[Any]) -> pa.Table:
 
 def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows as dictionaries of Python values; a tensor is an array."""
-    columns = [numpy_of(column) if _is_tensor(column.type) else column.to_pylist() for column in table.itercolumns()]
+    columns = [_values_of(column) for column in table.itercolumns()]
     for values in zip(*columns, strict=True):
         yield dict(zip(table.column_names, values, strict=True))
+
+
+def _values_of(column: pa.ChunkedArray) -> Iterable[Any]:
+    if not _is_tensor(column.type):
+        values: list[Any] = column.to_pylist()
+        return values
+    arrays = iter(numpy_of(column.drop_null()))
+    return (next(arrays) if there else None for there in column.is_valid().to_pylist())
 
 
 def columns_of(table: pa.Table) -> Columns:
     """The columns as arrays, without a copy where the memory allows it: numbers and tensors without nulls.
 
-    Nulls in numbers become NaN (so integers become float64); texts, lists and others are arrays of objects.
+    Nulls in numbers and tensors become NaN (so integers become float64); texts, lists and others are arrays of objects.
     """
     return {name: numpy_of(table[name]) for name in table.column_names}
 
 
 def numpy_of(column: pa.ChunkedArray) -> np.ndarray:
     """One column as an array, as `columns_of`."""
+    if _is_tensor(column.type) and column.null_count:
+        there = column.is_valid().to_numpy()
+        values = numpy_of(column.drop_null())
+        dtype = values.dtype if values.dtype.kind == "f" else np.float64
+        filled = np.full((len(there), *values.shape[1:]), np.nan, dtype)
+        filled[there] = values
+        return filled
     if _is_tensor(column.type):
         chunks = [chunk.to_numpy_ndarray() for chunk in column.chunks if len(chunk)]
         if not chunks:
@@ -132,6 +147,13 @@ def joined(tables: Iterable[pa.Table]) -> pa.Table:
         return pa.concat_tables(filled, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"blocks whose columns do not go together: {error}") from error
+
+
+def require_columns(stage: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Raise InputError, which names the stage, for the first name of no column."""
+    for name in names:
+        if name not in known:
+            raise InputError(f"{stage}: there is no column {name!r}. {nearest(name, known)}")
 
 
 def compact(table: pa.Table) -> pa.Table:

@@ -74,11 +74,19 @@ class Estimate:
 
     factor: float = 1.0
     """The largest seen ratio of real to declared bytes."""
+    largest: int = 0
+    """Bytes of the largest result that nobody had declared."""
     known: bool = False
+
+    def expect(self, declared: int | None) -> int:
+        """Bytes that a result of so many declared ones will take."""
+        return int(declared * self.factor) if declared else self.largest
 
     def learn(self, declared: int | None, size: int) -> None:
         """A result took `size` bytes; `declared` were expected before any had been seen."""
         if declared:
             ratio = size / declared
             self.factor = ratio if not self.known else max(self.factor, ratio)
+        else:
+            self.largest = max(self.largest, size)
         self.known = True

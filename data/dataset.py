@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from ..runtime import InputError, InputTypeError, as_int, nearest
-from .blocks import BATCH_FORMATS, joined, rows_of
+from .blocks import BATCH_FORMATS, joined, require_columns, rows_of
 from .grouping import FUNCTIONS
 from .plan import (
     Aggregate,
@@ -27,6 +27,7 @@ from .plan import (
     Write,
     Zip,
     is_endless,
+    known_columns,
 )
 from .plan import fingerprint as fingerprint_of
 from .reader import Batches, Batching, Options, Share, Stats
@@ -57,7 +58,7 @@ class Dataset(Writing):
 
         Options of this and the other stages with functions: `num_cpus` (1), `num_gpus` and `resources` (by name) that
         a call holds, `fn_args` and `fn_kwargs`, which it gets after the row or batch. Functions find `random`, numpy's
-        and torch's generators seeded by epoch and piece, so random augmentations are the same for any readers.
+        and torch's generators seeded by stage, epoch and piece, so random augmentations are the same for any readers.
         """
         return self._apply("map", fn, options)
 
@@ -79,7 +80,7 @@ class Dataset(Writing):
             batch_size: rows of each batch at most; None: all that are read together. Batches end where pieces (row
                 groups, files, windows) end; after `batch(n)` a batch is one of these.
             batch_format: what `fn` takes: "numpy", "pyarrow" or "rows".
-            concurrency: actors for a class; default 1.
+            concurrency: actors for a class; default 1. Each reading starts its own, one that is resumed, too.
             options: as for `map`; `fn_args` and `fn_kwargs` of a class are those of its constructor, and each actor
                 holds its resources as long as the dataset is read (num_cpus: 0 by default, as of all actors).
         """
@@ -104,6 +105,7 @@ class Dataset(Writing):
         """Permute the pieces of the sources, then the rows within windows of `window` rows; anew in each epoch.
 
         A window is held in memory as a whole, and is what is read again when reading is resumed in the middle of it.
+        With `window=1` pieces alone are permuted, and nothing is held.
         """
         number = as_int(seed)
         if number is None:
@@ -130,7 +132,7 @@ class Dataset(Writing):
         return self._with(Zip(self.plan, _dataset("zip", other).plan))
 
     def union(self, *others: Dataset) -> Dataset:
-        """The rows of this and then of the others. A column that one lacks is null there."""
+        """The rows of this and then of the others. A column that one lacks is null in a batch that has rows of both."""
         return self._with(Union((self.plan, *(_dataset("union", other).plan for other in others))))
 
     def sort(self, key: str | Sequence[str], descending: bool = False) -> Dataset:
@@ -138,11 +140,15 @@ class Dataset(Writing):
 
         All of them are gathered in the object store first, which moves to disk what it has no room for.
         """
-        return self._with(Sort(self.plan, _names("sort", key), bool(descending)))
+        names = _names("sort", key)
+        _require_known(self.plan, "sort", names)
+        return self._with(Sort(self.plan, names, bool(descending)))
 
     def groupby(self, key: str | Sequence[str]) -> Groups:
         """The rows in groups of equal keys, of which `aggregate` makes a row each."""
-        return Groups(self, _names("groupby", key))
+        names = _names("groupby", key)
+        _require_known(self.plan, "groupby", names)
+        return Groups(self, names)
 
     def split(self, k: int) -> list[Dataset]:
         """`k` datasets, of which number i gives the batches i, i + k, …; all of them equally many.
@@ -331,9 +337,12 @@ class Groups:
                 raise InputTypeError(f'aggregate: {name}={told!r}: (column, function) is wanted, such as ("x", "mean")')
             if told[1] not in FUNCTIONS:
                 raise InputError(f"aggregate: {name}={told!r}: no function {told[1]!r}. {nearest(told[1], FUNCTIONS)}")
+            if name in self.keys:
+                raise InputError(f"aggregate: {name}={told!r}: the groups' key has that name already; choose another")
         if not columns:
             raise InputError('aggregate: nothing is asked for. Write for example aggregate(n=("x", "count"))')
         aggregates = tuple((name, column, function) for name, (column, function) in columns.items())
+        _require_known(self.dataset.plan, "aggregate", [column for _, column, _ in aggregates])
         return self.dataset._with(Aggregate(self.dataset.plan, self.keys, aggregates))
 
 
@@ -357,6 +366,13 @@ def _dataset(what: str, other: Any) -> Dataset:
     if other.share.of > 1:
         raise InputError(f"{what}: a share of a split takes no further stages: split what comes of it")
     return other
+
+
+def _require_known(plan: Plan, stage: str, names: Sequence[str]) -> None:
+    """Raise InputError for a column that is known not to be there; else whoever reads it will say so."""
+    known = known_columns(plan)
+    if known is not None:
+        require_columns(stage, names, known)
 
 
 def _is_class_of_functions(fn: Any) -> bool:

@@ -149,7 +149,7 @@ class Run:
         # What nobody knows the size of is tried with one first.
         if running >= (self.readers if estimate.known or declared is not None else 1):
             return None
-        size = int((declared or 0) * estimate.factor)
+        size = estimate.expect(declared)
         ticket = self.credits.grant(size, depth, self.alone)
         if ticket is None:
             self.refused = f"{name} takes about {size / 2**20:.1f} MiB"

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .blocks import joined
+from .blocks import joined, require_columns
 
 FUNCTIONS = ("count", "max", "mean", "min", "std", "sum", "var")
 """What can be asked of a group; null does not count. std and var are those of a sample (divided by n − 1)."""
@@ -24,17 +24,24 @@ _PARTS = {
     "var": ("count", "mean", "variance"),
 }
 
+_NUMBER = "\0"
+"""A column that no dataset has: the number of the row."""
+
 Aggregates = tuple[tuple[str, str, str], ...]
 """(name of the new column, column, function) of each."""
 
 
 def aggregate_unit(table: pa.Table, keys: tuple[str, ...], aggregates: Aggregates) -> pa.Table:
     """One row per group of a block: the keys, and of each column what its aggregates are made of."""
-    for name in (*keys, *(column for _, column, _ in aggregates)):
-        if name not in table.column_names:
-            raise KeyError(f"there is no column {name!r}; there are {', '.join(table.column_names)}")
+    require_columns("groupby", (*keys, *(column for _, column, _ in aggregates)), table.column_names)
     wanted = sorted({(column, part) for _, column, function in aggregates for part in _PARTS[function]})
-    return table.group_by(list(keys), use_threads=False).aggregate([(column, part) for column, part in wanted])
+    found = table.group_by(list(keys), use_threads=False).aggregate([(column, part) for column, part in wanted])
+    return found.rename_columns([*keys, *(_part(column, part) for column, part in wanted)])
+
+
+def _part(column: str, part: str) -> str:
+    """What a part of an aggregate is called on the way, as no column is."""
+    return f"{column}\0{part}"
 
 
 def aggregate_units(keys: tuple[str, ...], aggregates: Aggregates, *units: pa.Table) -> pa.Table:
@@ -42,10 +49,10 @@ def aggregate_units(keys: tuple[str, ...], aggregates: Aggregates, *units: pa.Ta
     table = joined(units)
     if table.num_rows == 0:
         return table
-    numbered = table.append_column("", pa.array(np.arange(table.num_rows)))
-    groups = numbered.group_by(list(keys), use_threads=False).aggregate([("", "list")])
+    numbered = table.append_column(_NUMBER, pa.array(np.arange(table.num_rows)))
+    groups = numbered.group_by(list(keys), use_threads=False).aggregate([(_NUMBER, "list")])
     groups = groups.sort_by([(name, "ascending") for name in keys])
-    rows = groups["_list"].combine_chunks()
+    rows = groups[f"{_NUMBER}_list"].combine_chunks()
     group_of = np.empty(table.num_rows, np.int64)
     group_of[rows.flatten().to_numpy()] = np.repeat(np.arange(groups.num_rows), rows.value_lengths().to_numpy())
     columns = {name: groups[name] for name in keys}
@@ -56,14 +63,14 @@ def aggregate_units(keys: tuple[str, ...], aggregates: Aggregates, *units: pa.Ta
 
 def _combine(function: str, column: str, table: pa.Table, group_of: np.ndarray, groups: int) -> pa.Array:
     if function in ("sum", "min", "max", "count"):
-        part = pa.table({"group": group_of, "x": table[f"{column}_{function}"]})
+        part = pa.table({"group": group_of, "x": table[_part(column, function)]})
         whole = part.group_by("group", use_threads=False).aggregate([("x", "sum" if function == "count" else function)])
         return whole.sort_by("group").column(1)
-    counts = table[f"{column}_count"].to_numpy().astype(np.float64)
+    counts = table[_part(column, "count")].to_numpy().astype(np.float64)
     total = np.bincount(group_of, counts, groups)
 
     def numbers(part: str) -> np.ndarray:
-        found = pc.fill_null(pc.cast(table[f"{column}_{part}"], pa.float64()), 0.0)
+        found = pc.fill_null(pc.cast(table[_part(column, part)], pa.float64()), 0.0)
         return found.to_numpy()
 
     with np.errstate(invalid="ignore", divide="ignore"):  # groups without a value: NaN, which becomes null

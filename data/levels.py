@@ -6,7 +6,8 @@ the children, so the cursor of the last level is all that resuming takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,15 @@ class Pieces:
         """Nothing is held."""
 
 
+@contextmanager
+def naming(functions: str) -> Iterator[None]:
+    """Have the user's functions named where what runs them asks for more than there is."""
+    try:
+        yield
+    except runtime.exceptions.InfeasibleError as error:
+        raise runtime.exceptions.InfeasibleError(f"{functions}: {error}") from None
+
+
 class Actors:
     """The actors of a stage, each with an object of the user's class."""
 
@@ -147,7 +157,8 @@ class Applied:
         self.waiting = None
         chosen = 0 if self.actors is None else self.actors.next()
         if self.actors is None:
-            refs = self.task.remote(stage.work, given.meta, given.block, name)
+            with naming(self.functions):
+                refs = self.task.remote(stage.work, given.meta, given.block, name)
         else:
             refs = self.actors.handles[chosen].apply.remote(given.meta, given.block, name)
         unit = stage.launch(grant, refs, name=name, epoch=given.epoch, cursor=given.cursor, inputs=[given])

@@ -13,7 +13,7 @@ from .credits import Estimate
 from .errors import BudgetError
 from .flow import Cursor, Level, Run
 from .grouping import aggregate_unit
-from .levels import Actors, Applied, Chained, Pieces, Stage, Taken, Windows, Zipped
+from .levels import Actors, Applied, Chained, Pieces, Stage, Taken, Windows, Zipped, naming
 from .order import permutation
 from .plan import (
     Aggregate,
@@ -31,6 +31,7 @@ from .plan import (
     Write,
     Zip,
     children_of,
+    count_stages,
 )
 from .rows import Rows
 from .sorting import sort_block
@@ -51,24 +52,28 @@ class Opening:
 
     def open(self, epoch: int, cursor: Cursor) -> Level:
         """The whole plan."""
-        return self._open(self.plan, 0, epoch, cursor, None)
+        return self._open(self.plan, cursor, Below(self, 0, epoch, None))
 
     def pieces(self, read: Read) -> tuple[Piece, ...]:
         """The pieces of a source, which is asked once."""
         found: tuple[Piece, ...] = self.run.shared(read, "pieces", read.source.pieces)
         return found
 
-    def _open(self, plan: Plan, depth: int, epoch: int, cursor: Cursor, seed: int | None) -> Level:
-        """One stage and all below it; `seed` is that of the shuffle which permutes pieces."""
+    def _open(self, plan: Plan, cursor: Cursor, place: Below) -> Level:
+        """One stage and all below it."""
         base, functions = fused(plan)
-        stage = self._stage(plan, base, functions, depth)
-        below = Below(self, depth + 1, epoch, seed)
+        number = place.first + count_stages(plan)
+        stage = self._stage(plan, base, functions, place.depth, number)
+        below, epoch = replace(place, depth=place.depth + 1), place.epoch
         level: Level
         match base:
             case Read():
-                level = Pieces(stage, self._pieces(base, epoch, seed), epoch, cursor)
+                level = Pieces(stage, self._pieces(base, epoch, place.seed), epoch, cursor)
             case Apply(child):
-                level = self._applied(stage, plan, functions, below.open(child, cursor))
+                level = self._applied(stage, plan, number, functions, below.open(child, cursor))
+            case Shuffle(child, own, 1):  # within windows of one row there is nothing to permute
+                applied = self.run.shared(plan, "applied", lambda: functools.reduce(Apply, functions, child))
+                level = replace(below, seed=own).open(applied, cursor)
             case Shuffle(child, own, window):
                 index, skipped, at = cursor or (0, 0, None)
                 rows = Rows(self.run, replace(below, seed=own).open(child, at), skipped)
@@ -83,7 +88,8 @@ class Opening:
             case Zip(left_plan, right_plan):
                 left_at, skipped, right_at = cursor or (None, 0, None)
                 left_rows = Rows(self.run, below.open(left_plan, left_at))
-                level = Zipped(stage, left_rows, Rows(self.run, below.open(right_plan, right_at), skipped))
+                right_rows = Rows(self.run, below.after(left_plan).open(right_plan, right_at), skipped)
+                level = Zipped(stage, left_rows, right_rows)
             case Union(children):
                 level = Chained(functools.partial(below.child_of, children), cursor)
             case Repeat(child, epochs):
@@ -104,14 +110,15 @@ class Opening:
         applied = self.run.shared(plan, "each", lambda: Apply(plan.child, function))
         return replace(below, seed=None).open(applied, None)
 
-    def _applied(self, stage: Stage, plan: Plan, functions: Sequence[Function], child: Level) -> Level:
+    def _applied(self, stage: Stage, plan: Plan, number: int, functions: Sequence[Function], child: Level) -> Level:
         assert isinstance(plan, Apply)
-        actors = self.run.shared(plan, "actors", lambda: self._actors(plan)) if plan.actors else None
+        made = functools.partial(self._actors, plan, number)
+        actors = self.run.shared(plan, f"actors {number}", made) if plan.actors else None
         names = ", ".join(function.name for function in functions)
         task = apply_functions.options(name=names, **plan.resources.options())
         return Applied(stage, child, task, actors, names)
 
-    def _actors(self, plan: Apply) -> Actors:
+    def _actors(self, plan: Apply, number: int) -> Actors:
         cpus, wanted = runtime.cluster_resources().get("CPU", 0), plan.actors * plan.resources.num_cpus
         if wanted > cpus - 1:
             raise runtime.InputError(
@@ -120,14 +127,15 @@ class Opening:
             )
         made: Any = FunctionActor
         made = made.options(max_restarts=-1, max_task_retries=-1, **plan.resources.options())
-        return Actors([made.remote(plan.function, self.skip) for _ in range(plan.actors)])
+        with naming(plan.function.name):
+            return Actors([made.remote(plan.function, self.skip, number) for _ in range(plan.actors)])
 
-    def _stage(self, plan: Plan, base: Plan, functions: Sequence[Function], depth: int) -> Stage:
+    def _stage(self, plan: Plan, base: Plan, functions: Sequence[Function], depth: int, number: int) -> Stage:
         source = base.source if isinstance(base, Read) else None
         held = isinstance(plan, Apply) and plan.actors  # its function is called by actors, not by its tasks
-        work = Work(source, self.skip, () if held else tuple(functions))
-        shared = self.run.shared(plan, "work", lambda: runtime.put(work))
-        return Stage(self.run, depth, shared, self.run.shared(plan, "estimate", Estimate))
+        work = Work(source, self.skip, () if held else tuple(functions), number)
+        shared = self.run.shared(plan, f"work {number}", lambda: runtime.put(work))
+        return Stage(self.run, depth, shared, self.run.shared(plan, f"estimate {number}", Estimate))
 
     def _pieces(self, plan: Read, epoch: int, seed: int | None) -> Sequence[Piece]:
         pieces = self.pieces(plan)
@@ -151,14 +159,22 @@ class Below:
     depth: int
     epoch: int
     seed: int | None
+    """Of the shuffle that permutes pieces."""
+    first: int = 0
+    """How many stages of the plan come before theirs, counted from its sources. So a stage has a number of its own, and
+    keeps it whatever stages are written after it."""
 
     def open(self, plan: Plan, cursor: Cursor) -> Level:
         """A child, at a cursor."""
-        return self.opening._open(plan, self.depth, self.epoch, cursor, self.seed)
+        return self.opening._open(plan, cursor, self)
+
+    def after(self, *others: Plan) -> Below:
+        """How a child is opened that has others before it."""
+        return replace(self, first=self.first + sum(map(count_stages, others)))
 
     def child_of(self, children: Sequence[Plan], index: int, cursor: Cursor) -> Level | None:
         """Child number `index`; None behind the last one."""
-        return self.open(children[index], cursor) if index < len(children) else None
+        return self.after(*children[:index]).open(children[index], cursor) if index < len(children) else None
 
     def epoch_of(self, child: Plan, epochs: int | None, index: int, cursor: Cursor) -> Level | None:
         """Epoch number `index` of a child; None behind the last one."""

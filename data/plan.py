@@ -180,6 +180,26 @@ def children_of(plan: Plan) -> tuple[Plan, ...]:
     return () if isinstance(plan, Read) else (plan.child,)
 
 
+def count_stages(plan: Plan) -> int:
+    """How many stages it has, sources included; one that is there twice counts twice."""
+    return 1 + sum(map(count_stages, children_of(plan)))
+
+
+def known_columns(plan: Plan) -> tuple[str, ...] | None:
+    """The names of its columns, if they are known without reading."""
+    match plan:
+        case Read(source):
+            schema = getattr(source, "schema", None)
+            return None if schema is None else tuple(schema.names)
+        case Shuffle(child) | Batch(child) | Take(child) | Repeat(child) | Sort(child):
+            return known_columns(child)
+        case Apply(child, Function("filter")):
+            return known_columns(child)
+        case Aggregate(_, keys, aggregates):
+            return (*keys, *(name for name, _, _ in aggregates))
+    return None
+
+
 def is_endless(plan: Plan) -> bool:
     """Whether reading it never comes to an end."""
     if isinstance(plan, Repeat) and plan.epochs is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -68,19 +70,17 @@ class Batches(Iterator[Any]):
         self._batching, self._run = batching, Run(options.memory, readers, aside_of(plan))
         opening = Opening(plan, self._run)
         self._print = fingerprint(plan, opening.pieces)
-        cursor, skipped, self._number = None, 0, 0
+        self._epoch, self._number = epoch, 0
+        self._place: list[Any] = [0, None]  # [rows to skip, the cursor] of the next batch
+        self._reached = self._place  # of the next row, while there is no unit
         if state is not None:
             self._check(state)
-            try:
-                epoch, self._number, (skipped, cursor) = state["epoch"], state["batch"], state["cursor"]
-            except (KeyError, TypeError, ValueError):
-                raise runtime.InputError(f"{state!r:.200} is no state that an iterator's state() has given") from None
-        self._epoch = epoch
-        self._ahead = Ahead(self._run, opening.open(epoch, cursor), 4 * readers)
+            self._epoch, self._number, self._place = state["epoch"], state["batch"], state["cursor"]
+        skipped, cursor = self._place
+        self._ahead = Ahead(self._run, opening.open(self._epoch, cursor), 4 * readers)
         self._unit: Unit | None = None  # of which rows are left
         self._table: pa.Table | None = None
         self._row = skipped
-        self._place = [skipped, cursor]  # where the next row lies, while there is no unit
 
     def _check(self, state: Mapping[str, Any]) -> None:
         if not isinstance(state, Mapping) or state.get("plan") != self._print:
@@ -89,6 +89,8 @@ class Batches(Iterator[Any]):
                 f"the state is of another plan ({given!r:.80}, this one is {self._print!r}): its files, "
                 "stages or their settings have changed. Read from the beginning"
             )
+        if state.get("check") != _check_of(state):
+            raise runtime.InputError(f"{state!r:.200} is damaged: no iterator's state() has given it")
 
     def __next__(self) -> Any:
         table = self.next_table()
@@ -110,6 +112,7 @@ class Batches(Iterator[Any]):
         assert mine is not None
         self._number += 1
         self._run.stats.rows += mine.num_rows
+        self._place = self._reached if self._unit is None else [self._row, self._unit.cursor]
         return mine
 
     def _next_batch(self) -> pa.Table | None:
@@ -146,7 +149,7 @@ class Batches(Iterator[Any]):
     def _let_go(self) -> None:
         """Be done with the unit that is read: what it held is granted to others."""
         if self._unit is not None:
-            self._place = [self._row, self._unit.cursor]
+            self._reached = [self._row, self._unit.cursor]
             self._run.use_up(self._unit)
         self._unit = self._table = None
 
@@ -185,10 +188,10 @@ class Batches(Iterator[Any]):
         """Where the next batch begins, in less than 1 KB that JSON takes; give it to ``iter_batches(state=…)``.
 
         `plan` is the plan's fingerprint, `epoch` the one that it was begun in, `batch` how many batches have been
-        delivered, and `cursor` how far each stage had come.
+        delivered, `cursor` how far each stage had come, and `check` a checksum of these.
         """
-        place = self._place if self._unit is None else [self._row, self._unit.cursor]
-        return {"plan": self._print, "epoch": self._epoch, "batch": self._number, "cursor": place}
+        found = {"plan": self._print, "epoch": self._epoch, "batch": self._number, "cursor": self._place}
+        return found | {"check": _check_of(found)}
 
     def stats(self) -> Stats:
         """What has been done so far."""
@@ -205,3 +208,9 @@ class Batches(Iterator[Any]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_of(state: Mapping[str, Any]) -> str:
+    """8 hexadecimal digits that tell whether a state is as it was given: a damaged cursor would be another place."""
+    text = json.dumps([state.get(name) for name in ("plan", "epoch", "batch", "cursor")])
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

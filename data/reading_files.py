@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..runtime import InputError
-from .dataset import Dataset
+from .dataset import Dataset, positive
 from .reading import from_source
 from .sources import csv_rows, images, json_lines, tfrecord, webdataset
 from .sources.arrow import SUFFIXES as ARROW
@@ -160,16 +160,21 @@ def read_arrow(paths: Paths, **errors: Any) -> Dataset:
     return from_source(ArrowSource(find_files(paths, ARROW)), **errors)
 
 
-def read_minari(name: str | os.PathLike[str], *, episodes: bool = False, **errors: Any) -> Dataset:
-    """A Minari dataset: a step a row, with `observations`, `next_observations`, `actions`, `rewards`, `terminations`,
+def read_minari(names: Paths, *, episodes: bool = False, steps_per_piece: int | None = None, **errors: Any) -> Dataset:
+    """Minari datasets: a step a row, with `observations`, `next_observations`, `actions`, `rewards`, `terminations`,
     `truncations`, `episode` and `step`; parts of nested spaces are columns of their own ("observations/position").
 
     Args:
-        name: its id, looked for below MINARI_DATASETS_PATH, or its folder.
+        names: the id of a dataset, looked for below MINARI_DATASETS_PATH, or its folder; or a list of them, of the same
+            spaces.
         episodes: a row is an episode instead, its columns lists of T, observations of T + 1.
+        steps_per_piece: of whole episodes, that a task reads; None: 4,096, or as many as take 8 MB.
         errors: `on_error` and `bad_rows`.
     """
-    return from_source(MinariSource(str(find_minari(os.fspath(name))), episodes), **errors)
+    several = [names] if isinstance(names, str | os.PathLike) else names
+    paths = tuple(str(find_minari(os.fspath(name))) for name in several)
+    steps = None if steps_per_piece is None else positive("steps_per_piece", steps_per_piece)
+    return from_source(MinariSource(paths, episodes, steps), **errors)
 
 
 def _checked(size: Size) -> Size:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .blocks import joined
+from .blocks import joined, require_columns
 
 _SAMPLES = 64
 """Keys of each unit by which ranges are cut."""
@@ -18,9 +18,7 @@ _SAMPLES = 64
 
 def sort_block(table: pa.Table, keys: tuple[str, ...], descending: bool) -> pa.Table:
     """The rows of a block by their keys, equal ones in the order in which they are; NaN and null at the end."""
-    for name in keys:
-        if name not in table.column_names:
-            raise KeyError(f"there is no column {name!r}; there are {', '.join(table.column_names)}")
+    require_columns("sort", keys, table.column_names)
     order = "descending" if descending else "ascending"
     return table.combine_chunks().take(pc.sort_indices(table, sort_keys=[(name, order) for name in keys]))
 

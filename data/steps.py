@@ -42,6 +42,8 @@ class Work:
     source: Source | None
     skip: bool
     functions: tuple[Function, ...]
+    number: int
+    """Which stage of the plan it is: units of several have the same names."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,10 @@ def run_on_blocks(work: Work, call: Callable[..., pa.Table], unit: str, *blocks:
 class FunctionActor:
     """Holds the object of a user's class, such as a model, and applies it to blocks."""
 
-    def __init__(self, function: Function, skip: bool) -> None:
+    def __init__(self, function: Function, skip: bool, number: int) -> None:
         held = function.call(*function.arguments, **function.keywords)
         bound = Function(function.kind, held, function.batch_size, function.batch_format)
-        self._work = Work(None, skip, (bound,))
+        self._work = Work(None, skip, (bound,), number)
 
     @runtime.method(num_returns=2)
     def apply(self, meta: Meta, block: pa.Table, unit: str) -> Result:
@@ -130,7 +132,7 @@ def _free_name(name: str, taken: Sequence[str]) -> str:
 
 
 def _finish(table: pa.Table, work: Work, bad: BadRows, where: str, unit: str) -> Result:
-    with _seeded(unit) if work.functions else nullcontext():
+    with _seeded(work.number, unit) if work.functions else nullcontext():
         for function in work.functions:
             table = apply(function, table, bad, where)
     table = compact(table)
@@ -191,10 +193,10 @@ def _batch(function: Function, table: pa.Table, start: int, where: str) -> pa.Ta
 
 
 @contextmanager
-def _seeded(unit: str) -> Iterator[None]:
-    """Have the generators that functions may draw from (random, numpy's, torch's) depend on the unit alone."""
+def _seeded(stage: int, unit: str) -> Iterator[None]:
+    """Have the generators that functions may draw from (random, numpy's, torch's) depend on stage and unit alone."""
     torch: Any = sys.modules.get("torch")
-    seed = key(0, unit)
+    seed = key(0, unit, stage)
     before = random.getstate(), np.random.get_state()
     torch_before = torch.get_rng_state() if torch else None
     random.seed(seed)

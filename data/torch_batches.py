@@ -28,11 +28,13 @@ class TorchBatches(Iterator[dict[str, Any]]):
         if ahead is None or ahead < 0:
             raise InputError(f"prefetch={prefetch!r}: a number of batches ≥ 0 is wanted")
         self._batches, self._prefetch, self._device = batches, ahead, device
-        self._state = batches.state()
+        self._state, self._closed = batches.state(), False
         self._ahead: deque[Future[tuple[dict[str, Any] | None, dict[str, Any]]]] = deque()
         self._thread = ThreadPoolExecutor(1, "batches") if ahead else None
 
     def __next__(self) -> dict[str, Any]:
+        if self._closed:
+            raise StopIteration
         if self._thread is None:
             batch, self._state = self._make()
         else:
@@ -58,11 +60,11 @@ class TorchBatches(Iterator[dict[str, Any]]):
 
     def close(self) -> None:
         """Drop what was made ahead."""
+        self._closed = True
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
             self._thread = None
         self._ahead.clear()
-        self._prefetch = 0
         self._batches.close()
 
     def __enter__(self) -> TorchBatches:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,77 +13,101 @@ import pyarrow as pa
 
 from ..blocks import column_of
 from ..errors import BadRows
-from .minari_format import episode_lengths, open_storage, read_episodes
+from .minari_format import bytes_of_step, episode_lengths, open_storage, read_episodes
 from .source import Piece
 
 _STEPS = 4_096
-"""Of a piece, as long as an episode is not longer."""
+_BYTES = 8 << 20
+"""Of the steps of a piece."""
 
 
 @dataclass(frozen=True)
 class MinariSource:
-    """Episodes in the dataset's order.
+    """Episodes in the order of the datasets.
 
     Args:
-        path: folder of its files (`minari_format.find_minari`).
+        paths: folders of their files (`minari_format.find_minari`).
         episodes: whether a row is an episode, instead of a step.
+        steps: of a piece, as long as an episode is not longer; None: 4,096, or as many as take 8 MB.
     """
 
-    path: str
+    paths: tuple[str, ...]
     episodes: bool = False
+    steps: int | None = None
 
     def pieces(self) -> tuple[Piece, ...]:
-        """Whole episodes of together about 4 096 steps; `place` is their range. Raises InputError for damaged files."""
-        ends = np.cumsum(episode_lengths(open_storage(Path(self.path))))
-        pieces, first, done = [], 0, 0
+        """Whole episodes; `place` is their range. Raises InputError for damaged files."""
+        return tuple(piece for path in self.paths for piece in self._pieces(path))
+
+    def _pieces(self, path: str) -> Iterator[Piece]:
+        storage = open_storage(Path(path))
+        step_bytes = bytes_of_step(storage)
+        most = self.steps or max(1, min(_STEPS, _BYTES // step_bytes))
+        ends = np.cumsum(episode_lengths(storage))
+        first = done = 0
         while first < len(ends):
-            last = max(first + 1, int(np.searchsorted(ends, done + _STEPS, side="right")))
+            last = max(first + 1, int(np.searchsorted(ends, done + most, side="right")))
             steps = int(ends[last - 1]) - done
             rows = last - first if self.episodes else steps
             if rows:
-                pieces.append(Piece(self.path, (first, last), f"episodes {first} to {last - 1}", rows))
+                where = f"episodes {first} to {last - 1}"
+                yield Piece(path, (first, last), where, rows, steps * step_bytes)
             first, done = last, done + steps
-        return tuple(pieces)
 
     def read(self, piece: Piece, bad: BadRows) -> Iterator[pa.Table]:
         """As `Source.read`; an episode whose columns do not belong together counts as one bad row."""
-        storage = open_storage(Path(self.path))
-        tables = []
-        for index in range(*piece.place):
-            try:
-                (episode,) = read_episodes(storage, [index])
-            except (OSError, ValueError, KeyError) as error:
-                bad.add(f"episode {index}", str(error))
-                continue
-            tables.append(table_of_episode(episode) if self.episodes else table_of_steps(episode))
-        if tables:
-            yield pa.concat_tables(tables)
+        episodes = list(_sound(open_storage(Path(piece.path)), range(*piece.place), bad))
+        if episodes:
+            yield table_of_episodes(episodes) if self.episodes else table_of_steps(episodes)
 
 
-def table_of_steps(episode: Mapping[str, Any]) -> pa.Table:
-    """An episode as a table of its T steps: its columns, `next_observations`, and before them `episode` and `step`."""
-    steps = len(episode["rewards"])
-    columns: dict[str, pa.Array] = {
-        "episode": pa.array(np.full(steps, episode["episode"])),
-        "step": pa.array(np.arange(steps)),
+def _sound(storage: Any, indices: Iterable[int], bad: BadRows) -> Iterator[Mapping[str, Any]]:
+    """The episodes that can be read. The file is opened once for all of them, and again behind a bad one."""
+    left = deque(indices)
+    while left:
+        try:
+            for episode in read_episodes(storage, tuple(left)):
+                left.popleft()
+                yield episode
+        except (OSError, ValueError, KeyError) as error:
+            bad.add(f"episode {left.popleft()}", str(error))
+
+
+def table_of_steps(episodes: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A row for each step: columns of episodes, `next_observations`, and before them `episode` and `step`."""
+    steps = [len(episode["rewards"]) for episode in episodes]
+    columns: dict[str, Any] = {
+        "episode": np.repeat([episode["episode"] for episode in episodes], steps),
+        "step": np.concatenate([np.arange(count) for count in steps]),
     }
-    for name, values in episode.items():
+    for name in episodes[0]:
+        parts = [episode[name] for episode in episodes]
         if name.partition("/")[0] == "observations":
-            columns[name] = column_of(values[:-1])
-            columns[f"next_{name}"] = column_of(values[1:])
+            columns[name] = _one_after_the_other([part[:-1] for part in parts])
+            columns[f"next_{name}"] = _one_after_the_other([part[1:] for part in parts])
         elif name != "episode":
-            columns[name] = column_of(values)
-    return pa.table(columns)
+            columns[name] = _one_after_the_other(parts)
+    return pa.table({name: column_of(values) for name, values in columns.items()})
 
 
-def table_of_episode(episode: Mapping[str, Any]) -> pa.Table:
-    """An episode as a table of one row: `episode`, `steps`, and a list for each of its columns, T or T + 1 long."""
-    steps = len(episode["rewards"])
-    columns = {"episode": pa.array([episode["episode"]]), "steps": pa.array([steps])}
-    for name, values in episode.items():
+def table_of_episodes(episodes: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A row for each episode: `episode`, `steps`, and a list for each of its columns, T or T + 1 long."""
+    columns: dict[str, Any] = {
+        "episode": [episode["episode"] for episode in episodes],
+        "steps": [len(episode["rewards"]) for episode in episodes],
+    }
+    for name in episodes[0]:
         if name != "episode":
+            values = _one_after_the_other([episode[name] for episode in episodes])
+            ends = np.cumsum([0, *(len(episode[name]) for episode in episodes)])
             items = pa.array(np.asarray(values).reshape(-1))
             for size in reversed(np.shape(values)[1:]):
                 items = pa.FixedSizeListArray.from_arrays(items, size)
-            columns[name] = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), items)
+            columns[name] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), items)
     return pa.table(columns)
+
+
+def _one_after_the_other(parts: Sequence[Any]) -> Any:
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    return [value for part in parts for value in part]

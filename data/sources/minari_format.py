@@ -7,6 +7,7 @@ Without pyarrow, since offline reinforcement learning finds its datasets by this
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -62,6 +63,18 @@ def episode_lengths(storage: Any) -> np.ndarray:
     """[episodes] int64: steps of each."""
     found = storage.get_episode_metadata(range(storage.total_episodes))
     return np.array([int(entry["total_steps"]) for entry in found], np.int64)
+
+
+def bytes_of_step(storage: Any) -> int:
+    """What a step takes in memory, about: two observations, an action and the signals."""
+    return 2 * _bytes_of(storage.observation_space) + _bytes_of(storage.action_space) + 8 * len(_SIGNALS)
+
+
+def _bytes_of(space: Any) -> int:
+    parts = getattr(space, "spaces", None)
+    if parts is not None:
+        return sum(map(_bytes_of, parts.values() if isinstance(parts, Mapping) else parts))
+    return math.prod(space.shape or (1,)) * np.dtype(space.dtype or object).itemsize
 
 
 def read_episodes(storage: Any, indices: Iterable[int]) -> Iterator[Mapping[str, Any]]:

@@ -74,6 +74,12 @@ class TableSource:
     step: int
     name: str
 
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The columns, where all tables have the same."""
+        schemas = {table.schema for table in self.tables}
+        return schemas.pop() if len(schemas) == 1 else None
+
     def pieces(self) -> tuple[Piece, ...]:
         """Ranges of rows; `place` is the number of a table, and the range in it."""
         made, first = [], 0

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
-from ...data import find_minari
+from ... import data
 from ...envs import (
     EnvSpec,
     Role,
@@ -39,6 +39,27 @@ OWN_ENTRY = "shoal"
 
 LOG_PROBS = "action_log_prob"
 """Entry of an episode's `infos`: log-probability of each action where it was chosen, [T]."""
+
+
+@dataclass(frozen=True)
+class RecordedSteps:
+    """Some whole episodes of a dataset, one after the other: n steps of m episodes."""
+
+    observations: np.ndarray
+    """[n + m, …]: rows of the space's codec, that after an episode's last step included."""
+    rows: np.ndarray
+    """[n] int64: in which of them each step's observation lies; the next one lies behind it."""
+    actions: np.ndarray
+    """[n, …]: rows of the space's codec, as `env.step` took them."""
+    rewards: np.ndarray
+    """[n] float32."""
+    terminations: np.ndarray
+    """[n] bool: the task ended, no value follows."""
+    ends: np.ndarray
+    """[n] bool: the episode has no further step."""
+
+    def __len__(self) -> int:
+        return len(self.rewards)
 
 
 @dataclass(frozen=True)
@@ -66,7 +87,7 @@ class RecordedEpisode:
 
 def require_minari() -> None:
     """InputError with the command that installs what datasets need, if it is not there."""
-    for module in ("minari", "h5py"):
+    for module in ("minari", "h5py", "pyarrow"):
         if not is_installed(module):
             raise InputError(f"datasets need the package {module!r}, which is not installed: {install_line('minari')}")
 
@@ -127,6 +148,41 @@ class Dataset:
 
         for part, group in itertools.groupby(map(int, indices), part_of):
             yield from self._parts[part].read(index - int(self._firsts[part]) for index in group)
+
+    def transitions(self, steps_per_piece: int | None = None) -> data.Dataset:
+        """All transitions as rows, for `shoal.data` to read in whatever order; arguments as of `data.read_minari`."""
+        return data.read_minari([part.path for part in self._parts], steps_per_piece=steps_per_piece)
+
+    def steps_of(self, rows: Mapping[str, np.ndarray]) -> RecordedSteps:
+        """Rows of `transitions` that are whole episodes. Raises InputError, which names the first one that is no such
+        episode as the spaces say."""
+        begins = rows["step"] == 0
+        ends = np.append(begins[1:], True)
+        at = np.arange(len(begins)) + np.cumsum(begins) - 1
+        try:
+            seen, after = (self._packed(f"{which}observations", rows) for which in ("", "next_"))
+            actions = self._packed("actions", rows)
+        except ValueError as error:
+            if begins.sum() == 1:
+                raise InputError(f"dataset {self.name!r}, episode {rows['episode'][0]}: {error}") from error
+            bounds = [*np.flatnonzero(begins), len(begins)]
+            for start, stop in itertools.pairwise(bounds):
+                self.steps_of({name: column[start:stop] for name, column in rows.items()})
+            raise
+        rewards = np.asarray(rows["rewards"], np.float32)
+        if not np.isfinite(rewards).all():
+            first = int(np.flatnonzero(~np.isfinite(rewards))[0])
+            episode, step = (int(rows[name][first]) for name in ("episode", "step"))
+            where = f"dataset {self.name!r}, episode {episode}"
+            raise InputError(f"{where}: the reward of step {step} is {rewards[first]}; wanted a finite number")
+        observations = np.empty((len(at) + int(begins.sum()), *seen.shape[1:]), seen.dtype)
+        observations[at] = seen
+        observations[at[ends] + 1] = after[ends]
+        return RecordedSteps(observations, at, actions, rewards, np.asarray(rows["terminations"], np.bool_), ends)
+
+    def _packed(self, name: str, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        space = self.action_space if name == "actions" else self.observation_space
+        return codec(space).as_batch(_nested(space, name, rows))[0]
 
     def summary(self) -> dict[str, Any]:
         """What tells it from others: name, numbers, and a SHA-256 of its spaces and its first and last episode."""
@@ -210,6 +266,16 @@ class _Part:
             yield episode
 
 
+def _nested(space: Space, name: str, columns: Mapping[str, np.ndarray]) -> Any:
+    """Values of a space from columns that `data.read_minari` names by their leaves, such as "observations/position"."""
+    parts = getattr(space, "spaces", None)
+    if parts is None:
+        return columns[name]
+    if isinstance(parts, Mapping):
+        return {key: _nested(part, f"{name}/{key}", columns) for key, part in parts.items()}
+    return tuple(_nested(part, f"{name}/{index}", columns) for index, part in enumerate(parts))
+
+
 _ROLES = ("observation", "action")
 
 
@@ -230,5 +296,5 @@ def _find(name: str) -> tuple[str, Path]:
     """A dataset's name, that of a folder absolute, and the folder of its files."""
     if not name:
         raise InputError("no dataset is given: name one with dataset=… (--dataset), such as 'cartpole/expert-v0'")
-    path = find_minari(name)
+    path = data.find_minari(name)
     return str(Path(name).resolve()) if Path(name).is_dir() and path.is_relative_to(name) else name, path

@@ -1,33 +1,45 @@
 """Minibatches of a dataset: transitions drawn with replacement from a block of episodes that lies in memory.
 
-A dataset that fits is one block. A larger one is read block by block: each pass over it puts the episodes into another
-order and takes as many as fit at a time, each block for as many minibatches as it holds rows for. What minibatch number
-n holds follows from the run seed and n alone, so that a training that was resumed, or a learner that was restarted,
-reads on where it was.
+A dataset that fits is one block. A larger one is read pass after pass, its pieces (some whole episodes each) in another
+order each time, as many to a block as there is room for, and each block is kept for as many minibatches as it holds
+rows for. `shoal.data` reads them, by tasks and ahead of the learner. What minibatch number n holds follows from the run
+seed and n alone; where its block begins, from which a training that was resumed reads on, is what `place` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...runtime import InputError
 from .batch import Batch, Column
-from .dataset import Dataset, RecordedEpisode
+from .dataset import Dataset, RecordedSteps
 from .returns import discounted_returns
 from .tree import Tree
 
+if TYPE_CHECKING:
+    from ...data import Batches
+
 Stream = Callable[..., np.random.Generator]
 """The random stream of a purpose and indices."""
+_AHEAD = 256 << 20
+"""Bytes that are read ahead of a block, unless an episode is so long that more are needed."""
+_PIECES = 16
+"""Into how many pieces a block is cut at least, so that it can be filled well."""
 
 
 class EpisodeBlock:
     """Whole episodes in memory, no observation twice.
 
     Args:
-        episodes: at least one of them, `count` episodes of together `steps` steps.
+        steps: for how many there is room.
+        episodes: for how many.
         observations, actions: columns of one row, actions as the model gives them.
         own_actions: makes those of rows that `env.step` took.
         gamma: discount per step.
@@ -35,41 +47,43 @@ class EpisodeBlock:
 
     def __init__(
         self,
-        episodes: Iterable[RecordedEpisode],
         *,
-        count: int,
         steps: int,
+        episodes: int,
         observations: Column,
         actions: Column,
         own_actions: Callable[[np.ndarray], np.ndarray],
         gamma: float,
     ) -> None:
-        self.steps = steps
-        self._observations = np.empty((steps + count, *observations.shape), observations.dtype)
+        self.steps = self._seen = 0
+        self._observations = np.empty((steps + episodes, *observations.shape), observations.dtype)
         self._actions = np.empty((steps, *actions.shape), actions.dtype)
-        self._rewards = np.empty(steps, np.float32)
-        self._discounts = np.empty(steps, np.float32)
+        self._rewards, self._discounts = np.empty((2, steps), np.float32)
         self._ends = np.empty(steps, np.bool_)
         self._rows = np.empty(steps, np.int64)
-        self._gamma = gamma
+        self._own_actions, self._gamma = own_actions, np.float32(gamma)
         self._to_the_end: _ToTheEnd | None = None
-        at = 0
-        for index, episode in enumerate(episodes):
-            part, row = slice(at, at + len(episode)), at + index
-            if part.stop > steps:
-                break
-            self._observations[row : row + len(episode) + 1] = episode.observations
-            self._actions[part] = own_actions(episode.actions)
-            self._rewards[part] = episode.rewards
-            self._discounts[part] = np.where(episode.terminations, np.float32(0), np.float32(gamma))
-            self._ends[part] = episode.terminations | episode.truncations
-            self._ends[part.stop - 1] = True
-            self._rows[part] = np.arange(row, row + len(episode))
-            at = part.stop
-        if at != steps:
+
+    def clear(self) -> None:
+        """Make room for others."""
+        self.steps = self._seen = 0
+        self._to_the_end = None
+
+    def add(self, part: RecordedSteps) -> None:
+        """Take in some more whole episodes. Raises InputError if there is no room for them."""
+        steps, seen = self.steps + len(part), self._seen + len(part.observations)
+        if steps > len(self._rows) or seen > len(self._observations):
             raise InputError(
-                f"{count} episodes of the dataset should have {steps} steps, but have others: it is damaged"
+                f"the dataset should have at most {len(self._rows)} steps here, but has {steps}: it is damaged"
             )
+        own = slice(self.steps, steps)
+        self._observations[self._seen : seen] = part.observations
+        self._actions[own] = self._own_actions(part.actions)
+        self._rewards[own] = part.rewards
+        self._discounts[own] = np.where(part.terminations, np.float32(0), self._gamma)
+        self._ends[own] = part.ends
+        self._rows[own] = part.rows + self._seen
+        self.steps, self._seen = steps, seen
 
     def take(self, indices: np.ndarray, columns: Sequence[str]) -> Batch:
         """The transitions `indices` [B] int64.
@@ -101,7 +115,8 @@ class EpisodeBlock:
     @property
     def _rest(self) -> _ToTheEnd:
         if self._to_the_end is None:
-            self._to_the_end = _ToTheEnd.of(self._rewards, self._discounts, self._ends)
+            held = slice(self.steps)
+            self._to_the_end = _ToTheEnd.of(self._rewards[held], self._discounts[held], self._ends[held])
         return self._to_the_end
 
 
@@ -129,6 +144,16 @@ class _ToTheEnd:
         return _ToTheEnd(last, columns)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a block begins."""
+
+    first: int = 0
+    """Number of its first minibatch."""
+    state: dict[str, Any] | None = None
+    """Of the reading; None: at its beginning."""
+
+
 class DatasetReader:
     """Draws minibatches of `rows` transitions.
 
@@ -152,10 +177,23 @@ class DatasetReader:
         own_actions: Callable[[np.ndarray], np.ndarray],
         gamma: float,
     ) -> None:
-        self._dataset, self._capacity, self._rows, self._stream = dataset, capacity, rows, stream
-        self._columns, self._own_actions, self._gamma = (observations, actions), own_actions, gamma
-        self._pass = _Pass(0, 0, (), np.zeros(1, np.int64))
-        self._block: tuple[tuple[int, int], EpisodeBlock] | None = None
+        self._dataset, self._rows, self._stream = dataset, rows, stream
+        self._new_block = partial(
+            EpisodeBlock, observations=observations, actions=actions, own_actions=own_actions, gamma=gamma
+        )
+        self._is_whole = dataset.steps <= capacity
+        self._capacity = dataset.steps if self._is_whole else max(capacity, int(dataset.lengths.max()))
+        self._transitions = dataset.transitions()
+        if not self._is_whole:
+            pieces = dataset.transitions(max(1, min(4_096, capacity // _PIECES)))
+            self._transitions = pieces.shuffle(int(stream("dataset order").integers(2**31)), window=1).repeat()
+        step = 2 * _bytes_of(observations) + _bytes_of(actions) + 32
+        memory = max(_AHEAD, 3 * step * int(dataset.lengths.max()))  # a running task counts twice
+        self._transitions = self._transitions.options(memory=memory)
+        self._block: EpisodeBlock | None = None
+        self._place = self._next = _Place()  # of the block, and of the one after it
+        self._batches: Batches | None = None
+        self._ahead: tuple[dict[str, Any], RecordedSteps] | None = None  # what there was no room for, and its place
 
     def sample(self, number: int, columns: Sequence[str]) -> Batch:
         """Minibatch `number`, from 0 on; columns as in `EpisodeBlock.take`."""
@@ -164,68 +202,73 @@ class DatasetReader:
         return block.take(indices, columns)
 
     def observations(self) -> Iterator[np.ndarray]:
-        """All observations, rows [B, …] of about a block's size at a time, in the dataset's own order."""
-        parts: list[np.ndarray] = []
-        held = 0
-        for episode in self._dataset.read(range(self._dataset.episodes)):
-            parts.append(episode.observations)
-            held += len(episode)
-            if held >= self._capacity:
-                yield np.concatenate(parts)
-                parts, held = [], 0
-        if parts:
-            yield np.concatenate(parts)
+        """All observations, rows [B, …] of a piece at a time, in the dataset's own order."""
+        for rows in self._dataset.transitions().iter_batches():
+            yield self._dataset.steps_of(rows).observations
+
+    def place(self) -> np.ndarray | None:
+        """[…] uint8: where the block lies that was drawn from last, for `go_to`; None where all are one block."""
+        if self._is_whole:
+            return None
+        return np.frombuffer(json.dumps(vars(self._place)).encode(), np.uint8)
+
+    def go_to(self, place: np.ndarray | None) -> None:
+        """Go on with the block at a place; it is read again."""
+        if not self._is_whole:
+            self._open(_Place() if place is None else _Place(**json.loads(place.tobytes())))
+
+    def close(self) -> None:
+        """Drop what was read ahead."""
+        if self._batches is not None:
+            self._batches.close()
+        self._batches = self._ahead = None
 
     def _block_of(self, number: int) -> EpisodeBlock:
-        if self._dataset.steps <= self._capacity:
-            return self._read((0, 0), np.arange(self._dataset.episodes), self._dataset.steps)
-        if number < self._pass.first:
-            self._pass = _Pass(0, 0, (), np.zeros(1, np.int64))
-        while number >= self._pass.first + self._pass.ends[-1]:
-            self._pass = self._next_pass()
-        index = int(np.searchsorted(self._pass.ends, number - self._pass.first, side="right"))
-        episodes = self._pass.blocks[index]
-        return self._read((self._pass.index, index), episodes, int(self._dataset.lengths[episodes].sum()))
+        if number < self._place.first:
+            self._open(_Place())
+        while self._block is None or not self._block.steps or (number >= self._next.first and not self._is_whole):
+            self._read()
+        return self._block
 
-    def _next_pass(self) -> _Pass:
-        index, first = self._pass.index + 1, self._pass.first + int(self._pass.ends[-1])
-        order = self._stream("dataset order", index).permutation(self._dataset.episodes)
-        lengths = self._dataset.lengths[order]
-        blocks, start, held = [], 0, 0
-        for at, length in enumerate(lengths):
-            if held and held + length > self._capacity:
-                blocks.append(order[start:at])
-                start, held = at, 0
-            held += int(length)
-        blocks.append(order[start:])
-        counts = [-(-int(self._dataset.lengths[block].sum()) // self._rows) for block in blocks]
-        return _Pass(index, first, tuple(blocks), np.cumsum(counts))
+    def _open(self, place: _Place) -> None:
+        self.close()
+        self._place = self._next = place
+        if self._block is not None:
+            self._block.clear()
 
-    def _read(self, name: tuple[int, int], episodes: np.ndarray, steps: int) -> EpisodeBlock:
-        if self._block is None or self._block[0] != name:
-            self._block = None  # before the next one is read: there need not be memory for two
-            observations, actions = self._columns
-            block = EpisodeBlock(
-                self._dataset.read(episodes),
-                count=len(episodes),
-                steps=steps,
-                observations=observations,
-                actions=actions,
-                own_actions=self._own_actions,
-                gamma=self._gamma,
+    def _read(self) -> None:
+        """Read the next block, into the memory of the one before: there need not be any for two."""
+        place = self._place = self._next
+        if self._batches is None:
+            self._batches = self._transitions.iter_batches(state=place.state)
+        if self._block is None:
+            episodes = min(self._dataset.episodes, self._capacity)
+            self._block = self._new_block(steps=self._capacity, episodes=episodes)
+        block = self._block
+        block.clear()
+        while (part := self._part()) is not None:
+            state, steps = part
+            if block.steps and block.steps + len(steps) > self._capacity and not self._is_whole:
+                self._ahead = part
+                self._next = _Place(place.first + -(-block.steps // self._rows), state)
+                return
+            block.add(steps)
+        self.close()
+        if block.steps < self._capacity:
+            raise InputError(
+                f"dataset {self._dataset.name!r} should have {self._dataset.steps} steps, but has {block.steps}: it is "
+                "damaged"
             )
-            self._block = name, block
-        return self._block[1]
+
+    def _part(self) -> tuple[dict[str, Any], RecordedSteps] | None:
+        """The next episodes that were read together, and where they lie; None at the end of a pass."""
+        found, self._ahead = self._ahead, None
+        if found is None:
+            assert self._batches is not None
+            state, rows = self._batches.state(), next(self._batches, None)
+            found = None if rows is None else (state, self._dataset.steps_of(rows))
+        return found
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """One pass over a dataset that is larger than memory."""
-
-    index: int
-    first: int
-    """Number of its first minibatch."""
-    blocks: tuple[np.ndarray, ...]
-    """Episodes of each block."""
-    ends: np.ndarray
-    """Minibatches of the pass until the end of each block."""
+def _bytes_of(column: Column) -> int:
+    return math.prod(column.shape) * np.dtype(column.dtype).itemsize

@@ -283,6 +283,7 @@ class Learner(Descent):
             "observation_moments": None if self._observation_moments is None else self._observation_moments.state(),
             "reward_scale": None if self._reward_scale is None else self._reward_scale.state(),
             "replay": None if self._replay is None else self._replay.state(),
+            "dataset": None if self._dataset is None else self._dataset.place(),
         }
 
     def load(self, state: Mapping[str, Any], transitions: list[Batch]) -> None:
@@ -299,5 +300,7 @@ class Learner(Descent):
             self._observation_moments.load(state["observation_moments"])
         if self._reward_scale is not None:
             self._reward_scale.load(state["reward_scale"])
+        if self._dataset is not None:
+            self._dataset.go_to(state["dataset"])
         if self._replay is not None and state["replay"] is not None:
             self._replay.load(state["replay"], transitions)

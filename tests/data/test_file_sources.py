@@ -188,14 +188,14 @@ def test_minari(tmp_path, monkeypatch):
     episodes = [episode(space, Discrete(2), length, seed=seed) for seed, length in enumerate(lengths)]
     write_dataset("mine/first-v0", episodes, space, Discrete(2))
     path = str(find_minari("mine/first-v0"))
-    steps = MinariSource(path)
+    steps = MinariSource((path,))
     assert [(piece.place, piece.rows) for piece in steps.pieces()] == [((0, 2), 3003), ((2, 4), 2001)]
     table, _ = read(steps)
     assert table["step"].to_pylist() == [step for length in lengths for step in range(length)]
     seen, following = (table[f"{name}/position"].combine_chunks() for name in ("observations", "next_observations"))
     assert seen[1].as_py() == following[0].as_py()
     assert table["actions"].type == pa.int64()
-    rows, _ = read(MinariSource(path, episodes=True))
+    rows, _ = read(MinariSource((path,), episodes=True))
     assert rows["steps"].to_pylist() == lengths
     assert [len(column) for column in rows["observations/position"].to_pylist()] == [4, 3001, 2001, 2]
     with pytest.raises(runtime.InputError, match=r"no dataset 'mine/fist-v0'.* Did you mean 'mine/first-v0'"):

@@ -1,7 +1,9 @@
 """Stages by hand-made numbers, values as sources, errors, memory and tensors; on the serial engine."""
 
+import gzip
 import json
 import math
+import random
 
 import numpy as np
 import pyarrow as pa
@@ -67,10 +69,70 @@ def test_batches_are_what_map_batches_gets():
     for wrong in (lambda: numbers.zip([1]), lambda: numbers.union([numbers]), lambda: numbers.iter_batches(epoch=-1)):
         with pytest.raises((InputError, TypeError), match="is wanted"):
             wrong()
-    with pytest.raises(runtime.InfeasibleError, match=r"can never run: it asks for CPU 99"):
+    with pytest.raises(runtime.InfeasibleError, match=r"^map\(dict\): task .* can never run: it asks for CPU 99"):
         numbers.map(dict, num_cpus=99).count()
     assert numbers.take(0).count() == 0
     assert numbers.filter(lambda row: False).repeat().count() == 0
+
+
+def test_columns_that_are_not_there_are_named_when_the_plan_is_made_if_they_are_known():
+    known = data.from_items([{"name": "a", "x": 1}]).shuffle().filter(bool).batch(2)
+    for wrong in (
+        lambda: known.sort("nam"),
+        lambda: known.groupby(["x", "nam"]),
+        lambda: known.groupby("x").aggregate(n=("nam", "count")),
+        lambda: known.map(dict).sort("nam").count(),  # what a function gives is known when it is read
+        lambda: known.map(dict).groupby("x").aggregate(n=("nam", "count")).count(),
+        lambda: known.groupby("x").aggregate(y=("x", "sum")).sort(["y", "nam"]),
+    ):
+        with pytest.raises(InputError, match=r"(sort|groupby|aggregate): there is no column 'nam'\. (Did|Known: x, y)"):
+            wrong()
+    with pytest.raises(InputError, match="the groups' key has that name already"):
+        known.groupby("x").aggregate(x=("x", "sum"))
+    twice = data.from_items([{"x_sum": i % 2, "x": i} for i in range(5)], rows_per_piece=2)
+    assert rows(twice.groupby("x_sum").aggregate(s=("x", "sum"))) == [{"x_sum": 0, "s": 6}, {"x_sum": 1, "s": 4}]
+
+
+def noise(row):
+    return {"noise": random.random()}
+
+
+def test_stages_draw_apart_and_those_that_follow_change_nothing():
+    numbers = data.from_items(range(4), rows_per_piece=2).map(noise)
+    left, right = zip(*(row.values() for row in rows(numbers.zip(numbers))), strict=True)
+    again = [row["noise"] for row in rows(numbers.union(numbers).batch(3))]
+    assert len({*left, *right}) == 8
+    assert [*left, *right] == again
+    assert list(left) == [row["noise"] for row in rows(numbers)]
+
+
+def test_a_state_is_where_the_next_batch_begins_also_after_an_error_and_a_damaged_one_is_refused():
+    batches = data.from_items(range(6), rows_per_piece=1).map(picky).iter_batches(2)
+    assert next(batches)["item"].tolist() == [0, 1]
+    state = batches.state()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="I do not like 3"):
+            next(batches)
+        assert batches.state() == state
+    for part in ({"cursor": [0, [5]]}, {"cursor": [0, ["a"]]}, {"batch": 2}, {"epoch": None}, {"check": ""}):
+        with pytest.raises(InputError, match="is damaged: no iterator's state"):
+            data.from_items(range(6), rows_per_piece=1).map(picky).iter_batches(2, state={**state, **part})
+    tensors = data.from_items(range(6)).to_torch(2)
+    next(tensors)
+    state = tensors.state()
+    tensors.close()
+    assert (next(tensors, None), tensors.state()) == (None, state)
+
+
+def test_tensors_that_are_missing_are_nan_or_none():
+    pictures = data.from_items([{"x": np.full((2, 2), i)} for i in range(2)])
+    both = data.from_items([{"y": 1}]).union(pictures)
+    [batch] = both.iter_batches(3)
+    assert batch["x"].dtype == np.float64
+    assert np.isnan(batch["x"][0]).all()
+    assert batch["x"][2].tolist() == [[1, 1], [1, 1]]
+    [batch] = both.iter_batches(3, batch_format="rows")
+    assert [row["x"] is None for row in batch] == [True, False, False]
 
 
 def test_items_are_tables_that_all_pieces_share():
@@ -157,6 +219,15 @@ def test_what_does_not_fit_into_the_budget_is_refused_with_its_size(tmp_path):
     for some in (few.take(700), few.shuffle(window=500).take(700), few.batch(900, drop_last=True)):
         # Pieces that are read in vain hold no memory in the next epochs.
         assert some.repeat(10).count() == 10 * some.count()
+
+
+def test_what_nobody_declares_is_expected_to_be_as_large_as_what_was_seen(tmp_path):
+    for part in range(8):
+        (tmp_path / f"{part}.jsonl.gz").write_bytes(gzip.compress(b'{"x": 1.5}\n' * 10_000))  # 80 KB of numbers each
+    packed = data.read_json(tmp_path).options(memory=400_000, readers=4)
+    with packed.iter_batches() as batches:
+        assert sum(len(batch["x"]) for batch in batches) == 80_000
+        assert 160_000 <= batches.stats().peak_bytes <= 400_000  # two that run, or four that wait
 
 
 def test_credits_are_bounded_and_kept_back_for_the_last_stages():

@@ -9,10 +9,11 @@ import pytest
 from datasets import episode, write_dataset
 from gymnasium import spaces
 
+from shoal import runtime
 from shoal.envs import SpaceMismatchError, codec, stream
 from shoal.rl import Dataset
 from shoal.rl.data.columns import action_columns, observation_columns
-from shoal.rl.data.dataset_reader import DatasetReader, EpisodeBlock
+from shoal.rl.data.dataset_reader import DatasetReader
 from shoal.runtime import InputError
 
 pytestmark = pytest.mark.usefixtures("datasets")
@@ -114,26 +115,21 @@ def test_nothing_is_left_of_a_dataset_that_was_not_finished(datasets):
     assert not list((datasets / "cart").iterdir())
 
 
-def block(*episodes, gamma=0.5):
-    return EpisodeBlock(
-        episodes,
-        count=len(episodes),
-        steps=sum(map(len, episodes)),
-        observations=observation_columns(BOX),
-        actions=action_columns(CHOICE),
-        own_actions=lambda actions: actions - 1,
-        gamma=gamma,
-    )
+@pytest.fixture
+def serial():
+    with runtime.init(engine="serial", num_cpus=2):
+        yield
 
 
-def test_transitions_of_two_episodes_by_hand():
+def test_transitions_of_two_episodes_by_hand(serial):
     """The first is cut off, so its last step bootstraps with the observation after it; the second terminates. No step
     pairs with the other episode's."""
     first = episode(BOX, CHOICE, 2, seed=1, terminated=False, rewards=[1, 2])
     second = episode(BOX, CHOICE, 3, seed=2, rewards=[4, 8, 16])
     names = ("observations", "actions", "rewards", "next_observations", "discounts")
     rest = ("returns", "end_discounts", "end_observations")
-    taken = block(first, second).take(np.arange(5), (*names, *rest))
+    dataset = Dataset(write_dataset("two/test-v0", [first, second], BOX, CHOICE))
+    taken = reader(dataset, 5)._block_of(0).take(np.arange(5), (*names, *rest))
     seen = np.concatenate([first.observations[:-1], second.observations[:-1]])
     after = np.concatenate([first.observations[1:], second.observations[1:]])
     np.testing.assert_array_equal(taken["observations"], seen)
@@ -160,33 +156,34 @@ def reader(dataset, capacity, rows=2, observations=BOX):
     )
 
 
-def test_a_dataset_larger_than_memory_is_read_in_blocks_of_another_order_each_pass():
+def test_a_dataset_larger_than_memory_is_read_in_blocks_of_another_order_each_pass(serial):
     """Rewards name their episodes, of 4, 3, 3 and 2 steps. Never more than 5 steps lie in memory; each pass has all
     episodes, and minibatch n is the same whatever was read before it."""
     lengths = (4, 3, 3, 2)
     written = [episode(BOX, CHOICE, length, rewards=np.full(length, k)) for k, length in enumerate(lengths)]
     dataset = Dataset(write_dataset("many/test-v0", written, BOX, CHOICE))
     streaming = reader(dataset, 5)
-    batches, blocks = [], []
+    batches, places, blocks = [], [], {}
     for number in range(60):
         batches.append(streaming.sample(number, ("rewards",))["rewards"])
-        held = streaming._block[1]
+        places.append(streaming.place())
+        held = streaming._block
         assert held.steps <= 5
-        if not blocks or blocks[-1] is not held:
-            blocks.append(held)
-    passes = {}
-    for held in blocks:
-        passes.setdefault(len(passes), set(held._rewards.tolist()))
-    orders = [tuple(sorted(names)) for names in passes.values()]
-    assert set().union(*passes.values()) == {0, 1, 2, 3}
-    assert len(set(orders)) > 2
+        blocks[streaming._place.first] = held._rewards[: held.steps][held._ends[: held.steps]].tolist()
+    read = [name for first in sorted(blocks) for name in blocks[first]]
+    passes = [tuple(read[at : at + 4]) for at in range(0, len(read) - 3, 4)]
+    assert all(sorted(names) == [0, 1, 2, 3] for names in passes)
+    assert len(set(passes)) > 2
+    assert max(place.nbytes for place in places) < 200
     for number in (31, 7, 59, 0):
-        np.testing.assert_array_equal(reader(dataset, 5).sample(number, ("rewards",))["rewards"], batches[number])
-        np.testing.assert_array_equal(streaming.sample(number, ("rewards",))["rewards"], batches[number])
+        fresh = reader(dataset, 5)
+        fresh.go_to(places[number])
+        for one in (fresh, reader(dataset, 5), streaming):
+            np.testing.assert_array_equal(one.sample(number, ("rewards",))["rewards"], batches[number])
 
 
 @pytest.mark.slow
-def test_streaming_draws_each_step_as_often_as_any_other():
+def test_streaming_draws_each_step_as_often_as_any_other(serial):
     lengths = (4, 3, 3, 2)
     written = [episode(BOX, CHOICE, length, rewards=np.full(length, k)) for k, length in enumerate(lengths)]
     dataset = Dataset(write_dataset("many/test-v0", written, BOX, CHOICE))
@@ -198,9 +195,11 @@ def test_streaming_draws_each_step_as_often_as_any_other():
 
 
 @pytest.mark.slow
-def test_no_more_than_a_block_is_in_memory():
-    """40 episodes of 50 steps of 64 numbers are 0.5 MB; read in blocks of 200 steps, 51 kB, never a third of that."""
-    space = spaces.Box(-1, 1, (64,), np.float32)
+def test_no_more_than_a_block_is_in_memory(serial, monkeypatch):
+    """40 episodes of 50 steps of 1,024 numbers are 8 MB; read in blocks of 200 steps, 0.8 MB, and as much ahead: less
+    than a third."""
+    monkeypatch.setattr("shoal.rl.data.dataset_reader._AHEAD", 1 << 20)
+    space = spaces.Box(-1, 1, (1024,), np.float32)
     written = [episode(space, CHOICE, 50, seed=seed) for seed in range(40)]
     dataset = Dataset(write_dataset("many/test-v0", written, space, CHOICE))
     whole = sum(made.observations.nbytes for made in written)
@@ -208,7 +207,7 @@ def test_no_more_than_a_block_is_in_memory():
     streaming.sample(0, ("observations",))  # what Minari and h5py load
     del written
     tracemalloc.start()
-    for number in range(0, 200, 7):
+    for number in range(0, 200, 11):
         streaming.sample(number, ("observations",))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
