@@ -11,7 +11,7 @@ from typing import Any
 
 import cloudpickle
 
-from .buffers import is_plain_array, reduce_buffer
+from .buffers import PlainArray, is_plain_array, reduce_buffer
 from .context import current_engine
 from .refs import ObjectRef
 from .shipped_classes import reduce_class
@@ -19,6 +19,8 @@ from .shipped_classes import reduce_class
 # Pickled by reference or by value without looking at anything else, so the C pickler alone does them right.
 _NUMBERS = frozenset({type(None), bool, int, float, complex})
 _TEXTS = frozenset({str, bytes})
+_NOT_PLAIN = object()
+_NO_ARGUMENTS = pickle.dumps(((), {}), 5)
 
 
 # A pickle of more bytes than this stays in pieces.
@@ -102,6 +104,14 @@ class _Pickler(cloudpickle.Pickler):
         return reduce_class(obj, reduced, self._is_code) if isinstance(obj, type) else reduced
 
 
+def _as_plain(value: Any) -> Any:
+    """Return what is pickled as well, and 10 µs sooner, without a pickler of our own; `_NOT_PLAIN` if there is none."""
+    kind = type(value)
+    if kind in _NUMBERS or (kind in _TEXTS and len(value) <= _LARGE):
+        return value
+    return PlainArray(value) if is_plain_array(value) and kind not in custom_serializers else _NOT_PLAIN
+
+
 def dump(value: Any, is_code: bool = False) -> tuple[Stream, list[pickle.PickleBuffer], list[ObjectRef]]:
     """Serialise a value; `is_code`: a function or class that is to be run.
 
@@ -114,15 +124,14 @@ def dump(value: Any, is_code: bool = False) -> tuple[Stream, list[pickle.PickleB
     """
     buffers: list[pickle.PickleBuffer] = []
     refs: list[ObjectRef] = []
-    kind = type(value)
-    if kind in _NUMBERS or (kind in _TEXTS and len(value) <= _LARGE):
-        return pickle.dumps(value, 5), buffers, refs
-    if is_plain_array(value) and kind not in custom_serializers:  # half of what a small array's `put` would take
-        return pickle.dumps(value, 5, buffer_callback=buffers.append), buffers, refs
+    plain = _as_plain(value)
+    if plain is not _NOT_PLAIN:
+        return pickle.dumps(plain, 5, buffer_callback=buffers.append), buffers, refs
     pieces = _Pieces()
     try:
         _Pickler(pieces, buffers, refs, is_code=is_code).dump(value)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
+        kind = type(value)
         raise TypeError(
             f"a {kind.__module__}.{kind.__qualname__} cannot be sent to another process: {error}. "
             "runtime.util.inspect_serializability(value) shows which member it is. Leave it out (__getstate__), create "
@@ -159,10 +168,16 @@ def dump_whole(value: Any, reduce: Callable[[Any], Any]) -> tuple[bytes, list[Ob
 def dump_arguments(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Stream, list[pickle.PickleBuffer], list[ObjectRef]]:
-    """Serialise the arguments of a call; as `dump`, quicker for short tuples of plain values."""
-    if not kwargs and all(type(arg) in _NUMBERS or (type(arg) in _TEXTS and len(arg) <= _LARGE) for arg in args):
-        return pickle.dumps((args, kwargs), 5), [], []
-    return dump((args, kwargs))
+    """Serialise the arguments of a call; as `dump`, quicker for plain values."""
+    if not args and not kwargs:
+        return _NO_ARGUMENTS, [], []
+    # By identity, so that what is given twice travels once.
+    plain = {id(value): _as_plain(value) for value in (*args, *kwargs.values())}
+    if _NOT_PLAIN in plain.values():
+        return dump((args, kwargs))
+    whole = tuple([plain[id(value)] for value in args]), {key: plain[id(value)] for key, value in kwargs.items()}
+    buffers: list[pickle.PickleBuffer] = []
+    return pickle.dumps(whole, 5, buffer_callback=buffers.append), buffers, []
 
 
 def loads(stream: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:

@@ -26,7 +26,8 @@ def read_only() -> np.ndarray:
         (np.ones((), ">i4"), True),
         (np.empty(0), True),
         (np.ones((4, 4))[::2, ::2], False),
-        (read_only(), False),
+        (read_only(), True),
+        (np.ones((0, 3), "c8"), True),
         (np.ones(3).view(Subclass), False),
         (np.zeros(2, "datetime64[s]"), False),
         (np.array([None]), False),
@@ -42,6 +43,24 @@ def test_plain_arrays_and_others_come_out_as_they_went_in(array, plain):
     assert type(back) is type(array)
     assert getattr(back, "dtype", None) == getattr(array, "dtype", None)
     assert refs == []
+
+
+@pytest.mark.parametrize(
+    "array", [np.ones((2, 3), order="F"), read_only(), np.array(["ab", "c"]), np.zeros(2, "M8[s]")]
+)
+def test_a_copy_of_an_array_can_be_written_and_has_the_order_of_the_original(array):
+    stream, buffers, _ = serialization.dump(array)
+    back = serialization.loads(stream, [bytearray(buffer.raw()) for buffer in buffers])
+    assert back.flags.writeable
+    assert back.flags.f_contiguous == array.flags.f_contiguous
+
+
+def test_an_argument_that_is_given_twice_travels_once():
+    array = np.ones(3)
+    stream, buffers, _ = serialization.dump_arguments((array, 1, array), {"x": array})
+    args, kwargs = serialization.loads(stream, [bytes(buffer.raw()) for buffer in buffers])
+    assert len(buffers) == 1
+    assert args[0] is args[2] is kwargs["x"]
 
 
 def test_a_serializer_of_arrays_goes_before_their_own_pickling():

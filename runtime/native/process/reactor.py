@@ -5,6 +5,8 @@ thread in `wait` polls the sockets itself (it *leads*), and handles whatever arr
 sleep until the leader finds their answer or stops leading. When no thread waits for anything, a background thread
 leads, so that the process stays responsive while user code computes; it gives way at once to a thread that wants to
 lead, and comes back only after none has led for a moment (`_GRACE`), so it never gets into the way of a loop of calls.
+One that calls and calls without waiting wakes it once in a while (`_PAUSE`), and what has been said by then is written
+together: woken by each call, it would ask for the interpreter's lock as often.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ..protocol.connection import Connection
 from ..protocol.loop import Loop
 
 _GRACE = 0.002
+_PAUSE = 0.0005
 # How long `close` waits for the thread that polls, seconds; twice.
 _CLOSE_SECONDS = 1.0
 
@@ -75,6 +78,7 @@ class Reactor(Loop):
         self._leads = 0
         self._yield = False
         self._background_polls = False
+        self._was_nudged = False
         self._in_poll = False
         self._nudged = False
         self._look_again = False
@@ -192,9 +196,11 @@ class Reactor(Loop):
             self._in_poll = False
 
     def _background(self) -> None:
+        pause = _GRACE
         while not self._closed:
             leads = self._leads
-            time.sleep(_GRACE)
+            time.sleep(pause)
+            pause = _GRACE
             if self._leads != leads:
                 continue
             if not self._lead.acquire(False):
@@ -202,13 +208,14 @@ class Reactor(Loop):
                     pass
                 self._offer_lead()  # a thread that found the lead taken just now follows us
                 continue
-            self._background_polls = True
+            self._background_polls, self._was_nudged = True, False
             try:
-                while not self._yield and not self._closed and not self._followers:
+                while not (self._yield or self._closed or self._followers or self._was_nudged):
                     self.poll(None)
             except Exception:  # a bug of ours must not silence the process for ever: it is shown, and reading goes on
                 traceback.print_exc()
             finally:
+                pause = _PAUSE if self._was_nudged and not self._yield else _GRACE
                 self._background_polls = self._yield = False
                 if self._closed:
                     self._let_go()
@@ -227,7 +234,7 @@ class Reactor(Loop):
             os.eventfd_write(self._waker, 1)
 
     def _drain_waker(self, mask: int) -> None:
-        self._nudged = False
+        self._nudged, self._was_nudged = False, True
         os.eventfd_read(self._waker)
 
     def busy(self) -> bool:

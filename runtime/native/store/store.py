@@ -117,9 +117,11 @@ class Store:
         self, stream: serialization.Stream, buffers: list[Any], refs: list[ObjectRef], owner: bytes, seal: bool
     ) -> tuple[Value, list[ObjectRef]]:
         ids = [ref.id for ref in refs] if refs else []
-        if not buffers and type(stream) is bytes and len(stream) <= INLINE:
-            return Value(stream, [], ids), refs
-        return self._pack_large(stream, [buffer.raw() for buffer in buffers], ids, owner, seal), refs
+        views = [buffer.raw() for buffer in buffers]
+        is_small = type(stream) is bytes and len(stream) + sum([view.nbytes for view in views]) <= INLINE
+        if is_small and not (views and seal and self._unsealed):
+            return Value(stream, [bytes(view) for view in views], ids), refs  # type: ignore[arg-type]
+        return self._pack_large(stream, views, ids, owner, seal), refs
 
     def _pack_large(
         self, stream: serialization.Stream, views: list[memoryview], ids: list[ObjectId], owner: bytes, seal: bool
