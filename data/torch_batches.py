@@ -89,5 +89,10 @@ def _tensor(column: pa.ChunkedArray, device: str | None) -> Any:
     array = numpy_of(column)
     if array.dtype.kind not in "biuf":
         return column.to_pylist()
-    tensor = torch.from_numpy(array.copy())
-    return tensor if device is None else tensor.to(device)
+    if device is None or torch.device(device).type != "cuda":
+        tensor = torch.from_numpy(array.copy())
+        return tensor if device is None else tensor.to(device)
+    # From pinned memory a GPU copies by itself, while the next batch is made.
+    pinned = torch.empty(array.shape, dtype=torch.from_numpy(array[:0].copy()).dtype, pin_memory=True)
+    pinned.numpy()[...] = array
+    return pinned.to(device, non_blocking=True)

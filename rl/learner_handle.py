@@ -129,9 +129,17 @@ class LearnerHandle:
 
 
 def gpus_of_each(run: LearnerSettings, learners: int) -> int:
-    """GPUs of each of so many learners. InputError if there are some, but not enough."""
-    there = 0 if run.device == "cpu" else int(runtime.cluster_resources().get("GPU", 0))
-    if not there:
+    """GPUs of each of so many learners, by which the runtime shows it that one alone. InputError if there are not
+    enough, or all would compute on one."""
+    there = int(runtime.cluster_resources().get("GPU", 0))
+    if run.device.startswith("cuda:"):  # one that the runtime does not choose: it must not hide it
+        if run.most_learners > 1:
+            raise InputError(
+                f"device is {run.device!r}, but learners is {run.learners!r}, and each takes a GPU of its own: choose "
+                "device 'cuda', and by CUDA_VISIBLE_DEVICES which ones there are"
+            )
+        return 0
+    if run.device == "cpu" or (not there and (run.device == "auto" or run.most_learners == 1)):
         return 0
     if there < learners:
         raise InputError(

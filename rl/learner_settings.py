@@ -38,7 +38,7 @@ class LearnerSettings:
     weights that it comes to (ZeRO's first stage); has no influence on the result. When one dies, the others go back to
     the last snapshot."""
     device: str = "auto"
-    """Where learners compute: auto (CUDA if there is a GPU), cpu, cuda or cuda:N."""
+    """Where learners compute: auto (CUDA if the runtime has GPUs), cpu, cuda, or, one learner, cuda:N."""
     reproducible: str = field(default="always", metadata={"choices": ("always", "world")})
     """What the result's bits depend on beside settings and seed: always, nothing; world, also the number of learners,
     whose gradients torch.distributed sums (gloo or NCCL) instead. All must be there then."""

@@ -4,6 +4,7 @@ Amounts are counted in whole ten-thousandths (`UNIT` of them are 1), as in Ray: 
 one CPU exactly, and what was given back is exactly what was taken.
 """
 
+import glob
 import math
 import os
 from collections.abc import Mapping
@@ -111,8 +112,9 @@ def visible_gpus(num_gpus: float | None) -> list[str]:
             )
         return visible if num_gpus is None else visible[: int(num_gpus)]
     if num_gpus is None:
-        driver = "/proc/driver/nvidia/gpus"
-        num_gpus = len(os.listdir(driver)) if os.path.exists(driver) else 0
+        driver = "/proc/driver/nvidia/gpus"  # which not every container shows
+        shown = len(os.listdir(driver)) if os.path.exists(driver) else 0
+        num_gpus = max(shown, len(glob.glob("/dev/nvidia[0-9]*")))
     return [str(index) for index in range(int(num_gpus))]
 
 

@@ -47,12 +47,19 @@ class World:
             host, port = address.split(":")
             own = torch.distributed.TCPStore(host, int(port), is_master=False)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        # Else a call of NCCL's returns before it is done, and who waits in vain for a dead peer is ended, not told.
+        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
         patience = timedelta(seconds=PATIENCE)
         store = torch.distributed.PrefixStore(address, own)
         backend = "nccl" if cuda else "gloo"
         _all_there(
             lambda: torch.distributed.init_process_group(
-                backend, store=store, rank=rank, world_size=size, timeout=patience
+                backend,
+                store=store,
+                rank=rank,
+                world_size=size,
+                timeout=patience,
+                device_id=torch.device("cuda", torch.cuda.current_device()) if cuda else None,
             )
         )
         self._address, self._rendezvous = address, own
