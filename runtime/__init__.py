@@ -66,7 +66,7 @@ from .generators import ObjectRefGenerator
 from .plain_numbers import as_bool, as_int, as_number, in_plain_numbers
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
-from .resources import machine_memory
+from .resources.amounts import machine_memory
 from .runtime_context import exit_actor, get_gpu_ids, get_runtime_context
 from .runtime_env import RuntimeEnv
 from .scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy

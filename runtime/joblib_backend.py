@@ -25,7 +25,7 @@ from .context import current_engine
 from .exceptions import InputError
 from .plain_numbers import as_int
 from .refs import ObjectRef
-from .serialization import dump_whole, loads
+from .values.serialization import dump_whole, loads
 
 if find_spec("joblib") is not None:
     from joblib import parallel_config, register_parallel_backend

@@ -10,7 +10,7 @@ import cloudpickle
 from .arguments import check_count, check_flag, check_name, check_text
 from .exceptions import InputError, InputTypeError, nearest
 from .plain_numbers import as_int, in_plain_numbers
-from .resources import Demand, check_amount, check_gpus, in_units
+from .resources.amounts import Demand, check_amount, check_gpus, in_units
 from .runtime_env import RuntimeEnv
 from .scheduling import SchedulingStrategy, check_strategy
 

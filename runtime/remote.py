@@ -8,14 +8,14 @@ from dataclasses import replace
 from types import FunctionType, MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
-from . import serialization
-from .checkpoints import checkpoint_interval
+from .actors.checkpoints import checkpoint_interval
 from .context import current_engine, is_over, running_engine, runtime_number
 from .engine import ActorId, Function
 from .exceptions import ActorDiedError, InputError, nearest
 from .options import DEFAULT_METHOD, GENERATOR_METHOD, ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef, short
 from .signatures import Parameters, parameters_of_methods
+from .values import serialization
 
 T = TypeVar("T")
 

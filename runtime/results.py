@@ -5,9 +5,9 @@ from typing import Any
 
 from .engine import ActorId
 from .exceptions import ActorDiedError, InputError, PendingCallsLimitExceeded
-from .failure import unpack_exception
 from .private_loop import PrivateLoop, drive
 from .runtime_context import ActorExit
+from .values.failure import unpack_exception
 
 
 def keep_returns(

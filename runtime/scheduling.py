@@ -10,7 +10,7 @@ from .arguments import check_text
 from .current import current_engine
 from .exceptions import InputError, InputTypeError, nearest
 from .plain_numbers import as_int, as_timeout
-from .resources import check_amount, check_gpus, in_units, missing
+from .resources.amounts import check_amount, check_gpus, in_units, missing
 
 if TYPE_CHECKING:
     from .refs import ObjectRef

@@ -10,7 +10,7 @@ from .arguments import check_flag, check_name, check_text
 from .exceptions import InputError
 from .options import check_resources
 from .plain_numbers import in_plain_numbers
-from .resources import HEAD, check_amount, machine_memory
+from .resources.amounts import HEAD, check_amount, machine_memory
 from .runtime_env import RuntimeEnv
 
 # Of the machine's memory, for the object store unless its size is given; and the least that it may have, bytes.

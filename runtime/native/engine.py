@@ -18,7 +18,7 @@ from ..introspection.reports import NodeReport
 from ..introspection.rows import PlacementGroupState
 from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
-from ..resources import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
+from ..resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
 from ..runtime_context import ActorExit, RunsCalls
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup

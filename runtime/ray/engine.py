@@ -24,8 +24,6 @@ from ray.experimental import internal_kv as store
 from ray.util import get_current_placement_group, list_named_actors, placement_group
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
-from .. import serialization
-from ..capacity import Capacity
 from ..context import in_rays_worker
 from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Running, Whereabouts
 from ..exceptions import InputError
@@ -33,13 +31,15 @@ from ..futures import ReadyQueue, ValueFuture
 from ..introspection.metric_table import MetricTable
 from ..introspection.rows import PlacementGroupState
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
-from ..placement import place
 from ..refs import ObjectRef, short
-from ..resources import Demand, check_feasible, in_units, infeasible
+from ..resources.amounts import Demand, check_feasible, in_units, infeasible
+from ..resources.capacity import Capacity
+from ..resources.placement import place
 from ..results import name_taken, too_many_calls
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, missing_in_bundle
 from ..settings import Settings
+from ..values import serialization
 from . import functions
 from . import translation as their
 from .translation import held, wrapped

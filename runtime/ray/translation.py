@@ -20,13 +20,13 @@ from .. import exceptions
 from ..context import current_engine
 from ..engine import Arguments
 from ..exceptions import InputError, TaskError
-from ..failure import explained, hints
 from ..generators import ObjectRefGenerator
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions, given
 from ..refs import ObjectRef, object_gone
-from ..resources import HEAD, visible_gpus
+from ..resources.amounts import HEAD, visible_gpus
 from ..scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 from ..settings import Settings
+from ..values.failure import explained, hints
 
 # What belongs to those who start a cluster, and is given only to a Ray of the program's own.
 _OF_CLUSTER = {"num_cpus", "num_gpus", "memory", "resources", "object_store_memory", "object_spilling_directory"}

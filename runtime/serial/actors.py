@@ -14,23 +14,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
-from ..actor_log import ActorLog
-from ..actor_table import Actor, ActorTable, AskResources, Command, EndProcess
-from ..checkpoints import CHECKPOINT, RESTORE
+from ..actors.checkpoints import CHECKPOINT, RESTORE
+from ..actors.instances import method_of, shut_down
+from ..actors.log import ActorLog
+from ..actors.table import Actor, ActorTable, AskResources, Command, EndProcess
 from ..engine import ActorId, ActorState, Arguments, Function, Host, Running
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
-from ..failure import describe_here, not_made, pack_exception
-from ..instances import method_of, shut_down
 from ..introspection import rows
 from ..options import ActorOptions, MethodOptions
 from ..private_loop import PrivateLoop
 from ..refs import ObjectRef
 from ..remote import load_function
-from ..resources import in_amounts
+from ..resources.amounts import in_amounts
 from ..results import died, how_it_left, name_taken
 from ..runtime_context import ActorExit, running
 from ..scheduling import SchedulingStrategy
 from ..signatures import is_async
+from ..values.failure import describe_here, not_made, pack_exception
 from .calls import SerialCall, within
 from .objects import ME, SerialObjects, Value
 from .resources import SerialResources

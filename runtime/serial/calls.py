@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..exceptions import DeadlockError, ShoalError, TaskCancelledError, WorkerCrashedError
-from ..failure import describe_here, pack_exception
 from ..private_loop import PrivateLoop
 from ..refs import ObjectRef
 from ..results import values_of
+from ..values.failure import describe_here, pack_exception
 
 if TYPE_CHECKING:
     from ..engine import Running

@@ -22,7 +22,7 @@ from ..introspection.reports import NodeReport, ProcessReport
 from ..introspection.rows import NODE_DIGITS, NodeState, PlacementGroupState, WorkerState, unix_ms
 from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
-from ..resources import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
+from ..resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
 from ..runtime_context import RunsCalls
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy

@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .. import serialization
-from ..buffers import aligned
 from ..engine import Arguments
 from ..exceptions import ObjectLostError
-from ..failure import unpack_exception
 from ..introspection.events import EVENTS_KEPT, FREED, PUT, Event, call_site
 from ..introspection.rows import ObjectState
 from ..refs import ObjectRef, object_gone
-from ..unread import UnreadFailures
+from ..values import serialization
+from ..values.buffers import aligned
+from ..values.failure import unpack_exception
+from ..values.unread import UnreadFailures
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from ..capacity import Capacity
 from ..exceptions import DeadlockError, InfeasibleError, InputError, PlacementGroupRemovedError
 from ..introspection.rows import PlacementGroupState
-from ..placement import place
-from ..resources import Demand, check_feasible, in_amounts, in_units, infeasible
+from ..resources.amounts import Demand, check_feasible, in_amounts, in_units, infeasible
+from ..resources.capacity import Capacity
+from ..resources.placement import place
 from ..scheduling import (
     NodeAffinitySchedulingStrategy,
     PlacementGroup,

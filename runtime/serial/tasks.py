@@ -16,7 +16,7 @@ from ..introspection.rows import ExecutionState, unix_ms
 from ..options import STREAMING, TaskOptions
 from ..refs import ObjectRef
 from ..remote import load_function
-from ..resources import Demand
+from ..resources.amounts import Demand
 from ..results import keep_returns
 from ..runtime_context import running
 from ..scheduling import SchedulingStrategy

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TextIO
 
-from .. import serialization
 from ..refs import ObjectRef
+from ..values import serialization
 
 _MOST_SHOWN = 60
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .. import serialization
 from ..context import running_engine
 from ..exceptions import InputError, InputTypeError
 from ..refs import ObjectRef
+from ..values import serialization
 
 # The pickler writes these itself, without asking anybody.
 _BUILT_IN = frozenset({

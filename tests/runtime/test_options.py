@@ -4,7 +4,7 @@ import pytest
 
 from shoal.runtime import InputError
 from shoal.runtime.options import ActorOptions, TaskOptions
-from shoal.runtime.resources import UNIT
+from shoal.runtime.resources.amounts import UNIT
 
 
 def test_defaults_are_rays():

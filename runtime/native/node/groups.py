@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...capacity import Capacity
 from ...introspection.rows import PlacementGroupState
-from ...placement import place
-from ...resources import Demand, in_amounts
+from ...resources.amounts import Demand, in_amounts
+from ...resources.capacity import Capacity
+from ...resources.placement import place
 from ..protocol import messages as m
 from .leasing import Leasing
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import msgspec
 
 from ...exceptions import RuntimeEnvSetupError
-from ...failure import not_made, pack_error
 from ...introspection.rows import RequestState
-from ...resources import UNIT, Demand, in_amounts
+from ...resources.amounts import UNIT, Demand, in_amounts
+from ...values.failure import not_made, pack_error
 from ..protocol import messages as m
 from .pool import Process
 from .scheduler import GrantGroup, Lease, Scheduler

@@ -24,12 +24,12 @@ from typing import Any
 import msgspec
 
 from ...exceptions import OutOfMemoryError
-from ...failure import pack_error
 from ...ids import PROCESS_BYTES, node_of
 from ...introspection.events import DIED, EVENTS_KEPT, UP, Event
 from ...introspection.reports import NodeReport
 from ...introspection.rows import unix_ms
-from ...resources import UNIT
+from ...resources.amounts import UNIT
+from ...values.failure import pack_error
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import SocketNames, peer_pid

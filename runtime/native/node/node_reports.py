@@ -13,7 +13,7 @@ from ...ids import PROCESS_BYTES, node_of
 from ...introspection.metric_table import merged
 from ...introspection.reports import NodeReport, ProcessReport
 from ...introspection.rows import MetricState, NodeState, WorkerState, unix_ms
-from ...resources import in_amounts
+from ...resources.amounts import in_amounts
 from ..protocol import messages as m
 from ..protocol.loop import Loop
 from .pool import Process

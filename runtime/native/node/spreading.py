@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ...resources import UNIT, Demand
+from ...resources.amounts import UNIT, Demand
 from ..protocol.messages import ActorKey, NodeId, NodeLoad, Wish
 
 #: Bytes that come from another node per second, to weigh waiting for a CPU against fetching inputs.

@@ -8,12 +8,12 @@ from typing import Any
 
 from ...engine import ActorId, ActorState, Arguments
 from ...exceptions import ActorUnavailableError, RuntimeEnvSetupError
-from ...failure import is_own, pack_error
 from ...introspection.events import AGAIN
 from ...introspection.rows import TaskState
 from ...options import STREAMING, MethodOptions
 from ...results import died, too_many_calls
-from ...serialization import take_out_refs
+from ...values.failure import is_own, pack_error
+from ...values.serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store

@@ -11,14 +11,14 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ... import serialization
 from ...engine import ActorId, Arguments, Function
 from ...exceptions import InputError
-from ...failure import words_of
 from ...options import ActorOptions, MethodOptions
 from ...refs import ObjectRef
 from ...results import name_taken
-from ...serialization import take_out_refs
+from ...values import serialization
+from ...values.failure import words_of
+from ...values.serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store

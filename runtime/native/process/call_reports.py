@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 
 from ...introspection.rows import TaskState, unix_ms
-from ...resources import in_amounts
+from ...resources.amounts import in_amounts
 from .actor_queues import ActorQueue
 from .calls import PendingCall
 from .objects import Record

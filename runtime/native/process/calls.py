@@ -11,11 +11,11 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from ...engine import Function
-from ...failure import type_of_failure
 from ...generators import ObjectRefGenerator
 from ...introspection.events import ENDED
 from ...options import STREAMING
 from ...refs import ObjectRef
+from ...values.failure import type_of_failure
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .failures import arguments_lost, cancelled, with_attempts

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...exceptions import ObjectLostError, TaskCancelledError
-from ...failure import add_to_where, pack_error
 from ...refs import short
+from ...values.failure import add_to_where, pack_error
 from ..protocol.messages import ObjectId, Value
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ...exceptions import InfeasibleError, InputError, PlacementGroupRemovedError
 from ...refs import ObjectRef
-from ...resources import Demand, in_units, infeasible, missing
+from ...resources.amounts import Demand, in_units, infeasible, missing
 from ...scheduling import (
     NodeAffinitySchedulingStrategy,
     PlacementGroup,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...actor_log import ActorLog
+from ...actors.log import ActorLog
 from ...refs import ObjectRef
 from ..protocol import messages as m
 from ..protocol.connection import Connection

@@ -20,7 +20,7 @@ import msgspec
 
 from ...ids import ObjectId, ProcessId, owner_of
 from ...refs import object_gone
-from ...unread import UnreadFailures
+from ...values.unread import UnreadFailures
 from ..protocol.messages import Span, Value
 
 

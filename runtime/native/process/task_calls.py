@@ -18,7 +18,7 @@ from ...ids import node_of
 from ...introspection.events import AGAIN, BOUNCED
 from ...introspection.rows import TaskState
 from ...options import STREAMING, TaskOptions
-from ...serialization import take_out_refs
+from ...values.serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
 from ..store.store import Store

@@ -11,7 +11,7 @@ from collections import deque
 
 from ...engine import Function
 from ...options import TaskOptions
-from ...resources import Demand
+from ...resources.amounts import Demand
 from ...scheduling import SchedulingStrategy
 from ..protocol import messages as m
 from ..protocol.connection import Connection

@@ -15,7 +15,7 @@ from ...exceptions import OwnerDiedError
 from ...ids import owner_of
 from ...introspection.events import FREED, PUT, RECORD_CALL_SITES, call_site
 from ...refs import ObjectRef, short
-from ...unread import UnreadFailures
+from ...values.unread import UnreadFailures
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.freeing import Freeing

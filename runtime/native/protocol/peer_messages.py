@@ -190,7 +190,7 @@ class LogEntry(msgspec.Struct, array_like=True, gc=False):
 
 
 class Restoration(msgspec.Struct, array_like=True, gc=False):
-    """How an actor that comes back with its state is made: see `actor_log`. `every`: calls between checkpoints."""
+    """How an actor that comes back with its state is made: see `actors.log`. `every`: calls between checkpoints."""
 
     every: int
     state: Value | None = None

@@ -10,11 +10,11 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ... import serialization
-from ...buffers import aligned, as_aligned
-from ...failure import unpack_exception
 from ...ids import node_of
 from ...refs import ObjectRef
+from ...values import serialization
+from ...values.buffers import aligned, as_aligned
+from ...values.failure import unpack_exception
 from ..protocol.messages import Holdings, ObjectId, Registered, Span, Value
 from .arena import HEADER, Arena
 from .board import Board

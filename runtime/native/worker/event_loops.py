@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from ...failure import is_ours
+from ...values.failure import is_ours
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .executor import Executor, Item

@@ -18,18 +18,18 @@ from typing import Any, NoReturn
 
 import cloudpickle
 
+from ...actors.instances import has_shutdown, method_of, shut_down
 from ...engine import Host
 from ...exceptions import ObjectLostError, TaskCancelledError
-from ...failure import pack_exception
 from ...ids import owner_of
-from ...instances import has_shutdown, method_of, shut_down
 from ...introspection.events import RAN
 from ...options import STREAMING
 from ...refs import ObjectRef, short
 from ...remote import callable_name, load_function
 from ...results import exit_code, how_it_left, keep_returns
 from ...runtime_context import running
-from ...serialization import fill_slots
+from ...values.failure import pack_exception
+from ...values.serialization import fill_slots
 from ..engine import NativeEngine
 from ..process.calls import parent
 from ..protocol import messages as m

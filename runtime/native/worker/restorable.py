@@ -1,6 +1,6 @@
 """In the process of an actor that comes back with its state: its restoration, and what it tells its owner.
 
-See `actor_log` for the order in which that is told, and why. Nothing here waits for an answer of the owner, only
+See `actors.log` for the order in which that is told, and why. Nothing here waits for an answer of the owner, only
 until the kernel has taken what was written.
 """
 
@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...actor_log import Journal, Step
-from ...checkpoints import CHECKPOINT, RESTORE
+from ...actors.checkpoints import CHECKPOINT, RESTORE
+from ...actors.log import Journal, Step
 from ...ids import owner_of
 from ...refs import ObjectRef
 from ..process.links import Links

@@ -20,11 +20,11 @@ from collections import deque
 from typing import Any
 
 from ... import context
-from ...checkpoints import RESTORE
+from ...actors.checkpoints import RESTORE
 from ...engine import Host
-from ...failure import not_made, pack_exception
 from ...options import STREAMING, limits_of_groups
 from ...signatures import is_async
+from ...values.failure import not_made, pack_exception
 from ..engine import NativeEngine
 from ..process.actors import unpack_identity
 from ..process.blocked_waits import BlockedWaits

@@ -11,9 +11,9 @@ from typing import Any
 
 import cloudpickle
 
+from ..context import current_engine
+from ..refs import ObjectRef
 from .buffers import PlainArray, is_plain_array, reduce_buffer
-from .context import current_engine
-from .refs import ObjectRef
 from .shipped_classes import reduce_class
 
 # Pickled by reference or by value without looking at anything else, so the C pickler alone does them right.

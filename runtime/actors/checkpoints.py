@@ -9,9 +9,9 @@ method that runs again writes its files, starts its tasks and makes its calls ag
 
 from __future__ import annotations
 
-from .exceptions import InputError
-from .options import ActorOptions
-from .signatures import is_async
+from ..exceptions import InputError
+from ..options import ActorOptions
+from ..signatures import is_async
 
 CHECKPOINT, RESTORE = "__checkpoint__", "__restore__"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shoal.runtime.exceptions import ActorDiedError, TaskError
-from shoal.runtime.failure import is_own, pack_error, pack_exception, type_of_failure, unpack_exception
+from shoal.runtime.values.failure import is_own, pack_error, pack_exception, type_of_failure, unpack_exception
 
 
 def travel(error):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.runtime.actor_log import ActorLog, Journal, Step
+from shoal.runtime.actors.log import ActorLog, Journal, Step
 
 OWNER, FIRST, SECOND = b"owner000", b"caller-1", b"caller-2"
 

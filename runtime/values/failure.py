@@ -6,9 +6,9 @@ import traceback
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..exceptions import ShoalError, TaskError
 from . import serialization
 from .exception_state import reduce_exception, set_cause
-from .exceptions import ShoalError, TaskError
 
 _READ_ONLY = (
     "Arrays from the object store (arguments and results of tasks, get) are shared with other processes and therefore "
@@ -19,7 +19,7 @@ _MOST_WORDS = 500
 # So much of a traceback is shown where nobody has asked for it, lines; and what is mentioned there of ours.
 _MOST_LINES = 12
 _CRASHES = {"WorkerCrashedError", "OutOfMemoryError"}
-_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the whole runtime
 
 
 def is_ours(filename: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from .ids import ActorKey, ProcessId
+from ..ids import ActorKey, ProcessId
 
 Declaration = TypeVar("Declaration")
 # Why so many detached actors died is known.

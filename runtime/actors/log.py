@@ -20,7 +20,7 @@ import enum
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from .ids import ObjectId, ProcessId, owner_of
+from ..ids import ObjectId, ProcessId, owner_of
 
 Call = TypeVar("Call")
 State = TypeVar("State")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shoal.runtime.actor_table import Actor, ActorTable, AskResources, EndProcess, Tell
+from shoal.runtime.actors.table import Actor, ActorTable, AskResources, EndProcess, Tell
 
 OWNER, FIRST, SECOND = b"owner", b"process1", b"process2"
 KEY = b"actor"

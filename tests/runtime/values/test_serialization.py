@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from shoal.runtime import serialization
-from shoal.runtime.buffers import is_plain_array
 from shoal.runtime.util import deregister_serializer, register_serializer
+from shoal.runtime.values import serialization
+from shoal.runtime.values.buffers import is_plain_array
 
 
 class Subclass(np.ndarray):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.runtime.capacity import Capacity
-from shoal.runtime.placement import place
-from shoal.runtime.resources import in_units
+from shoal.runtime.resources.amounts import in_units
+from shoal.runtime.resources.capacity import Capacity
+from shoal.runtime.resources.placement import place
 from shoal.runtime.scheduling import GROUP_STRATEGIES
 
 

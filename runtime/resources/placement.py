@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from .amounts import Demand
 from .capacity import Capacity
-from .resources import Demand
 
 # Whether many bundles fit is a hard question in general; after so many tries the answer is no.
 _MOST_TRIES = 3_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .resources import UNIT, Demand
+from .amounts import UNIT, Demand
 
 #: Units of particular GPUs, by index: a share of one, or whole ones.
 Shares = dict[int, int]

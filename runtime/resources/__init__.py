@@ -1,0 +1,1 @@
+"""Resources: amounts by name, what is free, where bundles of them go."""

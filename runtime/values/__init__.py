@@ -1,0 +1,1 @@
+"""How values and exceptions travel: to bytes and back."""
