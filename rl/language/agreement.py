@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from .attention import TILE
-from .transformer import Cache, LanguageModel
+from .cache import Cache
+from .transformer import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def agreement(model: LanguageModel, cache: Cache, chunks: Sequence[int], tokens:
     """What agrees for passes over the rows of `cache`, whose content is lost, and for chunks of prompts of these
     lengths, at most so many `tokens` in a pass. A process finds it out once for all weights of a network. Call under
     `torch.inference_mode`."""
-    places = cache.keys.shape[1]
+    places = cache.rows
     key = json.dumps(model.spec.to_json()), places, torch.get_num_threads(), str(model.flat.device)
     if key not in _KNOWN:
         _KNOWN[key] = _Trial(model, cache).find(places, chunks, tokens)
@@ -64,9 +65,8 @@ class _Trial:
 
     def __init__(self, model: LanguageModel, cache: Cache) -> None:
         self._model, self._cache = model, cache
-        self._block = min(model.block, cache.keys.shape[3])
-        for kept in (cache.keys, cache.values):  # as if rows had read whole contexts: zeros add alike in any order
-            kept.copy_(torch.arange(kept.numel(), device=kept.device).view(kept.shape).sin())
+        self._block = min(model.block, cache.capacity)
+        cache.fill()  # as if rows had read whole contexts: zeros add alike in any order
 
     def find(self, places: int, chunks: Sequence[int], tokens: int) -> Agreement:
         """Try them."""
@@ -86,23 +86,22 @@ class _Trial:
             more = [rows for rows in (*_powers(most), most) if rows > 1]
             same = [rows for rows in more if torch.equal(self._states(rows, length, self._block), alone[:rows])]
             prompts[length] = (1, *same)
-        widths = tuple(width for width in range(TILE, self._block, TILE) if self._as_a_block(width, places, chunks))
+        narrow = (TILE * power for power in _powers(-(-self._block // TILE)))
+        widths = tuple(width for width in narrow if self._as_a_block(width, (*answers, places)[0], chunks))
         return Agreement((*answers, places), prompts, (*widths, self._block))
 
-    def _as_a_block(self, width: int, places: int, chunks: Sequence[int]) -> bool:
+    def _as_a_block(self, width: int, rows: int, chunks: Sequence[int]) -> bool:
         """Whether those who have so many tokens find the same where no more is looked at."""
-        passes = ((places, 1), *((1, length) for length in chunks if length <= width))
+        passes = ((rows, 1), *((1, length) for length in chunks if length <= width))
         return all(
-            torch.equal(
-                self._states(rows, length, width, end=width), self._states(rows, length, self._block, end=width)
-            )
-            for rows, length in passes
+            torch.equal(self._states(*shape, width, end=width), self._states(*shape, self._block, end=width))
+            for shape in passes
         )
 
     def _states(self, rows: int, length: int, reach: int, *, end: int | None = None, first: int = 0) -> Tensor:
         """After a pass over rows from the `first` one on, which read as many tokens, others in each row, up to `end`
         (None: as far as a block, or a context, goes)."""
-        device = self._cache.keys.device
+        device = self._model.flat.device
         end = min(self._block, self._model.context) if end is None else end
         numbers = torch.arange(first * 1009, (first + rows) * 1009, 1009)[:, None] + torch.arange(length) * 31
         begins, last = torch.full((rows,), end - length, device=device), torch.full((rows,), length - 1, device=device)

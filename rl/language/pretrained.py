@@ -7,19 +7,22 @@ This module imports neither torch nor transformers: the model itself is made in 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, deserialize, safe_open
 
 from ...envs import install_line, is_installed
 from ...runtime import InputError
-from .tokens import read_tokenizer
+from .tokens import SPECIAL, make_tokens, read_tokenizer
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 _CONTEXT = 256
+_EMBEDS = re.compile("emb|wte|wpe|lm_head|norm")
+"""Layers that have no adapters."""
 
 
 def is_pretrained(folder: Path) -> bool:
@@ -52,21 +55,60 @@ def pretrained_network(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]
         )
     if config.get("eos_token_id") is None:
         raise InputError(f"the model of {str(folder)!r} has no eos_token_id in its config.json: no answer would end")
-    _files(folder)
+    files = _files(folder)
+    targets = (given.get("lora") or {}).get("targets")
+    if targets:
+        check_targets(targets, _layers_of(files))
     longest = next((config[name] for name in ("max_position_embeddings", "n_positions") if name in config), _CONTEXT)
     own = {"transformers": json.dumps(config, sort_keys=True), "context": min(int(longest), _CONTEXT), "lora": {}}
     wanted = given.get("context", 0)
     if isinstance(wanted, int) and wanted > longest:
         raise InputError(f"policy_kwargs['context'] is {wanted}, but must be at most {longest}, the model's positions")
-    if "tokenizer" in given:
-        return own
-    where = folder / "tokenizer.json"
-    if not where.exists():
-        raise InputError(
-            f"the model of {str(folder)!r} has no tokenizer.json: save one there with the tokenizer's "
-            "save_pretrained(…), or name another one by policy_kwargs['tokenizer'], such as 'bytes'"
-        )
-    return own | {"tokenizer": read_tokenizer(str(where))}
+    if "tokenizer" not in given:
+        where = folder / "tokenizer.json"
+        if not where.exists():
+            raise InputError(
+                f"the model of {str(folder)!r} has no tokenizer.json: save one there with the tokenizer's "
+                "save_pretrained(…), or name another one by policy_kwargs['tokenizer'], such as 'bytes'"
+            )
+        own["tokenizer"] = read_tokenizer(str(where))
+    _check_vocabulary(config, own.get("tokenizer", given.get("tokenizer")))
+    return own
+
+
+def check_targets(targets: Sequence[str], names: Collection[str]) -> None:
+    """Raise InputError for targets of LoRA that are no layers of a model, which are called `names`."""
+    for target in targets:
+        if target not in names:
+            raise InputError(
+                f"policy_kwargs['lora']['targets'] holds {target!r}, but must be of {', '.join(sorted(names))}"
+            )
+
+
+def _layers_of(files: Sequence[Path]) -> set[str]:
+    """The last parts of the names of layers whose weights are matrices, but for embeddings."""
+    found: set[str] = set()
+    for file in files:
+        try:
+            with safe_open(file, "numpy") as opened:
+                shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118  # no dict
+        except SafetensorError as error:
+            raise InputError(f"{str(file)!r} does not hold tensors: {error}") from None
+        for name, shape in shapes.items():
+            *path, kind = name.split(".")
+            if kind == "weight" and len(shape) == 2 and path and not _EMBEDS.search(path[-1]):
+                found.add(path[-1])
+    return found
+
+
+def _check_vocabulary(config: Mapping[str, Any], tokenizer: Any) -> None:
+    """Raise InputError for a tokenizer with more tokens than the model has."""
+    size = config.get("vocab_size")
+    if not isinstance(tokenizer, str) or not isinstance(size, int):
+        return  # what is no tokenizer is refused where all are
+    tokens = make_tokens(tokenizer, "").size - SPECIAL
+    if tokens > size:
+        raise InputError(f"the tokenizer has {tokens} tokens, but the model {size}: it is another model's")
 
 
 def pretrained_weights(folder: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,6 @@ added to some of its layers (Hu et al., 2021, arXiv 2106.09685); see `adapters`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,41 +24,13 @@ from ..models.architecture import LanguageArchitecture
 from ..models.flat_module import FlatModule
 from ..models.spec import ModelSpec
 from .adapters import adapted, add_adapters
-from .attention import BLOCK, attend, hidden_by, in_tiles
+from .attention import BLOCK, attend, hidden_by
+from .cache import Cache
 from .tokens import BEGIN, END, read_tokenizer, tokens_between
 
 _ROTARY_BASE = 10_000.0
 NEVER = -1e9
 """Logit of the tokens that nobody says; finite, so that the entropy is."""
-
-
-@dataclass
-class Cache:
-    """Keys and values [layers, B, kv_heads, capacity, head] of the tokens that were read."""
-
-    keys: Tensor
-    values: Tensor
-
-    @staticmethod
-    def empty(layers: int, rows: int, kv_heads: int, context: int, head: int, *, device: torch.device) -> Cache:
-        """For so many rows of a whole context and a place beyond, which is nobody's."""
-        shape = (layers, rows, kv_heads, in_tiles(context + 1), head)
-        return Cache(*(torch.zeros(shape, device=device) for _ in range(2)))
-
-    def part(self, first: int, rows: int) -> Cache:
-        """So many rows of it, from the `first` one on: the same memory."""
-        return Cache(*(each[:, first : first + rows] for each in (self.keys, self.values)))
-
-    def places(self, positions: Tensor) -> Tensor:
-        """Where each head's vectors of tokens at `positions` [B, M] lie in a layer, [B · kv_heads · M] int64."""
-        _, rows, heads, capacity, _ = self.keys.shape
-        first = torch.arange(0, rows * heads * capacity, capacity, device=positions.device).view(rows, heads, 1)
-        return (first + positions[:, None]).view(-1)
-
-    def write(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Keep `keys` and `values` [B, kv_heads, M, head] at those places."""
-        for kept, new in ((self.keys, keys), (self.values, values)):
-            kept[layer].view(-1, kept.shape[-1]).index_copy_(0, places, new.reshape(-1, kept.shape[-1]))
 
 
 class _Block(nn.Module):
@@ -163,8 +134,8 @@ class LanguageModel(FlatModule):
 
     def cache(self, rows: int) -> Cache:
         """An empty cache for so many rows."""
-        first = self._blocks()[0]
-        return Cache.empty(len(self.blocks), rows, first.kv_heads, self.context, first.head, device=self.flat.device)
+        layers = [(block.kv_heads, block.head, block.head) for block in self._blocks()]
+        return Cache.empty(rows, self.context, layers, self.flat.device)
 
     def extend(self, cache: Cache, tokens: Tensor, begins: Tensor, places: Tensor, reach: int) -> Tensor:
         """Read `tokens` [B, M] int64 that follow the `begins` [B] int64 tokens in the cache, and return the states

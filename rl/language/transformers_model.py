@@ -7,6 +7,7 @@ of a line. So it is asked "a prompt, a line end", which a model that has seen te
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from copy import copy
 from typing import Any
@@ -20,8 +21,13 @@ from ..models.flat_module import FlatModule
 from ..models.spec import ModelSpec
 from .adapters import Adapter
 from .attention import in_tiles
+from .cache import Cache, TokenCache
+from .library_cache import kept_by, library_cache
+from .pretrained import check_targets
 from .tokens import ANSWER, BEGIN, END, PAD, SPECIAL, read_tokenizer, tokens_between
-from .transformer import NEVER, Cache, packed_places
+from .transformer import NEVER, packed_places
+
+logger = logging.getLogger("shoal")
 
 
 class PretrainedModel(FlatModule):
@@ -42,12 +48,12 @@ class PretrainedModel(FlatModule):
         kind = described.pop("model_type")
         described.pop("architectures", None)
         config = AutoConfig.for_model(kind, **described)
-        made = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-        self.network = made.eval()  # no dropout: what is learned from is what was sampled
+        self.network, self._adds_masks = _made(AutoModelForCausalLM, config)
         self._config = config.get_text_config()
         self._numbers = self._own_numbers()
         self.block = in_tiles(self.context + 1)  # the library's attention goes over all places at once
         self.state_size = self.tokens.size
+        self._trial()
         if chosen.lora:
             self.trained = self._add_adapters(chosen.lora)
         if chosen.value_head:
@@ -55,6 +61,37 @@ class PretrainedModel(FlatModule):
             nn.init.zeros_(self.value.weight)
             nn.init.zeros_(self.value.bias)
             self.trained = self.trained and (*self.trained, "value")
+
+    @torch.no_grad()
+    def _trial(self) -> None:
+        """Find out whether the model can be led through our cache and over packed rows: it can if the numbers are those
+        of a plain forward pass of the library, also where its attention sees a window only."""
+        window = next((size for name in _WINDOWS if (size := getattr(self._config, name, None))), 0)
+        length = min(self.context, max(12, window + 8))
+        tokens = SPECIAL + torch.arange(2 * length).view(2, -1) * 7 % (self.tokens.size - SPECIAL - 1)
+        tokens[:, 0] = BEGIN
+        wanted = self.forward(tokens)
+        self._layers: tuple[tuple[int, int, int], ...] = ()
+        self._packs = True
+        try:
+            self._layers = tuple(kept_by(self.network, self._own(tokens)))
+            cache, zero = Cache.empty(2, self.context, self._layers, tokens.device), torch.zeros(2, dtype=torch.long)
+            self.extend(cache, tokens[:, :-1], zero, zero, in_tiles(length))
+            found = self.extend(cache, tokens[:, -1:], zero + length - 1, zero, in_tiles(length))
+            self._layers = self._layers if _alike(found, wanted[:, -1]) else ()
+        except Exception as error:  # the library's, of any kind: a model that keeps something else
+            logger.debug("the cache of a %s is not ours", self._config.model_type, exc_info=error)
+            self._layers = ()
+        try:
+            self._packs = _alike(self.forward(tokens.view(1, -1), packed=True)[:, length:], wanted[1:])
+        except Exception as error:  # as above: one that takes no mask of its own, say
+            logger.debug("a %s does not read packed rows", self._config.model_type, exc_info=error)
+            self._packs = False
+        if not self._layers:
+            logger.info(
+                "a %s does not keep keys and values of all tokens, so it reads a text anew for each token of an answer",
+                self._config.model_type,
+            )
 
     def _own_numbers(self) -> Tensor:
         """The library's number of each of our tokens."""
@@ -75,35 +112,58 @@ class PretrainedModel(FlatModule):
 
     def forward(self, tokens: Tensor, packed: bool = False) -> Tensor:
         """As `LanguageModel.forward`."""
+        if packed and not self._packs:
+            return self._apart(tokens)
         where: dict[str, Tensor] = {}
         if packed:
-            where["position_ids"], where["attention_mask"] = packed_places(tokens)
+            where["position_ids"], seen = packed_places(tokens)
+            where["attention_mask"] = self._mask(seen)
         return self._logits(self.network(input_ids=self._own(tokens), use_cache=False, **where).logits)
+
+    def _apart(self, tokens: Tensor) -> Tensor:
+        """`forward` of packed rows, each text in a row of its own."""
+        flat = tokens.flatten()
+        rows = torch.arange(0, len(flat), tokens.shape[1], device=flat.device)
+        starts = torch.cat([rows, (flat == BEGIN).nonzero()[:, 0]]).unique()
+        lengths = torch.cat([starts[1:], starts.new_tensor([len(flat)])]) - starts
+        at = starts[:, None] + torch.arange(int(lengths.max()), device=flat.device)
+        own = at < (starts + lengths)[:, None]
+        logits = self.forward(flat[at.clamp(max=len(flat) - 1)])
+        found = torch.zeros((len(flat), logits.shape[-1]), device=flat.device)
+        return found.index_put((at[own],), logits[own]).view(*tokens.shape, -1)
+
+    def _mask(self, seen: Tensor) -> Tensor:
+        """What is seen, as the model's attention takes it."""
+        return torch.where(seen, 0.0, torch.finfo(torch.float32).min) if self._adds_masks else seen
 
     def evaluate(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """As `LanguageModel.evaluate`."""
         found = self.network(input_ids=self._own(tokens), use_cache=False, output_hidden_states=True)
         return self._logits(found.logits), self.value(found.hidden_states[-1])[..., 0]
 
-    def cache(self, rows: int) -> Cache:
+    def cache(self, rows: int) -> Any:
         """As `LanguageModel.cache`."""
-        config = self._config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return Cache.empty(config.num_hidden_layers, rows, heads, self.context, head, device=self.flat.device)
+        if not self._layers:
+            return TokenCache.empty(rows, self.context, self.flat.device)
+        return Cache.empty(rows, self.context, self._layers, self.flat.device)
 
-    def extend(self, cache: Cache, tokens: Tensor, begins: Tensor, places: Tensor, reach: int) -> Tensor:
+    def extend(self, cache: Any, tokens: Tensor, begins: Tensor, places: Tensor, reach: int) -> Tensor:
         """As `LanguageModel.extend`; the states are logits."""
         following = begins[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
         positions = following.clamp(max=self.context)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        if isinstance(cache, TokenCache):
+            cache.tokens[rows[:, None], positions] = tokens
+            last = positions[rows, places].clamp(max=reach - 1)
+            read = self.network(input_ids=self._own(cache.tokens[:, :reach]), use_cache=False)
+            return self._logits(read.logits[rows, last])
         seen = torch.arange(reach, device=tokens.device) <= positions[:, :, None]
         found = self.network(
             input_ids=self._own(tokens),
             position_ids=positions.clamp(max=self.context - 1),  # what lies beyond is nobody's
-            attention_mask=seen[:, None],
-            cache=_library_cache(cache, positions, reach),
+            attention_mask=self._mask(seen[:, None]),
+            cache=library_cache(cache, positions, reach),
         )
-        rows = torch.arange(len(tokens), device=tokens.device)
         return self._logits(found.logits[rows, places])
 
     def predict(self, states: Tensor) -> Tensor:
@@ -111,20 +171,31 @@ class PretrainedModel(FlatModule):
         return states
 
     def begin_with(self, named: Mapping[str, np.ndarray]) -> None:
-        """Take over parameters by their names here, or by the library's; InputError if some are missing or unknown."""
-        shapes, prefix = self.parameters_layout.shapes, f"{self.network.base_model_prefix}."
-        known = {name for name, _ in self.named_parameters(remove_duplicate=False)}
-        given, buffers = {}, {name for name, _ in self.named_buffers()}
-        for name, values in named.items():
-            own = next((n for n in (name, f"network.{name}", f"network.{prefix}{name}") if n in known), None)
-            if own in shapes:
-                given[own] = values
-            elif own is None and f"network.{name}" not in buffers and not name.endswith(_OLD_BUFFERS):
-                raise InputError(f"the weights have a tensor {name!r}, which a {self._config.model_type} has not")
-        missing = [name for name in shapes if name not in given and not name.startswith(("adapters.", "value."))]
-        if named and missing:
-            raise InputError(f"the weights lack {', '.join(missing[:5])}, which a {self._config.model_type} has")
-        super().begin_with({str(name): values for name, values in given.items()})
+        """Take over parameters by their names here, or by those of files of the library; InputError if some are missing
+        or unknown."""
+        if not named or any(name.startswith("network.") for name in named):
+            return super().begin_with(named)
+        from transformers.utils import logging as told
+
+        given = {name: torch.tensor(values) for name, values in named.items() if not name.endswith(_OLD_BUFFERS)}
+        verbosity = told.get_verbosity()
+        told.set_verbosity_error()  # it tells what is missing by itself
+        told.disable_progress_bar()
+        try:
+            loaded, report = type(self.network).from_pretrained(
+                None, config=self.network.config, state_dict=given, output_loading_info=True
+            )
+        except RuntimeError as error:  # shapes that are others
+            raise InputError(f"the weights are not those of a {self._config.model_type}: {error}") from None
+        finally:
+            told.set_verbosity(verbosity)
+            told.enable_progress_bar()
+        for problem, keys in (("have tensors that it has not", "unexpected_keys"), ("lack", "missing_keys")):
+            if report[keys]:
+                names = ", ".join(sorted(report[keys])[:5])
+                raise InputError(f"the weights of a {self._config.model_type} {problem}: {names}")
+        own = {f"network.{name}": parameter.numpy() for name, parameter in loaded.state_dict().items()}
+        return super().begin_with({name: own[name] for name in self.parameters_layout.shapes if name in own})
 
     def _own(self, tokens: Tensor) -> Tensor:
         self._numbers = self._numbers.to(tokens.device)
@@ -146,12 +217,8 @@ class PretrainedModel(FlatModule):
             for name, module in self.network.named_modules()
             if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
         }
-        names = {name.rpartition(".")[2] for name in layers} - {"lm_head"}
-        for target in lora["targets"]:
-            if target not in names:
-                raise InputError(
-                    f"policy_kwargs['lora']['targets'] holds {target!r}, but must be of {', '.join(sorted(names))}"
-                )
+        names = {name.rpartition(".")[2] for name in layers} - {"lm_head", "embed_out"}
+        check_targets(lora["targets"], names)
         self.adapters = nn.ModuleDict()
         for name, layer in layers.items():
             if name.rpartition(".")[2] in (lora["targets"] or names):
@@ -163,6 +230,8 @@ class PretrainedModel(FlatModule):
         return ("adapters",)
 
 
+_WINDOWS = ("sliding_window", "attention_chunk_size")
+"""Settings of models whose attention sees so many tokens only."""
 _OLD_BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """What files of earlier versions hold beside parameters."""
 
@@ -178,40 +247,16 @@ def _first(numbers: Any) -> Any:
     return numbers[0] if isinstance(numbers, list) else numbers
 
 
-def _library_cache(cache: Cache, positions: Tensor, end: int) -> Any:
-    """The cache as the library asks for it: each layer writes at the `positions` [B, M] of its rows, and reads the
-    places before `end`."""
-    from transformers.cache_utils import Cache as LibraryCache
-    from transformers.cache_utils import CacheLayerMixin
+def _made(kind: Any, config: Any) -> tuple[Any, bool]:
+    """A model with weights of its own, and whether its attention adds masks: sdpa, where a model has that, does not."""
+    try:
+        made, adds = kind.from_config(config, attn_implementation="sdpa", dtype=torch.float32), False
+    except ValueError:
+        made, adds = kind.from_config(config, attn_implementation="eager", dtype=torch.float32), True
+    return made.eval(), adds  # no dropout: what is learned from is what was sampled
 
-    each = torch.arange(len(positions), device=positions.device)[:, None]
 
-    class Layer(CacheLayerMixin):
-        """Keys and values of a layer."""
-
-        def __init__(self, index: int) -> None:
-            super().__init__()
-            self._keys, self._values, self.is_initialized = cache.keys[index], cache.values[index], True
-
-        def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-            """Nothing: they are there."""
-
-        def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-            """Write what is new, and return what there is."""
-            self._keys[each, :, positions] = key_states.transpose(1, 2)
-            self._values[each, :, positions] = value_states.transpose(1, 2)
-            return self._keys[:, :, :end], self._values[:, :, :end]
-
-        def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-            """Of what is read."""
-            return end, 0
-
-        def get_seq_length(self) -> int:
-            """Places that are read and not new."""
-            return end - positions.shape[1]
-
-        def get_max_length(self) -> int:
-            """Of a whole context, and one more."""
-            return int(self._keys.shape[2])
-
-    return LibraryCache(layers=[Layer(index) for index in range(len(cache.keys))])
+def _alike(found: Tensor, wanted: Tensor) -> bool:
+    """Whether logits [..., V] are the same but for rounding."""
+    said = wanted > NEVER / 2
+    return bool((found - wanted)[said].abs().max() <= 2e-5 * wanted[said].std())

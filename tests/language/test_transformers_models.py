@@ -39,6 +39,48 @@ def folder(request, tmp_path):
     return tmp_path / "model"
 
 
+SMALL_WINDOW = {"sliding_window": 6, "num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 40}
+OTHERS = {
+    "qwen3": SIZES | LLAMA | {"model_type": "qwen3", "head_dim": 8},
+    "gpt_neox": SIZES | {"model_type": "gpt_neox", "intermediate_size": 24, "max_position_embeddings": 40},
+    "a window, and no sdpa": SIZES | SMALL_WINDOW | {"model_type": "gemma2", "head_dim": 8},
+    "no attention": {"model_type": "mamba", "num_hidden_layers": 1, "hidden_size": 16, "vocab_size": 270},
+}
+
+
+@pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
+def test_any_causal_model_says_what_the_library_s_own_pass_does(config, tmp_path):
+    runtime.init(engine="serial")
+    make(tmp_path / "model", config)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    with SFT("copy-2", initial=str(tmp_path / "model"), **SMALL, policy_kwargs={"context": 40}) as sft:
+        model = sft.policy.model
+        model.flat.mul_(3)  # far from uniform
+        for parameter in theirs.parameters():
+            parameter.data.mul_(3)
+        ids = torch.cat([torch.full((3, 1), 263), torch.randint(0, 262, (3, 17))], 1)  # longer than the window
+        ours = torch.where(ids == 263, BEGIN, ids + SPECIAL)
+        with torch.no_grad():
+            wanted = torch.log_softmax(theirs(ids).logits, -1)[..., :262]
+            found = [model(ours), torch.cat([*model(ours[:2].view(1, -1), packed=True).split(18, 1), model(ours[2:])])]
+        for logits in found:  # each in a row of its own, and two in one
+            log_probs = torch.log_softmax(logits, -1)[..., SPECIAL:][..., :262]
+            torch.testing.assert_close(log_probs, wanted, atol=1e-5, rtol=1e-5)
+        prompts = ["ab", "the sea is deep", "b"]
+        with torch.inference_mode():
+            decoding = Decoding(model, 3, Sampling())
+            decoding.read([model.tokens.encode(text) for text in prompts])
+            decoding.answer(torch.rand(3, 12, dtype=torch.float64), np.ones(3, bool))
+            length = int(decoding.lengths.max())
+            tokens, mask = decoding.tokens[:, :length], decoding.mask[:, 1:length]
+            again = torch.log_softmax(model(tokens), -1)[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+        assert mask.sum() > 10
+        assert (again - decoding.log_probs[:, 1:length])[mask].abs().max() < 1e-4
+        texts = sft.policy.generate(prompts, max_new_tokens=8, seed=3)
+        assert sft.policy.generate(prompts[:1], max_new_tokens=8, seed=3) == texts[:1]
+        sft.train(2)  # and packed rows have gradients
+
+
 SMALL = {"batch_size": 4, "gradient_steps": 2, "examples": 12, "warmup": 0}
 
 
@@ -107,7 +149,7 @@ def test_half_precision_and_names_without_a_prefix_are_read(tmp_path):
     body = model.model.float()
     body.save_pretrained(tmp_path / "body")  # names without "model.", and no head
     shutil.copy(tmp_path / "half/tokenizer.json", tmp_path / "body")
-    with pytest.raises(ShoalError, match=r"the weights lack network\.lm_head\.weight, which a llama has"):
+    with pytest.raises(ShoalError, match=r"the weights of a llama lack: lm_head\.weight"):
         SFT("copy-2", initial=str(tmp_path / "body"), **SMALL).train(1)
 
 
@@ -136,5 +178,9 @@ def test_what_is_no_such_model_is_refused_with_what_to_do(tmp_path):
     assert "code of its own" in refusal(config(auto_map={"AutoModelForCausalLM": "evil.Model"}))
     assert "eos_token_id" in refusal(config(eos_token_id=None))
     assert "at most 40" in refusal(lambda copy: None, policy_kwargs={"context": 64})
+    train_tokenizer(["the sea is wide and a ship goes far out over deep water"] * 4, 290, tmp_path / "large.json")
+    for given in ({"lora": {"targets": ["qkv"]}}, {"tokenizer": str(tmp_path / "large.json")}):  # nothing has started
+        with pytest.raises(InputError, match=r"but must be of down_proj, gate_proj, k_proj|tokens, but the model 270"):
+            SFT("copy-2", initial=str(tmp_path / "model"), **SMALL, policy_kwargs=given)
     assert "but must be of down_proj" in refusal(lambda copy: None, policy_kwargs={"lora": {"targets": ["qkv"]}})
     assert "262 tokens, but the model 200" in refusal(config(vocab_size=200))
