@@ -36,6 +36,10 @@ class XGBoostConfig(BoostingConfig):
 
     ranks: int = number(4, whole=True, at_least=1, at_most=64)
     """Ranges of rows that contribute to the model: part of what decides its bits. Actors compute one or more each."""
+    nodes: str = choice("one", "one", "all")
+    """Where actors are, which has no influence on the result. one: on one node together, where they meet on the
+    loopback. all: wherever there is room; they meet at an address of the network then, where XGBoost's collective asks
+    nobody who they are, so it should be a network of your own."""
     objective: str = "auto"
     """The loss, by xgboost's name. auto: binary:logistic, multi:softprob or reg:squarederror, as the label says."""
     learning_rate: float = number(0.3, above=0, at_most=1)
@@ -81,7 +85,8 @@ class XGBoost(TableAlgorithm[XGBoostConfig]):
 
     def begin(self) -> None:
         """Start the ranks."""
-        self._ranks = Ranks(self.config.ranks, self.run.workers, self.train_rows, self.held_out)
+        apart = self.config.nodes == "all"
+        self._ranks = Ranks(self.config.ranks, self.run.workers, self.train_rows, self.held_out, apart=apart)
 
     def boost(self, content: bytes | None, rounds: int) -> tuple[bytes, History]:
         """Add rounds, by all ranks."""
@@ -98,7 +103,7 @@ class XGBoost(TableAlgorithm[XGBoostConfig]):
     def parameters(self) -> dict[str, Any]:
         """What xgboost is told."""
         own = library_parameters(self.config, self.table.schema.classes, _OBJECTIVES)
-        del own["ranks"]
+        del own["ranks"], own["nodes"]
         # Draws follow from seed and round, so that a fit in pieces draws as one in one piece.
         return own | {"tree_method": "hist", "nthread": 1, "seed": self.run.seed, "seed_per_iteration": True}
 

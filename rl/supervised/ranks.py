@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from .table import Table
 _COLLECTIVE_SECONDS = 60
 _SILENCE = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(lambda line: None)
 _STRAGGLER_SECONDS = 5.0
+_SPREAD: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,14 @@ class Task:
 
 
 class Meeting:
-    """Actor class: where ranks find each other. Apart from them, so that a killed one leaves it whole."""
+    """Actor class: where ranks find each other. Apart from them, so that a killed one leaves it whole.
 
-    def __init__(self) -> None:
+    `address` is this node's, by which the ranks reach it; None: its address in the network.
+    """
+
+    def __init__(self, address: str | None) -> None:
         self._tracker: Any = None
+        self._address = own_address() if address is None else address
 
     def begin(self, world: int) -> dict[str, Any]:
         """Start a tracker for `world` ranks; return what each needs to join."""
@@ -75,7 +81,7 @@ class Meeting:
         if self._tracker is not None:
             with contextlib.suppress(XGBoostError):  # it tells once more that ranks died
                 self._tracker.free()
-        self._tracker = RabitTracker(n_workers=world, host_ip="127.0.0.1", sortby="task", timeout=_COLLECTIVE_SECONDS)
+        self._tracker = RabitTracker(n_workers=world, host_ip=self._address, sortby="task", timeout=_COLLECTIVE_SECONDS)
         self._tracker.start()
         joining: dict[str, Any] = self._tracker.worker_args()
         return joining
@@ -171,22 +177,24 @@ class Ranks:
         workers: number of actors.
         train: what is learned from; each rank has a range of its rows.
         held_out: what is not, but measured in each round; None: nothing.
+        apart: whether actors may be on several nodes, and meet in their network.
     """
 
-    def __init__(self, world: int, workers: int, train: Table, held_out: Table | None) -> None:
+    def __init__(self, world: int, workers: int, train: Table, held_out: Table | None, *, apart: bool = False) -> None:
         self._world, self._generation, self._lives = world, 0, [""]
         self._arrays = put_rows(train, held_out)
         self._types = tuple("q" if feature.categories is None else "c" for feature in train.schema.features)
         # On the serial engine a call has ended before the next one begins, and ranks wait for each other.
         hosts = 1 if engine_name() == "serial" else workers
         self._own = [[int(rank) for rank in part] for part in np.array_split(np.arange(world), hosts)]
-        self._group, together = _on_one_node(hosts)
+        self._group, placed = (None, _SPREAD) if apart else _on_one_node(hosts)
         self.hosts: list[ActorHandle] = [
-            remote(max_restarts=-1, max_task_retries=ATTEMPTS, **together)(RankHost).remote() for _ in self._own
+            remote(max_restarts=-1, max_task_retries=ATTEMPTS, **placed)(RankHost).remote() for _ in self._own
         ]
         """The actors."""
-        apart = together | {"num_cpus": 0}
-        self._meeting = remote(max_restarts=-1, max_task_retries=ATTEMPTS, **apart)(Meeting).remote()
+        beside = placed | {"num_cpus": 0}
+        meeting = remote(max_restarts=-1, max_task_retries=ATTEMPTS, **beside)(Meeting)
+        self._meeting = meeting.remote(None if apart else "127.0.0.1")
 
     def boost(self, model: bytes | None, rounds: int, parameters: Mapping[str, Any]) -> tuple[bytes, History]:
         """Add rounds to a model, however many actors die; see `RankHost.boost`."""
@@ -235,6 +243,16 @@ class Ranks:
             util.remove_placement_group(self._group)
 
 
+def own_address() -> str:
+    """This machine's address in its network; the loopback if it is in none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # which sends nothing: it says by which address one would
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
 def _on_one_node(hosts: int) -> tuple[PlacementGroup | None, dict[str, Any]]:
     """Options of so many actors that are to be on one node, whichever. XGBoost's tracker asks nobody who he is, so it
     listens on the loopback alone, and ranks on other nodes would not find it."""
@@ -245,7 +263,7 @@ def _on_one_node(hosts: int) -> tuple[PlacementGroup | None, dict[str, Any]]:
         group = util.placement_group([{"CPU": hosts}], strategy="STRICT_PACK")
     except exceptions.InfeasibleError as error:
         raise InputError(
-            f"workers is {hosts}, but XGBoost's actors must be on one node, and none has so many CPUs ({error}). "
-            "Choose fewer: they have no influence on the result"
+            f"workers is {hosts}, but nodes is 'one', and none has so many CPUs ({error}). Choose fewer (they have no "
+            "influence on the result), or nodes 'all' in a network of your own"
         ) from None
     return group, {"num_cpus": 1, "scheduling_strategy": PlacementGroupSchedulingStrategy(group)}

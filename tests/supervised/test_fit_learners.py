@@ -1,5 +1,12 @@
 """Several learners of one network: the same bits for any number, whoever is killed, on tables and streams."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +16,7 @@ from test_streams import games, held_out  # noqa: F401 — fixtures
 from torch import nn
 
 from shoal import RunFolder, Supervised, data, runtime
+from shoal.cli.main import main
 from shoal.envs import derive_seed
 from shoal.rl import Callback
 from shoal.rl.supervised import network_learners
@@ -202,9 +210,42 @@ def test_a_stream_has_one_hash_for_any_learners_kills_and_resumes(games, held_ou
     ]
     wanted = hashes(games, held_out, STREAMED, runs)
     assert len(wanted) == 1
+    divided = STREAMED | {"optimizer": "adamw", "shard_optimizer": True}
+    assert len(hashes(games, held_out, divided, [("serial", 1, None), ("native", 2, Kill())])) == 1
     with runtime.init(num_cpus=4):
         with Supervised(games, held_out, learners=3, **STREAMED) as fit:
             fit.train(12)
             fit.save(tmp_path)
         with Supervised.load(tmp_path, games, held_out, learners=2) as fit:
             assert {fit.train(13).weights_sha256} == wanted
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_in_mid_epoch_goes_on_with_the_same_bits(games, tmp_path, monkeypatch, capsys):  # noqa: F811
+    """First with one learner and a second that joins, each with its part of the moments; then with others."""
+    (tmp_path / "streamed_games.py").write_text(
+        "from shoal import data\n\ndef train():\n"
+        "    return data.read_parquet('games0.parquet').shuffle(seed=3, window=100)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    given = ["fit", "supervised", "streamed_games:train", "--label", "won", "--batch-size", "32"]
+    given += ["--rounds-per-iteration", "3", "--gradient-shards", "4", "--module-kwargs", '{"net_arch": [300, 300]}']
+    assert main([*given, "--engine", "serial", "--rounds", "60", "--run-dir", "whole", "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out.splitlines()[-1])
+    command = [*given, "--rounds", "100000", "--run-dir", "killed", "--checkpoint-seconds", "0.01"]
+    command += ["--learners", "1:2", "--shard-optimizer"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "shoal.cli.main", *command], env=os.environ | {"PYTHONPATH": "."}
+    ) as fit:
+        deadline = time.monotonic() + 100
+        while not (saved := sorted((tmp_path / "killed" / "checkpoints").glob("0*"))) or int(saved[-1].name) < 12:
+            assert time.monotonic() < deadline
+            assert fit.poll() is None
+            time.sleep(0.02)
+        fit.send_signal(signal.SIGKILL)
+    begun = int(max((tmp_path / "killed" / "checkpoints").glob("0*")).name)
+    assert begun < 60, "this machine is too fast for this test: it was to be killed before"
+    assert begun * 32 % 300
+    assert main(["fit", "--resume", "killed", "--rounds", "60", "--learners", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["weights_sha256"] == whole["weights_sha256"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from nodes import joined
 from pyarrow import parquet
 
 from shoal import LightGBM, RunFolder, XGBoost, runtime, serve
@@ -153,6 +154,20 @@ def test_xgboost_has_one_hash_for_any_number_of_actors_and_one_killed():
     plain = xgboost.train(parameters, xgboost.DMatrix(train.features, train.labels), 20)
     accuracy = ((plain.predict(xgboost.DMatrix(out.features)) > 0.5) == out.labels).mean()
     assert accuracies[0] == pytest.approx(accuracy, abs=0.002)
+
+
+@pytest.mark.slow
+def test_actors_on_several_nodes_meet_in_the_network_and_only_if_they_are_let():
+    rows, settings = continuous(2_000), few() | {"workers": 2}
+    with runtime.init(engine="serial"), XGBoost(rows, **settings) as fit:
+        wanted = fit.train(4).weights_sha256
+    with runtime.init("native", num_cpus=1, listen="127.0.0.1:0"), joined("--num-cpus", "1"):
+        with pytest.raises(runtime.InputError, match="workers is 2, but nodes is 'one', and none has so many CPUs"):
+            XGBoost(rows, **settings).train(2)
+        with XGBoost(rows, nodes="all", **settings) as fit:
+            assert fit.train(4).weights_sha256 == wanted
+            homes = {row.node_id for row in runtime.state.list_actors() if row.class_name == "RankHost"}
+            assert len(homes) == 2
 
 
 @pytest.mark.slow
