@@ -29,6 +29,7 @@ from .api import (
     shutdown,
     wait,
 )
+from .arguments import as_bool, as_int, as_number, in_plain_numbers
 from .closing import close_before_shutdown
 from .cluster_api import (
     available_resources,
@@ -63,7 +64,6 @@ from .exceptions import (
     nearest,
 )
 from .generators import ObjectRefGenerator
-from .plain_numbers import as_bool, as_int, as_number, in_plain_numbers
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
 from .resources.amounts import machine_memory

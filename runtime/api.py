@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
 
 from . import context, engines
-from .arguments import check_flag, check_name, check_text
+from .arguments import as_int, as_timeout, check_flag, check_name, check_text
 from .closing import close_all
 from .context import current_engine, running_engine
 from .engine import Engine
 from .exceptions import InputError, InputTypeError, nearest
 from .generators import ObjectRefGenerator
-from .plain_numbers import as_int, as_timeout
 from .refs import ObjectRef, check_all
 from .remote import ActorHandle, make_remote
 from .settings import Settings

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from . import context
-from .arguments import check_text
+from .arguments import as_int, check_text
 from .context import current_engine, running_engine
 from .exceptions import InputError
-from .plain_numbers import as_int
 from .settings import Settings
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .plain_numbers import as_timeout
+from .arguments import as_timeout
 from .refs import ObjectRef
 
 

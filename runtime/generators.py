@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, TypeVar
 
+from .arguments import as_timeout
 from .context import current_engine, is_over, runtime_number
 from .exceptions import GetTimeoutError, ObjectLostError
-from .plain_numbers import as_timeout
 from .refs import ObjectRef, short, until_ready
 
 T = TypeVar("T")

@@ -20,10 +20,10 @@ from weakref import ref as weak_ref
 from threadpoolctl import threadpool_limits
 
 from .api import cancel, get, put, remote
+from .arguments import as_int
 from .cluster_api import cluster_resources, preload
 from .context import current_engine
 from .exceptions import InputError
-from .plain_numbers import as_int
 from .refs import ObjectRef
 from .values.serialization import dump_whole, loads
 

@@ -7,9 +7,8 @@ from typing import Any, Self
 
 import cloudpickle
 
-from .arguments import check_count, check_flag, check_name, check_text
+from .arguments import as_int, check_count, check_flag, check_name, check_text, in_plain_numbers
 from .exceptions import InputError, InputTypeError, nearest
-from .plain_numbers import as_int, in_plain_numbers
 from .resources.amounts import Demand, check_amount, check_gpus, in_units
 from .runtime_env import RuntimeEnv
 from .scheduling import SchedulingStrategy, check_strategy

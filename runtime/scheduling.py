@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .arguments import check_text
+from .arguments import as_int, as_timeout, check_text
 from .current import current_engine
 from .exceptions import InputError, InputTypeError, nearest
-from .plain_numbers import as_int, as_timeout
 from .resources.amounts import check_amount, check_gpus, in_units, missing
 
 if TYPE_CHECKING:

@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from .arguments import check_flag, check_name, check_text
+from .arguments import check_flag, check_name, check_text, in_plain_numbers
 from .exceptions import InputError
 from .options import check_resources
-from .plain_numbers import in_plain_numbers
 from .resources.amounts import HEAD, check_amount, machine_memory
 from .runtime_env import RuntimeEnv
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from .arguments import as_int
 from .context import running_engine
 from .exceptions import InputError, InputTypeError, nearest
 from .introspection import listings, summaries
@@ -40,7 +41,6 @@ from .introspection.summaries import (
     human_bytes,
 )
 from .native.driver.observer import Session, observe, sessions
-from .plain_numbers import as_int
 
 __all__ = [
     "ActorState",

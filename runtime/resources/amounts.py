@@ -9,8 +9,8 @@ import math
 import os
 from collections.abc import Mapping
 
+from ..arguments import as_number, in_plain_numbers
 from ..exceptions import InfeasibleError, InputError, InputTypeError, nearest
-from ..plain_numbers import as_number, in_plain_numbers
 
 #: So many units make 1 CPU, 1 GPU, 1 byte of memory.
 UNIT = 10_000

@@ -3,7 +3,6 @@
 from . import metrics
 from .actor_pool import ActorPool
 from .completion import as_completed, map_unordered
-from .inspection import inspect_serializability
 from .named_actors import list_named_actors
 from .placement_groups import (
     get_current_placement_group,
@@ -13,7 +12,7 @@ from .placement_groups import (
     remove_placement_group,
 )
 from .queue import Empty, Full, Queue
-from .serializers import deregister_serializer, register_serializer
+from .serializers import deregister_serializer, inspect_serializability, register_serializer
 
 __all__ = [
     "ActorPool",

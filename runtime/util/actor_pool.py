@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..api import get, wait
+from ..arguments import as_timeout
 from ..context import current_engine
 from ..exceptions import GetTimeoutError, InputError, InputTypeError
-from ..plain_numbers import as_timeout
 from ..refs import ObjectRef
 from ..remote import ActorHandle
 

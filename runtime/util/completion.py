@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..api import get, remote
+from ..arguments import as_int, as_timeout
 from ..context import current_engine
 from ..exceptions import GetTimeoutError, InputError, InputTypeError
-from ..plain_numbers import as_int, as_timeout
 from ..refs import ObjectRef
 from ..remote import ActorMethod, RemoteFunction
 

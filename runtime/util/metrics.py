@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from ..arguments import as_number
 from ..context import current_engine
 from ..exceptions import InputError, InputTypeError, nearest
 from ..introspection.prometheus import render
-from ..plain_numbers import as_number
 from ..state import ask
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")

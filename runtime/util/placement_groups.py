@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 from msgspec import structs
 
-from ..arguments import check_text
+from ..arguments import check_text, in_plain_numbers
 from ..context import current_engine
 from ..exceptions import InputError, nearest
 from ..introspection.rows import PlacementGroupState
-from ..plain_numbers import in_plain_numbers
 from ..scheduling import GROUP_STRATEGIES, PlacementGroup, check_bundles
 
 

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from ..api import engine_name, get, kill, remote, wait
+from ..arguments import as_int, as_timeout
 from ..exceptions import ActorDiedError, DeadlockError, InputError
-from ..plain_numbers import as_int, as_timeout
 from ..remote import ActorHandle
 
 

@@ -1,9 +1,7 @@
 """Generators whose values are lost at any moment, as they are taken, dropped and passed on, and workers are killed."""
 
 import contextlib
-import os
 import random
-import signal
 import time
 
 import numpy as np
@@ -61,7 +59,7 @@ class Taken:
 def kill_a_worker(choose):
     with contextlib.suppress(psutil.Error, IndexError):
         process = choose.choice([one for one in shoal_processes() if "shoal: worker" in one.cmdline()[0]])
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()  # which knows if it has just ended
 
 
 def look(choose, taken, made):

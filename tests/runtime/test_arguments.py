@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from shoal.runtime.arguments import as_timeout
 from shoal.runtime.exceptions import InputError
 from shoal.runtime.futures import ValueFuture
-from shoal.runtime.plain_numbers import as_timeout
 
 NO_LIMIT = [
     None,
