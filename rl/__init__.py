@@ -25,9 +25,10 @@ from .callbacks import (
     Training,
     TrainingResult,
 )
-from .checkpoint import find_checkpoint, find_run, holds_model, load_algorithm_name, policy_metadata, run_of
+from .callbacks.loggers import make_loggers
+from .callbacks.progress import ProgressDisplay
+from .callbacks.progress_line import three_digits
 from .clock import Clock
-from .comparison import draw_comparison, read_group
 from .data.batch import Batch, Column
 from .data.dataset import Dataset
 from .data.dataset_writer import new_dataset_id
@@ -44,13 +45,21 @@ from .data.returns import (
 )
 from .data.rollout import Rollout
 from .declaration import Acted
-from .difference import Difference, difference
 from .divergence import TrainingDivergedError
-from .doctor import Diagnosis, diagnose
-from .evaluation import evaluate
-from .evaluation_result import Evaluation
+from .evaluation.evaluate import evaluate
+from .evaluation.off_policy import (
+    OffPolicyEstimate,
+    epsilon_greedy_log_probs,
+    evaluate_off_policy,
+    importance_sampling,
+    per_decision_importance_sampling,
+    weighted_importance_sampling,
+    weighted_per_decision_importance_sampling,
+)
+from .evaluation.recording import Recording, record
+from .evaluation.replayed_episode import ReplayedEpisode, replay_episode
+from .evaluation.result import Evaluation
 from .evolution.algorithm import EvolutionAlgorithm, EvolutionConfig
-from .files import write_json
 from .language.algorithm import LanguageAlgorithm, LanguageConfig
 from .language.answering import answers_of, check_language_model, in_order
 from .language.asked import Said
@@ -76,20 +85,10 @@ from .language.tokens import train_tokenizer
 from .lazy import TORCH_EXPORTS, load, losses, torch
 from .learn.learner import Learner
 from .learn.surrogate import clipped_surrogate
-from .loggers import make_loggers
 from .models.joint_spec import JointSpec
 from .models.own_modules import check_import_path
 from .models.spec import ModelSpec
 from .off_policy import OffPolicyAlgorithm, ReplayConfig, learn_from_replay, take_gradient_steps
-from .off_policy_evaluation import (
-    OffPolicyEstimate,
-    epsilon_greedy_log_probs,
-    evaluate_off_policy,
-    importance_sampling,
-    per_decision_importance_sampling,
-    weighted_importance_sampling,
-    weighted_per_decision_importance_sampling,
-)
 from .offline import TRANSITIONS, OfflineAlgorithm, OfflineConfig, read_dataset
 from .on_policy import (
     OnPolicyAlgorithm,
@@ -99,11 +98,12 @@ from .on_policy import (
     minibatch_metrics,
     normalized_advantages,
 )
-from .progress import ProgressDisplay
-from .progress_line import three_digits
-from .recording import Recording, record
-from .replayed_episode import ReplayedEpisode, replay_episode
-from .run_folder import (
+from .runs.checkpoint import find_checkpoint, find_run, holds_model, load_algorithm_name, policy_metadata, run_of
+from .runs.comparison import draw_comparison, read_group
+from .runs.difference import Difference, difference
+from .runs.doctor import Diagnosis, diagnose
+from .runs.files import write_json
+from .runs.run_folder import (
     RunFolder,
     RunFolderError,
     check_vacant,
@@ -112,7 +112,8 @@ from .run_folder import (
     read_mean_return,
     read_result,
 )
-from .run_lock import check_unlocked
+from .runs.run_lock import check_unlocked
+from .runs.verification import Verification, verify
 from .schedules import Rate, rate_at
 from .serving import (
     Answer,
@@ -153,7 +154,6 @@ from .supervised.stream import Stream, read_rows
 from .supervised.table import Table, TableSchema
 from .support import ACTIONS, OBSERVATIONS, Combination, combinations, example_observation
 from .training_state import IterationOutcome, TrainingState, Weights
-from .verification import Verification, verify
 
 if TYPE_CHECKING:
     from .learn.optimizers import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD

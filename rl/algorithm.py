@@ -30,17 +30,17 @@ from ..runtime import InputError, get
 from .agents import choose_models
 from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list, stops_of_evaluations
 from .chaos import Chaos
-from .checkpoint import policy_files, write_best, write_checkpoint
 from .clock import Clock
 from .declaration import Collecting, Declaration, Learning
 from .engine import preload, start_runtime
-from .files import Content
 from .lazy import load
-from .league_files import write_league
 from .model_choice import choose_memory
 from .models.architecture import read_architecture
 from .run import Run
-from .saved_training import SavedTraining, read_saved_training, saved_files
+from .runs.checkpoint import policy_files, write_best, write_checkpoint
+from .runs.files import Content
+from .runs.league_files import write_league
+from .runs.saved_training import SavedTraining, read_saved_training, saved_files
 from .settings import FREE, Bounds, RunSettings, derived_defaults, find_preset, hyperparameters_to_json, split_settings
 from .trainable import Trainable
 from .training import TrainingLoop

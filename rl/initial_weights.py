@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime import InputError
-from .checkpoint import read_policy
 from .language.pretrained import is_pretrained, pretrained_weights
 from .models.joint_spec import AnySpec, JointSpec
+from .runs.checkpoint import read_policy
 from .settings import RunSettings
 
 

@@ -20,7 +20,7 @@ from .clock import Clock
 from .data.dataset import Dataset
 from .dataset_training import DatasetAlgorithm
 from .learn.learner import Learner
-from .saved_training import SavedTraining
+from .runs.saved_training import SavedTraining
 from .schedules import Rate
 from .settings import number, validate
 from .training_state import IterationOutcome, TrainingState

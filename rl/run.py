@@ -15,7 +15,7 @@ from .. import runtime
 from ..envs import EnvSpec
 from ..runtime import ObjectRef, get
 from .chaos import Chaos, Deaths
-from .evaluator import Evaluations
+from .evaluation.evaluator import Evaluations
 from .learn.log import LearnerLog, Piece
 from .models.joint_spec import AnySpec
 from .models.layout import ParameterLayout

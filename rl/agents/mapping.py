@@ -14,12 +14,12 @@ import numpy as np
 
 from ...envs import Inspection, JointSpace, central_space, codec, describe
 from ...runtime import InputError, nearest
-from ..checkpoint import read_policy
 from ..declaration import Declaration
 from ..model_choice import choose_model
 from ..models.joint_spec import AnySpec, JointSpec
 from ..models.spec import ModelSpec
-from ..one_policy import one_policy
+from ..runs.checkpoint import read_policy
+from ..runs.one_policy import one_policy
 from ..settings import RunSettings
 
 

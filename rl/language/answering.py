@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime import InputError
-from ..checkpoint import holds_model, policy_metadata
 from ..lazy import load
 from ..models.joint_spec import spec_from_json
+from ..runs.checkpoint import holds_model, policy_metadata
 from ..threads import limit_threads
 from .asked import Said
 

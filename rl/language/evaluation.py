@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...envs import EnvSpec, TextEnvironments, episode_seed, own_generators, stream
-from ..evaluation_result import Evaluation
+from ..evaluation.result import Evaluation
 from ..settings import RunSettings
 from .episodes import play
 from .policy import LanguagePolicy

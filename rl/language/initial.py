@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime import InputError
-from ..checkpoint import read_policy
 from ..models.joint_spec import JointSpec
+from ..runs.checkpoint import read_policy
 from .pretrained import is_pretrained, pretrained_network
 from .tokens import characters_of, read_tokenizer, with_characters
 

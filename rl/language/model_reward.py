@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...runtime import InputError
-from ..checkpoint import find_checkpoint, holds_model, read_files, read_policy, run_of
 from ..lazy import load, losses, torch
+from ..runs.checkpoint import find_checkpoint, holds_model, read_files, read_policy, run_of
 from ..supervised.saved import model_from_files
 from .tokens import ANSWER, BEGIN, END
 

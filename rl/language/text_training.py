@@ -24,7 +24,6 @@ from ... import runtime
 from ...envs import EnvSpec, Inspection
 from ...runtime import InputError, ObjectRef
 from ..actors import LearnerRun
-from ..checkpoint import run_of
 from ..clock import Clock
 from ..data.batch import Batch
 from ..data.rollout import Rollout
@@ -34,7 +33,8 @@ from ..lazy import torch
 from ..learn.learner import Learner
 from ..models.own_modules import check_import_path
 from ..models.spec import ModelSpec
-from ..saved_training import SavedTraining
+from ..runs.checkpoint import run_of
+from ..runs.saved_training import SavedTraining
 from ..settings import choice, number, validate
 from ..supervised.stream import is_import_path
 from ..training_state import IterationOutcome, TrainingState

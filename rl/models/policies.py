@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..checkpoint import read_policy
 from ..language.policy import LanguagePolicy
+from ..runs.checkpoint import read_policy
 from .joint_policy import JointPolicy
 from .joint_spec import AnySpec, JointSpec
 from .policy import Policy

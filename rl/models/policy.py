@@ -12,9 +12,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ...envs import MaskGuard, as_batch, codec, is_central, own_space, put_own, stream
-from ..checkpoint import read_policy
 from ..data.memories import remembered_before
-from ..one_policy import one_policy
+from ..runs.checkpoint import read_policy
+from ..runs.one_policy import one_policy
 from .build import build_model
 from .model import Model
 from .saved_weights import SavedWeights

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import policy_files, write_policy
+from ..runs.checkpoint import policy_files, write_policy
 
 
 class SavedWeights:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime import InputError, as_number
-from ..checkpoint import find_checkpoint, run_of
 from ..engine import preload
 from ..models.joint_spec import JointSpec
+from ..runs.checkpoint import find_checkpoint, run_of
 from ..settings import Bounds
 from .policies import ServedPolicies
 from .served import Served

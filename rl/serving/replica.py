@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...envs import codec, stream
-from ..checkpoint import MODEL
 from ..data.memories import Memory, joined, rows_of
 from ..lazy import load
+from ..runs.checkpoint import MODEL
 from ..supervised.fitted import FittedModel
 from ..supervised.saved import model_from_files
 from ..threads import limit_threads, limit_torch_threads

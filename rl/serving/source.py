@@ -13,10 +13,10 @@ from gymnasium import Space
 
 from ...envs import own_space
 from ...runtime import InputError
-from ..checkpoint import MODEL, SavedPolicy, find_checkpoint, holds_model, read_files, read_policy, run_of
 from ..models.joint_spec import JointSpec
 from ..models.spec import ModelSpec
-from ..one_policy import one_policy
+from ..runs.checkpoint import MODEL, SavedPolicy, find_checkpoint, holds_model, read_files, read_policy, run_of
+from ..runs.one_policy import one_policy
 from ..supervised.saved import model_from_files
 
 

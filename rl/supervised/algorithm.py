@@ -20,9 +20,9 @@ import psutil
 from ... import runtime
 from ...runtime import InputError
 from ..callbacks import Callback, IterationReport, TrainingResult, callback_list
-from ..checkpoint import FORMAT, find_checkpoint, read_files, read_json, run_of, write_checkpoint
 from ..engine import preload, start_runtime
-from ..files import json_bytes
+from ..runs.checkpoint import FORMAT, find_checkpoint, read_files, read_json, run_of, write_checkpoint
+from ..runs.files import json_bytes
 from ..settings import Bounds, split_settings
 from ..trainable import Trainable
 from .fit_settings import BoostingConfig, FitSettings

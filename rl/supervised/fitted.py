@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import Space, spaces
 
-from ..checkpoint import FORMAT, MODEL
-from ..files import json_bytes
+from ..runs.checkpoint import FORMAT, MODEL
+from ..runs.files import json_bytes
 from .table import TableSchema
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime import InputError
-from ..checkpoint import MODEL, find_checkpoint, read_files, read_json, run_of
 from ..models.own_modules import check_import_path
+from ..runs.checkpoint import MODEL, find_checkpoint, read_files, read_json, run_of
 from .boosters import LightGBMModel, XGBoostModel
 from .fit_settings import FitSettings
 from .fitted import FittedModel

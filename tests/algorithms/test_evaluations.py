@@ -19,9 +19,9 @@ from shoal.rl import (
     StopTrainingOnRewardThreshold,
     evaluate,
 )
-from shoal.rl.checkpoint import list_checkpoints
-from shoal.rl.evaluation import play
-from shoal.rl.metrics import read_evaluations, read_metrics
+from shoal.rl.evaluation.evaluate import play
+from shoal.rl.runs.checkpoint import list_checkpoints
+from shoal.rl.runs.metrics import read_evaluations, read_metrics
 from shoal.runtime import InputError
 
 ECHO = {

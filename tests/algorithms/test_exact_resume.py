@@ -146,7 +146,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, sources, tmp_path):
 PROGRAM = """
 import os, signal, sys
 from shoal import DQN
-from shoal.rl import RunFolder, cycles, files
+from shoal.rl import RunFolder, cycles
+from shoal.rl.runs import files
 
 written = 0
 
@@ -162,7 +163,7 @@ if __name__ == "__main__":
     folder = RunFolder(sys.argv[1], checkpoint_seconds=0)
     settings = dict(n_envs=2, train_freq=4, learning_starts=8, batch_size=4, save_replay=True, preset="none", seed=1)
     with folder, DQN("CartPole-v1", engine="serial", **settings) as dqn:
-        for module in (files, sys.modules["shoal.rl.run_folder"], sys.modules["shoal.rl.metrics"]):
+        for module in (files, sys.modules["shoal.rl.runs.run_folder"], sys.modules["shoal.rl.runs.metrics"]):
             if hasattr(module, "write_whole"):
                 module.write_whole = write
         cycles.ITERATION_STEPS = 1

@@ -13,11 +13,11 @@ from shoal import runtime
 from shoal.algorithms import DQN, PPO
 from shoal.cli.main import main
 from shoal.rl import Batch, Callback, Column, cycles
-from shoal.rl.checkpoint import REPLAY_FILE, find_checkpoint, read_training
 from shoal.rl.data.replay import transition_columns
-from shoal.rl.files import write_summed
 from shoal.rl.learn.log import LearnerLog, Piece
-from shoal.rl.replay_file import SavedReplay, describe_replay, replay_parts
+from shoal.rl.runs.checkpoint import REPLAY_FILE, find_checkpoint, read_training
+from shoal.rl.runs.files import write_summed
+from shoal.rl.runs.replay_file import SavedReplay, describe_replay, replay_parts
 from shoal.runtime import InputError, state
 
 NESTED = {"image": Column((4, 4), np.uint8), "more": (Column((), np.int64), Column((2,), np.float64))}

@@ -14,9 +14,9 @@ import pytest
 from shoal.cli import signals
 from shoal.cli.main import main
 from shoal.rl import find_run
-from shoal.rl.checkpoint import list_checkpoints, read_policy, read_training
-from shoal.rl.files import SUMS, with_sums
-from shoal.rl.run_lock import lock_run, unlock_run
+from shoal.rl.runs.checkpoint import list_checkpoints, read_policy, read_training
+from shoal.rl.runs.files import SUMS, with_sums
+from shoal.rl.runs.run_lock import lock_run, unlock_run
 
 SMALL = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1", "--preset", "none"]
 TRAIN = ["train", "ppo", "CartPole-v1", "--engine", "serial", *SMALL]
@@ -82,7 +82,9 @@ def test_good_later_checkpoints_are_kept_unless_told(run, capsys):
 
 @pytest.mark.slow
 def test_a_folder_that_is_written_is_left_alone(run, capsys):
-    source = "import sys\nfrom pathlib import Path\nfrom shoal.rl.run_lock import lock_run\nlock_run(Path('run'))\n"
+    source = (
+        "import sys\nfrom pathlib import Path\nfrom shoal.rl.runs.run_lock import lock_run\nlock_run(Path('run'))\n"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", source + "print(flush=True)\ninput()", "words"],
         stdin=subprocess.PIPE,
@@ -100,7 +102,7 @@ def test_a_folder_that_is_written_is_left_alone(run, capsys):
 
 
 def test_a_lock_that_comes_after_the_checks_is_seen(run, capsys, monkeypatch):
-    from shoal.rl import run_folder
+    from shoal.rl.runs import run_folder
 
     monkeypatch.setattr(run_folder, "check_unlocked", lambda folder: None)
     lock_run(run)
@@ -290,7 +292,8 @@ INTERRUPTED = """
 import os, signal, sys
 from shoal.cli.main import main
 from shoal.rl import Callback, RunFolder
-from shoal.rl import checkpoint, progress
+from shoal.rl.callbacks import progress
+from shoal.rl.runs import checkpoint
 
 presses = int(sys.argv.pop(1))
 

@@ -141,7 +141,7 @@ def test_a_dataset_that_does_not_fit_is_refused_with_both(expert, tmp_path):
 
 
 def test_what_offline_training_does_not_have(expert):
-    with pytest.raises(InputError, match=r"bc does not work with a memory.*: a2c,.* ppo$"):
+    with pytest.raises(InputError, match=r"bc does not work with a memory.*: a2c,.* ppo, which learn in an env"):
         BC(dataset=expert, policy_kwargs={"memory": "lstm"})
     with BC(dataset=expert, **SMALL) as bc, pytest.raises(InputError, match=r"eval_freq.*eval_stop_return"):
         bc.train(20, stop_return=475)

@@ -14,7 +14,7 @@ from shoal import runtime
 from shoal.cli.main import main
 from shoal.envs import SpaceMismatchError
 from shoal.rl import ACTIONS, Dataset, Policy, evaluate, example_observation, record
-from shoal.rl.recording import Behaviour, EpisodePlayer
+from shoal.rl.evaluation.recording import Behaviour, EpisodePlayer
 from shoal.runtime import InputError
 
 pytestmark = pytest.mark.usefixtures("datasets")
@@ -81,7 +81,7 @@ def test_a_player_that_is_killed_changes_nothing(datasets, policy, native, tmp_p
     arguments = {"episodes": 70, "random_share": 0.5, "epsilon": 0.1}
     record(policy, "CartPole-v1", dataset="cart/one-v0", **arguments)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shoal.rl.recording.EpisodePlayer", Deadly)
+        patch.setattr("shoal.rl.evaluation.recording.EpisodePlayer", Deadly)
         record(policy, "CartPole-v1", dataset="cart/two-v0", workers=2, **arguments)
     assert mark.exists()
     assert sha256("cart/one-v0", datasets) == sha256("cart/two-v0", datasets)

@@ -12,7 +12,8 @@ from conftest import wait_until
 from gymnasium import spaces
 
 from shoal.rl import ModelSpec, load_algorithm_name, policy_metadata
-from shoal.rl.checkpoint import (
+from shoal.rl.models.layout import ParameterLayout
+from shoal.rl.runs.checkpoint import (
     drop_newer,
     find_checkpoint,
     find_run,
@@ -24,8 +25,7 @@ from shoal.rl.checkpoint import (
     write_checkpoint,
     write_policy,
 )
-from shoal.rl.files import SUMS, exchange, with_sums
-from shoal.rl.models.layout import ParameterLayout
+from shoal.rl.runs.files import SUMS, exchange, with_sums
 from shoal.runtime import InputError
 
 SPEC = ModelSpec("actor_critic", spaces.Box(-1, 1, (3,)), spaces.Discrete(2))
@@ -86,7 +86,7 @@ def test_saving_again_where_a_file_system_cannot_exchange(tmp_path, monkeypatch,
         raise OSError(22, "Invalid argument")
 
     if not exchanges:
-        monkeypatch.setattr("shoal.rl.checkpoint.exchange", cannot)
+        monkeypatch.setattr("shoal.rl.runs.checkpoint.exchange", cannot)
     test_saving_again_replaces_and_leaves_nothing_else(tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_a_write_that_fails_leaves_the_older_one(tmp_path, monkeypatch):
         (folder / "policy.json").write_text("{")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("shoal.rl.checkpoint.write_summed", fails)
+    monkeypatch.setattr("shoal.rl.runs.checkpoint.write_summed", fails)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 6)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["000000000005"]

@@ -8,7 +8,8 @@ from gymnasium import spaces
 from learning_envs import Countdown, Echo
 
 from shoal.envs import EnvGroup, SpaceMismatchError, derive_seed, resolve
-from shoal.rl import Policy, evaluate, evaluation
+from shoal.rl import Policy, evaluate
+from shoal.rl.evaluation import evaluate as evaluation
 from shoal.runtime import InputError
 
 

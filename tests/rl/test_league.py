@@ -12,8 +12,8 @@ from shoal.algorithms import PPOConfig
 from shoal.envs import Episode
 from shoal.rl import Callback, Clock
 from shoal.rl.collect.worker import GroupProgress
+from shoal.rl.evaluation.match import Match
 from shoal.rl.league import League, expected_score, score_of
-from shoal.rl.match import Match
 from shoal.rl.models.joint_model import JointModel
 from shoal.runtime import InputError
 

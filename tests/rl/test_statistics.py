@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shoal.rl import bootstrap_interval, draw_comparison, interquartile_mean, read_group
-from shoal.rl.comparison import mean_and_interval
+from shoal.rl.runs.comparison import mean_and_interval
 from shoal.runtime import InputError
 
 

@@ -5,7 +5,8 @@ import pytest
 from gymnasium import spaces
 from learning_envs import Echo
 
-from shoal.rl import evaluate, video
+from shoal.rl import evaluate
+from shoal.rl.evaluation import video
 from shoal.runtime import InputError
 
 

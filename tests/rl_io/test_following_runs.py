@@ -177,7 +177,7 @@ def test_episodes_are_played_once_more(tmp_path, settings, bytes_of_a_step, monk
     train(tmp_path / "run", **settings)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     spec = resolve(settings.get("env", Walk), settings.get("env_kwargs"))
-    monkeypatch.setattr("shoal.rl.replayed_episode.spec_from_json", lambda described, folder: spec)
+    monkeypatch.setattr("shoal.rl.evaluation.replayed_episode.spec_from_json", lambda described, folder: spec)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     returns = [value for row in rows for value in row["episode_returns"]]
     lengths = [value for row in rows for value in row["episode_lengths"]]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from run_fakes import FakeTraining, report, result
 
-from shoal.rl import progress
-from shoal.rl.progress import ProgressDisplay
-from shoal.rl.progress_line import Standing, duration, lay_out, three_digits
+from shoal.rl.callbacks import progress
+from shoal.rl.callbacks.progress import ProgressDisplay
+from shoal.rl.callbacks.progress_line import Standing, duration, lay_out, three_digits
 
 
 def display_on(width=120, **options):

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from run_fakes import FakeTraining, report, result
 
-from shoal.rl.checkpoint import list_checkpoints, write_checkpoint
-from shoal.rl.learning_curve import draw_learning_curve, episode_curve
-from shoal.rl.metrics import read_metrics
-from shoal.rl.run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config
-from shoal.rl.run_lock import lock_run, unlock_run
+from shoal.rl.runs.checkpoint import list_checkpoints, write_checkpoint
+from shoal.rl.runs.learning_curve import draw_learning_curve, episode_curve
+from shoal.rl.runs.metrics import read_metrics
+from shoal.rl.runs.run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config
+from shoal.rl.runs.run_lock import lock_run, unlock_run
 from shoal.runtime import InputError
 
 
@@ -400,8 +400,8 @@ def test_torch_and_tensorflow_stay_out():
 
     code = (
         "import sys, pathlib, tempfile\n"
-        "from shoal.rl.run_folder import RunFolder\nfrom shoal.rl.progress import ProgressDisplay\n"
-        "from shoal.rl.metrics import TensorBoardFile\n"
+        "from shoal.rl.runs.run_folder import RunFolder\nfrom shoal.rl.callbacks.progress import ProgressDisplay\n"
+        "from shoal.rl.runs.metrics import TensorBoardFile\n"
         "assert 'matplotlib' not in sys.modules and 'tensorboard' not in sys.modules\n"
         "TensorBoardFile(pathlib.Path(tempfile.mkdtemp())).flush()\n"
         "assert 'tensorboard' in sys.modules\n"

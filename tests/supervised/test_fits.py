@@ -13,7 +13,7 @@ from pyarrow import parquet
 from shoal import LightGBM, RunFolder, XGBoost, runtime, serve
 from shoal.cli.main import main
 from shoal.rl import Callback, load_model
-from shoal.rl.checkpoint import list_checkpoints
+from shoal.rl.runs.checkpoint import list_checkpoints
 
 pytest.importorskip("xgboost")
 

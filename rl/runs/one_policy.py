@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..runtime import InputError, nearest
+from ...runtime import InputError, nearest
+from ..models.joint_spec import JointSpec
+from ..models.layout import ParameterLayout
 from .checkpoint import SavedPolicy, policy_files
 from .files import with_sums
-from .models.joint_spec import JointSpec
-from .models.layout import ParameterLayout
 
 
 def one_policy(saved: SavedPolicy, name: str | None = None) -> SavedPolicy:

@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import runtime
-from ..envs import EnvSpec, derive_seed
-from ..runtime import ObjectRef, get
-from .callbacks import EvaluationReport
-from .clock import Clock
-from .collect.channel import Channel
-from .evaluation import evaluation_spec, play
-from .evaluation_result import Evaluation
-from .lazy import load
-from .models.joint_spec import AnySpec
-from .settings import RunSettings
-from .threads import limit_threads, limit_torch_threads
-from .training_state import EvaluationLog, PendingEvaluation, TrainingState
+from ... import runtime
+from ...envs import EnvSpec, derive_seed
+from ...runtime import ObjectRef, get
+from ..callbacks import EvaluationReport
+from ..clock import Clock
+from ..collect.channel import Channel
+from ..lazy import load
+from ..models.joint_spec import AnySpec
+from ..settings import RunSettings
+from ..threads import limit_threads, limit_torch_threads
+from ..training_state import EvaluationLog, PendingEvaluation, TrainingState
+from .evaluate import evaluation_spec, play
+from .result import Evaluation
 
 if TYPE_CHECKING:
-    from .models.policy import Policy
+    from ..models.policy import Policy
 
 
 class Evaluator:

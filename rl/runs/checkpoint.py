@@ -27,10 +27,10 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from ..runtime import InputError
+from ...runtime import InputError
+from ..models.joint_spec import AnySpec, spec_from_json
+from ..models.layout import ParameterLayout
 from .files import Content, DamagedError, exchange, json_bytes, read_summed, with_sums, write_summed
-from .models.joint_spec import AnySpec, spec_from_json
-from .models.layout import ParameterLayout
 from .run_lock import check_unlocked, turn_to_write
 
 FORMAT = 3

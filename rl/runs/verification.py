@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime import InputError, get
-from .algorithm import Algorithm
-from .asynchronous.run import AsynchronousRun
-from .asynchronous.schedule import from_lines
+from ...runtime import InputError, get
+from ..algorithm import Algorithm
+from ..asynchronous.run import AsynchronousRun
+from ..asynchronous.schedule import from_lines
+from ..clock import Clock
+from ..hashes import FILE, Parting, parting
+from ..training_state import with_hashes
 from .checkpoint import find_run, list_checkpoints
-from .clock import Clock
-from .hashes import FILE, Parting, parting
 from .metrics import read_metrics
 from .saved_training import SavedTraining, read_saved_training
-from .training_state import with_hashes
 
 USUAL_ITERATIONS = 100
 Tell = Callable[[int, int], None]

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ..envs import EnvSpec, resolve, spec_from_json
-from ..runtime import InputError
+from ...envs import EnvSpec, resolve, spec_from_json
+from ...runtime import InputError
+from ..learn.log import Piece
+from ..models.joint_spec import AnySpec
+from ..training_state import Recent, TrainingState, state_from_arrays, state_to_arrays
 from .checkpoint import REPLAY_FILE, SavedPolicy, find_checkpoint, read_policy, read_training, run_of, training_files
 from .files import Content
 from .league_files import read_league
-from .learn.log import Piece
-from .models.joint_spec import AnySpec
 from .replay_file import SavedReplay, buffers_of, describe_replay, replay_parts
-from .training_state import Recent, TrainingState, state_from_arrays, state_to_arrays
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..runtime import InputError
+from ...runtime import InputError
 
 if sys.platform != "win32":
     import fcntl

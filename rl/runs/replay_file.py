@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from ..runtime import get, put
-from .data.batch import Batch
-from .data.columns import replay_columns
-from .data.replay import replay_nbytes
-from .data.tree import Tree, leaves, tree_map
-from .learn.log import Piece
-from .models.joint_spec import AnySpec, JointSpec
+from ...runtime import get, put
+from ..data.batch import Batch
+from ..data.columns import replay_columns
+from ..data.replay import replay_nbytes
+from ..data.tree import Tree, leaves, tree_map
+from ..learn.log import Piece
+from ..models.joint_spec import AnySpec, JointSpec
 
 _TYPES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",

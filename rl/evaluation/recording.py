@@ -19,8 +19,8 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
-from .. import runtime
-from ..envs import (
+from ... import runtime
+from ...envs import (
     EnvGroup,
     EnvSpec,
     GroupStep,
@@ -36,16 +36,16 @@ from ..envs import (
     spec_to_json,
     stream,
 )
-from ..runtime import InputError, get
-from .checkpoint import SavedPolicy, find_checkpoint, read_policy, run_of
-from .data.dataset import RecordedEpisode
-from .data.dataset_writer import DatasetWriter, check_dataset_id
-from .lazy import load
-from .settings import Bounds, RunSettings
-from .threads import limit_threads, limit_torch_threads
+from ...runtime import InputError, get
+from ..data.dataset import RecordedEpisode
+from ..data.dataset_writer import DatasetWriter, check_dataset_id
+from ..lazy import load
+from ..runs.checkpoint import SavedPolicy, find_checkpoint, read_policy, run_of
+from ..settings import Bounds, RunSettings
+from ..threads import limit_threads, limit_torch_threads
 
 if TYPE_CHECKING:
-    from .models.policy import Policy
+    from ..models.policy import Policy
 
 _ENVIRONMENTS = 8
 """Stepped together in a unit."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime import InputError
+from ...runtime import InputError
+from ..statistics import bootstrap_interval
 from .files import write_whole
 from .learning_curve import dress, episode_curve
 from .metrics import read_evaluations, read_metrics
-from .statistics import bootstrap_interval
 
 FORMATS = (".png", ".svg")
 AXES = {"steps": "environment steps", "time": "seconds of training"}

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..envs import codec
-from ..runtime import InputError, nearest
-from .data.dataset import Dataset, RecordedEpisode
-from .lazy import load, torch
-from .settings import Bounds
+from ...envs import codec
+from ...runtime import InputError, nearest
+from ..data.dataset import Dataset, RecordedEpisode
+from ..lazy import load, torch
+from ..settings import Bounds
 
 if TYPE_CHECKING:
-    from .models.policy import Policy
+    from ..models.policy import Policy
 
 Episodes = Sequence[np.ndarray]
 """An array [T] for each episode; lengths may differ."""

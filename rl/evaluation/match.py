@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..envs import JointSpace, allowed_action, codec, derive_seed
-from ..runtime import InputError
+from ...envs import JointSpace, allowed_action, codec, derive_seed
+from ...runtime import InputError
 
 RANDOM = "random"
 _OWN, _OTHER = "own/", "other/"

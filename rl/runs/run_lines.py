@@ -17,9 +17,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ..envs import Episode, codec
-from .callbacks import IterationReport
-from .hashes import FILE as HASHES
+from ...envs import Episode, codec
+from ..callbacks import IterationReport
+from ..hashes import FILE as HASHES
 from .metrics import IterationsFile, plain
 
 SCHEDULE, EPISODES, EXAMPLES = "schedule.jsonl", "episodes.jsonl", "examples.jsonl"

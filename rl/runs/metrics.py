@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..runtime import InputError
-from .callbacks import EvaluationReport, IterationReport
+from ...runtime import InputError
+from ..callbacks import EvaluationReport, IterationReport
 from .files import write_whole
 
 #: Seconds between two writes of TensorBoard events: the library is loaded at the first of them, not at the start.

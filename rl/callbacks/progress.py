@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from .callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
+from .base import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 from .progress_line import Standing, duration, in_full, lay_out, three_digits
 
 #: Seconds between two plain lines.

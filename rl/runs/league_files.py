@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime import InputError, get, put
+from ...runtime import InputError, get, put
+from ..league import LATEST, League
 from .checkpoint import read_policy
 from .files import write_json, write_summed
-from .league import LATEST, League
 
 LEAGUE = "league"
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..runtime import InputError
+from ...runtime import InputError
 from .metrics import read_metrics
 from .run_folder import read_config
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..envs import (
+from ...envs import (
     EnvGroup,
     EnvSpec,
     Episode,
@@ -32,15 +32,15 @@ from ..envs import (
     resolve,
     spec_from_json,
 )
-from ..runtime import InputError
-from .checkpoint import find_checkpoint, policy_metadata, run_of
-from .evaluation_result import Evaluation
-from .lazy import load
-from .league import score_of
+from ...runtime import InputError
+from ..lazy import load
+from ..league import score_of
+from ..runs.checkpoint import find_checkpoint, policy_metadata, run_of
+from ..settings import Bounds, RunSettings
+from ..statistics import mean_returns
+from ..threads import limit_threads
 from .match import RANDOM, Match
-from .settings import Bounds, RunSettings
-from .statistics import mean_returns
-from .threads import limit_threads
+from .result import Evaluation
 from .video import check_video, filmed
 
 MAX_ENVIRONMENTS = 32

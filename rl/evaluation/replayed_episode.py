@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..envs import closing, codec, inspect_environment, make_copy, spec_from_json
-from ..runtime import InputError
-from .metrics import read_metrics
-from .run_folder import read_config
-from .run_lines import EPISODES, actions_of_line
+from ...envs import closing, codec, inspect_environment, make_copy, spec_from_json
+from ...runtime import InputError
+from ..runs.metrics import read_metrics
+from ..runs.run_folder import read_config
+from ..runs.run_lines import EPISODES, actions_of_line
 from .video import check_video, filmed
 
 

@@ -11,10 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..runtime import InputError, nearest
-from .callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
-from .files import write_whole
-from .metrics import plain, read_metrics, record_of
+from ...runtime import InputError, nearest
+from ..runs.files import write_whole
+from ..runs.metrics import plain, read_metrics, record_of
+from .base import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 
 _OWN = ("episode_returns", "episode_lengths")
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime import InputError
-from .hashes import FILE, Parting, parting
+from ...runtime import InputError
+from ..hashes import FILE, Parting, parting
+from ..settings import FREE
 from .metrics import read_metrics
 from .run_folder import read_config
-from .settings import FREE
 
 _PARTS = ("algorithm", "env", "environment", "run", "hyperparameters", "dataset", "total_timesteps", "device")
 _MACHINE = ("cpu", "cpu_features", "python", "libraries")

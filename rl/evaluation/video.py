@@ -12,8 +12,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ..envs import EnvSpec, install_line, is_installed, missing_packages_named, resolve
-from ..runtime import InputError
+from ...envs import EnvSpec, install_line, is_installed, missing_packages_named, resolve
+from ...runtime import InputError
 
 _SUFFIXES = {".mp4": ("imageio", "imageio_ffmpeg"), ".gif": ("imageio",)}
 _DEFAULT_FPS = 30

@@ -27,9 +27,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..envs import script_in
-from ..runtime import InputError, ShoalError
-from .callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
+from ...envs import script_in
+from ...runtime import InputError, ShoalError
+from ..callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
+from ..settings import Bounds
 from .checkpoint import drop_newer, list_checkpoints
 from .files import write_json, write_whole
 from .league_files import LEAGUE
@@ -38,7 +39,6 @@ from .machine import describe_machine
 from .metrics import EvaluationsFile, MetricsFile, TensorBoardFile, read_evaluations
 from .run_lines import LINE_FILES, RunLines
 from .run_lock import LOCK, check_unlocked, lock_run, unlock_run
-from .settings import Bounds
 
 REPRODUCER = "reproduce.py"
 _FILES = (
