@@ -92,6 +92,7 @@ class ApeX(AsynchronousAlgorithm[ApeXConfig], OffPolicyAlgorithm[ApeXConfig]):
     config_class = ApeXConfig
     presets_path = Path(__file__).parent / "presets" / "apex.toml"
     models = ("q_network",)
+    unsharded_since = "one learner draws from its replay shards, and tells them their priorities"
 
     def check(self) -> None:
         """Raise InputError if `limits` does."""

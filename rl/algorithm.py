@@ -136,7 +136,8 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
         self.require(self.takes_simulators or not run.listen, "listen", run.listen, f"none with {self.name}")
         kept = run.kept_without(shards=self.shards_gradients, language_model="language_model" in self.models)
         for name, value in kept.items():
-            self.require(getattr(run, name) == value, name, getattr(run, name), f"{value!r} with {self.name}")
+            why = "" if self.shards_gradients else f": {self.unsharded_since}"
+            self.require(getattr(run, name) == value, name, getattr(run, name), f"{value!r} with {self.name}{why}")
 
     def _inspect(self) -> Inspection:
         """Check the environment, and the version of it that is stepped together."""

@@ -62,6 +62,8 @@ class Declaration(ABC):
     """Whether it learns from rollouts against earlier snapshots of its policy."""
     shards_gradients: ClassVar[bool] = False
     """Whether the learner differentiates its losses (`Learner.differentiate`), and so may do it in shards."""
+    unsharded_since: ClassVar[str] = "it does not minimize by the learner's losses over rows"
+    """Why not, for whom it is refused."""
 
     run_defaults: ClassVar[Mapping[str, Any]] = {}
     """Run settings whose defaults are others here."""

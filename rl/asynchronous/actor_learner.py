@@ -37,6 +37,8 @@ class ActorLearnerAlgorithm(AsynchronousAlgorithm[Config], Generic[Config]):
     """Rollouts of `config.n_steps` steps, with the records `log_probs`, log π(action) of the weights that acted,
     float32; and `versions`, the updates that these had seen, int64; both [T, N]."""
 
+    unsharded_since = "V-trace corrects whole rollouts, by the values that the step itself differentiates"
+
     def check(self) -> None:
         """Raise InputError on settings with which no update could ever be made."""
         super().check()

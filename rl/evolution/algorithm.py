@@ -68,6 +68,7 @@ class EvolutionAlgorithm(Algorithm[Evolving], Generic[Evolving]):
 
     models = ("actor",)
     has_workers = True
+    unsharded_since = "no gradient is computed"
 
     @staticmethod
     def begin(weights: np.ndarray, config: Any) -> np.ndarray:

@@ -7,7 +7,22 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from shoal.algorithms import A2C, BC, DQN, IMPALA, PPO, SAC, TD3, A2CConfig, DQNConfig, PPOConfig, SACConfig, TD3Config
+from shoal.algorithms import (
+    A2C,
+    BC,
+    DQN,
+    ES,
+    IMPALA,
+    PPO,
+    SAC,
+    TD3,
+    A2CConfig,
+    ApeX,
+    DQNConfig,
+    PPOConfig,
+    SACConfig,
+    TD3Config,
+)
 from shoal.algorithms import dqn as dqn_file
 from shoal.algorithms import sac as sac_file
 from shoal.algorithms import td3 as td3_file
@@ -152,8 +167,9 @@ def test_shards_change_rounding_alone(name):
 
 
 def test_algorithms_that_do_not_shard_refuse_it():
-    with pytest.raises(InputError, match="gradient_shards is 2, but must be 1 with impala"):
-        IMPALA("CartPole-v1", gradient_shards=2)
+    for kind, why in ((IMPALA, "V-trace corrects whole rollouts"), (ApeX, "one learner draws"), (ES, "no gradient")):
+        with pytest.raises(InputError, match=f"gradient_shards is 2, but must be 1 with {kind.name}: {why}"):
+            kind("CartPole-v1", gradient_shards=2)
     with pytest.raises(InputError, match="gradient_shards is 0, but must be a whole number of at least 1"):
         RunSettings(gradient_shards=0)
     assert BC.shards_gradients
