@@ -8,6 +8,7 @@ are torch's own operations; a test holds the gradients of both equal.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,9 @@ from torch import Tensor
 from .distributions import HALF_LOG_2PI
 from .layout import ParameterLayout
 from .rows import Rows
+
+_WORKSPACES = 8
+"""Numbers of rows, of a minibatch, a group and so on, that a network keeps memory for."""
 
 
 class PlainMLP:
@@ -29,33 +33,57 @@ class PlainMLP:
         parameters, slopes = layout.views(weights), layout.views(gradients)
         count = sum(key.startswith(f"{name}.layers.") for key in layout.shapes) // 2
         names = [(f"{name}.layers.{layer}.weight", f"{name}.layers.{layer}.bias") for layer in range(count)]
-        self._layers = [(parameters[weight], parameters[bias]) for weight, bias in names]
+        self._hidden = [(parameters[weight].T, parameters[bias]) for weight, bias in names]
+        self._weights = [parameters[weight] for weight, _ in names]
         self._slopes = [(slopes[weight], slopes[bias]) for weight, bias in names]
-        self._is_tanh, self._given = activation == "tanh", [np.empty((0, 0), np.float32)]
+        self._last = self._hidden.pop()
+        self._is_tanh = activation == "tanh"
+        self._spaces: dict[int, _Workspace] = {}
+        self._given = [np.empty((0, 0), np.float32)]
 
     def forward(self, rows: np.ndarray) -> np.ndarray:
-        """[B, inputs] → [B, outputs]; `backward` then is of these rows."""
-        self._given, last = [], len(self._layers) - 1
-        with np.errstate(over="ignore", invalid="ignore"):  # whoever asks looks whether the outputs are finite
-            for layer, (weight, bias) in enumerate(self._layers):
-                self._given.append(rows)
-                rows = np.matmul(rows, weight.T)
-                np.add(rows, bias, out=rows)
-                if layer < last:
-                    np.tanh(rows, out=rows) if self._is_tanh else np.maximum(rows, 0, out=rows)
-        return rows
+        """[B, inputs] → [B, outputs], a new array; `backward` then is of these rows."""
+        space, self._given = self._space(len(rows)), [rows]
+        for (weight, bias), out in zip(self._hidden, space.hidden, strict=True):
+            np.matmul(rows, weight, out)
+            out += bias
+            rows = np.tanh(out, out) if self._is_tanh else np.maximum(out, 0, out=out)
+            self._given.append(rows)
+        outputs = np.matmul(rows, self._last[0])
+        outputs += self._last[1]
+        return outputs
 
     def backward(self, gradient: np.ndarray) -> None:
-        """Write the gradients of all parameters, for that of the outputs, [B, outputs]."""
-        ones = np.ones(len(gradient), np.float32)
-        for layer in range(len(self._layers) - 1, -1, -1):
+        """Write the gradients of all parameters, for that of the outputs, [B, outputs]. Once for each `forward`."""
+        space = self._space(len(gradient))
+        for layer in range(len(self._slopes) - 1, -1, -1):
             given, (of_weight, of_bias) = self._given[layer], self._slopes[layer]
-            np.matmul(gradient.T, given, out=of_weight)
-            np.matmul(ones, gradient, out=of_bias)  # takes a fourth of the time of a sum over rows
+            np.matmul(gradient.T, given, of_weight)
+            np.matmul(space.ones, gradient, of_bias)  # takes a fourth of the time of a sum over rows
             if layer:
-                gradient = np.matmul(gradient, self._layers[layer][0])
-                slope = np.subtract(1, np.multiply(given, given, out=given), out=given) if self._is_tanh else given > 0
-                np.multiply(gradient, slope, out=gradient)
+                # Of one output both are the same numbers; BLAS takes four times as long for such a product.
+                through = np.multiply if gradient.shape[1] == 1 else np.matmul
+                gradient = through(gradient, self._weights[layer], space.gradients[layer - 1])
+                slope = np.subtract(1, np.multiply(given, given, given), given) if self._is_tanh else given > 0
+                gradient *= slope
+
+    def _space(self, rows: int) -> _Workspace:
+        space = self._spaces.get(rows)
+        if space is None:
+            if len(self._spaces) == _WORKSPACES:
+                self._spaces.clear()
+            space = self._spaces[rows] = _Workspace(rows, [len(bias) for _, bias in self._hidden])
+        return space
+
+
+class _Workspace:
+    """Where so many rows are computed. malloc gives what is as large as a hidden layer of 512 × 64 back to the system
+    each time, and to get it again takes longer than its product."""
+
+    def __init__(self, rows: int, widths: list[int]) -> None:
+        self.hidden = [np.empty((rows, width), np.float32) for width in widths]
+        self.gradients = [np.empty((rows, width), np.float32) for width in widths]
+        self.ones = np.ones(rows, np.float32)
 
 
 class PlainDistribution(Protocol):
@@ -114,24 +142,24 @@ class PlainGaussian:
 
 
 class KnownLoss:
-    """A loss whose gradient is known already: what an optimizer asks of a tensor that is one.
+    """A loss whose gradient is written out: what an optimizer asks of a tensor that is one.
 
-    `backward` adds the flat `gradient` to `into`; it must not change before.
+    `write` puts the gradient of so many times the loss where the optimizer expects it, in the place of what was there.
     """
 
-    def __init__(self, value: Tensor, gradient: Tensor, into: Tensor) -> None:
-        self._value, self._gradient, self._into = value, gradient, into
+    def __init__(self, value: float, write: Callable[[float], None], factor: float = 1.0) -> None:
+        self._value, self._write, self._factor = value, write, factor
 
     def __mul__(self, factor: float) -> KnownLoss:
-        return KnownLoss(self._value * factor, self._gradient * factor, self._into)
+        return KnownLoss(self._value, self._write, self._factor * factor)
 
     def detach(self) -> Tensor:
         """The number."""
-        return self._value
+        return torch.tensor(self._value * self._factor)
 
     def backward(self, inputs: Any = None) -> None:
-        """As a tensor's."""
-        self._into.add_(self._gradient)
+        """As a tensor's, of gradients that are zero."""
+        self._write(self._factor)
 
 
 class PlainActorCritic:
@@ -139,12 +167,10 @@ class PlainActorCritic:
 
     def __init__(self, model: Any) -> None:
         layout, activation = model.parameters_layout, model.spec.architecture.activation
-        self._into = model.flat_gradients
-        self._gradients = np.zeros(layout.size, np.float32)
-        weights = model.flat.detach().numpy()
-        self.pi, self.vf = (PlainMLP(layout, name, activation, weights, self._gradients) for name in ("pi", "vf"))
+        weights, gradients = model.flat.detach().numpy(), model.flat_gradients.numpy()
+        self.pi, self.vf = (PlainMLP(layout, name, activation, weights, gradients) for name in ("pi", "vf"))
         self._log_std, self._of_log_std = (
-            layout.views(flat).get("log_std", np.empty(0, np.float32)) for flat in (weights, self._gradients)
+            layout.views(flat).get("log_std", np.empty(0, np.float32)) for flat in (weights, gradients)
         )
 
     def outputs(self, rows: Rows) -> Tensor:
@@ -167,8 +193,12 @@ class PlainActorCritic:
     def loss(self, value: float, outputs: np.ndarray, log_std: np.ndarray | None, values: np.ndarray) -> KnownLoss:
         """A loss of this value, of whose gradients those of outputs [B, K], log σ [K] and values [B] are given: they
         are of the rows that both networks were last called with."""
-        self.pi.backward(outputs)
-        self.vf.backward(values[:, None])
-        if log_std is not None:
-            self._of_log_std[...] = log_std
-        return KnownLoss(torch.tensor(value), torch.from_numpy(self._gradients), self._into)
+
+        def write(factor: float) -> None:
+            scale = np.float32(factor)
+            self.pi.backward(outputs if factor == 1 else outputs * scale)
+            self.vf.backward((values if factor == 1 else values * scale)[:, None])
+            if log_std is not None:
+                np.multiply(log_std, scale, self._of_log_std)
+
+        return KnownLoss(value, write)
