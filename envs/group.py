@@ -112,6 +112,8 @@ class EnvGroup:
         self._actions_shape, self._actions_dtype = (size, *actions.shape), actions.dtype
         self._log = ActionLog(self._actions_shape, actions.smallest_dtype)
         self._progress.record(self._log, self._actions_dtype)
+        self._none = np.zeros(size, np.bool_)
+        self._none.setflags(write=False)
         self._returns = np.zeros(size, np.float64)
         self._rewards = np.zeros(size, np.float64)
         self._tells_actions = self._log.bytes_of_action <= most_action_bytes
@@ -155,7 +157,7 @@ class EnvGroup:
             actions: [size, …] environment actions, as `to_env_actions` returns them.
 
         Returns:
-            New arrays, which no later step touches.
+            Arrays that no later step touches, and nobody else may: where nothing ended, two of them are one.
 
         Raises:
             InputError: actions of a wrong shape, or the group has not been reset.
@@ -169,19 +171,15 @@ class EnvGroup:
         self._log.append(actions)
         self._progress.steps += 1
         self._started = False  # until the step is whole
-        out = GroupStep.empty(self.size, self._row_shape, self._dtype)
-        finals, rewards = out.final_observations, self._rewards
+        finals, rewards = np.empty((self.size, *self._row_shape), self._dtype), self._rewards
         ended = self._step_each(actions, finals)
         self._checks.observations(finals, "step()")
         if not math.isfinite(rewards.dot(rewards)):
             self._checks.rewards(rewards)
         self._returns += rewards
-        out.rewards[...] = rewards
-        out.observations[...] = finals
-        out.terminations[...] = False
-        out.truncations[...] = False
-        out.episodes = []
+        out = GroupStep(finals, rewards.astype(np.float32), self._none, self._none, finals)
         if ended:
+            out.observations, out.terminations, out.truncations = finals.copy(), self._none.copy(), self._none.copy()
             out.episodes = [self._end_episode(*end, out) for end in ended]
             self._checks.observations(out.observations, "reset()")
         self._checks.masks(out.observations, "step()")

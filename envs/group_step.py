@@ -47,7 +47,7 @@ class GroupStep:
         terminations: bool [size], the task ended; as the environment gave it, also where truncated too.
         truncations: bool [size], the episode was cut off.
         final_observations: [size, …] what the step itself led to: the last observation where an episode ended,
-            elsewhere the same as `observations`.
+            elsewhere the same as `observations`, or these themselves.
         episodes: those that ended with this step, by environment.
         resets: bool [size], rows in which the step is no transition, as it only began the next episode, or no agent
             acted there; they count as truncated. None where there are none.
@@ -60,14 +60,3 @@ class GroupStep:
     final_observations: np.ndarray
     episodes: list[Episode] = field(default_factory=list)
     resets: np.ndarray | None = None
-
-    @classmethod
-    def empty(cls, size: int, shape: tuple[int, ...], dtype: np.dtype) -> "GroupStep":
-        """Return one for `size` observations of a row's shape and dtype, to be filled."""
-        return cls(
-            observations=np.empty((size, *shape), dtype),
-            rewards=np.empty(size, np.float32),
-            terminations=np.empty(size, np.bool_),
-            truncations=np.empty(size, np.bool_),
-            final_observations=np.empty((size, *shape), dtype),
-        )

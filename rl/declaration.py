@@ -19,6 +19,7 @@ from .data.tree import Tree
 from .schedules import changes
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from .data.rollout import Rollout
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 class Acted:
     """What `explore` chose for the rows of one step."""
 
-    actions: Tensor
+    actions: Tensor | np.ndarray
     """[B, …] as the model gives them, before `to_env_actions`."""
-    records: Mapping[str, Tensor] = field(default_factory=dict)
+    records: Mapping[str, Tensor | np.ndarray] = field(default_factory=dict)
     """[B, …] for columns of `records`."""
 
 
@@ -112,6 +113,12 @@ class Collecting(Declaration):
 
         `clock` is that of this very step. Called without gradients.
         """
+
+    @classmethod
+    def acting(cls, model: Any) -> Any:
+        """What `explore` is given in the place of the model in rollout workers, with rows as it encodes them and noise
+        as its `given` has it: the model, or what stands for it in numpy, where `explore` takes either."""
+        return model
 
     @staticmethod
     def exploration(config: Any, settings: RunSettings, group: int) -> Any:

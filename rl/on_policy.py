@@ -13,7 +13,7 @@ from .clock import Clock
 from .data.batch import Batch, Column
 from .data.returns import explained_variance, generalized_advantages
 from .data.rollout import Rollout, going_on
-from .data.tree import Tree, tree_map
+from .data.tree import Tree, as_array, tree_map
 from .declaration import Acted
 from .lazy import torch
 from .models.spec import ModelSpec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .learn.learner import Learner
     from .models.actor_critic import ActorCritic
-    from .models.rows import Rows
+    from .models.plain import PlainActorCritic
 
 
 class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
@@ -49,13 +49,18 @@ class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
         """T of the papers."""
         return int(config.n_steps)
 
+    @classmethod
+    def acting(cls, model: ActorCritic) -> ActorCritic | PlainActorCritic:
+        """In numpy where it can; a subclass that explores in its own way does so with tensors."""
+        return (model.plain or model) if cls.explore is OnPolicyAlgorithm.explore else model
+
     @staticmethod
-    def explore(model: ActorCritic, rows: Rows, noise: Tensor, config: Any, clock: Clock) -> Acted:
+    def explore(model: Any, rows: Any, noise: Any, config: Any, clock: Clock) -> Acted:
         """Draw from the policy. Where the value network shares nothing with it, `finish` asks for the values."""
         if model.shares_layers:
             outputs, values = model(rows)
             return Acted(model.choose(outputs, noise), {"outputs": outputs, "values": values})
-        outputs = (model.plain or model).outputs(rows)
+        outputs = model.outputs(rows)
         return Acted(model.choose(outputs, noise), {"outputs": outputs})
 
     @staticmethod
@@ -65,10 +70,10 @@ class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
         fill_log_probs(model, rollout)
         steps, critic = rollout.steps, model.plain or model
         if not model.shares_layers:
-            values = critic.values(model.encode(steps.flat()["observations"]))
-            steps["values"][:] = values.numpy().reshape(rollout.shape)
+            values = critic.values(critic.encode(steps.flat()["observations"]))
+            steps["values"][:] = as_array(values).reshape(rollout.shape)
         steps["next_values"][:-1] = steps["values"][1:]
-        fill_next_values(model, rollout, critic.values)
+        fill_next_values(critic, rollout, critic.values)
 
 
 def fill_log_probs(model: ActorCritic, rollout: Rollout) -> None:
@@ -80,7 +85,7 @@ def fill_log_probs(model: ActorCritic, rollout: Rollout) -> None:
     steps["log_probs"][:] = log_probs.numpy().reshape(rollout.shape)
 
 
-def values_of(model: Any, finals: Batch, size: int, value: Callable[[Rows], Tensor]) -> np.ndarray:
+def values_of(model: Any, finals: Batch, size: int, value: Callable[[Any], Any]) -> np.ndarray:
     """`value` of final observations, [E] float32, by forward passes of `size` rows each: a row's bits depend on how
     many there are, and how many environments a group has must be all that decides it."""
     count = finals.rows
@@ -89,11 +94,11 @@ def values_of(model: Any, finals: Batch, size: int, value: Callable[[Rows], Tens
         chosen = finals.take(np.arange(start, start + size) % count)
         memory = None if model.memory is None else tree_map(torch.from_numpy, chosen["memory"])
         rows, _ = model.recall(model.encode(chosen["observations"]), memory)
-        values[start : start + size] = value(rows).numpy()[: count - start]
+        values[start : start + size] = as_array(value(rows))[: count - start]
     return values
 
 
-def fill_next_values(model: Any, rollout: Rollout, value: Callable[[Rows], Tensor]) -> None:
+def fill_next_values(model: Any, rollout: Rollout, value: Callable[[Any], Any]) -> None:
     """Complete the column `next_values` of a rollout, in which the values before all but the first steps are, one row
     earlier each: `value` of final observations, and 0 where an episode terminated."""
     next_values = rollout.steps["next_values"]

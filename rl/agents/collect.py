@@ -17,6 +17,7 @@ from ..clock import Clock
 from ..collect.rollout_stats import RolloutStats
 from ..collect.worker import GroupProgress, LiveGroup, Recorder, RolloutWorker, arrays_of
 from ..data.memories import of_policies, of_policy
+from ..data.tree import as_array
 from ..lazy import load, torch
 from ..models.joint_spec import JointSpec
 from .turns import Carried, TurnRecorder
@@ -40,6 +41,8 @@ class _Part:
 
     seats: Seats
     model: Any
+    acting: Any
+    """What acts in the model's place."""
     noise: Any
     recorder: Recorder | TurnRecorder | None
     """None of a policy that does not learn."""
@@ -170,10 +173,12 @@ class JointWorker(RolloutWorker):
                 carried = {**carried, "pending": carried["pending"] & rival.mine}
             noise = own.draw_noise(drawn, (steps, seats.count))
             self._noise.append(noise)
+            acting = self._algorithm.acting(own)
             parts[name] = _Part(
                 seats,
                 own,
-                torch.from_numpy(noise),
+                acting,
+                acting.given(noise),
                 self._recorder(name, steps, seats.count, carried),
                 of_policy(name, live.memory.memory),
                 rival,
@@ -210,13 +215,13 @@ class JointWorker(RolloutWorker):
 
     def _act(self, part: _Part, t: int, before: np.ndarray, joint: np.ndarray, clock: Clock) -> Any:
         """Let a policy act for its agents; returns its memory after that."""
-        observations, model = part.seats.observations(before), part.model
-        rows, memory = model.recall(model.encode(observations), part.memory)
+        observations, model, acting = part.seats.observations(before), part.model, part.acting
+        rows, memory = acting.recall(acting.encode(observations), part.memory)
         if part.recorder is None:
-            actions = model.choose(model.outputs(rows), part.noise[t]).numpy()
+            actions = as_array(acting.choose(acting.outputs(rows), part.noise[t]))
         else:
             part.recorder.remember(t, part.memory)
-            acted = self._algorithm.explore(model, rows, part.noise[t], self._config, clock)
+            acted = self._algorithm.explore(acting, rows, part.noise[t], self._config, clock)
             actions = part.recorder.acted(t, observations, acted)
         if actions.dtype.kind == "f":
             model.check_finite(observations, action=actions)

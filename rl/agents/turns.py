@@ -24,7 +24,7 @@ from ..collect.worker import arrays_of, finish_rollout
 from ..data.batch import Batch
 from ..data.columns import rollout_columns
 from ..data.rollout import Rollout
-from ..data.tree import tree_map
+from ..data.tree import as_array, tree_map
 from ..declaration import Collecting
 from ..models.spec import ModelSpec
 
@@ -66,11 +66,11 @@ class TurnRecorder:
 
     def acted(self, t: int, observations: np.ndarray, acted: Any) -> np.ndarray:
         """Write down what the model saw and chose at step t; returns the actions."""
-        actions = acted.actions.numpy()
+        actions = as_array(acted.actions)
         self._keep(t + 1, "observations", observations)
         self._keep(t + 1, "actions", actions)
         for name, values in acted.records.items():
-            self._keep(t + 1, name, values.numpy())
+            self._keep(t + 1, name, as_array(values))
         return actions
 
     def stepped(self, t: int, step: GroupStep, memory: Any) -> None:

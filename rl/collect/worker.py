@@ -39,7 +39,7 @@ from ..clock import Clock
 from ..data.batch import Batch, Column
 from ..data.columns import rollout_columns
 from ..data.rollout import Rollout
-from ..data.tree import Tree, tree_map
+from ..data.tree import Tree, as_array, tree_map
 from ..declaration import Collecting
 from ..hashes import digests_of
 from ..lazy import load, torch
@@ -250,13 +250,14 @@ class RolloutWorker:
         asked = time.perf_counter()
         observations = environments.observations
         exploration = algorithm.exploration(config, self._settings, group)
+        acting = algorithm.acting(model)
         with torch.inference_mode():
-            drawn = torch.from_numpy(noise)
+            drawn = acting.given(noise)
             for t in range(steps):
                 begin = time.perf_counter()
                 recorder.remember(t, memory)
-                rows, memory = model.recall(model.encode(observations), memory)
-                acted = algorithm.explore(model, rows, drawn[t], exploration, clock.after(t * self._settings.n_envs))
+                rows, memory = acting.recall(acting.encode(observations), memory)
+                acted = algorithm.explore(acting, rows, drawn[t], exploration, clock.after(t * self._settings.n_envs))
                 actions = recorder.acted(t, observations, acted)
                 if actions.dtype.kind == "f":
                     model.check_finite(observations, action=actions)
@@ -316,10 +317,10 @@ class Recorder:
     def acted(self, t: int, observations: np.ndarray, acted: Any) -> np.ndarray:
         """Write down what the model saw and chose at step t; returns the actions."""
         self._observations[t] = observations
-        actions = acted.actions.numpy()
+        actions = as_array(acted.actions)
         self._actions[t] = actions
         for name, values in acted.records.items():
-            self._batch[name][t] = values.numpy()
+            self._batch[name][t] = as_array(values)
         return actions
 
     def stepped(self, t: int, step: Any, memory: Any) -> None:

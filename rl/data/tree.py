@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 Tree = Any
 """An array (numpy or torch), or dict[str, Tree], or tuple[Tree, …]."""
 
@@ -16,6 +18,11 @@ def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     if isinstance(tree, tuple):
         return tuple(tree_map(function, *parts) for parts in zip(tree, *others, strict=True))
     return function(tree, *others)
+
+
+def as_array(leaf: Any) -> np.ndarray:
+    """A leaf as an array: a tensor's own memory."""
+    return leaf if isinstance(leaf, np.ndarray) else leaf.numpy()
 
 
 def leaves(tree: Tree, name: str = "") -> Iterator[tuple[str, Any]]:

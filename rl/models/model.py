@@ -41,7 +41,7 @@ class Model(FlatModule):
         self.normalizer = Normalizer(spec.observation_space) if spec.normalized else None
         self.actions, self._observations = codec(spec.action_space), codec(spec.observation_space)
         plain = not spec.normalized and self._observations.kind == "Box"
-        self._is_vector = plain and isinstance(self._observations, LeafCodec) and not self._observations.is_image
+        self.takes_vectors = plain and isinstance(self._observations, LeafCodec) and not self._observations.is_image
         self._leaves = [("/".join(parts), parts, leaf) for parts, leaf in self._observations.leaves()]
 
     @abstractmethod
@@ -63,7 +63,7 @@ class Model(FlatModule):
         as bytes [B, *shape] (flat, between 0 and 1, for the encoder "flat"), an action mask becomes [B, K] bool. Copies
         into memory that torch aligns: a product's bits may depend on the alignment of its operands.
         """
-        if self._is_vector:  # asked for in every step of every rollout
+        if self.takes_vectors:  # asked for in every step of every rollout
             return torch.tensor(observations, device=self.flat.device).reshape(len(observations), -1).float()
         if isinstance(self._observations, LeafCodec):
             return self._encode_leaf(self._observations, observations, "")
@@ -127,6 +127,11 @@ class Model(FlatModule):
         features, _ = self.encoded(rows.inputs, self.encoder)
         unrolled = self.memory.unroll(features.reshape(*rows.starts.shape, -1), rows.memory, rows.starts)
         return unrolled.flatten(0, 1)[rows.valid], self.mask(rows)
+
+    @staticmethod
+    def given(noise: np.ndarray) -> Tensor:
+        """Drawn noise as `choose` takes it."""
+        return torch.from_numpy(noise)
 
     def recall(self, rows: Rows, memory: Any) -> tuple[Rows, Any]:
         """Encoded observations of one step with what is remembered, and the memory after it; without a memory, both as

@@ -8,6 +8,7 @@ are torch's own operations; a test holds the gradients of both equal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from .distributions import HALF_LOG_2PI
 from .layout import ParameterLayout
-from .rows import Rows
 
 _WORKSPACES = 8
 """Numbers of rows, of a minibatch, a group and so on, that a network keeps memory for."""
@@ -45,8 +45,7 @@ class PlainMLP:
         """[B, inputs] → [B, outputs], a new array; `backward` then is of these rows."""
         space, self._given = self._space(len(rows)), [rows]
         for (weight, bias), out in zip(self._hidden, space.hidden, strict=True):
-            np.matmul(rows, weight, out)
-            out += bias
+            np.add(np.matmul(rows, weight, out), bias, out)
             rows = np.tanh(out, out) if self._is_tanh else np.maximum(out, 0, out=out)
             self._given.append(rows)
         outputs = np.matmul(rows, self._last[0])
@@ -81,9 +80,14 @@ class _Workspace:
     each time, and to get it again takes longer than its product."""
 
     def __init__(self, rows: int, widths: list[int]) -> None:
-        self.hidden = [np.empty((rows, width), np.float32) for width in widths]
-        self.gradients = [np.empty((rows, width), np.float32) for width in widths]
+        self.hidden = [aligned(rows, width) for width in widths]
+        self.gradients = [aligned(rows, width) for width in widths]
         self.ones = np.ones(rows, np.float32)
+
+
+def aligned(*shape: int) -> np.ndarray:
+    """A float32 array as torch aligns it: a product's bits may depend on that."""
+    return torch.empty(shape).numpy()
 
 
 class PlainDistribution(Protocol):
@@ -163,26 +167,58 @@ class KnownLoss:
 
 
 class PlainActorCritic:
-    """Of an `ActorCritic` without encoder and memory, whose flat weights it shares."""
+    """Of an `ActorCritic` without encoder and memory, whose flat weights it shares: what acts in its place in rollouts,
+    and what PPO learns with. Rows, noise and results are arrays."""
+
+    memory = None
+    shares_layers = False
 
     def __init__(self, model: Any) -> None:
         layout, activation = model.parameters_layout, model.spec.architecture.activation
         weights, gradients = model.flat.detach().numpy(), model.flat_gradients.numpy()
+        self._encode: Callable[[np.ndarray], Any] | None = None if model.takes_vectors else model.encode
+        self._rows: dict[int, np.ndarray] = {}
         self.pi, self.vf = (PlainMLP(layout, name, activation, weights, gradients) for name in ("pi", "vf"))
         self._log_std, self._of_log_std = (
             layout.views(flat).get("log_std", np.empty(0, np.float32)) for flat in (weights, gradients)
         )
 
-    def outputs(self, rows: Rows) -> Tensor:
+    def encode(self, observations: np.ndarray) -> np.ndarray:
+        """As the model's, [B, numbers] float32, valid until as many are encoded again."""
+        if self._encode is not None:
+            return self._encode(observations).numpy()  # type: ignore[no-any-return]
+        rows = self._rows.get(len(observations))
+        if rows is None:
+            rows = self._rows[len(observations)] = aligned(len(observations), math.prod(observations.shape[1:]))
+        rows[...] = observations.reshape(rows.shape)
+        return rows
+
+    @staticmethod
+    def given(noise: np.ndarray) -> np.ndarray:
+        """As the model's."""
+        return noise
+
+    @staticmethod
+    def recall(rows: np.ndarray, memory: None) -> tuple[np.ndarray, None]:
+        """As the model's."""
+        return rows, memory
+
+    def outputs(self, rows: np.ndarray) -> np.ndarray:
         """As the model's, for rollouts: numpy's products give a row other bits in another place of the batch, which is
         always the same there, but not where answers are served."""
-        assert isinstance(rows, Tensor)
-        return torch.from_numpy(self.pi.forward(rows.numpy()))
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever asks looks whether they are finite
+            return self.pi.forward(rows)
 
-    def values(self, rows: Rows) -> Tensor:
+    def values(self, rows: np.ndarray) -> np.ndarray:
         """As the model's, with the same restriction."""
-        assert isinstance(rows, Tensor)
-        return torch.from_numpy(self.vf.forward(rows.numpy())[:, 0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.vf.forward(rows)[:, 0]
+
+    def choose(self, outputs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """As the model's, drawn."""
+        if len(self._log_std):
+            return outputs + np.exp(self._log_std) * noise
+        return (outputs + noise).argmax(-1)
 
     def distribution(self, outputs: np.ndarray, actions: np.ndarray) -> PlainDistribution:
         """The distribution that outputs [B, K] describe, at these actions."""
