@@ -132,12 +132,14 @@ class VectorGroup:
         terminations, truncations = np.array(stepped.terminations, np.bool_), np.array(stepped.truncations, np.bool_)
         resets = self._begin_after(rewards, terminations, truncations)
         self._returns += rewards
-        ended = np.flatnonzero(terminations | truncations)
+        ended = (terminations | truncations).nonzero()[0]
+        if resets is None and not len(ended):
+            return GroupStep(finals, rewards.astype(np.float32), terminations, truncations, finals)
         observations = finals.copy()
         episodes = [self._progress.ended(row, float(self._returns[row])) for row in ended.tolist()]
         if self.resets_on_next_step:
             self._over[ended] = True
-        elif len(ended):
+        else:
             seeds = [self._progress.begin_episode(row) for row in ended.tolist()]
             self._returns[ended] = 0.0
             begun = self._source.reset(ended, seeds) if stepped.after is None else stepped.after[ended]
@@ -149,11 +151,12 @@ class VectorGroup:
 
     def _begin_after(self, rewards: np.ndarray, terminations: np.ndarray, truncations: np.ndarray) -> np.ndarray | None:
         """Begin episodes in rows that this step has only reset; returns which, None if there are none."""
-        if not self._over.any():
+        rows = self._over.nonzero()[0]
+        if not len(rows):
             return None
         resets = self._over.copy()
         self._over[:] = False
-        for row in np.flatnonzero(resets).tolist():
+        for row in rows.tolist():
             if terminations[row] or truncations[row] or rewards[row]:
                 raise EnvContractError(
                     f"{self._progress.name(row)}: the step after the end returned a reward or another end, though the "

@@ -2,8 +2,11 @@
 
     python benchmarks/rl/sampling.py ENVIRONMENT trivial|policy [SECONDS]
 
-Environments: CartPole-v1, HalfCheetah-v5, and busy-20, busy-200, busy-5000, whose steps compute for so many µs. Both
-sides step groups of 8 environments; `trivial` draws actions without a network, `policy` asks one of 64 × 64.
+Environments: CartPole-v1, HalfCheetah-v5, and busy-20, busy-200, busy-5000, whose steps compute for so many µs of
+processor time. Both sides step groups of 8 environments; `trivial` draws actions without a network, `policy` asks the
+same one of 64 × 64, in numpy. The workers' side counts all that a training has beside: driver, learner, object store.
+The bare loops run once before and once after it, and count with their mean. Printed are steps a second, and steps a
+processor second, which a machine that others use as well disturbs less.
 """
 
 import json
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 import gymnasium
 import numpy as np
 import torch
+from measure import Window
 from threadpoolctl import threadpool_limits
 
 from shoal.rl import Acted, Callback, ModelSpec, OnPolicyAlgorithm, build_model
@@ -37,8 +41,8 @@ class Busy(gymnasium.Env):
         return self._observation, {}
 
     def step(self, action):
-        until = time.perf_counter() + self._seconds
-        while time.perf_counter() < until:
+        until = time.thread_time() + self._seconds
+        while time.thread_time() < until:
             pass
         self._steps += 1
         return self._observation, 1.0, False, self._steps == 1000, {}
@@ -61,20 +65,21 @@ def bare(name, policy, seconds, steps):
     environments = [make() for _ in range(SIZE)]
     observations = np.stack([each.reset(seed=i)[0] for i, each in enumerate(environments)])
     model = build_model(ModelSpec("actor_critic", environments[0].observation_space, environments[0].action_space))
-    generator, count = np.random.default_rng(0), 0
-    started = time.perf_counter()
-    with torch.inference_mode():
-        while time.perf_counter() - started < seconds:
-            noise = torch.from_numpy(model.draw_noise(generator, (STEPS, SIZE)))
-            for t in range(STEPS):
-                rows = model.encode(observations)
-                actions = model.choose(model.outputs(rows) if policy else torch.zeros_like(noise[t]), noise[t]).numpy()
-                for i, each in enumerate(environments):
-                    observations[i], _, terminated, truncated, _ = each.step(actions[i])
-                    if terminated or truncated:
-                        observations[i], _ = each.reset()
-            count += STEPS * SIZE
-    steps.put(count / (time.perf_counter() - started))
+    acting, generator, count = model.plain, np.random.default_rng(0), 0
+    started, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - started < seconds:
+        noise = model.draw_noise(generator, (STEPS, SIZE))
+        for t in range(STEPS):
+            outputs = acting.outputs(acting.encode(observations)) if policy else np.zeros_like(noise[t])
+            actions = model.environment_actions(acting.choose(outputs, noise[t]))
+            for i, each in enumerate(environments):
+                observations[i], _, terminated, truncated, _ = each.step(actions[i])
+                if terminated or truncated:
+                    observations[i], _ = each.reset()
+            count += SIZE
+            if t % 8 == 7 and time.perf_counter() - started >= seconds:
+                break
+    steps.put((count / (time.perf_counter() - started), count, time.process_time() - cpu))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +100,13 @@ class Sampling(OnPolicyAlgorithm[SamplingConfig]):
     def records(spec):
         return {}
 
+    @classmethod
+    def acting(cls, model):
+        return model.plain
+
     @staticmethod
     def explore(model, rows, noise, config, clock):
-        outputs = (model.plain or model).outputs(rows) if config.policy else torch.zeros_like(noise)
-        return Acted(model.choose(outputs, noise))
+        return Acted(model.choose(model.outputs(rows) if config.policy else np.zeros_like(noise), noise))
 
     @staticmethod
     def finish(model, rollout, config):
@@ -115,22 +123,22 @@ class Sampling(OnPolicyAlgorithm[SamplingConfig]):
 
 
 class Rate(Callback):
-    """Steps a second after the first iteration."""
+    """What a window after the second iteration tells."""
 
     def __init__(self, seconds):
-        self._seconds, self._begun, self.rate = seconds, None, None
+        self._seconds, self._begun, self._window, self.told = seconds, 0, Window(), None
 
     def on_iteration_end(self, training, report):
-        now = time.perf_counter()
-        if self._begun is None:
-            self._begun = now, report.timesteps
-        elif now - self._begun[0] >= self._seconds:
-            self.rate = (report.timesteps - self._begun[1]) / (now - self._begun[0])
-        return self.rate is None
+        if report.iteration == 2:
+            self._begun = report.timesteps
+            self._window.begin()
+        elif report.iteration > 2 and time.perf_counter() - self._window.started >= self._seconds:
+            self.told = self._window.end(report.timesteps - self._begun)
+        return self.told is None
 
 
 def shoal(name, policy, seconds):
-    """Let rollout workers step as many groups as there are processes; return steps a second."""
+    """Let rollout workers step as many groups as there are processes; return what the window told."""
     made, kwargs = environment(name)
     # A rollout takes about a tenth of the window, so that what is between rollouts counts as in a training.
     steps = {"busy-200": STEPS, "busy-5000": 8}.get(name, 8 * STEPS)
@@ -138,23 +146,38 @@ def shoal(name, policy, seconds):
     rate = Rate(seconds)
     with Sampling(made, env_kwargs=kwargs, policy=policy, n_steps=steps, **where) as sampling:
         sampling.train(1_000_000_000, callbacks=rate)
-    return rate.rate
+    return rate.told
 
 
 def main():
     name, kind, *rest = sys.argv[1:]
     seconds = float(rest[0]) if rest else 3.0
-    steps = multiprocessing.Queue()
-    loops = [
-        multiprocessing.Process(target=bare, args=(name, kind == "policy", seconds, steps)) for _ in range(PROCESSES)
-    ]
-    for loop in loops:
-        loop.start()
-    alone = sum(steps.get(timeout=60 + seconds) for _ in loops)
-    for loop in loops:
-        loop.join()
+    before = loops(name, kind == "policy", seconds / 2)
     workers = shoal(name, kind == "policy", seconds)
-    print(json.dumps({"workers": workers, "bare": alone, "efficiency": workers / alone}))
+    after = loops(name, kind == "policy", seconds / 2)
+    rate, cpu_rate = ((a + b) / 2 for a, b in zip(before, after, strict=True))
+    told = {
+        "workers": workers["steps_per_second"],
+        "bare": rate,
+        "efficiency": workers["steps_per_second"] / rate,
+        "workers_per_cpu_second": workers["steps_per_cpu_second"],
+        "bare_per_cpu_second": cpu_rate,
+        "cpu_efficiency": workers["steps_per_cpu_second"] / cpu_rate,
+    }
+    print(json.dumps(told))
+
+
+def loops(name, policy, seconds):
+    """Let bare processes loop side by side; return their steps a second in all, and steps a processor second."""
+    results = multiprocessing.Queue()
+    processes = [multiprocessing.Process(target=bare, args=(name, policy, seconds, results)) for _ in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=60 + seconds) for _ in processes]
+    for process in processes:
+        process.join()
+    rates, counts, cpu = zip(*found, strict=True)
+    return sum(rates), sum(counts) / sum(cpu)
 
 
 if __name__ == "__main__":

@@ -304,6 +304,9 @@ class Recorder:
             batch[name] for name in ("rewards", "terminations", "truncations")
         )
         self._resets = batch["resets"] if resets else None
+        for column in (self._terminations, self._truncations, self._resets):  # written where something ended
+            if column is not None:
+                column[...] = False
         self._rows: list[np.ndarray] = []
         self._finals: list[np.ndarray] = []
         self._memories: list[Tree] = []
@@ -326,15 +329,17 @@ class Recorder:
     def stepped(self, t: int, step: Any, memory: Any) -> None:
         """Write down what came of it; `memory` is that after the step, before anything is forgotten."""
         self._rewards[t] = step.rewards
-        self._terminations[t] = step.terminations
-        self._truncations[t] = step.truncations & ~step.terminations
-        if self._resets is not None:
-            self._resets[t] = False if step.resets is None else step.resets
         steps, size = self._batch.shape
         last = t == steps - 1
         if last or step.episodes or step.resets is not None:
+            self._terminations[t] = step.terminations
+            self._truncations[t] = step.truncations & ~step.terminations
             over = step.terminations | step.truncations
-            ended = np.arange(size) if last else np.flatnonzero(over if step.resets is None else over & ~step.resets)
+            if step.resets is not None:
+                assert self._resets is not None
+                self._resets[t] = step.resets
+                over &= ~step.resets
+            ended = np.arange(size) if last else over.nonzero()[0]
             self._rows.append(t * size + ended)
             self._finals.append(step.final_observations[ended])
             if memory is not None:
