@@ -37,7 +37,7 @@ bench: setup .venv-peers/installed         ## the numbers in the README, measure
 	$(BIN)/python benchmarks/runtime_latency.py --peer-python .venv-peers/bin/python
 	$(BIN)/python benchmarks/ppo_cartpole.py --peer-python .venv-peers/bin/python
 
-bench-rl: .venv/extras .venv-peers/installed         ## training and sampling against the peers, in a quarter of an hour
+bench-rl: .venv/extras .venv-peers/installed         ## training and sampling against the peers, in 12 minutes, into benchmarks/rl/rows
 	$(BIN)/python benchmarks/rl/run.py --peer-python .venv-peers/bin/python
 
 .venv-peers/installed: benchmarks/peers.txt

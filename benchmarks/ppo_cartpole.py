@@ -49,7 +49,8 @@ def run(command: list[str]) -> tuple[float, dict]:
 def main() -> None:
     """Run the rivals in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, …")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="rollout workers")
     parser.add_argument("--peer-python", help="a Python with stable-baselines3 installed")
     parser.add_argument("--rows", type=Path, help="a file for the raw rows, JSON")
@@ -59,7 +60,7 @@ def main() -> None:
         peer(flags.peer)
         return
     ours, theirs, rows = [], [], []
-    for seed in range(flags.seeds):
+    for seed in range(flags.first_seed, flags.first_seed + flags.seeds):
         with tempfile.TemporaryDirectory() as folder:
             command = [
                 sys.executable,

@@ -5,6 +5,7 @@ Needs nothing but Python: the peers' interpreter imports it, too.
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import time
@@ -72,24 +73,51 @@ class Window:
         }
 
 
-def run(command, **environment):
-    """Run a command; return what its last line of output says as JSON, and the seconds that it took in all."""
-    # Of libraries that would start a thread for each core; ours sets the number itself.
-    surroundings = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | environment
-    started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env=surroundings, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1]) | {"seconds": time.perf_counter() - started}
+class FailedError(Exception):
+    """A program of a benchmark failed, or took too long."""
 
 
-def in_turn(rivals, rounds, rows):
-    """Run rivals (name → command) in turn, `rounds` times; append a row of each to `rows`, and yield it."""
+def surroundings():
+    """Return the environment variables of what is measured.
+
+    Libraries that would start a thread for each core get one (ours sets the number itself). Variables that name a
+    kernel are taken out: each library chooses what suits this processor.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    return kept | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def run(command, limit=120):
+    """Run a command; return what its last line of output says as JSON, the seconds that it took in all, and how much
+    others did on the machine when it began. FailedError if it fails, or takes more than `limit` seconds."""
+    shown, started, load = " ".join(command), time.perf_counter(), os.getloadavg()[0]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings(), start_new_session=True
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise FailedError(f"{shown} took more than {limit} s") from None
+        except BaseException:  # Ctrl-C: what it has started ends with it
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
+    if process.returncode or not output.strip():
+        raise FailedError(f"{shown} ended with status {process.returncode}:\n{errors[-1500:]}")
+    return {**json.loads(output.splitlines()[-1]), "seconds": time.perf_counter() - started, "load": load}
+
+
+def in_turn(rivals, rounds, failures, limit=120):
+    """Run rivals (name → command) in turn, `rounds` times; yield a row of each. Who fails is told in `failures`, and
+    left out from then on."""
+    there = dict(rivals)
     for turn in range(rounds):
-        for name, command in rivals.items():
-            row = {"rival": name, "round": turn, **run(command)}
-            rows.append(row)
-            yield row
+        for name in list(there):
+            try:
+                yield {"rival": name, "round": turn, **run(there[name], limit)}
+            except FailedError as error:
+                failures.append(f"{name}: {error}")
+                del there[name]
 
 
 def ratios(rows, ours, theirs, value):
@@ -104,16 +132,16 @@ def median(rows, rival, value):
     return statistics.median(found) if found else None
 
 
-def write_rows(name, rows):
-    """Write raw rows beside the programs, as a whole."""
-    ROWS.mkdir(exist_ok=True)
-    path = ROWS / f"{name}.json"
+def write_rows(name, rows, folder=ROWS):
+    """Write raw rows, as a whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     whole = path.with_suffix(".tmp")
     whole.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     whole.replace(path)
 
 
-def read_rows(name):
+def read_rows(name, folder=ROWS):
     """Return the rows of a benchmark; none where it has not run."""
-    path = ROWS / f"{name}.json"
+    path = folder / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else []

@@ -1,155 +1,176 @@
-"""All benchmarks of training, in turn with the peers; writes raw rows, table.md and table.png into `rows`.
+"""All benchmarks of training, in turn with the peers: raw rows (JSON), table.md and table.png in a folder.
 
-python benchmarks/rl/run.py --peer-python .venv-peers/bin/python [--only NAME…] [--rounds 3] [--seconds 8]
+    python benchmarks/rl/run.py --peer-python .venv-peers/bin/python [--only PART…] [--short] [--rows FOLDER]
+
+Parts and their minutes on two free cores:
+
+    ppo-cartpole 1.5, solve 2, ppo-cheetah 2, dqn-cartpole 1, sac-pendulum 1   against Stable-Baselines3
+    sampling 2      rollout workers against bare processes that loop over environments of their own
+    start 0.5       imports, building PPO, memory
+    vector 0.5      groups over vector environments against their libraries alone
+    exactness 1.5   what exact results cost: see benchmarks/exactness.py
+
+A part that fails, or would begin after --minutes, is told at the end and in the table; the others' rows are written as
+they come, and a later run of some parts puts its table together with what is there.
 """
 
 import argparse
-import statistics
+import json
+import os
+import platform
 import subprocess
 import sys
+import tempfile
+import time
+from importlib.metadata import version
 from pathlib import Path
 
-from measure import ROWS, in_turn, median, ratios, read_rows, write_rows
+from measure import ROWS, in_turn, surroundings, write_rows
+from table import TRAINED, write_table
 
 HERE = Path(__file__).parent
 SAMPLED = ("CartPole-v1", "HalfCheetah-v5", "busy-20", "busy-200", "busy-5000")
-TRAINED = {
-    "ppo-cartpole": ("shoal", "shoal-vector", "sb3"),
-    "ppo-cheetah": ("shoal", "sb3", "sb3-processes"),
-    "dqn-cartpole": ("shoal", "sb3"),
-    "sac-pendulum": ("shoal", "sb3"),
-}
+VECTORS = {"gymnasium × 16": ("entry_point", 16), "gymnasium × 64": ("entry_point", 64), "ale-py × 8": ("ale", 8)}
+EXACTNESS = ("ppo-cartpole", "ppo-halfcheetah")
 
 
-def interpreter(rival, flags):
-    """Return the Python that runs a rival."""
-    return flags.peer_python if rival.startswith("sb3") else sys.executable
+def program(name, *arguments):
+    """Return the command of one of the programs beside this one."""
+    return [sys.executable, str(HERE / name), *map(str, arguments)]
 
 
-def measure_training(flags, name):
-    """Measure one training by each rival."""
-    rivals = {
-        rival: [interpreter(rival, flags), str(HERE / "workloads.py"), rival, name, str(flags.seconds)]
-        for rival in TRAINED[name]
-    }
-    rows = []
-    for row in in_turn(rivals, flags.rounds, rows):
-        print(f"{name:14} {row['rival']:14} {row['steps_per_second']:10,.0f} steps/s", flush=True)
-    write_rows(name, rows)
+def training(name):
+    """Return what measures one training by each rival."""
+
+    def rows(flags, failures):
+        rivals = {rival: program("workloads.py", rival, name, flags.seconds) for rival in TRAINED[name]}
+        for rival, command in rivals.items():
+            command[0] = flags.peer_python if rival.startswith("sb3") else sys.executable
+        yield from in_turn(rivals, flags.rounds, failures)
+
+    return rows
 
 
-def measure_start(flags):
-    """Measure imports and building."""
-    rivals = {rival: [interpreter(rival, flags), str(HERE / "start.py"), rival] for rival in ("shoal", "sb3")}
-    rows = []
-    for row in in_turn(rivals, flags.rounds, rows):
-        print(f"{'start':14} {row['rival']:14} {row['seconds']:10.2f} s", flush=True)
-    write_rows("start", rows)
+def start(flags, failures):
+    """Measure imports and building, and the memory then."""
+    rivals = {rival: program("start.py", rival) for rival in ("shoal", "sb3")}
+    rivals["sb3"][0] = flags.peer_python
+    yield from in_turn(rivals, flags.rounds + 2, failures)
 
 
-def measure_sampling(flags):
+def sampling(flags, failures):
     """Measure rollout workers against bare processes."""
-    seconds, rows = str(flags.seconds / 3), []
     rivals = {
-        f"{name} {kind}": [sys.executable, str(HERE / "sampling.py"), name, kind, seconds]
+        f"{name} {kind}": program("sampling.py", name, kind, flags.seconds / 3)
         for name in SAMPLED
         for kind in ("trivial", "policy")
     }
-    for row in in_turn(rivals, max(1, flags.rounds - 1), rows):
-        print(f"{'sampling':14} {row['rival']:24} {row['efficiency']:8.0%} of bare processes", flush=True)
-    write_rows("sampling", rows)
+    yield from in_turn(rivals, max(1, flags.rounds - 1), failures)
 
 
-def measure_solving(flags):
-    """Measure the time to solve CartPole."""
-    command = [sys.executable, str(HERE.parent / "ppo_cartpole.py"), "--seeds", str(flags.seeds)]
-    command += ["--peer-python", flags.peer_python, "--rows", str(ROWS / "solve.json")]
-    subprocess.run(command, check=True)
+def vector(flags, failures):
+    """Measure groups over vector environments against the libraries alone."""
+    rivals = {name: program("vector_rates.py", *which, flags.seconds / 2) for name, which in VECTORS.items()}
+    yield from in_turn(rivals, 1, failures)
 
 
-def lines():
-    """Return the table's rows: what, ours, theirs, and the ratio of pairs."""
-    for name, rivals in TRAINED.items():
-        rows = read_rows(name)
-        for ours in (rival for rival in rivals if rival.startswith("shoal")):
-            best = max(
-                (rival for rival in rivals if rival.startswith("sb3")),
-                key=lambda rival: median(rows, rival, "steps_per_second") or 0,
-            )
-            if median(rows, ours, "steps_per_second") is None:
+def exactness(flags, failures):
+    """Measure trainings as they are, and with nothing that makes them exact."""
+    rivals = {
+        f"{case} {mode}": program("../exactness.py", "--one", case, mode)
+        for case in EXACTNESS
+        for mode in ("exact", "bare")
+    }
+    yield from in_turn(rivals, flags.rounds, failures)
+
+
+def solve(flags, failures):
+    """Measure the time to solve CartPole, a seed a round."""
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(flags.seeds):
+            told = Path(folder) / f"{seed}.json"
+            command = program("../ppo_cartpole.py", "--first-seed", seed, "--seeds", 1, "--rows", told)
+            load = os.getloadavg()[0]
+            try:
+                subprocess.run(
+                    [*command, "--peer-python", flags.peer_python],
+                    env=surroundings(), check=True, timeout=240, stdout=subprocess.DEVNULL,
+                )  # fmt: skip
+            except (subprocess.SubprocessError, OSError) as error:
+                failures.append(f"seed {seed}: {error}")
                 continue
-            for value, unit in (
-                ("steps_per_second", "steps/s"),
-                ("steps_per_cpu_second", "steps per processor second"),
-            ):
-                ratio = statistics.median(ratios(rows, ours, best, value))
-                yield f"{name}, {ours}, {unit}", median(rows, ours, value), median(rows, best, value), ratio
-            memory = statistics.median(ratios(rows, ours, best, "pss_megabytes"))
-            yield (
-                f"{name}, {ours}, MB in all (PSS)",
-                median(rows, ours, "pss_megabytes"),
-                median(rows, best, "pss_megabytes"),
-                memory,
-            )
-    rows = read_rows("start")
-    if rows:
-        ratio = statistics.median(ratios(rows, "sb3", "shoal", "seconds"))
-        yield "import and build PPO, s", median(rows, "shoal", "seconds"), median(rows, "sb3", "seconds"), ratio
-    rows = read_rows("solve")
-    if rows:
-        found = {
-            rival: statistics.median(row["seconds"] for row in rows if row["rival"] == rival)
-            for rival in ("shoal", "sb3")
-        }
-        yield (
-            "solve CartPole-v1, s",
-            found["shoal"],
-            found["sb3"],
-            statistics.median(ratios(rows, "sb3", "shoal", "seconds")),
-        )
-    rows = read_rows("sampling")
-    for rival in dict.fromkeys(row["rival"] for row in rows):
-        yield (
-            f"sampling {rival}, steps/s",
-            median(rows, rival, "workers"),
-            median(rows, rival, "bare"),
-            median(rows, rival, "efficiency"),
-        )
+            yield from ({**row, "load": load} for row in json.loads(told.read_text()))
 
 
-def write_table():
-    """Write table.md and table.png of the rows that there are."""
-    import matplotlib
+PARTS = {
+    "ppo-cartpole": training("ppo-cartpole"), "solve": solve, "ppo-cheetah": training("ppo-cheetah"),
+    "dqn-cartpole": training("dqn-cartpole"), "sac-pendulum": training("sac-pendulum"),
+    "sampling": sampling, "start": start, "vector": vector, "exactness": exactness,
+}  # fmt: skip
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
 
-    told = list(lines())
-    text = ["| | Shoal | rival | ratio |", "|---|---:|---:|---:|"]
-    text += [f"| {what} | {ours:,.4g} | {theirs:,.4g} | {ratio:.2f} |" for what, ours, theirs, ratio in told]
-    (ROWS / "table.md").write_text("\n".join(text) + "\n")
-    print("\n".join(text))
-    shown = [(what, ratio) for what, *_, ratio in told if "PSS" not in what][::-1]
-    figure, axes = plt.subplots(figsize=(8, 0.3 * len(shown) + 1), layout="constrained")
-    axes.barh([what for what, _ in shown], [ratio for _, ratio in shown], color="#4c78a8")
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("Shoal's speed over its rival's (median of pairs)")
-    figure.savefig(ROWS / "table.png", dpi=120)
+def shown(row):
+    """Return a line's numbers."""
+    numbers = {name: value for name, value in row.items() if name not in ("rival", "round", "load")}
+    return "  ".join(f"{name} {value:,.4g}" for name, value in numbers.items() if isinstance(value, int | float))
+
+
+def machine(flags):
+    """Return what a reader must know of where it ran."""
+    asked = (
+        "import stable_baselines3, torch, json; print(json.dumps([stable_baselines3.__version__, torch.__version__]))"
+    )
+    try:
+        peer = json.loads(subprocess.run([flags.peer_python, "-c", asked], capture_output=True, check=True).stdout)
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        peer = [f"missing: {error}", ""]
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": models[0].partition(":")[2].strip() if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "torch": version("torch"),
+        "gymnasium": version("gymnasium"),
+        "peer stable-baselines3": peer[0],
+        "peer torch": peer[1],
+        "load before": os.getloadavg()[0],
+    }
 
 
 def main():
-    everything = [*TRAINED, "start", "solve", "sampling"]
+    """Run the parts; exits with 1 if something failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", required=True, help="a Python with stable-baselines3 and mujoco")
-    parser.add_argument("--only", nargs="*", choices=everything, default=everything)
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each window")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each window")
     parser.add_argument("--seeds", type=int, default=5, help="of the time to solve")
+    parser.add_argument("--minutes", type=float, default=12.0, help="no part begins later")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="the folder of rows, table and picture")
+    parser.add_argument("--short", action="store_true", help="one round of a second each: whether everything works")
     flags = parser.parse_args()
+    if flags.short:
+        flags.rounds, flags.seconds, flags.seeds = 1, 1.0, 1
+    began, failures, about = time.monotonic(), [], machine(flags)
     for name in flags.only:
-        others = {"start": measure_start, "solve": measure_solving, "sampling": measure_sampling}
-        others[name](flags) if name in others else measure_training(flags, name)
-    write_table()
+        if time.monotonic() - began > 60 * flags.minutes:
+            failures.append(f"{name}: left out after {flags.minutes:g} minutes")
+            continue
+        own, rows, part_began = [], [], time.monotonic()
+        try:
+            for row in PARTS[name](flags, own):
+                rows.append(row)
+                write_rows(name, rows, flags.rows)
+                print(f"{name:13} {row['rival']:24} {shown(row)}", flush=True)
+        except Exception as error:
+            own.append(repr(error))
+        failures += [f"{name}, {problem}" for problem in own]
+        about[f"seconds of {name}"] = round(time.monotonic() - part_began)
+        print(f"{name:13} took {time.monotonic() - part_began:.0f} s", flush=True)
+    write_rows("machine", [about], flags.rows)
+    write_table(flags.rows, failures)
+    sys.exit("\n".join(["", "These failed:", *failures]) if failures else 0)
 
 
 if __name__ == "__main__":
