@@ -68,7 +68,8 @@ class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
         """Fill `log_probs`, `next_values`, and `values` where they are not known yet: one forward pass for a whole
         rollout instead of one for each step."""
         fill_log_probs(model, rollout)
-        steps, critic = rollout.steps, model.plain or model
+        steps = rollout.steps
+        critic: Any = model.plain or model
         if not model.shares_layers:
             values = critic.values(critic.encode(steps.flat()["observations"]))
             steps["values"][:] = as_array(values).reshape(rollout.shape)

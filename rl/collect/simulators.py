@@ -40,6 +40,7 @@ from ..clock import Clock
 from ..data.batch import Batch
 from ..data.columns import rollout_columns
 from ..data.rollout import Rollout
+from ..data.tree import as_array
 from ..declaration import Collecting
 from ..lazy import load, torch
 from ..models.spec import ModelSpec
@@ -232,8 +233,8 @@ class SimulatorWorker:
         noise = np.zeros((size, *model.draw_noise(generator, (0,)).shape[1:]), np.float32)
         noise[: len(rows)] = model.draw_noise(generator, (len(rows),))
         acted = self._algorithm.explore(model, model.encode(observations), torch.from_numpy(noise), self._config, clock)
-        actions = acted.actions.numpy()
-        records = {name: values.numpy() for name, values in acted.records.items()}
+        actions = as_array(acted.actions)
+        records = {name: as_array(values) for name, values in acted.records.items()}
         try:
             model.check_finite(observations, action=actions, **records)
         except ValueError as error:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.tree import as_array
 from .distributions import HALF_LOG_2PI
 from .layout import ParameterLayout
 
@@ -186,7 +187,7 @@ class PlainActorCritic:
     def encode(self, observations: np.ndarray) -> np.ndarray:
         """As the model's, [B, numbers] float32, valid until as many are encoded again."""
         if self._encode is not None:
-            return self._encode(observations).numpy()  # type: ignore[no-any-return]
+            return as_array(self._encode(observations))
         rows = self._rows.get(len(observations))
         if rows is None:
             rows = self._rows[len(observations)] = aligned(len(observations), math.prod(observations.shape[1:]))
