@@ -112,8 +112,7 @@ class EnvGroup:
         self._actions_shape, self._actions_dtype = (size, *actions.shape), actions.dtype
         self._log = ActionLog(self._actions_shape, actions.smallest_dtype)
         self._progress.record(self._log, self._actions_dtype)
-        self._none = np.zeros(size, np.bool_)
-        self._none.setflags(write=False)
+        self._none = np.broadcast_to(np.False_, size)  # of which nobody can change a row
         self._returns = np.zeros(size, np.float64)
         self._rewards = np.zeros(size, np.float64)
         self._tells_actions = self._log.bytes_of_action <= most_action_bytes
