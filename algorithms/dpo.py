@@ -88,8 +88,10 @@ class DPO(TextAlgorithm[DPOConfig]):
     @cached_property
     def pairs(self) -> Pairs:
         """The pairs, encoded."""
-        spec = self.language_spec
-        return Pairs.of(self._read, self.tokens, spec.architecture.context, self.run.seed, self.config.held_out)
+        spec, rows = self.language_spec, list(self.examples())
+        if not rows:
+            raise self.nothing_there()
+        return Pairs.of(rows, self.tokens, spec.architecture.context, self.run.seed, self.config.held_out)
 
     def rows(self, start: int, count: int) -> dict[str, np.ndarray]:
         """As `Pairs.rows`."""
@@ -101,7 +103,7 @@ class DPO(TextAlgorithm[DPOConfig]):
 
     def facts(self) -> dict[str, Any]:
         """Name, number of pairs, SHA-256 of them."""
-        return {"name": self.config.dataset, "pairs": len(self._read), "sha256": self.pairs.sha256}
+        return {"name": self.config.dataset, "pairs": len(self.pairs.tokens), "sha256": self.pairs.sha256}
 
     @staticmethod
     def prepare(learner: Learner, config: DPOConfig) -> None:

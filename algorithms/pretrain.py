@@ -12,7 +12,7 @@ A text longer than the context is cut into several. Texts that lie in a row see 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -69,14 +69,11 @@ class Pretrain(PackedAlgorithm[PretrainConfig]):
         """The text itself."""
         return example
 
-    def encode(self, examples: Sequence[str]) -> list[Text]:
+    def encode(self, examples: Iterable[str]) -> Iterator[Text]:
         """Each in as many pieces as it takes."""
         tokens, context, seed = self.tokens, self.context, self.run.seed
-        return [
-            text
-            for index, document in enumerate(examples)
-            for text in plain_texts(document, index, tokens, context, seed)
-        ]
+        for index, document in enumerate(examples):
+            yield from plain_texts(document, index, tokens, context, seed)
 
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: PretrainConfig, clock: Clock) -> dict[str, float]:

@@ -10,7 +10,7 @@ Prompts are read, never learned; of a conversation all answers are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -70,10 +70,10 @@ class SFT(PackedAlgorithm[SFTConfig]):
         """All that is said."""
         return "".join(prompt + answer for prompt, answer in example)
 
-    def encode(self, examples: Sequence[Turns]) -> list[Text]:
+    def encode(self, examples: Iterable[Turns]) -> Iterator[Text]:
         """One text each."""
         tokens = self.tokens
-        return [conversation(turns, index, tokens) for index, turns in enumerate(examples)]
+        return (conversation(turns, index, tokens) for index, turns in enumerate(examples))
 
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: SFTConfig, clock: Clock) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +23,7 @@ Config = TypeVar("Config", bound=TextConfig)
 class PackedAlgorithm(TextAlgorithm[Config], Generic[Config]):
     """Texts in rows of the model's context, packed; an algorithm says what they are."""
 
-    def encode(self, examples: Sequence[Any]) -> list[Text]:
+    def encode(self, examples: Iterable[Any]) -> Iterator[Text]:
         """The texts of all examples; ValueError for characters that there are no tokens for."""
         raise NotImplementedError
 
@@ -34,24 +34,33 @@ class PackedAlgorithm(TextAlgorithm[Config], Generic[Config]):
 
     @cached_property
     def corpus(self) -> Corpus:
-        """All texts that fit into a row; InputError if none does. How many do not is logged."""
-        texts = self.encode(self._read)
-        fitting = [text for text in texts if len(text.ids) <= self.context]
-        longest = max(len(text.ids) for text in texts)
-        if not fitting:
+        """All texts that fit into a row, read one by one; InputError if none does. How many do not is logged."""
+        lengths: list[int] = []
+        corpus = Corpus.of(self._fitting(lengths), self.context, self.run.seed)
+        if not lengths:
+            raise self.nothing_there()
+        longest = max(lengths)
+        if not len(corpus):
             raise InputError(
-                f"all texts have more tokens ({min(len(text.ids) for text in texts)} to {longest}) than "
-                f"policy_kwargs['context'] = {self.context}: choose a larger one"
+                f"all texts have more tokens ({min(lengths)} to {longest}) than policy_kwargs['context'] = "
+                f"{self.context}: choose a larger one"
             )
-        if len(fitting) < len(texts):
+        if len(corpus) < len(lengths):
             logger.warning(
                 "%d of %d texts are left out: they have up to %d tokens, more than policy_kwargs['context'] = %d",
-                len(texts) - len(fitting),
-                len(texts),
+                len(lengths) - len(corpus),
+                len(lengths),
                 longest,
                 self.context,
             )
-        return Corpus(tuple(fitting), self.context, self.run.seed)
+        return corpus
+
+    def _fitting(self, lengths: list[int]) -> Iterator[Text]:
+        """The texts that fit into a row; `lengths` gets those of all."""
+        for text in self.encode(self.examples()):
+            lengths.append(len(text.ids))
+            if len(text.ids) <= self.context:
+                yield text
 
     @cached_property
     def _divided(self) -> tuple[Corpus, Corpus]:
@@ -68,14 +77,14 @@ class PackedAlgorithm(TextAlgorithm[Config], Generic[Config]):
     def held_out_rows(self) -> dict[str, np.ndarray] | None:
         """As `Corpus.laid_out`, the first rows of what is held out."""
         held_out = self._divided[1]
-        return held_out.laid_out(held_out.epoch(0)[:_MEASURED]) if held_out.texts else None
+        return held_out.laid_out(held_out.epoch(0)[:_MEASURED]) if len(held_out) else None
 
     def facts(self) -> dict[str, Any]:
         """Name, numbers, SHA-256 of what is learned."""
         corpus = self.corpus
         return {
             "name": self.config.dataset or self.spec.id,
-            "texts": len(corpus.texts),
+            "texts": len(corpus),
             "tokens": corpus.tokens,
             "sha256": corpus.sha256,
         }

@@ -11,9 +11,11 @@ epoch. This module doesn't import torch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import IO, Any
 
 import numpy as np
 
@@ -82,13 +84,70 @@ def fill_rows(order: Iterable[int], lengths: Sequence[int], capacity: int) -> li
     return rows
 
 
+class Texts(Sequence[Text]):
+    """Texts whose tokens lie in a file that is mapped into memory: what is not looked at takes none. The file has no
+    name, so it is gone with the process, however that ends. It lies where `TMPDIR` says."""
+
+    def __init__(self, texts: Iterable[Text]) -> None:
+        lengths: list[int] = []
+        learned: list[int] = []
+        nbytes: list[float] = []
+        documents: list[int] = []
+        with tempfile.TemporaryFile() as ids_file, tempfile.TemporaryFile() as learned_file:
+            for text in texts:
+                ids_file.write(text.ids.astype(np.int32).tobytes())
+                learned_file.write(text.learned.tobytes())
+                lengths.append(len(text.ids))
+                learned.append(int(np.count_nonzero(text.learned)))
+                nbytes.append(text.nbytes)
+                documents.append(text.document)
+            self._ids, self._learned = _mapped(ids_file, np.int32), _mapped(learned_file, np.bool_)
+        self.lengths, self.counts = np.array(lengths, np.int64), np.array(learned, np.int64)
+        """[N] int64 of each text: tokens, and those that are learned."""
+        self.documents = np.array(documents, np.int64)
+        """[N] int64: number of the document that each is from."""
+        self._nbytes, self._ends = np.array(nbytes), self.lengths.cumsum()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        end, document = int(self._ends[index]), int(self.documents[index])
+        own = slice(end - int(self.lengths[index]), end)
+        return Text(self._ids[own], self._learned[own], float(self._nbytes[index]), document)
+
+
+def _mapped(file: IO[bytes], dtype: Any) -> np.ndarray:
+    """The content of a file that is not empty; it stays when the file is closed."""
+    file.flush()
+    return np.memmap(file, dtype, "r") if file.tell() else np.zeros(0, dtype)
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Texts to learn from, in rows of `context` tokens."""
 
-    texts: tuple[Text, ...]
+    all_texts: Texts
+    numbers: np.ndarray
+    """[N] int64: which of these texts belong to it."""
     context: int
     seed: int
+
+    @staticmethod
+    def of(texts: Iterable[Text], context: int, seed: int) -> Corpus:
+        """All of these."""
+        found = Texts(texts)
+        return Corpus(found, np.arange(len(found)), context, seed)
+
+    @property
+    def texts(self) -> Iterator[Text]:
+        """One by one."""
+        return (self.all_texts[number] for number in self.numbers.tolist())
+
+    def __len__(self) -> int:
+        return len(self.numbers)
 
     @cached_property
     def sha256(self) -> str:
@@ -101,21 +160,24 @@ class Corpus:
     @property
     def tokens(self) -> int:
         """Learned ones."""
-        return sum(int(text.learned.sum()) for text in self.texts)
+        return int(self.all_texts.counts[self.numbers].sum())
 
     def divide(self, share: float) -> tuple[Corpus, Corpus]:
         """Those to learn from, and `share` of the documents, one at least, to hold out; none where the share is 0."""
-        documents = sorted({text.document for text in self.texts})
+        own = self.all_texts.documents[self.numbers]
+        documents = np.unique(own)
         count = 0 if not share else min(max(1, round(share * len(documents))), len(documents) - 1)
         order = stream(self.seed, "held out").permutation(len(documents))
-        kept = {documents[index] for index in order[count:]}
-        parts = [tuple(text for text in self.texts if (text.document in kept) == wanted) for wanted in (True, False)]
-        return Corpus(parts[0], self.context, self.seed), Corpus(parts[1], self.context, self.seed)
+        kept = np.isin(own, documents[order[count:]])
+        return self._only(kept), self._only(~kept)
+
+    def _only(self, wanted: np.ndarray) -> Corpus:
+        return Corpus(self.all_texts, self.numbers[wanted], self.context, self.seed)
 
     def epoch(self, number: int) -> list[list[int]]:
         """The rows of an epoch, in its order."""
-        order = stream(self.seed, "texts", number).permutation(len(self.texts)).tolist()
-        rows = fill_rows(order, [len(text.ids) for text in self.texts], self.context)
+        order = stream(self.seed, "texts", number).permutation(len(self)).tolist()
+        rows = fill_rows(order, self.all_texts.lengths[self.numbers].tolist(), self.context)
         return [rows[i] for i in stream(self.seed, "rows", number).permutation(len(rows)).tolist()]
 
     def laid_out(self, rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
@@ -128,7 +190,7 @@ class Corpus:
         }
         for index, row in enumerate(rows):
             at = 0
-            for text in (self.texts[number] for number in row):
+            for text in (self.all_texts[self.numbers[number]] for number in row):
                 end = at + len(text.ids)
                 found["tokens"][index, at:end], found["mask"][index, at:end] = text.ids, text.learned
                 found["nbytes"][index] += text.nbytes

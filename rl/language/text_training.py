@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -145,7 +144,8 @@ class TextAlgorithm(DatasetAlgorithm[Config], Generic[Config]):
     # ---- what an algorithm defines
 
     def examples(self) -> Iterator[Any]:
-        """The dataset's examples, as the algorithm takes them; InputError for what it cannot take."""
+        """The dataset's examples, as the algorithm takes them, from the first one each time; InputError for what it
+        cannot take."""
         raise NotImplementedError
 
     def texts_of(self, example: Any) -> str:
@@ -174,20 +174,23 @@ class TextAlgorithm(DatasetAlgorithm[Config], Generic[Config]):
         assert isinstance(self.model_spec, ModelSpec)
         return self.model_spec
 
-    @cached_property
-    def _read(self) -> list[Any]:
-        found = list(self.examples())
-        if not found:
-            raise InputError(f"dataset {self.config.dataset!r} has no rows: there is nothing to learn")
-        return found
+    def nothing_there(self) -> InputError:
+        """What is raised where there are no examples."""
+        return InputError(f"dataset {self.config.dataset!r} has no rows: there is nothing to learn")
 
     def _inspect(self) -> Inspection:
         """The environment, if there is one; else a space of all characters that the texts have."""
         start_runtime(self._engine)
         if self._env_is_given:
             return super()._inspect()
-        characters = "".join(sorted(set(_ASCII).union(*(self.texts_of(example) for example in self._read))))
-        space = Text(self.run.policy_kwargs.get("context", 256), min_length=0, charset=characters)
+        characters, empty = set(_ASCII), True
+        for example in self.examples():  # not kept: they may be more than memory holds
+            characters |= set(self.texts_of(example))
+            empty = False
+        if empty:
+            raise self.nothing_there()
+        charset = "".join(sorted(characters))
+        space = Text(self.run.policy_kwargs.get("context", 256), min_length=0, charset=charset)
         return Inspection(self.spec, space, space, ())
 
     def check(self) -> None:

@@ -30,7 +30,7 @@ from ...envs import bind, check_token, is_loopback, parse_address, shown_address
 from ..lazy import load
 from .connections import Limits
 from .http_app import Answering, make_app
-from .http_guard import Access
+from .http_guard import Access, Told, plainly
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -49,6 +49,7 @@ class HttpServer:
         *,
         token: str | None = None,
         limits: Limits | None = None,
+        told: Told = plainly,
     ) -> None:
         """Listen at "HOST:PORT".
 
@@ -57,6 +58,7 @@ class HttpServer:
             address: where to listen. On this machine's own addresses only requests whose Host is one are answered.
             token: what requests must bring as ``Authorization: Bearer TOKEN``; None: nothing.
             limits: of connections and times; None: as many connections as there are file descriptors for.
+            told: the form of errors that never come to the application: too slow, or too many.
 
         Raises:
             InputError: the address is malformed, not this machine's, or in use, or the token is none.
@@ -72,7 +74,7 @@ class HttpServer:
             logger.warning("serving at %s:%d %s, for whoever can reach that address", host, port, how)
         self.url = f"http://{shown_address(host, self._socket.getsockname()[1])}"
         access = Access(hosts=_LOCAL | {host.lower()} if is_loopback(host) else None, token=token)
-        self._server = load("LimitedServer")(make(access), self._socket, limits)
+        self._server = load("LimitedServer")(make(access), self._socket, limits, told)
         self._thread = threading.Thread(target=self._server.run, name="shoal-serve-http", daemon=True)
         self._thread.start()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from ...runtime import ShoalError, exceptions, nearest
-from .http_guard import BESIDE_NUMBERS, LONGEST_BODY, Access, Bodies, RefusedError, guarded
+from .http_guard import BESIDE_NUMBERS, LONGEST_BODY, Access, Bodies, RefusedError, guarded, plainly
 from .queueing import ServerBusyError, ServerClosedError
 from .sessions import LONGEST_NAME, SessionInUseError, UnknownSessionError
 
@@ -97,7 +97,7 @@ def make_app(
         routes.append(Route(f"{prefix}/act", answers.act, methods=["POST"]))
         routes.append(Route(f"{prefix}/sessions/{{name:path}}", answers.end, methods=["DELETE"]))
     app = Starlette(routes=routes, exception_handlers={HTTPException: answers.refused})
-    return app if access is None else guarded(app, access, lambda status, message: {"error": message})
+    return app if access is None else guarded(app, access, plainly)
 
 
 class _Answers:

@@ -45,7 +45,16 @@ class Access:
         return None
 
 
-def guarded(app: "ASGIApp", access: Access, told: Callable[[int, str], Any]) -> "ASGIApp":
+Told = Callable[[int, str], Any]
+"""The object that is sent, of a status and a message."""
+
+
+def plainly(_: int, message: str) -> dict[str, str]:
+    """What is sent where nobody expects another form."""
+    return {"error": message}
+
+
+def guarded(app: "ASGIApp", access: Access, told: Told) -> "ASGIApp":
     """Return the application that answers whom `access` lets in, and sends all others what `told` makes of status and
     message."""
 

@@ -11,6 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .connections import Connections, Limits, Phase, connections_possible
+from .http_guard import Told, plainly
 from .log_limit import LogLimit
 
 logger = logging.getLogger("shoal.http")
@@ -27,10 +28,10 @@ _TOO_SLOW = {
 class LimitedProtocol(H11Protocol):
     """One connection, in the phases of `Connections`."""
 
-    def __init__(self, *args: Any, admitted: Connections, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, admitted: Connections, told: Told, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = logger
-        self._admitted = admitted
+        self._admitted, self._told = admitted, told
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection in, or say that there are too many."""
@@ -61,20 +62,23 @@ class LimitedProtocol(H11Protocol):
             self._refuse(408, "Request Timeout", _TOO_SLOW[phase])
 
     def _refuse(self, status: int, reason: str, error: str) -> None:
-        body = msgspec.json.encode({"error": error})
+        body = msgspec.json.encode(self._told(status, error))
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
         self.transport.close()
 
 
 class LimitedServer(uvicorn.Server):
-    """uvicorn's server on a socket that listens already; `limits` defaults to what the process has descriptors for.
+    """uvicorn's server on a socket that listens already; `limits` defaults to what the process has descriptors for,
+    `told` makes what is sent of status and message where a request never comes to the application.
 
     It accepts by itself: asyncio takes as many connections in one turn as the backlog has room for, before any of them
     is counted, and when no descriptor is left, tries and logs it as often in every turn.
     """
 
-    def __init__(self, app: Callable[..., Any], listening: socket.socket, limits: Limits | None = None) -> None:
+    def __init__(
+        self, app: Callable[..., Any], listening: socket.socket, limits: Limits | None = None, told: Told = plainly
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -92,7 +96,7 @@ class LimitedServer(uvicorn.Server):
         if limits is None:
             most = connections_possible()
             limits = Limits(in_all=most, per_client=max(1, most // 2))
-        self._admitted = Connections(limits)
+        self._admitted, self._told = Connections(limits), told
         self._listening = listening
         self._arriving: set[asyncio.Task[Any]] = set()
 
@@ -129,7 +133,7 @@ class LimitedServer(uvicorn.Server):
             self._loop.add_reader(self._listening, self._accept)
 
     def _protocol(self) -> LimitedProtocol:
-        return LimitedProtocol(self.config, self.server_state, {}, admitted=self._admitted)
+        return LimitedProtocol(self.config, self.server_state, {}, admitted=self._admitted, told=self._told)
 
     async def on_tick(self, counter: int) -> bool:
         """Drop those whose time is up; uvicorn calls this ten times a second."""

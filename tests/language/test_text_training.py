@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -51,8 +52,22 @@ def spec(**changes):
 
 def corpus_of(texts, context=32):
     tokens = ByteTokens()
-    found = [text for i, each in enumerate(texts) for text in plain_texts(each, i, tokens, context, 0)]
-    return Corpus(tuple(found), context, 0)
+    return Corpus.of(
+        (text for i, each in enumerate(texts) for text in plain_texts(each, i, tokens, context, 0)), context, 0
+    )
+
+
+def test_tokens_lie_in_a_file_and_not_in_memory():
+    documents = ("the sea is wide " * 500 for _ in range(100))
+    tracemalloc.start()
+    try:
+        corpus = corpus_of(documents, context=256)
+        kept, _ = corpus.divide(0.02)
+        kept.sha256, kept.laid_out(kept.epoch(0)[:4])
+        assert corpus.tokens > 800_000
+        assert tracemalloc.get_traced_memory()[1] < 5 * corpus.tokens / 4  # 5 bytes each
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_text_has_the_same_loss_alone_and_packed_and_sees_nothing_of_others():
@@ -103,13 +118,13 @@ def test_rows_hold_every_text_once_an_epoch_and_what_is_held_out_is_in_none():
     assert len({text.document for text in held_out.texts}) == 4
     assert not {text.document for text in held_out.texts} & {text.document for text in kept.texts}
     order, epoch = RowOrder(kept), kept.epoch(0)
-    assert sorted(number for row in epoch for number in row) == list(range(len(kept.texts)))
+    assert sorted(number for row in epoch for number in row) == list(range(len(kept)))
     assert kept.epoch(1) != epoch
     long = order.of(0, 3 * len(epoch))
     assert long[: len(epoch)] == epoch
     assert order.of(5, 4) == long[5:9]  # backwards, too
     assert RowOrder(kept).of(len(epoch) + 1, 2) == long[len(epoch) + 1 : len(epoch) + 3]
-    assert (kept.laid_out([[0]])["tokens"][0, len(kept.texts[0].ids) :] == PAD).all()
+    assert (kept.laid_out([[0]])["tokens"][0, len(next(kept.texts).ids) :] == PAD).all()
 
 
 def test_the_loss_is_the_mean_over_learned_tokens_however_a_minibatch_is_cut():
@@ -354,7 +369,7 @@ def test_rows_of_a_function_and_none_of_a_module_that_a_run_holds(serial, tmp_pa
     monkeypatch.syspath_prepend(str(tmp_path))
     write(tmp_path, "own_rows.py", "def talk():\n    return [{'prompt': 'a', 'completion': 'b'}] * 4\n")
     with SFT(dataset="own_rows:talk", **SMALL, held_out=0) as sft, RunFolder(tmp_path / "run") as run:
-        assert sft._read == [[("a", "b")]] * 4
+        assert list(sft.examples()) == [[("a", "b")]] * 4
         sft.train(3, callbacks=[run])
     assert (tmp_path / "run/learning_curve.png").exists()  # of what is learned from alone
     with SFT.load(tmp_path / "run") as sft:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 import time
 
@@ -15,6 +16,7 @@ from shoal.envs import derive_seed
 from shoal.rl import LanguagePolicy, ServerBusyError, ServerClosedError, serve
 from shoal.rl.language.asked import Asked, Said, conversation
 from shoal.rl.models.spec import ModelSpec
+from shoal.rl.serving.connections import Limits, Phase
 from shoal.rl.serving.http_guard import Access
 from shoal.rl.serving.texts import app as text_app
 from shoal.rl.serving.texts.app import make_text_app
@@ -208,6 +210,22 @@ def test_models_health_and_the_token(served):
     assert taken.status_code == 200
     foreign = ask(served, COMPLETIONS, "{}", access=Access(hosts=frozenset({"other"})))
     assert foreign.json()["error"]["message"].startswith("Host is")
+
+
+def test_a_request_that_never_comes_to_the_application_is_refused_in_the_same_form(served, monkeypatch):
+    monkeypatch.setattr(Limits, "seconds", lambda self, phase: 0.1 if phase is Phase.HEAD else float("inf"))
+    url = httpx.URL(served.listen("127.0.0.1:0"))
+    with socket.create_connection((url.host, url.port), timeout=10) as client:
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: loc")
+        head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    error = json.loads(body)["error"]
+    assert error == {
+        "message": "the request's head did not arrive in time",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
 
 
 def test_a_request_without_a_seed_gets_its_own(served, policy):

@@ -91,7 +91,7 @@ def make_text_app(served: ServedModel, access: Access | None = None, *, bodies_i
         Route("/v1/chat/completions", made.chat, methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: made.refused})
-    return app if access is None else guarded(app, access, _error)
+    return app if access is None else guarded(app, access, error_of)
 
 
 class _Application:
@@ -123,7 +123,7 @@ class _Application:
     async def refused(self, _: Request, error: Exception) -> Response:
         status, headers = error.status_code, error.headers  # type: ignore[attr-defined]  # starlette's HTTPException
         known = "there are POST /v1/completions and /v1/chat/completions, GET /v1/models and /health"
-        return _reply(status, _error(status, f"{error.detail}: {known}"), headers)  # type: ignore[attr-defined]
+        return _reply(status, error_of(status, f"{error.detail}: {known}"), headers)  # type: ignore[attr-defined]
 
     async def _answer(self, request: Request, *, chat: bool) -> Response:
         from starlette.requests import ClientDisconnect
@@ -134,7 +134,7 @@ class _Application:
             wanted = read_request(_object(b"".join(held)), self._model, chat=chat)
             coming = _Coming(self._served, wanted)
         except ClientDisconnect:
-            return _reply(499, _error(499, "the client left"))  # which nobody reads
+            return _reply(499, error_of(499, "the client left"))  # which nobody reads
         except Exception as error:
             return _failure(error)
         finally:
@@ -213,7 +213,7 @@ async def _unless_gone(receive: Receive, coming: _Coming) -> Response:
     try:
         await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
-            return _reply(499, _error(499, "the client left"))  # which nobody reads
+            return _reply(499, error_of(499, "the client left"))  # which nobody reads
         return answering.result()
     except asyncio.CancelledError:
         return _failure(ServerClosedError("the server was closed"))
@@ -269,7 +269,7 @@ async def _events(coming: _Coming) -> AsyncIterator[bytes]:
                     yield _event(shapes.piece(index, said))
     except Exception as error:  # the status was sent: what is left is to say so, and to end
         status, _ = _status_of(error)
-        yield _event(_error(status, str(error)))
+        yield _event(error_of(status, str(error)))
         return
     if coming.wanted.usage:
         yield _event(shapes.counts(coming.counts))
@@ -295,7 +295,8 @@ def _object(body: bytes) -> dict[str, Any]:
         raise BadRequestError(f"the body is no JSON object: {error}") from None
 
 
-def _error(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def error_of(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI's clients read it."""
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
     code = {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(status, code)
     return {"error": {"message": message[:1000], "type": kind, "param": param, "code": code}}
@@ -312,11 +313,11 @@ def _status_of(error: Exception) -> tuple[int, dict[str, str]]:
 def _failure(error: Exception) -> Response:
     """Return the answer to a request that could not be answered."""
     if isinstance(error, BadRequestError):
-        return _reply(error.status, _error(error.status, str(error), error.param, error.code))
+        return _reply(error.status, error_of(error.status, str(error), error.param, error.code))
     if isinstance(error, RefusedError):
-        return _reply(error.status, _error(error.status, str(error)))
+        return _reply(error.status, error_of(error.status, str(error)))
     status, headers = _status_of(error)
-    return _reply(status, _error(status, str(error)), headers)
+    return _reply(status, error_of(status, str(error)), headers)
 
 
 def _reply(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Response:

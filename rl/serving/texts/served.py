@@ -22,7 +22,7 @@ from ...language.tokens import Tokens, read_tokenizer, tokens_between
 from ..http import HttpServer
 from ..http_guard import Access
 from ..source import PolicySource, Savable, read_policies
-from .app import make_text_app
+from .app import error_of, make_text_app
 from .pool import Answer, TextPool, Weights
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class ServedTexts:
         def make(access: Access) -> ASGIApp:
             return make_text_app(self, access)
 
-        self._http = HttpServer(make, address, token=token)
+        self._http = HttpServer(make, address, token=token, told=error_of)
         self.http_address = self._http.url
         return self._http.url
 
