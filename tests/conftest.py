@@ -131,6 +131,15 @@ def logs_of_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["SHOAL_LOG_DIRECTORY"] = str(tmp_path_factory.mktemp("shoal"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def workers_load_little() -> Iterator[None]:
+    """Have workers load what they need, not what other tests of this process have loaded, which is torch: each runtime
+    took 1.2 s of processor time for it. Trainings and servers say by themselves that they need it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shoal.runtime.native.engine._PRELOADABLE", WORKERS_NEED)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def short_trainings(request: pytest.FixtureRequest) -> Iterator[None]:
     """Shorten what a training does before and after it trains, where tests are not about that: tests/envs/ has the

@@ -47,26 +47,10 @@ def entropies_of(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return torch.nn.functional.pad(-(predicted.exp() * predicted).sum(-1), (1, 0))
 
 
-def answer_mask(tokens: Tensor, end: int) -> Tensor:
-    """[B, T] bool of sampled `tokens` [B, T]: up to the first `end`, which the model has said, too; all without one."""
-    ended = (tokens == end).int()
-    return ended.cumsum(-1) - ended == 0
-
-
 def last_of(mask: Tensor) -> Tensor:
     """[B, T] bool: the last place of each row where the mask is True."""
     places = torch.arange(mask.shape[-1], device=mask.device)
     return mask & (places == torch.where(mask, places, -1).amax(-1, keepdim=True))
-
-
-def returns_to_go(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
-    """Σ γ^k r_(t + k) [B, T] over the places of the mask after t, counted without the others; 0 there."""
-    following, found = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards)
-    for t in reversed(range(rewards.shape[1])):
-        here = torch.where(mask[:, t], rewards[:, t] + gamma * following, 0)
-        following = torch.where(mask[:, t], here, following)
-        found[:, t] = here
-    return found
 
 
 def token_advantages(

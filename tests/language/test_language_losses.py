@@ -39,10 +39,6 @@ def test_temperature_divides_the_logits():
     assert losses.log_probs_of(logits, T([[0, 1]]), 2.0)[0, 1] == pytest.approx(LOG(2 / 3))
 
 
-def test_the_end_is_the_models_own_and_nothing_after_it_is():
-    assert losses.answer_mask(T([[5, 3, 9, 3], [5, 6, 7, 8]]), 3).tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
-
-
 def test_what_is_masked_changes_neither_loss_nor_gradient():
     mask = mask_of([1, 1, 0], [1, 0, 0])
     weights = losses.token_weights(mask, "token", 3)
@@ -66,7 +62,8 @@ def test_the_reward_sits_on_the_last_real_token_and_returns_are_zero_on_padding(
     last = losses.last_of(mask)
     assert last.tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
     rewards = torch.where(last, T([[2.0], [3.0]]), 0)
-    assert losses.returns_to_go(rewards, mask, 0.5).tolist() == [[1, 2, 0, 0], [0, 1.5, 0, 3]]
+    _, returns = losses.token_advantages(rewards, torch.zeros(2, 4), mask, 0.5, 1.0)
+    assert returns.tolist() == [[1, 2, 0, 0], [0, 1.5, 0, 3]]
 
 
 def test_mean_and_deviation_are_over_the_same_mask_and_padding_changes_nothing():
