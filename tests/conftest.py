@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from shoal import runtime
-from shoal.rl import cycles
 from shoal.runtime.context import current_engine
 
 # Where the environment forbids bytecode, every runtime and program that a test starts compiles our modules again, and
@@ -81,7 +80,8 @@ def _left_open(before: set[str]) -> set[str]:
 @pytest.fixture
 def one_cycle_each(monkeypatch):
     """Iterations of algorithms with a replay buffer have one update each."""
-    monkeypatch.setattr(cycles, "ITERATION_STEPS", 1)
+    # By its name: workers import this file with tests' functions, and all of shoal.rl with it would keep them waiting.
+    monkeypatch.setattr("shoal.rl.cycles.ITERATION_STEPS", 1)
 
 
 _looked_after = False

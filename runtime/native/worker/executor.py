@@ -101,6 +101,11 @@ class Item:
 class Executor:
     """Runs items; holds the actor that they are called on.
 
+    Args:
+        engine: this process's.
+        flush: has a reply sent that was queued on a connection; now, or soon together with others.
+        on_leave: called when a call has asked for the end of this process, which is to have `exit_code`.
+
     Attributes:
         producer: sends what generators yield.
         actor: the instance, once it is constructed; None in a worker that runs tasks.
