@@ -34,6 +34,8 @@ def column_of(values: Any) -> pa.Array | pa.ChunkedArray:
             getattr(value, "shape", None) == first.shape and value.dtype == first.dtype for value in values
         ):
             values = np.stack([np.asarray(value) for value in values])
+        elif isinstance(first, np.datetime64):  # days among which pyarrow takes in an array alone
+            values = np.array(values, first.dtype)
         else:
             values = [_plain(value) for value in values]
     if isinstance(values, np.ndarray) and values.ndim > 1:
@@ -57,7 +59,7 @@ def table_of(columns: Any) -> pa.Table:
     """A table of what a function over batches returns: columns by name, or a table.
 
     Raises:
-        InputTypeError: it is neither.
+        InputTypeError: it is neither, or a column is a single value.
         InputError: columns of different lengths; names them.
     """
     if isinstance(columns, pa.Table):
@@ -66,6 +68,11 @@ def table_of(columns: Any) -> pa.Table:
         return pa.Table.from_batches([columns])
     if not isinstance(columns, Mapping):
         raise InputTypeError(f"a batch is a dictionary of columns or a pyarrow.Table, not {type(columns).__name__}")
+    for name, values in columns.items():
+        if isinstance(values, str | bytes) or not hasattr(values, "__len__") or not getattr(values, "ndim", 1):
+            raise InputTypeError(
+                f"column {name!r} of a batch is {values!r:.60}; a list or array of a value a row is wanted"
+            )
     made = {str(name): column_of(values) for name, values in columns.items()}
     lengths = {name: len(column) for name, column in made.items()}
     if len(set(lengths.values())) > 1:

@@ -113,7 +113,10 @@ class Dataset(Writing):
         return self._with(Shuffle(self.plan, number, positive("window", window)))
 
     def repeat(self, epochs: int | None = None) -> Dataset:
-        """Read it `epochs` times; None: without end. Batches after it cross from one epoch into the next."""
+        """Read it `epochs` times; None: without end. Batches after it cross from one epoch into the next.
+
+        Its epoch number e is the epochs e · `epochs` + 0, 1, … of what it reads, so none comes twice.
+        """
         return self._with(Repeat(self.plan, None if epochs is None else positive("epochs", epochs)))
 
     def take(self, rows: int) -> Dataset:

@@ -180,7 +180,8 @@ class Below:
         """Epoch number `index` of a child; None behind the last one."""
         if epochs is not None and index >= epochs:
             return None
-        return replace(self, epoch=self.epoch + index).open(child, cursor)
+        before = self.epoch * (epochs or 1)  # another one for each epoch of what repeats in turn
+        return replace(self, epoch=before + index).open(child, cursor)
 
 
 def fused(plan: Plan) -> tuple[Plan, list[Function]]:

@@ -208,6 +208,8 @@ def is_endless(plan: Plan) -> bool:
 
 
 def _described(value: Any, pieces: Pieces) -> Any:
+    if isinstance(value, functools.partial):
+        value = name_of(value), value.args, value.keywords
     if isinstance(value, Read):
         return "Read", _described(pieces(value), pieces), value.skip
     if isinstance(value, Apply):

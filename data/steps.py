@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from .. import runtime
+from ..runtime import InputTypeError
 from .blocks import batch_in, compact, joined, rows_of, table_of, table_of_rows
 from .errors import BadRow, BadRows
 from .order import key, permutation
@@ -171,7 +172,7 @@ def _on_rows(
 ) -> Iterator[tuple[int, Any]]:
     for index, row in enumerate(rows_of(table)):
         try:
-            result = call(row, *function.arguments, **function.keywords)
+            result = _of_kind(function.kind, call(row, *function.arguments, **function.keywords))
         except Exception as error:
             place = f"row {index}" if bad.path == where else f"row {index} of {where}"
             if not bad.skip:
@@ -180,6 +181,20 @@ def _on_rows(
             bad.add(place, f"{function.name}: {error!r}", raw=repr(row))
         else:
             yield index, result
+
+
+def _of_kind(kind: str, result: Any) -> Any:
+    """What a function of a row returned, if it is what the stage takes."""
+    if kind == "filter":
+        return bool(result)
+    if kind == "map" and not isinstance(result, Mapping):
+        raise InputTypeError(f"it returned {result!r:.60}; a dictionary of values by column is wanted")
+    if kind == "flat_map":
+        result = list(result)
+        for row in result:
+            if not isinstance(row, Mapping):
+                raise InputTypeError(f"it returned a row that is {row!r:.60}; a dictionary is wanted")
+    return result
 
 
 def _batch(function: Function, table: pa.Table, start: int, where: str) -> pa.Table:

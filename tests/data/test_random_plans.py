@@ -137,7 +137,7 @@ def _repeat(draw, of):
     epochs = draw(st.integers(1, 3))
     return Model(
         of.dataset.repeat(epochs),
-        lambda epoch, seed: [x for number in range(epochs) for x in of.values(epoch + number, seed)],
+        lambda epoch, seed: [x for number in range(epochs) for x in of.values(epoch * epochs + number, seed)],
     )
 
 

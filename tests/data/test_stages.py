@@ -1,5 +1,6 @@
 """Stages by hand-made numbers, values as sources, errors, memory and tensors; on the serial engine."""
 
+import functools
 import gzip
 import json
 import math
@@ -93,6 +94,22 @@ def test_columns_that_are_not_there_are_named_when_the_plan_is_made_if_they_are_
     assert rows(twice.groupby("x_sum").aggregate(s=("x", "sum"))) == [{"x_sum": 0, "s": 6}, {"x_sum": 1, "s": 4}]
 
 
+def test_what_a_function_is_given_tells_plans_apart():
+    numbers = data.from_items(range(3))
+
+    def prints(call, **options):
+        return numbers.map_batches(call, **options).fingerprint()
+
+    one, two = functools.partial(add, 1), functools.partial(add, 2)
+    assert prints(one) == prints(functools.partial(add, 1)) != prints(two)
+    assert prints(add, fn_args=(1,)) == prints(add, fn_args=(1,)) != prints(add, fn_args=(2,))
+    assert prints(add) != prints(dict)
+
+
+def add(batch, number):
+    return {"item": batch["item"] + number}
+
+
 def noise(row):
     return {"noise": random.random()}
 
@@ -133,6 +150,22 @@ def test_tensors_that_are_missing_are_nan_or_none():
     assert batch["x"][2].tolist() == [[1, 1], [1, 1]]
     [batch] = both.iter_batches(3, batch_format="rows")
     assert [row["x"] is None for row in batch] == [True, False, False]
+
+
+def test_what_functions_may_not_return_is_told_by_function_and_row():
+    numbers = data.from_items(range(3))
+    for kind, made, message in (
+        ("map", lambda row: None, "it returned None; a dictionary of values by column is wanted"),
+        ("flat_map", lambda row: [row, 5], "it returned a row that is 5; a dictionary is wanted"),
+        ("filter", lambda row: np.arange(2), "truth value"),
+        ("map_batches", lambda batch: {"x": batch["item"].sum()}, r"column 'x' of a batch is .*3\)?; a list or array"),
+        ("map_batches", lambda batch: {"x": "abc"}, "column 'x' of a batch is 'abc'; a list or array"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message) as caught:
+            getattr(numbers, kind)(made).count()
+        assert any(f"in {kind}(" in note for note in caught.value.__notes__)
+    days = data.from_items([{"day": np.datetime64("2026-11-29")}, {"day": None}])
+    assert [str(row["day"]) for row in rows(days)] == ["2026-11-29", "None"]
 
 
 def test_items_are_tables_that_all_pieces_share():
