@@ -112,7 +112,7 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
         batch["generated"] = batch["sampled"]
         if config.recompute == "same_shape":
             batch["sampled"] = log_probs_in_parts(learner, learner.model, batch["tokens"], config)
-        metrics, dead = judge(learner, batch, config)
+        metrics, dead = add_advantages(learner, batch, config)
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             return grpo_loss(learner.model, rows, config)
@@ -121,11 +121,11 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
         return told | metrics | sampling_metrics(learner, rollout, dead, config.max_lag)
 
 
-def judge(learner: Learner, batch: dict[str, Tensor], config: GRPOConfig) -> tuple[dict[str, float], Tensor]:
+def add_advantages(learner: Learner, batch: dict[str, Tensor], config: GRPOConfig) -> tuple[dict[str, float], Tensor]:
     """Put into the batch each row's `advantages` [B] float32, and `reference` [B, L] where it counts; what does not
     count leaves the `mask`. Returns metrics, and which rows are in dead groups, [B] bool."""
     mask, metrics = batch["mask"], {}
-    rewards, counted = losses.judge_truncated(
+    rewards, counted = losses.truncated_rewards(
         batch.pop("rewards"), batch.pop("cut"), config.truncation, config.truncation_penalty
     )
     prompts, solved = batch.pop("prompts"), batch.pop("solved")

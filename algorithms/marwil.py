@@ -44,11 +44,11 @@ class MARWILConfig(BCConfig):
     """How far it goes towards a minibatch's mean with each."""
 
 
-def judge(
+def advantage_weights(
     model: Any, minibatch: dict[str, Tensor], config: MARWILConfig, c_squared: float
 ) -> tuple[dict[str, Tensor], float]:
-    """What a minibatch says of its rows: `returns` [B] and `weights` [B], both without gradient; and the next
-    c², which all of its rows decide."""
+    """`returns` [B] and `weights` [B] of a minibatch's rows, both without gradient; and the next c², which all of its
+    rows decide."""
     with torch.no_grad():
         returns = minibatch["returns"] + minibatch["end_discounts"] * model.values(minibatch["end_observations"])
         advantages = returns - model.values(minibatch["observations"])
@@ -59,7 +59,7 @@ def judge(
 
 
 def marwil_loss(model: Any, rows: dict[str, Tensor], config: MARWILConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss to minimize and metrics of rows that `judge` has judged; without β they need not be."""
+    """Loss to minimize and metrics of rows that have `advantage_weights`; without β they need none."""
     log_probs = log_likelihood(model, rows)
     metrics = {"train/action_probability": log_probs.detach().exp().mean()}
     if not config.beta:
@@ -102,10 +102,10 @@ def descend(learner: Learner, config: MARWILConfig, learning_rate: float) -> dic
     minibatch = learner.draw(*(COLUMNS if config.beta else COLUMNS[:2]))
     metrics = {}
     if config.beta:
-        judged, c_squared = judge(learner.model, minibatch, config, learner.numbers[C_SQUARED])
+        weighted, c_squared = advantage_weights(learner.model, minibatch, config, learner.numbers[C_SQUARED])
         learner.numbers[C_SQUARED] = c_squared
         metrics["train/squared_advantage"] = torch.tensor(c_squared)
-        minibatch |= judged
+        minibatch |= weighted
 
     def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return marwil_loss(learner.model, rows, config)

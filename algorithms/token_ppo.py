@@ -92,7 +92,7 @@ class TokenPPO(LanguageAlgorithm[TokenPPOConfig]):
         """Optimize the surrogate on one iteration's answers."""
         check_weights(learner, rollout, config.max_lag)
         batch = sampled_batch(learner, rollout)
-        metrics = judge_tokens(learner, batch, config)
+        metrics = add_advantages(learner, batch, config)
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             return token_ppo_loss(learner.model, rows, config)
@@ -101,7 +101,7 @@ class TokenPPO(LanguageAlgorithm[TokenPPOConfig]):
         return told | metrics | sampling_metrics(learner, rollout, None, config.max_lag)
 
 
-def judge_tokens(learner: Learner, batch: dict[str, Tensor], config: TokenPPOConfig) -> dict[str, float]:
+def add_advantages(learner: Learner, batch: dict[str, Tensor], config: TokenPPOConfig) -> dict[str, float]:
     """Put `values`, `returns` and `advantages` [B, L] of π_old into the batch, and return metrics."""
     mask, metrics = batch["mask"], {}
     for name in ("cut", "solved", "prompts"):

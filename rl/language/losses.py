@@ -87,7 +87,7 @@ def whitened(values: Tensor, mask: Tensor) -> Tensor:
 # ---- rewards
 
 
-def judge_truncated(rewards: Tensor, truncated: Tensor, how: str, penalty: float) -> tuple[Tensor, Tensor]:
+def truncated_rewards(rewards: Tensor, truncated: Tensor, how: str, penalty: float) -> tuple[Tensor, Tensor]:
     """Rewards [B], and which rows count, [B] bool, where answers were cut off at their limit (`truncated` [B] bool):
     "count" them like all others; "mask" them: nothing is learned from them, and no statistics know them; or "penalise"
     them: `penalty` is taken off."""

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from conftest import wait_until
 
 from shoal.cli.main import main
 from shoal.rl import Algorithm
@@ -183,11 +184,18 @@ def read_until(stream, text):
     raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
 
 
+def trains(process, run="run"):
+    """Return once a process has finished an iteration."""
+    metrics = Path(run, "metrics.jsonl")
+    wait_until(lambda: process.poll() is not None or (metrics.exists() and metrics.stat().st_size), 60)
+    assert process.poll() is None, process.stderr.read()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopping_a_training(number, engine):
     flags = ["--engine", engine, "--total-timesteps", "100000000", "--run-dir", "run"]
     process = shoal("train", "ppo", "CartPole-v1", *flags)
-    read_until(process.stderr, "steps/s")
+    trains(process)
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors

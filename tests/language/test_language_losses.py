@@ -161,7 +161,7 @@ def test_what_is_cut_off_counts_is_left_out_or_is_penalised():
     rewards, cut = T([1.0, 2.0, 6.0]), mask_of([0, 0, 1])[0]
     found = []
     for how in losses.TRUNCATIONS:
-        judged, counted = losses.judge_truncated(rewards, cut, how, 1.5)
+        judged, counted = losses.truncated_rewards(rewards, cut, how, 1.5)
         found.append(losses.advantages_of(judged, torch.zeros(3), counted, baseline="group", scale="none").tolist())
     assert found == [pytest.approx(each) for each in ([-2, -1, 3], [-0.5, 0.5, 0], [-1.5, -0.5, 2])]
 

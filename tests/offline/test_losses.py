@@ -13,7 +13,7 @@ from gymnasium import spaces
 from shoal import BC, CQL, IQL, MARWIL, TD3BC, runtime
 from shoal.algorithms.cql import CQLConfig, continuous_penalty, discrete_penalty, soft_maximum
 from shoal.algorithms.iql import IQLConfig, critic_loss, expectile_loss, policy_loss, value_loss
-from shoal.algorithms.marwil import MARWILConfig, judge, marwil_loss
+from shoal.algorithms.marwil import MARWILConfig, advantage_weights, marwil_loss
 from shoal.algorithms.td3_bc import actor_loss, value_weight
 from shoal.rl import ModelSpec, build_model
 from shoal.rl.learn.learner import Learner
@@ -60,7 +60,7 @@ def test_marwil_weighs_by_advantages_divided_by_their_running_root():
         observations=[0, 1], actions=[0, 1], returns=[3.0, 1.0], end_discounts=[0.0, 0.25], end_observations=[0, 1]
     )
     config = MARWILConfig(beta=8**0.5, moving_average_sqd_adv_norm_update_rate=0.5, vf_coef=0.1)
-    judged, c_squared = judge(model, minibatch, config, 12.0)
+    judged, c_squared = advantage_weights(model, minibatch, config, 12.0)
     loss, metrics = marwil_loss(model, minibatch | judged, config)
     assert c_squared == pytest.approx(8)
     assert metrics["train/weight"].item() == pytest.approx((math.e**2 + math.e**-2) / 2)
