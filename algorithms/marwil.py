@@ -13,6 +13,7 @@ no returns. Names and defaults are RLlib's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..rl import Clock, Learner, OfflineAlgorithm, Rollout, number, read_dataset, take_gradient_steps, torch
@@ -82,6 +83,7 @@ class MARWIL(OfflineAlgorithm[MARWILConfig]):
 
     name = "marwil"
     config_class = MARWILConfig
+    presets_path = Path(__file__).parent / "presets" / "marwil.toml"
     shards_gradients = True
 
     @staticmethod

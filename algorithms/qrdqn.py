@@ -87,7 +87,7 @@ class QRDQN(DQN):
     name = "qrdqn"
     config_class = QRDQNConfig
     models = ("quantile_q_network",)
-    presets_path: ClassVar[Path | None] = None
+    presets_path: ClassVar[Path | None] = Path(__file__).parent / "presets" / "qrdqn.toml"
 
     @staticmethod
     def prepare(learner: Learner, config: DQNConfig) -> None:
