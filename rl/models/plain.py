@@ -218,7 +218,7 @@ class PlainActorCritic:
     def choose(self, outputs: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """As the model's, drawn."""
         if len(self._log_std):
-            return outputs + np.exp(self._log_std) * noise
+            return outputs + torch.from_numpy(self._log_std).exp().numpy() * noise  # numpy's has other bits
         return (outputs + noise).argmax(-1)
 
     def distribution(self, outputs: np.ndarray, actions: np.ndarray) -> PlainDistribution:

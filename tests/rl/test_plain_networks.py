@@ -1,12 +1,13 @@
-"""The gradient of PPO's surrogate that is written out in numpy is the one that torch finds."""
+"""What plain networks do in numpy is what torch does: acting, and the gradient of PPO's surrogate."""
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
-from shoal.algorithms.ppo import PPOConfig, ppo_loss
-from shoal.rl import FlatAdam, ModelSpec, build_model, clipped_surrogate
+from shoal.algorithms.ppo import PPO, PPOConfig, ppo_loss
+from shoal.rl import Clock, FlatAdam, ModelSpec, build_model, clipped_surrogate
+from shoal.rl.data.tree import as_array
 from shoal.rl.learn.shards import differentiate
 
 VECTOR = Box(-np.inf, np.inf, (5,), np.float32)
@@ -87,3 +88,53 @@ def test_a_plain_network_sees_the_weights_of_now():
     after = model.plain.pi.forward(rows.numpy())
     assert not np.allclose(before, after)
     np.testing.assert_allclose(after, model.outputs(rows).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("observations", [VECTOR, Discrete(5)])
+@pytest.mark.parametrize("actions", [Discrete(3), Box(-1, 1, (2,), np.float32)])
+def test_a_plain_model_acts_as_torchs_does(observations, actions):
+    model = build_model(ModelSpec("actor_critic", observations, actions), seed=1)
+    generator = np.random.default_rng(3)
+    seen = generator.standard_normal((8, 5)) if observations is VECTOR else generator.integers(0, 5, 8)
+    noise = model.draw_noise(generator, (8,))
+    found = {}
+    with torch.inference_mode():
+        for acting in (PPO.acting(model), model):
+            rows, _ = acting.recall(acting.encode(seen), None)
+            acted = PPO.explore(acting, rows, acting.given(noise), PPOConfig(), Clock(0, 1))
+            found[type(acting)] = as_array(acted.actions), as_array(acted.records["outputs"])
+    (actions_of_plain, outputs_of_plain), (actions_of_torch, outputs_of_torch) = found.values()
+    assert len(found) == 2
+    np.testing.assert_allclose(outputs_of_plain, outputs_of_torch, atol=1e-6)
+    np.testing.assert_allclose(actions_of_plain, actions_of_torch, atol=1e-6)
+    assert actions_of_plain.dtype == actions_of_torch.dtype
+    assert len(np.unique(actions_of_plain)) > 1
+
+
+def test_who_explores_in_a_way_of_its_own_does_so_with_tensors():
+    class Own(PPO):
+        @staticmethod
+        def explore(model, rows, noise, config, clock):
+            return PPO.explore(model, rows + 1, noise, config, clock)
+
+    model, _ = model_and_minibatch(Discrete(3))
+    assert PPO.acting(model) is model.plain
+    assert Own.acting(model) is model
+
+
+def test_the_memory_of_a_plain_network_is_not_what_it_returns():
+    model, minibatch = model_and_minibatch(Discrete(3))
+    rows = minibatch["rows"].numpy()
+    first = model.plain.pi.forward(rows)
+    kept = first.copy()
+    model.plain.pi.forward(rows[:7])
+    model.plain.pi.forward(2 * rows)
+    np.testing.assert_array_equal(first, kept)
+    model.plain.pi.forward(rows)
+    model.plain.pi.backward(np.ones_like(first))
+    gradients = model.flat_gradients.clone()
+    model.plain.pi.forward(rows[:7])
+    model.plain.pi.backward(np.ones_like(first[:7]))
+    model.plain.pi.forward(rows)
+    model.plain.pi.backward(np.ones_like(first))
+    assert torch.equal(gradients, model.flat_gradients)
