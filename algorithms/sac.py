@@ -20,12 +20,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..rl import Acted, Clock, Learner, OffPolicyAlgorithm, ReplayConfig, Rollout, learn_from_replay, number, torch
+from ..rl import (
+    Acted,
+    Clock,
+    Learner,
+    OffPolicyAlgorithm,
+    ReplayConfig,
+    Rollout,
+    learn_from_replay,
+    number,
+    soft_actor_loss,
+    soft_critic_loss,
+    takes_arrays,
+    torch,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..rl import Rows
+    from ..rl import KnownLoss, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +103,12 @@ def critic_loss(model: Any, target: Any, minibatch: dict[str, Tensor], alpha: fl
     return 0.5 * (values - y).square().mean(-1).sum()
 
 
+def actor_loss(model: Any, minibatch: dict[str, Tensor], alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean α log π(a|s) − min_i Q_i(s, a) (equation 7), a drawn with the rows' `noise`; and log π(a|s) [B]."""
+    value, log_prob = expectations(model, model, minibatch["observations"], minibatch["noise"])
+    return (alpha * log_prob - value).mean(), log_prob.detach()
+
+
 class SAC(OffPolicyAlgorithm[SACConfig]):
     """SAC on rollout workers and one learner. Arguments as in `Algorithm`, hyperparameters as in `SACConfig`."""
 
@@ -100,7 +119,8 @@ class SAC(OffPolicyAlgorithm[SACConfig]):
     presets_path = Path(__file__).parent / "presets" / "sac.toml"
 
     @staticmethod
-    def explore(model: Any, rows: Rows, noise: Tensor, config: SACConfig, clock: Clock) -> Acted:
+    @takes_arrays
+    def explore(model: Any, rows: Any, noise: Any, config: SACConfig, clock: Clock) -> Acted:
         """Draw from the policy; uniformly before learning starts."""
         if clock.timesteps < config.learning_starts:
             return Acted(model.uniform(rows, noise))
@@ -130,29 +150,30 @@ def prepare_parts(learner: Learner, config: EntropyConfig) -> None:
 
 def descend(learner: Learner, config: SACConfig, learning_rate: float) -> dict[str, Tensor]:
     """One step of Adam for critics, actor and temperature, on one minibatch; and of the target critics."""
-    model, optimizers = learner.model, learner.optimizers
+    model: Any = learner.model
     minibatch, _ = learner.sample(config.batch_size)
-    noise = learner.noise(2 * config.batch_size)
-    minibatch |= {"noise": noise[: config.batch_size], "next_noise": noise[config.batch_size :]}
+    minibatch["noise"], minibatch["next_noise"] = learner.noise(2 * config.batch_size).chunk(2)
     alpha = model.log_alpha.detach().exp()
+    losses: tuple[Any, Any] = critic_loss, actor_loss
+    own, target = model, learner.target
+    if model.plain is not None and not learner.by_torch:  # in half of the time
+        own, target, losses = model.plain, target.plain, (soft_critic_loss, soft_actor_loss)
 
-    def loss_of_critics(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = critic_loss(model, learner.target, rows, alpha, rows["next_noise"])
+    def loss_of_critics(rows: dict[str, Tensor]) -> tuple[Tensor | KnownLoss, dict[str, Tensor]]:
+        loss = losses[0](own, target, rows, alpha, rows["next_noise"])
         return loss, {"train/critic_loss": loss.detach()}
 
-    def loss_of_actor(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        value, log_prob = expectations(model, model, rows["observations"], rows["noise"])
-        loss = (alpha * log_prob - value).mean()
-        return loss, {"train/actor_loss": loss.detach(), "log_prob": log_prob.detach()}
+    def loss_of_actor(rows: dict[str, Tensor]) -> tuple[Tensor | KnownLoss, dict[str, Tensor]]:
+        loss, log_prob = losses[1](own, rows, alpha)
+        return loss, {"train/actor_loss": loss.detach(), "log_prob": log_prob}
 
     metrics = learner.minimize(minibatch, loss_of_critics, "critics", learning_rate=learning_rate)
     metrics |= learner.minimize(minibatch, loss_of_actor, "actor", learning_rate=learning_rate)
-    log_prob = metrics.pop("log_prob")
-    metrics["train/ent_coef"] = alpha
+    metrics["train/ent_coef"], log_prob = alpha, metrics.pop("log_prob")
     if config.ent_coef == "auto":
         surplus = (log_prob + target_entropy(model, config, minibatch["observations"])).mean()
         temperature_loss = -model.log_alpha * surplus
-        optimizers["log_alpha"].minimize(temperature_loss, learning_rate=learning_rate)
+        learner.optimizers["log_alpha"].minimize(temperature_loss, learning_rate=learning_rate)
         metrics["train/ent_coef_loss"] = temperature_loss.detach()
     learner.update_target(config.tau, "critics")
     learner.n_updates += 1

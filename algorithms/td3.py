@@ -29,13 +29,12 @@ from ..rl import (
     Rollout,
     learn_from_replay,
     number,
+    takes_arrays,
     torch,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ..rl import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,8 @@ class TD3(OffPolicyAlgorithm[TD3Config]):
         return {"n_critics": config.n_critics, "net_arch": [400, 300]}
 
     @staticmethod
-    def explore(model: Any, rows: Rows, noise: Tensor, config: TD3Config, clock: Clock) -> Acted:
+    @takes_arrays
+    def explore(model: Any, rows: Any, noise: Any, config: TD3Config, clock: Clock) -> Acted:
         """The policy's actions with noise; uniform ones before learning starts."""
         if clock.timesteps < config.learning_starts:
             return Acted(model.uniform(rows, noise))

@@ -44,7 +44,7 @@ from .data.returns import (
     vtrace,
 )
 from .data.rollout import Rollout
-from .declaration import Acted
+from .declaration import Acted, takes_arrays
 from .divergence import TrainingDivergedError
 from .evaluation.evaluate import evaluate
 from .evaluation.off_policy import (
@@ -84,6 +84,7 @@ from .language.text_training import TextAlgorithm, TextConfig, take_text_steps
 from .language.tokens import train_tokenizer
 from .lazy import TORCH_EXPORTS, load, losses, torch
 from .learn.learner import Learner
+from .learn.plain_q import soft_actor_loss, soft_critic_loss, squared_error, td_loss
 from .learn.surrogate import clipped_surrogate
 from .models.joint_spec import JointSpec
 from .models.own_modules import check_import_path
@@ -364,9 +365,14 @@ __all__ = [
     "sampling_metrics",
     "serve",
     "shared_by_environments",
+    "soft_actor_loss",
+    "soft_critic_loss",
+    "squared_error",
     "state_of",
     "take_gradient_steps",
     "take_text_steps",
+    "takes_arrays",
+    "td_loss",
     "three_digits",
     "torch",
     "train_tokenizer",

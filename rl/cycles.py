@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from .clock import Clock
 from .collect.rollout_stats import RolloutStats
-from .hashes import Digests, of_all
+from .hashes import of_all
 from .statistics import mean_returns
 from .training_state import IterationOutcome
 
@@ -58,14 +58,9 @@ def stats_of_cycles(cycles: Sequence[RolloutStats]) -> RolloutStats:
         environment_seconds=metrics["time/environment_seconds"],
         inference_seconds=metrics["time/inference_seconds"],
         restore_seconds=metrics["time/restore_seconds"],
-        digests=digests_of_cycles([cycle.digests for cycle in cycles]),
+        digests=of_all(cycle.digests for cycle in cycles),
         metrics=metrics,
     )
-
-
-def digests_of_cycles(cycles: Sequence[Digests]) -> Digests:
-    """Those of one iteration."""
-    return cycles[0] if len(cycles) == 1 else of_all(cycles)
 
 
 def one_iteration(outcomes: Iterator[IterationOutcome], iteration: int) -> IterationOutcome:
@@ -78,6 +73,6 @@ def one_iteration(outcomes: Iterator[IterationOutcome], iteration: int) -> Itera
         state=replace(each[-1].state, iteration=iteration + 1),
         episodes=episodes,
         metrics=metrics_of([outcome.metrics for outcome in each]) | of_agents,
-        digests=digests_of_cycles([outcome.digests for outcome in each]),
+        digests=of_all(outcome.digests for outcome in each),
         examples=tuple(example for outcome in each for example in outcome.examples),
     )

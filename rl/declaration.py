@@ -39,6 +39,13 @@ class Acted:
     """[B, …] for columns of `records`."""
 
 
+def takes_arrays(explore: Any) -> Any:
+    """Mark a function `explore` as one that does with arrays, and what stands for a model in numpy, what it does with
+    tensors and the model: plain models then act in numpy."""
+    explore.takes_arrays = True
+    return explore
+
+
 class Declaration(ABC):
     """What every algorithm says. One file per algorithm overrides this. All methods are static: they take what they
     need as arguments, so that what they give depends on nothing else."""
@@ -117,8 +124,10 @@ class Collecting(Declaration):
     @classmethod
     def acting(cls, model: Any) -> Any:
         """What `explore` is given in the place of the model in rollout workers, with rows as it encodes them and noise
-        as its `given` has it: the model, or what stands for it in numpy, where `explore` takes either."""
-        return model
+        as its `given` has it: the model, or what stands for it in numpy, where `explore` takes either (see
+        `takes_arrays`); one of a subclass that is not marked is given tensors."""
+        plain = getattr(model, "plain", None) if getattr(cls.explore, "takes_arrays", False) else None
+        return plain or model
 
     @staticmethod
     def exploration(config: Any, settings: RunSettings, group: int) -> Any:

@@ -173,5 +173,7 @@ def take_gradient_steps(
     for _ in range(config.gradient_steps):
         for name, value in descend(learner, config, rate).items():
             history.setdefault(name, []).append(value)
-    means = {name: float(torch.stack(values).mean()) for name, values in history.items()}
+    means = {
+        name: float(torch.stack(values).mean() if len(values) > 1 else values[0]) for name, values in history.items()
+    }
     return means | {"train/learning_rate": rate, "train/n_updates": learner.n_updates}

@@ -14,7 +14,7 @@ from .data.batch import Batch, Column
 from .data.returns import explained_variance, generalized_advantages
 from .data.rollout import Rollout, going_on
 from .data.tree import Tree, as_array, tree_map
-from .declaration import Acted
+from .declaration import Acted, takes_arrays
 from .lazy import torch
 from .models.spec import ModelSpec
 from .online import OnlineAlgorithm
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from .learn.learner import Learner
     from .models.actor_critic import ActorCritic
-    from .models.plain import PlainActorCritic
 
 
 class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
@@ -49,12 +48,8 @@ class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
         """T of the papers."""
         return int(config.n_steps)
 
-    @classmethod
-    def acting(cls, model: ActorCritic) -> ActorCritic | PlainActorCritic:
-        """In numpy where it can; a subclass that explores in its own way does so with tensors."""
-        return (model.plain or model) if cls.explore is OnPolicyAlgorithm.explore else model
-
     @staticmethod
+    @takes_arrays
     def explore(model: Any, rows: Any, noise: Any, config: Any, clock: Clock) -> Acted:
         """Draw from the policy. Where the value network shares nothing with it, `finish` asks for the values."""
         if model.shares_layers:

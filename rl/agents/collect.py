@@ -15,7 +15,7 @@ from ...runtime import method
 from ..chaos import Death
 from ..clock import Clock
 from ..collect.rollout_stats import RolloutStats
-from ..collect.worker import GroupProgress, LiveGroup, Recorder, RolloutWorker, arrays_of
+from ..collect.worker import GroupProgress, LiveGroup, Recorder, RolloutWorker, arrays_of, recorded_columns
 from ..data.memories import of_policies, of_policy
 from ..data.tree import as_array
 from ..lazy import load, torch
@@ -211,7 +211,9 @@ class JointWorker(RolloutWorker):
             return None
         if spec.turns:
             return TurnRecorder(self._algorithm, spec.policies[name], steps, rows, carried)
-        return Recorder(self._algorithm, spec.policies[name], steps, rows, resets=True)
+        own = spec.policies[name]
+        columns = recorded_columns(self._algorithm, own, resets=True)
+        return Recorder(self._algorithm, own, columns, (steps, rows), resets=True)
 
     def _act(self, part: _Part, t: int, before: np.ndarray, joint: np.ndarray, clock: Clock) -> Any:
         """Let a policy act for its agents; returns its memory after that."""

@@ -39,7 +39,7 @@ from ..clock import Clock
 from ..data.batch import Batch, Column
 from ..data.columns import rollout_columns
 from ..data.rollout import Rollout
-from ..data.tree import Tree, as_array, tree_map
+from ..data.tree import Tree, as_array, leaves, tree_map
 from ..declaration import Collecting
 from ..hashes import digests_of
 from ..lazy import load, torch
@@ -104,6 +104,7 @@ class RolloutWorker:
         self._recovery, self._channel = recovery, channel
         self._live: dict[int, LiveGroup] = {}
         self._death: Death | None = None
+        self._columns: dict[str, Tree] = {}
         self._noise: list[np.ndarray] = []
 
     @method(num_returns=3)
@@ -244,7 +245,9 @@ class RolloutWorker:
         environments, memory = live.environments, live.memory
         noise = model.draw_noise(stream(self._settings.seed, "actions", group, live.rollouts), (steps, size))
         self._noise = [noise]
-        recorder = Recorder(algorithm, spec, steps, size, resets=environments.resets_on_next_step, shared=self._shared)
+        resets = environments.resets_on_next_step
+        self._columns = self._columns or recorded_columns(algorithm, spec, resets=resets)
+        recorder = Recorder(algorithm, spec, self._columns, (steps, size), resets=resets, shared=self._shared)
         episodes: list[Episode] = []
         inference = stepping = 0.0
         asked = time.perf_counter()
@@ -279,26 +282,29 @@ class RolloutWorker:
         return rollout, (episodes, inference + time.perf_counter() - begin, stepping)
 
 
-class Recorder:
-    """Writes the steps of a rollout into the columns of a batch, and keeps the observations that ended something.
+def recorded_columns(algorithm: type[Collecting], spec: ModelSpec, *, resets: bool) -> dict[str, Tree]:
+    """The columns of a rollout's steps; `resets`: whether some may be no transitions."""
+    return algorithm.records(spec) | rollout_columns(spec.observation_space, spec.action_space, resets=resets)
 
-    `resets`: whether some rows may be no transitions; `shared`: whether it is for other processes.
+
+class Recorder:
+    """Writes the steps of a rollout [T, N] into the `columns` of a batch, and keeps the observations that ended
+    something. Where it is not `shared` with other processes, it lies in memory that is written once, too.
     """
 
     def __init__(
         self,
         algorithm: type[Collecting],
         spec: ModelSpec,
-        steps: int,
-        size: int,
+        columns: Mapping[str, Tree],
+        shape: tuple[int, int],
         *,
         resets: bool,
         shared: bool = True,
     ) -> None:
         self._algorithm, self._sequence_length = algorithm, spec.sequence_length
-        columns = rollout_columns(spec.observation_space, spec.action_space, resets=resets)
-        self._batch = Batch.allocate(algorithm.records(spec) | columns, steps, size, shared=shared)
-        batch = self._batch
+        self._batch = batch = Batch.allocate(columns, *shape, shared=shared)
+        self._shared = shared
         self._observations, self._actions = batch["observations"], batch["actions"]
         self._rewards, self._terminations, self._truncations = (
             batch[name] for name in ("rewards", "terminations", "truncations")
@@ -348,7 +354,11 @@ class Recorder:
     def finish(self, model: Model, config: Any, version: int) -> Rollout:
         """The whole rollout, with what the algorithm knows only now."""
         rollout = Rollout(self._batch, self._finals_of(), version, self._memories_of())
-        return finish_rollout(self._algorithm, model, rollout, config)
+        rollout = finish_rollout(self._algorithm, model, rollout, config)
+        if not self._shared:
+            for _, leaf in leaves(dict(rollout.steps)):
+                leaf.setflags(write=False)  # as what comes from the object store is: nobody learns on this memory
+        return rollout
 
     def _finals_of(self) -> Batch:
         finals = {"rows": np.concatenate(self._rows), "observations": np.concatenate(self._finals)}
@@ -366,6 +376,8 @@ def finish_rollout(algorithm: type[Collecting], model: Model, rollout: Rollout, 
     """A rollout with what the algorithm knows once it is whole, and without what is only for the worker."""
     records, steps = algorithm.records(model.spec), rollout.steps
     algorithm.finish(model, rollout, config)
+    if not records:
+        return rollout
     flat = steps.flat()
     model.check_finite(flat["observations"], **flat.only(list(records)))
     kept = [name for name in steps if not _is_scratch(records.get(name))]

@@ -8,6 +8,7 @@ Which columns there are is the algorithm's business; what is done to all columns
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ class Column:
     @property
     def nbytes(self) -> int:
         """Bytes of one row."""
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class Batch(Mapping[str, Tree]):
@@ -43,12 +44,15 @@ class Batch(Mapping[str, Tree]):
 
     def __init__(self, columns: Mapping[str, Tree], leading: int = 1) -> None:
         self._columns, self.leading = dict(columns), leading
-        shapes = {path: tuple(leaf.shape[:leading]) for path, leaf in leaves(self._columns)}
-        self.shape: tuple[int, ...] = next(iter(shapes.values()), (0,) * leading)
-        for path, shape in shapes.items():
-            if shape != self.shape:
-                first = next(iter(shapes))
-                raise ValueError(f"column {path!r} has leading axes {shape}, column {first!r} has {self.shape}")
+        self.shape: tuple[int, ...] = (0,) * leading
+        first = None
+        for name, tree in self._columns.items():  # of rollouts of a few steps thousands are made in a second
+            for path, leaf in ((name, tree),) if isinstance(tree, np.ndarray) else leaves(tree, name):
+                shape = tuple(leaf.shape[:leading])
+                if first is None:
+                    first, self.shape = path, shape
+                elif shape != self.shape:
+                    raise ValueError(f"column {path!r} has leading axes {shape}, column {first!r} has {self.shape}")
 
     def __getitem__(self, name: str) -> Tree:
         try:
@@ -72,7 +76,7 @@ class Batch(Mapping[str, Tree]):
     @property
     def rows(self) -> int:
         """Product of the leading axes."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @staticmethod
     def allocate(columns: Mapping[str, Tree], *leading: int, shared: bool = True) -> Batch:

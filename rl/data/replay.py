@@ -60,7 +60,7 @@ class ReplayBuffer:
         if capacity < 1:
             raise InputError(f"a replay buffer holds at least 1 transition, not {capacity}")
         self.capacity, self._alpha = capacity, alpha
-        self._columns = dict(columns)
+        self._columns, self._row_nbytes = dict(columns), replay_nbytes(columns, 1)
         self._rows = Batch(
             {
                 name: tree_map(lambda column: np.empty((capacity, *column.shape), column.dtype), tree)
@@ -80,7 +80,7 @@ class ReplayBuffer:
     @property
     def nbytes(self) -> int:
         """Bytes of the transitions that it holds, and of all priorities."""
-        return replay_nbytes(self._columns, self.size) + (0 if self._priorities is None else self._priorities.nbytes)
+        return self.size * self._row_nbytes + (0 if self._priorities is None else self._priorities.nbytes)
 
     @property
     def rewards(self) -> np.ndarray:
@@ -114,19 +114,21 @@ class ReplayBuffer:
             tree_map(lambda to, own: np.take(own, slots, axis=0, out=to), batch[name], self._rows[name])
         return batch
 
-    def sample(self, rows: int, generator: np.random.Generator, *, beta: float = 1.0) -> Batch:
-        """`rows` transitions drawn with replacement; also `indices` int64, for `set_errors`, and `weights` float32.
+    def sample(self, uniform: np.ndarray, *, beta: float = 1.0) -> Batch:
+        """Transitions drawn with replacement, one for each of `uniform` numbers [B] in [0, 1), float64; also `indices`
+        int64, for `set_errors`, and `weights` float32.
 
         Weights are 1 without priorities; with them they correct what drawing by priority favours, to the degree β.
         Raises ValueError if the buffer is empty.
         """
         if not self.size:
             raise ValueError("the replay buffer is empty: nothing can be drawn from it")
+        rows = len(uniform)
         if self._priorities is None:
-            indices = generator.integers(self.size, size=rows)
+            indices = (uniform * self.size).astype(np.int64)  # never `size`: float64 rounds the product down
             weights = np.ones(rows, np.float32)
         else:
-            points = (np.arange(rows) + generator.random(rows)) * (self._priorities.total / rows)
+            points = (np.arange(rows) + uniform) * (self._priorities.total / rows)
             indices = self._priorities.find(points)
             probabilities = self._priorities.weights[indices] / self._priorities.total
             weights = importance_weights(probabilities, self.size, beta)

@@ -58,6 +58,8 @@ class TransitionMaker:
         `values` and `next_values`, those of the weights that acted, also `errors`: the sum with the value after its
         last step, without the value of the first.
         """
+        if self._n == 1:
+            return self._of_single_steps(rollout)
         given = rollout.steps["resets"] if "resets" in rollout.steps else np.zeros(rollout.shape, np.bool_)
         if self.pending is not None:
             before, given_before = self.pending
@@ -82,6 +84,17 @@ class TransitionMaker:
             values, ahead = (rollout.steps[name].reshape(-1) for name in ("values", "next_values"))
             made["errors"] = made["rewards"] + made["discounts"] * ahead[following] - values[chosen]
         return steps.plus(**made, next_observations=after)
+
+    def _of_single_steps(self, rollout: Rollout) -> Batch:
+        """As `transitions`: each step is one, and none waits for others."""
+        steps = rollout.steps
+        found = {name: steps[name] for name in ("observations", "actions", "rewards")}
+        found["discounts"] = np.where(steps["terminations"], np.float32(0), np.float32(self._gamma))
+        found["next_observations"] = rollout.next_observations()
+        if "next_values" in steps:
+            found["errors"] = found["rewards"] + found["discounts"] * steps["next_values"] - steps["values"]
+        made = Batch(found, 2).flat()
+        return made if rollout.transitions is None else made.take(rollout.transitions.reshape(-1))
 
     def state(self) -> dict[str, Any]:
         """Steps whose window is not complete, a tree of arrays; empty where there are none."""

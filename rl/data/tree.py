@@ -13,6 +13,8 @@ Tree = Any
 
 def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     """The tree of `function(leaf, …)`, over the leaves of `tree` and those at the same places of `others`."""
+    if isinstance(tree, np.ndarray):  # most are
+        return function(tree, *others)
     if isinstance(tree, dict):
         return {key: tree_map(function, tree[key], *(other[key] for other in others)) for key in tree}
     if isinstance(tree, tuple):

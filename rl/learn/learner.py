@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_DRAWN_TOGETHER = 64
+"""Updates whose draws from the replay buffer are made together."""
+
+
 class Learner(Descent):
     """The parts of one training's learner, as before the first update. `spec` makes the model, on `device`; random
     streams come from `seed`; `reward_scale` scales the rewards that are learned from; losses are differentiated as
@@ -64,6 +68,7 @@ class Learner(Descent):
         self.n_updates = 0
         self.numbers: dict[str, float] = {}
         self.iteration = 0
+        self._drawn: tuple[tuple[int, int], np.ndarray] | None = None
         self.advantages: np.ndarray | None = None
 
     # ---- what an algorithm's `prepare` calls
@@ -229,12 +234,20 @@ class Learner(Descent):
     def sample(self, rows: int, *, beta: float = 1.0) -> tuple[dict[str, Tensor], np.ndarray]:
         """Transitions drawn from the replay buffer, as tensors, observations encoded; and their indices.
 
-        They come from the stream ("replay", number of updates). Columns as in `ReplayBuffer.sample`, without indices.
+        Which ones follows from the number of updates. Columns as in `ReplayBuffer.sample`, without indices.
         """
-        drawn = self.replay.sample(rows, self.stream("replay", self.n_updates), beta=beta)
+        drawn = self.replay.sample(self._uniform(rows), beta=beta)
         encoded = {name: self.model.encode(drawn[name]) for name in ("observations", "next_observations")}
         others = {name: drawn[name] for name in ("actions", "discounts", "weights")}
         return encoded | self.tensors(others | {"rewards": self.rewards(drawn["rewards"])}), drawn["indices"]
+
+    def _uniform(self, rows: int) -> np.ndarray:
+        """Numbers [rows] in [0, 1) for this update, from the stream ("replay", number of updates // 64): to begin a
+        stream takes as long as to draw hundreds."""
+        block, index = divmod(self.n_updates, _DRAWN_TOGETHER)
+        if self._drawn is None or self._drawn[0] != (block, rows):
+            self._drawn = (block, rows), self.stream("replay", block).random((_DRAWN_TOGETHER, rows))
+        return self._drawn[1][index]
 
     def draw(self, *columns: str) -> dict[str, Tensor]:
         """The next minibatch of the dataset as tensors, observations encoded; columns as in `EpisodeBlock.take`.

@@ -115,12 +115,12 @@ class ShardedReplay:
                 self._totals[index] = shard.write.remote(transitions.take(chosen), before)
         self.inserted += count
 
-    def sample(self, rows: int, generator: np.random.Generator, *, beta: float = 1.0) -> Batch:
+    def sample(self, uniform: np.ndarray, *, beta: float = 1.0) -> Batch:
         """As `ReplayBuffer.sample`. Raises StateLostError if a shard has died."""
-        known = list(self._totals)
+        rows, known = len(uniform), list(self._totals)
         totals = np.array(self._ask([self._totals[index] for index in known]))
         ends = np.cumsum(totals)
-        points = (np.arange(rows) + generator.random(rows)) * (ends[-1] / rows)
+        points = (np.arange(rows) + uniform) * (ends[-1] / rows)
         place = np.minimum(np.searchsorted(ends, points, side="right"), len(known) - 1)
         places = np.unique(place)
         asked = [self._shards[known[at]].draw.remote(points[place == at] - (ends[at] - totals[at])) for at in places]

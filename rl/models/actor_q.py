@@ -10,19 +10,19 @@ environment.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..data.tree import tree_map
-from .distributions import Categorical, SquashedGaussian, draw_noise, forbid
+from .distributions import LOG_STD_MAX, LOG_STD_MIN, Categorical, SquashedGaussian, draw_noise, forbid
 from .encoders import make_encoder
 from .model import MLP, Model
+from .plain_q import PlainDeterministicActorQ, PlainGaussianActorQ
 from .rows import Parts, Rows
 from .spec import ModelSpec
-
-LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
-"""Hard limits of log σ, as in the authors' code and Stable-Baselines3."""
 
 
 class ActorQ(Model):
@@ -63,20 +63,26 @@ class ContinuousActorQ(ActorQ):
         """Q_1 [B], by the first critic alone."""
         return self.critics[0](self._both(rows, actions)).squeeze(-1)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether actor and critics are all that there is between vectors and actions."""
+        return self.actor_encoder is None and self.critics_encoder is None and self.flat.is_cpu
+
     def _both(self, rows: Rows, actions: Tensor) -> Tensor:
         return torch.cat([self.encoded(rows, self.critics_encoder)[0], actions], -1)
 
     def environment_actions(self, actions: np.ndarray) -> np.ndarray:
         """[−1, 1] as the space between its bounds."""
-        low, high = self._bounds()
+        low, high = self._bounds
         return super().environment_actions(low + (actions + 1) * (high - low) / 2)
 
     def own_actions(self, actions: np.ndarray) -> np.ndarray:
         """The space between its bounds as [−1, 1]; what lies outside as the nearest bound."""
-        low, high = self._bounds()
+        low, high = self._bounds
         flat = actions.reshape(len(actions), -1).astype(np.float64)
         return (2 * (flat - low) / (high - low) - 1).clip(-1, 1).astype(np.float32)
 
+    @cached_property
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
         space = self.spec.action_space
         low, high = (np.ravel(bound).astype(np.float64) for bound in (space.low, space.high))  # type: ignore[attr-defined]
@@ -100,6 +106,11 @@ class GaussianActorQ(ContinuousActorQ):
         super().__init__(spec, outputs_per_action=2)
         self.log_alpha = nn.Parameter(torch.zeros(()))
 
+    @cached_property
+    def plain(self) -> PlainGaussianActorQ | None:
+        """The same networks in numpy, where they are plain; else None."""
+        return PlainGaussianActorQ(self) if self.is_plain and type(self) is GaussianActorQ else None
+
     def distribution(self, outputs: Tensor) -> SquashedGaussian:
         """The distribution that the actor's outputs [B, 2 K] describe: means, then log σ."""
         mean, log_std = outputs.chunk(2, -1)
@@ -113,6 +124,8 @@ class GaussianActorQ(ContinuousActorQ):
 
 class CategoricalActorQ(ActorQ):
     """Discrete SAC's: the critics value each action."""
+
+    plain = None
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec, critics_see_actions=False)
@@ -143,6 +156,11 @@ class DeterministicActorQ(ContinuousActorQ):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec, outputs_per_action=1)
+
+    @cached_property
+    def plain(self) -> PlainDeterministicActorQ | None:
+        """The same networks in numpy, where they are plain; else None."""
+        return PlainDeterministicActorQ(self) if self.is_plain and type(self) is DeterministicActorQ else None
 
     def choose(self, outputs: Tensor, noise: Tensor | None, scale: float = 0.0) -> Tensor:
         """The action; with noise, `scale` times that is added, within [−1, 1]."""

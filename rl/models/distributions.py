@@ -20,6 +20,8 @@ from torch import Tensor
 from ...envs import LeafCodec, SpaceCodec
 
 FORBIDDEN = torch.finfo(torch.float32).min
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+"""Hard limits of log σ where it depends on the state, as in the authors' code of SAC and Stable-Baselines3."""
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -152,7 +154,7 @@ class SquashedGaussian:
 
     def sample(self, noise: Tensor) -> Tensor:
         """tanh(mean + σ · noise), noise [B, K] standard normal."""
-        return self.sample_with_log_prob(noise)[0]
+        return (self.mean + self.log_std.exp() * noise).tanh()
 
     def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Actions and their log π [B], both with gradients to mean and σ."""

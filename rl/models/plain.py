@@ -67,6 +67,17 @@ class PlainMLP:
                 slope = np.subtract(1, np.multiply(given, given, given), given) if self._is_tanh else given > 0
                 gradient *= slope
 
+    def input_gradient(self, rows: np.ndarray, start: int) -> np.ndarray:
+        """Of a network of one output, its gradients for inputs from `start` on, [m, …], in these m rows (integers) of
+        the last `forward`."""
+        gradient = self._weights[-1]
+        for layer in range(len(self._slopes) - 1, 0, -1):
+            given = self._given[layer].take(rows, 0)
+            gradient = gradient * (1 - given * given if self._is_tanh else given > 0)
+            weight = self._weights[layer - 1]
+            gradient = gradient @ (weight if layer > 1 else weight[:, start:])
+        return gradient
+
     def _space(self, rows: int) -> _Workspace:
         space = self._spaces.get(rows)
         if space is None:
@@ -167,22 +178,20 @@ class KnownLoss:
         self._write(self._factor)
 
 
-class PlainActorCritic:
-    """Of an `ActorCritic` without encoder and memory, whose flat weights it shares: what acts in its place in rollouts,
-    and what PPO learns with. Rows, noise and results are arrays."""
+class PlainModel:
+    """What stands for a model, of whose flat weights it is made, in rollouts. Rows, noise and results are arrays."""
 
     memory = None
-    shares_layers = False
 
     def __init__(self, model: Any) -> None:
-        layout, activation = model.parameters_layout, model.spec.architecture.activation
-        weights, gradients = model.flat.detach().numpy(), model.flat_gradients.numpy()
+        self._layout, self._activation = model.parameters_layout, model.spec.architecture.activation
+        self._flat = model.flat.detach().numpy(), model.flat_gradients.numpy()
         self._encode: Callable[[np.ndarray], Any] | None = None if model.takes_vectors else model.encode
         self._rows: dict[int, np.ndarray] = {}
-        self.pi, self.vf = (PlainMLP(layout, name, activation, weights, gradients) for name in ("pi", "vf"))
-        self._log_std, self._of_log_std = (
-            layout.views(flat).get("log_std", np.empty(0, np.float32)) for flat in (weights, gradients)
-        )
+
+    def mlp(self, name: str) -> PlainMLP:
+        """A network of the model."""
+        return PlainMLP(self._layout, name, self._activation, *self._flat)
 
     def encode(self, observations: np.ndarray) -> np.ndarray:
         """As the model's, [B, numbers] float32, valid until as many are encoded again."""
@@ -203,6 +212,19 @@ class PlainActorCritic:
     def recall(rows: np.ndarray, memory: None) -> tuple[np.ndarray, None]:
         """As the model's."""
         return rows, memory
+
+
+class PlainActorCritic(PlainModel):
+    """Of an `ActorCritic` without encoder and memory: also what PPO learns with."""
+
+    shares_layers = False
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.pi, self.vf = self.mlp("pi"), self.mlp("vf")
+        self._log_std, self._of_log_std = (
+            self._layout.views(flat).get("log_std", np.empty(0, np.float32)) for flat in self._flat
+        )
 
     def outputs(self, rows: np.ndarray) -> np.ndarray:
         """As the model's, for rollouts: numpy's products give a row other bits in another place of the batch, which is

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .distributions import FORBIDDEN, forbid
 from .model import MLP, Model
+from .plain_q import PlainQNetwork
 from .rows import Rows
 from .spec import ModelSpec
 
@@ -34,6 +37,12 @@ class QNetwork(Model):
         features = self.make_encoder(chosen)
         self.q = MLP(features, chosen.net_arch, self.actions.row_size * numbers, chosen.activation)
         self.v = MLP(features, chosen.net_arch, numbers, chosen.activation) if chosen.dueling else None
+
+    @cached_property
+    def plain(self) -> PlainQNetwork | None:
+        """The same network in numpy, where it is all that there is between vectors and values; else None."""
+        simple = type(self) is QNetwork and self.encoder is None and self.v is None and self.flat.is_cpu
+        return PlainQNetwork(self) if simple else None
 
     def forward(self, rows: Rows) -> Tensor:
         """Encoded observations → Q [B, actions], of forbidden ones the smallest number. Dueling: V + A − mean A

@@ -61,7 +61,7 @@ def test_deaths_within_an_iteration_change_no_row(processes, workers):
 @pytest.mark.slow
 def test_one_actor_that_is_killed_and_a_program_that_is_interrupted_change_no_weight(processes, tmp_path):
     events, digests = tmp_path / "events", []
-    for what in ([], ["90 kill", "70 kill", "150 kill", f"200 interrupt {os.getpid()}", "300 kill"]):
+    for what in ([], ["60 kill", "58 kill", "90 kill", f"100 interrupt {os.getpid()}", "130 kill"]):
         events.write_text("\n".join(what))
         with disturbed(DQN, before="sample")(Walk, **COMMON | PRIORITIZED, events=str(events)) as training:
             for _ in range(2):

@@ -353,7 +353,7 @@ def test_how_often_transitions_are_drawn_is_their_priority():
     draws = 500
     counts = np.zeros(rows)
     for seed in range(40):
-        counts += np.bincount(buffer.sample(draws, np.random.default_rng(seed))["indices"], minlength=rows)
+        counts += np.bincount(buffer.sample(np.random.default_rng(seed).random(draws))["indices"], minlength=rows)
     wanted = 40 * draws * weights / weights.sum()
     assert ((counts - wanted) ** 2 / wanted).sum() < 24.3  # χ² of 7 degrees of freedom, p = 0.001; strata vary less
 

@@ -43,18 +43,18 @@ def test_the_oldest_go_first():
 def test_uniform_draws_are_uniform_and_come_from_the_stream():
     buffer = made()
     buffer.write(transitions(0, 1, 2, 3))
-    drawn = buffer.sample(4000, stream(0, "replay"))
+    drawn = buffer.sample(stream(0, "replay").random(4000))
     counts = np.bincount(drawn["actions"])
     assert ((counts - 1000) ** 2 / 1000).sum() < 16.3  # χ² of 3 degrees of freedom, p = 0.001
     assert (drawn["weights"] == 1).all()
     assert drawn["rewards"].tolist() == drawn["indices"].tolist()
-    again = buffer.sample(4000, stream(0, "replay"))
+    again = buffer.sample(stream(0, "replay").random(4000))
     np.testing.assert_array_equal(drawn["indices"], again["indices"])
 
 
 def test_an_empty_buffer_says_so():
     with pytest.raises(ValueError, match="empty"):
-        made().sample(1, stream(0, "replay"))
+        made().sample(stream(0, "replay").random(1))
 
 
 def test_priorities_decide_how_often_and_weights_correct_it():
@@ -62,7 +62,7 @@ def test_priorities_decide_how_often_and_weights_correct_it():
     buffer.write(transitions(0, 1, 2, 3))
     buffer.set_errors(np.array([0, 1, 2, 3]), np.array([1.0, -4.0, 9.0, 0.0]))  # p = 1, 2, 3 and √ε
     total = 6 + 1e-3
-    drawn = buffer.sample(6000, stream(0, "replay"), beta=1.0)
+    drawn = buffer.sample(stream(0, "replay").random(6000), beta=1.0)
     counts = np.bincount(drawn["actions"], minlength=4)
     np.testing.assert_allclose(counts[:3] / 6000, [1 / total, 2 / total, 3 / total], atol=0.01)
     # weights (4 P(i))^−1 over the largest, which is that of the rarest drawn
@@ -70,7 +70,7 @@ def test_priorities_decide_how_often_and_weights_correct_it():
     assert weights[1] / weights[0] == pytest.approx(1 / 2, rel=1e-5)
     assert weights[2] / weights[0] == pytest.approx(1 / 3, rel=1e-5)
     assert max(weights.values()) == 1
-    halved = buffer.sample(600, stream(1, "replay"), beta=0.5)
+    halved = buffer.sample(stream(1, "replay").random(600), beta=0.5)
     some = {int(action): float(weight) for action, weight in zip(halved["actions"], halved["weights"], strict=True)}
     assert some[1] / some[0] == pytest.approx(2**-0.5, rel=1e-5)
 
@@ -103,7 +103,7 @@ def test_a_state_and_the_newest_transitions_bring_it_back():
     other = made(alpha=0.6)
     other.load(state, pieces)
     for seed in range(3):
-        first, again = (each.sample(16, stream(seed, "replay")) for each in (buffer, other))
+        first, again = (each.sample(stream(seed, "replay").random(16)) for each in (buffer, other))
         for name in first:
             np.testing.assert_array_equal(first[name], again[name], err_msg=name)
     with pytest.raises(ValueError, match="needs 12 transitions back, but gets 3"):
@@ -169,5 +169,5 @@ def test_priorities_of_what_is_overwritten_are_gone():
     buffer.set_errors(np.array([0, 1, 2]), np.array([5.0, 1.0, 1.0]))
     buffer.write(transitions(3, 4))
     assert buffer.state()["priorities"].tolist() == pytest.approx([5, 5, 1], rel=1e-4)
-    drawn = buffer.sample(300, stream(0, "replay"))
+    drawn = buffer.sample(stream(0, "replay").random(300))
     assert set(drawn["rewards"].tolist()) == {2, 3, 4}

@@ -56,7 +56,7 @@ def test_draws_are_those_of_one_buffer_in_distribution(serial):
     expected = one.priorities.weights / one.priorities.total
     counts, rounds, rows = np.zeros(12), 50, 64
     for seed in range(rounds):
-        drawn = sharded.sample(rows, np.random.default_rng(seed), beta=0.7)
+        drawn = sharded.sample(np.random.default_rng(seed).random(rows), beta=0.7)
         indices = drawn["indices"]
         np.testing.assert_array_equal(drawn["actions"], indices)
         raw = (12 * expected[indices]) ** -0.7
@@ -123,8 +123,8 @@ def test_its_state_is_of_no_number_of_shards(serial):
 def test_a_shard_that_dies_takes_the_learners_state_along(native):
     _, sharded = both()
     sharded.write(transitions(6, errors=np.ones(6)))
-    sharded.sample(4, np.random.default_rng(0))
+    sharded.sample(np.random.default_rng(0).random(4))
     runtime.kill(sharded._shards[1])
     sharded.set_errors(np.arange(6), np.ones(6))
     with pytest.raises(StateLostError, match="a replay shard has died"):
-        sharded.sample(4, np.random.default_rng(0))
+        sharded.sample(np.random.default_rng(0).random(4))

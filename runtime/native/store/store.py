@@ -117,8 +117,6 @@ class Store:
         self, stream: serialization.Stream, buffers: list[Any], refs: list[ObjectRef], owner: bytes, seal: bool
     ) -> tuple[Value, list[ObjectRef]]:
         ids = [ref.id for ref in refs] if refs else []
-        if not buffers and type(stream) is bytes and len(stream) <= INLINE:
-            return Value(stream, [], ids), refs
         views = [buffer.raw() for buffer in buffers]
         is_small = type(stream) is bytes and len(stream) + sum([view.nbytes for view in views]) <= INLINE
         if is_small and not (views and seal and self._unsealed):

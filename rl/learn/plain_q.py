@@ -1,0 +1,93 @@
+"""Losses of DQN, SAC and TD3 on plain networks, with their gradients written out (see `models.plain_q`).
+
+The same functions as the algorithms say in torch's operations for every model; a test holds both equal. This module
+doesn't import torch (see `lazy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..lazy import load, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models.plain import KnownLoss
+    from ..models.plain_q import PlainActorQ, PlainGaussianActorQ, PlainQNetwork
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def arrays_of(minibatch: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Rows of a minibatch as arrays: the tensors' own memory."""
+    return {name: column.numpy() for name, column in minibatch.items()}
+
+
+def td_loss(
+    model: PlainQNetwork, target: PlainQNetwork, minibatch: Mapping[str, Tensor], *, double_q: bool
+) -> tuple[KnownLoss, Tensor, Tensor]:
+    """As `dqn_loss`: Huber loss, temporal-difference errors [B], values [B] of the actions taken."""
+    rows = arrays_of(minibatch)
+    every, actions = np.arange(len(rows["actions"])), rows["actions"]
+    next_q = target.q.forward(rows["next_observations"])
+    chooser = model.q.forward(rows["next_observations"]) if double_q else next_q
+    y = rows["rewards"] + rows["discounts"] * next_q[every, chooser.argmax(-1)]
+    values = model.q.forward(rows["observations"])
+    q = values[every, actions]
+    errors = y - q
+    inner = np.minimum(np.abs(errors), 1)
+    # ½ u² up to 1, |u| − ½ beyond; its derivative is u up to 1, the sign beyond.
+    loss = float((rows["weights"] * inner * (np.abs(errors) - 0.5 * inner)).mean())
+
+    def write(factor: float) -> None:
+        of_values = np.zeros_like(values)
+        of_values[every, actions] = rows["weights"] * np.minimum(np.maximum(errors, -1), 1) * (-factor / len(every))
+        model.q.backward(of_values)
+
+    return load("KnownLoss")(loss, write), torch.from_numpy(errors), torch.from_numpy(q)
+
+
+def squared_error(model: PlainActorQ, rows: Arrays, y: np.ndarray, scale: float) -> KnownLoss:
+    """`scale` · Σ_i mean (Q_i(s, a) − y)² of all critics."""
+    errors = model.values(rows["observations"], rows["actions"]) - y
+
+    def write(factor: float) -> None:
+        of_values = errors * np.float32(2 * scale * factor / len(y))
+        for critic, own in zip(model.critics, of_values, strict=True):
+            critic.backward(own[:, np.newaxis])
+
+    return load("KnownLoss")(scale * float(np.square(errors).mean(-1).sum()), write)
+
+
+def soft_critic_loss(
+    model: PlainGaussianActorQ, target: PlainActorQ, minibatch: Mapping[str, Tensor], alpha: Tensor, noise: Tensor
+) -> KnownLoss:
+    """As SAC's `critic_loss`."""
+    rows, scale = arrays_of(minibatch), alpha.numpy()
+    seen = rows["next_observations"]
+    drawn = model.draw(seen, noise.numpy())
+    value = target.values(seen, drawn.actions).min(0)
+    y = rows["rewards"] + rows["discounts"] * (value - scale * drawn.log_probs)
+    return squared_error(model, rows, y, 0.5)
+
+
+def soft_actor_loss(
+    model: PlainGaussianActorQ, minibatch: Mapping[str, Tensor], alpha: Tensor
+) -> tuple[KnownLoss, Tensor]:
+    """As SAC's `actor_loss`."""
+    rows, scale = arrays_of(minibatch), float(alpha)
+    seen, noise = rows["observations"], rows["noise"]
+    drawn = model.draw(seen, noise)
+    values = model.values(seen, drawn.actions)
+    loss = float((np.float32(scale) * drawn.log_probs - values.min(0)).mean())
+
+    def write(factor: float) -> None:
+        share = factor / len(seen)
+        of_actions = model.action_gradients(values.argmin(0), noise.shape[1]) * np.float32(-share)
+        model.actor.backward(drawn.gradients(of_actions, scale * share))
+
+    return load("KnownLoss")(loss, write), torch.from_numpy(drawn.log_probs)
