@@ -6,11 +6,13 @@ memory is granted for it, and never waits. So the driver has nothing to do but t
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from .. import runtime
 from .credits import Credits, Estimate
@@ -67,6 +69,9 @@ class Unit:
         return self.grant.expected if self.facts is None else self.facts.bytes
 
 
+_RUNS: WeakSet[Run] = WeakSet()
+"""Those that are open in this process."""
+
 Stretch = tuple[Unit, int, int]
 """Rows of a unit: from, to."""
 
@@ -108,6 +113,16 @@ class Stats:
     """Rows that were left out, by file."""
 
 
+@functools.cache
+def _gauges() -> tuple[Any, Any]:
+    """What `shoal status` shows of the readings of this process."""
+    make = runtime.util.metrics.Gauge
+    return (
+        make("data_bytes", "Bytes granted to blocks of datasets that are read, and to tasks that make them."),
+        make("data_budget_bytes", "Bytes that these may take."),
+    )
+
+
 class Run:
     """What the levels of one plan have in common.
 
@@ -124,6 +139,7 @@ class Run:
         """Whether nothing runs and nothing is ready, so that the next unit may take all that is free."""
         self.refused = ""
         """The unit that was last not granted its memory, and its size."""
+        _RUNS.add(self)
         self._running: dict[runtime.ObjectRef, Unit] = {}
         self._shared: dict[tuple[int, str], Any] = {}
 
@@ -175,6 +191,8 @@ class Run:
             ready, _ = runtime.wait(refs, num_returns=len(refs), timeout=0)
         for ref in ready:
             self._settle(self._running.pop(ref))
+        if ready:
+            show()
         return True
 
     def _settle(self, unit: Unit) -> None:
@@ -194,6 +212,9 @@ class Run:
         """Let go of what is being made, and of the actors."""
         self._running.clear()
         self._shared.clear()
+        if self in _RUNS and runtime.is_initialized():
+            _RUNS.discard(self)
+            show()
 
     def use_up(self, unit: Unit) -> None:
         """All of a unit has been taken: tell of its bad rows, and let go of it."""
@@ -221,3 +242,10 @@ class Run:
         if self.aside is not None:
             with open(self.aside, "a", encoding="utf-8") as file:
                 file.writelines(json.dumps(asdict(row)) + "\n" for row in unit.facts.bad_rows)
+
+
+def show() -> None:
+    """Set the gauges to what is granted now."""
+    granted, budget = _gauges()
+    granted.set(sum(run.credits.total for run in _RUNS))
+    budget.set(sum(run.credits.budget for run in _RUNS))

@@ -1,6 +1,7 @@
 """Stages by hand-made numbers, values as sources, errors, memory and tensors; on the serial engine."""
 
 import functools
+import gc
 import gzip
 import json
 import math
@@ -261,6 +262,21 @@ def test_what_nobody_declares_is_expected_to_be_as_large_as_what_was_seen(tmp_pa
     with packed.iter_batches() as batches:
         assert sum(len(batch["x"]) for batch in batches) == 80_000
         assert 160_000 <= batches.stats().peak_bytes <= 400_000  # two that run, or four that wait
+
+
+def test_what_is_granted_is_among_the_metrics():
+    def shown():
+        return {gauge.name: gauge.value for gauge in runtime.state.status().gauges}
+
+    gc.collect()  # readings of other tests that failed half-way, as they were to
+    numbers = data.from_items(range(6_000), rows_per_piece=2_000).options(memory=10**6)
+    with numbers.iter_batches(1_000) as first, numbers.iter_batches(1_000) as second:
+        next(first)
+        next(second)
+        found = shown()
+        assert found["data_budget_bytes"] == 2 * 10**6
+        assert 2 * 16_000 <= found["data_bytes"] <= first.stats().peak_bytes + second.stats().peak_bytes
+    assert (shown()["data_bytes"], shown()["data_budget_bytes"]) == (0, 0)
 
 
 def test_credits_are_bounded_and_kept_back_for_the_last_stages():
