@@ -70,13 +70,13 @@ class PlainMLP:
     def input_gradient(self, rows: np.ndarray, start: int) -> np.ndarray:
         """Of a network of one output, its gradients for inputs from `start` on, [m, …], in these m rows (integers) of
         the last `forward`."""
-        gradient = self._weights[-1]
-        for layer in range(len(self._slopes) - 1, 0, -1):
+        weights = [self._weights[0][:, start:], *self._weights[1:]]
+        gradient = weights.pop()
+        for layer in range(len(weights), 0, -1):
             given = self._given[layer].take(rows, 0)
             gradient = gradient * (1 - given * given if self._is_tanh else given > 0)
-            weight = self._weights[layer - 1]
-            gradient = gradient @ (weight if layer > 1 else weight[:, start:])
-        return gradient
+            gradient = gradient @ weights[layer - 1]
+        return gradient if self._hidden else gradient.repeat(len(rows), 0)
 
     def _space(self, rows: int) -> _Workspace:
         space = self._spaces.get(rows)
