@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from shoal import runtime
+from shoal.rl import lazy
 from shoal.rl.learn.device import resolve_device
 from shoal.rl.learner_handle import gpus_of_each
 from shoal.rl.learner_settings import LearnerSettings
@@ -46,8 +47,9 @@ class Device:
 def test_auto_is_the_gpu_that_the_runtime_gave_and_kernels_are_those_that_repeat(monkeypatch):
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, warn_only: asked.append(warn_only))
-    monkeypatch.setattr(torch, "zeros", lambda *shape, device: None)
+    used = lazy.torch  # which keeps what was used of torch before
+    monkeypatch.setattr(used, "use_deterministic_algorithms", lambda mode, warn_only: asked.append(warn_only))
+    monkeypatch.setattr(used, "zeros", lambda *shape, device: None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     with runtime.init(engine="serial", num_gpus=2):
