@@ -19,10 +19,10 @@ class Cache:
     values: tuple[Tensor, ...]
 
     @staticmethod
-    def empty(rows: int, context: int, layers: Sequence[tuple[int, int, int]], device: torch.device) -> Cache:
-        """For so many rows of a whole context and a place beyond, which is nobody's; of each of `layers` the number of
-        heads, and the sizes of a key and of a value."""
-        room = in_tiles(context + 1)
+    def empty(rows: int, places: int, layers: Sequence[tuple[int, int, int]], device: torch.device) -> Cache:
+        """For so many rows, of so many places at least; of each of `layers` the number of heads, and the sizes of a key
+        and of a value."""
+        room = in_tiles(places)
         return Cache(
             tuple(torch.zeros((rows, heads, room, size), device=device) for heads, size, _ in layers),
             tuple(torch.zeros((rows, heads, room, size), device=device) for heads, _, size in layers),
@@ -41,6 +41,11 @@ class Cache:
     def part(self, first: int, rows: int) -> Cache:
         """So many rows of it, from the `first` one on: the same memory."""
         return Cache(*(tuple(kept[first : first + rows] for kept in each) for each in (self.keys, self.values)))
+
+    def begin_with(self, other: Cache) -> None:
+        """Take over what a smaller one holds."""
+        for kept, old in zip((*self.keys, *self.values), (*other.keys, *other.values), strict=True):
+            kept[:, :, : old.shape[2]] = old
 
     def fill(self) -> None:
         """Write other numbers into each place, as if all rows had read something."""
@@ -67,9 +72,9 @@ class TokenCache:
     tokens: Tensor
 
     @staticmethod
-    def empty(rows: int, context: int, device: torch.device) -> TokenCache:
+    def empty(rows: int, places: int, device: torch.device) -> TokenCache:
         """As `Cache.empty`."""
-        return TokenCache(torch.zeros((rows, in_tiles(context + 1)), dtype=torch.long, device=device))
+        return TokenCache(torch.zeros((rows, in_tiles(places)), dtype=torch.long, device=device))
 
     @property
     def rows(self) -> int:
@@ -84,6 +89,10 @@ class TokenCache:
     def part(self, first: int, rows: int) -> TokenCache:
         """As `Cache.part`."""
         return TokenCache(self.tokens[first : first + rows])
+
+    def begin_with(self, other: TokenCache) -> None:
+        """As `Cache.begin_with`."""
+        self.tokens[:, : other.capacity] = other.tokens
 
     def fill(self) -> None:
         """As `Cache.fill`."""

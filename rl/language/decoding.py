@@ -51,7 +51,7 @@ class Decoding:
         """Of these tokens: under the whole softmax, and under what top-k and top-p left of it; and the entropy."""
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self._read = torch.zeros_like(self.lengths)
-        self._cache = model.cache(rows)
+        self._cache = model.cache(rows, 1)
         self._states = torch.zeros((rows, model.state_size), device=device)
 
     @property
@@ -89,13 +89,14 @@ class Decoding:
         """Let the rows where `answers` [R] bool is True answer, with `noise` [R, N] float64 in [0, 1): N tokens at
         most. A row that runs out of context is cut off, too."""
         device, context = self.tokens.device, self._model.context
-        begins = self.lengths.clone()
+        begins, longest = self.lengths.clone(), int(self.lengths.max())
+        self._make_room(longest + noise.shape[1])
         most = torch.from_numpy(answers).to(device) * (context - begins).clamp(0, noise.shape[1])
         steps = torch.arange(1, int(most.max()) + 1, device=device)
         goes_on = steps[:, None] < most  # [T, R]: whether there may be a token after this one
         noise, zero = noise[:, : len(steps)].T.contiguous(), torch.zeros_like(begins)
         counts, going, stopped = zero.clone(), most > 0, np.zeros(len(answers), np.bool_)
-        longest, found = int(self.lengths.max()), []
+        nobodys, found = min(context, self._cache.capacity - 1), []
         for step, (drawn, further) in enumerate(zip(noise, goes_on, strict=True)):
             chosen, *told = self._sampling.draw(self._model.predict(self._states), drawn)
             found.append((chosen, *told))
@@ -105,13 +106,19 @@ class Decoding:
                 self._stop([each[0] for each in found], going, stopped)
             if not bool(going.any()):
                 break
-            # What has ended writes into the last place, which is nobody's.
-            at = torch.where(going, begins + step, context)
+            at = torch.where(going, begins + step, nobodys)
             reach = in_tiles(min(longest + step, context) + 1)
             self._states = self._model.extend(self._cache, chosen[:, None], at, zero, reach)
         self.lengths += counts
         self._read += (counts - 1).clamp(min=0)  # nobody has read its own last token
         return self._note(begins, counts, found, stopped)
+
+    def _make_room(self, places: int) -> None:
+        """Have a cache of so many places, or of a context: no more memory is touched than is needed."""
+        places = min(places, self._model.context)
+        if self._cache.capacity <= places:
+            before, self._cache = self._cache, self._model.cache(len(self.tokens), places)
+            self._cache.begin_with(before)
 
     def _stop(self, said: Sequence[Tensor], going: Tensor, stopped: np.ndarray) -> None:
         """End the rows whose answers end with a stop text by now."""
@@ -138,6 +145,7 @@ class Decoding:
 
     def _advance(self) -> None:
         """Read what was not read yet, and know the states after it."""
+        self._make_room(int(self.lengths.max()))
         while bool((counts := (self.lengths - self._read).clamp(max=_READ)).any()):
             most = int(counts.max())
             places = self._read[:, None] + torch.arange(most, device=counts.device)

@@ -55,7 +55,7 @@ class ByteTokens(Tokens):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The bytes together."""
-        return bytes(i - SPECIAL for i in ids if i >= SPECIAL).decode(errors="replace")
+        return bytes([i - SPECIAL for i in ids if i >= SPECIAL]).decode(errors="replace")
 
     def bytes_of(self, token: int) -> bytes | None:
         """One, also where it is a part of a character only."""

@@ -132,10 +132,11 @@ class LanguageModel(FlatModule):
                 rows = checkpoint(block, rows, rotary, seen, use_reentrant=False)
         return rows
 
-    def cache(self, rows: int) -> Cache:
-        """An empty cache for so many rows."""
+    def cache(self, rows: int, places: int | None = None) -> Cache:
+        """An empty cache for so many rows of so many tokens, and a place beyond, which is nobody's: the one after the
+        last of the context, or the cache's last. None: whole contexts."""
         layers = [(block.kv_heads, block.head, block.head) for block in self._blocks()]
-        return Cache.empty(rows, self.context, layers, self.flat.device)
+        return Cache.empty(rows, (places or self.context) + 1, layers, self.flat.device)
 
     def extend(self, cache: Cache, tokens: Tensor, begins: Tensor, places: Tensor, reach: int) -> Tensor:
         """Read `tokens` [B, M] int64 that follow the `begins` [B] int64 tokens in the cache, and return the states
@@ -145,12 +146,14 @@ class LanguageModel(FlatModule):
         A row's bits depend on nothing but its own tokens and M, and on B as far as products do: see `Agreement`.
 
         What a row has beyond its own tokens is written beyond them, where nothing looks before it is overwritten; what
-        would lie beyond the context, into the last place, which is nobody's.
+        would lie beyond cache or context, into the place which is nobody's.
         """
         length = tokens.shape[1]
         positions = begins[:, None]
         if length > 1:
-            positions = (positions + torch.arange(length, device=tokens.device)).clamp(max=self.context)
+            positions = (positions + torch.arange(length, device=tokens.device)).clamp(
+                max=min(self.context, cache.capacity - 1)
+            )
         rows, rotary = embedding(tokens, self.embedding.weight), self._rotary_at(positions)
         hidden, at = hidden_by(positions, reach), cache.places(positions)
         for index, block in enumerate(self._blocks()):

@@ -75,7 +75,10 @@ class PretrainedModel(FlatModule):
         self._packs = True
         try:
             self._layers = tuple(kept_by(self.network, self._own(tokens)))
-            cache, zero = Cache.empty(2, self.context, self._layers, tokens.device), torch.zeros(2, dtype=torch.long)
+            cache, zero = (
+                Cache.empty(2, self.context + 1, self._layers, tokens.device),
+                torch.zeros(2, dtype=torch.long),
+            )
             self.extend(cache, tokens[:, :-1], zero, zero, in_tiles(length))
             found = self.extend(cache, tokens[:, -1:], zero + length - 1, zero, in_tiles(length))
             self._layers = self._layers if _alike(found, wanted[:, -1]) else ()
@@ -141,16 +144,17 @@ class PretrainedModel(FlatModule):
         found = self.network(input_ids=self._own(tokens), use_cache=False, output_hidden_states=True)
         return self._logits(found.logits), self.value(found.hidden_states[-1])[..., 0]
 
-    def cache(self, rows: int) -> Any:
+    def cache(self, rows: int, places: int | None = None) -> Any:
         """As `LanguageModel.cache`."""
+        room = (places or self.context) + 1
         if not self._layers:
-            return TokenCache.empty(rows, self.context, self.flat.device)
-        return Cache.empty(rows, self.context, self._layers, self.flat.device)
+            return TokenCache.empty(rows, room, self.flat.device)
+        return Cache.empty(rows, room, self._layers, self.flat.device)
 
     def extend(self, cache: Any, tokens: Tensor, begins: Tensor, places: Tensor, reach: int) -> Tensor:
         """As `LanguageModel.extend`; the states are logits."""
         following = begins[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-        positions = following.clamp(max=self.context)
+        positions = following.clamp(max=min(self.context, cache.capacity - 1))
         rows = torch.arange(len(tokens), device=tokens.device)
         if isinstance(cache, TokenCache):
             cache.tokens[rows[:, None], positions] = tokens
