@@ -197,6 +197,22 @@ def test_numpy_files_and_torch_datasets(tmp_path):
     assert rest[0]["label"].dtype == torch.int64
 
 
+def test_tensors_for_a_gpu_come_from_pinned_memory(monkeypatch):
+    import torch
+
+    asked, empty = [], torch.empty
+    monkeypatch.setattr(
+        torch, "empty", lambda *shape, pin_memory, **of: asked.append(pin_memory) or empty(*shape, **of)
+    )
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, **how: asked.append((device, how)) or self)
+    items = [{"x": np.full((2, 2), i, np.float32), "name": "a", "n": i} for i in range(3)]
+    with data.from_items(items).to_torch(3, device="cuda:1") as batches:
+        batch = next(batches)
+    assert asked == [True, ("cuda:1", {"non_blocking": True})] * 2
+    assert batch["x"][:, 0, 1].tolist() == batch["n"].tolist() == [0, 1, 2]
+    assert (batch["x"].dtype, batch["n"].dtype, batch["name"]) == (torch.float32, torch.int64, ["a"] * 3)
+
+
 def picky(row):
     if row["item"] == 3:
         raise ValueError("I do not like 3")
