@@ -20,6 +20,9 @@ from shoal.runtime.context import current_engine
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Imports and collected tests stay for good: until all are there, collections take a quarter of the time for nothing.
+gc.disable()
+
 DEADLINE = 10.0
 # Other tests of the same process have imported torch; these workers need not wait for it.
 WORKERS_NEED = ("numpy",)
@@ -116,6 +119,11 @@ def screen() -> Iterator[io.StringIO]:
     """Collect what this process shows, also on other threads; pytest's captures lose some if read meanwhile."""
     with io.StringIO() as shown, contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
         yield shown
+
+
+def pytest_collection_finish() -> None:
+    """Begin with collections."""
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="module")
