@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..lazy import load, torch
+from ..lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ def td_loss(
         of_values[every, actions] = rows["weights"] * np.minimum(np.maximum(errors, -1), 1) * (-factor / len(every))
         model.q.backward(of_values)
 
-    return load("KnownLoss")(loss, write), torch.from_numpy(errors), torch.from_numpy(q)
+    return model.loss_of(loss, write), torch.from_numpy(errors), torch.from_numpy(q)
 
 
 def squared_error(model: PlainActorQ, rows: Arrays, y: np.ndarray, scale: float) -> KnownLoss:
@@ -60,7 +60,7 @@ def squared_error(model: PlainActorQ, rows: Arrays, y: np.ndarray, scale: float)
         for critic, own in zip(model.critics, of_values, strict=True):
             critic.backward(own[:, np.newaxis])
 
-    return load("KnownLoss")(scale * float(np.square(errors).mean(-1).sum()), write)
+    return model.loss_of(scale * float(np.square(errors).mean(-1).sum()), write)
 
 
 def soft_critic_loss(
@@ -90,4 +90,4 @@ def soft_actor_loss(
         of_actions = model.action_gradients(values.argmin(0), noise.shape[1]) * np.float32(-share)
         model.actor.backward(drawn.gradients(of_actions, scale * share))
 
-    return load("KnownLoss")(loss, write), torch.from_numpy(drawn.log_probs)
+    return model.loss_of(loss, write), torch.from_numpy(drawn.log_probs)

@@ -98,8 +98,12 @@ class FlatModule(nn.Module):
 
     def set_weights(self, flat: np.ndarray) -> None:
         """Take over flat weights as `get_weights` gives them; ValueError if their shape is another."""
-        self.layout.views(flat)
-        self.flat[: self.layout.size].copy_(torch.tensor(flat))
+        self.layout.check(flat)
+        into = self.flat[: self.layout.size]
+        if into.is_cpu:  # without a tensor in between: rollouts of one step begin with this
+            np.copyto(into.numpy(), flat)
+        else:
+            into.copy_(torch.tensor(flat))
 
     def begin_with(self, named: Mapping[str, np.ndarray]) -> None:
         """Take over parameters by name; those that are not `named` stay. ValueError if there is none of a name, or it

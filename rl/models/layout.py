@@ -28,15 +28,19 @@ class ParameterLayout:
 
     def views(self, flat: Any) -> dict[str, Any]:
         """Each parameter as a view into `flat`, which is a numpy array or a torch tensor of shape [size]."""
+        self.check(flat)
+        return {
+            name: flat[self.offsets[name] : self.offsets[name] + math.prod(shape)].reshape(shape)
+            for name, shape in self.shapes.items()
+        }
+
+    def check(self, flat: Any) -> None:
+        """Raise ValueError if `flat` has another size."""
         if tuple(flat.shape) != (self.size,):
             raise ValueError(
                 f"the flat weights have shape {tuple(flat.shape)}, but this network has {self.size} parameters: "
                 f"({self.size},)"
             )
-        return {
-            name: flat[self.offsets[name] : self.offsets[name] + math.prod(shape)].reshape(shape)
-            for name, shape in self.shapes.items()
-        }
 
     def flatten(self, named: Mapping[str, np.ndarray]) -> np.ndarray:
         """The flat float32 array that holds the parameters `named`. Raises ValueError naming what is missing, unknown

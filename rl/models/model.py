@@ -64,7 +64,9 @@ class Model(FlatModule):
         into memory that torch aligns: a product's bits may depend on the alignment of its operands.
         """
         if self.takes_vectors:  # asked for in every step of every rollout
-            return torch.tensor(observations, device=self.flat.device).reshape(len(observations), -1).float()
+            rows = torch.tensor(observations, device=self.flat.device)
+            simple = rows.dim() == 2 and rows.dtype == torch.float32
+            return rows if simple else rows.reshape(len(observations), -1).float()
         if isinstance(self._observations, LeafCodec):
             return self._encode_leaf(self._observations, observations, "")
         found = {}

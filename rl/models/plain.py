@@ -45,9 +45,13 @@ class PlainMLP:
     def forward(self, rows: np.ndarray) -> np.ndarray:
         """[B, inputs] → [B, outputs], a new array; `backward` then is of these rows."""
         space, self._given = self._space(len(rows)), [rows]
-        for (weight, bias), out in zip(self._hidden, space.hidden, strict=True):
+        for (weight, bias), out, tensor in zip(self._hidden, space.hidden, space.tensors, strict=True):
             np.add(np.matmul(rows, weight, out), bias, out)
-            rows = np.tanh(out, out) if self._is_tanh else np.maximum(out, 0, out=out)
+            if self._is_tanh:
+                np.tanh(out, out)
+            else:
+                torch.relu_(tensor)  # an eighth of numpy's time for 256 × 256
+            rows = out
             self._given.append(rows)
         outputs = np.matmul(rows, self._last[0])
         outputs += self._last[1]
@@ -92,7 +96,9 @@ class _Workspace:
     each time, and to get it again takes longer than its product."""
 
     def __init__(self, rows: int, widths: list[int]) -> None:
-        self.hidden = [aligned(rows, width) for width in widths]
+        with torch.inference_mode(False):
+            self.tensors = [torch.empty(rows, width) for width in widths]
+        self.hidden = [tensor.numpy() for tensor in self.tensors]
         self.gradients = [aligned(rows, width) for width in widths]
         self.ones = np.ones(rows, np.float32)
 
@@ -188,6 +194,11 @@ class PlainModel:
         self._flat = model.flat.detach().numpy(), model.flat_gradients.numpy()
         self._encode: Callable[[np.ndarray], Any] | None = None if model.takes_vectors else model.encode
         self._rows: dict[int, np.ndarray] = {}
+
+    @staticmethod
+    def loss_of(value: float, write: Callable[[float], None]) -> KnownLoss:
+        """A loss of this value, whose gradient is written when it is asked for."""
+        return KnownLoss(value, write)
 
     def mlp(self, name: str) -> PlainMLP:
         """A network of the model."""
