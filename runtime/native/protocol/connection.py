@@ -195,9 +195,12 @@ class Connection:
     def _join(self) -> bytearray:
         """Make one frame of the small ones at the head of the outbox: one system call for many messages."""
         outbox = self._outbox
-        joined = bytearray()
-        while outbox and not outbox[0][1] and len(joined) < _SEND_AT:
-            joined += outbox.popleft()[0]
+        frames: list[bytearray | memoryview] = []
+        size = 0
+        while outbox and not outbox[0][1] and size < _SEND_AT:
+            frames.append(outbox.popleft()[0])
+            size += len(frames[-1])
+        joined = bytearray().join(frames)
         outbox.appendleft((joined, ()))
         return joined
 

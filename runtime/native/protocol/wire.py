@@ -44,8 +44,8 @@ class Value(msgspec.Struct, array_like=True, gc=False):
     """A serialised value: pickle, out-of-band buffers, ids of the references inside; or a failure's exception."""
 
     stream: bytes | Span
-    buffers: list[bytes | Span] = []
-    refs: list[ObjectId] = []
+    buffers: tuple[bytes | Span, ...] = ()
+    refs: tuple[ObjectId, ...] = ()
     failed: bool = False
 
 

@@ -116,15 +116,17 @@ class Store:
     def _pack(
         self, stream: serialization.Stream, buffers: list[Any], refs: list[ObjectRef], owner: bytes, seal: bool
     ) -> tuple[Value, list[ObjectRef]]:
-        ids = [ref.id for ref in refs] if refs else []
+        ids = tuple([ref.id for ref in refs]) if refs else ()
+        if not buffers and type(stream) is bytes and len(stream) <= INLINE:
+            return Value(stream, (), ids), refs
         views = [buffer.raw() for buffer in buffers]
         is_small = type(stream) is bytes and len(stream) + sum([view.nbytes for view in views]) <= INLINE
         if is_small and not (views and seal and self._unsealed):
-            return Value(stream, [bytes(view) for view in views], ids), refs  # type: ignore[arg-type]
+            return Value(stream, tuple([bytes(view) for view in views]), ids), refs  # type: ignore[arg-type]
         return self._pack_large(stream, views, ids, owner, seal), refs
 
     def _pack_large(
-        self, stream: serialization.Stream, views: list[memoryview], ids: list[ObjectId], owner: bytes, seal: bool
+        self, stream: serialization.Stream, views: list[memoryview], ids: tuple[ObjectId, ...], owner: bytes, seal: bool
     ) -> Value:
         small = type(stream) is bytes and len(stream) <= INLINE
         inline = small and len(stream) + sum(view.nbytes for view in views) <= INLINE
@@ -140,7 +142,7 @@ class Store:
                 placed.append(self._seal(view, owner) or self._copy([[view]], owner)[0])
             else:
                 placed.append(next(spans) if large[index] else bytes(view))
-        return Value(stream if small else next(spans), placed, ids)  # type: ignore[arg-type]
+        return Value(stream if small else next(spans), tuple(placed), ids)  # type: ignore[arg-type]
 
     def _unsealed_among(self, views: list[memoryview]) -> frozenset[int]:
         """Return which of the buffers are just a block of `empty` that was not sealed yet, each block once."""
@@ -171,7 +173,7 @@ class Store:
         return [
             Value(
                 next(spans) if isinstance(value.stream, Span) else value.stream,
-                [next(spans) if isinstance(part, Span) else part for part in value.buffers],
+                tuple([next(spans) if isinstance(part, Span) else part for part in value.buffers]),
                 value.refs,
                 value.failed,
             )
@@ -222,7 +224,7 @@ class Store:
         parts: list[bytes | Span] = [
             part if isinstance(part, bytes) else bytes(self._view(part)) for part in (value.stream, *value.buffers)
         ]
-        return Value(parts[0], parts[1:], value.refs, value.failed)
+        return Value(parts[0], tuple(parts[1:]), value.refs, value.failed)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array over a new block, which `pack` will recognise by its address."""
@@ -292,7 +294,7 @@ class Store:
         in_memory = [part for part in parts if isinstance(part, Span) and not part.on_disk]
         written = iter(self._disk_arena().write([self._views.view(span) for span in in_memory], self._process))
         stream, *buffers = [next(written) if isinstance(part, Span) and not part.on_disk else part for part in parts]
-        return Value(stream, buffers, value.refs, value.failed), sum(span.size for span in in_memory)
+        return Value(stream, tuple(buffers), value.refs, value.failed), sum(span.size for span in in_memory)
 
     def trim(self) -> int:
         """Give back free memory; return how much."""

@@ -13,7 +13,7 @@ from shoal.runtime.native.protocol import messages as m
 from shoal.runtime.native.protocol.messages import Value
 
 ME, OWNER = b"process1", b"process2"
-VALUE = Value(b"value", [])
+VALUE = Value(b"value")
 
 
 class WaitsForEver(Exception):

@@ -46,7 +46,7 @@ def test_the_last_local_reference_ends_an_own_object(table):
 
 def test_its_blocks_are_freed_with_it(table):
     table.create(MINE)
-    table.fulfil(MINE, Value(BLOCK, [b"small", BLOCK]))
+    table.fulfil(MINE, Value(BLOCK, (b"small", BLOCK)))
     table.drop(MINE)
     assert commands(table) == [Gone(MINE), FreeBlocks([BLOCK, BLOCK])]
 
@@ -121,7 +121,7 @@ def test_objects_of_a_dead_owner_are_lost_if_their_value_is_not_all_here(table):
     for object_id in ids:
         table.hold(object_id, given=1)
     table.fulfil(ids[1], Value(b"inline"))
-    table.fulfil(ids[2], Value(b"", [BLOCK]))
+    table.fulfil(ids[2], Value(b"", (BLOCK,)))
     assert table.process_died(OTHER) == [ids[0], ids[2]]
 
 
@@ -157,7 +157,7 @@ def test_it_owns_only_its_own(table):
 
 def test_spans_and_owners_are_read_off():
     assert owner_of(THEIRS) == OTHER
-    assert spans_of(Value(b"", [b"", BLOCK])) == [BLOCK]
+    assert spans_of(Value(b"", (b"", BLOCK))) == [BLOCK]
 
 
 class World:
@@ -178,7 +178,7 @@ class World:
         self.numbers += 1
         object_id = name + self.numbers.to_bytes(8, "big")
         self.tables[name].create(object_id)
-        self.tables[name].fulfil(object_id, Value(b"", [Span(name, 0, self.numbers, 1, 1)]))
+        self.tables[name].fulfil(object_id, Value(b"", (Span(name, 0, self.numbers, 1, 1),)))
         self.held[name][object_id] += 1
 
     def send(self, sender, to, which):

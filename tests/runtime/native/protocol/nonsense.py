@@ -54,11 +54,11 @@ class Nonsense:
         pick = self._random
         if origin in (typing.Union, types.UnionType):
             return self._value(pick.choice(arguments))
-        if origin is list:
+        if origin is list or arguments[1:] == (Ellipsis,):
             self._depth += 1
             made = [self._value(arguments[0]) for _ in range(pick.randrange(3) if self._depth < _DEEPEST else 0)]
             self._depth -= 1
-            return made
+            return origin(made)
         if origin is dict:
             return {self._value(arguments[0]): self._value(arguments[1]) for _ in range(pick.randrange(3))}
         if origin is tuple:

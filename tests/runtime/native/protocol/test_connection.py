@@ -16,7 +16,7 @@ MESSAGES = [
         b"t" * 16,
         b"f" * 16,
         "name",
-        m.Value(b"stream", [b"buffer", m.Span(b"maker", 1, 64, 10, 7)], [b"r" * 16]),
+        m.Value(b"stream", (b"buffer", m.Span(b"maker", 1, 64, 10, 7)), (b"r" * 16,)),
         [m.Value(m.Span(b"maker", 1, 0, 99, 1), failed=True)],
         2,
     ),
