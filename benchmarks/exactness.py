@@ -64,12 +64,8 @@ class BareWorker(RolloutWorker):
     @method(num_returns=3)
     def collect(self, group, progress, weights, version, clock, *, death=None):
         """As `RolloutWorker.collect`."""
-        return self._collect(group, progress, weights, version, clock)
-
-    def _make_group(self, group, progress):
-        live = super()._make_group(group, progress)
-        live.environments.state = lambda: NO_STATE
-        return live
+        rollout, stats = self.play(group, progress, weights, version, clock)
+        return rollout, NO_STATE, stats
 
 
 def strip() -> None:
