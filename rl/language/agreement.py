@@ -8,9 +8,11 @@ beside the one that decides, and used only if all that comes out is the same, to
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -51,13 +53,17 @@ def agreement(model: LanguageModel, cache: Cache, chunks: Sequence[int], tokens:
     lengths, at most so many `tokens` in a pass. A process finds it out once for all weights of a network. Call under
     `torch.inference_mode`."""
     places = cache.rows
-    key = json.dumps(model.spec.to_json()), places, torch.get_num_threads(), str(model.flat.device)
+    if model not in _NETWORKS:
+        _NETWORKS[model] = hashlib.sha256(json.dumps(model.spec.to_json()).encode()).hexdigest()
+    key = _NETWORKS[model], places, torch.get_num_threads(), str(model.flat.device)
     if key not in _KNOWN:
         _KNOWN[key] = _Trial(model, cache).find(places, chunks, tokens)
     return _KNOWN[key]
 
 
 _KNOWN: dict[tuple[object, ...], Agreement] = {}
+_NETWORKS: WeakKeyDictionary[LanguageModel, str] = WeakKeyDictionary()
+"""A digest of what each model was made from, which a tokenizer of megabytes belongs to."""
 
 
 class _Trial:
