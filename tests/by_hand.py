@@ -2,6 +2,7 @@
 
 import torch
 
+from shoal import runtime
 from shoal.envs import central_space, choose_recovery, resolve
 from shoal.rl import ModelSpec, RunSettings
 from shoal.rl.agents import JointWorker
@@ -32,6 +33,7 @@ def joint_worker(algorithm, config, entry, size, *, env_kwargs=None, central=Fal
 
 
 def _in_this_process(kind, algorithm, config, spec, model_spec, settings):
+    runtime.init(engine="serial", ignore_reinit_error=True)  # else the first that asks starts one of processes
     return kind(
         algorithm,
         config,

@@ -28,8 +28,11 @@ DEADLINE = 10.0
 WORKERS_NEED = ("numpy",)
 # What processes of a runtime without actors are called.
 _ALWAYS_THERE = {"shoal: node", "shoal: fork server", "shoal: worker"}
-# The folders of tests that train, and are about neither the check of an environment nor pictures.
-SHORT_TRAININGS = {"algorithms", "cli", "examples", "language", "offline", "serving", "supervised"}
+# Folders and files of tests that train, and are about neither the check of an environment nor pictures.
+SHORT_TRAININGS = {
+    *("algorithms", "cli", "examples", "language", "offline", "serving", "supervised"),
+    "test_following_runs.py",
+}
 # The engines on which what holds on all is tested.
 ENGINES = os.environ.get("SHOAL_TEST_ENGINES", "serial native").split()
 
@@ -152,7 +155,7 @@ def workers_load_little() -> Iterator[None]:
 def short_trainings(request: pytest.FixtureRequest) -> Iterator[None]:
     """Shorten what a training does before and after it trains, where tests are not about that: tests/envs/ has the
     check of an environment (four times 64 steps), tests/rl_io/ and tests/rl/ the pictures of curves."""
-    if "shoal.rl" not in sys.modules or request.path.parent.name not in SHORT_TRAININGS:
+    if "shoal.rl" not in sys.modules or not SHORT_TRAININGS & {request.path.parent.name, request.path.name}:
         yield
         return
     # Not the test's own `monkeypatch`: that would be made, for all tests, before what they ask for themselves.
