@@ -212,10 +212,15 @@ class DatasetReader:
             return None
         return np.frombuffer(json.dumps(vars(self._place)).encode(), np.uint8)
 
-    def go_to(self, place: np.ndarray | None) -> None:
-        """Go on with the block at a place; it is read again."""
-        if not self._is_whole:
-            self._open(_Place() if place is None else _Place(**json.loads(place.tobytes())))
+    def go_to(self, place: np.ndarray | None, number: int) -> None:
+        """Go on before minibatch `number` with the block at a place, which is read again; where the place is that of a
+        reader with another capacity, with a new pass."""
+        if self._is_whole:
+            return
+        known = _Place(first=number) if place is None else _Place(**json.loads(place.tobytes()))
+        if known.state is not None and known.state["plan"] != self._transitions.fingerprint():
+            known = _Place(first=number)
+        self._open(known)
 
     def close(self) -> None:
         """Drop what was read ahead."""

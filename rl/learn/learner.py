@@ -314,6 +314,6 @@ class Learner(Descent):
         if self._reward_scale is not None:
             self._reward_scale.load(state["reward_scale"])
         if self._dataset is not None:
-            self._dataset.go_to(state["dataset"])
+            self._dataset.go_to(state["dataset"], self.n_updates)
         if self._replay is not None and state["replay"] is not None:
             self._replay.load(state["replay"], transitions)

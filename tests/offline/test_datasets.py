@@ -177,9 +177,17 @@ def test_a_dataset_larger_than_memory_is_read_in_blocks_of_another_order_each_pa
     assert max(place.nbytes for place in places) < 200
     for number in (31, 7, 59, 0):
         fresh = reader(dataset, 5)
-        fresh.go_to(places[number])
+        fresh.go_to(places[number], number)
         for one in (fresh, reader(dataset, 5), streaming):
             np.testing.assert_array_equal(one.sample(number, ("rewards",))["rewards"], batches[number])
+
+    pieces_of_others = np.frombuffer(places[29].tobytes().replace(b'"plan": "', b'"plan": "0'), np.uint8)
+    assert pieces_of_others.size > places[29].size
+    for place in (pieces_of_others, None):  # of another capacity, and of one that held all
+        other = reader(dataset, 5)
+        other.go_to(place, 31)
+        assert other.sample(31, ("rewards",))["rewards"].shape == (2,)
+        assert other._place.first == 31
 
 
 @pytest.mark.slow
