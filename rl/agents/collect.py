@@ -42,7 +42,7 @@ class _Part:
     seats: Seats
     model: Any
     acting: Any
-    """What acts in the model's place."""
+    """What `explore` is given in the model's place; the model itself where the policy does not learn."""
     noise: Any
     recorder: Recorder | TurnRecorder | None
     """None of a policy that does not learn."""
@@ -173,13 +173,14 @@ class JointWorker(RolloutWorker):
                 carried = {**carried, "pending": carried["pending"] & rival.mine}
             noise = own.draw_noise(drawn, (steps, seats.count))
             self._noise.append(noise)
-            acting = self._algorithm.acting(own)
+            recorder = self._recorder(name, steps, seats.count, carried)
+            acting = own if recorder is None else self._algorithm.acting(own)
             parts[name] = _Part(
                 seats,
                 own,
                 acting,
                 acting.given(noise),
-                self._recorder(name, steps, seats.count, carried),
+                recorder,
                 of_policy(name, live.memory.memory),
                 rival,
             )
