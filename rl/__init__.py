@@ -84,7 +84,7 @@ from .language.text_training import TextAlgorithm, TextConfig, take_text_steps
 from .language.tokens import train_tokenizer
 from .lazy import TORCH_EXPORTS, load, losses, torch
 from .learn.learner import Learner
-from .learn.plain_q import soft_actor_loss, soft_critic_loss, squared_error, td_loss
+from .learn.plain_q import soft_actor_loss, soft_critic_loss, td_loss
 from .learn.surrogate import clipped_surrogate
 from .models.joint_spec import JointSpec
 from .models.own_modules import check_import_path
@@ -367,7 +367,6 @@ __all__ = [
     "shared_by_environments",
     "soft_actor_loss",
     "soft_critic_loss",
-    "squared_error",
     "state_of",
     "take_gradient_steps",
     "take_text_steps",

@@ -1,4 +1,4 @@
-"""Losses of DQN, SAC and TD3 on plain networks, with their gradients written out (see `models.plain_q`).
+"""Losses of DQN and SAC on plain networks, with their gradients written out (see `models.plain_q`).
 
 The same functions as the algorithms say in torch's operations for every model; a test holds both equal. This module
 doesn't import torch (see `lazy`).
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from ..models.plain import KnownLoss
     from ..models.plain_q import PlainActorQ, PlainGaussianActorQ, PlainQNetwork
-
-Arrays = Mapping[str, np.ndarray]
 
 
 def arrays_of(minibatch: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -51,18 +49,6 @@ def td_loss(
     return model.loss_of(loss, write), torch.from_numpy(errors), torch.from_numpy(q)
 
 
-def squared_error(model: PlainActorQ, rows: Arrays, y: np.ndarray, scale: float) -> KnownLoss:
-    """`scale` · Σ_i mean (Q_i(s, a) − y)² of all critics."""
-    errors = model.values(rows["observations"], rows["actions"]) - y
-
-    def write(factor: float) -> None:
-        of_values = errors * np.float32(2 * scale * factor / len(y))
-        for critic, own in zip(model.critics, of_values, strict=True):
-            critic.backward(own[:, np.newaxis])
-
-    return model.loss_of(scale * float(np.square(errors).mean(-1).sum()), write)
-
-
 def soft_critic_loss(
     model: PlainGaussianActorQ, target: PlainActorQ, minibatch: Mapping[str, Tensor], alpha: Tensor, noise: Tensor
 ) -> KnownLoss:
@@ -72,7 +58,14 @@ def soft_critic_loss(
     drawn = model.draw(seen, noise.numpy())
     value = target.values(seen, drawn.actions).min(0)
     y = rows["rewards"] + rows["discounts"] * (value - scale * drawn.log_probs)
-    return squared_error(model, rows, y, 0.5)
+    errors = model.values(rows["observations"], rows["actions"]) - y
+
+    def write(factor: float) -> None:
+        of_values = errors * np.float32(factor / len(y))
+        for critic, own in zip(model.critics, of_values, strict=True):
+            critic.backward(own[:, np.newaxis])
+
+    return model.loss_of(0.5 * float(np.square(errors).mean(-1).sum()), write)
 
 
 def soft_actor_loss(

@@ -47,10 +47,6 @@ class PlainActorQ(PlainModel):
         both = self._beside(rows, actions)
         return np.stack([critic.forward(both)[:, 0] for critic in self.critics])
 
-    def first_value(self, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """As the model's, [B]."""
-        return self.critics[0].forward(self._beside(rows, actions))[:, 0]
-
     def action_gradients(self, critics: np.ndarray, width: int) -> np.ndarray:
         """∂ Q_i / ∂ actions [B, K = `width`] at the rows of the last values, i of each row in `critics` [B]."""
         found = np.empty((len(critics), width), np.float32)
