@@ -152,6 +152,8 @@ def large_reads(runtime: Any) -> dict[str, tuple[int, Callable[[], tuple[float, 
 
 def start(module_name: str) -> Any:
     """Start Ray, or Shoal's runtime, on two CPUs; return its module."""
+    import numpy  # noqa: F401  # as most programs do before they start it, so that workers have it from the beginning
+
     if module_name == "ray":
         import ray as runtime
 
