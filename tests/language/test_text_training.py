@@ -267,14 +267,14 @@ def test_answers_from_columns_messages_and_a_task(serial, tmp_path):
         {"role": "assistant", "content": "2"},
     ]
     chat = write(tmp_path, "chat.jsonl", json.dumps({"messages": talk}) + "\n")
-    assert SFT(dataset=pairs, **SMALL)._read == [[("1+1=", "2")], [("2+2=", "4")]]
-    assert SFT(dataset=chat, **SMALL)._read == [[("add\n1+1=", "2")]]
-    sums = SFT("sums-2", examples=40, **SMALL)._read
+    assert list(SFT(dataset=pairs, **SMALL).examples()) == [[("1+1=", "2")], [("2+2=", "4")]]
+    assert list(SFT(dataset=chat, **SMALL).examples()) == [[("add\n1+1=", "2")]]
+    sums = list(SFT("sums-2", examples=40, **SMALL).examples())
     assert all(sum(map(int, prompt[:-1].split("+"))) == int(answer) for [(prompt, answer)] in sums)
     kept_back = {envs.make("sums-2", evaluation=True).reset(seed=seed)[0] for seed in range(40)}
     assert not kept_back & {prompt for [(prompt, _)] in sums}
-    assert [len(turns) for turns in SFT("recall-3", examples=2, **SMALL)._read] == [3, 3]
-    for [first, second, third] in SFT("recall-3", examples=5, **SMALL)._read:
+    assert [len(turns) for turns in SFT("recall-3", examples=2, **SMALL).examples()] == [3, 3]
+    for [first, second, third] in SFT("recall-3", examples=5, **SMALL).examples():
         assert (first[1], second[1], third[1]) == (first[0], first[0], second[0])
 
 

@@ -7,12 +7,17 @@ leads, so that the process stays responsive while user code computes; it gives w
 lead, and comes back only after none has led for a moment (`_GRACE`), so it never gets into the way of a loop of calls.
 One that calls and calls without waiting wakes it once in a while (`_PAUSE`), and what has been said by then is written
 together: woken by each call, it would ask for the interpreter's lock as often.
+
+An event loop that waits for other things, too, may *attend*: it waits for the reactor's descriptor and has what has
+arrived read. The background thread leads only once it finds that nobody has come for that, which it does not look at
+more often than it must (`_REST`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import threading
 import time
 import traceback
@@ -20,10 +25,11 @@ from collections import deque
 from collections.abc import Callable
 
 from ..protocol.connection import Connection
-from ..protocol.loop import Loop
+from ..protocol.loop import LONGEST_POLL, Loop
 
 _GRACE = 0.002
 _PAUSE = 0.0005
+_REST = 0.02
 # How long `close` waits for the thread that polls, seconds; twice.
 _CLOSE_SECONDS = 1.0
 
@@ -83,6 +89,7 @@ class Reactor(Loop):
         self._nudged = False
         self._look_again = False
         self._closed = False
+        self._attended = False
         self._dirty: set[Connection] = set()
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.before_poll: Callable[[], None] = lambda: None
@@ -119,6 +126,7 @@ class Reactor(Loop):
     def read_arrived(self) -> bool:
         """Read what has arrived, without waiting; False if another thread reads."""
         if not self._lead.acquire(False):
+            self._ask_for_lead()
             return False
         self._leads += 1
         try:
@@ -128,6 +136,16 @@ class Reactor(Loop):
             self._offer_lead()
         return True
 
+    def attend(self, attended: bool) -> None:
+        """Say that an event loop waits for this one's descriptor, and calls `read_arrived` then; or that none does."""
+        self._attended = attended
+        self._wake_poll()
+
+    def _ask_for_lead(self) -> None:
+        if self._background_polls:
+            self._yield = True
+            self._wake_poll()
+
     def _is_over(self, deadline: float | None, until: Callable[[], bool] | None) -> bool:
         late = deadline is not None and time.monotonic() >= deadline
         return self._closed or late or (until is not None and until())
@@ -136,9 +154,7 @@ class Reactor(Loop):
         """Sleep until the waiter is ready, the leader's place is free or the time is over."""
         self._followers.append(waiter)
         try:
-            if self._background_polls:
-                self._yield = True
-                self._wake_poll()
+            self._ask_for_lead()
             # The leader may have left before it could see us; then nothing would wake us.
             if self._lead.acquire(False):
                 self._lead.release()
@@ -196,13 +212,19 @@ class Reactor(Loop):
             self._in_poll = False
 
     def _background(self) -> None:
-        pause = _GRACE
+        pause, unread = _GRACE, False
         while not self._closed:
             leads = self._leads
             time.sleep(pause)
-            pause = _GRACE
             if self._leads != leads:
+                # Who attends comes in time, and need not be looked after as often.
+                pause, unread = min(2 * pause, _REST) if self._attended else _GRACE, False
                 continue
+            if self._attended and not unread:
+                self._await_something()
+                unread = True
+                continue
+            pause, unread = _GRACE, False
             if not self._lead.acquire(False):
                 with self._lead:  # sleep here, at no cost, while a thread leads for long; then give it a moment again
                     pass
@@ -222,10 +244,17 @@ class Reactor(Loop):
                 self._lead.release()
             self._offer_lead()
 
+    def _await_something(self) -> None:
+        """Wait until there is something to read, or a timer is due."""
+        poll = select.poll()
+        poll.register(self._epoll, select.POLLIN)
+        until = self._timers[0][0] - time.monotonic() if self._timers else LONGEST_POLL
+        poll.poll(max(0.0, until) * 1e3)
+
     def nudge(self) -> None:
         """Wake the thread that sleeps in a poll; cheap if there is none."""
         self._look_again = True  # first: a thread that is about to sleep looks at it last
-        if self._in_poll and not self._nudged:
+        if (self._in_poll or self._attended) and not self._nudged:
             self._wake_poll()
 
     def _wake_poll(self) -> None:

@@ -159,14 +159,14 @@ class Waits:
             }
             if len(missing) <= spare or (stop_at_failure and any(map(_has_failed, records))):
                 return records
+            self._links.check()
+            unasked = [object_id for object_id, record in missing.items() if not record.asked]
             waiter = _Arrivals(missing, len(missing) - spare, stop_at_failure)
-            objects.watchers.append(waiter.arrived)
+            arrived = waiter.arrived
+            objects.watchers.append(arrived)
+            for object_id in unasked:
+                values.ask_for(object_id, objects.records[object_id])
         try:
-            with values.lock:
-                for object_id, record in [entry for entry in missing.items() if not entry[1].asked]:
-                    values.ask_for(object_id, record)
-                if not waiter.ready:
-                    self._links.check()
             if timeout == 0:
                 self._links.reactor.wait(waiter, time.monotonic() + 0.0005)  # what has arrived already counts
             elif not waiter.ready:
@@ -174,7 +174,7 @@ class Waits:
                 self._block_known(waiter, timeout, ids, len(ids) - spare, doubtful)
         finally:
             with values.lock:
-                objects.watchers.remove(waiter.arrived)
+                objects.watchers.remove(arrived)
         return records
 
     def _block_known(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from .connection import Connection
 
 # One poll may take this long, seconds; epoll itself refuses more than 24 days.
-_LONGEST_POLL = 86_400.0
+LONGEST_POLL = 86_400.0
 
 #: Called with the events of its descriptor.
 Reader = Callable[[int], object]
@@ -27,6 +27,10 @@ class Loop:
         self._readers: dict[int, Reader] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_ids = itertools.count()
+
+    def fileno(self) -> int:
+        """Return a descriptor that can be read while one that is watched can be."""
+        return self._epoll.fileno()
 
     def watch(self, fd: int, reader: Reader) -> None:
         """Call `reader(events)` when the descriptor can be read."""
@@ -53,7 +57,7 @@ class Loop:
         if self._timers:
             until = self._timers[0][0] - time.monotonic()
             timeout = until if timeout is None else min(timeout, until)
-        for fd, mask in self._wait(None if timeout is None else min(max(timeout, 0.0), _LONGEST_POLL)):
+        for fd, mask in self._wait(None if timeout is None else min(max(timeout, 0.0), LONGEST_POLL)):
             reader = self._readers.get(fd)
             if reader is not None:  # else one before it has taken it off
                 reader(mask)

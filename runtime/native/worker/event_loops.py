@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ...values.failure import is_ours
+from ..process.reactor import Reactor
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .executor import Executor, Item
@@ -60,7 +61,18 @@ class _GroupLoop:
         """Hand a call over to the loop; many at once wake it only once."""
         self._arrived.append(item)
         if len(self._arrived) == 1:
-            self._loop.call_soon_threadsafe(self._take)
+            is_here = threading.current_thread() is self.thread
+            (self._loop.call_soon if is_here else self._loop.call_soon_threadsafe)(self._take)
+
+    def read_for(self, reactor: Reactor) -> None:
+        """Have the loop read what arrives for this process, while it is free."""
+
+        def read() -> None:
+            reactor.read_arrived()
+            self._take()  # now: what was handed over would be taken one round of the loop later
+
+        self._loop.call_soon_threadsafe(self._loop.add_reader, reactor.fileno(), read)
+        reactor.attend(True)
 
     def _take(self) -> None:
         while self._arrived:
@@ -102,7 +114,10 @@ class _GroupLoop:
                 return
 
     def flush_soon(self, peer: Connection) -> None:
-        """Send the replies of one round of the loop together; from its thread."""
+        """Send the replies of one round of the loop together, that of a call alone at once; in its thread."""
+        if len(self._calls) == 1:
+            peer.flush()
+            return
         if not self._unflushed:
             self._loop.call_soon(self._flush)
         self._unflushed.add(peer)
@@ -151,14 +166,17 @@ class _GroupLoop:
 class EventLoops(Place):
     """The loops of all groups: a coroutine that blocks its loop holds up its own group only."""
 
-    def __init__(self, executor: Executor, cls: type, limits: Mapping[str, int]) -> None:
+    def __init__(self, executor: Executor, cls: type, limits: Mapping[str, int], reactor: Reactor) -> None:
         super().__init__(executor, cls)
-        name = cls.__name__
+        name, self._reactor = cls.__name__, reactor
         self._loops = {
             group: _GroupLoop(executor, f"{name}.{group}" if group else name, limit) for group, limit in limits.items()
         }
         self._by_thread = {loop.thread: loop for loop in self._loops.values()}
         self._warned = False
+        self.reads = len(limits) == 1  # else a coroutine that blocks its loop would hold up the other ones
+        if self.reads:
+            self._loops[DEFAULT_GROUP].read_for(reactor)
 
     def on_block(self) -> None:
         """Warn, once, that the calling code is about to block a loop."""
@@ -196,3 +214,4 @@ class EventLoops(Place):
         """Wait for the calls or cancel them, cancel what else is on the loops, and end these."""
         for wait in [loop.finish(leaving) for loop in self._loops.values()]:
             wait()
+        self._reactor.attend(False)

@@ -29,7 +29,7 @@ from ..engine import NativeEngine
 from ..process.actors import unpack_identity
 from ..process.blocked_waits import BlockedWaits
 from ..process.links import Handler
-from ..process.reactor import Waiter
+from ..process.reactor import Reactor, Waiter
 from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
 from ..protocol.local_sockets import SocketNames
@@ -221,7 +221,7 @@ class Worker:
             waiter = Waiter()
             self._arrival = waiter
             if not items and not self._leaving:
-                self._links.reactor.wait(waiter, time.monotonic() + _LOOK_AGAIN if self._exiting else None)
+                self._sleep(waiter, _LOOK_AGAIN if self._exiting else None)
             self._arrival = None
             if self._links.broken is not None:
                 return
@@ -230,6 +230,12 @@ class Worker:
         limit_end()
         if self._place is not None:
             self._place.finish(leaving)
+
+    def _sleep(self, waiter: Waiter, seconds: float | None) -> None:
+        if self._place is not None and self._place.reads:
+            waiter.sleep(seconds)
+        else:
+            self._links.reactor.wait(waiter, None if seconds is None else time.monotonic() + seconds)
 
     def _is_needed(self) -> bool:
         """Return whether others hold objects that tasks have made here: they would be lost with us, their owner."""
@@ -259,7 +265,7 @@ class Worker:
         failure, reason = None, ""
         try:
             cls: Any = item.code.load()
-            self._place = place = self._place or _place_for(cls, message, executor)
+            self._place = place = self._place or _place_for(cls, message, executor, self._links.reactor)
             if place is None:
                 executor.construct(item, cls)
                 if message.restoration is not None:
@@ -295,12 +301,12 @@ class Worker:
         atexit._run_exitfuncs()
 
 
-def _place_for(cls: type, message: m.Construct, executor: Executor) -> Place | None:
+def _place_for(cls: type, message: m.Construct, executor: Executor, reactor: Reactor) -> Place | None:
     """Return where the calls of an actor are to run; None: one by one in the main thread."""
     groups = dict(message.concurrency_groups)
     limits = limits_of_groups(is_async(cls), message.max_concurrency, groups)
     if is_async(cls):
-        return EventLoops(executor, cls, limits)
+        return EventLoops(executor, cls, limits, reactor)
     return Threads(executor, cls, limits) if groups or (message.max_concurrency or 1) > 1 else None
 
 

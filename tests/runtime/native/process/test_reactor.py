@@ -2,8 +2,10 @@
 
 import errno
 import os
+import select
 import socket
 import threading
+import time
 
 from conftest import screen, wait_until
 
@@ -49,6 +51,42 @@ def test_a_reactor_that_is_closed_while_a_thread_polls_keeps_its_descriptors_unt
     wait_until(lambda: reactor._epoll.closed)
     first.close()
     second.close()
+
+
+def test_what_arrives_is_read_by_who_attends_and_by_the_reactors_own_thread_while_that_is_kept():
+    reactor = Reactor("test-reader")
+    ours, theirs = os.pipe()
+    readers = []
+    reactor.watch(ours, lambda mask: readers.append((os.read(ours, 1), threading.current_thread())))
+    attending, kept, other_poll = True, threading.Event(), select.poll()
+    reactor.attend(True)
+    other_poll.register(reactor, select.POLLIN)
+
+    def attend():
+        while attending:
+            if other_poll.poll(10):
+                reactor.read_arrived()
+            kept.wait()
+
+    loop = threading.Thread(target=attend)
+    kept.set()
+    loop.start()
+    for _ in range(5):  # with a moment between them in which the reactor's own thread rests, or waits, too
+        os.write(theirs, b"x")
+        time.sleep(0.005)
+    wait_until(lambda: len(readers) == 5)
+    assert (b"x", loop) in readers
+    kept.clear()  # its code computes
+    time.sleep(0.02)
+    os.write(theirs, b"y")
+    wait_until(lambda: len(readers) == 6)
+    assert readers[-1] == (b"y", reactor._thread)
+    attending = False
+    kept.set()
+    loop.join()
+    reactor.close()
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_listener_that_is_closed_has_no_callers():
