@@ -172,7 +172,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_kill_in_the_middle_of_writing_loses_what_came_after_the_last_checkpoint_only(tmp_path):
+def test_a_kill_in_the_middle_of_writing_loses_what_came_after_the_last_checkpoint_only(tmp_path, one_cycle_each):
     runtime.init(engine="serial")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

@@ -1,4 +1,4 @@
-"""XGBoost's actors where there are several nodes: its ranks find each other on one alone."""
+"""XGBoost's actors where there are several nodes: they are on one, unless all are asked for."""
 
 import numpy as np
 import pytest
@@ -22,6 +22,6 @@ def test_xgboosts_actors_are_on_one_of_several_nodes():
             assert fit.train(4).weights_sha256 == wanted
         with (
             XGBoost(rows, workers=3, **few) as fit,
-            pytest.raises(runtime.InputError, match="workers is 3, but XGBoost's actors must be on one node"),
+            pytest.raises(runtime.InputError, match="workers is 3, but nodes is 'one', and none has so many CPUs"),
         ):
             fit.train(2)

@@ -88,7 +88,7 @@ class Waits:
         while True:
             try:
                 values = self._get(refs, timeout, copy)
-                if len(values) == len(refs):  # else another thread has just found one to be lost
+                if len(values) == len(refs):  # else another thread has found one to be lost just after it came
                     return values
             except StaleBlockError as loss:
                 with self._values.lock:
@@ -98,6 +98,7 @@ class Waits:
 
     def _get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool) -> list[Any]:
         ids = [ref.id for ref in refs]
+        end = None if timeout is None else time.monotonic() + timeout
         records = self._await(ids, 0, timeout, stop_at_failure=True)
         late = []
         for ref, record in zip(refs, records, strict=True):
@@ -105,6 +106,8 @@ class Waits:
                 late.append(ref)
             elif record.value.failed:
                 self._store.load(self._values.objects.read_failure(record))
+        if late and (end is None or time.monotonic() < end):
+            return []
         if late:
             raise GetTimeoutError(
                 f"get: {len(late)} of {len(refs)} objects were not ready after {timeout} s, the first is {late[0]!r}"
