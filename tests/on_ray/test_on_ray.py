@@ -187,7 +187,7 @@ def test_a_killed_worker_of_ray_changes_no_weight(cluster, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ppo", "dqn", "sac"])
-def test_chaos_on_ray_changes_no_weight(cluster, name):
+def test_chaos_on_ray_changes_no_weight(cluster, name, one_cycle_each):
     settings = {k: v for k, v in SETTINGS.items() if name == "ppo" or k in ("preset", "n_envs", "group_size", "seed")}
     env = "Pendulum-v1" if name == "sac" else "CartPole-v1"
     results = []
