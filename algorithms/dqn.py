@@ -150,8 +150,7 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: DQNConfig, clock: Clock) -> dict[str, float]:
         """Store the rollout; then `gradient_steps` minibatches, and the target network when its time has come."""
-        plain = not learner.by_torch and learner.model.plain is not None
-        return learn(learner, rollout, config, clock, plain_dqn_loss if plain else dqn_loss)
+        return learn(learner, rollout, config, clock, dqn_loss if learner.plain is None else plain_dqn_loss)
 
 
 def learn(learner: Learner, rollout: Rollout, config: DQNConfig, clock: Clock, loss: Loss) -> dict[str, float]:

@@ -146,7 +146,7 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
         clip_range = rate_at(config.clip_range, clock.remaining)
         clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, clock.remaining)
         batch = learning_batch(learner, rollout, gamma=config.gamma, gae_lambda=config.gae_lambda)
-        plain = None if learner.by_torch else learner.model.plain  # in numpy it takes a third of the time
+        plain = learner.plain  # takes a third of the time
         coefficients = {"vf_coef": config.vf_coef, "ent_coef": config.ent_coef}
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor | KnownLoss, dict[str, Tensor]]:

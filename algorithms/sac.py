@@ -156,8 +156,8 @@ def descend(learner: Learner, config: SACConfig, learning_rate: float) -> dict[s
     alpha = model.log_alpha.detach().exp()
     losses: tuple[Any, Any] = critic_loss, actor_loss
     own, target = model, learner.target
-    if model.plain is not None and not learner.by_torch:  # in half of the time
-        own, target, losses = model.plain, target.plain, (soft_critic_loss, soft_actor_loss)
+    if learner.plain is not None:  # in half of the time
+        own, target, losses = learner.plain, target.plain, (soft_critic_loss, soft_actor_loss)
 
     def loss_of_critics(rows: dict[str, Tensor]) -> tuple[Tensor | KnownLoss, dict[str, Tensor]]:
         loss = losses[0](own, target, rows, alpha, rows["next_noise"])

@@ -99,6 +99,12 @@ class Learner(Descent):
             model.flat[where], model.flat_gradients[where], leaves=own, **given
         )
 
+    @property
+    def plain(self) -> Any:
+        """The model in numpy, for losses whose gradients are written out; None where it is not plain, or settings ask
+        for what torch alone does."""
+        return None if self.by_torch else self.model.plain
+
     def add_target(self) -> None:
         """Keep a second model with the weights of now, as `target`: it changes when the algorithm says so."""
         self._target = load("build_model")(self._spec, device=self.model.flat.device)

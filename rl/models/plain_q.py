@@ -76,8 +76,7 @@ class PlainGaussianActorQ(PlainActorQ):
     def choose(outputs: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """As the model's, drawn."""
         width = noise.shape[1]
-        log_std = np.minimum(np.maximum(outputs[:, width:], LOG_STD_MIN), LOG_STD_MAX)
-        return np.tanh(outputs[:, :width] + np.exp(log_std) * noise)
+        return np.tanh(outputs[:, :width] + np.exp(_within_bounds(outputs[:, width:])) * noise)
 
     def draw(self, rows: np.ndarray, noise: np.ndarray) -> PlainSquashedGaussian:
         """Actions in these rows, with what a loss asks of them."""
@@ -100,7 +99,7 @@ class PlainSquashedGaussian:
     def __init__(self, outputs: np.ndarray, noise: np.ndarray) -> None:
         width = noise.shape[1]
         given = outputs[:, width:]
-        log_std = np.minimum(np.maximum(given, LOG_STD_MIN), LOG_STD_MAX)
+        log_std = _within_bounds(given)
         self._inside, self._spread = given == log_std, np.exp(log_std) * noise
         before = outputs[:, :width] + self._spread
         self.actions = np.tanh(before)
@@ -118,3 +117,7 @@ class PlainSquashedGaussian:
         of_mean = of_actions * (1 - np.square(self.actions)) + 2 * scale * self.actions
         of_log_std = (of_mean * self._spread - scale) * self._inside
         return np.concatenate([of_mean, of_log_std], 1)
+
+
+def _within_bounds(log_std: np.ndarray) -> np.ndarray:
+    return np.minimum(np.maximum(log_std, LOG_STD_MIN), LOG_STD_MAX)  # of few rows np.clip takes 1.7 times as long

@@ -87,28 +87,26 @@ class Waits:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                values = self._get(refs, timeout, copy)
+                values = self._get(refs, timeout, deadline, copy)
                 if len(values) == len(refs):  # else another thread has found one to be lost just after it came
                     return values
             except StaleBlockError as loss:
                 with self._values.lock:
                     self._recovery.lost([ref.id for ref in refs], loss.span)
-            if deadline is not None:
-                timeout = max(0.0, deadline - time.monotonic())
 
-    def _get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool) -> list[Any]:
+    def _get(self, refs: Sequence[ObjectRef], timeout: float | None, deadline: float | None, copy: bool) -> list[Any]:
         ids = [ref.id for ref in refs]
-        end = None if timeout is None else time.monotonic() + timeout
-        records = self._await(ids, 0, timeout, stop_at_failure=True)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        records = self._await(ids, 0, left, stop_at_failure=True)
         late = []
         for ref, record in zip(refs, records, strict=True):
             if record.value is None:
                 late.append(ref)
             elif record.value.failed:
                 self._store.load(self._values.objects.read_failure(record))
-        if late and (end is None or time.monotonic() < end):
-            return []
         if late:
+            if deadline is None or time.monotonic() < deadline:
+                return []
             raise GetTimeoutError(
                 f"get: {len(late)} of {len(refs)} objects were not ready after {timeout} s, the first is {late[0]!r}"
             )
