@@ -70,7 +70,9 @@ class Arena:
         self._want = want
         self._lock = threading.RLock()
         self._frontier = 0
-        self._generation = 0
+        # Not from one on: once this arena is closed, the node may hold another one under its number, and whoever still
+        # looks for a block of this one must not take one of that, of the same place and size, for it.
+        self._generation = int.from_bytes(os.urandom(6))
         self._sizes: list[tuple[int, int]] = []  # (size, offset) of free blocks, sorted
         self._ends: dict[int, int] = {}  # end → offset of free blocks
         self._starts: dict[int, int] = {}  # offset → size of free blocks

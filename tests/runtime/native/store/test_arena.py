@@ -244,6 +244,20 @@ def test_a_reused_block_is_not_taken_for_the_old_one(memory):
     assert memory.board.held() == set()
 
 
+def test_another_makers_block_under_the_same_number_is_not_taken_for_the_old_one(memory):
+    old = memory.make(8, fill=1)
+    memory.arena.memory.close()
+    os.ftruncate(memory.fd, 0)  # as if the node had closed it, and held a new one under its number
+    os.ftruncate(memory.fd, ADDRESSES)
+    memory.arena = Arena(OTHER, memory.fd, memory.fd, memory.board, CAPACITY, memory.want)
+    new = memory.make(8, fill=2)
+    assert (new.arena, new.offset, new.size) == (old.arena, old.offset, old.size)
+    with pytest.raises(StaleBlockError):
+        memory.views.view(old)
+    assert not memory.views.has(old)
+    assert bytes(memory.views.view(new)) == b"\x02" * 8
+
+
 def test_the_board_forgets_a_dead_process(memory):
     view = memory.views.view(memory.make(10))
     memory.board.clear_line(1)
