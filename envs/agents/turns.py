@@ -43,7 +43,7 @@ class Turns:
     ) -> tuple[dict[Any, Any], dict[Any, dict[str, Any]]]:
         """Begin an episode."""
         self.agents_env.reset(seed=seed, options=options)
-        self._bury()
+        self._pass_turns_of_the_dead()
         self.agents = list(self.agents_env.agents)
         return {agent: self.agents_env.observe(agent) for agent in self.agents}, self._infos(self.agents)
 
@@ -64,11 +64,11 @@ class Turns:
         # Whoever is gone without a word was cut off.
         truncations = {agent: bool(env.truncations.get(agent, agent not in there)) for agent in told}
         infos = {agent: dict(env.infos.get(agent, {})) for agent in told}
-        self._bury()
+        self._pass_turns_of_the_dead()
         self.agents = list(env.agents)
         return observations, rewards, terminations, truncations, infos | self._infos(self.agents)
 
-    def _bury(self) -> None:
+    def _pass_turns_of_the_dead(self) -> None:
         """Take the empty turns of agents that have died."""
         env = self.agents_env
         while env.agents and (env.terminations[env.agent_selection] or env.truncations[env.agent_selection]):

@@ -47,11 +47,11 @@ class _Part:
     recorder: Recorder | TurnRecorder | None
     """None of a policy that does not learn."""
     memory: Any
-    rival: _Rival | None = None
+    opponent: _Opponent | None = None
 
 
 @dataclass
-class _Rival:
+class _Opponent:
     """An opponent, which acts for all rows but `mine`."""
 
     model: Any
@@ -70,7 +70,7 @@ class JointWorker(RolloutWorker):
 
     _model_spec: Any
     _opponent: tuple[str, np.ndarray] | None = None
-    _rival: Any = None
+    _opponent_model: Any = None
 
     @method(num_returns=3)
     def collect(
@@ -167,10 +167,10 @@ class JointWorker(RolloutWorker):
         self._noise = []
         for name, seats in self._seats(self._settings.environments_per_group).items():
             drawn = stream(self._settings.seed, f"actions of {name}", group, live.rollouts)
-            own, rival = model.models[name], self._rival_of(name, seats, live, group)
+            own, opponent = model.models[name], self._opponent_of(name, seats, live, group)
             carried = live.memory.carried.get(name)
-            if rival is not None and carried is not None:  # what waits for an agent that another one acts for now
-                carried = {**carried, "pending": carried["pending"] & rival.mine}
+            if opponent is not None and carried is not None:  # what waits for an agent that another one acts for now
+                carried = {**carried, "pending": carried["pending"] & opponent.mine}
             noise = own.draw_noise(drawn, (steps, seats.count))
             self._noise.append(noise)
             recorder = self._recorder(name, steps, seats.count, carried)
@@ -182,19 +182,19 @@ class JointWorker(RolloutWorker):
                 acting.given(noise),
                 recorder,
                 of_policy(name, live.memory.memory),
-                rival,
+                opponent,
             )
         return parts
 
-    def _rival_of(self, name: str, seats: Seats, live: LiveGroup, group: int) -> _Rival | None:
+    def _opponent_of(self, name: str, seats: Seats, live: LiveGroup, group: int) -> _Opponent | None:
         if self._opponent is None:
             return None
-        if self._rival is None:
-            self._rival = load("JointModel")(self._model_spec)
-        self._rival.set_weights(self._opponent[1])
-        model, drawn = self._rival.models[name], stream(self._settings.seed, "opponent's actions", group, live.rollouts)
+        if self._opponent_model is None:
+            self._opponent_model = load("JointModel")(self._model_spec)
+        self._opponent_model.set_weights(self._opponent[1])
+        model, drawn = self._opponent_model.models[name], stream(self._settings.seed, "opponent's actions", group, live.rollouts)
         noise = model.draw_noise(drawn, (self._algorithm.rollout_steps(self._config), seats.count))
-        return _Rival(model, torch.from_numpy(noise), seats.one_each(self._first_index(group)))
+        return _Opponent(model, torch.from_numpy(noise), seats.one_each(self._first_index(group)))
 
     def _told_of_opponent(self, episodes: list[Episode], steps: int) -> list[Episode]:
         """Episodes with whom they were played against, if they began within the `steps` of this rollout so far."""
@@ -229,8 +229,8 @@ class JointWorker(RolloutWorker):
         if actions.dtype.kind == "f":
             model.check_finite(observations, action=actions)
         taken = model.environment_actions(actions)
-        if part.rival is not None:
-            part.rival.put_actions(t, observations, taken)
+        if part.opponent is not None:
+            part.opponent.put_actions(t, observations, taken)
         part.seats.put_actions(taken, joint)
         return memory
 
@@ -240,10 +240,10 @@ class JointWorker(RolloutWorker):
 
 def _take_in(part: _Part, t: int, step: GroupStep, after: Any) -> None:
     assert step.resets is not None
-    if part.rival is not None:
-        step.resets |= ~part.rival.mine
+    if part.opponent is not None:
+        step.resets |= ~part.opponent.mine
         if not isinstance(part.recorder, TurnRecorder):
-            step.truncations |= ~part.rival.mine
+            step.truncations |= ~part.opponent.mine
     held = load("remember")(part.memory, after, ~step.resets)
     if part.recorder is not None:
         part.recorder.stepped(t, step, held)
