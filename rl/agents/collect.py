@@ -192,7 +192,10 @@ class JointWorker(RolloutWorker):
         if self._opponent_model is None:
             self._opponent_model = load("JointModel")(self._model_spec)
         self._opponent_model.set_weights(self._opponent[1])
-        model, drawn = self._opponent_model.models[name], stream(self._settings.seed, "opponent's actions", group, live.rollouts)
+        model, drawn = (
+            self._opponent_model.models[name],
+            stream(self._settings.seed, "opponent's actions", group, live.rollouts),
+        )
         noise = model.draw_noise(drawn, (self._algorithm.rollout_steps(self._config), seats.count))
         return _Opponent(model, torch.from_numpy(noise), seats.one_each(self._first_index(group)))
 
