@@ -88,10 +88,11 @@ class DPO(TextAlgorithm[DPOConfig]):
     @cached_property
     def pairs(self) -> Pairs:
         """The pairs, encoded."""
-        spec, rows = self.language_spec, list(self.examples())
-        if not rows:
+        context = self.language_spec.architecture.context
+        pairs = Pairs.of(self.examples(), self.tokens, context, self.run.seed, self.config.held_out)
+        if pairs is None:
             raise self.nothing_there()
-        return Pairs.of(rows, self.tokens, spec.architecture.context, self.run.seed, self.config.held_out)
+        return pairs
 
     def rows(self, start: int, count: int) -> dict[str, np.ndarray]:
         """As `Pairs.rows`."""
@@ -103,7 +104,7 @@ class DPO(TextAlgorithm[DPOConfig]):
 
     def facts(self) -> dict[str, Any]:
         """Name, number of pairs, SHA-256 of them."""
-        return {"name": self.config.dataset, "pairs": len(self.pairs.tokens), "sha256": self.pairs.sha256}
+        return {"name": self.config.dataset, "pairs": len(self.pairs), "sha256": self.pairs.sha256}
 
     @staticmethod
     def prepare(learner: Learner, config: DPOConfig) -> None:

@@ -79,6 +79,9 @@ class GRPOConfig(LanguageConfig):
     recompute: str = choice("none", "none", "same_shape")
     """Log-probabilities of π_old: those of the generators, which rounding lets differ by about 1e-6; or computed again
     by the learner in minibatches of the same shape, which are exactly those of the first minibatch."""
+    behaviour_cap: float | None = number(None, above=0, optional=True)
+    """π_old becomes the policy at the start of the update, computed again, and a token counts π_old / π_behaviour, up
+    to this: the decoupled objective of AReaL (see `losses.behaviour_weights`). None: π_old is what sampled."""
 
 
 class GRPO(LanguageAlgorithm[GRPOConfig]):
@@ -94,8 +97,9 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
         config = self.config
         alone = config.samples > 1 or config.baseline in ("batch", "none")
         self.require(alone, "samples", config.samples, "at least 2: a group's answers are compared with each other")
-        wanted = "none with max_lag > 0: the learner's weights are not those that sampled"
-        self.require(config.max_lag == 0 or config.recompute == "none", "recompute", config.recompute, wanted)
+        wanted = "none with max_lag > 0, where the learner's weights did not sample; see behaviour_cap"
+        known = config.max_lag == 0 or config.behaviour_cap is not None
+        self.require(known or config.recompute == "none", "recompute", config.recompute, wanted)
 
     @staticmethod
     def prepare(learner: Learner, config: GRPOConfig) -> None:
@@ -109,9 +113,12 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
         """Optimize the surrogate on one iteration's answers."""
         check_weights(learner, rollout, config.max_lag)
         batch = sampled_batch(learner, rollout)
-        batch["generated"] = batch["sampled"]
-        if config.recompute == "same_shape":
+        batch["generated"], cap = batch["sampled"], config.behaviour_cap
+        if cap is not None or config.recompute == "same_shape":
             batch["sampled"] = log_probs_in_parts(learner, learner.model, batch["tokens"], config)
+        if cap is not None:
+            both = batch["sampled"], batch["generated"]
+            batch["importance"] = losses.behaviour_weights(*both, batch["mask"], config.ratio, cap)
         metrics, dead = add_advantages(learner, batch, config)
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -145,7 +152,7 @@ def add_advantages(learner: Learner, batch: dict[str, Tensor], config: GRPOConfi
 
 def grpo_loss(model: Any, rows: dict[str, Tensor], config: GRPOConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a minibatch's rows, and metrics."""
-    mask, weights = rows["mask"], rows["weights"]
+    mask, weights = rows["mask"], rows["weights"] * rows.get("importance", 1)
     log_probs = log_probs_of(model, rows["tokens"], config.temperature)
     token = losses.log_ratios_of(log_probs, rows["sampled"], mask, "token")
     ratios = token if config.ratio == "token" else losses.log_ratios_of(log_probs, rows["sampled"], mask, "sequence")

@@ -191,6 +191,14 @@ def log_ratios_of(log_probs: Tensor, sampled: Tensor, mask: Tensor, level: str) 
     return masked_mean(ratios, mask)[:, None].expand_as(ratios)
 
 
+def behaviour_weights(old: Tensor, behaviour: Tensor, mask: Tensor, level: str, cap: float) -> Tensor:
+    """min(π_old / π_behaviour, cap) [B, T] of log-probabilities [B, T], by token or sequence as the ratios are, where
+    weights that lag behind have sampled: with them as factors, and ratios to π_old, a step is bounded around the policy
+    that it begins with, not around one of the past (Hilton et al., 2022, arXiv 2110.00641; AReaL, Fu et al., 2025,
+    2505.24298, the decoupled objective)."""
+    return log_ratios_of(old, behaviour, mask, level).exp().clamp(max=cap)
+
+
 def clipped_losses(log_ratios: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
     """−min(ρ A, clip(ρ, 1 − low, 1 + high) A) [B, T] for advantages [B] or [B, T], and where the clipped one counts,
     [B, T] bool (Schulman et al., 2017, equation 7; with two limits as in DAPO)."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -71,8 +72,9 @@ def test_prompts_and_filling_count_nothing_and_ipo_takes_means():
             return torch.where((tokens == PAD)[..., None], torch.nan, logits)
 
     pairs = Pairs.of([("a prompt", "abc", "b"), ("q", "x", "longer")], ByteTokens(), 24, 0, 0)
-    mask = torch.from_numpy(pairs.mask)
-    tokens = torch.where(mask, 4, torch.from_numpy(pairs.tokens.astype(np.int64)))
+    laid = pairs.laid_out([0, 1])
+    mask = torch.from_numpy(laid["mask"])
+    tokens = torch.where(mask, 4, torch.from_numpy(laid["tokens"].astype(np.int64)))
     rows = {"tokens": tokens, "mask": mask}
     lengths = torch.tensor([[4.0, 2.0], [2.0, 7.0]])  # END is a token, too
     torch.testing.assert_close(answer_log_probs(Uniform(), rows, "sigmoid"), -math.log(8) * lengths)
@@ -89,6 +91,25 @@ def test_pairs_come_once_an_epoch_and_what_is_held_out_never():
     assert np.array_equal(pairs.rows(5, 6)["tokens"], all_rows[5:11])  # wherever it goes on
     with pytest.raises(InputError, match="row 0: prompt and answer have 8 tokens"):
         Pairs.of(ROWS, ByteTokens(), 7, 0, 0)
+
+
+def test_pairs_lie_in_a_file_and_not_in_memory():
+    rows = ((f"{number:06}?", "yes " * 100, "no " * 100) for number in range(2000))  # read one by one
+    tracemalloc.start()
+    try:
+        pairs = Pairs.of(rows, ByteTokens(), 512, 0, 0.1)
+        pairs.rows(0, 16)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(pairs) == 2000
+    assert peak < 5 * int(pairs.texts.lengths.sum()) / 4  # 5 bytes each
+    everything = pairs.laid_out(range(2000))
+    assert len(np.unique(everything["tokens"][:, 0], axis=0)) == 2000
+    assert everything["mask"].sum((0, 2)).tolist() == [2000 * 401, 2000 * 301]  # END is a token, too
+    other = Pairs.of([("000000?", "yes", "no")], ByteTokens(), 512, 0, 0)
+    assert len(pairs.sha256) == len(other.sha256) == 64
+    assert pairs.sha256 != other.sha256
 
 
 def test_a_training_begins_at_log_two_prefers_what_is_chosen_and_leaves_the_reference(dataset, tmp_path):

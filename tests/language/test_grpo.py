@@ -170,7 +170,8 @@ def test_presets_are_settings_and_can_be_combined(serial):
         ({"samples": 3}, "group_size is 4, but must be a multiple of samples = 3"),
         ({"samples": 1}, "samples is 1, but must be at least 2"),
         ({"batch_size": 32}, "batch_size is 32, but must be at most n_envs = 16"),
-        ({"recompute": "same_shape", "max_lag": 1}, "recompute is 'same_shape', but must be none"),
+        ({"recompute": "same_shape", "max_lag": 1}, "recompute is 'same_shape', but must be none.*see behaviour_cap"),
+        ({"behaviour_cap": 0}, "behaviour_cap is 0"),
         ({"normalize": "reward"}, "normalize is 'reward'"),
     ],
 )
@@ -186,8 +187,26 @@ def test_other_algorithms_refuse_texts_and_this_one_numbers(serial):
         GRPO("CartPole-v1")
 
 
-def test_an_asynchronous_run_repeats_its_schedule(serial, tmp_path):
-    with GRPO("copy-2", **SMALL, max_lag=2, workers=2) as grpo, RunFolder(tmp_path / "run") as folder:
+def test_the_decoupled_objective_of_its_own_samples_is_that_of_computed_log_probabilities(serial):
+    given = {"batch_size": 16, "learning_rate": 1e-2, "aggregation": "token"}
+    with GRPO("copy-2", **SMALL | given, behaviour_cap=2.0) as grpo:
+        outcome = grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100))
+        assert outcome.metrics["train/approx_kl"] == 0  # π_old is what the update began with
+        weights = grpo.policy.get_weights()
+    with GRPO("copy-2", **SMALL | given, recompute="same_shape") as grpo:
+        grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100))
+        np.testing.assert_allclose(grpo.policy.get_weights(), weights, atol=1e-4)
+    with GRPO("copy-2", **SMALL | given, behaviour_cap=0.5) as grpo:  # everything counts half
+        half = grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100))
+    told = [each.metrics["train/policy_gradient_loss"] for each in (half, outcome)]
+    assert abs(told[1]) > 1e-3  # answers differ in length
+    assert told[0] == pytest.approx(told[1] / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("behaviour_cap", [None, 2.0])
+def test_an_asynchronous_run_repeats_its_schedule(serial, tmp_path, behaviour_cap):
+    given = SMALL | {"behaviour_cap": behaviour_cap, "n_epochs": 2, "learning_rate": 1e-2}
+    with GRPO("copy-2", **given, max_lag=2, workers=2) as grpo, RunFolder(tmp_path / "run") as folder:
         result = grpo.train(16 * 6, callbacks=[folder])
     found = verify(GRPO, tmp_path / "run", workers=1)
     assert found.followed_sha256 == result.weights_sha256

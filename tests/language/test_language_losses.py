@@ -157,6 +157,23 @@ def test_ratios_are_clipped_per_token_or_their_mean_per_sequence():
     assert not clipped.any()
 
 
+def test_decoupled_a_token_is_clipped_around_the_old_policy_and_counts_by_that_over_behaviours():
+    mask = mask_of([1, 1, 0])
+    behaviour, old = T([[LOG(0.5), LOG(0.1), 9.0]]), T([[LOG(0.25), LOG(0.4), math.nan]])
+    weights = losses.behaviour_weights(old, behaviour, mask, "token", 3.0)
+    assert weights[mask].tolist() == pytest.approx([0.5, 3.0])  # 0.4 / 0.1 is 4
+    sequence = losses.behaviour_weights(old, behaviour, mask, "sequence", 3.0)
+    assert sequence[mask].tolist() == pytest.approx([2**0.5] * 2)  # √(½ · 4)
+    log_probs = T([[LOG(0.2), LOG(0.44), 0.0]], requires_grad=True)
+    ratios = losses.log_ratios_of(log_probs, old, mask, "token")  # 0.8 and 1.1, where behaviour's are 0.4 and 4.4
+    each, clipped = losses.clipped_losses(ratios, T([2.0]), 0.2, 0.2)
+    assert not clipped[mask].any()
+    loss = losses.mean_over_rows(each, mask, losses.token_weights(mask, "sequence", 3) * weights)
+    assert loss.item() == pytest.approx(-(0.5 * 0.8 * 2 + 3 * 1.1 * 2) / 2)
+    loss.backward()
+    assert log_probs.grad[0].tolist() == pytest.approx([-0.4, -3.3, 0])  # weights have no gradient of their own
+
+
 def test_what_is_cut_off_counts_is_left_out_or_is_penalised():
     rewards, cut = T([1.0, 2.0, 6.0]), mask_of([0, 0, 1])[0]
     found = []
