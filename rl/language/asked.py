@@ -40,7 +40,7 @@ class Asked:
     index: int = 0
     """Noise is drawn from the stream (seed, "answer", index): several answers to a prompt differ in their index."""
     temperature: float = 1.0
-    """Divides the logits; 0 takes the most likely token."""
+    """Divides the logits; 0 takes the most likely token, as does anything below 1e-4."""
     top_k: int = 0
     """Only this many of the most likely tokens; 0: all."""
     top_p: float = 1.0

@@ -24,13 +24,15 @@ from torch import Tensor
 
 from .agreement import agreement
 from .asked import LENGTH, STOP, Asked, Said, room
-from .sampling import choose
+from .sampling import COLDEST, choose
 from .text_stream import TextStream
 from .tokens import END
 from .transformer import LanguageModel
 
 PROMPT_TOKENS = 128
 """Tokens of prompts that a step reads at most: those who are being answered wait no longer for the next token."""
+_ALL = 1 << 30
+"""More tokens than there are."""
 _CHUNKS = (8, 16, 32, 64)
 """Shapes in which prompts are read; what a chunk has beyond the prompt is nobody's."""
 
@@ -51,8 +53,9 @@ class _Answer(Generic[Key]):
 
     @property
     def settings(self) -> tuple[float, int, float]:
-        """As `choose` takes them."""
-        return self.asked.temperature, self.asked.top_k, self.asked.top_p
+        """As `choose` takes them, which no number asked for makes overflow."""
+        asked = self.asked
+        return asked.temperature if asked.temperature >= COLDEST else 0.0, min(asked.top_k, _ALL), asked.top_p
 
     @property
     def ready(self) -> bool:

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from .tokens import Tokens
 
+COLDEST = 1e-4
+"""Logits divided by less can overflow; whoever asks for it means the most likely token."""
+
 
 @dataclass(frozen=True)
 class Sampling:

@@ -64,7 +64,8 @@ class LimitedProtocol(H11Protocol):
     def _refuse(self, status: int, reason: str, error: str) -> None:
         body = msgspec.json.encode(self._told(status, error))
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        again = "Retry-After: 1\r\n" if status == 503 else ""
+        self.transport.write(f"{head}{again}Connection: close\r\n\r\n".encode() + body)
         self.transport.close()
 
 

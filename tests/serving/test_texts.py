@@ -1,38 +1,22 @@
 """A served language model: OpenAI's interface, streams, versions of weights, and replicas that are lost."""
 
-import asyncio
 import json
-import socket
 import threading
 import time
 
 import httpx
 import pytest
+from asking_texts import COMPLETIONS, ask, completion, endless, made
 from conftest import wait_until
-from gymnasium.spaces import Text
 
 from shoal import runtime
 from shoal.envs import derive_seed
-from shoal.rl import LanguagePolicy, ServerBusyError, ServerClosedError, serve
+from shoal.rl import ServerClosedError, serve
 from shoal.rl.language.asked import Asked, Said, conversation
-from shoal.rl.models.spec import ModelSpec
-from shoal.rl.serving.connections import Limits, Phase
 from shoal.rl.serving.http_guard import Access
 from shoal.rl.serving.texts import app as text_app
-from shoal.rl.serving.texts.app import make_text_app
 from shoal.rl.serving.texts.pool import Answer, AnswerChangedError, Weights
-from shoal.rl.threads import limit_threads
 from shoal.runtime import InputError
-
-SPACE = Text(8, charset="abcdefgh")
-
-
-def made(seed=0, context=120, **policy_kwargs):
-    limit_threads(1)
-    network = {"tokenizer": "bytes", "context": context, "width": 16, "layers": 1, "heads": 2} | policy_kwargs
-    policy = LanguagePolicy(ModelSpec("language_model", SPACE, SPACE, network), seed=seed)
-    policy.model.flat.mul_(4)
-    return policy
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +29,6 @@ def served(policy):
     runtime.init(engine="serial")
     with serve(policy, max_batch_size=3) as made:
         yield made
-
-
-def ask(served, path, body, *, method="POST", access=None, **options):
-    """Send one request to the application, without a server."""
-    app = make_text_app(served, access)
-    content = body if isinstance(body, str | bytes) else json.dumps(body)
-
-    async def send():
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.request(method, path, content=content, **options)
-
-    return asyncio.run(send())
-
-
-def completion(served, **body):
-    return ask(served, "/v1/completions", {"prompt": "abc", "max_tokens": 20, "seed": 3} | body)
 
 
 def events(reply):
@@ -139,60 +106,6 @@ def test_a_stop_text_ends_an_answer_and_is_left_out(served):
     assert reply["finish_reason"] == "stop"
 
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-USER = {"role": "user", "content": "a"}
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "status", "param", "message"),
-    [
-        (COMPLETIONS, {}, 400, "prompt", "prompt is None"),
-        (COMPLETIONS, {"prompt": [[1, 2]]}, 400, "prompt", "must be a text or a list of texts"),
-        (COMPLETIONS, {"prompt": "a" * 200}, 400, "prompt", "no room for an answer"),
-        (COMPLETIONS, {"prompt": "\ud800"}, 400, None, "no JSON object"),
-        (COMPLETIONS, {"prompt": "a", "max_tokens": 0}, 400, "max_tokens", "max_tokens is 0"),
-        (COMPLETIONS, {"prompt": "a", "temperature": 3}, 400, "temperature", "at most 2"),
-        (COMPLETIONS, {"prompt": "a", "top_p": "x"}, 400, "top_p", "top_p is 'x'"),
-        (COMPLETIONS, {"prompt": "a", "n": 5000}, 400, "n", "1024 answers at most"),
-        (COMPLETIONS, {"prompt": "a", "stop": [""]}, 400, "stop", "none of them empty"),
-        (COMPLETIONS, {"prompt": "a", "stop": list("abcde")}, 400, "stop", "1 to 4 texts"),
-        (COMPLETIONS, {"prompt": "a", "stream": 1}, 400, "stream", "true or false"),
-        (COMPLETIONS, {"prompt": "a", "stream_options": {}}, 400, "stream_options", "needs stream"),
-        (COMPLETIONS, {"prompt": "a", "logprobs": 50}, 400, "logprobs", "at most 20"),
-        (COMPLETIONS, {"prompt": "a", "logprobs": 1, "echo": True}, 400, "echo", "together with logprobs"),
-        (COMPLETIONS, {"prompt": "a", "suffix": "b"}, 400, "suffix", "not supported"),
-        (COMPLETIONS, {"prompt": "a", "max_tokns": 5}, 400, "max_tokns", "Did you mean 'max_tokens'"),
-        (COMPLETIONS, {"prompt": "a", "model": "gpt"}, 404, "model", "no model 'gpt', but 'policy'"),
-        (COMPLETIONS, "[1]", 400, None, "no JSON object"),
-        (COMPLETIONS, "[" * 5000, 400, None, "no JSON object"),
-        (COMPLETIONS, '{"prompt": ' + "[" * 100_000, 413, None, "body is longer"),
-        (COMPLETIONS, b'{"prompt": "\xff"}', 400, None, "no JSON object"),
-        (CHAT, {}, 400, "messages", "list of objects"),
-        (CHAT, {"messages": [{"role": "assistant", "content": "a"}]}, 400, "messages", "must have 'user'"),
-        (
-            CHAT,
-            {"messages": [USER, {"role": "assistant", "content": "a"}]},
-            400,
-            "messages",
-            "end with one of the user",
-        ),
-        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages", "type 'text'"),
-        (CHAT, {"messages": [USER], "tools": [{"type": "function"}]}, 400, "tools", "not supported"),
-        (CHAT, {"messages": [USER], "response_format": {"type": "json_object"}}, 400, "response_format", "supported"),
-        (CHAT, {"messages": [USER], "top_logprobs": 2}, 400, "top_logprobs", "needs logprobs"),
-        ("/v1/embeddings", {}, 404, None, "/v1/completions"),
-    ],
-)
-def test_what_cannot_be_answered_is_refused_by_its_name(served, path, body, status, param, message):
-    reply = ask(served, path, body)
-    assert reply.status_code == status, reply.text
-    error = reply.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["param"] == param
-    assert message in error["message"]
-
-
 def test_parameters_that_change_nothing_are_taken(served):
     assert completion(served, user="me", best_of=1, presence_penalty=0.0, logit_bias={}, stop=None).status_code == 200
 
@@ -210,22 +123,6 @@ def test_models_health_and_the_token(served):
     assert taken.status_code == 200
     foreign = ask(served, COMPLETIONS, "{}", access=Access(hosts=frozenset({"other"})))
     assert foreign.json()["error"]["message"].startswith("Host is")
-
-
-def test_a_request_that_never_comes_to_the_application_is_refused_in_the_same_form(served, monkeypatch):
-    monkeypatch.setattr(Limits, "seconds", lambda self, phase: 0.1 if phase is Phase.HEAD else float("inf"))
-    url = httpx.URL(served.listen("127.0.0.1:0"))
-    with socket.create_connection((url.host, url.port), timeout=10) as client:
-        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: loc")
-        head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 408 ")
-    error = json.loads(body)["error"]
-    assert error == {
-        "message": "the request's head did not arrive in time",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": None,
-    }
 
 
 def test_a_request_without_a_seed_gets_its_own(served, policy):
@@ -251,12 +148,6 @@ def test_many_at_once_get_what_each_gets_alone(served, policy):
     assert state["requests"] == 8
     assert state["steps"] < 8 * 15  # several in each step
     assert (state["running"], state["waiting"]) == (0, 0)
-
-
-def endless(policy, count=1):
-    """Answers that go on to the end of the context: the most likely token is the same again and again."""
-    ids = conversation([policy.model.tokens.encode("a")])
-    return [Asked(prompt=ids, max_new_tokens=policy.model.context, temperature=0.0)] * count
 
 
 def test_what_is_dropped_is_not_computed_after_the_step_on_its_way():
@@ -286,29 +177,14 @@ def test_a_client_that_leaves_ends_its_answer_streamed_or_not():
         url = f"{served.http_address}/v1/completions"
         body = {"prompt": "a", "max_tokens": 20_000, "temperature": 0}
         with httpx.Client() as client, client.stream("POST", url, json=body | {"stream": True}) as reply:
-            next(reply.iter_lines())
+            lines = reply.iter_lines()  # which ends the connection when nobody has it any more
+            next(lines)
             assert served.health()["running"] == 1
         wait_until(lambda: served.health()["running"] == 0)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(url, json=body, timeout=0.3)
         wait_until(lambda: served.health()["running"] == 0)
         assert served.health()["tokens"] < 10_000
-
-
-def test_too_many_are_told_to_come_again():
-    policy = made(context=4000)
-    runtime.init(engine="serial")
-    with serve(policy, max_batch_size=1, max_waiting=1) as served:
-        answers = served.submit(endless(policy), lambda index, said: None)
-        wait_until(lambda: served.health()["running"] == 1)
-        answers += served.submit(endless(policy), lambda index, said: None)
-        reply = completion(served)
-        assert (reply.status_code, reply.headers["retry-after"]) == (429, "1")
-        assert reply.json()["error"]["code"] == "rate_limit_exceeded"
-        with pytest.raises(ServerBusyError, match="busy"):
-            served.generate(["a"])
-        served.drop(answers)
-        assert completion(served).status_code == 200
 
 
 def test_a_stream_that_waits_keeps_its_connection_and_ends_in_time(monkeypatch):

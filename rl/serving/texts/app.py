@@ -41,6 +41,8 @@ KEEP_ALIVE_SECONDS = 15.0
 """After so long without anything to tell, a stream tells a comment, so that nobody between takes it for dead."""
 _PER_TOKEN = 64
 """Bytes of a body for each token of the context: JSON writes a character in up to 12, a token may be a word."""
+_LONG = 16 * 1024
+"""Bytes of a body that take longer to read than a step of a small model does."""
 _DONE = b"data: [DONE]\n\n"
 _STATUSES: tuple[tuple[Any, int], ...] = (
     (ServerBusyError, 429),
@@ -131,7 +133,7 @@ class _Application:
         held: list[bytes] = []
         try:
             await self._bodies.receive(request, held)
-            wanted = read_request(_object(b"".join(held)), self._model, chat=chat)
+            wanted = await self._read(b"".join(held), chat=chat)
             coming = _Coming(self._served, wanted)
         except ClientDisconnect:
             return _reply(499, error_of(499, "the client left"))  # which nobody reads
@@ -142,6 +144,14 @@ class _Application:
         if wanted.stream:
             return _stream_of(coming)
         return await _unless_gone(request.receive, coming)
+
+    async def _read(self, body: bytes, *, chat: bool) -> Wanted:
+        """What a body asks for. A long one is encoded beside the loop: nobody's stream waits for it."""
+
+        def read() -> Wanted:
+            return read_request(_object(body), self._model, chat=chat)
+
+        return await asyncio.to_thread(read) if len(body) > _LONG else read()
 
 
 class _Coming:
@@ -305,9 +315,13 @@ def error_of(status: int, message: str, param: str | None = None, code: str | No
 def _status_of(error: Exception) -> tuple[int, dict[str, str]]:
     for kinds, status in _STATUSES:
         if isinstance(error, kinds):
-            return status, {"Retry-After": "1"} if status in (429, 503) else {}
+            return status, _again(status)
     logger.error("a request failed", exc_info=error)
     return 500, {}
+
+
+def _again(status: int) -> dict[str, str]:
+    return {"Retry-After": "1"} if status in (429, 503) else {}
 
 
 def _failure(error: Exception) -> Response:
@@ -315,7 +329,7 @@ def _failure(error: Exception) -> Response:
     if isinstance(error, BadRequestError):
         return _reply(error.status, error_of(error.status, str(error), error.param, error.code))
     if isinstance(error, RefusedError):
-        return _reply(error.status, error_of(error.status, str(error)))
+        return _reply(error.status, error_of(error.status, str(error)), _again(error.status))
     status, headers = _status_of(error)
     return _reply(status, error_of(status, str(error)), headers)
 

@@ -16,6 +16,7 @@ from ...language.tokens import Tokens
 from ...settings import Bounds
 
 _MOST_LOG_PROBS = 20
+_LONGEST_STOP = 1000
 _COUNT = Bounds(whole=True, at_least=1)
 _NUMBERS: dict[str, Bounds] = {
     "max_tokens": _COUNT,
@@ -174,6 +175,9 @@ def _stop(given: Any) -> tuple[str, ...]:
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list | tuple) or len(texts) > 4 or not all(isinstance(t, str) and t for t in texts):
         raise BadRequestError(f"stop is {given!r:.80}, but must be a text, or 1 to 4 texts, none of them empty", "stop")
+    longest = max(map(len, texts), default=0)
+    if longest > _LONGEST_STOP:  # it goes along with each answer, and is compared at each token
+        raise BadRequestError(f"stop has {longest} characters, but may have {_LONGEST_STOP} at most", "stop")
     return tuple(texts)
 
 
@@ -230,11 +234,15 @@ def _conversations(given: Mapping[str, Any], tokens: Tokens) -> tuple[list[tuple
 
 def _content(message: Mapping[str, Any], at: int) -> str:
     content = message.get("content")
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text")) for part in content)
+    if isinstance(content, list) and content and all(map(_is_text, content)):
+        content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
         raise BadRequestError(
             f"messages[{at}] has the content {content!r:.80}, but must have a text, or parts of the type 'text'",
             "messages",
         )
     return content
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
