@@ -4,10 +4,11 @@ it."""
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..runtime import InputError, machine_memory
 from .actors import ActorLearnerRun
@@ -26,9 +27,6 @@ from .run import Run
 from .schedules import Rate, rate_at
 from .settings import number, one_per_environment, validate
 from .training_state import IterationOutcome, TrainingState
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 logger = logging.getLogger("shoal")
 _SHARE = 0.8
@@ -150,7 +148,7 @@ def learn_from_replay(
     rollout: Rollout,
     config: Replaying,
     clock: Clock,
-    descend: Callable[[Learner, Replaying, float], dict[str, Tensor]],
+    descend: Callable[[Learner, Replaying, float], dict[str, Any]],
 ) -> dict[str, float]:
     """Store a rollout, then descend on `config.gradient_steps` minibatches, once there is enough to draw from.
 
@@ -165,15 +163,19 @@ def learn_from_replay(
 
 
 def take_gradient_steps(
-    learner: Learner, config: Any, clock: Clock, descend: Callable[[Learner, Any, float], dict[str, Tensor]]
+    learner: Learner, config: Any, clock: Clock, descend: Callable[[Learner, Any, float], dict[str, Any]]
 ) -> dict[str, float]:
     """Call `descend` `config.gradient_steps` times, as `learn_from_replay` does."""
     rate = rate_at(config.learning_rate, clock.remaining)
-    history: dict[str, list[Tensor]] = {}
+    history: dict[str, list[Any]] = {}
     for _ in range(config.gradient_steps):
         for name, value in descend(learner, config, rate).items():
             history.setdefault(name, []).append(value)
-    means = {
-        name: float(torch.stack(values).mean() if len(values) > 1 else values[0]) for name, values in history.items()
-    }
+    means = {name: _mean(values) for name, values in history.items()}
     return means | {"train/learning_rate": rate, "train/n_updates": learner.n_updates}
+
+
+def _mean(values: list[Any]) -> float:
+    if len(values) == 1 or not isinstance(values[0], torch.Tensor):
+        return math.fsum(values) / len(values)
+    return float(torch.stack(values).mean())

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_OBSERVATIONS = ("observations", "next_observations")
 _DRAWN_TOGETHER = 64
 """Updates whose draws from the replay buffer are made together."""
 
@@ -237,15 +238,23 @@ class Learner(Descent):
         drawn = self.model.draw_noise(self.stream("noise", self.n_updates), (rows,))
         return self.tensors({"noise": drawn})["noise"]
 
-    def sample(self, rows: int, *, beta: float = 1.0) -> tuple[dict[str, Tensor], np.ndarray]:
+    def sample(self, rows: int, *, beta: float = 1.0, plain: bool = False) -> tuple[dict[str, Any], np.ndarray]:
         """Transitions drawn from the replay buffer, as tensors, observations encoded; and their indices.
 
-        Which ones follows from the number of updates. Columns as in `ReplayBuffer.sample`, without indices.
+        Which ones follows from the number of updates. Columns as in `ReplayBuffer.sample`, without indices. For the
+        `plain` model they are arrays, valid until the next are drawn.
         """
-        drawn = self.replay.sample(self._uniform(rows), beta=beta)
-        encoded = {name: self.model.encode(drawn[name]) for name in ("observations", "next_observations")}
-        others = {name: drawn[name] for name in ("actions", "discounts", "weights")}
-        return encoded | self.tensors(others | {"rewards": self.rewards(drawn["rewards"])}), drawn["indices"]
+        drawn = dict(self.replay.sample(self._uniform(rows), beta=beta))
+        drawn["rewards"], indices = self.rewards(drawn["rewards"]), drawn.pop("indices")
+        if plain:
+            encoded = {name: self.plain.encode(drawn[name], name) for name in _OBSERVATIONS}
+            return drawn | encoded, indices
+        encoded = {name: self.model.encode(drawn.pop(name)) for name in _OBSERVATIONS}
+        return encoded | self.tensors(drawn), indices
+
+    def set_errors(self, indices: np.ndarray, errors: Any) -> None:
+        """As the replay buffer's; errors [B] are an array or a tensor."""
+        self.replay.set_errors(indices, errors if isinstance(errors, np.ndarray) else errors.cpu().numpy())
 
     def _uniform(self, rows: int) -> np.ndarray:
         """Numbers [rows] in [0, 1) for this update, from the stream ("replay", number of updates // 64): to begin a

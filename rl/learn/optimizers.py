@@ -41,9 +41,10 @@ class FlatOptimizer(ABC):
         self._parameters, self._gradients = parameters, gradients
         self._leaves = leaves
         self._moments = {name: torch.zeros_like(parameters) for name in self.moments}
-        self._loss = torch.zeros((), device=parameters.device)
-        self._loss_sum = torch.zeros((), device=parameters.device)
-        self._norm_sum = torch.zeros((), device=parameters.device)
+        self._loss: Any = 0.0
+        # Sums, asked once an iteration: one that is not finite stays so. On a GPU tensors: no step waits for them.
+        self._loss_sum: Any = 0.0
+        self._norm_sum: Any = 0.0
         self.steps = 0
         self._share: Share | None = None
         self._own = 0, len(parameters)
@@ -72,11 +73,12 @@ class FlatOptimizer(ABC):
 
     def differentiate(self, loss: Tensor | KnownLoss) -> None:
         """Make the gradient of `loss` the one that the next step is taken against."""
-        self._gradients.zero_()
+        if isinstance(loss, Tensor):  # else the gradient is not added to what is there
+            self._gradients.zero_()
         loss.backward(inputs=self._leaves)
         self._loss = loss.detach()
 
-    def take_gradient(self, pieces: Sequence[tuple[int, Any]], loss: Tensor) -> None:
+    def take_gradient(self, pieces: Sequence[tuple[int, Any]], loss: Tensor | float) -> None:
         """Take over a gradient, in pieces (tensors or arrays, and where they begin), and the loss that it is of, in the
         place of those that `differentiate` finds."""
         for start, values in pieces:
@@ -87,11 +89,11 @@ class FlatOptimizer(ABC):
         """One step against the gradient; its norm over all parameters is clipped to `max_grad_norm` (None: not)."""
         with torch.no_grad():
             norm = torch.linalg.vector_norm(self._gradients)
-            # Sums, asked once an iteration: one that is not finite stays so, and no step waits for a GPU's answer.
-            self._loss_sum += self._loss
-            self._norm_sum += norm
+            number = norm.item() if norm.is_cpu else None
+            self._loss_sum = self._loss_sum + self._loss
+            self._norm_sum = self._norm_sum + (norm if number is None else number)
             if max_grad_norm is not None:
-                self._clip(norm, max_grad_norm)
+                self._clip(norm if number is None else number, max_grad_norm)
             self.steps += 1
             start, stop = self._own
             self._step(learning_rate, self._parameters[start:stop], self._gradients[start:stop])
@@ -99,12 +101,11 @@ class FlatOptimizer(ABC):
                 for begin, values in self._share.others(start, self._parameters[start:stop].cpu().numpy()):
                     copy_into(self._parameters[begin : begin + len(values)], values)
 
-    def _clip(self, norm: Tensor, largest: float) -> None:
-        if not norm.is_cpu:  # whose number is not waited for
-            self._gradients.mul_((largest / (norm + 1e-6)).clamp(max=1.0))
-            return
-        scale = largest / (float(norm) + 1e-6)
-        if scale < 1:
+    def _clip(self, norm: Tensor | float, largest: float) -> None:
+        scale = largest / (norm + 1e-6)
+        if isinstance(scale, Tensor):
+            self._gradients.mul_(scale.clamp(max=1.0))
+        elif scale < 1:
             self._gradients.mul_(scale)
 
     @abstractmethod
@@ -114,13 +115,12 @@ class FlatOptimizer(ABC):
     def take_sums(self) -> tuple[float, float]:
         """Sums of the losses and of the gradients' norms (before they were clipped) since the last call."""
         sums = float(self._loss_sum), float(self._norm_sum)
-        self._loss_sum.zero_()
-        self._norm_sum.zero_()
+        self._loss_sum = self._norm_sum = 0.0
         return sums
 
     def sums_are_finite(self) -> bool:
         """Whether those sums are."""
-        return math.isfinite(float(self._loss_sum + self._norm_sum))
+        return math.isfinite(self._loss_sum + self._norm_sum)
 
     def moments_are_finite(self) -> bool:
         """Whether all moments are; a parameter whose moment is not would not be updated any more, unnoticed."""

@@ -26,27 +26,29 @@ def arrays_of(minibatch: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def td_loss(
-    model: PlainQNetwork, target: PlainQNetwork, minibatch: Mapping[str, Tensor], *, double_q: bool
-) -> tuple[KnownLoss, Tensor, Tensor]:
+    model: PlainQNetwork, target: PlainQNetwork, rows: Mapping[str, np.ndarray], *, double_q: bool
+) -> tuple[KnownLoss, np.ndarray, np.ndarray]:
     """As `dqn_loss`: Huber loss, temporal-difference errors [B], values [B] of the actions taken."""
-    rows = arrays_of(minibatch)
-    every, actions = np.arange(len(rows["actions"])), rows["actions"]
+    count, weights = len(rows["rewards"]), rows["weights"]
     next_q = target.q.forward(rows["next_observations"])
+    width = next_q.shape[1]
+    first = np.arange(0, count * width, width)  # places in a flat array: half of the time of pairs of indices
     chooser = model.q.forward(rows["next_observations"]) if double_q else next_q
-    y = rows["rewards"] + rows["discounts"] * next_q[every, chooser.argmax(-1)]
-    values = model.q.forward(rows["observations"])
-    q = values[every, actions]
+    y = rows["rewards"] + rows["discounts"] * next_q.take(first + chooser.argmax(-1))
+    values, places = model.q.forward(rows["observations"]), first + rows["actions"]
+    q = values.take(places)
     errors = y - q
-    inner = np.minimum(np.abs(errors), 1)
+    size = np.abs(errors)
+    inner = np.minimum(size, 1)
     # ½ u² up to 1, |u| − ½ beyond; its derivative is u up to 1, the sign beyond.
-    loss = float((rows["weights"] * inner * (np.abs(errors) - 0.5 * inner)).mean())
+    loss = float((weights * inner).dot(size - 0.5 * inner)) / count
 
     def write(factor: float) -> None:
-        of_values = np.zeros_like(values)
-        of_values[every, actions] = rows["weights"] * np.minimum(np.maximum(errors, -1), 1) * (-factor / len(every))
+        of_values = np.zeros(values.shape, np.float32)
+        of_values.reshape(-1)[places] = weights * np.copysign(inner, errors) * (-factor / count)
         model.q.backward(of_values)
 
-    return model.loss_of(loss, write), torch.from_numpy(errors), torch.from_numpy(q)
+    return model.loss_of(loss, write), errors, q
 
 
 def soft_critic_loss(

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from ..models.plain import KnownLoss
     from .optimizers import FlatOptimizer, Share
 
-Told = dict[str, "Tensor"]
-"""What a loss tells beside its value, without gradients: numbers [], means over its rows; columns of rows [m, …]."""
+Told = dict[str, Any]
+"""What a loss tells beside its value, without gradients: numbers [], means over its rows; columns of rows [m, …].
+Tensors; where gradients are written out also Python's numbers, and arrays."""
 LossOf = Callable[[dict[str, Any]], tuple["Tensor | KnownLoss", Told]]
 """Rows of a minibatch → their mean loss, and what it tells."""
 Packed = tuple[int, tuple[str, ...], np.ndarray, dict[str, np.ndarray]]
@@ -73,8 +74,8 @@ class ShardedLoss:
         weight = rows_of(rows) / rows_of(self._batch)
         loss, told = self._loss_of(rows)
         self._optimizer.differentiate(loss * weight)
-        scaled = {name: value * weight if value.dim() == 0 else value for name, value in told.items()}
-        self.told[shard] = scaled | {_LOSS: loss.detach() * weight}
+        tensors = {name: torch.as_tensor(value) for name, value in (told | {_LOSS: loss.detach()}).items()}
+        self.told[shard] = {name: value * weight if value.dim() == 0 else value for name, value in tensors.items()}
         return self.keep(self._optimizer.gradients)
 
     def packed(self, shards: Sequence[int]) -> list[Packed]:
