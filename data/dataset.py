@@ -220,7 +220,7 @@ class Dataset(Writing):
     def to_torch(
         self,
         batch_size: int | None = None,
-        prefetch: int = 2,
+        prefetch: int | None = None,
         *,
         drop_last: bool = False,
         device: str | None = None,
@@ -231,7 +231,8 @@ class Dataset(Writing):
 
         Args:
             batch_size: as for `iter_batches`, like the others.
-            prefetch: batches made ahead by a thread, so that a learner finds the next one ready; 0: none.
+            prefetch: batches made ahead by a thread, so that a learner finds the next one ready; 0: none; None: as many
+                as 16 MiB hold, 2 to 32. They are not part of `options(memory)`.
             drop_last: leave a last batch of fewer rows out.
             device: where tensors are to be, such as "cuda"; None: in memory.
             epoch: which one.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,16 @@ import pyarrow as pa
 from ..runtime import InputError, as_int
 from .blocks import numpy_of
 from .reader import Batches, Stats
+
+_AHEAD_BYTES = 16 << 20
+_LEAST, _MOST = 2, 32
+"""Batches that are made ahead where nobody says how many: what `_AHEAD_BYTES` hold, between these two."""
+_AT_ONCE = 4
+"""Batches that the thread is told to make at once: waking it takes the learner ten times as long as taking a batch.
+More would let tasks that have ended wait for long until others are started."""
+
+Made = tuple[dict[str, Any] | None, dict[str, Any]]
+"""A batch, None behind the last one, and where the next one begins."""
 
 
 class TorchBatches(Iterator[dict[str, Any]]):
@@ -23,31 +33,62 @@ class TorchBatches(Iterator[dict[str, Any]]):
 
     _thread: ThreadPoolExecutor | None = None
 
-    def __init__(self, batches: Batches, prefetch: int, device: str | None) -> None:
-        ahead = as_int(prefetch)
-        if ahead is None or ahead < 0:
-            raise InputError(f"prefetch={prefetch!r}: a number of batches ≥ 0 is wanted")
-        self._batches, self._prefetch, self._device = batches, ahead, device
-        self._state, self._closed = batches.state(), False
-        self._ahead: deque[Future[tuple[dict[str, Any] | None, dict[str, Any]]]] = deque()
-        self._thread = ThreadPoolExecutor(1, "batches") if ahead else None
+    def __init__(self, batches: Batches, prefetch: int | None, device: str | None) -> None:
+        ahead = None if prefetch is None else as_int(prefetch)
+        if prefetch is not None and (ahead is None or ahead < 0):
+            raise InputError(f"prefetch={prefetch!r}: a number of batches ≥ 0 is wanted, or None")
+        self._batches, self._device = batches, device
+        self._prefetch, self._by_bytes = _LEAST if ahead is None else ahead, ahead is None
+        self._state, self._closed, self._begun = batches.state(), False, False
+        self._made: SimpleQueue[Made | BaseException] = SimpleQueue()
+        self._taken = 0  # batches whose place the thread has not been told to fill
+        self._thread = None if ahead == 0 else ThreadPoolExecutor(1, "batches")
 
     def __next__(self) -> dict[str, Any]:
         if self._closed:
             raise StopIteration
-        if self._thread is None:
-            batch, self._state = self._make()
-        else:
-            while len(self._ahead) < self._prefetch + 1:
-                self._ahead.append(self._thread.submit(self._make))
-            batch, self._state = self._ahead.popleft().result()
+        batch, self._state = self._make() if self._thread is None else self._next_made(self._thread)
         if batch is None:
             self.close()
             raise StopIteration
         return batch
 
-    def _make(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    def _next_made(self, thread: ThreadPoolExecutor) -> Made:
+        if not self._begun:
+            self._begun = True
+            thread.submit(self._fill)
+        made = self._made.get()
+        self._taken += 1
+        if self._taken >= min(_AT_ONCE, max(1, self._prefetch // 2)):
+            thread.submit(self._make_ahead, self._taken)
+            self._taken = 0
+        if isinstance(made, BaseException):
+            raise made
+        return made
+
+    def _fill(self) -> None:
+        """Make the first batch, which says how many are made ahead if nobody else has, and the others."""
+        self._make_ahead(1)
+        self._by_bytes = False
+        self._make_ahead(self._prefetch - 1)
+
+    def _make_ahead(self, count: int) -> None:
+        for _ in range(count):
+            if self._closed:
+                return
+            try:
+                made = self._make()
+            except BaseException as error:  # raised where its turn comes
+                self._made.put(error)
+                continue
+            self._made.put(made)
+            if made[0] is None:
+                return
+
+    def _make(self) -> Made:
         table = self._batches.next_table()
+        if table is not None and self._by_bytes:
+            self._prefetch = min(max(_AHEAD_BYTES // max(table.nbytes, 1), _LEAST), _MOST)
         return None if table is None else tensors_of(table, self._device), self._batches.state()
 
     def state(self) -> dict[str, Any]:
@@ -64,7 +105,7 @@ class TorchBatches(Iterator[dict[str, Any]]):
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
             self._thread = None
-        self._ahead.clear()
+        self._made = SimpleQueue()
         self._batches.close()
 
     def __enter__(self) -> TorchBatches:
