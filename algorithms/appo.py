@@ -29,6 +29,7 @@ from ..rl import (
     acted_batch,
     actor_learner_metrics,
     corrected,
+    normalized_advantages,
     number,
     rate_at,
     torch,
@@ -77,12 +78,10 @@ class APPOConfig(AsynchronousConfig):
 def appo_loss(
     evaluated: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor], config: APPOConfig, clip_range: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss to minimize and metrics. All are [B]: values, log-probabilities and entropies as `evaluated`, with
+    """Loss to minimize, and what it tells. All are [B]: values, log-probabilities and entropies as `evaluated`, with
     gradients; of `batch` `log_probs` of the weights that acted, `targets` and `advantages`, without."""
     values, log_probs, entropies = evaluated
     advantages = batch["advantages"]
-    if config.normalize_advantage and len(advantages) > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     ratio = (log_probs - batch["log_probs"]).exp()
     clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
     policy_loss = -(advantages * ratio).minimum(advantages * clipped_ratio).mean()
@@ -94,11 +93,14 @@ def appo_loss(
         "train/value_loss": value_loss.detach(),
         "train/entropy_loss": entropy_loss.detach(),
         "train/clip_fraction": (ratio != clipped_ratio).float().mean(),
+        "train/ratio_mean": ratio.detach().mean(),
+        "values": values.detach(),
+        "targets": batch["targets"],
     }
 
 
 class APPO(ActorLearnerAlgorithm[APPOConfig]):
-    """APPO on rollout workers and one learner. Arguments as in `Algorithm`, hyperparameters as in `APPOConfig`."""
+    """APPO on rollout workers and learners. Arguments as in `Algorithm`, hyperparameters as in `APPOConfig`."""
 
     name = "appo"
     config_class = APPOConfig
@@ -118,7 +120,7 @@ class APPO(ActorLearnerAlgorithm[APPOConfig]):
         batch = acted_batch(learner, rollout)
         with torch.no_grad():
             old_values, old_log_probs, _ = learner.target.evaluate(batch["rows"], batch["actions"])
-        batch["targets"], batch["advantages"] = corrected(
+        batch |= corrected(
             learner,
             rollout,
             batch,
@@ -130,20 +132,14 @@ class APPO(ActorLearnerAlgorithm[APPOConfig]):
             c_bar=1.0,
             lambda_=config.vtrace_lambda,
         )
-        evaluated = values, log_probs, _ = learner.model.evaluate(batch["rows"], batch["actions"])
-        loss, metrics = appo_loss(evaluated, batch, config, clip_range)
-        learner.optimizers["model"].minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
+        told = learner.minimize(
+            normalized_advantages(batch) if config.normalize_advantage else batch,
+            lambda rows: appo_loss(learner.model.evaluate(rows["rows"], rows["actions"]), rows, config, clip_range),
+            learning_rate=learning_rate,
+            max_grad_norm=config.max_grad_norm,
+        )
         learner.n_updates += 1
         if learner.n_updates % config.target_update_interval == 0:
             learner.update_target()
         rates = {"train/learning_rate": learning_rate, "train/clip_range": clip_range}
-        own = {name: float(value) for name, value in metrics.items()} | rates
-        return own | actor_learner_metrics(
-            learner,
-            rollout,
-            batch,
-            values=values,
-            targets=batch["targets"],
-            log_probs=log_probs,
-            max_lag=config.max_lag,
-        )
+        return rates | actor_learner_metrics(learner, rollout, told, max_lag=config.max_lag)

@@ -13,6 +13,7 @@ that learn, the numbers are A2C's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,11 +30,12 @@ from ..rl import (
     corrected,
     number,
     rate_at,
+    torch,
 )
 from .a2c import actor_critic_loss
 
 if TYPE_CHECKING:
-    pass
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +68,22 @@ class IMPALAConfig(AsynchronousConfig):
     """ε of the optimizer, added outside the root."""
 
 
+def impala_loss(
+    evaluated: tuple[Tensor, Tensor, Tensor], rows: dict[str, Tensor], config: IMPALAConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss to minimize, and what it tells. All are [B]: values, log-probabilities and entropies as `evaluated`, with
+    gradients; of `rows` `log_probs` of the weights that acted, `targets` and `advantages`, without."""
+    values, log_probs, _ = evaluated
+    loss, metrics = actor_critic_loss(
+        evaluated, rows["targets"], rows["advantages"], vf_coef=config.vf_coef, ent_coef=config.ent_coef
+    )
+    ratio = (log_probs.detach() - rows["log_probs"]).exp()
+    told = {"train/ratio_mean": ratio.mean(), "values": values.detach(), "targets": rows["targets"]}
+    return loss, metrics | told
+
+
 class IMPALA(ActorLearnerAlgorithm[IMPALAConfig]):
-    """IMPALA on rollout workers and one learner. Arguments as in `Algorithm`, hyperparameters as in `IMPALAConfig`."""
+    """IMPALA on rollout workers and learners. Arguments as in `Algorithm`, hyperparameters as in `IMPALAConfig`."""
 
     name = "impala"
     config_class = IMPALAConfig
@@ -90,25 +106,29 @@ class IMPALA(ActorLearnerAlgorithm[IMPALAConfig]):
         """One step of the optimizer on the trajectories that have come."""
         learning_rate = rate_at(config.learning_rate, clock.remaining)
         batch = acted_batch(learner, rollout)
-        evaluated = values, log_probs, _ = learner.model.evaluate(batch["rows"], batch["actions"])
-        targets, advantages = corrected(
+        correct = partial(
+            corrected,
             learner,
             rollout,
             batch,
-            values=values,
-            log_probs=log_probs,
             critic=learner.model,
             gamma=config.gamma,
             rho_bar=config.rho_bar,
             c_bar=config.c_bar,
             lambda_=config.vtrace_lambda,
         )
-        loss, metrics = actor_critic_loss(
-            evaluated, targets, advantages, vf_coef=config.vf_coef, ent_coef=config.ent_coef
-        )
-        learner.optimizers["model"].minimize(loss, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
+        if not learner.takes_whole:  # V-trace takes whole rollouts: values of all rows come before the shards'
+            with torch.no_grad():
+                values, log_probs, _ = learner.model.evaluate(batch["rows"], batch["actions"])
+            batch |= correct(values=values, log_probs=log_probs)
+
+        def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            values, log_probs, entropies = learner.model.evaluate(rows["rows"], rows["actions"])
+            if learner.takes_whole:
+                rows = rows | correct(values=values, log_probs=log_probs)
+            return impala_loss((values, log_probs, entropies), rows, config)
+
+        told = learner.minimize(batch, loss_of, learning_rate=learning_rate, max_grad_norm=config.max_grad_norm)
         learner.n_updates += 1
-        own = {name: float(value) for name, value in metrics.items()} | {"train/learning_rate": learning_rate}
-        return own | actor_learner_metrics(
-            learner, rollout, batch, values=values, targets=targets, log_probs=log_probs, max_lag=config.max_lag
-        )
+        own = {"train/learning_rate": learning_rate}
+        return own | actor_learner_metrics(learner, rollout, told, max_lag=config.max_lag)

@@ -26,6 +26,8 @@ class VerifyFlags:
     one; an asynchronous run always begins there."""
     workers: int | None = None
     """Rollout workers. Default: as many as the training had; the result is the same for any number."""
+    learners: str | None = field(default=None, metadata={"metavar": "N"})
+    """Learners, as of `shoal train`. Default: as many as the training had; the result is the same for any number."""
     engine: str | None = field(default=None, metadata={"choices": ("native", "serial", "ray")})
     """Where they run. Default: what SHOAL_ENGINE says, else native on Linux."""
     address: str | None = field(default=None, metadata={"metavar": "ADDRESS"})
@@ -59,6 +61,7 @@ def run(arguments: Sequence[str]) -> int:
             from_beginning=flags.from_beginning,
             iterations=flags.iterations,
             workers=flags.workers,
+            learners=flags.learners,
             engine=flags.engine,
             tell=_tell,
         )

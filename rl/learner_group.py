@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -190,7 +191,7 @@ class LearnerGroup:
             )
             for index, member in enumerate(members)
         }
-        return update
+        return replace(update, ends=tuple(self._updating.values()))
 
     def _meeting_place(self, members: tuple[ActorHandle, ...]) -> str:
         """Where a world meets: another place for other members."""

@@ -37,10 +37,12 @@ class Update:
     """Whether a snapshot was asked for."""
     led_to: tuple[ObjectRef, ...] = ()
     """Weights, snapshot, transitions and metrics, where it was asked of one learner."""
+    ends: tuple[ObjectRef, ...] = ()
+    """The first of these that is there says that the update is done, or has failed."""
 
     @property
     def metrics(self) -> ObjectRef:
-        """The last of them."""
+        """What one learner tells last."""
         return self.led_to[-1]
 
 
@@ -74,7 +76,7 @@ class LearnerHandle:
         cycle, cycles = state.cycles
         death = self._deaths.of_learner(state.iteration, call=cycle, calls=cycles)
         asked = self.actor.update.remote(given.rollouts, state.version, given.clock, update.due, **death)
-        return replace(update, led_to=tuple(asked))
+        return replace(update, led_to=tuple(asked), ends=(asked[-1],))
 
     def finish(self, update: Update) -> tuple[Weights, LearnerLog, dict[str, float]]:
         """Wait for an update: the next weights, the log with it, and metrics. Raises what the update raised."""

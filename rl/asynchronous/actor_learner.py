@@ -6,6 +6,7 @@ step of a rollout, that of the true observation then.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -37,7 +38,7 @@ class ActorLearnerAlgorithm(AsynchronousAlgorithm[Config], Generic[Config]):
     """Rollouts of `config.n_steps` steps, with the records `log_probs`, log π(action) of the weights that acted,
     float32; and `versions`, the updates that these had seen, int64; both [T, N]."""
 
-    unsharded_since = "V-trace corrects whole rollouts, by the values that the step itself differentiates"
+    shards_gradients = True
 
     def check(self) -> None:
         """Raise InputError on settings with which no update could ever be made."""
@@ -95,8 +96,8 @@ def corrected(
     rho_bar: float,
     c_bar: float,
     lambda_: float,
-) -> tuple[Tensor, Tensor]:
-    """V-trace targets and advantages [B] float32 of the rows of an `acted_batch`; no gradient flows through them.
+) -> dict[str, Tensor]:
+    """V-trace `targets` and `advantages` [B] float32 of the rows of an `acted_batch`; no gradient flows through them.
 
     `values` and `log_probs` [B] are those of the policy that is evaluated, by `critic`, which gives the values after
     the last steps, too.
@@ -122,8 +123,7 @@ def corrected(
         lambda_=lambda_,
     )
     learner.advantages = advantages
-    made = {"targets": targets.reshape(-1)[index], "advantages": advantages.reshape(-1)[index]}
-    return tuple(learner.tensors(made).values())  # type: ignore[return-value]
+    return learner.tensors({"targets": targets.reshape(-1)[index], "advantages": advantages.reshape(-1)[index]})
 
 
 def _final_values(learner: Learner, critic: ActorCritic, finals: Batch) -> np.ndarray:
@@ -134,29 +134,22 @@ def _final_values(learner: Learner, critic: ActorCritic, finals: Batch) -> np.nd
 
 
 def actor_learner_metrics(
-    learner: Learner,
-    rollout: Rollout,
-    batch: dict[str, Tensor],
-    *,
-    values: Tensor,
-    targets: Tensor,
-    log_probs: Tensor,
-    max_lag: int,
+    learner: Learner, rollout: Rollout, told: Mapping[str, Tensor], *, max_lag: int
 ) -> dict[str, float]:
-    """Metrics that every update on an `acted_batch` has.
+    """Metrics of an update: the numbers that its loss has `told`, and those that every one on an `acted_batch` has, of
+    whose rows the loss tells `values` and `targets` [B].
 
     `lag/N`, N = 0 … `max_lag`: part of the environments whose rollout was made by weights N versions before those that
     learn from it.
     """
     lags = learner.iteration - rollout.steps["versions"][0]
     deviation = learner.model.standard_deviation()
-    ratios = (log_probs.detach() - batch["log_probs"]).exp()
     return {
+        **{name: float(value) for name, value in told.items() if value.dim() == 0},
         **({} if deviation is None else {"train/std": deviation}),
         **{f"lag/{lag}": float(np.mean(lags == lag)) for lag in range(max_lag + 1)},
         "train/lag_mean": float(lags.mean()),
         "train/lag_max": int(lags.max()),
-        "train/ratio_mean": float(ratios.mean()),
-        "train/explained_variance": explained_variance(values.detach().cpu().numpy(), targets.cpu().numpy()),
+        "train/explained_variance": explained_variance(told["values"].cpu().numpy(), told["targets"].cpu().numpy()),
         "train/n_updates": learner.n_updates,
     }

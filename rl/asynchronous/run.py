@@ -73,7 +73,7 @@ class AsynchronousRun(ActorLearnerRun):
             self._await_one(ahead, state, clock)
         update = self._start(ahead, choice, state, clock)
         self._begin(ahead, state, clock)  # the queue has room now
-        while ahead.flying and self._await_one(ahead, state, clock, or_else=update.metrics):
+        while ahead.flying and self._await_one(ahead, state, clock, or_else=update.ends):
             pass
         return self._outcome(ahead, choice, update)
 
@@ -90,15 +90,14 @@ class AsynchronousRun(ActorLearnerRun):
         state: TrainingState,
         clock: Clock,
         *,
-        or_else: runtime.ObjectRef | None = None,
+        or_else: tuple[runtime.ObjectRef, ...] = (),
         timeout: float | None = None,
     ) -> bool:
-        """Wait until a rollout is whole, and let its group go on. Return False if `or_else` is there before that, or
-        the seconds are over."""
+        """Wait until a rollout is whole, and let its group go on. Return False if one of `or_else` is there before
+        that, or the seconds are over."""
         by_ref = {collected.stats: each for each, collected in ahead.flying.items()}
-        waiting = list(by_ref) if or_else is None else [or_else, *by_ref]
-        found, _ = runtime.wait(waiting, timeout=timeout)
-        if not found or found[0] == or_else:
+        found, _ = runtime.wait([*or_else, *by_ref], timeout=timeout)
+        if not found or found[0] in or_else:
             return False
         [ready] = found
         self.workers.stats([ready])  # raises what the environment has raised

@@ -139,6 +139,8 @@ class Descent:
         self._compiles = settings.compile
         self.by_torch = self._compiles or self._precision != "float32"
         """Whether settings ask for what torch alone does: no gradient that is written out by hand takes its place."""
+        self.takes_whole = self._shards == 1 and not self.by_torch
+        """Whether a loss is given all rows of a minibatch at once, and its code may do what torch cannot compile."""
         self.gather: Gather = alone
         """How the gradients of shards are put together."""
         self.optimizers: dict[str, FlatOptimizer] = {}

@@ -79,10 +79,11 @@ def verify(
     from_beginning: bool = False,
     iterations: int | None = None,
     workers: int | None = None,
+    learners: int | str | None = None,
     engine: str | None = None,
     tell: Tell = lambda done, all_of_them: None,
 ) -> Verification:
-    """Execute iterations of a run of `algorithm` once more, on any number of workers, and compare hashes.
+    """Execute iterations of a run of `algorithm` once more, on any number of workers and learners, and compare hashes.
 
     Of a synchronous training they begin at the checkpoint that `folder` is; if it is a run, at its newest checkpoint
     that something follows on, else at the beginning; and end after so many `iterations` (default: where the next
@@ -96,7 +97,9 @@ def verify(
         named = checkpoint if Path(folder).resolve() == checkpoint.resolve() else None
         window = _recorded(run, algorithm.name, named, from_beginning, iterations)
     source = window.checkpoint.folder
-    with algorithm.load(source, workers=workers, engine=engine, chaos="none", record="hashes") as loaded:
+    with algorithm.load(
+        source, workers=workers, learners=learners, engine=engine, chaos="none", record="hashes"
+    ) as loaded:
         return _execute(loaded, run, window, tell)
 
 

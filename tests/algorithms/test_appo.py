@@ -15,7 +15,7 @@ from shoal.rl import Clock, Learner, Limits, RunSettings
 from shoal.rl.collect.worker import GroupProgress
 
 
-def losses(ratios, advantages, **settings):
+def losses(ratios, advantages):
     """Loss, metrics and gradient by log-probability where π/μ are `ratios`; values 1, targets 3, no entropy."""
     log_probs = torch.tensor([math.log(ratio / 4) for ratio in ratios], requires_grad=True)
     values, entropies = torch.ones(len(ratios), requires_grad=True), torch.zeros(len(ratios))
@@ -24,8 +24,9 @@ def losses(ratios, advantages, **settings):
         "advantages": torch.tensor(advantages),
         "targets": torch.full((len(ratios),), 3.0),
     }
-    config = APPOConfig(**{"normalize_advantage": False} | settings)
+    config = APPOConfig()
     loss, metrics = appo_loss((values, log_probs, entropies), batch, config, 0.2)
+    assert metrics["train/ratio_mean"].item() == pytest.approx(sum(ratios) / len(ratios))
     loss.backward()
     return loss.item(), metrics, log_probs.grad.tolist(), values.grad.tolist()
 
@@ -40,11 +41,16 @@ def test_the_surrogate_is_clipped_around_the_weights_that_acted():
     assert by_value == [0.5 * 2 * -2 / 4] * 4
 
 
-def test_advantages_are_normalized_over_the_batch_unless_there_is_one():
-    normalized, plain = (losses([1.0, 1.0], [5.0, 1.0], normalize_advantage=on)[2] for on in (True, False))
-    assert plain == [-2.5, -0.5]
-    assert normalized == pytest.approx([-math.sqrt(0.5) / 2, math.sqrt(0.5) / 2], abs=1e-6)
-    assert losses([1.0], [5.0], normalize_advantage=True)[2] == [-5]
+def test_advantages_are_normalized_over_the_batch_if_that_is_asked_for():
+    steps, judged = [], []
+    for on in (False, True):
+        rollout, learner, config = collected(normalize_advantage=on, learning_rate=0.01, max_grad_norm=None)
+        # What the step is made of is a mean over rows: by the whole batch's deviation or not, other numbers.
+        APPO.update(learner, rollout, config, Clock(0, 100))
+        steps.append(learner.model.get_weights())
+        judged.append(learner.advantages)
+    np.testing.assert_array_equal(*judged)
+    assert np.abs(steps[0] - steps[1]).max() > 1e-4
 
 
 def collected(**settings):

@@ -140,6 +140,16 @@ def test_killed_actors_change_no_weight_of_what_was_recorded(processes, name, tm
     assert marker.exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["impala", "appo"])
+def test_learners_that_share_updates_and_die_change_no_weight_of_what_was_recorded(processes, name, tmp_path):
+    """Two learners, one of them killed, and what one by itself makes of their schedule."""
+    kills = Kill(after_5=lambda training: training.actors.learner.members[0])
+    together = {"gradient_shards": 3, "learners": 2}
+    reports = killed_and_followed(name, tmp_path, Walk, kills, updates=30, follow={"learners": 1}, **together)
+    assert {1, 2} <= {report.metrics["train/learners"] for report in reports}
+
+
 class KillShard(Callback):
     """Ends the process of a replay shard after the tenth iteration in which the learner has drawn from it."""
 
@@ -165,8 +175,9 @@ def test_killed_replay_shards_learners_and_workers_change_no_weight_of_what_was_
     assert found.timesteps >= 2000
 
 
-def killed_and_followed(name, tmp_path, env, kills, *, updates, **settings):
-    """Lags are bounded and measured all the time, and every step is counted; what was recorded can be followed."""
+def killed_and_followed(name, tmp_path, env, kills, *, updates, follow=None, **settings):
+    """Returns the reports. Lags are bounded and measured all the time, and every step is counted; what was recorded can
+    be followed."""
     run, seen = tmp_path / "run", Collect()
     settings = COMMON | SETTINGS[name] | {"workers": 2, "n_steps": 32, "max_lag": 1} | settings
     with RunFolder(run) as folder, ALGORITHMS[name](env, **settings) as training:
@@ -176,10 +187,11 @@ def killed_and_followed(name, tmp_path, env, kills, *, updates, **settings):
         assert max(lags) == report.metrics["train/lag_max"] <= 1
         assert report.metrics["lag/0"] + report.metrics["lag/1"] == 1
         assert report.metrics["rollout/dropped"] == len(report.schedule["dropped"])
-    found = verify(ALGORITHMS[name], run, workers=1)
+    found = verify(ALGORITHMS[name], run, workers=1, **(follow or {}))
     assert found.same
     assert found.updates == len(seen.reports) > 5  # where the learner comes back, workers go on meanwhile
     assert found.timesteps == found.rollouts * 2 * 32 == seen.reports[-1].timesteps
+    return seen.reports
 
 
 @pytest.mark.slow

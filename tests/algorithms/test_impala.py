@@ -70,10 +70,8 @@ def v_trace(rollout, log_rhos=0.0, gamma=0.5, **changes):
     values = batch["rows"].requires_grad_()
     log_probs = torch.full_like(values, log_rhos)
     options = {"gamma": gamma, "rho_bar": 1.0, "c_bar": 1.0, "lambda_": 1.0} | changes
-    return [
-        made.tolist()
-        for made in corrected(learner, rollout, batch, values=values, log_probs=log_probs, critic=Critic(), **options)
-    ]
+    made = corrected(learner, rollout, batch, values=values, log_probs=log_probs, critic=Critic(), **options)
+    return [made["targets"].tolist(), made["advantages"].tolist()]
 
 
 def test_on_policy_targets_are_returns_and_a_truncation_has_the_value_of_its_last_observation():
@@ -123,7 +121,7 @@ def test_gradients_are_those_of_log_probabilities_and_values_alone():
         {"index": torch.arange(2), "log_probs": torch.zeros(2)},
         values=values, log_probs=log_probs, critic=Critic(), gamma=0.9, rho_bar=1.0, c_bar=1.0, lambda_=1.0,
     )  # fmt: skip
-    assert not any(tensor.requires_grad for tensor in made)
+    assert not any(tensor.requires_grad for tensor in made.values())
 
 
 def collected(env, **policy_kwargs):
@@ -195,9 +193,9 @@ def test_padding_of_sequences_enters_nothing():
     values, log_probs, _ = learner.model.evaluate(batch["rows"], batch["actions"])
     torch.testing.assert_close(log_probs.detach(), batch["log_probs"])
     options = {"gamma": 0.9, "rho_bar": 1.0, "c_bar": 1.0, "lambda_": 1.0}
-    targets, _ = corrected(learner, rollout, batch, values=values, log_probs=log_probs, critic=learner.model, **options)
+    made = corrected(learner, rollout, batch, values=values, log_probs=log_probs, critic=learner.model, **options)
     by_step = np.empty(21, np.float32)
-    by_step[batch["index"]] = targets
+    by_step[batch["index"]] = made["targets"]
     after = rollout.steps["rewards"][:-1] + np.where(
         rollout.steps["terminations"][:-1], 0, 0.9 * by_step.reshape(7, 3)[1:]
     )

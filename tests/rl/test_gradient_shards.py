@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from shoal.algorithms import (
     A2C,
+    APPO,
     BC,
     DQN,
     ES,
@@ -18,7 +19,9 @@ from shoal.algorithms import (
     TD3,
     A2CConfig,
     ApeX,
+    APPOConfig,
     DQNConfig,
+    IMPALAConfig,
     PPOConfig,
     SACConfig,
     TD3Config,
@@ -116,6 +119,8 @@ TWO = spaces.Box(-1, 1, (2,))
 CASES = {
     "ppo": (PPO, PPOConfig(batch_size=8, n_epochs=2), "actor_critic", spaces.Discrete(2)),
     "a2c": (A2C, A2CConfig(normalize_advantage=True), "actor_critic", spaces.Discrete(2)),
+    "impala": (IMPALA, IMPALAConfig(), "actor_critic", spaces.Discrete(2)),
+    "appo": (APPO, APPOConfig(), "actor_critic", spaces.Discrete(2)),
     "dqn": (DQN, DQNConfig(batch_size=8, prioritized_replay=True), "q_network", spaces.Discrete(2)),
     "sac": (SAC, SACConfig(batch_size=8), "gaussian_actor_q", TWO),
     "td3": (TD3, TD3Config(batch_size=8), "deterministic_actor_q", TWO),
@@ -146,6 +151,7 @@ def updated(name, shards):
         return learner, [DESCEND[name](learner, config, 0.01) for _ in range(2)][-1]
     flags = {name: np.zeros((12, 2), np.bool_) for name in ("terminations", "truncations")}
     columns = {"observations": seen, "actions": acted, **numbers, "next_values": numbers["values"]}
+    columns |= {"versions": np.zeros(rows, np.int64)}
     steps = Batch({name: column.reshape(12, 2, *column.shape[1:]) for name, column in columns.items()} | flags, 2)
     finals = Batch({"rows": np.array([22, 23]), "observations": seen[:2]})
     return learner, [algorithm.update(learner, Rollout(steps, finals, 0), config, Clock(0, 100)) for _ in range(2)][-1]
@@ -168,7 +174,7 @@ def test_shards_change_rounding_alone(name):
 
 
 def test_algorithms_that_do_not_shard_refuse_it():
-    for kind, why in ((IMPALA, "V-trace corrects whole rollouts"), (ApeX, "one learner draws"), (ES, "no gradient")):
+    for kind, why in ((ApeX, "one learner draws"), (ES, "no gradient")):
         with pytest.raises(InputError, match=f"gradient_shards is 2, but must be 1 with {kind.name}: {why}"):
             kind("CartPole-v1", gradient_shards=2)
     with pytest.raises(InputError, match="gradient_shards is 0, but must be a whole number of at least 1"):
