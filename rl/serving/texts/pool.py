@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ....runtime import ActorHandle, ShoalError, exceptions, is_initialized, remote
+from ....runtime import ActorHandle, ObjectRef, ShoalError, exceptions, is_initialized, remote
 from ...language.asked import Asked, Said
 from ..queueing import MOST_ATTEMPTS, ServerBusyError, ServerClosedError
 from ..replicas import HEARTBEAT_SECONDS, Replicas
@@ -61,8 +61,8 @@ class Answer:
         self.weights, self._heard = weights, 0
         return True
 
-    def hear(self, said: Said) -> bool:
-        """Take in what a replica says, which may be known already; return whether it has ended there."""
+    def hear(self, said: Said) -> None:
+        """Take in what a replica says, which may be known already."""
         known = self._said[self._heard : self._heard + 1]
         if known and known[0].token != said.token:
             self.fail("another one says something else")
@@ -70,7 +70,6 @@ class Answer:
         if not known and not self.dropped:
             self._said.append(said)
             self._tell(said)
-        return said.finish is not None
 
     def fail(self, reason: str | Exception) -> bool:
         """End with an error, as if it were dropped; returns False."""
@@ -80,6 +79,22 @@ class Answer:
             self._tell(reason)
         self.dropped = True
         return False
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One that is on its way to a replica."""
+
+    call: ObjectRef
+    begun: dict[int, Answer] | None
+    """Answers that begin with it; None: it only asks whether the replica is there."""
+
+
+def _hand_out(heard: list[tuple[Answer, Said]]) -> None:
+    """Tell what was said, once."""
+    while heard:
+        answer, said = heard.pop(0)
+        answer.hear(said)
 
 
 class TextPool:
@@ -182,16 +197,24 @@ class TextPool:
     # A replica's thread -----------------------------------------------------------------------------------------
 
     def _work(self, index: int) -> None:
-        """Let a replica take step after step while something is asked, until the pool is closed."""
+        """Let a replica take step after step while something is asked, until the pool is closed. What a step said is
+        handed out when the next one is on its way: the replica waits for nobody's ear."""
         own: dict[int, Answer] = {}
+        heard: list[tuple[Answer, Said]] = []
         while self._wait(index, own):
             if not own and not is_initialized():
                 continue  # a call would start a runtime anew
             try:
-                self._step(index, own, self._load(index))
+                step = self._begin_step(index, own, self._load(index))
+                _hand_out(heard)
+                heard = self._end_step(index, own, step)
+                if not own or self._loaded[index] != self.weights:
+                    _hand_out(heard)  # no step follows at once
             except Exception as error:  # whatever it is, it belongs to those who asked; this thread must live on
+                _hand_out(heard)
                 if not self._lost(index, own, error):
                     break
+        _hand_out(heard)
         for answer in own.values():
             answer.fail(ServerClosedError(self._closed or "the served model has no replica left"))
 
@@ -212,8 +235,8 @@ class TextPool:
                 self._loaded[index], self._lives[index] = weights, described["life"]
         return weights
 
-    def _step(self, index: int, own: dict[int, Answer], weights: Weights) -> None:
-        """Bring the replica what begins and what is dropped, and hand out what it says."""
+    def _begin_step(self, index: int, own: dict[int, Answer], weights: Weights) -> _Step:
+        """Send the replica a step, with what begins and what is dropped."""
         actor = self._replicas.actors[index]
         dropped = [key for key, answer in own.items() if answer.dropped]
         for key in dropped:
@@ -221,21 +244,28 @@ class TextPool:
         begun = {next(self._keys): answer for answer in self._take(index, len(own)) if answer.begin(weights)}
         own.update(begun)
         if not own and not dropped:
-            self._replicas.ask(actor.describe.remote())
-            return
+            return _Step(actor.describe.remote(), None)
         begin = [(key, answer.asked) for key, answer in begun.items()]
-        said = self._replicas.ask(actor.advance.remote(self._lives[index], begin, dropped))
+        return _Step(actor.advance.remote(self._lives[index], begin, dropped), begun)
+
+    def _end_step(self, index: int, own: dict[int, Answer], step: _Step) -> list[tuple[Answer, Said]]:
+        """Wait for a step, and return what it says to whom; who has ended is not among its own any more."""
+        said = self._replicas.ask(step.call)
+        if step.begun is None:
+            return []
         if said is None:
-            for answer in begun.values():
+            for answer in step.begun.values():
                 answer.attempts -= 1  # not they have ended it: it was gone before they came
             raise exceptions.WorkerCrashedError("it was restarted between two steps")
+        heard = [(own[key], each) for key, each in said if key in own]
         for key, each in said:
-            if key in own and own[key].hear(each):
-                del own[key]
+            if each.finish is not None:
+                own.pop(key, None)
         with self._changed:
             self._running[index] = len(own)
             self._counts["steps"] += 1
             self._counts["tokens"] += len(said)
+        return heard
 
     def _take(self, index: int, busy: int) -> list[Answer]:
         """Take what waits, as much as there are places, and no more than a replica's share of all."""
