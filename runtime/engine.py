@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
 
 from .introspection.events import Event
 from .introspection.metric_table import MetricTable
-from .introspection.reports import NodeReport
-from .introspection.rows import PlacementGroupState
+from .introspection.rows import NodeReport, PlacementGroupState
 from .options import ActorOptions, MethodOptions, TaskOptions, limits_of_groups
 from .refs import ObjectRef
 from .runtime_env import RuntimeEnv

@@ -18,10 +18,10 @@ from .context import running_engine
 from .exceptions import InputError, InputTypeError, nearest
 from .introspection import listings, summaries
 from .introspection.diagnosis import Diagnosis
-from .introspection.reports import NodeReport
 from .introspection.rows import (
     DEFAULT_LIMIT,
     ActorState,
+    NodeReport,
     NodeState,
     ObjectState,
     PlacementGroupState,

@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from .reports import NodeReport, ProcessReport
 from .rows import (
     PROCESS_DIGITS,
     ActorState,
     ExecutionState,
+    NodeReport,
     PlacementGroupState,
+    ProcessReport,
     TaskState,
     WaitState,
     WorkerState,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from .diagnosis import Diagnosis
 from .metric_table import merged
-from .reports import NodeReport
-from .rows import MetricState
+from .rows import MetricState, NodeReport
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

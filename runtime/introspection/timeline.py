@@ -12,8 +12,7 @@ from typing import Any
 from ..context import current_engine
 from ..state import ask
 from .events import ENDED, RAN, SPAN, UP
-from .reports import NodeReport
-from .rows import DEFAULT_LIMIT
+from .rows import DEFAULT_LIMIT, NodeReport
 
 _Span = tuple[float, float, str, str, dict[str, Any]]
 

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .reports import NodeReport
-from .rows import PlacementGroupState, WorkerState, short_id
+from .rows import NodeReport, PlacementGroupState, WorkerState, short_id
 
 _MOST_HOLDERS = 3
 _MOST_PIDS = 4

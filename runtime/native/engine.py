@@ -14,8 +14,7 @@ import msgspec
 
 from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Whereabouts
 from ..introspection.events import Event
-from ..introspection.reports import NodeReport
-from ..introspection.rows import PlacementGroupState
+from ..introspection.rows import NodeReport, PlacementGroupState
 from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus

@@ -18,8 +18,15 @@ from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, 
 from ..futures import ReadyQueue, ValueFuture
 from ..introspection.events import RECORD_CALL_SITES, Event
 from ..introspection.metric_table import MetricTable
-from ..introspection.reports import NodeReport, ProcessReport
-from ..introspection.rows import NODE_DIGITS, NodeState, PlacementGroupState, WorkerState, unix_ms
+from ..introspection.rows import (
+    NODE_DIGITS,
+    NodeReport,
+    NodeState,
+    PlacementGroupState,
+    ProcessReport,
+    WorkerState,
+    unix_ms,
+)
 from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus

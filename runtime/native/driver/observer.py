@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ...exceptions import InputError, NodeDiedError
-from ...introspection.reports import NodeReport, ProcessReport
+from ...introspection.rows import NodeReport, ProcessReport
 from ..node.session import is_joined
 from ..protocol import messages as m
 from ..protocol.connection import receive_one

@@ -26,8 +26,7 @@ import msgspec
 from ...exceptions import OutOfMemoryError
 from ...ids import PROCESS_BYTES, node_of
 from ...introspection.events import DIED, EVENTS_KEPT, UP, Event
-from ...introspection.reports import NodeReport
-from ...introspection.rows import unix_ms
+from ...introspection.rows import NodeReport, unix_ms
 from ...resources.amounts import UNIT
 from ...values.failure import pack_error
 from ..protocol import messages as m

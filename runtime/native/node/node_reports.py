@@ -11,8 +11,7 @@ import msgspec
 
 from ...ids import PROCESS_BYTES, node_of
 from ...introspection.metric_table import merged
-from ...introspection.reports import NodeReport, ProcessReport
-from ...introspection.rows import MetricState, NodeState, WorkerState, unix_ms
+from ...introspection.rows import MetricState, NodeReport, NodeState, ProcessReport, WorkerState, unix_ms
 from ...resources.amounts import in_amounts
 from ..protocol import messages as m
 from ..protocol.loop import Loop

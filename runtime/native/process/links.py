@@ -78,7 +78,7 @@ class Links:
         lock: guards all state of the process; held for short stretches, never while waiting or running user code.
         dead: processes that are known to be dead.
         starved: processes that died for want of memory, the latest ones.
-        events, note: what has happened, see `reports.Event`; adds to it.
+        events, note: what has happened, see `events.Event`; adds to it.
         peers: the connection over which this process sends to each other one.
         nodes: those that live, by id.
         asked: by the kind of answer: what waits for one of the node's, in the order of the questions.

@@ -13,8 +13,7 @@ from ...exceptions import NodeDiedError
 from ...ids import owner_of
 from ...introspection.events import ENDED
 from ...introspection.metric_table import MetricTable
-from ...introspection.reports import NodeReport, ProcessReport
-from ...introspection.rows import ExecutionState, ObjectState, WaitState, unix_ms
+from ...introspection.rows import ExecutionState, NodeReport, ObjectState, ProcessReport, WaitState, unix_ms
 from ..driver.observer import ANSWER_SECONDS, unpack
 from ..protocol import messages as m
 from ..protocol.connection import Connection

@@ -462,7 +462,7 @@ class Deadlocked(Message):
     reason: str
 
 
-# What goes on; payloads are `introspection.reports` ----------------------------------------------------------------
+# What goes on; payloads are `introspection.rows` -------------------------------------------------------------------
 
 
 class AskState(Message):
