@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -35,6 +36,12 @@ SHORT_TRAININGS = {
 }
 # The engines on which what holds on all is tested.
 ENGINES = os.environ.get("SHOAL_TEST_ENGINES", "serial native").split()
+
+
+def needs(module: str) -> pytest.MarkDecorator:
+    """Return the mark of tests that need a module of an extra. It is not imported: for xgboost alone that takes as long
+    as for torch, in each of pytest's processes."""
+    return pytest.mark.skipif(find_spec(module) is None, reason=f"{module} is not installed")
 
 
 def wait_until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import needs
 
 from shoal import runtime
 from shoal.algorithms import GRPO, SFT, TokenPPO
@@ -15,7 +16,7 @@ from shoal.rl.language.sampling import Sampling
 from shoal.rl.language.tokens import ANSWER, BEGIN, END, SPECIAL
 from shoal.runtime import InputError, ShoalError
 
-transformers = pytest.importorskip("transformers", reason="the extra lm is not installed")
+pytestmark = needs("transformers")
 SIZES = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 4, "vocab_size": 270}
 LLAMA = {"model_type": "llama", "num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 40}
 GPT2 = {"model_type": "gpt2", "n_layer": 2, "n_embd": 16, "n_head": 4, "n_positions": 40, "vocab_size": 270}
@@ -23,6 +24,8 @@ GPT2 = {"model_type": "gpt2", "n_layer": 2, "n_embd": 16, "n_head": 4, "n_positi
 
 def make(folder, config, dtype=torch.float32):
     """Write a model with random weights, and a tokenizer of 262 tokens."""
+    import transformers
+
     config = dict(config)
     made = transformers.AutoConfig.for_model(config.pop("model_type"), bos_token_id=263, eos_token_id=264, **config)
     torch.manual_seed(1)
@@ -30,6 +33,12 @@ def make(folder, config, dtype=torch.float32):
     model.save_pretrained(folder)
     train_tokenizer(["the sea is wide and the sea is deep"] * 4, 262, folder / "tokenizer.json")
     return model
+
+
+def as_the_library_reads(folder):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
 @pytest.fixture(params=[SIZES | LLAMA, GPT2], ids=["llama", "gpt2"])
@@ -52,7 +61,7 @@ OTHERS = {
 def test_any_causal_model_says_what_the_library_s_own_pass_does(config, tmp_path):
     runtime.init(engine="serial")
     make(tmp_path / "model", config)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    theirs = as_the_library_reads(tmp_path / "model")
     with SFT("copy-2", initial=str(tmp_path / "model"), **SMALL, policy_kwargs={"context": 40}) as sft:
         model = sft.policy.model
         model.flat.mul_(3)  # far from uniform
@@ -85,7 +94,7 @@ SMALL = {"batch_size": 4, "gradient_steps": 2, "examples": 12, "warmup": 0}
 
 
 def test_its_log_probs_are_the_library_s_cached_packed_adapted_and_after_a_resume(folder, tmp_path):
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    theirs = as_the_library_reads(folder)
     with SFT("copy-2", initial=str(folder), **SMALL, policy_kwargs={"lora": {"rank": 2}}) as sft:
         model = sft.policy.model
         ids = torch.randint(0, 262, (3, 9))

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from conftest import needs
 from nodes import joined
 
 from shoal import XGBoost, runtime
 
-pytest.importorskip("xgboost")
+pytestmark = needs("xgboost")
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import needs
 from nodes import joined
 from pyarrow import parquet
 
@@ -15,7 +16,7 @@ from shoal.cli.main import main
 from shoal.rl import Callback, load_model
 from shoal.rl.runs.checkpoint import list_checkpoints
 
-pytest.importorskip("xgboost")
+pytestmark = needs("xgboost")
 
 
 def continuous(rows, columns=20, seed=0):
