@@ -2,8 +2,10 @@
 
     python benchmarks/ppo_cartpole.py [--seeds 3] [--peer-python PYTHON]
 
-Solved: the mean return of the last 100 training episodes reaches 475. The rivals run in turn, one seed after another;
-printed are the seconds from process start to the end of training, the environment steps, and the ratio of each pair.
+Ours steps all environments as gymnasium's one vector environment, in one worker, which is the quickest way for an
+environment this small. Solved: the mean return of the last 100 training episodes reaches 475. The rivals run in turn,
+one seed after another; printed are the seconds from process start to the end of training, the environment steps, and
+the ratio of each pair.
 """
 
 import argparse
@@ -51,7 +53,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2, help="rollout workers")
     parser.add_argument("--peer-python", help="a Python with stable-baselines3 installed")
     parser.add_argument("--rows", type=Path, help="a file for the raw rows, JSON")
     parser.add_argument("--peer", type=int, help=argparse.SUPPRESS)
@@ -69,8 +70,7 @@ def main() -> None:
                 "train",
                 "ppo",
                 "CartPole-v1",
-                "--workers",
-                str(flags.workers),
+                *("--workers", "1", "--vectorization", "entry_point", "--group-size", "32"),
             ]
             command += ["--seed", str(seed), "--total-timesteps", "300000", "--stop-return", "475", "--json"]
             seconds, result = run([*command, "--run-dir", f"{folder}/run"])

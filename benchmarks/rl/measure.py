@@ -81,9 +81,11 @@ def surroundings():
     """Return the environment variables of what is measured.
 
     Libraries that would start a thread for each core get one (ours sets the number itself). Variables that name a
-    kernel are taken out: each library chooses what suits this processor.
+    kernel are taken out: each library chooses what suits this processor. Modules are compiled once, as they are where
+    nobody has forbidden it.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    left_out = ("OPENBLAS_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return kept | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 

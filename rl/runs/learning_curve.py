@@ -1,6 +1,7 @@
 """`learning_curve.png`: the picture of a run, drawn from its `metrics.jsonl` alone."""
 
 import io
+import threading
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -75,17 +76,27 @@ def draw_learning_curve(
     return True
 
 
-def _empty_picture() -> tuple[Any, Any]:
+def load_what_draws() -> None:
+    """Import matplotlib in a thread: it takes a third of a second, for which this process has nothing else to do while
+    a training's first processes start."""
+    threading.Thread(target=_canvas_and_figure, name="shoal-load-matplotlib", daemon=True).start()
+
+
+def _canvas_and_figure() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    return FigureCanvasAgg, Figure
+
+
+def _empty_picture() -> tuple[Any, Any]:
+    canvas, figure_class = _canvas_and_figure()
+    figure = figure_class(figsize=(8, 4.5), dpi=150, layout="constrained")
+    canvas(figure)
     return figure, figure.add_subplot()
 
 
 def _write_picture(figure: Any, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_whole(path, picture.getvalue())

@@ -34,7 +34,7 @@ from ..settings import Bounds
 from .checkpoint import drop_newer, list_checkpoints
 from .files import write_json, write_whole
 from .league_files import LEAGUE
-from .learning_curve import draw_learning_curve
+from .learning_curve import draw_learning_curve, load_what_draws
 from .machine import describe_machine
 from .metrics import EvaluationsFile, MetricsFile, TensorBoardFile, read_evaluations
 from .run_lines import LINE_FILES, RunLines
@@ -241,6 +241,7 @@ class RunFolder(Callback):
             self._lines = RunLines(self.path, after_iteration=kept)
         self.saved_timesteps = training.timesteps if self._resume else 0
         self._saved_at = time.monotonic()
+        load_what_draws()
 
     def _remove_older_run(self) -> None:
         # Only what a run writes: a folder given by mistake keeps everything else.
