@@ -25,7 +25,6 @@ from ..rl import (
     AsynchronousReplayConfig,
     Clock,
     Column,
-    JointSpec,
     Learner,
     ModelSpec,
     OffPolicyAlgorithm,
@@ -99,17 +98,6 @@ class ApeX(AsynchronousAlgorithm[ApeXConfig], OffPolicyAlgorithm[ApeXConfig]):
         super().check()
         self.config.limits(self.run)
 
-    def check_spaces(self) -> None:
-        """Raise InputError if the replay memory cannot fit, or several agents would learn."""
-        super().check_spaces()
-        self.require(
-            not isinstance(self.model_spec, JointSpec),
-            "env",
-            self.env_id,
-            "of one agent: its shards keep one policy's replay. Several learn with dqn, or asynchronously with impala "
-            "and appo",
-        )
-
     @staticmethod
     def model_options(config: ApeXConfig) -> dict[str, Any]:
         """Dueling is a matter of the network."""
@@ -121,10 +109,10 @@ class ApeX(AsynchronousAlgorithm[ApeXConfig], OffPolicyAlgorithm[ApeXConfig]):
         return {"values": Column(), "next_values": Column(), "best": Column(scratch=True)}
 
     @staticmethod
-    def exploration(config: ApeXConfig, settings: RunSettings, group: int) -> Tensor:
-        """ε of each environment of a group, [B] float32."""
+    def exploration(config: ApeXConfig, settings: RunSettings, group: int, agents: int = 1) -> Tensor:
+        """ε of each row of a group, [B] float32: that of its environment."""
         size = settings.environments_per_group
-        share = (group * size + np.arange(size)) / max(1, settings.n_envs - 1)
+        share = (group * size + np.arange(size).repeat(agents)) / max(1, settings.n_envs - 1)
         return torch.from_numpy((config.exploration_eps ** (1 + config.exploration_alpha * share)).astype(np.float32))
 
     @staticmethod

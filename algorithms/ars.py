@@ -9,6 +9,9 @@
 V1 is this; V2 takes from observations their mean, and divides by their deviation, of all states seen: --normalize obs.
 With b < n they are V1-t and V2-t. The policy is linear, and 0 at first. Names and defaults are sb3-contrib's; delta_std
 is ν.
+
+Of several agents' policies each is sorted and moved by the sum of its own agents' returns; one δ_i moves all of them
+(see `rl.evolution.algorithm`).
 """
 
 from __future__ import annotations

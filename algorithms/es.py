@@ -9,6 +9,9 @@
 
 Each pair is antithetic: it shares its ε, so that what the even part of the returns adds to g cancels. There is no
 learner: the driver sends 8 bytes for each direction, gets back its two returns, and makes one step.
+
+Of several agents' policies each has ranks, gradient and Adam of its own, by the sum of its own agents' returns; one ε_i
+moves all of them (see `rl.evolution.algorithm`).
 """
 
 from __future__ import annotations

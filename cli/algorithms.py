@@ -1,4 +1,4 @@
-"""`shoal algorithms`: which algorithm works with which spaces, memories and masks."""
+"""`shoal algorithms`: which algorithm works with which spaces, memories and masks, and trains how many agents."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ class AlgorithmsFlags:
 
 def run(arguments: Sequence[str]) -> int:
     """Run `shoal algorithms` and return the exit code."""
-    about = "List which algorithm works with which observations, actions, memories and action masks."
+    about = "List which algorithm works with which observations, actions, memories, action masks and numbers of agents."
     flags: AlgorithmsFlags = parse("shoal algorithms", about, {"list": AlgorithmsFlags}, arguments).build(
         AlgorithmsFlags
     )
@@ -34,21 +34,24 @@ def run(arguments: Sequence[str]) -> int:
     if flags.format == "json":
         print(json.dumps([asdict(one) for one in found]))
         return 0
-    console().print(table(("algorithm", "actions", "observations", "memories", "action mask"), supported_rows(found)))
+    console().print(
+        table(("algorithm", "actions", "observations", "memories", "action mask", "agents"), supported_rows(found))
+    )
     return 0
 
 
-def supported_rows(found: Iterable[Combination]) -> list[tuple[str, str, str, str, str]]:
+def supported_rows(found: Iterable[Combination]) -> list[tuple[str, str, str, str, str, str]]:
     """Return a row for each algorithm and all its kinds of actions with which the same works."""
     works: dict[tuple[str, str], list[Combination]] = {}
     for one in found:
         if one.refusal is None:
             works.setdefault((one.algorithm, one.action), []).append(one)
-    actions: dict[tuple[str, str, str, str], list[str]] = {}
+    actions: dict[tuple[str, str, str, str, str], list[str]] = {}
     for (algorithm, action), own in works.items():
         observations, memories = (", ".join(dict.fromkeys(names)) for names in _names(own))
         masks = "yes" if any(one.masked for one in own) else "no"
-        actions.setdefault((algorithm, observations, memories, masks), []).append(action)
+        agents = "many" if own[0].trains_agents else "one"
+        actions.setdefault((algorithm, observations, memories, masks, agents), []).append(action)
     return [(algorithm, ", ".join(names), *others) for (algorithm, *others), names in actions.items()]  # type: ignore[misc]
 
 

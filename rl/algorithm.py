@@ -20,6 +20,7 @@ from .. import runtime
 from ..envs import (
     EnvSpec,
     Inspection,
+    JointSpace,
     check_same_spaces,
     check_vectorization,
     inspect_environment,
@@ -145,6 +146,11 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
         if self.critic_sees(self.config) == "state":
             self.spec = replace(self.spec, tells_state=True)
         found = inspect_environment(self.spec, run_seed=run.seed, mode=run.check, step_timeout=run.step_timeout)
+        if isinstance(found.observation_space, JointSpace) and not self.trains_agents:
+            raise InputError(
+                f"environment {self.spec.id!r} has several agents, but {self.name} learns from what one of them did: "
+                "choose an algorithm that plays in the environment, such as ppo"
+            )
         if run.vectorization == "sync":
             return found
         if run.vectorization == "entry_point" and run.normalize != "none":

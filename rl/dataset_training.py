@@ -21,6 +21,7 @@ class DatasetAlgorithm(Algorithm[Config], Learning, Generic[Config]):
 
     takes_memory: ClassVar[bool] = False
     needs_environment: ClassVar[bool] = False
+    trains_agents: ClassVar[bool] = False
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class Declaration(ABC):
     needs_environment: ClassVar[bool] = True
     """Whether there is nothing to train on without one."""
 
+    trains_agents: ClassVar[bool] = True
+    """Whether the agents of an environment may be several."""
     plays_league: ClassVar[bool] = False
     """Whether it learns from rollouts against earlier snapshots of its policy."""
     shards_gradients: ClassVar[bool] = False
@@ -130,8 +132,9 @@ class Collecting(Declaration):
         return plain or model
 
     @staticmethod
-    def exploration(config: Any, settings: RunSettings, group: int) -> Any:
-        """What `explore` is told in the place of `config` in a simulation group, where its environments differ."""
+    def exploration(config: Any, settings: RunSettings, group: int, agents: int = 1) -> Any:
+        """What `explore` is told in the place of `config` in a simulation group, where its environments differ; each
+        environment has a row for each of so many `agents`, side by side."""
         return config
 
     @staticmethod

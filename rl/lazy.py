@@ -44,7 +44,7 @@ _MODULES = {
     "joined_statistics": "supervised.flat_network",
     "ContinuousDecoding": "language.continuous",
     "Decoding": "language.decoding",
-    "Population": "evolution.population",
+    "make_players": "evolution.players",
     "Sampling": "language.sampling",
     "Sequences": "models.rows",
     "play_texts": "language.evaluation",

@@ -57,6 +57,8 @@ class Combination:
     """One of `MEMORIES`."""
     masked: bool
     """Whether the observation says which actions are allowed."""
+    trains_agents: bool
+    """Whether it trains several agents of an environment, too."""
     refusal: str | None
     """What a training says to it, and what works instead; None: it works."""
 
@@ -87,6 +89,7 @@ def _combination(algorithm: type[Declaration], observation: str, action: str, me
         action=action,
         memory=memory,
         masked=masked,
+        trains_agents=algorithm.trains_agents,
         refusal=refusal,
     )
 

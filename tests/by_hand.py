@@ -18,12 +18,14 @@ def rollout_worker(algorithm, config, spec, settings: RunSettings, kind="actor_c
     return _in_this_process(RolloutWorker, algorithm, config, spec, model_spec, settings), model_spec
 
 
-def joint_worker(algorithm, config, entry, size, *, env_kwargs=None, central=False, **policy_kwargs):
+def joint_worker(
+    algorithm, config, entry, size, *, env_kwargs=None, central=False, kind="actor_critic", **policy_kwargs
+):
     """A worker in this process that acts with one policy for all agents, and the spec of the model."""
     spec = resolve(entry, env_kwargs)
     env = spec.make()
     agents = env.observation_space.agent_spaces
-    own = ModelSpec("actor_critic", agents[env.agents[0]], env.action_space[env.agents[0]], policy_kwargs)
+    own = ModelSpec(kind, agents[env.agents[0]], env.action_space[env.agents[0]], policy_kwargs)
     if central:
         seen = central_space(env.observation_space, env.agents[0])
         own = ModelSpec("central_actor_critic", seen, own.action_space, policy_kwargs)

@@ -113,11 +113,13 @@ class Seats:
         )
 
 
-def agents_of_episodes(space: JointSpace, step: GroupStep, first_index: int) -> list[Episode]:
-    """Return the episodes that ended with a step, with what each agent's return was."""
+def agents_of_episodes(space: Space, step: GroupStep) -> list[Episode]:
+    """Return the episodes that ended with a step of a group, of several agents with what each one's return was."""
+    if not isinstance(space, JointSpace) or not step.episodes:
+        return step.episodes
     names = list(space.agent_spaces)
-    returns = step.final_observations["returns"]
+    returns = step.final_observations["returns"][step.terminations | step.truncations]
     return [
-        replace(episode, agents=dict(zip(names, returns[episode.environment - first_index].tolist(), strict=True)))
-        for episode in step.episodes
+        replace(episode, agents=dict(zip(names, own, strict=True)))
+        for episode, own in zip(step.episodes, returns.tolist(), strict=True)
     ]

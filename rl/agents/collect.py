@@ -44,6 +44,8 @@ class _Part:
     acting: Any
     """What `explore` is given in the model's place; the model itself where the policy does not learn."""
     noise: Any
+    exploration: Any
+    """What `explore` is given in the config's place."""
     recorder: Recorder | TurnRecorder | None
     """None of a policy that does not learn."""
     memory: Any
@@ -138,7 +140,7 @@ class JointWorker(RolloutWorker):
                 step = environments.step(joint)
                 for part, after in zip(parts.values(), remembered, strict=True):
                     _take_in(part, t, part.seats.step(before, step), after)
-                ended = agents_of_episodes(space, step, self._first_index(group))
+                ended = agents_of_episodes(space, step)
                 episodes += ended if self._opponent is None else self._told_of_opponent(ended, t + 1)
                 inference += chosen - begin
                 stepping += time.perf_counter() - chosen
@@ -160,7 +162,8 @@ class JointWorker(RolloutWorker):
                         turn=part.seats.of_agents(environments.observations, "acts").astype(np.bool_),
                         memory=part.memory,
                     )
-        return rollouts, (episodes, inference + time.perf_counter() - begin, stepping)
+        made = {name: replace(rollout, group=group) for name, rollout in rollouts.items()}
+        return made, (episodes, inference + time.perf_counter() - begin, stepping)
 
     def _parts(self, model: Any, live: LiveGroup, group: int) -> dict[str, _Part]:
         steps, parts = self._algorithm.rollout_steps(self._config), {}
@@ -180,6 +183,7 @@ class JointWorker(RolloutWorker):
                 own,
                 acting,
                 acting.given(noise),
+                self._algorithm.exploration(self._config, self._settings, group, len(seats.agents)),
                 recorder,
                 of_policy(name, live.memory.memory),
                 opponent,
@@ -227,7 +231,7 @@ class JointWorker(RolloutWorker):
             actions = as_array(acting.choose(acting.outputs(rows), part.noise[t]))
         else:
             part.recorder.remember(t, part.memory)
-            acted = self._algorithm.explore(acting, rows, part.noise[t], self._config, clock)
+            acted = self._algorithm.explore(acting, rows, part.noise[t], part.exploration, clock)
             actions = part.recorder.acted(t, observations, acted)
         if actions.dtype.kind == "f":
             model.check_finite(observations, action=actions)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...envs import derive_seed
 from ...runtime import ObjectRef, get, method
 from ..chaos import Death, dying
 from ..clock import Clock
+from ..data.rate_limit import SAMPLED
 from ..data.rollout import Rollout
 from ..declaration import Learning
 from ..learn.actor import LearnerActor
 from ..learn.log import LearnerLog
 from ..learn.shards import Gather
-from ..models.joint_spec import JointSpec, joint_layout
+from ..models.joint_spec import JointSpec, joint_layout, policy_seed
 from ..models.layout import ParameterLayout
 from ..settings import RunSettings
 from .replays import JointReplays
@@ -33,8 +33,9 @@ Rollouts = Mapping[str, Rollout]
 class JointLearnerActor:
     """Actor class, as `LearnerActor`: a rollout is one for each policy, weights are all policies' in a row.
 
-    A policy without a transition in an iteration does not learn in it, as one that is frozen never does: not a bit of
-    it changes. `initial` are flat weights that policies begin with, by name.
+    A policy of which an iteration's rollouts hold no transition does not learn in it, as one that is frozen never does:
+    not a bit of it changes. Where nothing was collected, each learns from what it has. `initial` are flat weights that
+    policies begin with, by name.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class JointLearnerActor:
         self._initial = initial
         self._parts: dict[str, LearnerActor] = {}
         for name, own in spec.policies.items():
-            seed = derive_seed(settings.seed, f"policy {name}")
-            self._parts[name] = LearnerActor(algorithm, config, own, replace(settings, seed=seed))
-        self._replays = JointReplays({name: part for name, part in self._parts.items() if name not in spec.frozen})
+            its = replace(settings, seed=policy_seed(settings.seed, name))
+            self._parts[name] = LearnerActor(algorithm, config, own, its)
+        self._learning = tuple(name for name in spec.policies if name not in spec.frozen)
+        self._replays = JointReplays({name: self._parts[name] for name in self._learning})
         self._begin_with(initial)
 
     def describe(self) -> tuple[np.ndarray, ParameterLayout, str]:
@@ -71,17 +73,19 @@ class JointLearnerActor:
         """As `LearnerActor.update`."""
         self._require(iteration)
         waiting = time.perf_counter()
-        joined = side_by_side(get(list(rollouts)))
+        joined = self._learned_from(get(list(rollouts)))
         started = time.perf_counter()
         metrics: dict[str, float] = {}
         with dying(death):
             for name, part in self._parts.items():
-                if not has_transitions(joined, name):
+                if name not in joined:
                     part.skip()
                     continue
                 _, found = part.learn(joined[name], clock)
                 alone = len(self._parts) == 1
                 metrics |= found if alone else {f"policies/{name}/{tag}": value for tag, value in found.items()}
+                if SAMPLED in found:  # what paces a training is the policy that draws most
+                    metrics[SAMPLED] = max(found[SAMPLED], metrics.get(SAMPLED, 0))
         metrics |= self._replays.metrics()
         metrics["time/update_seconds"] = time.perf_counter() - started
         metrics["time/learner_wait_seconds"] = started - waiting
@@ -117,9 +121,9 @@ class JointLearnerActor:
         if found is None:
             self._begin_with(self._initial)
         for given in log.inputs:
-            joined = side_by_side(get(list(given.rollouts)))
+            joined = self._learned_from(get(list(given.rollouts)))
             for name, part in self._parts.items():
-                if has_transitions(joined, name):
+                if name in joined:
                     part.repeat(joined[name], given.clock)
                 else:
                     part.skip()
@@ -132,16 +136,16 @@ class JointLearnerActor:
         policies = {name: part.state() | {"replay": None} for name, part in self._parts.items()}
         return {"policies": policies, "replay": self._replays.state()}
 
+    def _learned_from(self, rollouts: Sequence[Rollouts]) -> Rollouts:
+        """By policy, of those that learn from them: the rollouts of several groups side by side."""
+        joined = {name: Rollout.side_by_side([group[name] for group in rollouts]) for name in self._learning}
+        return {name: rollout for name, rollout in joined.items() if not rollouts or has_transitions(rollout)}
+
     def _require(self, iteration: int) -> None:
         for part in self._parts.values():
             part.require(iteration)
 
 
-def side_by_side(rollouts: Sequence[Rollouts]) -> Rollouts:
-    """The rollouts of several groups as one for each policy."""
-    return {name: Rollout.side_by_side([group[name] for group in rollouts]) for name in rollouts[0]}
-
-
-def has_transitions(rollouts: Rollouts, name: str) -> bool:
+def has_transitions(rollout: Rollout) -> bool:
     """Whether an agent of a policy acted at all."""
-    return name in rollouts and not bool(rollouts[name].steps["resets"].all())
+    return not bool(rollout.steps["resets"].all())

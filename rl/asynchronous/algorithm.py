@@ -68,7 +68,8 @@ class AsynchronousReplayConfig(ReplayConfig):
     replay_shards: int = number(2, whole=True, at_least=1)
     """Actors that hold the replay memory together; must divide buffer_size."""
     samples_per_insert: float | None = number(None, above=0, optional=True)
-    """Transitions drawn for each environment step, on average; none: workers and learner each go at their own speed."""
+    """Transitions drawn for each environment step, on average, of several policies by each; none: workers and learner
+    each go at their own speed."""
     samples_tolerance: float | None = number(None, above=0, optional=True)
     """Draws by which that may be exceeded or missed. Default: what all groups insert in two rollouts, and an update."""
     max_lag: int | None = number(None, whole=True, at_least=0, optional=True)
@@ -103,6 +104,7 @@ class AsynchronousAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
     """
 
     takes_simulators = False
+    plays_league = False  # opponents are drawn for all groups at once
 
     def make_run(self) -> AsynchronousRun:
         """Rollout workers and a learner that do not wait for each other."""

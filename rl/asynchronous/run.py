@@ -16,6 +16,7 @@ from ... import runtime
 from ..actors import ActorLearnerRun, Collected, Rollouts
 from ..clock import Clock
 from ..collect.worker import GroupProgress
+from ..data.rate_limit import SAMPLED
 from ..learn.log import LearnerInput
 from ..learner_handle import Update
 from ..training_state import IterationOutcome, TrainingState
@@ -52,7 +53,7 @@ class AsynchronousRun(ActorLearnerRun):
         if ahead is None or ahead.iteration != state.iteration:
             ahead = _Ahead(self._pacing(state), state.iteration, list(state.groups))
         outcome = self._update(ahead, state, clock)
-        ahead.pacing.learned(int(outcome.metrics.get("replay/sampled", 0)))
+        ahead.pacing.learned(int(outcome.metrics.get(SAMPLED, 0)))
         ahead.iteration += 1
         ahead.collected = {each: refs for each, refs in ahead.collected.items() if ahead.pacing.needs(each)}
         self._ahead = ahead  # an iteration that did not get so far leaves nothing

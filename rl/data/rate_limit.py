@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from ...runtime import InputError
 
+SAMPLED = "replay/sampled"
+"""Metric of an update: transitions that it drew, which is what the limit counts."""
 _ROUNDING = 1e-6
 """Samples by which products may be off: at the least tolerance both could wait for ever for that."""
 

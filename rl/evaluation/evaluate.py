@@ -20,8 +20,6 @@ from ...envs import (
     EnvGroup,
     EnvSpec,
     Episode,
-    GroupStep,
-    JointSpace,
     agents_of_episodes,
     check_same_spaces,
     codec,
@@ -234,18 +232,13 @@ def _play_shares(
             actions = _finite(np.asarray(chosen))
         step = group.step(actions)
         observations, begins = step.observations, step.terminations | step.truncations
-        for episode in _told_of_agents(group, step):
+        for episode in agents_of_episodes(group.observation_space, step):
             finished[episode.environment].append(episode)
         steps += 1
         if time.monotonic() - told_at >= _NEWS_INTERVAL:
             told_at = time.monotonic()
             _tell(finished, shares, steps)
     return finished
-
-
-def _told_of_agents(group: EnvGroup, step: GroupStep) -> list[Episode]:
-    space = group.observation_space
-    return agents_of_episodes(space, step, 0) if isinstance(space, JointSpace) else step.episodes
 
 
 def _tell(finished: list[list[Episode]], shares: list[int], steps: int) -> None:

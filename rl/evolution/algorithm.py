@@ -7,6 +7,12 @@ for generation = 1, 2, …
     g ← Σ c_i ε_i                                                                   (a tree of tasks)
     θ from θ and g                                                                                 `move`
     statistics of the observations, if they are normalized, for the next generation
+
+Of several agents θ is the weights of all policies that learn, in a row, and a direction moves all of them at once. A
+policy's score is the sum of its agents' returns, and by its own scores alone it goes its own part of the way: so agents
+that play against each other are searched for, too, and of agents that share their rewards each policy climbs the same
+sum. What others' perturbations add to a score is independent of its own, so the gradient is that of its expectation
+over the others' noise.
 """
 
 from __future__ import annotations
@@ -18,16 +24,18 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ...runtime import InputError, get, machine_memory, put
+from ...runtime import get, machine_memory, put
 from ..algorithm import Algorithm
 from ..clock import Clock
 from ..divergence import divergence
 from ..hashes import digest_of
 from ..learn.log import LearnerLog
-from ..models.spec import ModelSpec
+from ..models.joint_spec import JointSpec
 from ..schedules import Rate, rate_at
 from ..settings import number, validate
+from ..statistics import mean_returns
 from ..training_state import IterationOutcome, TrainingState, Weights, extend_window
+from .noise import NORMALIZER
 from .run import EvolutionRun, Generation, observed
 
 _SHARE = 0.5
@@ -111,66 +119,70 @@ class EvolutionAlgorithm(Algorithm[Evolving], Generic[Evolving]):
         largest = int(_SHARE * machine_memory() / 4)
         self.require(size <= largest, "noise_table_size", size, f"at most {largest:,}: half of this machine's memory")
 
-    def check_spaces(self) -> None:
-        """Raise InputError for several agents."""
-        if not isinstance(self.model_spec, ModelSpec):
-            raise InputError(
-                f"{self.name} does not work with the several agents of environment {self.spec.id!r}: their policies "
-                "would have to be compared with each other's. Train them with an algorithm that learns from each step, "
-                "such as ppo"
-            )
-
     def make_run(self) -> EvolutionRun:
         """Tasks."""
         return EvolutionRun(**self.run_options())
 
     def training_step(self, run: EvolutionRun, state: TrainingState, clock: Clock) -> IterationOutcome:
         """One generation."""
-        config, first = self.config, run.space.first
-        assert state.learner.snapshot is not None
-        before, weights = get(state.learner.snapshot), get(state.weights.ref)
-        scale = rate_at(config.delta_std, clock.remaining)
-        played = run.play(state, scale)
-        fitness = self.fitness(played.returns, played.lengths, config)
-        ascent = run.weighted_noise(played.directions, self.weigh(fitness, config, clock))
-        moved, memory = self.move(weights[first:], ascent, before["memory"], config, clock)
-        self._check_finite(state, played, ascent, moved)
-        following = np.concatenate([weights[:first], moved])
-        moments = None
-        spec = self.model_spec
-        if isinstance(spec, ModelSpec) and spec.normalized:
-            statistics = observed(spec, before["moments"], played.moments)
-            moments = statistics.state()
-            views = run.description[1].views(following)
-            for index, (mean, spread) in enumerate(statistics.scales().values()):
-                views[f"normalizer.means.{index}"][:] = mean
-                views[f"normalizer.scales.{index}"][:] = spread
-        after = TrainingState(
+        played = run.play(state, rate_at(self.config.delta_std, clock.remaining))
+        following, after = self._move_all(run, state, clock, played)
+        next_state = TrainingState(
             iteration=state.iteration + 1,
             timesteps=state.timesteps + played.timesteps,
             weights=Weights(state.weights.version + 1, put(following)),
             groups=(),
-            learner=LearnerLog(state.iteration + 1, put({"memory": memory, "moments": moments})),
+            learner=LearnerLog(state.iteration + 1, put(after)),
             recent=extend_window(state.recent, played.episodes),
         )
-        metrics = self._metrics(played, clock, after.weights.version, moved - weights[first:]) | played.times
+        metrics = self._metrics(run, played, clock, following - get(state.weights.ref))
+        metrics |= {"train/n_updates": next_state.weights.version} | played.times | run.deaths.metrics()
         return IterationOutcome(
-            state=after,
+            state=next_state,
             episodes=played.episodes,
-            metrics=metrics | run.deaths.metrics(),
+            metrics=metrics,
             digests={name: digest_of([getattr(played, name)]) for name in ("directions", "lengths", "returns")},
         )
 
-    def _metrics(self, played: Generation, clock: Clock, updates: int, step: np.ndarray) -> dict[str, float]:
-        returns = played.returns
-        return {
-            "rollout/perturbed_rew_mean": float(returns.mean()),
-            "rollout/perturbed_rew_std": float(returns.mean(-1).std()),
-            "rollout/perturbed_rew_max": float(returns.mean(-1).max()),
+    def _move_all(
+        self, run: EvolutionRun, state: TrainingState, clock: Clock, played: Generation
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """The next flat weights of all policies, each moved by its own score; and what is remembered after that."""
+        assert state.learner.snapshot is not None
+        before, weights = get(state.learner.snapshot), get(state.weights.ref)
+        config, following = self.config, weights.copy()
+        after: dict[str, Any] = {"memory": {}, "moments": {}}
+        views = run.description[1].views(following)
+        for (name, own), returns in zip(run.space.policies.items(), played.returns, strict=True):
+            fitness = self.fitness(returns, played.lengths, config)
+            ascent = run.weighted_noise(name, played.directions, self.weigh(fitness, config, clock))
+            memory = before["memory"].get(name, {})
+            moved, after["memory"][name] = self.move(weights[own.weights], ascent, memory, config, clock)
+            self._check_finite(state, played, ascent, moved)
+            following[own.weights] = moved
+            if own.spec.normalized:
+                seen = [moments[name] for moments in played.moments]
+                statistics = observed(own.spec, before["moments"].get(name), seen)
+                after["moments"][name] = statistics.state()
+                for index, (mean, spread) in enumerate(statistics.scales().values()):
+                    views[f"{own.prefix}{NORMALIZER}means.{index}"][:] = mean
+                    views[f"{own.prefix}{NORMALIZER}scales.{index}"][:] = spread
+        return following, after
+
+    def _metrics(self, run: EvolutionRun, played: Generation, clock: Clock, step: np.ndarray) -> dict[str, float]:
+        found = {f"agents/{agent}/ep_rew_mean": value for agent, value in mean_returns(played.episodes).items()}
+        alone = not isinstance(self.model_spec, JointSpec) or len(self.model_spec.policies) == 1
+        for (name, policy), returns in zip(run.space.policies.items(), played.returns, strict=True):
+            own = {
+                "rollout/perturbed_rew_mean": float(returns.mean()),
+                "rollout/perturbed_rew_std": float(returns.mean(-1).std()),
+                "rollout/perturbed_rew_max": float(returns.mean(-1).max()),
+                "train/step_norm": float(np.linalg.norm(step[policy.weights])),
+            }
+            found |= own if alone else {f"policies/{name}/{tag}": value for tag, value in own.items()}
+        return found | {
             "train/delta_std": rate_at(self.config.delta_std, clock.remaining),
             "train/learning_rate": rate_at(self.config.learning_rate, clock.remaining),
-            "train/n_updates": updates,
-            "train/step_norm": float(np.linalg.norm(step)),
         }
 
     def _check_finite(self, state: TrainingState, played: Generation, ascent: np.ndarray, weights: np.ndarray) -> None:

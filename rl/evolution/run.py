@@ -21,10 +21,13 @@ import numpy as np
 from ... import runtime
 from ...envs import Episode
 from ...runtime import InputError, ObjectRef, exceptions, get
+from ..agents import initial_weights
 from ..collect.channel import Channel
 from ..data.moments import ObservationMoments
+from ..initial_weights import named_weights
 from ..lazy import load
 from ..learn.log import LearnerLog, Piece
+from ..models.joint_spec import AnySpec, JointSpec
 from ..models.layout import ParameterLayout
 from ..models.spec import ModelSpec
 from ..run import CLOSE_SECONDS, RETRIES, Run
@@ -46,13 +49,13 @@ class Generation:
     directions: np.ndarray
     """Where in the noise table each pair's ε begins, [pairs] int64."""
     returns: np.ndarray
-    """[pairs, 2, episodes of each] float64: of θ + σε, then of θ − σε."""
+    """[policies, pairs, 2, episodes of each] float64: of θ + σε, then of θ − σε, for each policy that is searched."""
     lengths: np.ndarray
-    """Their steps, of the same shape, int64."""
+    """Steps of these episodes, [pairs, 2, episodes of each] int64."""
     episodes: list[Episode]
     """Those of θ itself."""
     moments: tuple[dict[str, Any], ...]
-    """Statistics of what the perturbed policies saw, in the order of shares; empty where nothing is normalized."""
+    """Statistics of what the perturbed policies saw, by policy, in the order of shares."""
     times: dict[str, float]
 
     @property
@@ -61,10 +64,11 @@ class Generation:
         return int(self.lengths.sum()) + sum(episode.length for episode in self.episodes)
 
 
-def describe_model(spec: ModelSpec, seed: int, threads: int) -> tuple[np.ndarray, ParameterLayout]:
-    """Initial flat weights of a model, and their layout: a task, since the driver does not import torch."""
+def describe_model(spec: AnySpec, seed: int, threads: int) -> tuple[np.ndarray, ParameterLayout]:
+    """Initial flat weights of a model or of several, and their layout: a task, since the driver does not import
+    torch."""
     limit_threads(threads)  # also orthogonal weights come from a sum whose bits depend on it
-    model = load("build_model")(spec, seed=seed)
+    model = load("JointModel" if isinstance(spec, JointSpec) else "build_model")(spec, seed=seed)
     return model.get_weights(), model.layout
 
 
@@ -87,8 +91,6 @@ def parts_of_share(share: int, shares: int, pairs: int, *, attempts: int, scores
 class EvolutionRun(Run):
     """The tasks of one search. Its config is an `EvolutionConfig`."""
 
-    _model_spec: ModelSpec  # of one policy, as the algorithm has checked
-
     @cached_property
     def _described(self) -> tuple[np.ndarray, ParameterLayout]:
         describe = runtime.remote(describe_model).options(**TASKS)
@@ -100,14 +102,28 @@ class EvolutionRun(Run):
     @cached_property
     def space(self) -> SearchSpace:
         """What of the weights is searched."""
-        return SearchSpace.of(self._described[1])
+        return SearchSpace.of(self._model_spec, self._described[1])
 
     @property
     def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
         """Initial weights, layout; all is done on the CPU."""
-        (weights, layout), first = self._described, self.space.first
-        begun = self._algorithm.begin(weights[first:], self.config)
-        return np.concatenate([weights[:first], begun]), layout, "cpu"
+        weights, layout = self._described
+        begun = weights.copy()
+        for own in self.space.policies.values():
+            begun[own.weights] = self._algorithm.begin(weights[own.weights], self.config)
+        for name, values in self._given(layout).items():
+            layout.views(begun)[name][...] = values
+        return begun, layout, "cpu"
+
+    def _given(self, layout: ParameterLayout) -> dict[str, np.ndarray]:
+        """Parameters that the search begins with, by name, where settings name them."""
+        spec = self._model_spec
+        given = named_weights(spec, self.settings)
+        if isinstance(spec, JointSpec):
+            for policy, flat in initial_weights(spec, self.settings).items():
+                own = {name: shape for name, shape in layout.shapes.items() if name.startswith(f"{policy}.")}
+                given |= ParameterLayout(own).views(flat)
+        return given
 
     @cached_property
     def noise(self) -> ObjectRef:
@@ -115,7 +131,7 @@ class EvolutionRun(Run):
         size = self.config.noise_table_size
         if size < self.space.width:
             raise InputError(
-                f"noise_table_size is {size:,}, but the policy has {self.space.width:,} weights: it must hold at least "
+                f"noise_table_size is {size:,}, but {self.space.width:,} weights are searched: it must hold at least "
                 "one perturbation, and should hold many that do not overlap"
             )
         return runtime.put(noise_table(self.settings.seed, size))
@@ -143,7 +159,7 @@ class EvolutionRun(Run):
     def initial_state(self) -> TrainingState:
         """With nothing remembered."""
         state = super().initial_state()
-        return replace(state, learner=LearnerLog(0, runtime.put({"memory": {}, "moments": None})))
+        return replace(state, learner=LearnerLog(0, runtime.put({"memory": {}, "moments": {}})))
 
     def snapshot(self, state: TrainingState) -> tuple[dict[str, Any], tuple[Piece, ...]]:
         """What the search remembers beside the weights."""
@@ -199,9 +215,10 @@ class EvolutionRun(Run):
             raise
         return share
 
-    def weighted_noise(self, directions: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-        """Σ c_i ε_i over directions, [weights searched] float64."""
-        return tree_sum(self.noise, directions, coefficients, self.space.width, TASKS)
+    def weighted_noise(self, policy: str, directions: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        """Σ c_i ε_i over directions, of the part that moves a policy: [its weights searched] float64."""
+        own = self.space.policies[policy]
+        return tree_sum(self.noise, directions + own.noise.start, coefficients, own.width, TASKS)
 
     def end_actors(self) -> None:
         """Nothing: there are none, and a task's environments end with it."""
@@ -223,17 +240,17 @@ def _end(running: list[ObjectRef]) -> None:
 def _gathered(directions: np.ndarray, shares: Sequence[Share]) -> Generation:
     """The shares of a generation as one; pair i was played by share i % shares."""
     count, (first, *_) = len(shares), shares
-    returns = np.empty((len(directions), *first.returns.shape[1:]))
-    lengths = np.empty(returns.shape, np.int64)
+    policies, _, *each = first.returns.shape
+    returns, lengths = np.empty((policies, len(directions), *each)), np.empty((len(directions), *each), np.int64)
     for index, share in enumerate(shares):
-        returns[index::count], lengths[index::count] = share.returns, share.lengths
+        returns[:, index::count], lengths[index::count] = share.returns, share.lengths
     episodes = sorted((episode for share in shares for episode in share.episodes), key=lambda found: found.environment)
     return Generation(
         directions=directions,
         returns=returns,
         lengths=lengths,
         episodes=episodes,
-        moments=tuple(share.moments for share in shares if share.moments is not None),
+        moments=tuple(share.moments for share in shares),
         times={
             "time/environment_seconds": sum(share.environment_seconds for share in shares),
             "time/inference_seconds": sum(share.inference_seconds for share in shares),

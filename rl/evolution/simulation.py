@@ -22,18 +22,14 @@ import numpy as np
 from ...envs import EnvGroup, EnvSpec, Episode, GroupStep, derive_seed, own_generators
 from ..chaos import Death
 from ..collect.channel import Channel
-from ..data.moments import ObservationMoments
 from ..lazy import load, torch
-from ..models.spec import ModelSpec
+from ..models.joint_spec import AnySpec
 from ..settings import RunSettings
 from ..threads import limit_threads
 from .noise import SearchSpace
 
 if TYPE_CHECKING:
-    from .population import Population
-
-_ROWS_PER_MERGE = 4096
-"""Observations that are kept before their statistics are taken."""
+    from .players import Players
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Simulation:
     """What all tasks of a training are told; it lies in the object store once."""
 
     spec: EnvSpec
-    model_spec: ModelSpec
+    model_spec: AnySpec
     settings: RunSettings
     space: SearchSpace
     channel: Channel
@@ -84,13 +80,13 @@ class Share:
     """What a share of a generation returned."""
 
     returns: np.ndarray
-    """Of the perturbed policies, [pairs, 2, episodes of each] float64: θ + σε first, then θ − σε."""
+    """Of the perturbed policies, [policies, pairs, 2, episodes of each] float64: θ + σε first, then θ − σε."""
     lengths: np.ndarray
-    """Their steps, of the same shape, int64."""
+    """Steps of these episodes, [pairs, 2, episodes of each] int64."""
     episodes: list[Episode]
     """Those of the policy as it is."""
-    moments: dict[str, Any] | None
-    """Statistics of what the perturbed policies saw, where observations are normalized."""
+    moments: dict[str, Any]
+    """Statistics of what the perturbed policies saw, by policy; empty where observations are not normalized."""
     environment_seconds: float
     inference_seconds: float
     making_seconds: float
@@ -103,44 +99,25 @@ class _Results:
 
     returns: np.ndarray
     lengths: np.ndarray
-    moments: ObservationMoments | None
     episodes: list[Episode] = field(default_factory=list)
-    seen: list[np.ndarray] = field(default_factory=list)
-    rows_seen: int = 0
 
-    def note(self, part: Part, episode: Episode) -> None:
+    def note(self, part: Part, episode: Episode, scores: Sequence[float]) -> None:
         """Write down an episode."""
         if part.pair is None:
             self.episodes.append(episode)
             return
         place = part.pair, int(part.sign < 0), part.attempt
-        self.returns[place], self.lengths[place] = episode.return_, episode.length
-
-    def see(self, observations: np.ndarray, seats: _Seats) -> None:
-        """Count what perturbed policies saw."""
-        if self.moments is None:
-            return
-        counted = observations[seats.perturbed]
-        self.seen.append(counted)
-        self.rows_seen += len(counted)
-        if self.rows_seen >= _ROWS_PER_MERGE:
-            self.merge()
-
-    def merge(self) -> None:
-        """Take the statistics of what was seen since the last time."""
-        if self.moments is not None and self.rows_seen:
-            self.moments.merge(np.concatenate(self.seen))
-            self.seen, self.rows_seen = [], 0
+        self.returns[:, *place], self.lengths[place] = scores, episode.length
 
 
 class _Seats:
     """Which policy plays in which row of a group. `weights_of` gives a part's weights."""
 
     def __init__(
-        self, parts: Sequence[Part], rows: int, population: Population, weights_of: Callable[[Part], np.ndarray]
+        self, parts: Sequence[Part], rows: int, players: Players, weights_of: Callable[[Part], np.ndarray]
     ) -> None:
         self._waiting = list(reversed(parts))
-        self._population, self._weights_of = population, weights_of
+        self._players, self._weights_of = players, weights_of
         self._before: list[Part | None] = [None] * rows
         self._begun = [(0, 0)] * rows
         self.playing: list[Part | None] = [None] * rows
@@ -150,7 +127,7 @@ class _Seats:
         self._before[row], self.playing[row] = self.playing[row], None
         if self._waiting:
             part = self.playing[row] = self._waiting.pop()
-            self._population.set_weights(row, self._weights_of(part))
+            self._players.seat(row, self._weights_of(part))
             self._begun[row] = part.environment, part.episode
         return self._begun[row]  # a group steps all its rows: one that is done begins its last episode again
 
@@ -172,10 +149,8 @@ def play(simulation: Simulation, noise: np.ndarray, weights: np.ndarray, order: 
         simulation.channel.raise_reported(order.share)
     with own_generators(derive_seed(settings.seed, "global generators", order.share, order.generation)):
         began = time.perf_counter()
-        model = load("build_model")(simulation.model_spec)
-        model.set_weights(weights)
         rows = min(settings.environments_per_group, len(parts))
-        population = load("Population")(model, rows)
+        players = load("make_players")(simulation.model_spec, rows, weights)
 
         def weights_of(part: Part) -> np.ndarray:
             if part.pair is None:
@@ -183,18 +158,15 @@ def play(simulation: Simulation, noise: np.ndarray, weights: np.ndarray, order: 
             direction = int(order.directions[part.pair])
             return simulation.space.perturbed(weights, noise, direction, part.sign * order.scale)
 
-        seats = _Seats(parts, rows, population, weights_of)
+        seats = _Seats(parts, rows, players, weights_of)
         attempts = 1 + max((part.attempt for part in parts), default=0)
         shape = (len(order.directions), 2, attempts)
-        observed = ObservationMoments(simulation.model_spec.observation_space) if model.normalizer is not None else None
-        results = _Results(np.zeros(shape), np.zeros(shape, np.int64), observed)
+        results = _Results(np.zeros((len(simulation.space.policies), *shape)), np.zeros(shape, np.int64))
         with _group(simulation, order.share, rows, seats) as group:
             group.reset()
             making = time.perf_counter() - began
-            inference, stepping = _play(model, population, group, seats, results, death=order.death)
-    results.merge()
-    moments = None if observed is None else observed.state()
-    return Share(results.returns, results.lengths, results.episodes, moments, stepping, inference, making)
+            inference, stepping = _play(players, group, seats, results, death=order.death)
+    return Share(results.returns, results.lengths, results.episodes, players.moments(), stepping, inference, making)
 
 
 def _group(simulation: Simulation, index: int, rows: int, seats: _Seats) -> EnvGroup:
@@ -213,7 +185,7 @@ def _group(simulation: Simulation, index: int, rows: int, seats: _Seats) -> EnvG
 
 
 def _play(
-    model: Any, population: Population, group: EnvGroup, seats: _Seats, results: _Results, *, death: Death | None
+    players: Players, group: EnvGroup, seats: _Seats, results: _Results, *, death: Death | None
 ) -> tuple[float, float]:
     """Step the group until all have played; seconds spent on inference and in the environments."""
     steps, inference, stepping = 0, 0.0, 0.0
@@ -221,14 +193,12 @@ def _play(
         while any(part is not None for part in seats.playing):
             begin = time.perf_counter()
             observations = group.observations
-            results.see(observations, seats)
-            actions = model.choose(population.outputs(model.encode(observations)), None).numpy()
-            if actions.dtype.kind == "f":
-                model.check_finite(observations, action=actions)
+            players.see(observations, seats.perturbed)
+            actions = players.act(observations)
             chosen = time.perf_counter()
-            step = group.step(model.environment_actions(actions))
+            step = group.step(actions)
             stepping += time.perf_counter() - chosen
-            _note_ended(step, seats, results)
+            _note_ended(step, players, seats, results)
             inference += chosen - begin
             if death is not None:
                 death.at(steps)
@@ -236,13 +206,13 @@ def _play(
     return inference, stepping
 
 
-def _note_ended(step: GroupStep, seats: _Seats, results: _Results) -> None:
+def _note_ended(step: GroupStep, players: Players, seats: _Seats, results: _Results) -> None:
     if step.episodes:
         rows = np.flatnonzero(step.terminations | step.truncations).tolist()
-        for row, episode in zip(rows, step.episodes, strict=True):
+        for row, episode in zip(rows, players.episodes(step), strict=True):
             part = seats.ended(row)
             if part is not None:
-                results.note(part, episode)
+                results.note(part, episode, players.scores(episode))
 
 
 def _end_process(channel: Channel, index: int, report: str) -> None:

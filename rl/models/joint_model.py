@@ -11,23 +11,33 @@ import torch
 
 from ..data.memories import of_policies
 from .build import build_model
-from .joint_spec import JointSpec, joint_layout
+from .joint_spec import JointSpec, joint_layout, policy_seed
 from .model import Model
 
 
 class JointModel:
-    """One model for each policy of `spec`; `models` are they, by name."""
+    """One model for each policy of `spec`; `models` are they, by name.
 
-    def __init__(self, spec: JointSpec) -> None:
-        self.models: dict[str, Model] = {name: build_model(own) for name, own in spec.policies.items()}
+    A run's `seed` decides with what weights each begins; without one each begins as a model of its spec alone does.
+    """
+
+    def __init__(self, spec: JointSpec, *, seed: int | None = None) -> None:
+        seeds = {name: 0 if seed is None else policy_seed(seed, name) for name in spec.policies}
+        self.models: dict[str, Model] = {
+            name: build_model(own, seed=seeds[name]) for name, own in spec.policies.items()
+        }
         self.layout = joint_layout({name: model.layout for name, model in self.models.items()})
 
     def set_weights(self, flat: np.ndarray) -> None:
         """Take over flat weights; ValueError if their shape is another."""
-        self.layout.views(flat)
+        for name, part in self.split(flat).items():
+            self.models[name].set_weights(part)
+
+    def split(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        """Each policy's part of flat weights, a view; ValueError if their shape is another."""
+        self.layout.check(flat)
         ends = list(itertools.accumulate(model.layout.size for model in self.models.values()))
-        for model, part in zip(self.models.values(), np.split(flat, ends[:-1]), strict=True):
-            model.set_weights(part)
+        return dict(zip(self.models, np.split(flat, ends[:-1]), strict=True))
 
     def get_weights(self) -> np.ndarray:
         """All policies' weights as one flat array, a copy."""

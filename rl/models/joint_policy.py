@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...envs import derive_seed, stream
+from ...envs import stream
 from ...runtime import InputError
 from ..data.memories import Memory
 from .joint_acting import JointActing
 from .joint_model import JointModel, remember
-from .joint_spec import JointSpec
+from .joint_spec import JointSpec, policy_seed
 from .policy import Policy
 from .saved_weights import SavedWeights
 
@@ -30,8 +30,8 @@ class JointPolicy(SavedWeights, JointActing):
         super().__init__(spec)
         self.version = 0
         self.env: dict[str, Any] | None = None
-        self.model = JointModel(spec)
-        self._streams = {name: stream(derive_seed(seed, f"policy {name}"), "act") for name in spec.policies}
+        self.model = JointModel(spec, seed=seed)
+        self._streams = {name: stream(policy_seed(seed, name), "act") for name in spec.policies}
 
     def _initial(self, name: str, rows: int) -> Memory | None:
         memory = self.model.models[name].initial_memory(rows)

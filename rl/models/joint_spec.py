@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from gymnasium import Space
 from gymnasium.spaces import Dict
 
-from ...envs import JointSpace, Seats, own_space, space_from_json, space_to_json
+from ...envs import JointSpace, Seats, derive_seed, own_space, space_from_json, space_to_json
 from ...runtime import InputError
 from .layout import ParameterLayout
 from .spec import ModelSpec
@@ -125,6 +125,11 @@ def learning_specs(spec: AnySpec) -> list[ModelSpec]:
     if not isinstance(spec, JointSpec):
         return [spec]
     return [own for name, own in spec.policies.items() if name not in spec.frozen]
+
+
+def policy_seed(seed: int, name: str) -> int:
+    """The seed of a policy of a run with `seed`."""
+    return derive_seed(seed, f"policy {name}")
 
 
 def spec_from_json(entries: Mapping[str, Any]) -> AnySpec:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from agents_envs import Crowd, Pair, Rounds
+from datasets import episode, write_dataset
 from gymnasium import spaces
 
-from shoal import DQN, PPO, evaluate, runtime
+from shoal import ALGORITHMS, BC, DQN, PPO, evaluate, runtime
 from shoal.envs import describe
 from shoal.rl import Callback
 from shoal.rl.agents.mapping import map_agents
@@ -186,6 +187,49 @@ def final_weights(policies, env=Crowd, algorithm=PPO, timesteps=STEPS, **changes
         made.train(timesteps)
         joint = made.policy
     return {name: joint.policy(name).get_weights() for name in joint.spec.policies}, joint
+
+
+class Free(Crowd):
+    """The action is a number between −1 and 1, in three equal parts."""
+
+    def action_space(self, agent):
+        return spaces.Box(-1, 1, (1,), np.float32)
+
+    def step(self, actions):
+        return super().step({agent: int(np.clip((action[0] + 1) * 1.5, 0, 2)) for agent, action in actions.items()})
+
+
+FEW_STEPS = {
+    "ppo": {"n_steps": 24, "batch_size": 32, "n_epochs": 1},
+    **{name: {"n_steps": 24} for name in ("a2c", "impala", "appo")},
+    **{name: {"n_delta": 2, "noise_table_size": 10_000, "learning_rate": 0.5} for name in ("es", "ars")},
+}
+REPLAYED = {"learning_starts": 8, "train_freq": 8, "gradient_steps": 2, "batch_size": 4, "buffer_size": 100}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, one in ALGORITHMS.items() if one.trains_agents])
+def test_what_trains_one_agent_trains_many(alone, name):
+    """All that `shoal algorithms` says so of, by a policy for two agents and one that is frozen."""
+    algorithm = ALGORITHMS[name]
+    if "language_model" in algorithm.models:
+        pytest.skip("a task between texts has one agent")
+    settings = {"preset": "none", "n_envs": 2, "policy_kwargs": {"net_arch": [4]}, "env_kwargs": {"reborn": True}}
+    settings |= {"policies": {"b": "still", "*": "moves"}, "frozen_policies": "still"}
+    with algorithm(Free if name in ("td3", "ddpg") else Crowd, **settings, **FEW_STEPS.get(name, REPLAYED)) as made:
+        before = {policy: made.policy.policy(policy).get_weights() for policy in ("still", "moves")}
+        made.train(240)
+        after = {policy: made.policy.policy(policy).get_weights() for policy in before}
+    assert after["still"].tobytes() == before["still"].tobytes()
+    assert after["moves"].tobytes() != before["moves"].tobytes()
+
+
+def test_what_learns_from_datasets_says_that_they_are_of_one_agent(alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    played = [episode(spaces.Discrete(2), spaces.Discrete(2), 4, seed=0)]
+    of_one = write_dataset("one/agent-v0", played, spaces.Discrete(2), spaces.Discrete(2))
+    with pytest.raises(InputError, match="environment 'Crowd' has several agents, but bc learns from what one of them"):
+        BC(Crowd, dataset=of_one)
 
 
 def test_agents_with_different_spaces_have_policies_of_their_own(alone):

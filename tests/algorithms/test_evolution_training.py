@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from agents_envs import Crowd
+from agents_envs import Crowd, Rounds
 from conftest import shoal_processes
 from learning_envs import Breaks, BrokenError, Countdown, Crashes, DiesOnce, Walk
 from test_lives_of_environments import Rented, Stuck
@@ -274,12 +274,117 @@ def test_what_is_refused_before_anything_is_started(settings, text):
 def test_a_table_that_is_too_small(engine):
     with (
         ES("CartPole-v1", **COMMON | {"noise_table_size": 1_000}) as algorithm,
-        pytest.raises(InputError, match="noise_table_size is 1,000, but the policy has 4,610 weights"),
+        pytest.raises(InputError, match="noise_table_size is 1,000, but 4,610 weights are searched"),
     ):
         algorithm.train(1)
 
 
+# ---- several agents
+
+AGENTS = COMMON | {
+    "env_kwargs": {"reborn": True},
+    "n_delta": 5,
+    "delta_episodes": 2,
+    "policy_kwargs": {"net_arch": [4]},
+}
+SOME = {"policies": {"a": "x", "b": "y", "c": "x"}, "normalize": "obs"}
+
+
+def train_agents(env=Crowd, *, workers=1, algorithm=ES, generations=3, **changes):
+    """Each policy's weights after so many generations, and what the search remembers then."""
+    with algorithm(env, **AGENTS | changes, workers=workers) as made:
+        made.train(10**6, callbacks=StopAt(generations))
+        own, _ = made.actors.snapshot(made.state)
+        return {name: made.policy.policy(name).get_weights() for name in made.model_spec.policies}, own
+
+
+@cache
+def agents_serially():
+    runtime.shutdown()
+    runtime.init(engine="serial")
+    weights, _ = train_agents(**SOME)
+    runtime.shutdown()
+    return {name: own.tobytes() for name, own in weights.items()}
+
+
+@pytest.mark.parametrize("workers", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_several_agents_have_the_same_weights_for_any_number_of_workers(engine, workers):
+    expected = agents_serially()
+    runtime.init(engine=engine, ignore_reinit_error=True)
+    weights, _ = train_agents(workers=workers, **SOME)
+    assert {name: own.tobytes() for name, own in weights.items()} == expected
+
+
+class Reversed(Crowd):
+    """Agent a earns 1 for what it earns nothing for in a `Crowd`."""
+
+    def step(self, actions):
+        observations, rewards, *rest = super().step(actions)
+        return observations, rewards | ({"a": 1 - rewards["a"]} if "a" in actions else {}), *rest
+
+
 @serial_is_enough
-def test_several_agents_are_refused(engine):
-    with pytest.raises(InputError, match="ars does not work with the several agents of environment 'Crowd'"):
-        ARS(Crowd)
+@pytest.mark.parametrize("algorithm", [ES, ARS])
+def test_a_policy_is_moved_by_what_its_own_agents_earn(engine, algorithm):
+    """c is frozen, so that it stays as it began; its statistics, too."""
+    settings = {"policies": "separate", "frozen_policies": "c", "normalize": "obs", "algorithm": algorithm}
+    first, _ = train_agents(generations=1, **settings)
+    plain, own = train_agents(**settings)
+    reversed_, _ = train_agents(Reversed, **settings)
+    assert plain["a"].tobytes() != reversed_["a"].tobytes()
+    assert plain["b"].tobytes() == reversed_["b"].tobytes() != first["b"].tobytes()
+    assert plain["c"].tobytes() == first["c"].tobytes()
+    # Of 3 · 10 · 2 perturbed episodes of 12 ticks a acts in all, b in 8; dead agents are not counted.
+    assert {name: moments[""]["count"] for name, moments in own["moments"].items()} == {"a": 720, "b": 480}
+
+
+@serial_is_enough
+def test_agents_that_take_turns_and_what_is_told_of_each(engine, tmp_path):
+    told, settings = Told(), AGENTS | {"env_kwargs": {}, "policies": "separate"}
+    with ES(Rounds, **settings) as first:
+        first.train(1, callbacks=told)
+        first.save(tmp_path / "run")
+        weights = first.policy.policy("b").get_weights()
+    metrics = told.reports[0].metrics
+    agents = sum(metrics[f"agents/{agent}/ep_rew_mean"] for agent in "abc")
+    assert agents == pytest.approx(metrics["rollout/ep_rew_mean"])
+    # What is earned does not depend on the actions, so no direction is better than another.
+    assert metrics["policies/b/rollout/perturbed_rew_std"] == 0
+    expected = sum(Rounds.earned("b", turn) for turn in range(Rounds.DEATH))
+    assert metrics["policies/b/rollout/perturbed_rew_mean"] == pytest.approx(expected)
+    with ES.load(tmp_path / "run") as again:
+        assert again.train(1).timesteps == 2 * first.timesteps
+    assert evaluate(tmp_path / "run", episodes=2).agents["b"] == pytest.approx(expected)
+    named = {"b": str(tmp_path / "run")}
+    with ES(Rounds, **settings | {"seed": 6}, initial_policies=named) as other:
+        assert other.policy.policy("b").get_weights().tobytes() == weights.tobytes()
+
+
+@serial_is_enough
+def test_a_search_begins_where_it_is_told_to(engine, tmp_path):
+    with ARS("CartPole-v1", **COMMON) as first:
+        first.train(1)
+        weights = first.policy.get_weights()
+        first.policy.save(tmp_path / "saved")
+    assert weights.any()
+    with ARS("CartPole-v1", **COMMON, initial=str(tmp_path / "saved")) as second:
+        assert second.policy.get_weights().tobytes() == weights.tobytes()
+    with (
+        pytest.raises(InputError, match="that is another model"),
+        ES(Walk, **COMMON, initial=str(tmp_path / "saved")) as third,
+    ):
+        third.train(1)
+
+
+@pytest.mark.slow
+@serial_is_enough
+@pytest.mark.parametrize(("algorithm", "rate"), [(ES, 0.1), (ARS, 0.2)])
+def test_what_agents_are_to_do_is_found(engine, algorithm, rate):
+    """Whoever repeats the symbol in each of 12 + 4 + 7 steps has 23; chance gives 7.7."""
+    settings = {
+        "preset": "none", "n_envs": 32, "policies": {"a": "x", "*": "y"}, "n_delta": 16, "delta_std": 0.3,
+        "delta_episodes": 2, "normalize": "obs", "noise_table_size": 100_000, "policy_kwargs": {"net_arch": []},
+    }  # fmt: skip
+    with algorithm(Crowd, **settings, learning_rate=rate, seed=100) as training:
+        training.train(30_000)
+        assert evaluate(training.policy, Crowd, episodes=20, seed=10_000).episode_return_mean > 20

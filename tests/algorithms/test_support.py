@@ -159,7 +159,7 @@ def test_every_algorithm_takes_every_observation_and_some_action():
 def test_the_command_prints_it(capsys):
     assert run(["dqn"]) == 0
     printed = capsys.readouterr().out
-    assert printed.split()[:6] == ["algorithm", "actions", "observations", "memories", "action", "mask"]
+    assert printed.split()[:7] == ["algorithm", "actions", "observations", "memories", "action", "mask", "agents"]
     assert "dqn" in printed
     assert "yes" in printed
     assert run(["--format", "json"]) == 0
@@ -170,4 +170,5 @@ def test_the_command_prints_it(capsys):
 
 def test_rows_hold_together_what_works_alike():
     rows = supported_rows(cell for cell in cells() if cell.algorithm == "sac")
-    assert [(row[1], row[3], row[4]) for row in rows] == [("Discrete", "none", "yes"), ("Box", "none", "no")]
+    assert [row[1::2] for row in rows] == [("Discrete", "none", "many"), ("Box", "none", "many")]
+    assert [row[4] for row in rows] == ["yes", "no"]

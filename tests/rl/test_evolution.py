@@ -1,22 +1,29 @@
 """The parts of a search without gradients, by numbers worked out by hand."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from agents_envs import Crowd
 from gymnasium import spaces
 
 from shoal import runtime
+from shoal.envs import Episode, codec, resolve
 from shoal.rl import ModelSpec, build_model
 from shoal.rl.data.moments import ObservationMoments
 from shoal.rl.evolution.aggregation import LEAF, tree_sum, weighted_noise
 from shoal.rl.evolution.noise import SearchSpace, noise_table
+from shoal.rl.evolution.players import make_players
 from shoal.rl.evolution.population import Population
 from shoal.rl.evolution.run import observed, parts_of_share
 from shoal.rl.evolution.simulation import Part, _Seats
+from shoal.rl.models.joint_model import JointModel
+from shoal.rl.models.joint_spec import JointSpec, joint_layout
 from shoal.rl.models.layout import ParameterLayout
 
+SPEC = ModelSpec("actor", spaces.Box(-1, 1, (2,)), spaces.Discrete(1), {"net_arch": []}, normalized=True)
 LAYOUT = ParameterLayout({"normalizer.means.0": (2,), "normalizer.scales.0": (2,), "pi.layers.0.weight": (1, 2)})
 
 
@@ -30,8 +37,9 @@ def test_the_noise_table_is_one_and_the_same_for_a_seed():
 
 
 def test_statistics_of_observations_are_not_searched():
-    space = SearchSpace.of(LAYOUT)
-    assert (space.first, space.width) == (4, 2)
+    space = SearchSpace.of(SPEC, LAYOUT)
+    assert space.width == 2
+    assert space.policies["policy"].weights == slice(4, 6)
     noise = np.array([10, 20, 30], np.float32)
     weights = np.array([0, 0, 1, 1, 5, 6], np.float32)
     assert space.perturbed(weights, noise, 1, 0.5).tolist() == [0, 0, 1, 1, 15, 21]
@@ -39,10 +47,52 @@ def test_statistics_of_observations_are_not_searched():
     assert weights.tolist() == [0, 0, 1, 1, 5, 6]
 
 
+def test_policies_that_learn_lie_side_by_side_in_a_direction_and_statistics_and_frozen_ones_do_not():
+    plain = dataclasses.replace(SPEC, normalized=False)
+    spec = JointSpec({"x": SPEC, "y": plain, "z": plain}, {"a": "x", "b": "y", "c": "z", "d": "x"}, frozen=("y",))
+    own = ParameterLayout({"pi.layers.0.weight": (1, 2)})
+    space = SearchSpace.of(spec, joint_layout({"x": LAYOUT, "y": own, "z": own}))
+    found = {name: (one.weights, one.noise) for name, one in space.policies.items()}
+    assert found == {"x": (slice(4, 6), slice(0, 2)), "z": (slice(8, 10), slice(2, 4))}
+    noise = np.array([9, 1, 2, 3, 4], np.float32)
+    assert space.perturbed(np.zeros(10, np.float32), noise, 1, 2.0).tolist() == [0, 0, 0, 0, 2, 4, 0, 0, 6, 8]
+
+
+def test_each_agent_acts_by_the_weights_of_its_policy_in_its_environment():
+    """Three environments with weights of their own, as three `JointModel`s would choose; what those see that act is
+    counted."""
+    env = resolve(Crowd, {"reborn": True}).make()
+    actor = ModelSpec("actor", env.observation_space.agent_spaces["a"], env.action_space["a"], {}, normalized=True)
+    spec = JointSpec({"pair": actor, "one": actor}, {"a": "pair", "b": "one", "c": "pair"})
+    model, noise = JointModel(spec), noise_table(0, 20_000)
+    space, begun = SearchSpace.of(spec, model.layout), model.get_weights()
+    weights = [space.perturbed(begun, noise, start, 1.0) for start in (0, 17, 99)]
+    players = make_players(spec, 3, weights[0])
+    for row, flat in enumerate(weights):
+        players.seat(row, flat)
+    observations = np.zeros(3, codec(env.observation_space).dtype)
+    for row in range(3):
+        observations[row] = codec(env.observation_space).pack(env.reset(seed=row)[0])
+    found = players.act(observations)
+    for row, flat in enumerate(weights):
+        model.set_weights(flat)
+        for agent, name in spec.mapping.items():
+            own = model.models[name]
+            with torch.inference_mode():
+                outputs = own.outputs(own.encode(observations["agents"][agent][row : row + 1].copy()))
+            assert found[agent][row] == own.choose(outputs, None).item()
+    players.see(observations, np.array([True, False, True]))  # c is not there at the beginning
+    moments = players.moments()
+    assert [moments[name][""]["count"] for name in ("pair", "one")] == [2, 2]
+    np.testing.assert_allclose(moments["one"][""]["mean"], observations["agents"]["b"][[0, 2]].mean(0))
+    assert players.scores(Episode(0, 0, 9.0, 12, 0, 12, agents={"a": 1.0, "b": 3.0, "c": 5.0})) == [6.0, 3.0]
+
+
 def test_directions_reach_from_the_first_to_the_last_place_in_the_table():
-    starts = SearchSpace.of(LAYOUT).directions(0, 7, 1000, table_size=5)
+    space = SearchSpace.of(SPEC, LAYOUT)
+    starts = space.directions(0, 7, 1000, table_size=5)
     assert set(starts.tolist()) == {0, 1, 2, 3}  # 5 − 2: the last slice ends with the table
-    assert starts.tolist() != SearchSpace.of(LAYOUT).directions(0, 8, 1000, table_size=5).tolist()
+    assert starts.tolist() != space.directions(0, 8, 1000, table_size=5).tolist()
 
 
 def test_a_weighted_sum_of_noise():
@@ -93,17 +143,17 @@ class Placed:
     def __init__(self, rows):
         self.weights = [None] * rows
 
-    def set_weights(self, row, flat):
+    def seat(self, row, flat):
         self.weights[row] = flat
 
 
 def test_a_row_that_is_done_takes_the_next_policy():
     first, second, third = (Part(pair, 1, 0, pair, 9) for pair in range(3))
-    population = Placed(2)
-    seats = _Seats([first, second, third], 2, population, lambda part: part.pair)
+    players = Placed(2)
+    seats = _Seats([first, second, third], 2, players, lambda part: part.pair)
     assert [seats.next_episode(0), seats.next_episode(1)] == [(0, 9), (1, 9)]
     assert seats.next_episode(1) == (2, 9)
-    assert (seats.ended(1), seats.playing, population.weights) == (second, [first, third], [0, 2])
+    assert (seats.ended(1), seats.playing, players.weights) == (second, [first, third], [0, 2])
     assert seats.next_episode(0) == (0, 9)  # nobody waits any more: it plays the same again
     assert (seats.ended(0), seats.playing) == (first, [None, third])
     assert seats.next_episode(0) == (0, 9)
