@@ -3,7 +3,7 @@ shape.
 
     add(key, asked)      waits for a place          a step: read a little of what is asked · choose a token for each
     drop(key)            frees its place                    answer · read those tokens, all rows together
-    step() → [(key, Said), …]
+    step() → [(key, Said), …]        or its two parts: say() → [(key, Said), …], and read()
 
 An answer does not depend on what else is answered. Its numbers come from products whose shapes give the same bits
 (`agreement.py`): prompts are read in chunks that follow from their own length, alone or side by side, answers in passes
@@ -100,12 +100,17 @@ class ContinuousDecoding(Generic[Key]):
 
     def step(self) -> list[tuple[Key, Said]]:
         """Choose the next token of each answer whose prompt was read, and return them in the order of their places."""
+        said = self.say()
+        self.read()
+        return said
+
+    def say(self) -> list[tuple[Key, Said]]:
+        """The first part of a step, all that is told of it. `read` must follow before anything else is called; it may
+        in another thread."""
         self._place()
         self._read_prompts()
-        said = self._choose()
-        self._read_answers()
         self.steps += 1
-        return said
+        return self._choose()
 
     def _place(self) -> None:
         for place, row in enumerate(self._rows):
@@ -175,8 +180,9 @@ class ContinuousDecoding(Generic[Key]):
             return text, STOP
         return (text + row.text.end(), LENGTH) if len(row.said) == len(row.noise) else (text, None)
 
-    def _read_answers(self) -> None:
-        """Read the tokens that were chosen, in one pass over the places up to the last one that is taken."""
+    def read(self) -> None:
+        """The second part, most of a step's work: read the tokens that were chosen, in one pass over the places up to
+        the last one that is taken."""
         going = [row if row is not None and row.said else None for row in self._rows]
         taken = 1 + max((place for place, row in enumerate(going) if row is not None), default=-1)
         if not taken:

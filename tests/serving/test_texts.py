@@ -14,8 +14,10 @@ from shoal.envs import derive_seed
 from shoal.rl import ServerClosedError, serve
 from shoal.rl.language.asked import Asked, Said, conversation
 from shoal.rl.serving.http_guard import Access
+from shoal.rl.serving.source import read_policies
 from shoal.rl.serving.texts import app as text_app
 from shoal.rl.serving.texts.pool import Answer, AnswerChangedError, Weights
+from shoal.rl.serving.texts.replica import TextReplica
 from shoal.runtime import InputError
 
 
@@ -262,6 +264,19 @@ def test_a_killed_replica_takes_no_answer_along(engine):
                     runtime.kill(actor, no_restart=False)
         assert texts == wanted
         assert served.health()["restarts"] > 0
+
+
+def test_what_fails_while_tokens_are_read_fails_the_next_step(policy, monkeypatch):
+    sources, _ = read_policies(policy)
+    replica = TextReplica(sources[""].files, places=2, threads=1)
+    life = replica.describe()["life"]
+    [(key, said)] = replica.advance(life, [(7, endless(policy)[0])], [])
+    assert (key, said.finish) == (7, None)
+    monkeypatch.setattr(replica._decodings[-1], "read", lambda: 1 / 0)
+    replica.advance(life, [], [])
+    with pytest.raises(ZeroDivisionError):
+        replica.advance(life, [], [])
+    assert replica.advance("another life", [], []) is None
 
 
 def test_what_waits_when_the_model_is_closed_is_told(policy):

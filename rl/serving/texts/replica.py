@@ -4,6 +4,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from ...threads import limit_threads, limit_torch_threads
 class TextReplica:
     """Actor class; it imports torch, so it is constructed in a process of its own.
 
-    It does nothing between two calls of `advance`: what begins, and what nobody waits for any more, comes with the next
-    one. An answer stays with the weights with which it began: after `load`, the earlier ones go on as long as they are
-    needed.
+    What begins, and what nobody waits for any more, comes with the next call of `advance`, which is a step. It returns
+    when tokens are chosen; that they are read, which is most of a step, goes on in a thread beside it while they, and
+    the next call, are on their way. An answer stays with the weights with which it began: after `load`, the earlier
+    ones go on as long as they are needed.
     """
 
     def __init__(self, files: Mapping[str, bytes], *, places: int, threads: int) -> None:
@@ -34,6 +36,8 @@ class TextReplica:
         self._places, self._threads = places, threads
         self._life = secrets.token_hex(8)
         self._decodings: list[Any] = []  # that of the newest weights last
+        self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shoal-read")
+        self._reading: Future[None] | None = None
         self._version = 0
         self.load(files)
 
@@ -44,6 +48,7 @@ class TextReplica:
 
     def load(self, files: Mapping[str, bytes]) -> dict[str, Any]:
         """Take the weights of these files for answers that begin from now on, and return what `describe` does."""
+        self._finish_reading()
         limit_torch_threads(self._threads)
         with tempfile.TemporaryDirectory(prefix="shoal-policy-") as folder, own_generators(0):
             for name, content in files.items():
@@ -66,6 +71,7 @@ class TextReplica:
         and took its answers along."""
         if life != self._life:
             return None
+        self._finish_reading()
         limit_torch_threads(self._threads)
         for key in dropped:
             for decoding in self._decodings:
@@ -73,5 +79,20 @@ class TextReplica:
         for key, asked in begin:
             self._decodings[-1].add(key, asked)
         self._decodings = [each for each in self._decodings[:-1] if each.busy] + self._decodings[-1:]
+        going = [decoding for decoding in self._decodings if decoding.busy]
         with torch.inference_mode():
-            return [each for decoding in self._decodings if decoding.busy for each in decoding.step()]
+            said = [each for decoding in going for each in decoding.say()]
+        self._reading = self._beside.submit(self._read, going)
+        return said
+
+    def _read(self, going: Sequence[Any]) -> None:
+        limit_torch_threads(self._threads)
+        with torch.inference_mode():
+            for decoding in going:
+                decoding.read()
+
+    def _finish_reading(self) -> None:
+        """Wait for it; raises what it did."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.result()
