@@ -149,7 +149,7 @@ class ApeX(AsynchronousAlgorithm[ApeXConfig], OffPolicyAlgorithm[ApeXConfig]):
             learner.replay.insert(part)
         lags = [learner.iteration - part.version for part in rollout.by_group]
         told = {"train/lag_mean": float(np.mean(lags)), "train/lag_max": max(lags)} if lags else {}
-        if not learner.can_sample(clock.after(rollout.steps.rows), config.learning_starts):
+        if not learner.can_sample(clock.after(rollout.timesteps), config.learning_starts):
             return told
         before = learner.n_updates
         step = partial(descend, loss_of=dqn_loss, beta=config.prioritized_replay_beta)

@@ -158,9 +158,9 @@ def learn(learner: Learner, rollout: Rollout, config: DQNConfig, clock: Clock, l
     """The update of all that learn the value of each action: a rollout in, minibatches, the target network."""
     beta = 1 - clock.remaining * (1 - config.prioritized_replay_beta0)
     metrics = learn_from_replay(learner, rollout, config, clock, partial(descend, loss_of=loss, beta=beta))
-    if clock.passes(config.target_update_interval, rollout.steps.rows):
+    if clock.passes(config.target_update_interval, rollout.timesteps):
         learner.update_target(config.tau)
-    return metrics | {"rollout/exploration_rate": epsilon(config, clock.after(rollout.steps.rows))}
+    return metrics | {"rollout/exploration_rate": epsilon(config, clock.after(rollout.timesteps))}
 
 
 def descend(learner: Learner, config: DQNConfig, learning_rate: float, *, loss_of: Loss, beta: float) -> dict[str, Any]:

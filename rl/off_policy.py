@@ -157,7 +157,7 @@ def learn_from_replay(
     Stable-Baselines3's tags; nothing where no step was made.
     """
     learner.replay.insert(rollout)
-    if not learner.can_sample(clock.after(rollout.steps.rows), config.learning_starts):
+    if not learner.can_sample(clock.after(rollout.timesteps), config.learning_starts):
         return {}
     return take_gradient_steps(learner, config, clock, descend)
 

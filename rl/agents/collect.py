@@ -162,7 +162,10 @@ class JointWorker(RolloutWorker):
                         turn=part.seats.of_agents(environments.observations, "acts").astype(np.bool_),
                         memory=part.memory,
                     )
-        made = {name: replace(rollout, group=group) for name, rollout in rollouts.items()}
+        made = {
+            name: replace(rollout, group=group, agents=len(parts[name].seats.agents))
+            for name, rollout in rollouts.items()
+        }
         return made, (episodes, inference + time.perf_counter() - begin, stepping)
 
     def _parts(self, model: Any, live: LiveGroup, group: int) -> dict[str, _Part]:

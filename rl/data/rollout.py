@@ -37,11 +37,18 @@ class Rollout:
     """Simulation group that made it."""
     parts: tuple[Rollout, ...] = ()
     """The rollouts of which several side by side are made."""
+    agents: int = 1
+    """Agents of each environment that have a row of their own."""
 
     @property
     def by_group(self) -> tuple[Rollout, ...]:
         """Each group's by itself, in the order in which they lie side by side; none where there are no steps."""
         return self.parts or ((self,) if self.steps.rows else ())
+
+    @property
+    def timesteps(self) -> int:
+        """Environment steps in it, over all environments."""
+        return self.steps.rows // self.agents
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,7 +94,8 @@ class Rollout:
         given = [rollout.memories for rollout in rollouts if rollout.memories is not None]
         memories = Batch.side_by_side(given) if given else None
         finals_of_all = joined.take(np.argsort(joined["rows"], kind="stable"))
-        return Rollout(steps, finals_of_all, rollouts[0].version, memories, parts=tuple(rollouts))
+        first, parts = rollouts[0], tuple(rollouts)
+        return Rollout(steps, finals_of_all, first.version, memories, parts=parts, agents=first.agents)
 
     @staticmethod
     def end_to_end(rollouts: Sequence[Rollout]) -> Rollout:

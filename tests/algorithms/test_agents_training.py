@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from shoal import ALGORITHMS, BC, DQN, PPO, evaluate, runtime
 from shoal.envs import describe
-from shoal.rl import Callback
+from shoal.rl import Callback, Learner
 from shoal.rl.agents.mapping import map_agents
 from shoal.runtime import InputError
 
@@ -314,6 +314,23 @@ OFF_POLICY = {
     "preset": "none", "n_envs": 6, "group_size": 2, "seed": 5, "train_freq": 4, "learning_starts": 100,
     "batch_size": 16, "n_step": 3, "policies": "separate", "buffer_size": 150,
 }  # fmt: skip
+
+
+@pytest.mark.usefixtures("one_cycle_each")
+def test_schedules_count_steps_of_the_environment_not_of_its_agents(alone, monkeypatch):
+    """The target network is copied once in 20 steps, and ε is 0 where the training ends, not in a third of it."""
+    copies, told = [], Told()
+    monkeypatch.setattr(Learner, "update_target", lambda learner, *_: copies.append(learner.iteration))
+    settings = OFF_POLICY | {"n_envs": 2, "policies": "shared", "target_update_interval": 20, "learning_starts": 40}
+    with DQN(Crowd, **settings, exploration_fraction=1.0, exploration_final_eps=0.0) as dqn:
+        dqn.train(96, callbacks=[told])
+    assert copies == [2, 4, 7, 9]  # of iterations of 8 steps those that reach 20, 40, 60, 80
+    assert [round(report.metrics["rollout/exploration_rate"], 3) for report in told.reports[::4]] == [
+        0.917,
+        0.583,
+        0.25,
+    ]
+    assert ["train/loss" in report.metrics for report in told.reports[3:6]] == [False, True, True]
 
 
 @pytest.mark.slow
