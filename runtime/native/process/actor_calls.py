@@ -245,7 +245,7 @@ class ActorCalls:
         del queue.inflight[pending.task]
         if pending.use_retry():
             self._links.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
-            queue.waiting.appendleft(pending)
+            queue.put_back([pending])
             self._pump(queue)
         else:
             self.calls.give_up(pending, failure)
@@ -257,11 +257,11 @@ class ActorCalls:
             self.resubmit(pending)
 
     def resubmit(self, pending: PendingCall) -> None:
-        """Make a call again, before those that wait."""
+        """Make a call again."""
         queue = pending.actor
         assert queue is not None
         self.calls.open[pending.task] = pending
-        queue.waiting.appendleft(pending)
+        queue.put_back([pending])
         if pending.slots:
             self._await_arguments(queue, pending)
         self._pump(queue)
@@ -315,7 +315,7 @@ class ActorCalls:
                     "Raise max_task_retries to have such calls made again by themselves",
                 )
         queue.interrupted = []
-        queue.waiting.extendleft(reversed(again))
+        queue.put_back(again)
 
     def _fail_dead(self, queue: ActorQueue, pending: PendingCall) -> None:
         error = died(f"{queue.name}.{pending.name}", ActorId(queue.key, None, queue.name), queue.reason, None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
 from ...engine import Function
 from ...options import ActorOptions
@@ -96,3 +97,10 @@ class ActorQueue:
         self.waiting: deque[PendingCall] = deque()
         self.inflight: dict[bytes, PendingCall] = {}
         self.interrupted: list[PendingCall] = []
+
+    def put_back(self, calls: Iterable[PendingCall]) -> None:
+        """Have calls made again, in the order in which all were made first: one in front of another whose result it
+        waits for would hold that one up for ever."""
+        for pending in sorted(calls, key=attrgetter("task"), reverse=True):  # so that each finds its place at the front
+            later = (place for place, other in enumerate(self.waiting) if other.task > pending.task)
+            self.waiting.insert(next(later, len(self.waiting)), pending)

@@ -53,6 +53,9 @@ class Holder:
     def make(self, value):
         return np.full(BIG, value)
 
+    def double(self, array):
+        return array * 2
+
 
 def note(log, what):
     with open(log, "a") as file:
@@ -217,6 +220,30 @@ def test_what_an_actors_method_made_is_made_again_if_its_calls_may_be_retried(sh
     lose_blocks()
     with pytest.raises(runtime.ObjectReconstructionFailedError, match="max_task_retries"):
         runtime.get(ref, timeout=30)
+
+
+def test_calls_that_are_made_again_keep_their_order(shared_native, tmp_path):
+    # The later one is made again first: put in front, it would wait for the earlier one, and that one for its turn.
+    open_gate = tmp_path / "open"
+    open_gate.touch()
+
+    @runtime.remote(max_retries=-1)
+    def behind_a_gate():
+        wait_until(open_gate.exists)
+        return np.full(BIG, 1)
+
+    holder = Holder.options(max_restarts=-1, max_task_retries=-1).remote()
+    source = behind_a_gate.remote()
+    first = holder.double.remote(source)
+    second = holder.double.remote(first)
+    assert runtime.get(second)[0] == 4
+    open_gate.unlink()
+    lose_blocks()
+    for ref in (first, second):
+        with pytest.raises(runtime.GetTimeoutError):
+            runtime.get(ref, timeout=0.2)
+    open_gate.touch()
+    assert runtime.get(second, timeout=30)[0] == 4
 
 
 def test_the_story_of_an_object_tells_of_the_loss(shared_native, log):
