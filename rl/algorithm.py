@@ -124,7 +124,7 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
         self._saved: SavedTraining | None = None
         self._policy: Policy | None = None
         start_runtime(engine)
-        self.run.check_engine(runtime.engine_name())
+        self.check_runtime()
         preload("torch", "gymnasium")
 
     def _check_kind(self) -> None:
@@ -167,6 +167,10 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
 
     def check_spaces(self) -> None:
         """Check settings against the spaces in `model_spec`; raise InputError. Called before anything is started."""
+
+    def check_runtime(self) -> None:
+        """Check settings against the runtime, which runs by now; raise InputError."""
+        self.run.check_engine(runtime.engine_name())
 
     @abstractmethod
     def make_run(self) -> Run:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ..runtime import InputError, machine_memory
+from ..runtime import InputError, machine_memory, nodes, object_store_memory
 from .actors import ActorLearnerRun
 from .clock import Clock
 from .colocated import ColocatedRun
@@ -30,7 +30,7 @@ from .training_state import IterationOutcome, TrainingState
 
 logger = logging.getLogger("shoal")
 _SHARE = 0.8
-"""Of the machine's memory that a replay buffer may take."""
+"""Of the machine's memory, and of the object store's, that a replay buffer may take."""
 _OF_THE_BUFFER = ("buffer_size", "gamma", "n_step", "prioritized_replay")
 """Settings that decide what is in a replay buffer."""
 
@@ -46,7 +46,8 @@ class ReplayConfig:
     learning_rate: Rate = number(3e-4, rate=True, above=0)  # noqa: RUF009 — it makes a field
     """Step size of Adam; a number, or lin_NUMBER to let it fall linearly to 0."""
     buffer_size: int = number(1_000_000, whole=True, at_least=1)
-    """Transitions that the replay memory holds, over all environments."""
+    """Transitions that the replay memory holds, over all environments. It lies in the object store, whose size in bytes
+    the environment variable SHOAL_OBJECT_STORE_MEMORY sets; by default it has three tenths of the machine's memory."""
     learning_starts: int = number(100, whole=True, at_least=0)
     """Environment steps, over all environments, before the first update."""
     batch_size: int = number(256, whole=True, at_least=1)
@@ -106,21 +107,57 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
 
     def check_spaces(self) -> None:
         """Raise InputError, with the arithmetic, if the replay buffers cannot fit into memory."""
-        config, specs = self.config, learning_specs(self.model_spec)
+        config = self.config
         if isinstance(self.model_spec, JointSpec) and self.model_spec.turns:
             self.require(config.n_step == 1, "n_step", config.n_step, "1, as the agents take turns")
-        capacity = config.buffer_size
-        kept = sum(replay_nbytes(replay_columns(s.observation_space, s.action_space), capacity) for s in specs)
-        held = kept + len(specs) * (SumTree.nbytes_of(capacity) if getattr(config, "prioritized_replay", False) else 0)
-        there = machine_memory()
-        if held + kept > _SHARE * there:
-            fits = int(capacity * _SHARE * there / (held + kept))
-            raise InputError(
-                f"buffer_size is {capacity:,}: at {held / capacity:,.0f} bytes a transition the replay buffer takes "
-                f"{held / 2**30:.1f} GiB in the learner, and what brings it back {kept / 2**30:.1f} GiB in the object "
-                f"store; together they may take {_SHARE:.0%} of this machine's {there / 2**30:.1f} GiB. "
-                f"At most {fits:,} fit"
-            )
+        rows, there = self._rows_nbytes, machine_memory()
+        held = rows + self._priorities_nbytes
+        self._require_room(
+            held + rows,
+            there,
+            f"{held / config.buffer_size:,.0f} bytes a transition the replay buffer takes {_in_words(held)}, and what "
+            f"brings it back {_in_words(rows)}; together they may take {_SHARE:.0%} of the {_in_words(there)} "
+            "of this machine",
+        )
+
+    def check_runtime(self) -> None:
+        """Also raise InputError, with the arithmetic, if the replay buffers cannot fit into the object store."""
+        super().check_runtime()
+        there, learners = object_store_memory(), self.run.most_learners
+        if there is None:
+            return
+        nodes_here = 1 if learners == 1 else sum(node.state == "ALIVE" for node in nodes())
+        here = -(-learners // nodes_here)
+        taken, buffers = here * self._rows_nbytes, "the replay buffer takes"
+        if here > 1:
+            buffers = f"the replay buffers of {here} learners take"
+        self._require_room(
+            taken,
+            there,
+            f"{taken / self.config.buffer_size:,.0f} bytes a transition {buffers} {_in_words(taken)} of the "
+            f"object store, and may take {_SHARE:.0%} of the {_in_words(there)} that it has on this node",
+            f". Or have a larger store: set SHOAL_OBJECT_STORE_MEMORY={int(taken / _SHARE) + 1}, or call "
+            "runtime.init(object_store_memory=…) before",
+        )
+
+    def _require_room(self, taken: int, there: int, arithmetic: str, otherwise: str = "") -> None:
+        size = self.config.buffer_size
+        if taken > _SHARE * there:
+            most = int(size * _SHARE * there / taken)
+            raise InputError(f"buffer_size is {size:,}: at {arithmetic}. At most {most:,} fit{otherwise}")
+
+    @property
+    def _rows_nbytes(self) -> int:
+        """Bytes of the transitions that the replay buffers of all policies hold when they are full."""
+        specs, rows = learning_specs(self.model_spec), self.config.buffer_size
+        return sum(replay_nbytes(replay_columns(spec.observation_space, spec.action_space), rows) for spec in specs)
+
+    @property
+    def _priorities_nbytes(self) -> int:
+        """Bytes of their priorities."""
+        has_priorities = hasattr(self.config, "prioritized_replay_alpha")
+        prioritized = getattr(self.config, "prioritized_replay", has_priorities)  # Ape-X has no switch
+        return len(learning_specs(self.model_spec)) * SumTree.nbytes_of(self.config.buffer_size) if prioritized else 0
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Any:
@@ -141,6 +178,10 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
                 loaded.config.learning_starts,
             )
         return loaded
+
+
+def _in_words(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def learn_from_replay(

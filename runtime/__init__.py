@@ -40,6 +40,7 @@ from .cluster_api import (
     empty,
     lookup,
     nodes,
+    object_store_memory,
     preload,
     publish,
 )
@@ -133,6 +134,7 @@ __all__ = [
     "method",
     "nearest",
     "nodes",
+    "object_store_memory",
     "preload",
     "profile",
     "publish",

@@ -97,8 +97,8 @@ def init(
         infeasible: "raise" at once for what no node can ever meet, or "wait" for new nodes (not on the serial engine).
         metrics_port: serve metrics for Prometheus there, to this machine alone; 0: any free port, see `nodes()`.
         record_call_sites: note where each object is made, for `state.memory()`; also SHOAL_RECORD_CALL_SITES=1.
-        object_store_memory: bytes for large values; default: three tenths of the machine's memory. When it is full, the
-            least recently used objects go to `object_spilling_directory` (default: the folder of temporary files).
+        object_store_memory: bytes for large values; default: SHOAL_OBJECT_STORE_MEMORY, or 3 tenths of the machine's
+            memory. Where it is full, the least recently used go to `object_spilling_directory` (default: TMPDIR).
         listen: "HOST:PORT" at which other nodes may join (`shoal node --join`); port 0 takes any free one, see
             `cluster_address`. Whoever has the token (see `cluster_token`) runs code here: use 127.0.0.1, or TLS.
         ignore_reinit_error: do nothing, instead of raising, if the runtime is running.

@@ -37,6 +37,14 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = "float64") -> np.ndarra
     return current_engine().empty(sizes, dtype)
 
 
+def object_store_memory() -> int | None:
+    """Return how many bytes the object store of this node may take, objects on disk left out.
+
+    None on engines that lay arrays of `empty` elsewhere: in ordinary memory, which has no such limit.
+    """
+    return current_engine().store_memory()
+
+
 def publish(key: str, value: Any) -> None:
     """Make a small value known under a name to every process of the runtime; a later one replaces it.
 

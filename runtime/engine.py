@@ -283,6 +283,9 @@ class Engine(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array that lies in the object store."""
 
+    def store_memory(self) -> int | None:
+        """Return the bytes that this node's object store may take; None where arrays of `empty` lie outside of it."""
+
     def publish(self, key: str, payload: bytes) -> None:
         """Make a serialised value known to every process under `key`."""
 

@@ -15,6 +15,8 @@ from .runtime_env import RuntimeEnv
 # Of the machine's memory, for the object store unless its size is given; and the least that it may have, bytes.
 _STORE_SHARE = 0.3
 _SMALLEST_STORE = 16 << 20
+#: Environment variable: bytes of the object store, where `init` is told none.
+STORE_MEMORY = "SHOAL_OBJECT_STORE_MEMORY"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ def store_settings(memory: int | None, directory: str | None) -> tuple[int, str]
     """Return the size of the object store in bytes, and the folder for objects that it has no room for.
 
     Args:
-        memory: the size; None: three tenths of the machine's memory.
+        memory: the size; None: what SHOAL_OBJECT_STORE_MEMORY says, else three tenths of the machine's memory.
         directory: the folder, made if it is missing; None: the system's for temporary files.
 
     Raises:
@@ -88,6 +90,10 @@ def store_settings(memory: int | None, directory: str | None) -> tuple[int, str]
     import tempfile  # slow to import, and whoever only looks at the package needs none
 
     most = machine_memory()
+    if memory is None and (told := os.environ.get(STORE_MEMORY)):
+        if not told.isdecimal():
+            raise InputError(f"the environment variable {STORE_MEMORY} is {told!r}: want a number of bytes")
+        memory = int(told)
     size = max(int(most * _STORE_SHARE), _SMALLEST_STORE) if memory is None else memory
     if isinstance(size, bool) or not isinstance(size, int | float) or size != int(size) or size < _SMALLEST_STORE:
         raise InputError(f"object_store_memory={memory!r}: want a number of bytes, at least {_SMALLEST_STORE:,}")

@@ -18,10 +18,11 @@ import numpy as np
 
 from ...runtime import InputError
 from .batch import Batch, Column
+from .ring import Ring
 from .rollout import Rollout
 from .sum_tree import SumTree
 from .transitions import TransitionMaker
-from .tree import Tree, leaves, tree_map
+from .tree import Tree, leaves
 
 PRIORITY_EPSILON = 1e-6
 """Added to every error, so that no transition can vanish from the draws."""
@@ -44,7 +45,7 @@ def replay_nbytes(columns: Mapping[str, Tree], rows: int) -> int:
 
 
 class ReplayBuffer:
-    """At most `capacity` transitions, the oldest dropped first. Memory is touched as it fills.
+    """At most `capacity` transitions, the oldest dropped first, in one block of the object store (see `Ring`).
 
     Args:
         columns: trees of `Column`, as from `transition_columns`.
@@ -60,13 +61,8 @@ class ReplayBuffer:
         if capacity < 1:
             raise InputError(f"a replay buffer holds at least 1 transition, not {capacity}")
         self.capacity, self._alpha = capacity, alpha
-        self._columns, self._row_nbytes = dict(columns), replay_nbytes(columns, 1)
-        self._rows = Batch(
-            {
-                name: tree_map(lambda column: np.empty((capacity, *column.shape), column.dtype), tree)
-                for name, tree in self._columns.items()
-            }
-        )
+        self._row_nbytes = replay_nbytes(columns, 1)
+        self._ring = Ring(columns, capacity)
         self._maker = TransitionMaker(gamma=gamma, n=n_step)
         self._priorities = None if alpha is None else SumTree(capacity)
         self._largest = 0.0
@@ -85,7 +81,7 @@ class ReplayBuffer:
     @property
     def rewards(self) -> np.ndarray:
         """[size] rewards of all of them, as `sample` gives them."""
-        return self._rows["rewards"][: self.size]
+        return self._ring.column("rewards")[: self.size]
 
     def insert(self, rollout: Rollout) -> None:
         """Add the transitions that `rollout` completes; rollouts must come in the order in which they were made."""
@@ -95,10 +91,9 @@ class ReplayBuffer:
         """Add transitions as they are; with a column `errors`, these decide their first priorities."""
         count = transitions.rows
         dropped = max(0, count - self.capacity)  # more than fit: the first would be overwritten at once
-        slots = (self.inserted + np.arange(dropped, count)) % self.capacity
-        for name in self._columns:
-            tree_map(lambda own, new: _put(own, slots, new[dropped:]), self._rows[name], transitions[name])
-        if self._priorities is not None and len(slots):
+        self._ring.write(self.inserted + dropped, transitions.take(slice(dropped, None)) if dropped else transitions)
+        if self._priorities is not None and count:
+            slots = (self.inserted + np.arange(dropped, count)) % self.capacity
             if "errors" in transitions:
                 self.set_errors(slots, transitions["errors"][dropped:])
             else:
@@ -108,11 +103,7 @@ class ReplayBuffer:
     def newest(self, count: int) -> Batch:
         """The last `count` transitions inserted (at most `size`), oldest first, in the object store's memory."""
         count = min(count, self.size)
-        slots = (self.inserted - count + np.arange(count)) % self.capacity
-        batch = Batch.allocate(self._columns, count)
-        for name in self._columns:
-            tree_map(lambda to, own: np.take(own, slots, axis=0, out=to), batch[name], self._rows[name])
-        return batch
+        return self._ring.copy(self.inserted - count, count)
 
     def sample(self, uniform: np.ndarray, *, beta: float = 1.0) -> Batch:
         """Transitions drawn with replacement, one for each of `uniform` numbers [B] in [0, 1), float64; also `indices`
@@ -136,7 +127,7 @@ class ReplayBuffer:
 
     def take(self, slots: np.ndarray) -> Batch:
         """Transitions by their slots: copies."""
-        return self._rows.take(slots)
+        return self._ring.take(slots)
 
     @property
     def priorities(self) -> SumTree:
@@ -208,7 +199,3 @@ def importance_weights(probabilities: np.ndarray, size: int, beta: float) -> np.
     largest is 1."""
     raw = (size * probabilities) ** -beta
     return (raw / raw.max()).astype(np.float32)
-
-
-def _put(own: np.ndarray, slots: np.ndarray, new: np.ndarray) -> None:
-    own[slots] = new

@@ -250,6 +250,9 @@ class NativeEngine(RunsCalls, Engine):
             self._links.check()
             self._links.node.send(m.Preload(list(modules)))
 
+    def store_memory(self) -> int | None:
+        return self._links.welcome.store_memory
+
     def cluster_resources(self) -> dict[str, float]:
         together: Counter[str] = Counter()
         for node in self._links.ask_node(m.AskNodes()).alive:

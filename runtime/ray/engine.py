@@ -161,6 +161,9 @@ class RayEngine(Engine):
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         return np.empty(shape, dtype)
 
+    def store_memory(self) -> int | None:
+        return None
+
     def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
         failure = None
         try:

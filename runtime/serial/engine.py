@@ -133,6 +133,9 @@ class SerialEngine(RunsCalls, Engine):
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         return self._objects.empty(shape, dtype)
 
+    def store_memory(self) -> int | None:
+        return None
+
     def adopt(self, object_id: bytes) -> ObjectRef:
         return self._objects.adopt(object_id)
 
