@@ -138,7 +138,7 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
     @takes_arrays
     def explore(model: Any, rows: Any, noise: Any, config: DQNConfig, clock: Clock) -> Acted:
         """ε-greedily."""
-        return Acted(model.choose(model.outputs(rows), noise, epsilon(config, clock)))
+        return Acted(model.explore(rows, noise, epsilon(config, clock)))
 
     @staticmethod
     def prepare(learner: Learner, config: DQNConfig) -> None:

@@ -40,13 +40,10 @@ Digests = Mapping[str, bytes]
 def digest_of(arrays: Iterable[np.ndarray]) -> bytes:
     """SHA-256 of arrays one after another; of large ones, of so many rows that it takes no time."""
     every = list(arrays)
-    if (
-        len(every) == 1
-        and every[0].nbytes < _MOST_BYTES
-        and every[0].flags.c_contiguous
-        and not every[0].dtype.hasobject
-    ):
-        return hashlib.sha256(every[0].data).digest()
+    if len(every) == 1:  # most are; of rollouts of a few steps thousands are hashed in a second
+        only = every[0]
+        if only.nbytes < _MOST_BYTES and only.flags.c_contiguous and not only.dtype.hasobject:
+            return hashlib.sha256(only.data).digest()
     digest = hashlib.sha256()
     for array in every:
         step = 1 + array.nbytes // _MOST_BYTES
@@ -65,7 +62,8 @@ def digests_of(rollout: Any, noise: Sequence[np.ndarray] = ()) -> dict[str, byte
     for policy, part in parts.items():
         before = f"{policy}/" if policy else ""
         for name, column in part.steps.items():
-            found[before + name] = digest_of(leaf for _, leaf in leaves(column))
+            parts_of = [column] if isinstance(column, np.ndarray) else (leaf for _, leaf in leaves(column))
+            found[before + name] = digest_of(parts_of)
         found[before + "finals"] = digest_of(leaf for _, leaf in leaves(dict(part.finals)))
     return found
 

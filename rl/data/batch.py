@@ -48,7 +48,7 @@ class Batch(Mapping[str, Tree]):
         first = None
         for name, tree in self._columns.items():  # of rollouts of a few steps thousands are made in a second
             for path, leaf in ((name, tree),) if isinstance(tree, np.ndarray) else leaves(tree, name):
-                shape = tuple(leaf.shape[:leading])
+                shape = leaf.shape[:leading]
                 if first is None:
                     first, self.shape = path, shape
                 elif shape != self.shape:

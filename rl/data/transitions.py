@@ -18,6 +18,9 @@ from .rollout import Rollout
 from .tree import Tree, leaves, tree_map
 
 
+_NOTHING = np.float32(0)
+
+
 def n_step_sums(
     *, rewards: np.ndarray, terminations: np.ndarray, ends: np.ndarray, gamma: float, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -48,7 +51,7 @@ class TransitionMaker:
     """
 
     def __init__(self, *, gamma: float, n: int) -> None:
-        self._gamma, self._n = gamma, n
+        self._gamma, self._n, self._discount = gamma, n, np.float32(gamma)
         self.pending: tuple[Rollout, np.ndarray] | None = None
 
     def transitions(self, rollout: Rollout) -> Batch:
@@ -76,7 +79,7 @@ class TransitionMaker:
         size = rollout.shape[1]
         chosen = np.flatnonzero(complete & ~given)
         following = (last * size + np.arange(size)).reshape(-1)[chosen]
-        after = tree_map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[following], rollout.next_observations())
+        after = tree_map(lambda leaf: _rows_of(leaf)[following], rollout.next_observations())
         self._keep(rollout, given | complete)
         steps = rollout.steps.only(["observations", "actions"]).flat().take(chosen)
         made = {"rewards": sums.reshape(-1)[chosen], "discounts": discounts.reshape(-1)[chosen]}
@@ -89,11 +92,11 @@ class TransitionMaker:
         """As `transitions`: each step is one, and none waits for others."""
         steps = rollout.steps
         found = {name: steps[name] for name in ("observations", "actions", "rewards")}
-        found["discounts"] = np.where(steps["terminations"], np.float32(0), np.float32(self._gamma))
+        found["discounts"] = np.where(steps["terminations"], _NOTHING, self._discount)
         found["next_observations"] = rollout.next_observations()
         if "next_values" in steps:
             found["errors"] = found["rewards"] + found["discounts"] * steps["next_values"] - steps["values"]
-        made = Batch(found, 2).flat()
+        made = Batch({name: tree_map(_rows_of, tree) for name, tree in found.items()})
         return made if rollout.transitions is None else made.take(rollout.transitions.reshape(-1))
 
     def state(self) -> dict[str, Any]:
@@ -118,6 +121,10 @@ class TransitionMaker:
         finals = rollout.finals.take(rollout.finals["rows"] >= offset)
         kept = Rollout(rollout.steps.only(names).take(slice(first, None)), finals.plus(rows=finals["rows"] - offset), 0)
         self.pending = kept, given[first:]
+
+
+def _rows_of(leaf: np.ndarray) -> np.ndarray:
+    return leaf.reshape(-1, *leaf.shape[2:])
 
 
 def _without_gaps(before: Rollout, after: Rollout) -> Rollout:

@@ -88,18 +88,21 @@ class FlatOptimizer(ABC):
     def step(self, *, learning_rate: float, max_grad_norm: float | None = None) -> None:
         """One step against the gradient; its norm over all parameters is clipped to `max_grad_norm` (None: not)."""
         with torch.no_grad():
-            norm = torch.linalg.vector_norm(self._gradients)
-            number = norm.item() if norm.is_cpu else None
+            norm = self._gradient_norm()
             self._loss_sum = self._loss_sum + self._loss
-            self._norm_sum = self._norm_sum + (norm if number is None else number)
+            self._norm_sum = self._norm_sum + norm
             if max_grad_norm is not None:
-                self._clip(norm if number is None else number, max_grad_norm)
+                self._clip(norm, max_grad_norm)
             self.steps += 1
             start, stop = self._own
             self._step(learning_rate, self._parameters[start:stop], self._gradients[start:stop])
             if self._share is not None and stop - start < len(self._parameters):
                 for begin, values in self._share.others(start, self._parameters[start:stop].cpu().numpy()):
                     copy_into(self._parameters[begin : begin + len(values)], values)
+
+    def _gradient_norm(self) -> Tensor | float:
+        norm = torch.linalg.vector_norm(self._gradients)
+        return float(norm.numpy()) if norm.is_cpu else norm
 
     def _clip(self, norm: Tensor | float, largest: float) -> None:
         scale = largest / (norm + 1e-6)

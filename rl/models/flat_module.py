@@ -47,6 +47,8 @@ class FlatModule(nn.Module):
     """Those of the acting parts, with which it begins: of the weights that travel."""
     flat: Tensor
     """All parameters, [size] float32."""
+    _array: np.ndarray | None
+    """The weights that travel, where they lie in this memory."""
     flat_gradients: Tensor
     """Their gradients, [size] float32; `backward` adds to it."""
 
@@ -91,19 +93,22 @@ class FlatModule(nn.Module):
         self.parameters_layout, self.flat, self.flat_gradients = lay_flat(named, device)
         shapes = self.parameters_layout.shapes
         self.layout = ParameterLayout({name: shape for name, shape in shapes.items() if acting[name]})
+        travelling = self.flat[: self.layout.size]
+        # Without a tensor in between: rollouts of one step begin and end with these.
+        self._array = travelling.numpy() if travelling.is_cpu else None
 
     def get_weights(self) -> np.ndarray:
         """The acting parameters as one flat float32 array: a copy, in the order of `layout`."""
-        return self.flat[: self.layout.size].detach().cpu().numpy().copy()
+        array = self.flat[: self.layout.size].detach().cpu().numpy() if self._array is None else self._array
+        return array.copy()
 
     def set_weights(self, flat: np.ndarray) -> None:
         """Take over flat weights as `get_weights` gives them; ValueError if their shape is another."""
         self.layout.check(flat)
-        into = self.flat[: self.layout.size]
-        if into.is_cpu:  # without a tensor in between: rollouts of one step begin with this
-            np.copyto(into.numpy(), flat)
+        if self._array is None:
+            self.flat[: self.layout.size].copy_(torch.tensor(flat))
         else:
-            into.copy_(torch.tensor(flat))
+            np.copyto(self._array, flat)
 
     def begin_with(self, named: Mapping[str, np.ndarray]) -> None:
         """Take over parameters by name; those that are not `named` stay. ValueError if there is none of a name, or it

@@ -28,6 +28,12 @@ class PlainQNetwork(PlainModel):
         """As the model's, with noise."""
         return np.where(noise[:, 0] < epsilon, noise[:, 1:].argmax(-1), outputs.argmax(-1))
 
+    def explore(self, rows: np.ndarray, noise: np.ndarray, epsilon: float) -> np.ndarray:
+        """As the model's, without values where no row asks for them."""
+        if np.count_nonzero(noise[:, 0] < epsilon) == len(noise):
+            return noise[:, 1:].argmax(-1)
+        return self.choose(self.outputs(rows), noise, epsilon)
+
 
 class PlainActorQ(PlainModel):
     """Of a `ContinuousActorQ` without encoders."""

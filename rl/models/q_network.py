@@ -67,6 +67,10 @@ class QNetwork(Model):
         uniform = noise[:, 1:].masked_fill(outputs == FORBIDDEN, -1.0).argmax(-1)
         return torch.where(noise[:, 0] < epsilon, uniform, best)
 
+    def explore(self, rows: Rows, noise: Tensor, epsilon: float | Tensor) -> Tensor:
+        """What `choose` makes of the outputs for these rows."""
+        return self.choose(self.outputs(rows), noise, epsilon)
+
     def draw_noise(self, generator: np.random.Generator, rows: tuple[int, ...]) -> np.ndarray:
         """Uniform in [0, 1), [*rows, 1 + actions]."""
         return generator.random((*rows, 1 + self.actions.row_size), dtype=np.float32)

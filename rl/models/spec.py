@@ -90,7 +90,7 @@ class ModelSpec:
             if ":" in path:
                 check_import_path(f"policy_kwargs[{slot!r}]", path, folder)
 
-    @property
+    @cached_property
     def architecture(self) -> Any:
         """The network's resolved choices."""
         chosen = read_architecture(self.kind, self.policy_kwargs)
