@@ -157,7 +157,7 @@ from .support import ACTIONS, OBSERVATIONS, Combination, combinations, example_o
 from .training_state import IterationOutcome, TrainingState, Weights
 
 if TYPE_CHECKING:
-    from .learn.optimizers import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD
+    from .learn.optimizers import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD, PlainAdam
     from .models.actor_critic import ActorCritic
     from .models.build import build_model
     from .models.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
@@ -237,6 +237,7 @@ __all__ = [
     "OnPolicyAlgorithm",
     "PackedAlgorithm",
     "Pairs",
+    "PlainAdam",
     "Policy",
     "ProgressDisplay",
     "QNetwork",

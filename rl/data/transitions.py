@@ -17,7 +17,6 @@ from .batch import Batch
 from .rollout import Rollout
 from .tree import Tree, leaves, tree_map
 
-
 _NOTHING = np.float32(0)
 
 
