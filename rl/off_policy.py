@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..runtime import InputError, machine_memory, nodes, object_store_memory
-from .actors import ActorLearnerRun
 from .clock import Clock
 from .colocated import ColocatedRun
 from .cycles import cycles_of, one_iteration
@@ -23,7 +22,6 @@ from .lazy import torch
 from .learn.learner import Learner
 from .models.joint_spec import JointSpec, learning_specs
 from .online import OnlineAlgorithm
-from .run import Run
 from .schedules import Rate, rate_at
 from .settings import number, one_per_environment, validate
 from .training_state import IterationOutcome, TrainingState
@@ -80,15 +78,6 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
     def rollout_steps(config: Any) -> int:
         """Steps per environment between two updates."""
         return int(config.train_freq)
-
-    def make_run(self) -> Run:
-        """One actor that acts and learns, where one worker would step all environments and one learner learn; else
-        rollout workers and learners."""
-        run = self.run
-        alone = min(run.workers, run.groups) == 1 and run.most_learners == 1
-        if alone and run.listen is None and not isinstance(self.model_spec, JointSpec):
-            return ColocatedRun(**self.run_options())
-        return ActorLearnerRun(**self.run_options())
 
     def training_step(self, run: Any, state: TrainingState, clock: Clock) -> IterationOutcome:
         """One iteration: as many cycles, in which all groups act and the learner updates, as it has."""

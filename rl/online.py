@@ -3,17 +3,21 @@
 rollout workers ────rollouts────▶ learner          the driver passes references between them,
       ▲                              │             and reads only small statistics and metrics
       └───────────weights────────────┘
+
+Where one worker would step all environments and one learner learn, a single actor does both (see `colocated`).
 """
 
 from __future__ import annotations
 
-from typing import Generic
+from typing import Any, Generic
 
 from ..envs import Endpoint, Inspection
 from .actors import ActorLearnerRun
 from .algorithm import Algorithm, Config
 from .clock import Clock
+from .colocated import ColocatedRun
 from .declaration import Collecting, Learning
+from .models.joint_spec import JointSpec
 from .run import Run
 from .simulators import inspect_simulators
 from .training_state import IterationOutcome, TrainingState
@@ -36,9 +40,16 @@ class OnlineAlgorithm(Algorithm[Config], Collecting, Learning, Generic[Config]):
         return run.workers.endpoint if isinstance(run, ActorLearnerRun) else None
 
     def make_run(self) -> Run:
-        """Rollout workers and a learner."""
+        """One actor that acts and learns, where one worker would step all environments and one learner learn; else
+        rollout workers and learners."""
+        run = self.run
+        alone = min(run.workers, run.groups) == 1 and run.most_learners == 1
+        if alone and run.listen is None and not isinstance(self.model_spec, JointSpec):
+            return ColocatedRun(**self.run_options())
         return ActorLearnerRun(**self.run_options())
 
-    def training_step(self, run: ActorLearnerRun, state: TrainingState, clock: Clock) -> IterationOutcome:
+    def training_step(self, run: Any, state: TrainingState, clock: Clock) -> IterationOutcome:
         """One iteration: all groups act under the weights of `state`, then the learner updates them."""
+        if isinstance(run, ColocatedRun):
+            return run.iterate(state, clock, 1)
         return run.learn(state, run.workers.collect(state, clock), clock)
