@@ -23,7 +23,7 @@ class GroupProgress:
         environments: logical index of the one whose episode each row plays.
         steps: steps that each has taken in the run.
         episodes: index of each one's current episode, from 0; -1 before the first.
-        seeds: what its reset got.
+        seeds: what its reset got; 0 where it takes none of its own.
         begins: `steps` when it began.
     """
 
@@ -34,11 +34,13 @@ class GroupProgress:
         first_index: int,
         run_seed: int,
         next_episode: Callable[[int], tuple[int, int]] | None = None,
+        *,
+        seeded: bool = True,
     ) -> None:
         self.spec, self.first_index, self.run_seed = spec, first_index, run_seed
         self.environments = [first_index + row for row in range(size)]
         self._next_episode = self._following if next_episode is None else next_episode
-        self.steps = 0
+        self.steps, self._seeded = 0, seeded
         self.episodes, self.seeds, self.begins = [-1] * size, [0] * size, [0] * size
         self._log: ActionLog | None = None
         self._actions_dtype = np.dtype(np.float32)
@@ -51,7 +53,7 @@ class GroupProgress:
         """Go on to the next episode; return its seed."""
         environment, episode = self.environments[row], self.episodes[row] = self._next_episode(row)
         self.begins[row] = self.steps
-        self.seeds[row] = seed = episode_seed(self.run_seed, environment, episode)
+        self.seeds[row] = seed = episode_seed(self.run_seed, environment, episode) if self._seeded else 0
         return seed
 
     def _following(self, row: int) -> tuple[int, int]:
@@ -64,13 +66,13 @@ class GroupProgress:
     def ended(self, row: int, return_: float, *, with_actions: bool = False) -> Episode:
         """Return the current episode as one that is over."""
         return Episode(
-            environment=self.environments[row],
-            index=self.episodes[row],
-            return_=return_,
-            length=self.length(row),
-            seed=self.seeds[row],
-            end_step=self.steps,
-            actions=self._actions_of(row) if with_actions else None,
+            self.environments[row],
+            self.episodes[row],
+            return_,
+            self.steps - self.begins[row],
+            self.seeds[row],
+            self.steps,
+            self._actions_of(row) if with_actions else None,
         )
 
     def _actions_of(self, row: int) -> bytes | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Episode:
     """A finished episode.
 
@@ -15,7 +15,7 @@ class Episode:
         index: how many episodes that environment finished before.
         return_: sum of rewards, undiscounted.
         length: number of steps.
-        seed: what the reset that began it got.
+        seed: what the reset that began it got; 0 where environments that a library steps together take none.
         end_step: steps the environment had taken in the run when it ended; (end_step, environment) orders the episodes
             of groups that are stepped equally far.
         actions: what it was played with, as bytes: [length, …] rows of the action space's codec in its smallest dtype;
