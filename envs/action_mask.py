@@ -95,6 +95,7 @@ class MaskGuard:
     def __init__(self, observations: SpaceCodec, actions: SpaceCodec) -> None:
         """Guard rows of observations, for actions."""
         self._choices = [] if mask_of(observations.space) is None else _choices(actions)
+        self.is_needed = bool(self._choices)
 
     def empty(self, observations: np.ndarray) -> int | None:
         """Return the first row in which nothing is allowed, or None."""

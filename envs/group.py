@@ -105,6 +105,7 @@ class EnvGroup:
         self._steppers = [env.step for env in self._envs]
         self._codec, actions = codec(self.observation_space), codec(self.action_space)
         self._checks = GroupChecks(self._progress, self._codec, actions, check)
+        self._outside, self._has_masks = self._checks.outside, self._checks.has_masks
         self._row_shape, self._dtype = self._codec.shape, self._codec.dtype
         # Asked of each observation, where comparing shape and dtype does not do.
         self._pack = self._codec.pack if self._codec.is_nested else None
@@ -113,8 +114,7 @@ class EnvGroup:
         self._log = ActionLog(self._actions_shape, actions.smallest_dtype)
         self._progress.record(self._log, self._actions_dtype)
         self._none = np.broadcast_to(np.False_, size)  # of which nobody can change a row
-        self._returns = np.zeros(size, np.float64)
-        self._rewards = np.zeros(size, np.float64)
+        self._returns, self._rewards = np.zeros(size, np.float64), np.zeros(size, np.float64)
         self._tells_actions = self._log.bytes_of_action <= most_action_bytes
         self._choice = recovery
         self._keeper = Keeper(self._envs, self._progress)
@@ -172,7 +172,9 @@ class EnvGroup:
         self._started = False  # until the step is whole
         finals, rewards = np.empty((self.size, *self._row_shape), self._dtype), self._rewards
         ended = self._step_each(actions, finals)
-        self._checks.observations(finals, "step()")
+        if self._outside(finals) is not None:
+            self._checks.observations(finals, "step()")
+            self._outside = self._checks.outside  # bounds may not count any more
         if not math.isfinite(rewards.dot(rewards)):
             self._checks.rewards(rewards)
         self._returns += rewards
@@ -181,7 +183,8 @@ class EnvGroup:
             out.observations, out.terminations, out.truncations = finals.copy(), self._none.copy(), self._none.copy()
             out.episodes = [self._end_episode(*end, out) for end in ended]
             self._checks.observations(out.observations, "reset()")
-        self._checks.masks(out.observations, "step()")
+        if self._has_masks:
+            self._checks.masks(out.observations, "step()")
         self.observations, self._started = out.observations, True
         return out
 
@@ -242,7 +245,7 @@ class EnvGroup:
             self._checks.reset_result(index, result)
         if not self._codec.fits(result[0]):
             self._checks.observation(index, result[0], "reset()")
-        return self._codec.pack(result[0])
+        return result[0] if self._pack is None else self._pack(result[0])
 
     # State ----------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """What is wrong with what a group's environments return, told with the environment, its index, seed and step."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -24,6 +25,12 @@ class GroupChecks:
         self._progress, self._codec = progress, observations
         self._guard = ObservationGuard(observations, len(progress.seeds), mode)
         self._masks = MaskGuard(observations, actions)
+        self.has_masks = self._masks.is_needed
+
+    @property
+    def outside(self) -> Callable[[np.ndarray], int | None]:
+        """What finds the first row of observations that lies outside; `observations` says which bounds count then."""
+        return self._guard.outside
 
     def observations(self, observations: np.ndarray, source: str) -> None:
         """Refuse observations that would spoil all weights, or that the policy would misread."""

@@ -23,11 +23,13 @@ class ObservationGuard:
     def _set_bounds(self, bounds: bool) -> None:
         self._bounds = bounds
         self._leaves = [(parts, _Limits(leaf, self._size, bounds)) for parts, leaf in self._codec.leaves()]
+        simple = len(self._leaves) == 1 and not self._leaves[0][0]
+        self.outside = self._leaves[0][1].outside if simple else self._outside
+        """Returns the first row of observations [size, …] of which a part lies outside, or None."""
 
-    def outside(self, observations: np.ndarray) -> int | None:
-        """Return the first row of observations [size, …] of which a part lies outside, or None."""
+    def _outside(self, observations: np.ndarray) -> int | None:
         for parts, limits in self._leaves:
-            row = limits.outside(part_of(observations, parts) if parts else observations)
+            row = limits.outside(part_of(observations, parts))
             if row is not None:
                 return row
         return None

@@ -5,7 +5,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
@@ -103,8 +103,10 @@ class EnvSpec:
             creator = _creator(spec)
             if creator is not None:
                 self._check_arguments(creator, {**spec.kwargs, **self.kwargs})
+            # Whoever steps it has reset it.
+            unordered = replace(spec, order_enforce=False)
             made = gymnasium.make(
-                spec, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **_own(self.kwargs)
+                unordered, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **_own(self.kwargs)
             )
             return with_fresh_worlds(made)
         except gymnasium.error.DependencyNotInstalled:

@@ -14,7 +14,6 @@ ROOT = Path(__file__).parent.parent
 # What runs, too, but need not be read to follow: small services, and what happens once or on other occasions.
 PASSED_BY_AN_ITERATION = {
     "envs/action_log.py",
-    "envs/action_mask.py",
     "envs/generators.py",
     "envs/group_checks.py",
     "envs/group_progress.py",
@@ -30,7 +29,6 @@ PASSED_BY_AN_ITERATION = {
     "rl/callbacks/stopping.py",
     "rl/chaos.py",
     "rl/clock.py",
-    "rl/collect/channel.py",
     "rl/collect/rollout_stats.py",
     "rl/data/batch.py",
     "rl/data/tree.py",
@@ -133,7 +131,7 @@ def test_the_paths_of_a_rollout_and_an_update_are_what_runs():
     runtime.init(engine="serial")
     seen = Seen()
     seen.turn = "rl/learn/actor.py"
-    with PPO("CartPole-v1", n_envs=2, n_steps=32, batch_size=16, n_epochs=1) as ppo:
+    with PPO("CartPole-v1", workers=2, n_envs=2, n_steps=32, batch_size=16, n_epochs=1) as ppo:
         ppo.train(64)
         with seen.watching():
             ppo.train(64)

@@ -233,7 +233,8 @@ class JointWorker(RolloutWorker):
         if part.recorder is None:
             actions = as_array(acting.choose(acting.outputs(rows), part.noise[t]))
         else:
-            part.recorder.remember(t, part.memory)
+            if part.memory is not None:
+                part.recorder.remember(t, part.memory)
             acted = self._algorithm.explore(acting, rows, part.noise[t], part.exploration, clock)
             actions = part.recorder.acted(t, observations, acted)
         if actions.dtype.kind == "f":

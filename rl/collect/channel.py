@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from ...envs import EnvTimeoutError
 from ...runtime import engine_name, lookup, publish
 
-# A question takes 0.1 ms.
-_SECONDS_BETWEEN_QUESTIONS = 0.5
+SECONDS_BETWEEN_QUESTIONS = 0.5
+"""A question takes 0.1 ms."""
 
 
 class TrainingClosedError(RuntimeError):
@@ -38,7 +38,7 @@ class Channel:
         Raises:
             TrainingClosedError: it is.
         """
-        if not self.between_processes or now - asked < _SECONDS_BETWEEN_QUESTIONS:
+        if not self.between_processes or now - asked < SECONDS_BETWEEN_QUESTIONS:
             return asked
         if lookup(f"{self.name}/closing"):
             raise TrainingClosedError("the training was closed during a rollout")

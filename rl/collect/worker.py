@@ -46,7 +46,7 @@ from ..lazy import load, torch
 from ..models.spec import ModelSpec
 from ..settings import RunSettings
 from ..threads import limit_threads, limit_torch_threads
-from .channel import Channel
+from .channel import SECONDS_BETWEEN_QUESTIONS, Channel
 from .rollout_stats import RolloutStats
 
 if TYPE_CHECKING:
@@ -258,8 +258,10 @@ class RolloutWorker:
             drawn = acting.given(noise)
             for t in range(steps):
                 begin = time.perf_counter()
-                recorder.remember(t, memory)
-                rows, memory = acting.recall(acting.encode(observations), memory)
+                rows = acting.encode(observations)
+                if memory is not None:
+                    recorder.remember(t, memory)
+                    rows, memory = acting.recall(rows, memory)
                 acted = algorithm.explore(acting, rows, drawn[t], exploration, clock.after(t * self._settings.n_envs))
                 actions = recorder.acted(t, observations, acted)
                 if actions.dtype.kind == "f":
@@ -273,7 +275,8 @@ class RolloutWorker:
                 observations = step.observations
                 inference += chosen - begin
                 stepping += time.perf_counter() - chosen
-                asked = self._channel.ask(asked, chosen)  # a rollout can take minutes
+                if chosen - asked > SECONDS_BETWEEN_QUESTIONS:  # a rollout can take minutes
+                    asked = self._channel.ask(asked, chosen)
                 if self._death is not None:
                     self._death.at(t)
             begin = time.perf_counter()
@@ -305,6 +308,7 @@ class Recorder:
         self._algorithm, self._sequence_length = algorithm, spec.sequence_length
         self._batch = batch = Batch.allocate(columns, *shape, shared=shared)
         self._shared = shared
+        self._columns = dict(batch)
         self._observations, self._actions = batch["observations"], batch["actions"]
         self._rewards, self._terminations, self._truncations = (
             batch[name] for name in ("rewards", "terminations", "truncations")
@@ -320,7 +324,7 @@ class Recorder:
 
     def remember(self, t: int, memory: Any) -> None:
         """Write down what is remembered before step t, if a sequence begins there."""
-        if memory is not None and t % self._sequence_length == 0:
+        if t % self._sequence_length == 0:
             self._memories.append(arrays_of(memory))
 
     def acted(self, t: int, observations: np.ndarray, acted: Any) -> np.ndarray:
@@ -329,7 +333,7 @@ class Recorder:
         actions = as_array(acted.actions)
         self._actions[t] = actions
         for name, values in acted.records.items():
-            self._batch[name][t] = as_array(values)
+            self._columns[name][t] = as_array(values)
         return actions
 
     def stepped(self, t: int, step: Any, memory: Any) -> None:

@@ -137,7 +137,7 @@ def test_with_json_what_an_environment_prints_goes_to_standard_error(engine, cap
 def test_an_exception_in_the_environment(engine, capsys):
     assert train("cli_envs:Failing", "--run-dir", "run", engine=engine, steps=5000) == 1
     message = capsys.readouterr().err
-    assert "error: cli_envs.OutOfFuelError: the tank is empty   (in RolloutWorker.collect" in message
+    assert "error: cli_envs.OutOfFuelError: the tank is empty   (in ColocatedActor.update" in message
     assert message.count('  File "') == 1, "the user's frames alone"
     assert "environment 'cli_envs:Failing', index" in message
     assert "cli_envs.py" in message
