@@ -162,9 +162,7 @@ def main() -> None:
         times.append((measured[0], measured[1]))
     own, other = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(one / two for one, two in times)
-    print(
-        f"update of {ROWS} answers: shoal {own * 1e3:.0f} ms, script {other * 1e3:.0f} ms, ratio of pairs {ratio:.2f}"
-    )
+    print(f"update of {ROWS} answers: shoal {own * 1e3:.0f} ms, script {other * 1e3:.0f} ms: {ratio:.2f} of its time")
 
 
 if __name__ == "__main__":

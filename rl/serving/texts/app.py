@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -160,7 +161,8 @@ class _Coming:
     def __init__(self, served: ServedModel, wanted: Wanted) -> None:
         self.wanted, self._served = wanted, served
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[tuple[int, Said | Exception]] = asyncio.Queue()
+        self._came: deque[tuple[int, Said | Exception]] = deque()
+        self._wake, self._woken = asyncio.Event(), False
         self._ends = None if served.request_timeout is None else self._loop.time() + served.request_timeout
         fingerprint = served.weights.fingerprint
         self.shapes = Shapes(wanted.chat, served.name, served.tokens, fingerprint, wanted.log_probs, wanted.usage)
@@ -183,17 +185,22 @@ class _Coming:
         while self._going:
             left = None if self._ends is None else self._ends - self._loop.time()
             limits = [limit for limit in (left, patience) if limit is not None]
-            said: dict[int, list[Said]] = {}
             try:
                 async with asyncio.timeout(min(limits) if limits else None):
-                    self._note(said, await self._queue.get())
+                    await self._wake.wait()
             except TimeoutError:
                 if self._ends is not None and self._loop.time() >= self._ends:
                     limit = self._served.request_timeout
                     raise TimeoutError(f"no whole answer within {limit:g} s (request_timeout)") from None
-            while not self._queue.empty():
-                self._note(said, self._queue.get_nowait())
-            yield said
+                yield {}
+                continue
+            self._wake.clear()
+            self._woken = False  # before it is looked what came: what comes after that wakes again
+            said: dict[int, list[Said]] = {}
+            while self._came:
+                self._note(said, self._came.popleft())
+            if said:  # else the last time had it already
+                yield said
 
     def _note(self, said: dict[int, list[Said]], came: tuple[int, Said | Exception]) -> None:
         index, each = came
@@ -204,8 +211,15 @@ class _Coming:
         self._going -= each.finish is not None
 
     def _tell(self, index: int, said: Said | Exception) -> None:
+        """Called by other threads. The loop is woken once for all that came since, and for a whole answer only when
+        there is one: to wake it costs more than what it does then."""
+        self._came.append((index, said))
+        going_on = isinstance(said, Said) and said.finish is None
+        if self._woken or (going_on and not self.wanted.stream):
+            return
+        self._woken = True
         with contextlib.suppress(RuntimeError):  # the server's loop has ended: nobody is left to be told
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, said))
+            self._loop.call_soon_threadsafe(self._wake.set)
 
 
 async def _whole(coming: _Coming) -> Response:
