@@ -113,19 +113,20 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
         """Optimize the surrogate on one iteration's answers."""
         check_weights(learner, rollout, config.max_lag)
         batch = sampled_batch(learner, rollout)
-        batch["generated"], cap = batch["sampled"], config.behaviour_cap
+        batch["generated"], cap, counted = batch["sampled"], config.behaviour_cap, {}
         if cap is not None or config.recompute == "same_shape":
             batch["sampled"] = log_probs_in_parts(learner, learner.model, batch["tokens"], config)
         if cap is not None:
             both = batch["sampled"], batch["generated"]
             batch["importance"] = losses.behaviour_weights(*both, batch["mask"], config.ratio, cap)
+            counted = {"train/importance": float(batch["importance"][batch["mask"]].mean())}
         metrics, dead = add_advantages(learner, batch, config)
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             return grpo_loss(learner.model, rows, config)
 
         told = learn_from_answers(learner, batch, config, clock, loss_of=loss_of, aggregation=config.aggregation)
-        return told | metrics | sampling_metrics(learner, rollout, dead, config.max_lag)
+        return told | metrics | counted | sampling_metrics(learner, rollout, dead, config.max_lag)
 
 
 def add_advantages(learner: Learner, batch: dict[str, Tensor], config: GRPOConfig) -> tuple[dict[str, float], Tensor]:

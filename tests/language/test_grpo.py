@@ -192,12 +192,14 @@ def test_the_decoupled_objective_of_its_own_samples_is_that_of_computed_log_prob
     with GRPO("copy-2", **SMALL | given, behaviour_cap=2.0) as grpo:
         outcome = grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100))
         assert outcome.metrics["train/approx_kl"] == 0  # π_old is what the update began with
+        assert outcome.metrics["train/importance"] == pytest.approx(1, abs=1e-4)  # and what sampled
         weights = grpo.policy.get_weights()
     with GRPO("copy-2", **SMALL | given, recompute="same_shape") as grpo:
         grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100))
         np.testing.assert_allclose(grpo.policy.get_weights(), weights, atol=1e-4)
     with GRPO("copy-2", **SMALL | given, behaviour_cap=0.5) as grpo:  # everything counts half
         half = grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100))
+    assert half.metrics["train/importance"] == 0.5
     told = [each.metrics["train/policy_gradient_loss"] for each in (half, outcome)]
     assert abs(told[1]) > 1e-3  # answers differ in length
     assert told[0] == pytest.approx(told[1] / 2, rel=1e-4)
