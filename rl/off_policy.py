@@ -20,7 +20,7 @@ from .data.rollout import Rollout
 from .data.sum_tree import SumTree
 from .lazy import torch
 from .learn.learner import Learner
-from .models.joint_spec import JointSpec, learning_specs
+from .models.joint_spec import learning_specs
 from .online import OnlineAlgorithm
 from .schedules import Rate, rate_at
 from .settings import number, one_per_environment, validate
@@ -97,8 +97,6 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
     def check_spaces(self) -> None:
         """Raise InputError, with the arithmetic, if the replay buffers cannot fit into memory."""
         config = self.config
-        if isinstance(self.model_spec, JointSpec) and self.model_spec.turns:
-            self.require(config.n_step == 1, "n_step", config.n_step, "1, as the agents take turns")
         rows, there = self._rows_nbytes, machine_memory()
         held = rows + self._priorities_nbytes
         self._require_room(

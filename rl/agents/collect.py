@@ -162,9 +162,9 @@ class JointWorker(RolloutWorker):
                         turn=part.seats.of_agents(environments.observations, "acts").astype(np.bool_),
                         memory=part.memory,
                     )
+        told = {"group": group, "in_turns": self._model_spec.turns}
         made = {
-            name: replace(rollout, group=group, agents=len(parts[name].seats.agents))
-            for name, rollout in rollouts.items()
+            name: replace(rollout, **told, agents=len(parts[name].seats.agents)) for name, rollout in rollouts.items()
         }
         return made, (episodes, inference + time.perf_counter() - begin, stepping)
 

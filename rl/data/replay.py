@@ -151,9 +151,8 @@ class ReplayBuffer:
         state: dict[str, Any] = {"inserted": self.inserted, "size": self.size, "largest": self._largest}
         if self._priorities is not None:
             state["priorities"] = self._priorities.weights[: self.size].copy()
-        if self._maker.pending is not None:
-            state["pending"] = self._maker.state()
-        return state
+        pending = self._maker.state()
+        return state | ({"pending": pending} if pending else {})
 
     def load(self, state: Mapping[str, Any], transitions: list[Batch]) -> None:
         """Continue from `state`; `transitions` are all that were inserted before, or at least the newest `capacity`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,8 @@ class Rollout:
     """The rollouts of which several side by side are made."""
     agents: int = 1
     """Agents of each environment that have a row of their own."""
+    in_turns: bool = False
+    """Whether agents take turns: what is left at the end of each row, behind its transitions, are none."""
 
     @property
     def by_group(self) -> tuple[Rollout, ...]:
@@ -95,7 +98,8 @@ class Rollout:
         memories = Batch.side_by_side(given) if given else None
         finals_of_all = joined.take(np.argsort(joined["rows"], kind="stable"))
         first, parts = rollouts[0], tuple(rollouts)
-        return Rollout(steps, finals_of_all, first.version, memories, parts=parts, agents=first.agents)
+        told: dict[str, Any] = {"agents": first.agents, "in_turns": first.in_turns}
+        return Rollout(steps, finals_of_all, first.version, memories, parts=parts, **told)
 
     @staticmethod
     def end_to_end(rollouts: Sequence[Rollout]) -> Rollout:

@@ -47,11 +47,13 @@ class TransitionMaker:
 
     A step whose window is not complete is kept until the next rollouts complete it: at most n − 1 steps for each
     environment (`pending`, beside whether each of its steps has been given out; None at the beginning and for n = 1).
+    Where agents take turns, each row has a maker of its own, from one of its turns to the next.
     """
 
     def __init__(self, *, gamma: float, n: int) -> None:
         self._gamma, self._n, self._discount = gamma, n, np.float32(gamma)
         self.pending: tuple[Rollout, np.ndarray] | None = None
+        self._rows: dict[int, TransitionMaker] = {}
 
     def transitions(self, rollout: Rollout) -> Batch:
         """Transitions that the rollout completes, in the order of their first steps, then of environments.
@@ -62,6 +64,8 @@ class TransitionMaker:
         """
         if self._n == 1:
             return self._of_single_steps(rollout)
+        if rollout.in_turns:
+            return self._of_turns(rollout)
         given = rollout.steps["resets"] if "resets" in rollout.steps else np.zeros(rollout.shape, np.bool_)
         if self.pending is not None:
             before, given_before = self.pending
@@ -98,8 +102,24 @@ class TransitionMaker:
         made = Batch({name: tree_map(_rows_of, tree) for name, tree in found.items()})
         return made if rollout.transitions is None else made.take(rollout.transitions.reshape(-1))
 
+    def _of_turns(self, rollout: Rollout) -> Batch:
+        """As `transitions`, row after row: another row's turns lie between two of one, and no step is everybody's."""
+        steps, finals, size = rollout.steps, rollout.finals, rollout.shape[1]
+        names = [name for name in steps if name != "resets"]
+        counts = (~steps["resets"]).sum(0)
+        made = []
+        for row in np.flatnonzero(counts).tolist():
+            own = finals.take(finals["rows"] % size == row)
+            turns = {name: tree_map(lambda leaf, r=row: leaf[: counts[r], r : r + 1], steps[name]) for name in names}
+            alone = Rollout(Batch(turns, 2), own.plus(rows=own["rows"] // size), rollout.version)
+            maker = self._rows.setdefault(row, TransitionMaker(gamma=self._gamma, n=self._n))
+            made.append(maker.transitions(alone))
+        return Batch.end_to_end(made) if made else self._of_single_steps(rollout)
+
     def state(self) -> dict[str, Any]:
         """Steps whose window is not complete, a tree of arrays; empty where there are none."""
+        if self._rows:
+            return {"rows": {str(row): maker.state() for row, maker in self._rows.items()}}
         if self.pending is None:
             return {}
         rollout, given = self.pending
@@ -107,7 +127,10 @@ class TransitionMaker:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from `state()`."""
-        if state:
+        for row, own in state.get("rows", {}).items():
+            self._rows[int(row)] = TransitionMaker(gamma=self._gamma, n=self._n)
+            self._rows[int(row)].load(own)
+        if "steps" in state:
             self.pending = Rollout(Batch(state["steps"], 2), Batch(state["finals"]), 0), state["given"]
 
     def _keep(self, rollout: Rollout, given: np.ndarray) -> None:

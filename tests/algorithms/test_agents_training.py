@@ -351,13 +351,20 @@ def test_replay_buffers_of_several_policies_come_back(processes):
 
 
 @pytest.mark.usefixtures("one_cycle_each")
-@pytest.mark.parametrize("stops", [[60], pytest.param([1200, 2400], marks=pytest.mark.slow)])
-def test_replay_buffers_of_several_policies_are_in_checkpoints(alone, tmp_path, stops):
+@pytest.mark.parametrize(
+    ("env", "stops"),
+    [
+        (Crowd, [60]),
+        pytest.param(Crowd, [1200, 2400], marks=pytest.mark.slow),
+        pytest.param(Rounds, [300], marks=pytest.mark.slow),
+    ],
+)
+def test_replay_buffers_of_several_policies_are_in_checkpoints(alone, tmp_path, env, stops):
     """Before and after some of what they held was dropped; policy a is frozen, so it has none."""
     settings = OFF_POLICY | {"learning_starts": 20, "prioritized_replay": True, "frozen_policies": "a"}
-    with DQN(Crowd, **settings) as dqn:
+    with DQN(env, **settings) as dqn:
         whole = dqn.train(stops[-1] + 120).weights_sha256
-    with DQN(Crowd, **settings, save_replay=True) as dqn:
+    with DQN(env, **settings, save_replay=True) as dqn:
         dqn.train(stops[-1] + 120, callbacks=[StopAt(stops[0])])
         dqn.save(tmp_path / "0")
     for index, stop in enumerate(stops[1:]):  # resumed, and saved again

@@ -1,5 +1,7 @@
 """Rollouts of agents that act one after the other: each transition goes from one of its agent's turns to the next."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from shoal import runtime
 from shoal.algorithms import PPO, PPOConfig
 from shoal.rl import Clock, learning_batch
 from shoal.rl.collect.worker import GroupProgress
+from shoal.rl.data.transitions import TransitionMaker
 from shoal.rl.learn.learner import Learner
 from shoal.rl.models.joint_model import JointModel
 
@@ -68,6 +71,36 @@ def test_each_turn_is_one_transition_with_all_that_it_led_to(steps):
         assert transitions == wanted[: len(transitions)]
         complete = len(turns_of(agent)) * (len(rollouts) * steps // len(Rounds.ORDER))
         assert len(transitions) >= complete
+
+
+@pytest.mark.parametrize("steps", [3, 5, 40])
+def test_sums_over_several_steps_are_over_an_agents_own_turns(steps):
+    """However long the rollouts are, also where a maker goes on from another's state: by hand, from `Rounds`."""
+    _, rollouts = collected(steps, -(-56 // steps))
+    maker, told = TransitionMaker(gamma=0.5, n=2), {agent: [] for agent in "abc"}
+    for rollout in rollouts:
+        made, state = maker.transitions(rollout), maker.state()
+        maker = TransitionMaker(gamma=0.5, n=2)
+        maker.load(state)
+        for index in range(made.rows):
+            turn, number = made["observations"][index].astype(int).tolist()
+            transition = turn, int(made["next_observations"][index][0]), float(made["rewards"][index])
+            told["abc"[number - 1]].append((*transition, float(made["discounts"][index])))
+    for agent, transitions in told.items():
+        earned = [
+            (turn, after, over, sum(Rounds.earned(agent, k) for k in range(turn, after)))
+            for turn, after, over in turns_of(agent)
+        ]
+        wanted = []
+        for one, following in itertools.zip_longest(earned, earned[1:]):
+            last = one if one[2] else following
+            both = one[3] if last is one else one[3] + 0.5 * following[3]
+            discount = 0.0 if last[2] and agent == "b" else 0.5 if last is one else 0.25
+            wanted.append((one[0], last[1], both, discount))
+        assert set(transitions) == set(wanted)
+        complete = len(rollouts) * steps // len(Rounds.ORDER)
+        assert all(transitions.count(one) >= SIZE * (complete - 1) for one in wanted)
+        assert len(transitions) <= SIZE * len(wanted) * (complete + 1)
 
 
 def test_what_is_carried_on_comes_back_with_the_state():

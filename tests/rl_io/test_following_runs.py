@@ -153,6 +153,7 @@ def test_lines_of_which_only_one_has_something_are_compared_in_the_rest():
 def test_large_columns_and_many_weights_are_hashed_in_part():
     import numpy as np
 
+    assert digest_of([np.zeros((0, 2)), np.arange(3)]) == digest_of([np.arange(3)])  # of a rollout without a whole turn
     large = np.zeros((1000, 2000), np.float64)  # 16 MB: every fifth row
     changed = large.copy()
     changed[1] = 1
