@@ -32,7 +32,7 @@ from ..rl import (
 )
 from .bc import log_likelihood
 from .dqn import dqn_loss
-from .sac import EntropyConfig, critic_loss, expectations, prepare_parts, target_entropy
+from .sac import EntropyConfig, critic_loss, prepare_parts, target_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,7 +154,7 @@ def descend(learner: Learner, config: CQLConfig, learning_rate: float) -> dict[s
         return loss + config.min_q_weight * penalty, told
 
     def loss_of_actor(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        value, log_prob = expectations(model, model, rows["observations"], rows["noise"])
+        value, log_prob = model.expectations(model, rows["observations"], rows["noise"])
         loss = (alpha * log_prob - (log_likelihood(model, rows) if imitates else value)).mean()
         return loss, {"train/actor_loss": loss.detach(), "log_prob": log_prob.detach()}
 

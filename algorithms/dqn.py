@@ -29,13 +29,12 @@ from ..rl import (
     Rollout,
     learn_from_replay,
     number,
+    plain_td_loss,
     takes_arrays,
-    td_loss,
     torch,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from ..rl import KnownLoss, QNetwork
@@ -103,15 +102,6 @@ def dqn_loss(
     return (minibatch["weights"] * losses).mean(), (y - q).detach(), q.detach()
 
 
-def plain_dqn_loss(
-    model: QNetwork, target: QNetwork, minibatch: dict[str, np.ndarray], config: DQNConfig
-) -> tuple[KnownLoss, np.ndarray, np.ndarray]:
-    """The same for plain networks, in a fourth of the time."""
-    assert model.plain is not None
-    assert target.plain is not None
-    return td_loss(model.plain, target.plain, minibatch, double_q=config.double_q)
-
-
 class DQN(OffPolicyAlgorithm[DQNConfig]):
     """DQN on rollout workers and one learner. Arguments as in `Algorithm`, hyperparameters as in `DQNConfig`."""
 
@@ -151,7 +141,7 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: DQNConfig, clock: Clock) -> dict[str, float]:
         """Store the rollout; then `gradient_steps` minibatches, and the target network when its time has come."""
-        return learn(learner, rollout, config, clock, dqn_loss if learner.plain is None else plain_dqn_loss)
+        return learn(learner, rollout, config, clock, dqn_loss if learner.plain is None else plain_td_loss)
 
 
 def learn(learner: Learner, rollout: Rollout, config: DQNConfig, clock: Clock, loss: Loss) -> dict[str, float]:
@@ -165,7 +155,7 @@ def learn(learner: Learner, rollout: Rollout, config: DQNConfig, clock: Clock, l
 
 def descend(learner: Learner, config: DQNConfig, learning_rate: float, *, loss_of: Loss, beta: float) -> dict[str, Any]:
     """One step of Adam on one minibatch, with importance weights to the degree β."""
-    minibatch, indices = learner.sample(config.batch_size, beta=beta, plain=loss_of is plain_dqn_loss)
+    minibatch, indices = learner.sample(config.batch_size, beta=beta, plain=loss_of is plain_td_loss)
 
     def loss_and_values(rows: dict[str, Any]) -> tuple[Tensor | KnownLoss, dict[str, Any]]:
         loss, errors, q = loss_of(learner.model, learner.target, rows, config)

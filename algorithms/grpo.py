@@ -27,6 +27,7 @@ from ..rl import (
     LanguageConfig,
     Learner,
     Rollout,
+    add_old_policy,
     check_weights,
     choice,
     learn_from_answers,
@@ -113,13 +114,7 @@ class GRPO(LanguageAlgorithm[GRPOConfig]):
         """Optimize the surrogate on one iteration's answers."""
         check_weights(learner, rollout, config.max_lag)
         batch = sampled_batch(learner, rollout)
-        batch["generated"], cap, counted = batch["sampled"], config.behaviour_cap, {}
-        if cap is not None or config.recompute == "same_shape":
-            batch["sampled"] = log_probs_in_parts(learner, learner.model, batch["tokens"], config)
-        if cap is not None:
-            both = batch["sampled"], batch["generated"]
-            batch["importance"] = losses.behaviour_weights(*both, batch["mask"], config.ratio, cap)
-            counted = {"train/importance": float(batch["importance"][batch["mask"]].mean())}
+        counted = add_old_policy(learner, batch, config)
         metrics, dead = add_advantages(learner, batch, config)
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -147,7 +142,6 @@ def add_advantages(learner: Learner, batch: dict[str, Tensor], config: GRPOConfi
         rewards = losses.rewards_with_kl(rewards, batch["sampled"], batch["reference"], mask, config.kl_coef)
     advantages = losses.advantages_of(rewards, prompts, counted, baseline=config.baseline, scale=config.scale)
     batch["advantages"], batch["mask"] = advantages.float(), mask & counted[:, None]
-    learner.advantages = advantages.cpu().numpy()
     return metrics, dead
 
 

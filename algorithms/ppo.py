@@ -130,11 +130,6 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
         self.require(size <= rows, "batch_size", size, f"at most n_envs · n_steps = {rows}")
 
     @staticmethod
-    def critic_sees(config: PPOConfig) -> str:
-        """As the setting says."""
-        return "own" if config.centralized_critic == "none" else config.centralized_critic
-
-    @staticmethod
     def prepare(learner: Learner, config: PPOConfig) -> None:
         """Adam, with Stable-Baselines3's ε."""
         learner.adam(epsilon=1e-5)

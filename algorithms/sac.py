@@ -76,36 +76,18 @@ def target_entropy(model: Any, config: EntropyConfig, rows: Rows) -> float | Ten
     return -float(model.actions.row_size)
 
 
-def expectations(model: Any, critics: Any, rows: Rows, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """E[min_i Q_i] and E[log π] [B] under the policy in `rows`, with gradients to the actor of `model`.
-
-    Of continuous actions they are estimated by one that is drawn with `noise`, of discrete ones computed.
-    """
-    outputs = model.outputs(rows)
-    if model.spec.kind == "categorical_actor_q":
-        log_probs = outputs.log_softmax(-1)
-        probabilities = log_probs.exp()
-        return (probabilities * critics.values(rows).amin(0)).sum(-1), (probabilities * log_probs).sum(-1)
-    actions, log_prob = model.distribution(outputs).sample_with_log_prob(noise)
-    return critics.values(rows, actions).amin(0), log_prob
-
-
 def critic_loss(model: Any, target: Any, minibatch: dict[str, Tensor], alpha: float | Tensor, noise: Tensor) -> Tensor:
     """½ Σ_i mean (Q_i(s, a) − y)² (equation 5), y without gradient."""
     with torch.no_grad():
-        value, log_prob = expectations(model, target, minibatch["next_observations"], noise)
+        value, log_prob = model.expectations(target, minibatch["next_observations"], noise)
         y = minibatch["rewards"] + minibatch["discounts"] * (value - alpha * log_prob)
-    rows, actions = minibatch["observations"], minibatch["actions"]
-    if model.spec.kind == "categorical_actor_q":
-        values = model.values(rows).gather(-1, actions.expand(len(model.critics), -1).unsqueeze(-1)).squeeze(-1)
-    else:
-        values = model.values(rows, actions)
+    values = model.values(minibatch["observations"], minibatch["actions"])
     return 0.5 * (values - y).square().mean(-1).sum()
 
 
 def actor_loss(model: Any, minibatch: dict[str, Tensor], alpha: Tensor) -> tuple[Tensor, Tensor]:
     """Mean α log π(a|s) − min_i Q_i(s, a) (equation 7), a drawn with the rows' `noise`; and log π(a|s) [B]."""
-    value, log_prob = expectations(model, model, minibatch["observations"], minibatch["noise"])
+    value, log_prob = model.expectations(model, minibatch["observations"], minibatch["noise"])
     return (alpha * log_prob - value).mean(), log_prob.detach()
 
 

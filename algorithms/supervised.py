@@ -37,7 +37,7 @@ from ..rl import (
     weights_bytes,
     weights_from,
 )
-from ..runtime import InputError, engine_name
+from ..runtime import engine_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +85,6 @@ class SupervisedConfig(BoostingConfig):
             object.__setattr__(self, "input_shape", ",".join(map(str, self.input_shape)))
         super().__post_init__()
 
-    @property
-    def shape(self) -> list[int]:
-        """`input_shape` as numbers; InputError if there are others in it."""
-        try:
-            return [int(size) for size in self.input_shape.split(",") if size.strip()]
-        except ValueError:
-            wanted = "whole numbers, such as 1,8,8"
-            raise InputError(f"input_shape is {self.input_shape!r}, but must be {wanted}") from None
-
 
 class Supervised(TableAlgorithm[SupervisedConfig]):
     """A network on a table, or on a `shoal.data.Dataset`, which is streamed: its batches are learned from in the order
@@ -132,7 +123,7 @@ class Supervised(TableAlgorithm[SupervisedConfig]):
         loss, balanced = chosen_loss(config.loss, self.table.schema.classes), config.class_weight == "balanced"
         counts = not balanced or loss == "cross_entropy"
         self.require(counts, "class_weight", "balanced", f"'none' with loss {loss!r}: it is for cross_entropy")
-        self._spec = NetworkSpec.of(self.train_rows, config.module, config.module_kwargs, config.shape)
+        self._spec = NetworkSpec.of(self.train_rows, config.module, config.module_kwargs, config.input_shape)
         self._spec.check()
         self._recipe = Recipe(
             loss=loss,

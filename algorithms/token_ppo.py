@@ -115,7 +115,6 @@ def add_advantages(learner: Learner, batch: dict[str, Tensor], config: TokenPPOC
     values = torch.where(mask, values_in_parts(learner, batch["tokens"], config), 0)
     advantages, returns = losses.token_advantages(rewards, values, mask, config.gamma, config.gae_lambda)
     metrics["train/explained_variance"] = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())
-    learner.advantages = advantages.cpu().numpy()
     batch["advantages"] = losses.whitened(advantages, mask) if config.normalize_advantage else advantages
     batch["values"], batch["returns"] = values, returns
     return metrics

@@ -65,6 +65,7 @@ from .language.answering import answers_of, check_language_model, in_order
 from .language.asked import Said
 from .language.learning import (
     UnknownWeightsError,
+    add_old_policy,
     check_weights,
     learn_from_answers,
     log_probs_in_parts,
@@ -84,7 +85,7 @@ from .language.text_training import TextAlgorithm, TextConfig, take_text_steps
 from .language.tokens import train_tokenizer
 from .lazy import TORCH_EXPORTS, load, losses, torch
 from .learn.learner import Learner
-from .learn.plain_q import soft_actor_loss, soft_critic_loss, td_loss
+from .learn.plain_q import plain_td_loss, soft_actor_loss, soft_critic_loss
 from .learn.surrogate import clipped_surrogate
 from .models.joint_spec import JointSpec
 from .models.own_modules import check_import_path
@@ -289,6 +290,7 @@ __all__ = [
     "XGBoostModel",
     "acted_batch",
     "actor_learner_metrics",
+    "add_old_policy",
     "answers_of",
     "balanced_weights",
     "bootstrap_interval",
@@ -346,6 +348,7 @@ __all__ = [
     "one_per_environment",
     "pairs_of",
     "per_decision_importance_sampling",
+    "plain_td_loss",
     "plain_texts",
     "policy_metadata",
     "policy_of",
@@ -372,7 +375,6 @@ __all__ = [
     "take_gradient_steps",
     "take_text_steps",
     "takes_arrays",
-    "td_loss",
     "three_digits",
     "torch",
     "train_tokenizer",

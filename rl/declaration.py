@@ -93,8 +93,9 @@ class Declaration(ABC):
     @staticmethod
     def critic_sees(config: Any) -> str:
         """What the critic of one of several agents sees: "own", what the agent sees; "observations", what all see; or
-        "state", the environment's own."""
-        return "own"
+        "state", the environment's own. By default what a hyperparameter `centralized_critic` says, if there is one."""
+        chosen: str = getattr(config, "centralized_critic", "none")
+        return "own" if chosen == "none" else chosen
 
     @staticmethod
     def model_options(config: Any) -> dict[str, Any]:

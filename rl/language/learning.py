@@ -46,6 +46,20 @@ def log_probs_in_parts(learner: Learner, model: Any, tokens: Tensor, config: Lan
         return torch.cat(parts).float()
 
 
+def add_old_policy(learner: Learner, batch: dict[str, Tensor], config: Any) -> dict[str, float]:
+    """Have `sampled` of a batch be log π_old [B, L]: as it was, or of the learner's weights of now where `config` says
+    to recompute it, or has a `behaviour_cap`; then tokens also have `importance` [B, L], π_old / π_behaviour up to that
+    (see `losses.behaviour_weights`). `generated` is what it was. Returns metrics."""
+    batch["generated"], cap = batch["sampled"], config.behaviour_cap
+    if cap is not None or config.recompute == "same_shape":
+        batch["sampled"] = log_probs_in_parts(learner, learner.model, batch["tokens"], config)
+    if cap is None:
+        return {}
+    both = batch["sampled"], batch["generated"]
+    batch["importance"] = losses.behaviour_weights(*both, batch["mask"], config.ratio, cap)
+    return {"train/importance": float(batch["importance"][batch["mask"]].mean())}
+
+
 def values_of(values: Tensor) -> Tensor:
     """V [B, L] before each token, of `values` [B, L] after each."""
     return torch.nn.functional.pad(values[:, :-1], (1, 0))
@@ -104,12 +118,14 @@ def learn_from_answers(
     loss_of: LossOf,
     aggregation: str,
 ) -> dict[str, float]:
-    """Descend on minibatches of an iteration's answers, `n_epochs` times; `loss_of` is as in `Learner.differentiate`,
-    and finds in each minibatch the `weights` [B, L] of its tokens, by which `losses.mean_over_rows` aggregates them.
+    """Descend on minibatches of an iteration's answers, which have `advantages`, `n_epochs` times; `loss_of` is as in
+    `Learner.differentiate`, and finds in each minibatch the `weights` [B, L] of its tokens, by which
+    `losses.mean_over_rows` aggregates them.
 
     Returns the means of what it tells. Its `difference` [B], how far log-probabilities are from those of the weights
     that sampled, is told of the first minibatch alone: only there both weights are the same.
     """
+    learner.advantages = batch["advantages"].cpu().numpy()
     rate = rate_at(config.learning_rate, clock.remaining)
     history: list[dict[str, Tensor]] = []
     for epoch in range(config.n_epochs):

@@ -116,6 +116,12 @@ class GaussianActorQ(ContinuousActorQ):
         mean, log_std = outputs.chunk(2, -1)
         return SquashedGaussian(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX))
 
+    def expectations(self, critics: ContinuousActorQ, rows: Rows, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """E[min_i Q_i] by `critics` and E[log π] [B] under the policy in `rows`, estimated by one action of each, that
+        is drawn with `noise`; with gradients to the actor."""
+        actions, log_prob = self.distribution(self.outputs(rows)).sample_with_log_prob(noise)
+        return critics.values(rows, actions).amin(0), log_prob
+
     def choose(self, outputs: Tensor, noise: Tensor | None) -> Tensor:
         """tanh of the mean, or drawn actions."""
         distribution = self.distribution(outputs)
@@ -131,10 +137,20 @@ class CategoricalActorQ(ActorQ):
         super().__init__(spec, critics_see_actions=False)
         self.log_alpha = nn.Parameter(torch.zeros(()))
 
-    def values(self, rows: Rows) -> Tensor:
-        """Q of all actions by each critic, [n_critics, B, actions]."""
+    def values(self, rows: Rows, actions: Tensor | None = None) -> Tensor:
+        """Q of actions [B] by each critic, [n_critics, B]; without, of all actions, [n_critics, B, actions]."""
         features, _ = self.encoded(rows, self.critics_encoder)
-        return torch.stack([critic(features) for critic in self.critics])
+        of_all = torch.stack([critic(features) for critic in self.critics])
+        if actions is None:
+            return of_all
+        return of_all.gather(-1, actions.expand(len(self.critics), -1).unsqueeze(-1)).squeeze(-1)
+
+    def expectations(self, critics: CategoricalActorQ, rows: Rows, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """E[min_i Q_i] by `critics` and E[log π] [B] under the policy in `rows`: sums over the actions, with gradients
+        to the actor."""
+        log_probs = self.outputs(rows).log_softmax(-1)
+        probabilities = log_probs.exp()
+        return (probabilities * critics.values(rows).amin(0)).sum(-1), (probabilities * log_probs).sum(-1)
 
     def allowed(self, rows: Rows) -> Tensor:
         """How many actions may be chosen, float32: in each of the rows, [B], where there is a mask; else one number."""

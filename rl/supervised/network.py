@@ -46,10 +46,11 @@ class NetworkSpec:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, table: Table | Stream, module: str, module_kwargs: Mapping[str, Any], input_shape: Any) -> NetworkSpec:
-        """The network for the rows that are learned from; InputError if they do not have that shape."""
+    def of(cls, table: Table | Stream, module: str, module_kwargs: Mapping[str, Any], input_shape: str) -> NetworkSpec:
+        """The network for the rows that are learned from; InputError if they do not have that shape, sizes with commas
+        between them."""
         own, numbers = table.schema.row_shape, int(np.prod(table.schema.row_shape))
-        shape = tuple(int(size) for size in input_shape) or ((numbers,) if module == "mlp" else own)
+        shape = _read_shape(input_shape) or ((numbers,) if module == "mlp" else own)
         if int(np.prod(shape)) != numbers:
             raise InputError(
                 f"input_shape is {list(shape)}, which is {int(np.prod(shape))} numbers, but a row has {numbers} "
@@ -102,6 +103,13 @@ class NetworkSpec:
                 f"give [{len(features)}, {self.outputs}]"
             )
         return said if self.outputs > 1 else said[:, 0]
+
+
+def _read_shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.split(",") if size.strip())
+    except ValueError:
+        raise InputError(f"input_shape is {text!r}, but must be whole numbers, such as 1,8,8") from None
 
 
 class NetworkModel(FittedModel):

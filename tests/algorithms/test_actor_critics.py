@@ -165,7 +165,7 @@ def test_discrete_expectations_are_sums_over_the_policy():
     with torch.no_grad():
         model.actor.layers[-1].bias.copy_(torch.tensor([0.0, math.log(3.0)]))  # ¼ and ¾
     set_values(model, [1.0, 8.0], [2.0, 4.0])
-    value, log_prob = sac_file.expectations(model, model, torch.zeros(1, 2), torch.zeros(1, 2))
+    value, log_prob = model.expectations(model, torch.zeros(1, 2), torch.zeros(1, 2))
     assert value.item() == pytest.approx(0.25 * 1 + 0.75 * 4)
     assert log_prob.item() == pytest.approx(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     loss = sac_file.critic_loss(model, model, minibatch([1]), 0.0, torch.zeros(1, 2))

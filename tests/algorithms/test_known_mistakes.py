@@ -318,7 +318,7 @@ def test_importance_weights_are_in_full_at_the_end(timesteps, beta):
     class Seen(Exception):
         pass
 
-    def sample(rows, *, beta):
+    def sample(rows, *, beta, plain):
         seen.append(beta)
         raise Seen
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
 
-from shoal.algorithms.dqn import DQNConfig, dqn_loss, plain_dqn_loss
+from shoal.algorithms.dqn import DQNConfig, dqn_loss
 from shoal.algorithms.sac import actor_loss, critic_loss
-from shoal.rl import FlatAdam, ModelSpec, build_model, soft_actor_loss, soft_critic_loss
+from shoal.rl import FlatAdam, ModelSpec, build_model, plain_td_loss, soft_actor_loss, soft_critic_loss
 from shoal.rl.learn.plain_q import arrays_of
 from shoal.rl.learn.shards import differentiate
 
@@ -67,7 +67,7 @@ def test_dqn(double_q, kwargs, shards):
     model, target = (made("q_network", Discrete(3), seed, **kwargs) for seed in (1, 2))
     config, found = DQNConfig(double_q=double_q), []
     tensors = drawn(Discrete(3))
-    for loss_of, minibatch in ((plain_dqn_loss, arrays_of(tensors)), (dqn_loss, tensors)):
+    for loss_of, minibatch in ((plain_td_loss, arrays_of(tensors)), (dqn_loss, tensors)):
 
         def loss(rows, loss_of=loss_of):
             value, errors, q = loss_of(model, target, rows, config)
