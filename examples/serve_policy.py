@@ -23,13 +23,14 @@ def main() -> None:
     """Serve a policy from two replicas and ask it in three ways."""
     parser = argparse.ArgumentParser(description="Serve a policy trained on CartPole-v1.")
     parser.add_argument("--run", help="run folder of a training on CartPole-v1")
+    parser.add_argument("--total-timesteps", type=int, default=20_000, help="of the little training")
     parser.add_argument("--replicas", type=int, default=2, help="processes that answer")
     flags = parser.parse_args()
 
     folder = flags.run or "runs/cartpole-little"
     if flags.run is None:
         with PPO("CartPole-v1", workers=2, seed=0) as ppo:
-            ppo.train(total_timesteps=20_000)
+            ppo.train(flags.total_timesteps)
             ppo.save(folder)
 
     with serve(folder, replicas=flags.replicas, http="127.0.0.1:0") as served:

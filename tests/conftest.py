@@ -158,6 +158,15 @@ def workers_load_little() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_power_fails() -> Iterator[None]:
+    """Have nothing wait for the disk: what killed processes have written stays, and no test cuts the power. Run folders
+    of tests have more than a thousand files, and each took up to 10 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def short_trainings(request: pytest.FixtureRequest) -> Iterator[None]:
     """Shorten what a training does before and after it trains, where tests are not about that: tests/envs/ has the

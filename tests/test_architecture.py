@@ -330,15 +330,36 @@ def test_every_folder_is_linked_into_the_package():
         assert (ROOT / layer / "py.typed").exists()
 
 
-def test_drivers_do_not_import_torch():
-    modules = ["shoal", "shoal.rl", "shoal.algorithms", "shoal.cli.main"]
-    source = f"""
-import importlib, sys
-for module in {modules}:
+def test_drivers_import_nothing_heavy_before_they_need_it():
+    """One program for all that a driver does without torch: an interpreter that has all of it takes half a second."""
+    source = """
+import importlib, pathlib, sys, tempfile
+
+def check(after, *heavy):
+    loaded = [name for name in ("torch", "tensorflow", *heavy) if name in sys.modules]
+    assert not loaded, f"{after}: {loaded}"
+
+drawing = "matplotlib", "tensorboard", "uvicorn"
+for module in ("shoal", "shoal.rl", "shoal.algorithms", "shoal.cli.main"):
     importlib.import_module(module)
-    assert "torch" not in sys.modules, module
+    check(module, *drawing)
+from shoal.cli.main import main
+for arguments in (["--help"], ["train", "--help"], ["train", "ppo", "--help"]):
+    main(arguments)
+    check(arguments, *drawing)
+from shoal.algorithms import PPO
+PPO("CartPole-v1", engine="serial")
+check("a training", *drawing)
+from shoal.rl.callbacks.progress import ProgressDisplay
+from shoal.rl.runs.metrics import TensorBoardFile
+from shoal.rl.runs.run_folder import RunFolder
+check("a run folder", *drawing)
+TensorBoardFile(pathlib.Path(tempfile.mkdtemp())).flush()
+assert "tensorboard" in sys.modules
+check("TensorBoard's file")
 """
-    subprocess.run([sys.executable, "-c", source], check=True)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @for_each_file

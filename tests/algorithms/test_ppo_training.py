@@ -1,7 +1,5 @@
 import functools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -326,19 +324,6 @@ def test_bad_arguments_of_train_are_refused(serial, steps, stop_return):
 def test_another_engine_than_the_running_one_is_refused(serial):
     with pytest.raises(InputError, match="engine is 'native', but the runtime runs on 'serial'"):
         PPO(Walk, engine="native", **SMALL)
-
-
-def test_the_driver_does_not_import_torch():
-    program = """
-import sys
-import shoal.rl, shoal.algorithms
-from shoal.algorithms import PPO
-ppo = PPO("CartPole-v1", engine="serial")
-assert "torch" not in sys.modules
-assert "matplotlib" not in sys.modules
-assert "tensorboard" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_an_exception_in_an_environment_of_a_worker_process(native):

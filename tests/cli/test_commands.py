@@ -264,17 +264,6 @@ def test_help(arguments, texts, capsys):
         assert text in shown
 
 
-def test_help_loads_nothing_heavy():
-    code = (
-        "import sys\nfrom shoal.cli.main import main\n"
-        "for arguments in (['--help'], ['train', '--help'], ['train', 'ppo', '--help']):\n"
-        "    main(arguments)\n"
-        "print([name for name in ('torch', 'matplotlib', 'tensorboard', 'uvicorn') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("[]\n")
-
-
 def test_every_setting_is_a_flag_with_help():
     from shoal.algorithms import ALGORITHMS
     from shoal.cli.flags import field_help

@@ -189,7 +189,7 @@ def serial():
         yield
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(models(), small, st.booleans(), st.integers(0, 2), st.lists(st.integers(0, 6), max_size=4), st.integers(1, 3))
 def test_plans_give_the_rows_that_plain_python_does_wherever_they_are_stopped(
     model, size, drop_last, epoch, stops, readers

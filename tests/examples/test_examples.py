@@ -23,10 +23,13 @@ RUNS = {
     "train_from_dataset.py": ([], ["after batch 400", "the same weights: True"]),
     "fit_digits.py": (["--steps", "200"], ["held out: {'accuracy': 0.9", "the same weights: True"]),
     "fit_table.py": (
-        ["--rounds", "20"],
+        ["--rounds", "5"],
         ["XGBoost, held out: {'rmse': ", "network, held out: {'rmse': ", "'district'"],
     ),
-    "serve_policy.py": (["--replicas", "1"], ["one observation: ", "over HTTP: {'action': ", "'status': 'ok'"]),
+    "serve_policy.py": (
+        ["--total-timesteps", "2000", "--replicas", "1"],
+        ["one observation: ", "over HTTP: {'action': ", "'status': 'ok'"],
+    ),
 }
 
 
