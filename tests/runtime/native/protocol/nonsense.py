@@ -3,7 +3,7 @@
 import random
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
@@ -22,10 +22,11 @@ class Nonsense:
     Args:
         seed: for all that is random.
         ids: ids that mean something where the messages go; others are made up.
+        leave_out: optional fields of these types are empty.
     """
 
-    def __init__(self, seed: int, ids: Sequence[bytes] = ()) -> None:
-        self._random, self._ids, self._depth = random.Random(seed), list(ids), 0
+    def __init__(self, seed: int, ids: Sequence[bytes] = (), leave_out: Collection[type] = ()) -> None:
+        self._random, self._ids, self._depth, self._leave_out = random.Random(seed), list(ids), 0, leave_out
 
     def message(self, kind: type) -> m.Message:
         """Return a message whose fields are of the right types, and mean nothing."""
@@ -53,7 +54,7 @@ class Nonsense:
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         pick = self._random
         if origin in (typing.Union, types.UnionType):
-            return self._value(pick.choice(arguments))
+            return self._value(pick.choice([kind for kind in arguments if kind not in self._leave_out]))
         if origin is list or arguments[1:] == (Ellipsis,):
             self._depth += 1
             made = [self._value(arguments[0]) for _ in range(pick.randrange(3) if self._depth < _DEEPEST else 0)]
