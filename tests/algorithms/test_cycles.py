@@ -75,7 +75,8 @@ def test_one_actor_that_is_killed_and_a_program_that_is_interrupted_change_no_we
 
 
 def test_a_checkpoint_of_one_goes_on_as_the_other(tmp_path):
-    runtime.init(engine="serial", ignore_reinit_error=True)
+    runtime.shutdown()  # of the tests before
+    runtime.init(engine="serial")
 
     class Stop(Callback):
         def on_iteration_end(self, training, report):

@@ -75,19 +75,14 @@ def test_each_one_is_closed_once(engine, tmp_path, fails_at):
     if fails_at is None:
         train(Rented, workers=2, env_kwargs=arguments)
     else:
-        with pytest.raises(ZeroDivisionError, match="no fuel"):
+        with pytest.raises(ZeroDivisionError, match="no fuel") as caught:
             train(Rented, 10_000, workers=2, env_kwargs=arguments)
+        assert "Rented" in "\n".join(caught.value.__notes__)
+        if engine == "native":
+            assert pathlib.Path(__file__).name in str(caught.value.__cause__)
     made, closed = made_and_closed(tmp_path)
     assert made == closed >= 8
     assert options == {"size": [1, 2]}
-
-
-def test_a_training_that_nobody_closes_is_closed_with_the_runtime(engine, tmp_path):
-    ppo = PPO(Rented, workers=2, env_kwargs={"folder": str(tmp_path), "options": {"size": [1, 2]}}, **SETTINGS)
-    ppo.train(64)
-    runtime.shutdown()
-    made, closed = made_and_closed(tmp_path)
-    assert made == closed >= 8
 
 
 def test_global_generators_do_not_depend_on_the_workers(engine):
@@ -117,3 +112,12 @@ def test_an_observation_that_leaves_its_space_is_named(engine):
     text = r"environment 'Leaving', index \d: step\(\) returned observation.* = nan"
     with pytest.raises(EnvContractError, match=text):
         train(Leaving, 10_000)
+
+
+def test_a_training_that_nobody_closes_is_closed_with_the_runtime(engine, tmp_path):
+    """The last test: those of this module share a runtime."""
+    ppo = PPO(Rented, workers=2, env_kwargs={"folder": str(tmp_path), "options": {"size": [1, 2]}}, **SETTINGS)
+    ppo.train(64)
+    runtime.shutdown()
+    made, closed = made_and_closed(tmp_path)
+    assert made == closed >= 8

@@ -326,13 +326,6 @@ def test_another_engine_than_the_running_one_is_refused(serial):
         PPO(Walk, engine="native", **SMALL)
 
 
-def test_an_exception_in_an_environment_of_a_worker_process(native):
-    with PPO(Breaks, workers=2, **SMALL) as ppo, pytest.raises(BrokenError, match="the simulator is broken") as caught:
-        ppo.train(4096)
-    assert "Breaks" in "\n".join(caught.value.__notes__)
-    assert "learning_envs.py" in str(caught.value.__cause__)
-
-
 @pytest.mark.slow
 def test_an_environment_that_always_ends_its_process(native):
     settings = SMALL | {"n_steps": 256}

@@ -89,10 +89,9 @@ class KillWorker(Callback):
             runtime.kill(training.actors.workers.actors[0], no_restart=False)
 
 
-@pytest.mark.parametrize("env", [Masked, pytest.param(Parts, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "name", ["ppo", *(pytest.param(name, marks=pytest.mark.slow) for name in OWN if name != "ppo")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("env", [Masked, Parts])
+@pytest.mark.parametrize("name", OWN)
 def test_weights_do_not_depend_on_workers_or_on_their_deaths(processes, name, env):
     settings = {"n_envs": 6, "steps": 4 * 6 * 16}
     expected = digest(name, env, workers=1, **settings)
