@@ -107,13 +107,17 @@ class EvolutionRun(Run):
     @property
     def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
         """Initial weights, layout; all is done on the CPU."""
+        return self._begun, self._described[1], "cpu"
+
+    @cached_property
+    def _begun(self) -> np.ndarray:
         weights, layout = self._described
         begun = weights.copy()
         for own in self.space.policies.values():
             begun[own.weights] = self._algorithm.begin(weights[own.weights], self.config)
         for name, values in self._given(layout).items():
             layout.views(begun)[name][...] = values
-        return begun, layout, "cpu"
+        return begun
 
     def _given(self, layout: ParameterLayout) -> dict[str, np.ndarray]:
         """Parameters that the search begins with, by name, where settings name them."""
