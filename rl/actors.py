@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from .. import runtime
 from ..envs import Endpoint, EnvSpec, Episode, choose_group_recovery
-from ..runtime import ObjectRef, exceptions, get
+from ..runtime import ActorHandle, ObjectRef, exceptions, get
 from .agents import JointLearnerActor, JointWorker, initial_weights
 from .chaos import Deaths
 from .clock import Clock
@@ -24,6 +24,7 @@ from .collect.channel import Channel
 from .collect.rollout_stats import RolloutStats, stats_of_groups
 from .collect.simulators import SimulatorWorker
 from .collect.worker import GroupProgress, RolloutWorker
+from .data.piece_reader import PieceReader
 from .declaration import Collecting
 from .initial_weights import named_weights
 from .language.generator import Generator
@@ -193,7 +194,16 @@ class LearnerRun(Run):
         named = named_weights(spec, run)
         if isinstance(spec, JointSpec):
             return start_learners(JointLearnerActor, (*own, initial_weights(spec, run)), run, self.deaths)
-        return start_learners(LearnerActor, (*own, named), run, self.deaths)
+        made = LearnerActor if self._reader is None else partial(LearnerActor, reader=self._reader)
+        return start_learners(made, (*own, named), run, self.deaths)
+
+    @cached_property
+    def _reader(self) -> ActorHandle | None:
+        """The actor that reads a dataset for all learners; None where there is one learner, or no dataset."""
+        alone = self.settings.most_learners == 1 or runtime.engine_name() == "serial"
+        if alone or not self._algorithm.reads_dataset:
+            return None
+        return runtime.remote(PieceReader).options(num_cpus=0, **RECOVERABLE).remote(shares=True)
 
     @property
     def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
@@ -259,6 +269,8 @@ class LearnerRun(Run):
         """End the learner, if it was started."""
         if "learner" in vars(self):  # what a cached property made
             self.learner.close()
+            if self._reader is not None:
+                runtime.kill(self._reader)
 
 
 class ActorLearnerRun(LearnerRun):

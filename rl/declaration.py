@@ -68,6 +68,8 @@ class Declaration(ABC):
 
     trains_agents: ClassVar[bool] = True
     """Whether the agents of an environment may be several."""
+    reads_dataset: ClassVar[bool] = False
+    """Whether its learners draw from a dataset that is read while they learn (`Learner.add_dataset`)."""
     plays_league: ClassVar[bool] = False
     """Whether it learns from rollouts against earlier snapshots of its policy."""
     shards_gradients: ClassVar[bool] = False

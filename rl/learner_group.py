@@ -9,7 +9,7 @@ learner is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -42,7 +42,7 @@ class LearnerGroup:
     """The learners of one training; those that die are replaced. Arguments as of `LearnerHandle`."""
 
     def __init__(
-        self, kind: type[Any], arguments: Sequence[Any], run: LearnerSettings, deaths: Deaths | None = None
+        self, kind: Callable[..., Any], arguments: Sequence[Any], run: LearnerSettings, deaths: Deaths | None = None
     ) -> None:
         self._deaths = Deaths() if deaths is None else deaths
         self._least, self._most = run.least_learners, run.most_learners
@@ -278,7 +278,7 @@ class LearnerGroup:
 
 
 def start_learners(
-    kind: type[Any], arguments: Sequence[Any], run: LearnerSettings, deaths: Deaths | None = None
+    kind: Callable[..., Any], arguments: Sequence[Any], run: LearnerSettings, deaths: Deaths | None = None
 ) -> LearnerHandle | LearnerGroup:
     """The learner of a training, or its group of learners. Arguments as of `LearnerHandle`."""
     if run.most_learners > 1 and runtime.engine_name() != "serial":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -49,12 +49,12 @@ class Update:
 class LearnerHandle:
     """The learner; it restarts if its process dies, and is then brought back to where it was.
 
-    `kind` is the actor class, with the methods of `LearnerActor`, and `arguments` are its own; `deaths` on purpose are
-    told those that are planned.
+    `kind` is the actor class, with the methods of `LearnerActor` (in a group what makes one); `arguments` are its own,
+    and `deaths` on purpose are told those that are planned.
     """
 
     def __init__(
-        self, kind: type[Any], arguments: Sequence[Any], run: LearnerSettings, deaths: Deaths | None = None
+        self, kind: Callable[..., Any], arguments: Sequence[Any], run: LearnerSettings, deaths: Deaths | None = None
     ) -> None:
         self._deaths = Deaths() if deaths is None else deaths
         made = runtime.remote(kind).options(num_gpus=gpus_of_each(run, 1), **RECOVERABLE)

@@ -68,6 +68,8 @@ class OfflineAlgorithm(DatasetAlgorithm[Config], Generic[Config]):
     Raises InputError if there is no such dataset, SpaceMismatchError, naming both, if the spaces of `env` are others.
     """
 
+    reads_dataset = True
+
     def __init__(self, env: Any = None, *, dataset: str | Path = "", **settings: Any) -> None:
         self.dataset = Dataset(dataset)
         self._env_is_given = env is not None

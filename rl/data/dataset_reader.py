@@ -13,18 +13,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...runtime import InputError
+from ...runtime import ActorHandle, InputError
 from .batch import Batch, Column
 from .dataset import Dataset, RecordedSteps
+from .piece_reader import PieceReader, Place, piece_at
 from .returns import discounted_returns
 from .tree import Tree
-
-if TYPE_CHECKING:
-    from ...data import Batches
 
 Stream = Callable[..., np.random.Generator]
 """The random stream of a purpose and indices."""
@@ -150,7 +147,7 @@ class _Place:
 
     first: int = 0
     """Number of its first minibatch."""
-    state: dict[str, Any] | None = None
+    state: Place | None = None
     """Of the reading; None: at its beginning."""
 
 
@@ -162,6 +159,7 @@ class DatasetReader:
         capacity: transitions that lie in memory at a time; an episode that is longer is read as a whole.
         rows: of a minibatch.
         stream: the run's random streams.
+        reader: the actor that reads for all learners of a group; None: this one reads for itself.
         others: as in `EpisodeBlock`.
     """
 
@@ -176,6 +174,7 @@ class DatasetReader:
         actions: Column,
         own_actions: Callable[[np.ndarray], np.ndarray],
         gamma: float,
+        reader: ActorHandle | None = None,
     ) -> None:
         self._dataset, self._rows, self._stream = dataset, rows, stream
         self._new_block = partial(
@@ -192,8 +191,9 @@ class DatasetReader:
         self._transitions = self._transitions.options(memory=memory)
         self._block: EpisodeBlock | None = None
         self._place = self._next = _Place()  # of the block, and of the one after it
-        self._batches: Batches | None = None
-        self._ahead: tuple[dict[str, Any], RecordedSteps] | None = None  # what there was no room for, and its place
+        self._reader: PieceReader | ActorHandle = reader or PieceReader()
+        self._at: Place | None = None  # of the next piece
+        self._ahead: tuple[Place, RecordedSteps] | None = None  # what there was no room for, and its place
 
     def sample(self, number: int, columns: Sequence[str]) -> Batch:
         """Minibatch `number`, from 0 on; columns as in `EpisodeBlock.take`."""
@@ -224,9 +224,9 @@ class DatasetReader:
 
     def close(self) -> None:
         """Drop what was read ahead."""
-        if self._batches is not None:
-            self._batches.close()
-        self._batches = self._ahead = None
+        if isinstance(self._reader, PieceReader):
+            self._reader.close()
+        self._ahead = None
 
     def _block_of(self, number: int) -> EpisodeBlock:
         if number < self._place.first:
@@ -238,14 +238,13 @@ class DatasetReader:
     def _open(self, place: _Place) -> None:
         self.close()
         self._place = self._next = place
+        self._at = place.state
         if self._block is not None:
             self._block.clear()
 
     def _read(self) -> None:
         """Read the next block, into the memory of the one before: there need not be any for two."""
         place = self._place = self._next
-        if self._batches is None:
-            self._batches = self._transitions.iter_batches(state=place.state)
         if self._block is None:
             episodes = min(self._dataset.episodes, self._capacity)
             self._block = self._new_block(steps=self._capacity, episodes=episodes)
@@ -265,13 +264,15 @@ class DatasetReader:
                 "damaged"
             )
 
-    def _part(self) -> tuple[dict[str, Any], RecordedSteps] | None:
+    def _part(self) -> tuple[Place, RecordedSteps] | None:
         """The next episodes that were read together, and where they lie; None at the end of a pass."""
         found, self._ahead = self._ahead, None
         if found is None:
-            assert self._batches is not None
-            state, rows = self._batches.state(), next(self._batches, None)
-            found = None if rows is None else (state, self._dataset.steps_of(rows))
+            taken = piece_at(self._reader, self._transitions, self._at)
+            if taken is None:
+                return None
+            piece, rows = taken
+            self._at, found = piece.following, (piece.place, self._dataset.steps_of(rows))
         return found
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import runtime
-from ...runtime import ObjectRef, get, method
+from ...runtime import ActorHandle, ObjectRef, get, method
 from ..chaos import Death, dying
 from ..clock import Clock
 from ..data.batch import Batch
@@ -55,7 +55,7 @@ def _gauges() -> tuple[Any, Any]:
 
 class LearnerActor:
     """Actor class. `algorithm` says how to learn, with `config`; `spec` makes the model, `settings` are the run's;
-    `initial` are weights by name to begin with."""
+    `initial` are weights by name to begin with, `reader` is the actor that reads a dataset for all of a group."""
 
     def __init__(
         self,
@@ -64,9 +64,11 @@ class LearnerActor:
         spec: ModelSpec,
         settings: RunSettings,
         initial: Mapping[str, np.ndarray] | None = None,
+        *,
+        reader: ActorHandle | None = None,
     ) -> None:
         limit_threads(settings.threads)
-        self._initial = initial or {}
+        self._initial, self._reader = initial or {}, reader
         self._algorithm, self._config, self._spec, self._settings = algorithm, config, spec, settings
         self._begin()
 
@@ -79,6 +81,7 @@ class LearnerActor:
             device=settings.device,
             reward_scale=scale,
             settings=settings,
+            reader=self._reader,
         )
         self._learner.model.begin_with(self._initial)
         self._algorithm.prepare(self._learner, self._config)

@@ -6,7 +6,7 @@ asked of all of them; what it led to is asked of the first that is done.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,10 @@ EXCHANGE = "exchange"
 
 
 class GroupLearnerActor:
-    """Actor class; `kind` is that of the learner, `arguments` are its own. To be made with `concurrency_groups`, of
+    """Actor class; `kind` makes the learner of `arguments`. To be made with `concurrency_groups`, of
     which EXCHANGE is one."""
 
-    def __init__(self, kind: type[Any], *arguments: Any) -> None:
+    def __init__(self, kind: Callable[..., Any], *arguments: Any) -> None:
         self._own = kind(*arguments)
         self._mailbox, self._world = Mailbox(), World()
         self._led_to: tuple[Any, ...] = ()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...envs import stream
+from ...runtime import ActorHandle
 from ..clock import Clock
 from ..data.batch import Batch
 from ..data.columns import action_columns, observation_columns, replay_columns
@@ -41,7 +42,7 @@ _DRAWN_TOGETHER = 64
 class Learner(Descent):
     """The parts of one training's learner, as before the first update. `spec` makes the model, on `device`; random
     streams come from `seed`; `reward_scale` scales the rewards that are learned from; losses are differentiated as
-    `settings` say.
+    `settings` say; `reader` is the actor that reads a dataset for all learners of a group.
 
     An algorithm's `prepare` adds optimizers, targets and a replay buffer, or a dataset, and in `numbers` what else its
     updates change; its `update` counts `n_updates`, and leaves
@@ -56,8 +57,10 @@ class Learner(Descent):
         device: str,
         reward_scale: RewardScale | None = None,
         settings: LearnerSettings = DEFAULTS,
+        reader: ActorHandle | None = None,
     ) -> None:
         super().__init__(settings)
+        self._reader = reader
         self._spec, self._seed, self._reward_scale = spec, seed, reward_scale
         self._observation_moments = ObservationMoments(spec.observation_space) if spec.normalized else None
         self.model: Any = load("build_model")(spec, seed=seed, device=resolve_device(device))
@@ -138,6 +141,7 @@ class Learner(Descent):
             actions=action_columns(spec.action_space),
             own_actions=self.model.own_actions,
             gamma=gamma,
+            reader=self._reader,
         )
         if self._observation_moments is not None:
             for observations in self._dataset.observations():

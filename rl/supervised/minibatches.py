@@ -8,13 +8,14 @@ rows of a minibatch whose gradients it computes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...envs import stream
-from ...runtime import ActorHandle, ObjectRef, get
+from ...runtime import ActorHandle, ObjectRef, exceptions, get
 from ..lazy import torch
 from .batch_reader import BEGINNING, BatchReader, ReadBatch
 from .stream import Stream
@@ -64,13 +65,17 @@ class TableMinibatch(Minibatch):
 class StreamMinibatch(Minibatch):
     """Rows that a reader has read."""
 
-    def __init__(self, rows: Stream, read: ReadBatch) -> None:
+    def __init__(self, rows: Stream, read: ReadBatch, again: Callable[[], ReadBatch]) -> None:
         super().__init__(rows, read.labels)
-        self._read = read
+        self._read, self._again = read, again
 
     def features(self, start: int, stop: int) -> np.ndarray:
         """As `Minibatch`."""
-        return self._read.features(start, stop)
+        try:
+            return self._read.features(start, stop)
+        except exceptions.ObjectLostError:  # the reader has died since it was read
+            self._read = self._again()
+            return self._read.features(start, stop)
 
 
 class Minibatches(ABC):
@@ -124,18 +129,22 @@ class StreamMinibatches(Minibatches):
 
     def next(self) -> Minibatch:
         """As `Minibatches`."""
-        read = self._take()
+        read, again = self._take(), partial(self._take_at, self._step, self._place)
         self._step, self._place = self._step + 1, read.place
-        return StreamMinibatch(self._rows, read)
+        return StreamMinibatch(self._rows, read, again)
 
     def _take(self) -> ReadBatch:
         if isinstance(self._reader, BatchReader):
-            found = self._reader.take(self._step, self._place)
-        else:
-            found = None if self._ahead is None else get(self._ahead)
-            if found is None:  # the reader is at another place: it was killed, or somebody has gone back
-                found = get(self._reader.take.remote(self._step, self._place))
-            self._ahead = self._reader.take.remote(self._step + 1)
+            return self._take_at(self._step, self._place)
+        found: ReadBatch | None = None if self._ahead is None else get(self._ahead)
+        if found is None:  # the reader is at another place: it was killed, or somebody has gone back
+            found = self._take_at(self._step, self._place)
+        self._ahead = self._reader.take.remote(self._step + 1)
+        return found
+
+    def _take_at(self, step: int, place: bytes) -> ReadBatch:
+        reader = self._reader
+        found = reader.take(step, place) if isinstance(reader, BatchReader) else get(reader.take.remote(step, place))
         assert found is not None, "a reader that is told the place has what begins there"
         return found
 

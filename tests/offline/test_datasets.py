@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 
 import minari
 import numpy as np
@@ -14,6 +15,7 @@ from shoal.envs import SpaceMismatchError, codec, stream
 from shoal.rl import Dataset
 from shoal.rl.data.columns import action_columns, observation_columns
 from shoal.rl.data.dataset_reader import DatasetReader
+from shoal.rl.data.piece_reader import PieceReader, piece_at
 from shoal.runtime import InputError
 
 pytestmark = pytest.mark.usefixtures("datasets")
@@ -143,6 +145,10 @@ def test_transitions_of_two_episodes_by_hand(serial):
     np.testing.assert_array_equal(taken["end_observations"], ends)
 
 
+def _raise_lost():
+    raise runtime.exceptions.OwnerDiedError("gone")
+
+
 def reader(dataset, capacity, rows=2, observations=BOX):
     return DatasetReader(
         dataset,
@@ -188,6 +194,58 @@ def test_a_dataset_larger_than_memory_is_read_in_blocks_of_another_order_each_pa
         other.go_to(place, 31)
         assert other.sample(31, ("rewards",))["rewards"].shape == (2,)
         assert other._place.first == 31
+
+
+def test_pieces_are_read_once_for_all_who_take_them_and_again_for_who_comes_late(serial, monkeypatch):
+    written = [episode(BOX, CHOICE, 3, rewards=np.full(3, k)) for k in range(12)]
+    dataset = Dataset(write_dataset("many/test-v0", written, BOX, CHOICE))
+    rows, opened = dataset.transitions(3).shuffle(0, window=1), []
+    read = type(rows).iter_batches
+    monkeypatch.setattr(type(rows), "iter_batches", lambda self, **how: opened.append(how) or read(self, **how))
+
+    def taken(turns):
+        """The reward that each of two learners finds in its pieces, if they take one in these turns."""
+        reader, places, found = PieceReader(shares=True), [None, None], [[], []]
+        for one in turns:
+            piece = reader.take(rows, places[one])
+            places[one] = None if piece is None else piece.following
+            found[one].append(None if piece is None else float(runtime.get(piece.columns)["rewards"][0]))
+        return found
+
+    first, second = taken([0, 1, 1, 0, 0, 0, 1, 1, *(8 * [0, 1]), 1, 0])
+    assert first == second
+    assert first[-1] is None
+    assert sorted(first[:-1]) == [*range(12)]
+    assert len(opened) == 1
+    monkeypatch.setattr("shoal.rl.data.piece_reader._KEPT", 1)  # no more than one piece
+    assert taken([0, 0, 0, 1, 1, 1, 0]) == [first[:4], first[:3]]
+    assert [how["state"] for how in opened] == [None] * 3
+
+
+def test_what_a_reader_that_died_has_given_is_read_again_by_the_next_one(serial):
+    written = [episode(BOX, CHOICE, 3, rewards=np.full(3, k)) for k in range(3)]
+    rows = Dataset(write_dataset("many/test-v0", written, BOX, CHOICE)).transitions(3)
+    reader, calls = PieceReader(shares=True), []
+
+    class Lost(dict):
+        """Columns of which the first reader's are gone when they are looked at."""
+
+        def __reduce__(self):
+            return _raise_lost, ()
+
+    class Actor:
+        class take:
+            @staticmethod
+            def remote(*arguments):
+                calls.append(arguments)
+                piece = reader.take(*arguments)
+                return runtime.put(replace(piece, columns=lost) if len(calls) == 1 else piece)
+
+    lost = runtime.put(Lost())
+    piece, columns = piece_at(Actor, rows, None)
+    assert columns["rewards"].tolist() == [0, 0, 0]
+    assert piece.following["batch"] == 1
+    assert calls == [(rows, None)] * 2
 
 
 @pytest.mark.slow

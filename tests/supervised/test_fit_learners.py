@@ -22,7 +22,7 @@ from shoal.rl import Callback
 from shoal.rl.supervised import network_learners
 from shoal.rl.supervised.batch_reader import BEGINNING, BatchReader
 from shoal.rl.supervised.flat_network import joined_statistics
-from shoal.rl.supervised.minibatches import rows_of_step
+from shoal.rl.supervised.minibatches import StreamMinibatch, rows_of_step
 from shoal.runtime import InputError
 
 WIDE = {"module": "test_networks:Wide", "module_kwargs": {"outputs": 2}}
@@ -121,6 +121,20 @@ def test_a_reader_gives_what_was_taken_before_and_finds_its_place_again(games): 
         np.testing.assert_array_equal(again.features(10, 21), second.features(10, 21))
         np.testing.assert_array_equal(again.labels, second.labels)
         assert again.place == second.place
+
+
+def test_rows_of_a_reader_that_has_died_are_asked_for_again():
+    class Gone:
+        labels = np.zeros(4)
+
+        def features(self, start, stop):
+            raise runtime.exceptions.OwnerDiedError("gone")
+
+    class Read:
+        def features(self, start, stop):
+            return np.arange(4)[start:stop]
+
+    assert StreamMinibatch(None, Gone(), Read).features(1, 3).tolist() == [1, 2]
 
 
 def test_who_asks_ahead_is_not_told_what_is_wrong_there():
