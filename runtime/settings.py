@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields
 from .arguments import check_flag, check_name, check_text, in_plain_numbers
 from .exceptions import InputError
 from .options import check_resources
-from .resources.amounts import HEAD, check_amount, machine_memory
+from .resources.amounts import HEAD, check_amount
+from .resources.machine_memory import machine_memory
 from .runtime_env import RuntimeEnv
 
 # Of the machine's memory, for the object store unless its size is given; and the least that it may have, bytes.

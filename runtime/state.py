@@ -38,9 +38,9 @@ from .introspection.summaries import (
     RuntimeStatus,
     TaskGroup,
     TaskSummary,
-    human_bytes,
 )
 from .native.driver.observer import Session, observe, sessions
+from .resources.machine_memory import human_bytes
 
 __all__ = [
     "ActorState",

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..exceptions import InputError
+from ..resources.machine_memory import human_bytes
 from ..state import ask, id_text
 from . import listings
 from .diagnosis import Diagnosis
 from .events import ACTOR, AGAIN, BOUNCED, DIED, ENDED, FREED, LOST, PUT, RAN, UP, Event
 from .rows import DEFAULT_LIMIT, PROCESS_DIGITS, short_id
-from .summaries import human_bytes
 
 _Line = tuple[float, str]  # Unix seconds, and what happened
 

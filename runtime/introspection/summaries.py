@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 import msgspec
 
+from ..resources.machine_memory import human_bytes
 from . import listings
 from .diagnosis import Diagnosis
 from .rows import ActorState, NodeState, ObjectState, WaitState, WorkerState
-
-_UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 class Summary(msgspec.Struct):
@@ -186,11 +185,3 @@ def memory(diagnosis: Diagnosis) -> MemoryTable:
     viewers = [worker for worker in listings.workers(diagnosis) if worker.viewed_memory]
     viewers.sort(key=lambda worker: -worker.viewed_memory)
     return MemoryTable(objects_by_site(listings.objects(diagnosis)), viewers)
-
-
-def human_bytes(size: float) -> str:
-    """Return a size in words: 1.5 MB."""
-    unit = 0
-    while size >= 1000 and unit < len(_UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{size:.0f} B"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from ..arguments import as_number, in_plain_numbers
 from ..exceptions import InfeasibleError, InputError, InputTypeError, nearest
+from .machine_memory import machine_memory
 
 #: So many units make 1 CPU, 1 GPU, 1 byte of memory.
 UNIT = 10_000
@@ -24,7 +25,6 @@ Demand = dict[str, int]
 
 # Of the machine's memory; the rest is left to the object store.
 _MEMORY_SHARE = 0.7
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def in_units(amounts: Mapping[str, float]) -> Demand:
@@ -80,18 +80,6 @@ def machine_resources(
         "memory": int(machine_memory() * _MEMORY_SHARE) if memory is None else memory,
     }
     return {"CPU": 0} | in_units(amounts | dict(resources))
-
-
-def machine_memory() -> int:
-    """Return the bytes of memory that this machine has, or that its container may use."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for path in _CGROUP_LIMITS:
-        if os.path.exists(path):
-            with open(path, encoding="ascii") as file:
-                limit = file.read().strip()
-            if limit.isdigit():  # else "max"
-                memory = min(memory, int(limit))
-    return memory
 
 
 def visible_gpus(num_gpus: float | None) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .machine_memory import Memory, in_words
+from ...resources.machine_memory import Memory, human_bytes
 
 _SHOW_STACK = (
     "runtime_env={'env_vars': {'PYTHONFAULTHANDLER': '1'}} has such a process print its Python stack when it crashes"
@@ -65,9 +65,9 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
         parts = [f"process {self.who} {self._how()}"]
         if not self.expected:
             if self.peak:
-                parts.append(f"It held up to {in_words(self.peak)} of memory; {self.memory}")
+                parts.append(f"It held up to {human_bytes(self.peak)} of memory; {self.memory}")
             if self.biggest:
-                others = ", ".join(f"{name} (pid {pid}) {in_words(size)}" for pid, name, size in self.biggest)
+                others = ", ".join(f"{name} (pid {pid}) {human_bytes(size)}" for pid, name, size in self.biggest)
                 parts.append(f"Most memory is held by {others}")
         if self.log is not None:
             parts.append(f"What it printed is in {self.log}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from .machine_memory import Memory, read_memory
+from ...resources.machine_memory import Memory, read_memory
 from .pool import Process
 
 _PERIOD = 0.5

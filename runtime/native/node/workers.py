@@ -7,11 +7,11 @@ import signal
 import time
 from collections.abc import Callable
 
+from ...resources.machine_memory import biggest_processes, read_memory, read_oom_kills
 from ..protocol import messages as m
 from ..protocol.loop import Loop
 from ..store.board import MOST_PROCESSES, Board, new_board
 from .deaths import Death, killed_by_kernel
-from .machine_memory import biggest_processes, read_memory, read_oom_kills
 from .memory_monitor import MemoryMonitor
 from .output import NodeLog
 from .pool import Process

@@ -4,14 +4,22 @@ import os
 import re
 import signal
 
+import psutil
 import pytest
 
 from shoal import runtime
 from shoal.runtime.native.node.deaths import Death, killed_by_kernel, signal_name
-from shoal.runtime.native.node.machine_memory import Memory, biggest_processes, in_words, read_memory, read_oom_kills
 from shoal.runtime.native.node.memory_monitor import Candidate, MemoryMonitor, choose_victim
 from shoal.runtime.native.node.pool import Process
 from shoal.runtime.native.node.scheduler import Lease
+from shoal.runtime.resources.machine_memory import (
+    Memory,
+    biggest_processes,
+    human_bytes,
+    machine_memory,
+    read_memory,
+    read_oom_kills,
+)
 
 MEMORY = Memory(total=8 * 2**30, available=2 * 2**30)
 EXIT_3 = 3 << 8
@@ -33,7 +41,7 @@ def death(**changed):
         (signal.SIGTERM, r"signal 15 \(SIGTERM\): from outside"),
         (signal.SIGUSR1, r"killed by signal 10 \(SIGUSR1\)\. It held"),
         (35, r"killed by signal 35\. It held"),
-        (EXIT_3, r"ended with exit code 3\. It held up to 3\.0 MiB of memory; 2\.0 GiB of 8\.0 GiB are available"),
+        (EXIT_3, r"ended with exit code 3\. It held up to 3\.1 MB of memory; 2\.1 GB of 8\.6 GB are available"),
     ],
 )
 def test_a_report_says_how_and_what_was_held(status, words):
@@ -53,11 +61,11 @@ def test_an_expected_death_gives_no_advice():
 def test_want_of_memory_is_told_with_who_holds_it_and_the_cure():
     text = death(starved="the kernel", biggest=[(5, "python big.py", 5 * 2**30)])
     assert "was killed for want of memory by the kernel. Run fewer tasks at a time" in text
-    assert "Most memory is held by python big.py (pid 5) 5.0 GiB" in text
+    assert "Most memory is held by python big.py (pid 5) 5.4 GB" in text
 
 
 def test_names_and_sizes():
-    assert (signal_name(9), in_words(2**30), in_words(1536)) == ("signal 9 (SIGKILL)", "1.0 GiB", "2 KiB")
+    assert (signal_name(9), human_bytes(2**30), human_bytes(1536)) == ("signal 9 (SIGKILL)", "1.1 GB", "1.5 KB")
 
 
 @pytest.mark.parametrize(
@@ -111,18 +119,21 @@ def test_memory_of_a_machine(tmp_path):
 def test_memory_of_a_container_with_cgroups_of_version_2(tmp_path):
     _write(tmp_path, MEMINFO | CGROUP_2)
     assert read_memory(str(tmp_path)) == Memory(4096000, 4096000 - 2000000)
+    assert machine_memory(str(tmp_path)) == 4096000
     assert read_oom_kills(str(tmp_path)) == 2
 
 
 def test_memory_of_a_container_with_cgroups_of_version_1(tmp_path):
     _write(tmp_path, MEMINFO | CGROUP_1)
     assert read_memory(str(tmp_path)) == Memory(4096000, 4096000 - 2999999)
+    assert machine_memory(str(tmp_path)) == 4096000
     assert read_oom_kills(str(tmp_path)) == 5
 
 
 def test_a_cgroup_without_limit_does_not_count(tmp_path):
     _write(tmp_path, MEMINFO | CGROUP_2 | {"sys/fs/cgroup/app/memory.max": "max\n"})
     assert read_memory(str(tmp_path)) == Memory(8000 * 1024, 5000 * 1024)
+    assert machine_memory(str(tmp_path)) == psutil.virtual_memory().total
 
 
 def test_this_machine_can_be_read():

@@ -1,4 +1,4 @@
-"""The memory that this machine or container has left, its holders, and whether the kernel has killed for want of it.
+"""The memory that this machine or container has and has left, its holders, and whether the kernel has killed for it.
 
 The kernel's files are read below a given root, so that tests can bring their own.
 """
@@ -8,10 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 
 import msgspec
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+# Files of a cgroup, by its version: how much memory it may use, and uses.
+_FILES = {"2": ("memory.max", "memory.current"), "1": ("memory.limit_in_bytes", "memory.usage_in_bytes")}
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -26,15 +30,15 @@ class Memory(msgspec.Struct, frozen=True):
         return 1 - self.available / self.total if self.total else 0.0
 
     def __str__(self) -> str:
-        return f"{in_words(self.available)} of {in_words(self.total)} are available"
+        return f"{human_bytes(self.available)} of {human_bytes(self.total)} are available"
 
 
-def in_words(size: int) -> str:
-    """Return a number of bytes to be read by people."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size / 1024:.0f} KiB"
+def human_bytes(size: float) -> str:
+    """Return a size in words: 1.5 MB."""
+    unit = 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{size:.0f} B"
 
 
 def _read(root: str, *path: str) -> str:
@@ -62,23 +66,31 @@ def _cgroups(root: str) -> list[tuple[str, str]]:
     return found
 
 
+def _limits(root: str, total: int) -> Iterator[tuple[int, int, str]]:
+    """Yield (limit, bytes in use, folder) of the cgroups that give us less than the machine has."""
+    for version, folder in _cgroups(root):
+        limit, use = (_read(root, folder, file).strip() for file in _FILES[version])
+        if limit.isdigit() and use.isdigit() and int(limit) < total:
+            yield int(limit), int(use), folder
+
+
+def machine_memory(root: str = "/") -> int:
+    """Return the bytes of memory that this machine has, or that its container may use."""
+    total = os.sysconf("SC_PHYS_PAGES") * _PAGE
+    return min([total, *(limit for limit, _, _ in _limits(root, total))])
+
+
 def read_memory(root: str = "/") -> Memory:
-    """Return the memory of the machine, or of the cgroup that we are in if that has less."""
+    """Return the memory of the machine, or of the cgroup that we are in if that has less left."""
     info = _read(root, "proc/meminfo")
     total = (_number(info, "MemTotal") or 0) * 1024
     best = Memory(total, (_number(info, "MemAvailable") or 0) * 1024)
-    for version, folder in _cgroups(root):
-        limit_file, use_file = {
-            "2": ("memory.max", "memory.current"),
-            "1": ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        }[version]
-        limit, use = _read(root, folder, limit_file).strip(), _read(root, folder, use_file).strip()
-        if limit.isdigit() and use.isdigit() and int(limit) < total:
-            # The kernel gives up cached files before it kills anybody.
-            cached = _number(_read(root, folder, "memory.stat"), "(?:total_)?inactive_file") or 0
-            available = int(limit) - max(0, int(use) - cached)
-            if available < best.available:
-                best = Memory(int(limit), max(0, available))
+    for limit, use, folder in _limits(root, total):
+        # The kernel gives up cached files before it kills anybody.
+        cached = _number(_read(root, folder, "memory.stat"), "(?:total_)?inactive_file") or 0
+        available = limit - max(0, use - cached)
+        if available < best.available:
+            best = Memory(limit, max(0, available))
     return best
 
 
