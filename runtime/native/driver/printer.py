@@ -1,15 +1,108 @@
-"""How a driver shows what workers print: each line marked with who it was, the same lines of many only once."""
+"""How a driver shows what workers print: each line marked with who it was, the same lines of many only once.
+
+Which lines are shown, and when, is a pure machine (`Deduplicator`): lines in, lines out, the time is passed in.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TextIO
 
 from ..protocol import messages as m
-from .deduplicator import Deduplicator
+
+_NUMBER = re.compile(r"\d")
+_HINT = " (SHOAL_DEDUP_LOGS=0 shows each of them)"
+
+
+@dataclass
+class _Pattern:
+    """Lines that differ in numbers only. `count`: how many of them are not shown yet, `who` and `line` the last one."""
+
+    since: float
+    who: str
+    line: str
+    count: int = 0
+    sources: set[str] = field(default_factory=set)
+
+
+class Deduplicator:
+    """Ray's rule: a line is shown at once; the same from another process within the window is counted instead.
+
+    Two lines are the same if their words without digits are. When the window is over, the last of those counted is
+    shown with their number, and the next window begins; a single one is shown as it is. What one process repeats by
+    itself is all shown, since it means it.
+
+    Args:
+        window: seconds.
+        most_patterns: how many different lines are remembered; beyond, the oldest are settled early.
+    """
+
+    def __init__(self, window: float = 5.0, most_patterns: int = 10_000) -> None:
+        self.window = window
+        self._most = most_patterns
+        self._recent: dict[str, _Pattern] = {}  # in the order of `since`
+        self._counted = 0
+        self._hinted = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether lines are held back, to be shown by `expire` or `flush`."""
+        return self._counted > 0
+
+    def add(self, who: str, lines: list[str], now: float) -> list[tuple[str, str]]:
+        """Event: a process has printed lines. Return what to show now, as (who, line)."""
+        shown = self.expire(now)
+        for line in lines:
+            key = " ".join(word for word in line.split() if not _NUMBER.search(word))
+            known = self._recent.get(key) if key else None
+            if known is not None:
+                known.sources.add(who)
+                if len(known.sources) > 1:
+                    known.who, known.line, known.count = who, line, known.count + 1
+                    self._counted += 1
+                    continue
+            elif key:
+                self._recent[key] = _Pattern(now, who, line, sources={who})
+                if len(self._recent) > self._most:
+                    shown += self._settle(next(iter(self._recent)))
+            shown.append((who, line))
+        return shown
+
+    def expire(self, now: float) -> list[tuple[str, str]]:
+        """Event: time has passed. Return what to show of the windows that are over."""
+        shown: list[tuple[str, str]] = []
+        while self._recent:
+            key, pattern = next(iter(self._recent.items()))
+            if now - pattern.since < self.window:
+                break
+            repeated = pattern.count > 1
+            shown += self._settle(key)
+            if repeated:
+                pattern.since, pattern.count = now, 0
+                self._recent[key] = pattern
+        return shown
+
+    def flush(self) -> list[tuple[str, str]]:
+        """Event: the end. Return what is held back."""
+        shown: list[tuple[str, str]] = []
+        while self._recent:
+            shown += self._settle(next(iter(self._recent)))
+        return shown
+
+    def _settle(self, key: str) -> list[tuple[str, str]]:
+        pattern = self._recent.pop(key)
+        self._counted -= pattern.count
+        if pattern.count == 0:
+            return []
+        if pattern.count == 1:
+            return [(pattern.who, pattern.line)]
+        hint, self._hinted = "" if self._hinted else _HINT, True
+        return [(pattern.who, f"{pattern.line} [repeated {pattern.count}x across processes]{hint}")]
 
 
 class Printer:

@@ -1,6 +1,6 @@
 """Which of many workers' lines are shown: lines in, lines out, the time is told."""
 
-from shoal.runtime.native.driver.deduplicator import Deduplicator
+from shoal.runtime.native.driver.printer import Deduplicator
 
 
 def test_a_line_is_shown_at_once():
