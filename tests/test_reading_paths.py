@@ -41,7 +41,6 @@ PASSED_BY_AN_ITERATION = {
     "rl/learn/learner.py",
     "rl/learn/log.py",
     "rl/learner_handle.py",
-    "rl/models/architecture.py",
     "rl/models/distributions.py",
     "rl/models/flat_module.py",
     "rl/models/layout.py",

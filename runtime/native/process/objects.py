@@ -107,14 +107,19 @@ class ObjectTable:
         watchers: told of each value that comes, and of which object: threads that wait for some of many.
     """
 
-    def __init__(self, me: ProcessId, dead: set[ProcessId] | None = None, unread: UnreadFailures | None = None) -> None:
-        self.me = me
+    def __init__(
+        self,
+        me: ProcessId,
+        dead: set[ProcessId] | None = None,
+        unread: UnreadFailures | None = None,
+        needed: Container[ObjectId] = (),
+    ) -> None:
+        self.me, self.needed = me, needed
         self.records: dict[ObjectId, Record] = {}
         self.large: dict[ObjectId, float] = {}
         self.commands: deque[Command] = deque()
         self.watchers: list[Callable[[ObjectId, Value], None]] = []
         self._unread = unread
-        self.needed: Container[ObjectId] = ()
         self.dead: set[ProcessId] = set() if dead is None else dead
 
     def create(self, object_id: ObjectId) -> Record:

@@ -47,8 +47,7 @@ class Values:
     def __init__(self, links: Links, store: Store, freeing: Freeing, lineage: Lineage) -> None:
         self._links, self._store, self._freeing, self._lineage = links, store, freeing, lineage
         self.me, self.lock = links.me, links.lock
-        self.objects = ObjectTable(links.me, links.dead, UnreadFailures())
-        self.objects.needed = lineage.needed
+        self.objects = ObjectTable(links.me, links.dead, UnreadFailures(), lineage.needed)
         self.on_gone: dict[bytes, Callable[[], object]] = {}
         self.make_again: Callable[[], bool] = lambda: False
         self.sites: dict[bytes, str] | None = {} if os.environ.get(RECORD_CALL_SITES) == "1" else None

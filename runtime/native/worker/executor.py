@@ -121,9 +121,7 @@ class Executor:
         self._begun, self._cancelling = parts.reporting.running.begun, parts.cancelling
         self._user_code = UserCode()
         self._printed = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, PrintedStream)]
-        self.producer = Producer(
-            parts.links, parts.values, parts.waits, parts.reporting.running.untaken, self._pack, self._user_code
-        )
+        self.producer = Producer(parts, self._pack, self._user_code)
         self.actor: Any = None
         self.class_name: str | None = None
         self.restorable: Restorable | None = None
@@ -193,9 +191,7 @@ class Executor:
 
     def restore(self, message: m.Construct, owner: bytes, restoration: m.Restoration) -> None:
         """Bring the constructed actor to where it was; raises what its `__restore__` raises."""
-        self.restorable = Restorable(
-            self._links, self._values, self._store, self._user_code, owner, message.actor, restoration
-        )
+        self.restorable = Restorable(self._engine.parts, self._user_code, owner, message.actor, restoration)
         try:
             self.restorable.restore(self.actor, self._run_again)
         except StaleBlockError as loss:

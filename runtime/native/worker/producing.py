@@ -10,10 +10,8 @@ from typing import Any
 from ...exceptions import TaskCancelledError
 from ...refs import short
 from ...results import check_yields
-from ..process.links import Links
+from ..process.parts import Parts
 from ..process.reactor import Waiter
-from ..process.values import Values
-from ..process.waits import Waits
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .user_code import UserCode
@@ -39,22 +37,14 @@ class Producer:
     """Sends what generators yield to their callers.
 
     Args:
-        links, values, waits: this process's connections, objects and waits.
-        untaken: where it is noted which tasks wait until their values are taken.
+        parts: this process's.
         pack: serialises a value for a process.
         user_code: surrounds what generators do.
     """
 
-    def __init__(  # noqa: PLR0917  # put together in one place
-        self,
-        links: Links,
-        values: Values,
-        waits: Waits,
-        untaken: dict[bytes, int],
-        pack: Callable[[Any, bytes], m.Value],
-        user_code: UserCode,
-    ) -> None:
-        self._links, self._values, self._waits, self._untaken = links, values, waits, untaken
+    def __init__(self, parts: Parts, pack: Callable[[Any, bytes], m.Value], user_code: UserCode) -> None:
+        self._links, self._values, self._waits = parts.links, parts.values, parts.waits
+        self._untaken = parts.reporting.running.untaken
         self._pack, self._user_code = pack, user_code
         self._outputs: dict[bytes, _Output] = {}
 

@@ -15,11 +15,9 @@ from ...actors.checkpoints import CHECKPOINT, RESTORE
 from ...actors.log import Journal, Step
 from ...ids import owner_of
 from ...refs import ObjectRef
-from ..process.links import Links
-from ..process.values import Values
+from ..process.parts import Parts
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from ..store.store import Store
 from .user_code import UserCode
 
 
@@ -27,28 +25,20 @@ class Restorable:
     """An actor's line to the log that its owner keeps.
 
     Args:
-        links, values, store: this process's connections and objects.
+        parts: this process's.
         user_code: surrounds what the actor's methods do.
         owner: the process that keeps the log.
-        actor: the actor's key.
-        restoration: how it is made.
+        actor, restoration: the actor's key, and how it is made.
     """
 
-    def __init__(  # noqa: PLR0917  # put together in one place
-        self,
-        links: Links,
-        values: Values,
-        store: Store,
-        user_code: UserCode,
-        owner: bytes,
-        actor: bytes,
-        restoration: m.Restoration,
+    def __init__(
+        self, parts: Parts, user_code: UserCode, owner: bytes, actor: bytes, restoration: m.Restoration
     ) -> None:
-        self._links, self._values, self._store = links, values, store
+        self._links, self._values, self._store = parts.links, parts.values, parts.store
         self._user_code, self._owner, self._actor = user_code, owner, actor
         self._restoration: m.Restoration | None = restoration
         self._journal: Journal[m.Reply] = Journal(owner, restoration.every)
-        links.on_death.append(lambda process, reason: self._journal.caller_died(process))
+        parts.links.on_death.append(lambda process, reason: self._journal.caller_died(process))
         self._instance: Any = None
 
     # Restoring --------------------------------------------------------------------------------------------------
