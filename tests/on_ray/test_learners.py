@@ -5,9 +5,11 @@ import importlib.util
 import joblib
 import numpy as np
 import pytest
+from datasets import episode, write_dataset
+from gymnasium import spaces
 
 from shoal import XGBoost, runtime
-from shoal.algorithms import PPO
+from shoal.algorithms import BC, PPO
 from shoal.rl import Callback
 
 if importlib.util.find_spec("ray") is None:
@@ -26,16 +28,26 @@ class KillLearner(Callback):
             runtime.kill(training.actors.learner.members[0])
 
 
-def test_two_learners_give_the_weights_of_one_also_when_one_is_killed():
+def test_two_learners_give_the_weights_of_one_also_when_one_is_killed_and_of_a_dataset(datasets):
+    box, choice = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(3)
+    played = [episode(box, choice, length, seed=length) for length in range(5, 20)]
+    recorded = write_dataset("drawn/many-v0", played, box, choice)
+
     def train(learners, *callbacks):
         with PPO("CartPole-v1", **SETTINGS, learners=learners, gradient_shards=4, workers=1) as ppo:
             return ppo.train(3 * 4 * 16, callbacks=callbacks).weights_sha256
 
+    def clone(learners):
+        settings = {"gradient_steps": 10, "batch_size": 16, "buffer_size": 60, "normalize": "obs"}
+        with BC(dataset=recorded, **settings, learners=learners, gradient_shards=2) as bc:
+            return bc.train(30).weights_sha256
+
     with runtime.init(engine="serial"):
-        digest = train(1)
+        digests = train(1), clone(1)
     with runtime.init(engine="ray", num_cpus=4):
-        assert train(2) == digest
-        assert train(2, KillLearner()) == digest
+        assert (train(2), clone(2)) == digests
+        assert train(2, KillLearner()) == digests[0]
+        assert clone(1) == digests[1]
 
 
 def test_trees_over_actors_are_those_of_the_serial_engine():

@@ -15,12 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from conftest import wait_until
 from learning_envs import DiesOnce
 
-from shoal import runtime
+from shoal import XGBoost, runtime
 from shoal.algorithms import ALGORITHMS, PPO
 from shoal.envs import register, registered
 from shoal.rl import Callback, serve
@@ -119,6 +120,42 @@ def shoal(*arguments, **environment):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture
+def second_node(cluster):
+    """Another node of the cluster, of 2 CPUs, which a test has for itself."""
+
+    def cpus():
+        with runtime.init(engine="ray", address=cluster):
+            return runtime.cluster_resources()["CPU"]
+
+    node = subprocess.Popen(
+        shlex.split(f"{BIN / 'ray'} start --block --address={cluster} --num-cpus=2 --disable-usage-stats"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": _path()},
+    )
+    wait_until(lambda: cpus() == 6, 60)
+    children = psutil.Process(node.pid).children(recursive=True)
+    yield
+    node.terminate()
+    node.communicate(timeout=60)
+    wait_until(lambda: not any(child.is_running() for child in children) and cpus() == 4, 30)
+
+
+def test_trees_over_two_nodes_are_those_of_the_serial_engine(cluster, second_node):
+    random = np.random.default_rng(0)
+    features = random.normal(size=(3_000, 4)).astype(np.float32)
+    labels = (features[:, 0] + features[:, 1] ** 2 > 0.5).astype(int)
+    settings = {"ranks": 5, "rounds_per_iteration": 2, "max_depth": 3}
+    with runtime.init(engine="serial"), XGBoost((features, labels), **settings) as fit:
+        digest = fit.train(6).weights_sha256
+    with (
+        runtime.init(engine="ray", address=cluster),
+        XGBoost((features, labels), workers=5, nodes="all", **settings) as fit,  # no node has five CPUs
+    ):
+        assert fit.train(6).weights_sha256 == digest
 
 
 def test_ppo_gives_the_same_weights_as_on_the_other_engines(cluster):
