@@ -132,7 +132,7 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
     @staticmethod
     def prepare(learner: Learner, config: PPOConfig) -> None:
         """Adam, with Stable-Baselines3's ε."""
-        learner.adam(epsilon=1e-5)
+        learner.adam(epsilon=1e-5, plain=learner.plain is not None)
 
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: PPOConfig, clock: Clock) -> dict[str, float]:
@@ -142,6 +142,7 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
         clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, clock.remaining)
         batch = learning_batch(learner, rollout, gamma=config.gamma, gae_lambda=config.gae_lambda)
         plain = learner.plain  # takes a third of the time
+        columns = batch if plain is None else {name: column.numpy() for name, column in batch.items()}
         coefficients = {"vf_coef": config.vf_coef, "ent_coef": config.ent_coef}
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor | KnownLoss, dict[str, Tensor]]:
@@ -152,7 +153,7 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
         history: list[dict[str, Tensor]] = []
         for epoch in range(config.n_epochs):
             epoch_start, far = len(history), False
-            for drawn in learner.minibatches(batch, config.batch_size, epoch):
+            for drawn in learner.minibatches(columns, config.batch_size, epoch):
                 minibatch = normalized_advantages(drawn) if config.normalize_advantage else drawn
                 metrics = learner.differentiate(minibatch, loss_of)
                 history.append(metrics)

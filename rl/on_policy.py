@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -128,10 +129,15 @@ def learning_batch(learner: Learner, rollout: Rollout, *, gamma: float, gae_lamb
     return rows_of(learner, rollout, Batch({**kept, "advantages": advantages, "returns": returns}, 2))
 
 
-def normalized_advantages(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The batch with its advantages shifted and scaled to mean 0 and standard deviation 1; a single row as it is."""
+def normalized_advantages(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch, of tensors or arrays, with its advantages shifted and scaled to mean 0 and standard deviation 1; a
+    single row as it is."""
     advantages = batch["advantages"]
-    if len(advantages) > 1:
+    count = len(advantages)
+    if count > 1 and isinstance(advantages, np.ndarray):
+        advantages = advantages - np.float32(np.add.reduce(advantages) / count)
+        advantages *= np.float32(1 / (math.sqrt(advantages.dot(advantages) / (count - 1)) + 1e-8))
+    elif count > 1:
         deviation, mean = torch.std_mean(advantages)
         advantages = (advantages - mean).div_(deviation + 1e-8)
     return {**batch, "advantages": advantages}

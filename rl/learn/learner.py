@@ -185,8 +185,8 @@ class Learner(Descent):
 
         return {name: tree_map(tensor, tree) for name, tree in arrays.items()}
 
-    def minibatches(self, batch: Mapping[str, Tensor], size: int, epoch: int) -> Iterator[dict[str, Tensor]]:
-        """The rows of `batch` in random order, `size` at a time (the last may be smaller).
+    def minibatches(self, batch: Mapping[str, Any], size: int, epoch: int) -> Iterator[dict[str, Any]]:
+        """The rows of `batch`, tensors or arrays, in random order, `size` at a time (the last may be smaller).
 
         The order comes from the stream ("minibatches", iteration, epoch). One gather per field and epoch; minibatches
         are slices of it. With a memory they are whole sequences, together about `size` rows.
@@ -196,8 +196,16 @@ class Learner(Descent):
             yield from self._minibatches_of_sequences(batch, size, stream)
             return
         columns = dict(batch)
-        rows = len(next(leaf for _, leaf in leaves(columns)))
-        indices = self.tensors({"order": stream.permutation(rows)})["order"]
+        first = next(leaf for _, leaf in leaves(columns))
+        rows = len(first)
+        order = stream.permutation(rows)
+        if isinstance(first, np.ndarray):
+            take = load("take_aligned")
+            shuffled = {name: take(column, order) for name, column in columns.items()}
+            for start in range(0, rows, size):
+                yield {name: column[start : start + size] for name, column in shuffled.items()}
+            return
+        indices = self.tensors({"order": order})["order"]
         shuffled = tree_map(lambda tensor: tensor.index_select(0, indices), columns)
         parts = tree_map(lambda tensor: iter(tensor.split(size)), shuffled)
         for _ in range(0, rows, size):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data.tree import as_array
 from ..lazy import torch
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def clipped_surrogate(
     model: PlainActorCritic,
-    minibatch: Mapping[str, Tensor],
+    minibatch: Mapping[str, Tensor | np.ndarray],
     *,
     clip_range: float,
     clip_range_vf: float | None,
@@ -30,7 +31,7 @@ def clipped_surrogate(
     ent_coef: float,
 ) -> tuple[KnownLoss, Told]:
     """Loss and metrics as of `ppo_loss`, for a `minibatch` as it takes it."""
-    given = {name: column.numpy() for name, column in minibatch.items()}
+    given = {name: as_array(column) for name, column in minibatch.items()}
     advantages, count = given["advantages"], len(given["advantages"])
     outputs, values = model.pi.forward(given["rows"]), model.vf.forward(given["rows"])[:, 0]
     distribution = model.distribution(outputs, given["actions"])
@@ -39,7 +40,7 @@ def clipped_surrogate(
     ratio = np.exp(log_ratio)
     clipped_ratio = np.minimum(np.maximum(ratio, 1 - clip_range), 1 + clip_range)
     gain, clipped_gain = advantages * ratio, advantages * clipped_ratio
-    policy_loss = -np.minimum(gain, clipped_gain).sum() / count
+    policy_loss = -np.add.reduce(np.minimum(gain, clipped_gain)) / count
     # ∂ ratio / ∂ log π = ratio; nothing flows where the clipped one counts.
     of_log_probs = np.where(clipped_gain < gain, 0, gain) * np.float32(-1 / count)
 
@@ -51,7 +52,7 @@ def clipped_surrogate(
         error, of_values = given["values"] + clipped - given["returns"], of_values * (clipped == step)
     value_loss = error.dot(error) / count
 
-    entropy_loss = -distribution.entropies.sum() / count
+    entropy_loss = -np.add.reduce(distribution.entropies) / count
     loss = policy_loss + vf_coef * value_loss + ent_coef * entropy_loss
     of_outputs, of_log_std = distribution.gradients(of_log_probs, -ent_coef / count)
     told = {
@@ -59,7 +60,7 @@ def clipped_surrogate(
         "train/policy_gradient_loss": policy_loss,
         "train/value_loss": value_loss,
         "train/entropy_loss": entropy_loss,
-        "train/approx_kl": (ratio - 1 - log_ratio).sum() / count,
+        "train/approx_kl": np.add.reduce(ratio - 1 - log_ratio) / count,
         "train/clip_fraction": np.count_nonzero(ratio != clipped_ratio) / count,
     }
     numbers = torch.tensor([float(value) for value in told.values()]).unbind()

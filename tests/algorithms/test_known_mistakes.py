@@ -212,6 +212,15 @@ def test_equal_advantages_are_zero_when_normalized():
     minibatch = normalized_advantages(pi_rows(4) | {"advantages": torch.full((4,), 3.0)})
     _, metrics = ppo_loss(ACTOR_CRITIC(), minibatch, PPOConfig(), 0.2, None)
     assert metrics["train/policy_gradient_loss"].item() == 0
+    assert not normalized_advantages({"advantages": np.full(4, 3, np.float32)})["advantages"].any()
+
+
+def test_advantages_are_normalized_by_the_deviation_of_a_sample():
+    given = np.array([3, 1, 5, -1], np.float32)  # mean 2, squares of what is left 1 + 1 + 9 + 9
+    wanted = (given - 2) / math.sqrt(20 / 3)
+    for advantages in (given, torch.from_numpy(given)):
+        np.testing.assert_allclose(normalized_advantages({"advantages": advantages})["advantages"], wanted, rtol=1e-6)
+    assert normalized_advantages({"advantages": given[:1]})["advantages"] == [3]
 
 
 class Notes(Callback):
@@ -242,7 +251,7 @@ def test_an_update_ends_before_the_first_step_that_is_too_far(monkeypatch, targe
 
     def loss(plain, minibatch, **coefficients):
         calls.append(divergences[len(calls) % 3])
-        values = learner.model.values(minibatch["rows"])
+        values = learner.model.values(torch.from_numpy(minibatch["rows"]))
         metrics = {"train/loss": values.sum().detach(), "train/approx_kl": torch.tensor(calls[-1])}
         return values.sum(), metrics
 

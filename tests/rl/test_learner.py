@@ -144,9 +144,11 @@ def test_a_failed_update_leaves_nothing_of_itself():
     np.testing.assert_array_equal(step(learner, 0)[0], step(make(), 0)[0])
 
 
-def test_minibatches_hold_every_row_once_in_an_order_of_their_own():
+@pytest.mark.parametrize("of_tensors", [True, False])
+def test_minibatches_hold_every_row_once_in_an_order_of_their_own(of_tensors):
     learner = Learner(SPEC, seed=4, device="cpu")
-    batch = learner.tensors({"rows": np.arange(10), "squares": np.arange(10) ** 2})
+    columns = {"rows": np.arange(10), "squares": np.arange(10, dtype=np.float32) ** 2}
+    batch = learner.tensors(columns) if of_tensors else columns
     orders = []
     for epoch in (0, 0, 1):
         minibatches = list(learner.minibatches(batch, 4, epoch))
