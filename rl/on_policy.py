@@ -76,10 +76,14 @@ class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
 def fill_log_probs(model: ActorCritic, rollout: Rollout) -> None:
     """Fill the column `log_probs`, log π(action), from `outputs`, which describe the distributions that were acted
     with: those of a whole rollout in one go."""
-    steps, flat = rollout.steps, rollout.steps.flat()
-    distribution = model.distribution(torch.from_numpy(flat["outputs"]))
-    log_probs = distribution.log_prob(torch.from_numpy(flat["actions"]))
-    steps["log_probs"][:] = log_probs.numpy().reshape(rollout.shape)
+    outputs, actions = (rollout.steps.flat()[name] for name in ("outputs", "actions"))
+    if model.plain is None:
+        distribution = model.distribution(torch.from_numpy(outputs))
+        log_probs = distribution.log_prob(torch.from_numpy(actions)).numpy()
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused as a whole
+            log_probs = model.plain.distribution(outputs, actions).log_probs
+    rollout.steps["log_probs"][:] = log_probs.reshape(rollout.shape)
 
 
 def values_of(model: Any, finals: Batch, size: int, value: Callable[[Any], Any]) -> np.ndarray:
