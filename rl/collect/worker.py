@@ -13,6 +13,7 @@ worker's process.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -254,7 +255,7 @@ class RolloutWorker:
         observations = environments.observations
         exploration = algorithm.exploration(config, self._settings, group)
         acting = algorithm.acting(model)
-        with torch.inference_mode():
+        with torch.inference_mode() if acting is model else contextlib.nullcontext():
             drawn = acting.given(noise)
             for t in range(steps):
                 begin = time.perf_counter()
@@ -281,7 +282,7 @@ class RolloutWorker:
                     self._death.at(t)
             begin = time.perf_counter()
             live.memory = memory
-            rollout = replace(recorder.finish(model, config, version), group=group)
+            rollout = recorder.finish(model, config, version, group)
         return rollout, (episodes, inference + time.perf_counter() - begin, stepping)
 
 
@@ -355,9 +356,9 @@ class Recorder:
             if memory is not None:
                 self._final_memories.append(tree_map(lambda leaf: leaf[ended], arrays_of(memory)))
 
-    def finish(self, model: Model, config: Any, version: int) -> Rollout:
+    def finish(self, model: Model, config: Any, version: int, group: int = 0) -> Rollout:
         """The whole rollout, with what the algorithm knows only now."""
-        rollout = Rollout(self._batch, self._finals_of(), version, self._memories_of())
+        rollout = Rollout(self._batch, self._finals_of(), version, self._memories_of(), group)
         rollout = finish_rollout(self._algorithm, model, rollout, config)
         if not self._shared:
             for _, leaf in leaves(dict(rollout.steps)):
@@ -385,7 +386,7 @@ def finish_rollout(algorithm: type[Collecting], model: Model, rollout: Rollout, 
     flat = steps.flat()
     model.check_finite(flat["observations"], **flat.only(list(records)))
     kept = [name for name in steps if not _is_scratch(records.get(name))]
-    return Rollout(steps.only(kept), rollout.finals, rollout.version, rollout.memories)
+    return replace(rollout, steps=steps.only(kept))
 
 
 def arrays_of(memory: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
