@@ -133,7 +133,7 @@ class DQN(OffPolicyAlgorithm[DQNConfig]):
     @staticmethod
     def prepare(learner: Learner, config: DQNConfig) -> None:
         """Adam, the target network θ⁻, the replay memory."""
-        learner.adam(plain=learner.plain is not None)
+        learner.adam()
         learner.add_target()
         alpha = config.prioritized_replay_alpha if config.prioritized_replay else None
         learner.add_replay(config.buffer_size, gamma=config.gamma, n_step=config.n_step, alpha=alpha)

@@ -158,7 +158,7 @@ from .support import ACTIONS, OBSERVATIONS, Combination, combinations, example_o
 from .training_state import IterationOutcome, TrainingState, Weights
 
 if TYPE_CHECKING:
-    from .learn.optimizers import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD, PlainAdam
+    from .learn.optimizers import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD
     from .models.actor_critic import ActorCritic
     from .models.build import build_model
     from .models.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
@@ -238,7 +238,6 @@ __all__ = [
     "OnPolicyAlgorithm",
     "PackedAlgorithm",
     "Pairs",
-    "PlainAdam",
     "Policy",
     "ProgressDisplay",
     "QNetwork",

@@ -28,7 +28,6 @@ TORCH_EXPORTS = {
     "Memory": "models.memory",
     "Model": "models.model",
     "MultiCategorical": "models.distributions",
-    "PlainAdam": "learn.optimizers",
     "Policy": "models.policy",
     "QNetwork": "models.q_network",
     "QuantileQNetwork": "models.q_network",

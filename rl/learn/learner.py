@@ -77,10 +77,10 @@ class Learner(Descent):
 
     # ---- what an algorithm's `prepare` calls
 
-    def adam(self, part: str | None = None, *, plain: bool = False, **options: float) -> None:
+    def adam(self, part: str | None = None, **options: float) -> None:
         """Optimize a part of the model, or all of it, with Adam, as `optimizers[part or "model"]`; options as in
-        `FlatAdam`. With `plain` in numpy, see `PlainAdam`."""
-        self._optimize("PlainAdam" if plain else "FlatAdam", part, options)
+        `FlatAdam`."""
+        self._optimize("FlatAdam", part, options)
 
     def adamw(self, part: str | None = None, *, weight_decay: float, **options: float) -> None:
         """As `adam`, with weights drawn to 0: matrices alone, no norms, no offsets, no embeddings."""

@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from shoal.rl import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD, PlainAdam
+from shoal.rl import FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD
 from shoal.rl.learn.lost import StateLostError
 from shoal.rl.learn.parts import whole as join_states
 
 CASES = [
     (FlatAdam, lambda leaves: torch.optim.Adam(leaves, lr=0.01, eps=1e-5), {"epsilon": 1e-5}),
-    (PlainAdam, lambda leaves: torch.optim.Adam(leaves, lr=0.01, eps=1e-3), {"epsilon": 1e-3}),
     (FlatRMSprop, lambda leaves: torch.optim.RMSprop(leaves, lr=0.01, alpha=0.99, eps=1e-3), {"epsilon": 1e-3}),
     (FlatAdamW, lambda leaves: torch.optim.AdamW(leaves, lr=0.01, weight_decay=0.3), {"weight_decay": 0.3}),
     (FlatSGD, lambda leaves: torch.optim.SGD(leaves, lr=0.01, momentum=0.8, weight_decay=0.3),
@@ -75,7 +74,7 @@ def test_gradients_smaller_than_the_limit_are_left_alone():
     torch.testing.assert_close(free[0], limited[0])
 
 
-@pytest.mark.parametrize("kind", [FlatAdam, PlainAdam, FlatAdamW, FlatRMSprop, FlatSGD])
+@pytest.mark.parametrize("kind", [FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD])
 def test_continues_from_a_saved_state(kind):
     flat, gradients, _, loss = problem()
     optimizer = kind(flat, gradients)
@@ -109,7 +108,6 @@ class Halves:
     ("kind", "options"),
     [
         (FlatAdam, {}),
-        (PlainAdam, {}),
         (FlatAdamW, {"decayed": (slice(10, 50), slice(100, 190))}),
         (FlatSGD, {"weight_decay": 0.1}),
         (FlatRMSprop, {}),
