@@ -286,15 +286,15 @@ class Executor:
         running.set(item)
         if item.code is not None:
             item.name = message.name
-            self._begun[message.task] = (item.name, item.started)
-            parent.set(message.task)
-            return self._apply(item.code.load(), message, partial(self.interrupts.call, message.task, item.name))
-        item.name = f"{self.class_name}.{message.method}"
-        if message.extras is not None and message.extras.name is not None:
+        elif message.extras is not None and message.extras.name is not None:
             item.name = message.extras.name
+        else:
+            item.name = f"{self.class_name}.{message.method}"
         self._begun[message.task] = (item.name, item.started)
         parent.set(message.task)
-        return self._apply(method_of(self.actor, message.method), message)
+        if item.code is None:
+            return self._apply(method_of(self.actor, message.method), message)
+        return self._apply(item.code.load(), message, partial(self.interrupts.call, message.task, item.name))
 
     def _apply(self, function: Callable, message: Any, guard: Callable | None = None) -> Any:
         store = self._store
