@@ -8,7 +8,7 @@ import pytest
 
 from shoal import runtime
 from shoal.runtime.native.process import packages
-from shoal.runtime.native.process.packages import copy_package, is_ignored, parse_ignore
+from shoal.runtime.native.process.packages import copy_package
 
 
 @runtime.remote
@@ -22,41 +22,6 @@ def read(path):
         return file.read()
 
 
-# .gitignore -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("lines", "path", "folder", "ignored"),
-    [
-        (["*.log"], "a/b.log", False, True),
-        (["*.log", "!keep.log"], "a/keep.log", False, False),
-        (["/build"], "build", True, True),
-        (["/build"], "src/build", True, False),
-        (["build/"], "src/build", True, True),
-        (["build/"], "build", False, False),
-        (["docs/*.txt"], "docs/a.txt", False, True),
-        (["docs/*.txt"], "docs/a/b.txt", False, False),
-        (["docs/**/b.txt"], "docs/a/c/b.txt", False, True),
-        (["docs/**/b.txt"], "docs/b.txt", False, True),
-        (["data/**"], "data/a/b", False, True),
-        (["# comment", "", "  "], "# comment", False, False),
-        ([r"\#file"], "#file", False, True),
-        (["a[0-9].txt"], "a1.txt", False, True),
-        (["a[!0-9].txt"], "a1.txt", False, False),
-        (["a?.txt"], "a/.txt", False, False),
-        (["a.b"], "acb", False, False),
-    ],
-)
-def test_patterns_mean_what_git_says(lines, path, folder, ignored):
-    assert is_ignored(path, folder, parse_ignore(lines)) is ignored
-
-
-def test_rules_hold_below_their_folder():
-    rules = parse_ignore(["/x"], "a/")
-    assert is_ignored("a/x", False, rules)
-    assert not is_ignored("x", False, rules)
-
-
 # Copies ---------------------------------------------------------------------------------------------------------------
 
 
@@ -65,19 +30,18 @@ def _all_files(folder):
 
 
 def test_a_copy_leaves_out_what_is_excluded(tmp_path):
+    """As git does: rules hold below their folder, the last that says something counts, and then those of `excludes`."""
     source = tmp_path / "source"
-    for name in ("a.py", "b.log", "sub/c.py", "sub/d.tmp", "sub/e.bin", "__pycache__/a.pyc", ".git/config"):
+    left_out = ("b.log", "sub/d.tmp", "sub/e.bin", "build/x", "__pycache__/a.pyc", ".git/config", "sub/deep/only")
+    kept = ("a.py", "d.tmp", "sub/c.py", "sub/keep.log", "sub/build/x", "only", "acpy")
+    for name in (*left_out, *kept):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(name)
-    (source / ".gitignore").write_text("*.log\n")
-    (source / "sub" / ".gitignore").write_text("*.tmp\n")
+    rules = {".gitignore": "# logs\n*.log\n/build/\n", "sub/.gitignore": "*.tmp\n!keep.log\n/deep/only\n"}
+    for name, text in rules.items():
+        (source / name).write_text(text)
     copy = copy_package(str(source), str(tmp_path / "copies"), ["*.bin"])
-    assert _all_files(tmp_path / "copies" / os.path.basename(copy)) == [
-        ".gitignore",
-        "a.py",
-        "sub/.gitignore",
-        "sub/c.py",
-    ]
+    assert _all_files(tmp_path / "copies" / os.path.basename(copy)) == sorted([*rules, *kept])
 
 
 def test_a_copy_is_named_by_its_content(tmp_path):

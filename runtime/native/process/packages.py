@@ -4,75 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...exceptions import RuntimeEnvSetupError
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 #: Ray's limit, bytes. A larger folder is nearly always a mistake: data or checkpoints that nobody meant to copy.
 MOST_BYTES = 500 * 2**20
 _ALWAYS_EXCLUDED = (".git/", "__pycache__/")
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """One line of a .gitignore: does it exclude, or include again, what it matches below `base`?"""
-
-    base: str
-    pattern: re.Pattern[str]
-    excludes: bool
-    only_folders: bool
-
-
-def parse_ignore(lines: Sequence[str], base: str = "") -> list[_Rule]:
-    """Return the rules that the lines of a .gitignore stand for, which lies in the folder `base` ("" or "a/b/")."""
-    rules = []
-    for line in lines:
-        text = line.rstrip("\n")
-        text = text if text.endswith("\\ ") else text.rstrip()
-        if not text or text.startswith("#"):
-            continue
-        excludes = not text.startswith("!")
-        text = text.removeprefix("!").removeprefix("\\")
-        only_folders, text = text.endswith("/"), text.rstrip("/")
-        anchored, text = "/" in text, text.removeprefix("/")
-        source = _to_regex(text) if anchored else "(?:.*/)?" + _to_regex(text)
-        rules.append(_Rule(base, re.compile(source), excludes, only_folders))
-    return rules
-
-
-def _to_regex(glob: str) -> str:
-    out, index = "", 0
-    while index < len(glob):
-        if glob.startswith("**/", index):
-            out, index = out + "(?:.*/)?", index + 3
-        elif glob.startswith("**", index):
-            out, index = out + ".*", index + 2
-        elif glob[index] == "[" and (end := glob.find("]", index + 2)) > 0:
-            inside = glob[index + 1 : end].replace("\\", "\\\\")
-            out, index = out + "[" + ("^" + inside[1:] if inside[0] in "!^" else inside) + "]", end + 1
-        else:
-            out += {"*": "[^/]*", "?": "[^/]"}.get(glob[index], re.escape(glob[index]))
-            index += 1
-    return out
-
-
-def is_ignored(path: str, is_folder: bool, rules: Sequence[_Rule]) -> bool:
-    """Return whether the rules leave out a path, given relative to the top folder; the last one that matches counts."""
-    for rule in reversed(rules):
-        if rule.only_folders and not is_folder:
-            continue
-        if path.startswith(rule.base) and rule.pattern.fullmatch(path[len(rule.base) :]):
-            return rule.excludes
-    return False
+def _is_ignored(path: str, rules: Sequence[tuple[str, GitIgnoreSpec]]) -> bool:
+    """Whether rules, each below its folder, leave out a path: the last one that says something of it counts."""
+    said = (spec.check_file(path[len(base) :]).include for base, spec in reversed(rules))
+    return next((excludes for excludes in said if excludes is not None), False)
 
 
 def _files(top: str, excludes: Sequence[str]) -> Iterator[str]:
     """Yield the files to copy, relative to `top`, in a fixed order."""
-    last = parse_ignore([*_ALWAYS_EXCLUDED, *excludes])
-    waiting: list[tuple[str, list[_Rule], tuple[str, ...]]] = [("", [], ())]
+    from pathspec import GitIgnoreSpec
+
+    last = ("", GitIgnoreSpec.from_lines([*_ALWAYS_EXCLUDED, *excludes]))
+    waiting: list[tuple[str, tuple[tuple[str, GitIgnoreSpec], ...], tuple[str, ...]]] = [("", (), ())]
     while waiting:
         folder, rules, above = waiting.pop()
         real = os.path.realpath(os.path.join(top, folder))
@@ -81,13 +38,13 @@ def _files(top: str, excludes: Sequence[str]) -> Iterator[str]:
         ignore_file = os.path.join(top, folder, ".gitignore")
         if os.path.isfile(ignore_file):
             with open(ignore_file, errors="replace") as lines:
-                rules = rules + parse_ignore(lines.readlines(), folder)
+                rules = (*rules, (folder, GitIgnoreSpec.from_lines(lines)))
         for entry in sorted(os.scandir(os.path.join(top, folder)), key=lambda entry: entry.name):
-            path = folder + entry.name
-            if is_ignored(path, entry.is_dir(), rules + last):
+            path = folder + entry.name + "/" * entry.is_dir()
+            if _is_ignored(path, (*rules, last)):
                 continue
             if entry.is_dir():
-                waiting.append((path + "/", rules, (*above, real)))
+                waiting.append((path, rules, (*above, real)))
             elif entry.is_file():
                 yield path
 
