@@ -26,6 +26,7 @@ from shoal.algorithms import DQN, SAC, DQNConfig, SACConfig
 from shoal.algorithms import dqn as dqn_file
 from shoal.algorithms import sac as sac_file
 from shoal.rl import Batch, Learner, ModelSpec
+from shoal.rl.threads import limit_threads
 
 ROWS = 50_000
 """Transitions in the buffers."""
@@ -188,7 +189,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="pairs of measurements")
     parser.add_argument("--updates", type=int, default=100, help="updates in each")
     flags = parser.parse_args()
-    torch.set_num_threads(1)
+    limit_threads(1)  # as in a learner: also for what numpy computes, whose threads spin where others use the cores
     runtime.init(engine="serial")
     for name, pair in (("DQN", dqn_pair()), ("SAC", sac_pair())):
         times: list[list[float]] = []
