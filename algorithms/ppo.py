@@ -132,7 +132,7 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
     @staticmethod
     def prepare(learner: Learner, config: PPOConfig) -> None:
         """Adam, with Stable-Baselines3's ε."""
-        learner.adam(epsilon=1e-5, plain=learner.plain is not None)
+        learner.adam(epsilon=1e-5)
 
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: PPOConfig, clock: Clock) -> dict[str, float]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..envs import begin_generators, own_generators
+from ..envs import begin_generators
 from ..runtime import method
 from .chaos import Death, dying
 from .clock import Clock
@@ -60,7 +60,7 @@ class ColocatedActor:
         metrics: list[dict[str, float]] = []
         of_worker, of_learner = deaths
         asked = time.perf_counter()
-        with own_generators(0):
+        with worker.own_generators():
             for cycle in range(cycles):
                 weights, rollouts, stats = learner.weights(), [], []
                 for index, group in enumerate(groups):

@@ -50,7 +50,6 @@ _MODULES = {
     "play_texts": "language.evaluation",
     "TableNetwork": "supervised.modules",
     "remember": "models.joint_model",
-    "take_aligned": "models.plain",
     "LimitedServer": "serving.http_protocol",
 }  # the last imports uvicorn
 

@@ -47,8 +47,9 @@ from ..models.spec import ModelSpec
 from ..settings import RunSettings
 from ..threads import limit_threads, limit_torch_threads
 from .channel import Channel
+from .recorder import finish_rollout
 from .rollout_stats import RolloutStats
-from .worker import GroupProgress, finish_rollout
+from .worker import GroupProgress
 
 if TYPE_CHECKING:
     from ..models.model import Model

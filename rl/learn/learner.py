@@ -26,7 +26,7 @@ from ..lazy import load, torch
 from ..learner_settings import LearnerSettings
 from ..models.spec import ModelSpec
 from .device import resolve_device
-from .minibatch import take_sequences, units_of
+from .minibatch import take_rows, take_sequences, units_of
 from .sharded_replay import ShardedReplay
 from .shards import DEFAULTS, Descent
 
@@ -200,8 +200,7 @@ class Learner(Descent):
         rows = len(first)
         order = stream.permutation(rows)
         if isinstance(first, np.ndarray):
-            take = load("take_aligned")
-            shuffled = {name: take(column, order) for name, column in columns.items()}
+            shuffled = {name: take_rows(column, order) for name, column in columns.items()}
             for start in range(0, rows, size):
                 yield {name: column[start : start + size] for name, column in shuffled.items()}
             return

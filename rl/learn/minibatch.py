@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..data.tree import leaves, tree_map
 from ..lazy import load, torch
 
@@ -36,6 +38,14 @@ def cut(batch: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
     if sequences is None:
         return {name: tree_map(lambda leaf: leaf[start:stop], column) for name, column in batch.items()}
     return take_sequences(batch, torch.arange(start, stop, device=sequences.starts.device))
+
+
+def take_rows(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The `rows` [M] of an array [B, …]; float32 aligned as torch does it: a product's bits may depend on that."""
+    if column.dtype != np.float32:
+        return column.take(rows, 0)
+    into = torch.empty(len(rows), *column.shape[1:]).numpy()
+    return np.take(column, rows, 0, into, "clip")  # "raise" would copy twice
 
 
 def take_sequences(batch: Mapping[str, Any], chosen: Tensor) -> dict[str, Any]:

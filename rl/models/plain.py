@@ -106,13 +106,6 @@ def aligned(*shape: int) -> np.ndarray:
     return torch.empty(shape).numpy()
 
 
-def take_aligned(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The `rows` [M] of a column [B, …], float32 aligned as torch does."""
-    if column.dtype != np.float32:
-        return column.take(rows, 0)
-    return np.take(column, rows, 0, aligned(len(rows), *column.shape[1:]), "clip")  # "raise" would copy twice
-
-
 class PlainDistribution(Protocol):
     """Actions [B, …] as a distribution sees them, and what follows from gradients of that."""
 
