@@ -92,7 +92,7 @@ class LearnerHandle:
                 break
             except StateLostError:
                 self._restore(state.learner)
-                update = self._ask(update)
+                update = self._updating = self._ask(update)
         else:
             raise lost(state)
         self._updating = None
