@@ -27,6 +27,9 @@ gc.disable()
 DEADLINE = 10.0
 # Other tests of the same process have imported torch; these workers need not wait for it.
 WORKERS_NEED = ("numpy",)
+# Those of a runtime that a module shares: each that is sent a function of a module of tests imports that, and with it
+# pytest and psutil, by itself otherwise.
+MANY_WORKERS_NEED = (*WORKERS_NEED, "pytest", "psutil")
 # What processes of a runtime without actors are called.
 _ALWAYS_THERE = {"shoal: node", "shoal: fork server", "shoal: worker"}
 # Folders and files of tests that train, and are about neither the check of an environment nor pictures.
@@ -220,7 +223,7 @@ def engine(shared_engine: str, request: pytest.FixtureRequest) -> str:
     A module's `PRELOAD` names what each of its workers would import by itself otherwise.
     """
     if not runtime.is_initialized():
-        preload = getattr(request.module, "PRELOAD", WORKERS_NEED)
+        preload = getattr(request.module, "PRELOAD", MANY_WORKERS_NEED)
         runtime.init(engine=shared_engine, num_cpus=2, preload=preload)
     return shared_engine
 
@@ -269,7 +272,7 @@ def _at_rest() -> bool:
 def shared_native(checked_once: None) -> Iterator[None]:
     """A native engine with two CPUs that the tests of a module share; each must drop what it has made."""
     if not runtime.is_initialized():
-        runtime.init(engine="native", num_cpus=2, preload=WORKERS_NEED)
+        runtime.init(engine="native", num_cpus=2, preload=MANY_WORKERS_NEED)
     yield
     if runtime.is_initialized() and not _at_rest():
         gc.collect()
