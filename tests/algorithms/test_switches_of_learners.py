@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_same_weights import COMMON, SETTINGS, env_of
 
-from shoal import GRPO, IMPALA, PPO, Supervised, runtime
+from shoal import GRPO, PPO, ApeX, Supervised, runtime
 from shoal.algorithms import ALGORITHMS
 from shoal.envs import resolve
 from shoal.rl import Callback, FlatAdam, ModelSpec, build_model
@@ -71,8 +71,8 @@ def test_activations_that_are_computed_again_give_the_same_gradient():
 
 def test_what_cannot_be_switched_is_refused(monkeypatch):
     for name, value, algorithm, env, message in (
-        ("precision", "bfloat16", IMPALA, "CartPole-v1", "precision is 'bfloat16', but must be 'float32' with impala"),
-        ("compile", True, IMPALA, "CartPole-v1", "compile is True, but must be False with impala"),
+        ("precision", "bfloat16", ApeX, "CartPole-v1", "precision is 'bfloat16', but must be 'float32' with apex"),
+        ("compile", True, ApeX, "CartPole-v1", "compile is True, but must be False with apex"),
         ("precision", "half", PPO, "CartPole-v1", "precision is 'half'"),
         (
             "gradient_checkpointing",

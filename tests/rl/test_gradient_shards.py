@@ -132,11 +132,11 @@ DESCEND = {
 }
 
 
-def updated(name, shards):
+def updated(name, shards, **settings):
     """Flat parameters after two updates on rows that are drawn, and metrics of the last one."""
     algorithm, config, kind, actions = CASES[name]
     spec = ModelSpec(kind, TWO, actions, {"net_arch": [8]})
-    learner = Learner(spec, seed=3, device="cpu", settings=LearnerSettings(gradient_shards=shards))
+    learner = Learner(spec, seed=3, device="cpu", settings=LearnerSettings(gradient_shards=shards, **settings))
     algorithm.prepare(learner, config)
     draws, rows = np.random.default_rng(1), 24
     seen = draws.normal(size=(rows, 2)).astype(np.float32)
@@ -171,6 +171,16 @@ def test_shards_change_rounding_alone(name):
         np.testing.assert_allclose(
             whole.replay.state()["priorities"], sharded.replay.state()["priorities"], rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("name", ["impala", "appo"])
+def test_v_trace_is_that_of_whole_rollouts_where_losses_are_in_half_precision(name):
+    (_, whole), (_, half) = updated(name, 1), updated(name, 1, precision="bfloat16")
+    assert half.keys() == whole.keys()
+    assert {key: float(value) for key, value in half.items()} == pytest.approx(
+        {key: float(value) for key, value in whole.items()}, rel=0.03, abs=0.01
+    )
+    assert half["train/ratio_mean"] != whole["train/ratio_mean"]
 
 
 def test_algorithms_that_do_not_shard_refuse_it():
