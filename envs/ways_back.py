@@ -15,8 +15,8 @@ from .errors import ReplayMismatchError
 from .group_progress import GroupProgress
 from .group_state import GroupState, Recovery
 from .mujoco_state import mujoco_state
+from .pickle_table import PickleTable
 from .reproducer import Moment
-from .space_pickles import SpacePickles
 from .spaces import codec
 
 ADVICE = "Let the environment draw all its random numbers from self.np_random, or give it get_state() and set_state()"
@@ -36,7 +36,7 @@ class Keeper:
             progress: where they are.
         """
         self._envs, self._progress = envs, progress
-        self._by_value, self._spaces = False, SpacePickles()
+        self._by_value, self._table = False, PickleTable()
 
     def save(self, recovery: Recovery) -> Any:
         """Return what `put_back` needs beside seeds and actions."""
@@ -68,7 +68,7 @@ class Keeper:
         # By reference where that can be: it takes a tenth of the time.
         if not self._by_value:
             try:
-                return snapshot(self._envs, by_value=False, spaces=self._spaces)
+                return snapshot(self._envs, by_value=False, table=self._table)
             except Exception:  # a class of a script or a notebook, which is found nowhere by its name
                 self._by_value = True
         return snapshot(self._envs, by_value=True)
@@ -121,21 +121,21 @@ def restore_own_state(env: gymnasium.Env, saved: tuple[Any, Any], seed: int, len
 # Pickles ------------------------------------------------------------------------------------------------------------
 
 
-def snapshot(envs: list[gymnasium.Env], by_value: bool, spaces: SpacePickles | None = None) -> bytes:
+def snapshot(envs: list[gymnasium.Env], by_value: bool, table: PickleTable | None = None) -> bytes:
     """Return one pickle of a group's environments with their wrappers.
 
     Args:
         envs: the environments.
         by_value: whether code must go into the pickle. The environments' own classes never do: the group that loads
             it has them, and to pickle a class takes ten times as long as its instance.
-        spaces: the pickles of their spaces, where there are earlier ones.
+        table: how they are pickled by reference; that of an earlier pickle of theirs knows their spaces.
     """
     file = io.BytesIO()
     if by_value:
         _PicklerByValue(file, _classes(envs)).dump(envs)
     else:
         pickler = pickle.Pickler(file, 5)
-        pickler.dispatch_table = (spaces or SpacePickles()).table
+        pickler.dispatch_table = (table or PickleTable()).reducers
         pickler.dump(envs)
     return file.getvalue()
 
