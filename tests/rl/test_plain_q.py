@@ -124,6 +124,17 @@ def test_what_acts_chooses_as_torch_does():
         assert len(np.unique(found)) > 1
 
 
+def test_values_are_computed_where_a_row_asks_for_them(monkeypatch):
+    model, rows = made("q_network", Discrete(3), 1), drawn(ACTIONS)["observations"]
+    noise = model.draw_noise(np.random.default_rng(0), (ROWS,))
+    asked = []
+    monkeypatch.setattr(model.plain, "outputs", lambda rows: asked.append(len(rows)) or model(rows).detach().numpy())
+    for epsilon, calls in ((1.0, 0), (0.5, 1), (0.0, 2)):
+        expected = model.explore(rows, torch.from_numpy(noise), epsilon)
+        assert model.plain.explore(rows, noise, epsilon).tolist() == expected.tolist()
+        assert asked == calls * [ROWS]
+
+
 @pytest.mark.parametrize(
     ("kind", "observations", "actions", "kwargs"),
     [
