@@ -347,14 +347,14 @@ class Node:
 
     def _describe(self, sections: list[str]) -> NodeReport:
         used, requests = self._leasing.describe()
-        views = self._storage.views()
+        views, storage, processes = self._storage.views(), self._storage, self._processes.values()
         row = describe_node(self.info, self._names.session, is_head=self.cluster.is_head)
         row.resources_used, row.start_time_ms = used, unix_ms(self._started)
         row.metrics_address = self._metrics_address
         return NodeReport(
             node=row,
             dead=[describe_node(gone, self._names.session, dead=True) for gone in self.cluster.dead],
-            workers=[describe_worker(process, views.get(process.id)) for process in self._processes.values()],
+            workers=[describe_worker(one, storage.made(one), views.get(one.id)) for one in processes],
             actors=self._control.describe(self.info.id),
             requests=requests,
             groups=self._groups.describe(),

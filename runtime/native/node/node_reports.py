@@ -145,8 +145,8 @@ def describe_node(node: m.NodeInfo, session: str, *, is_head: bool = False, dead
     )
 
 
-def describe_worker(process: Process, views: Views | None) -> WorkerState:
-    """Return what a node knows of one of its processes, and of the store's memory that it views."""
+def describe_worker(process: Process, made: int, views: Views | None) -> WorkerState:
+    """Return what a node knows of one of its processes, and of the store's memory that it has made and views."""
     cpu_seconds, started, memory = usage_of(process.pid)
     lease = process.lease
     return WorkerState(
@@ -161,7 +161,7 @@ def describe_worker(process: Process, views: Views | None) -> WorkerState:
         required_resources=in_amounts(lease.held()) if lease is not None else {},
         cpu_seconds=cpu_seconds,
         memory=memory,
-        shared_memory=sum(os.fstat(fd).st_blocks * 512 for fd in process.arenas),
+        shared_memory=made,
         viewed_memory=0 if views is None else views.size,
         start_time_ms=unix_ms(started),
     )

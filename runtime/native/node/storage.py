@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,6 +92,11 @@ class Storage:
             if sizes and index in processes:
                 found[processes[index].id] = Views(len(sizes), sum(sizes))
         return found
+
+    def made(self, process: Process) -> int:
+        """Return the bytes of memory that a process's blocks take; what lies on disk is none."""
+        in_memory = (fd for fd in process.arenas if fd not in self._dead.on_disk)
+        return sum(os.fstat(fd).st_blocks * 512 for fd in in_memory)
 
     def _on_read_block(self, process: m.ProcessId, message: m.ReadBlock) -> None:
         span = message.span

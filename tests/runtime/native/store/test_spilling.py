@@ -75,6 +75,7 @@ def test_three_times_the_memory_comes_back_whole(small_store):
     refs = [runtime.put(array(number)) for number in range(96)]
     assert all(is_whole(runtime.get(ref), number) for number, ref in enumerate(refs))
     assert all(runtime.get([check.remote(ref, number) for number, ref in enumerate(refs)]))
+    assert 0 < state.status().shared_memory <= STORE  # what lies on disk is none of it
 
 
 def test_what_tasks_return_moves_too(small_store):
