@@ -25,7 +25,8 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike = "float64") -> np.ndarra
     """Return a writable array that lies in the object store already.
 
     `put` it, or return it from a task or an actor's method (also inside a dict, list or dataclass): that seals it in
-    place, without a copy. It is read-only from then on, for the one who made it too.
+    place, without a copy. It is read-only from then on, for the one who made it too. Without that it stays writable, is
+    counted as the store's all the same, and is given back with the last array on it, or when the process ends.
 
     Raises:
         InputError: there is no array of that shape.

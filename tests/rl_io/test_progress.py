@@ -4,7 +4,7 @@ import dataclasses
 import io
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from run_fakes import FakeTraining, report, result
@@ -128,7 +128,7 @@ def test_the_most_important_comes_first(width, line):
     assert "  ".join("BAR" if part.name == "bar" else part.text for part in parts) == line
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores may be busy
 @given(
     width=st.integers(1, 200), name=st.text(min_size=1, max_size=60),
     steps=st.integers(0, 10**12), total=st.integers(1, 10**12),
