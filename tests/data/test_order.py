@@ -160,7 +160,7 @@ def test_readers_engines_and_deaths_change_no_bit(folder, tmp_path, counts):
         (tmp_path / name).touch()
     with runtime.init(engine="serial", num_cpus=4):
         whole = read(plan("first"))
-    with runtime.init(engine="native", num_cpus=3):
+    with runtime.init(engine="native", num_cpus=3, preload=("pyarrow", "pytest", "shoal.data")):
         for readers in counts:
             assert read(plan(str(readers)).options(readers=readers)) == whole
             assert (tmp_path / f"{readers} reader").exists()
