@@ -74,6 +74,16 @@ def test_gradients_smaller_than_the_limit_are_left_alone():
     torch.testing.assert_close(free[0], limited[0])
 
 
+def test_a_norm_near_the_limit_clips_as_torchs_does():
+    gradients = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    norm = float(torch.linalg.vector_norm(gradients))
+    for factor in (0.98, 1 - 1e-6, 1, 1 + 1e-6, 1.005, 1.02):
+        flat, limit = torch.zeros(5000), factor * norm
+        FlatSGD(flat, gradients.clone(), momentum=0.0).step(learning_rate=1.0, max_grad_norm=limit)
+        scale = limit / (norm + 1e-6)
+        assert torch.equal(flat, -gradients * scale if scale < 1 else -gradients)
+
+
 @pytest.mark.parametrize("kind", [FlatAdam, FlatAdamW, FlatRMSprop, FlatSGD])
 def test_continues_from_a_saved_state(kind):
     flat, gradients, _, loss = problem()
