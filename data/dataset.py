@@ -232,7 +232,7 @@ class Dataset(Writing):
         Args:
             batch_size: as for `iter_batches`, like the others.
             prefetch: batches made ahead by a thread, so that a learner finds the next one ready; 0: none; None: as many
-                as 16 MiB hold, 2 to 32. They are not part of `options(memory)`.
+                as 16 MiB hold, 2 to 32. They are not part of `options(memory)`. On the serial engine none are.
             drop_last: leave a last batch of fewer rows out.
             device: where tensors are to be, such as "cuda"; None: in memory.
             epoch: which one.

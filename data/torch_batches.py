@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..runtime import InputError, as_int
+from ..runtime import InputError, as_int, engine_name
 from .blocks import numpy_of
 from .reader import Batches, Stats
 
@@ -42,7 +42,9 @@ class TorchBatches(Iterator[dict[str, Any]]):
         self._state, self._closed, self._begun = batches.state(), False, False
         self._made: SimpleQueue[Made | BaseException] = SimpleQueue()
         self._taken = 0  # batches whose place the thread has not been told to fill
-        self._thread = None if ahead == 0 else ThreadPoolExecutor(1, "batches")
+        # On the serial engine the plan's functions run here, and find generators seeded for them alone.
+        is_serial = engine_name() == "serial"
+        self._thread = None if ahead == 0 or is_serial else ThreadPoolExecutor(1, "batches")
 
     def __next__(self) -> dict[str, Any]:
         if self._closed:

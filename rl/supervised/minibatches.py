@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...envs import stream
-from ...runtime import ActorHandle, ObjectRef, exceptions, get
+from ...runtime import ActorHandle, engine_name, exceptions, get
 from ..lazy import torch
 from .batch_reader import BEGINNING, BatchReader, ReadBatch
 from .stream import Stream
@@ -120,7 +121,10 @@ class StreamMinibatches(Minibatches):
     def __init__(self, rows: Stream, reader: BatchReader | ActorHandle) -> None:
         self._rows, self._reader = rows, reader
         self._step, self._place = 0, BEGINNING
-        self._ahead: ObjectRef | None = None
+        self._ahead: Callable[[], ReadBatch | None] | None = None
+        # On the serial engine reading runs the plan's functions here, which seed the generators that a step draws from.
+        alone = isinstance(reader, BatchReader) and engine_name() != "serial"
+        self._thread = ThreadPoolExecutor(1, "batches") if alone else None
 
     def go_to(self, step: int, place: bytes | None) -> None:
         """As `Minibatches`. Raises InputError if the place is of another plan."""
@@ -134,19 +138,24 @@ class StreamMinibatches(Minibatches):
         return StreamMinibatch(self._rows, read, again)
 
     def _take(self) -> ReadBatch:
-        if isinstance(self._reader, BatchReader):
-            return self._take_at(self._step, self._place)
-        found: ReadBatch | None = None if self._ahead is None else get(self._ahead)
+        found = None if self._ahead is None else self._ahead()
         if found is None:  # the reader is at another place: it was killed, or somebody has gone back
             found = self._take_at(self._step, self._place)
-        self._ahead = self._reader.take.remote(self._step + 1)
+        self._ahead = self._ask(self._step + 1)
         return found
 
     def _take_at(self, step: int, place: bytes) -> ReadBatch:
-        reader = self._reader
-        found = reader.take(step, place) if isinstance(reader, BatchReader) else get(reader.take.remote(step, place))
+        found = self._ask(step, place)()
         assert found is not None, "a reader that is told the place has what begins there"
         return found
+
+    def _ask(self, step: int, place: bytes | None = None) -> Callable[[], ReadBatch | None]:
+        """Have a batch read, by a thread or an actor; what is returned waits for it."""
+        if not isinstance(self._reader, BatchReader):
+            return partial(get, self._reader.take.remote(step, place))
+        if self._thread is None:
+            return partial(self._reader.take, step, place)
+        return self._thread.submit(self._reader.take, step, place).result
 
     def place(self) -> bytes:
         """The reader's state."""

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -174,3 +175,37 @@ def test_all_shares_of_a_split_have_equally_many_batches(serial, folder):
         shares = [[batch["id"].tolist() for batch in share.iter_batches()] for share in dataset.split(k)]
         assert [len(share) for share in shares] == [len(whole) // k] * k
         assert [share[n] for n in range(len(whole) // k) for share in shares] == whole[: len(whole) // k * k]
+
+
+def test_tensors_are_made_ahead_as_bytes_allow_or_the_user_says(native):
+    for prefetch, width, ahead in ((None, 1 << 20, 2), (None, 1, 32), (3, 1, 3)):
+        items = data.from_items(range(ahead + 5), rows_per_piece=1)
+        dataset = items.map_batches(lambda batch, width=width: {"x": np.zeros((len(batch["item"]), width))})
+        with dataset.to_torch(1, prefetch=prefetch) as batches:
+            next(batches)
+            deadline = time.monotonic() + 30
+            while batches.stats().rows < ahead and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.05)
+            assert batches.stats().rows in (ahead, ahead + 1)  # one was taken; four places are filled at once
+
+
+def test_a_failure_is_raised_after_the_tensors_before_it_and_again(native):
+    dataset = data.from_items([{"x": i} for i in range(10)], rows_per_piece=1).map(
+        lambda row: {"x": 1 // (5 - row["x"])}
+    )
+    for prefetch in (None, 1, 2, 5):
+        with dataset.to_torch(1, prefetch=prefetch) as batches:
+            assert [len(next(batches)["x"]) for _ in range(5)] == [1] * 5
+            for _ in range(8):
+                with pytest.raises(ZeroDivisionError):
+                    next(batches)
+
+
+def test_on_the_serial_engine_nothing_is_made_beside_the_learner(serial):
+    """Functions find generators seeded for them alone: a thread that ran them would seed the learner's."""
+    dataset = data.from_items([{"x": i} for i in range(40)], rows_per_piece=1).map_batches(dict)
+    with dataset.to_torch(1) as batches:
+        next(batches)
+        time.sleep(0.02)
+        assert batches.stats().rows == 1

@@ -6,7 +6,6 @@ import gzip
 import json
 import math
 import random
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -196,32 +195,6 @@ def test_numpy_files_and_torch_datasets(tmp_path):
     first["x"].add_(1)  # its memory is its own
     assert sorted(torch.cat([first["label"], rest[0]["label"]]).tolist()) == list(range(6))
     assert rest[0]["label"].dtype == torch.int64
-
-
-@pytest.mark.parametrize(("prefetch", "width", "ahead"), [(None, 1 << 20, 2), (None, 1, 32), (3, 1, 3)])
-def test_as_many_tensors_are_made_ahead_as_bytes_allow_or_the_user_says(prefetch, width, ahead):
-    items = data.from_items(range(ahead + 5), rows_per_piece=1)
-    dataset = items.map_batches(lambda batch: {"x": np.zeros((len(batch["item"]), width))})
-    with dataset.to_torch(1, prefetch=prefetch) as batches:
-        next(batches)
-        deadline = time.monotonic() + 30
-        while batches.stats().rows < ahead and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.05)
-        assert batches.stats().rows in (ahead, ahead + 1)  # one was taken; four places are filled at once
-
-
-def test_a_failure_is_raised_after_the_tensors_before_it_and_again():
-    def checked(row):
-        return {"x": 1 // (5 - row["x"])}
-
-    dataset = data.from_items([{"x": i} for i in range(10)], rows_per_piece=1).map(checked)
-    for prefetch in (None, 1, 2, 5):
-        with dataset.to_torch(1, prefetch=prefetch) as batches:
-            assert [len(next(batches)["x"]) for _ in range(5)] == [1] * 5
-            for _ in range(8):
-                with pytest.raises(ZeroDivisionError):
-                    next(batches)
 
 
 def test_tensors_for_a_gpu_come_from_pinned_memory(monkeypatch):
