@@ -201,8 +201,9 @@ class EnvGroup:
                 result, watch.row = PENDING, index
                 result = steppers[index](action if unpack is None else unpack(action))
                 observation, reward, terminated, truncated, _ = result
+                # Equal, not the same: a dtype that was pickled (with a class by value, or an array) is another object.
                 if (
-                    observation.shape != row_shape or observation.dtype is not dtype
+                    (observation.shape != row_shape or observation.dtype != dtype)
                     if row_shape
                     else not fits(observation)
                 ):

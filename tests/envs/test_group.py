@@ -1,3 +1,4 @@
+import pickle
 import re
 import warnings
 
@@ -10,6 +11,7 @@ from tiny_envs import BoomError, Continuous, Counter, Explosive
 from shoal import envs
 from shoal.envs import EnvContractError, EnvGroup, EnvSpec, Episode, episode_seed
 from shoal.envs.action_log import ActionLog
+from shoal.envs.group_checks import GroupChecks
 from shoal.runtime import InputError
 
 
@@ -376,3 +378,24 @@ def test_action_log_forgets_and_grows():
     log.replace(np.array([[7], [8]]))
     log.append(np.array([9]))
     assert log.last(10)[:, 0].tolist() == [7, 8, 9]
+
+
+def test_an_observation_is_not_looked_at_twice_where_the_spaces_class_was_pickled(monkeypatch):
+    space, dtype = Box(-1, 1, (2,)), pickle.loads(pickle.dumps(np.dtype(np.float32)))
+    assert dtype is not np.dtype(np.float32), "else this tests nothing"
+    space.dtype = dtype
+
+    class Still(gymnasium.Env):
+        observation_space, action_space = space, Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(2, np.float32), 0.0, False, False, {}
+
+    with group_of(Still) as still:
+        still.reset()
+        monkeypatch.setattr(GroupChecks, "observation", lambda *_: pytest.fail("looked at in full"))
+        still.step(np.zeros(still.size, np.int64))
