@@ -12,7 +12,7 @@ from shoal import runtime
 from shoal.algorithms import DDPG, SAC, TD3, DDPGConfig, SACConfig, TD3Config
 from shoal.algorithms import sac as sac_file
 from shoal.algorithms import td3 as td3_file
-from shoal.rl import Batch, Clock, Learner, ModelSpec, build_model
+from shoal.rl import Batch, Clock, Learner, ModelSpec, Policy, build_model
 from shoal.rl.models.distributions import SquashedGaussian
 from shoal.runtime import InputError
 
@@ -303,3 +303,14 @@ def test_actions_before_learning_starts_are_uniform_and_then_the_policys(algorit
     assert uniform[0, 0].item() == pytest.approx(math.erf(0.5 / math.sqrt(2)))
     own = algorithm.explore(model, torch.zeros(1, 2), noise, config, Clock(10, 100)).actions
     assert own[0, 0].item() == pytest.approx(math.tanh(0.5) if algorithm is SAC else 0.1 * 0.5)
+
+
+def test_evaluated_actions_are_without_the_noise_of_exploration():
+    policy = Policy(OBSERVATIONS, WIDE, model="deterministic_actor_q", policy_kwargs={"net_arch": []})
+    model, rows = policy.model, torch.linspace(-1.0, 1.0, 8).reshape(4, 2)
+    own = model.environment_actions(model.actor(rows).tanh().detach().numpy())
+    np.testing.assert_allclose(policy.act(rows.numpy(), deterministic=True), own, rtol=1e-5)
+    noise = model.draw_noise(np.random.default_rng(0), (4,))
+    with torch.no_grad():
+        explored = TD3.explore(model, rows, torch.from_numpy(noise), TD3Config(learning_starts=0), Clock(1, 9)).actions
+    assert not np.isclose(model.environment_actions(np.asarray(explored)), own).any()
