@@ -30,6 +30,7 @@ PASSED_BY_AN_ITERATION = {
     "rl/callbacks/stopping.py",
     "rl/chaos.py",
     "rl/clock.py",
+    "rl/collect/records.py",
     "rl/collect/rollout_stats.py",
     "rl/data/batch.py",
     "rl/data/tree.py",

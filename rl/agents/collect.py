@@ -14,9 +14,9 @@ from ...envs import Episode, GroupState, GroupStep, JointSpace, Seats, agents_of
 from ...runtime import method
 from ..chaos import Death
 from ..clock import Clock
-from ..collect.recorder import Recorder, arrays_of, recorded_columns
+from ..collect.records import arrays_of, recorded_columns
 from ..collect.rollout_stats import RolloutStats
-from ..collect.worker import GroupProgress, LiveGroup, RolloutWorker
+from ..collect.worker import GroupProgress, LiveGroup, Recorder, RolloutWorker
 from ..data.memories import of_policies, of_policy
 from ..data.tree import as_array
 from ..lazy import load, torch

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...envs import GroupStep, codec
-from ..collect.recorder import arrays_of, finish_rollout
+from ..collect.records import arrays_of, finish_rollout
 from ..data.batch import Batch
 from ..data.columns import rollout_columns
 from ..data.rollout import Rollout

@@ -47,7 +47,7 @@ from ..models.spec import ModelSpec
 from ..settings import RunSettings
 from ..threads import limit_threads, limit_torch_threads
 from .channel import Channel
-from .recorder import finish_rollout
+from .records import finish_rollout
 from .rollout_stats import RolloutStats
 from .worker import GroupProgress
 
