@@ -212,4 +212,4 @@ def test_what_was_ahead_of_an_interrupt_is_as_if_it_had_not_been(processes, tmp_
     assert interrupts == 2
     found = verify(interrupted, run, workers=1)
     assert found.same
-    assert found.updates > 30
+    assert found.timesteps > 30 * PER_UPDATE  # in how many updates is a matter of speed
