@@ -49,6 +49,8 @@ def reinforced(learners: int, width: int) -> PPO:
         "CartPole-v1",
         preset="none",
         n_envs=8,
+        group_size=4,
+        workers=2,  # with one, a single actor would act and learn
         n_steps=STEPS // 8,
         batch_size=STEPS,
         n_epochs=EPOCHS,
