@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ import numpy as np
 
 from ...runtime import InputError
 from ..statistics import bootstrap_interval
-from .files import write_whole
-from .learning_curve import dress, episode_curve
+from .learning_curve import episode_curve
 from .metrics import read_evaluations, read_metrics
+from .picture import dress, empty_picture, write_picture
 
 FORMATS = (".png", ".svg")
 AXES = {"steps": "environment steps", "time": "seconds of training"}
@@ -87,11 +86,7 @@ def draw_comparison(groups: Sequence[Group], picture: str | Path, *, x: str = "s
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"the picture is {str(picture)!r}, but must end in {' or '.join(FORMATS)}")
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = empty_picture()
     for index, group in enumerate(groups):
         color, count = _COLORS[index % len(_COLORS)], len(group.curves)
         at, mean, low, high = mean_and_interval(group)
@@ -102,8 +97,5 @@ def draw_comparison(groups: Sequence[Group], picture: str | Path, *, x: str = "s
         axes.plot(at, mean, color=color, linewidth=2.2, label=label)
     furthest = max(float(curve.x[-1]) for group in groups for curve in group.curves)
     dress(axes, furthest, title or "Mean return of the last 100 episodes", AXES[x])
-    FigureCanvasAgg(figure)
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix.lower()[1:])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content.getvalue())
+    write_picture(figure, path)

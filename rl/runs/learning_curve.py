@@ -1,15 +1,13 @@
 """`learning_curve.png`: the picture of a run, drawn from its `metrics.jsonl` alone."""
 
-import io
-import threading
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .files import write_whole
 from .metrics import read_evaluations, read_metrics
+from .picture import dress, empty_picture, write_picture
 
 _WINDOW = 100
 _MOST_DOTS = 20_000
@@ -60,7 +58,7 @@ def draw_learning_curve(
     evaluations = read_evaluations(metrics_path.with_name("evaluations.jsonl"))
     if not len(returns) and not evaluations:
         return _draw_fit(metrics_path, picture_path, title)
-    figure, axes = _empty_picture()
+    figure, axes = empty_picture()
     if len(returns):
         _draw_episodes(axes, steps, returns, means)
     furthest = [float(end) for end in steps[-1:]]
@@ -72,34 +70,8 @@ def draw_learning_curve(
         label = f"{threshold_name}: {threshold:g}"
         axes.axhline(threshold, color="#c44e52", linestyle=(0, (5, 3)), linewidth=1.3, label=label)
     dress(axes, max(furthest), title, "environment steps" if len(returns) else "gradient steps")
-    _write_picture(figure, picture_path)
+    write_picture(figure, picture_path)
     return True
-
-
-def load_what_draws() -> None:
-    """Import matplotlib in a thread: it takes a third of a second, for which this process has nothing else to do while
-    a training's first processes start."""
-    threading.Thread(target=_canvas_and_figure, name="shoal-load-matplotlib", daemon=True).start()
-
-
-def _canvas_and_figure() -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    return FigureCanvasAgg, Figure
-
-
-def _empty_picture() -> tuple[Any, Any]:
-    canvas, figure_class = _canvas_and_figure()
-    figure = figure_class(figsize=(8, 4.5), dpi=150, layout="constrained")
-    canvas(figure)
-    return figure, figure.add_subplot()
-
-
-def _write_picture(figure: Any, path: Path) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_whole(path, picture.getvalue())
 
 
 def _draw_fit(metrics_path: Path, picture_path: Path, title: str) -> bool:
@@ -111,7 +83,7 @@ def _draw_fit(metrics_path: Path, picture_path: Path, title: str) -> bool:
     if not both and not of_texts:
         return False
     name = both[0] if both else "loss"
-    figure, axes = _empty_picture()
+    figure, axes = empty_picture()
     steps = [record["timesteps"] for record in records]
     for part, colour, label in (("train", "#4c78a8", "learned from"), ("eval", "#e1812c", "held out")):
         values = [np.nan if (found := record.get(f"{part}/{name}")) is None else found for record in records]
@@ -119,7 +91,7 @@ def _draw_fit(metrics_path: Path, picture_path: Path, title: str) -> bool:
             continue
         axes.plot(steps, values, "o-", color=colour, linewidth=1.8, markersize=4, label=label)
     dress(axes, steps[-1], title, "gradient steps" if of_texts else "rounds", name)
-    _write_picture(figure, picture_path)
+    write_picture(figure, picture_path)
     return True
 
 
@@ -129,33 +101,3 @@ def _draw_episodes(axes: Any, steps: np.ndarray, returns: np.ndarray, means: np.
     axes.plot(steps[::every], returns[::every], "o", color="#4c78a8", alpha=faint, markersize=3, markeredgewidth=0)
     axes.plot([], [], "o", color="#4c78a8", alpha=0.6, markersize=4, markeredgewidth=0, label="one episode")
     axes.plot(steps, means, color="#1f3b66", linewidth=2.2, label=f"mean of the last {_WINDOW} episodes")
-
-
-def dress(
-    axes: Any, furthest: float, title: str, x_label: str, y_label: str = "episode return (sum of rewards)"
-) -> None:
-    """Give axes their looks."""
-    from matplotlib.ticker import FuncFormatter
-
-    axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color="#222222")
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    axes.set_xlim(0, furthest * 1.01)
-    axes.margins(y=0.06)
-    axes.grid(axis="y", color="#e3e3e3", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#999999")
-    axes.tick_params(colors="#444444", labelsize=9)
-    axes.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
-
-
-def _short(value: float) -> str:
-    """Write 120000 as 120k and 1500000 as 1.5M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"

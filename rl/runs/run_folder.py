@@ -34,9 +34,10 @@ from ..settings import Bounds
 from .checkpoint import drop_newer, list_checkpoints
 from .files import write_json, write_whole
 from .league_files import LEAGUE
-from .learning_curve import draw_learning_curve, load_what_draws
+from .learning_curve import draw_learning_curve
 from .machine import describe_machine
 from .metrics import EvaluationsFile, MetricsFile, TensorBoardFile, read_evaluations
+from .picture import load_what_draws
 from .run_lines import LINE_FILES, RunLines
 from .run_lock import LOCK, check_unlocked, lock_run, unlock_run
 
