@@ -149,6 +149,19 @@ _SERVE = {
     "watch hot_reload": "--reload, such as --reload 5",
 }
 
+_GENERATE = {
+    "run run_dir path folder f load checkpoint checkpoint_path model model_path model_name_or_path": _FIRST_RUN,
+    "max_tokens max_length max_completion_tokens num_predict n_predict length": "--max-new-tokens",
+    "n num_samples n_samples num_return_sequences best_of": "--samples",
+    "temp t": "--temperature",
+    "greedy deterministic do_sample": "`--temperature 0` takes the most likely token each time",
+    "input prompts text message p": "--prompt",
+    "stop_sequences stop_strings stop_token until": "--stop",
+    "output out o": "`shoal generate RUN --json > FILE` writes a line for each answer",
+    "device gpu cuda cpu": "answers are computed on the CPU",
+    "stream streaming": "an answer is shown as it comes",
+}
+
 _FIT = _LEARNERS | {
     "num_learners n_learners world_size nproc_per_node": "--learners, with --gradient-shards",
     "target target_column label_column y labels": "--label",
@@ -186,6 +199,7 @@ _ANSWERS = {
     "train": _by_name(_TRAIN),
     "evaluate": _by_name(_EVALUATE),
     "serve": _by_name(_SERVE),
+    "generate": _by_name(_GENERATE),
     "fit": _by_name(_FIT),
     "node": _by_name(_NODE),
     **dict.fromkeys(("status", "list", "memory", "story", "timeline"), _observed),

@@ -23,7 +23,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from ..runtime import InputError
 from .mistakes import bad_value, check_values_follow, field_name, unknown
-from .values import json_object, number, one_of, rate, some_text, whole_number
+from .values import any_text, json_object, number, one_of, rate, some_text, whole_number
 
 #: Types made while the program runs, which a type checker need not understand.
 _annotated: Any = Annotated
@@ -102,6 +102,8 @@ def _flag(item: dataclasses.Field[Any], annotation: Any, text: str) -> tuple[Any
             functools.partial(one_of, item.metadata["choices"]),
             f"{{{','.join(item.metadata['choices'])}}}",
         )
+    if item.metadata.get("verbatim"):
+        parse = any_text
     if kind == "object":
         parse = functools.partial(json_object, item.metadata["example"])
     optional = type(None) in typing.get_args(annotation) and kind in ("int", "float", "rate")
@@ -144,15 +146,23 @@ class Parsed:
         return cls(**{item.name: self.values[item.name] for item in dataclasses.fields(cls)})
 
 
-def parse(prog: str, description: str, groups: Mapping[str, type], arguments: Sequence[str]) -> Parsed:
+def parse(
+    prog: str,
+    description: str,
+    groups: Mapping[str, type],
+    arguments: Sequence[str],
+    of_others: Mapping[str, Sequence[str]] = types.MappingProxyType({}),
+) -> Parsed:
     """Parse arguments into the fields of several dataclasses. ``--help`` prints the help and exits.
 
     Args:
         prog: how the command is called, for messages.
         description: text above the help.
         groups: title → dataclass; field names differ between them. A field's metadata may hold `positional`,
-            `metavar`, `choices`, `example` (of a JSON object) and `switch` (a flag that is only switched on).
+            `metavar`, `choices`, `example` (of a JSON object), `switch` (a flag that is only switched on) and
+            `verbatim` (a text that may be empty, or blank).
         arguments: what follows the command.
+        of_others: settings of algorithms → which have them, for a flag that this one has not.
 
     Raises:
         InputError: an unknown flag (the nearest are named), a missing or bad value.
@@ -179,7 +189,7 @@ def parse(prog: str, description: str, groups: Mapping[str, type], arguments: Se
             config=(_conf.HelptextFromCommentsOff,),  # it would look for the source of classes that have none
         )
     if left_over:
-        raise InputError(unknown(left_over[0], arguments, fields, prog))
+        raise InputError(unknown(left_over[0], arguments, fields, prog, of_others))
     values = {key: value for title in groups for key, value in vars(getattr(parsed, title)).items()}
     tokens = {field_name(token) for token in arguments if token.startswith("--")}
     given = {name for name, item in fields.items() if name in tokens or f"no_{name}" in tokens}

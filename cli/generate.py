@@ -20,7 +20,7 @@ class GenerateFlags:
 
     run: str | None = field(default=None, metadata={"positional": True, "metavar": "RUN"})
     """Run folder (its last weights), checkpoint folder or saved policy of a language model."""
-    prompt: str | None = None
+    prompt: str | None = field(default=None, metadata={"verbatim": True})
     """What to answer. Default: --file, else each line of standard input is a prompt."""
     file: str | None = field(default=None, metadata={"metavar": "FILE"})
     """File of prompts, one a line; - is standard input."""
@@ -34,7 +34,7 @@ class GenerateFlags:
     """Sample from this many of the most likely tokens only; 0: from all."""
     top_p: float = 1.0
     """Sample from the most likely tokens that together are as likely as this; 1: from all."""
-    stop: str | None = None
+    stop: str | None = field(default=None, metadata={"verbatim": True})
     """An answer ends before this text, too. Default: only where the model says that it ends."""
     seed: int = 0
     """With an answer's number it decides what is drawn: the same answers again, also from `shoal serve`."""

@@ -51,12 +51,15 @@ def _switch_with_value(flag: str, item: "dataclasses.Field[Any]", prog: str) -> 
     return f"{flag} takes no value: it switches on by being there; to switch it off, {off}. See `{prog} --help`"
 
 
-def unknown(token: str, arguments: Sequence[str], fields: _Fields, prog: str) -> str:
-    """Return what to say of an argument that no flag takes."""
+def unknown(
+    token: str, arguments: Sequence[str], fields: _Fields, prog: str, of_others: Mapping[str, Sequence[str]]
+) -> str:
+    """Return what to say of an argument that no flag takes; `of_others` as in `flags.parse`."""
     command = prog.split()[1]
     if token.startswith("-") and token.strip("-"):
         known = [flag_name(field) for field, item in fields.items() if not item.metadata.get("positional")]
-        answer = instead(command, field_name(token)) or _if_near(flag_name(field_name(token)), known)
+        name = field_name(token)
+        answer = instead(command, name) or _of_others(name, prog, of_others) or _if_near(flag_name(name), known)
         return " ".join(f"unknown flag {token.partition('=')[0]!r}. {sentence(answer)} See `{prog} --help`".split())
     before = list(itertools.takewhile(lambda word: word != token, arguments))
     words = list(itertools.takewhile(lambda word: not word.startswith("--"), reversed(before)))
@@ -74,6 +77,11 @@ def bad_value(item: "dataclasses.Field[Any]", text: str, error: ValueError) -> s
     several = SEVERAL.get(item.name) if any(mark in text for mark in ",[ :") else None
     name = item.metadata.get("metavar", item.name) if item.metadata.get("positional") else flag_name(item.name)
     return f"{name}: {error}" + (f": {several}" if several else "")
+
+
+def _of_others(name: str, prog: str, of_others: Mapping[str, Sequence[str]]) -> str:
+    owners = of_others.get(name)
+    return "" if owners is None else f"it is a setting of {', '.join(owners)}, not of {prog.rsplit(maxsplit=1)[-1]}"
 
 
 def _if_near(flag: str, known: Sequence[str]) -> str:

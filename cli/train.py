@@ -107,6 +107,15 @@ def _no_algorithm(word: str, others: Sequence[str]) -> str:
     return f"unknown algorithm {word!r}. {hint if hint.startswith('Did') else f'There are: {known}'}"
 
 
+def _who_has_what() -> dict[str, list[str]]:
+    """Settings of algorithms → which have them."""
+    owners: dict[str, list[str]] = {}
+    for other, algorithm_class in ALGORITHMS.items():
+        for item in fields(algorithm_class.config_class):
+            owners.setdefault(item.name, []).append(other)
+    return owners
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run `shoal train` and return the exit code."""
     name, rest = _algorithm_name(arguments)
@@ -120,7 +129,8 @@ def run(arguments: Sequence[str]) -> int:
         raise InputError(f"no algorithm is given; there are: {known}. Write for example: shoal train ppo CartPole-v1")
     algorithm_class = ALGORITHMS[name]
     groups = {"training": TrainFlags, "run": RunSettings, name: algorithm_class.config_class}
-    parsed = parse(f"shoal train {name}", f"Train a policy with {name.upper()} and write a run folder.", groups, rest)
+    about = f"Train a policy with {name.upper()} and write a run folder."
+    parsed = parse(f"shoal train {name}", about, groups, rest, _who_has_what())
     flags: TrainFlags = parsed.build(TrainFlags)
     _check_numbers(flags)
     if flags.seeds is not None:

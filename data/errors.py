@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..runtime import ShoalError
+from ..runtime import InputError, ShoalError
 
 _KEPT = 1_000
 _KEPT_BYTES = 1_000
 
 
-class DataError(ShoalError, ValueError):
+class DataError(ShoalError, InputError):
     """Something in a source cannot be read. Its message names file, place, column and reason.
 
     Attributes:
@@ -29,7 +29,7 @@ class DataError(ShoalError, ValueError):
         return f"{', '.join(filter(None, (self.path, self.where, column)))}: {self.reason}"
 
 
-class BudgetError(ShoalError, ValueError):
+class BudgetError(ShoalError, InputError):
     """A plan cannot be read within its memory budget. The message has the sizes and what to change."""
 
 

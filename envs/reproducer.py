@@ -3,10 +3,12 @@
 An episode is a function of its seed and actions, so that script needs neither the training nor the workers.
 """
 
+import ast
 import base64
 import textwrap
 import zlib
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -94,11 +96,12 @@ def note_on_group(
     if actions is None:
         return f"{note} They were reset too long ago for a script that repeats it"
     imports, entry, kwargs = _entry(spec)
+    given = ", ".join(f"{name!r}: {value}" for name, value in kwargs.items())
     lines = [
         *_imports_of_actions(actions),
         "from shoal import envs",
         *imports,
-        f"spec = envs.resolve({entry}, {kwargs!r})",
+        f"spec = envs.resolve({entry}, {{{given}}})",
         f"group = envs.make_group({kind!r}, spec, size={size}, first_index={first_index}, run_seed={run_seed})",
         "group.reset()",
         f"actions = {_literal(actions)}",
@@ -128,23 +131,49 @@ def reproducer(spec: EnvSpec, moment: Moment) -> str:
 
 def _making(spec: EnvSpec) -> list[str]:
     imports, entry, kwargs = _entry(spec)
-    given = "".join(f", {name}={value!r}" for name, value in kwargs.items())
+    given = "".join(f", {name}={value}" for name, value in kwargs.items())
     limit = "" if spec.max_episode_steps is None else f", max_episode_steps={spec.max_episode_steps}"
     return [*imports, f"env = envs.make({entry}{given}{limit})"]
 
 
-def _entry(spec: EnvSpec) -> tuple[list[str], str, dict[str, Any]]:
-    """What a script imports first, what it names then, and its arguments."""
-    kwargs = dict(spec.kwargs)
+def _entry(spec: EnvSpec) -> tuple[list[str], str, dict[str, str]]:
+    """What a script imports first, what it names then, and its arguments as they are written."""
+    lines: list[str] = []
+    kwargs = {name: _written(value, name, lines) for name, value in spec.kwargs.items()}
     known = [f"import {spec.module}"] if spec.module not in ("", "__main__") else []
     if isinstance(spec.entry, str):
-        return known, repr(spec.entry), kwargs
+        return [*known, *lines], repr(spec.entry), kwargs
     if isinstance(spec.entry, GymnasiumSpec):
-        return known or [f"# first import what registers {spec.entry.id}"], repr(spec.entry.id), kwargs
-    module, name = getattr(spec.entry, "__module__", "__main__"), entry_name(spec.entry)
-    if module == "__main__" or "<" in name:
-        return [f"# first define {name} as in your program"], name, kwargs
-    return [f"from {module} import {name.partition('.')[0]}"], name, kwargs
+        known = known or [f"# first import what registers {spec.entry.id}"]
+        return [*known, *lines], repr(spec.entry.id), kwargs
+    return lines, _named(spec.entry, lines), kwargs
+
+
+def _named(thing: Any, lines: list[str]) -> str:
+    """The name of a class or function; `lines` get what must be known before."""
+    module, name = getattr(thing, "__module__", "__main__"), entry_name(thing)
+    here = module == "__main__" or "<" in name
+    lines.append(f"# first define {name} as in your program" if here else f"from {module} import {name.split('.')[0]}")
+    return name
+
+
+def _written(value: Any, name: str, lines: list[str]) -> str:
+    """An argument as a script writes it: classes and functions by their names, anything else that has no literal by
+    `name`; `lines` get what must be known before."""
+    if isinstance(value, list | tuple):
+        inner = ", ".join(_written(each, name, lines) for each in value)
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_written(each, name, lines)}' for key, each in value.items())}}}"
+    if isinstance(value, type | FunctionType) and "<" not in value.__qualname__:
+        return _named(value, lines)
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        lines.append(f"# first make {name} as in your program: {' '.join(text.split()):.100}")
+        return name
+    return text
 
 
 def _imports_of_actions(actions: np.ndarray) -> list[str]:

@@ -207,7 +207,9 @@ class TextAlgorithm(DatasetAlgorithm[Config], Generic[Config]):
         try:
             self.facts()
         except ValueError as error:  # a character that no token has
-            raise InputError(f"dataset {self.config.dataset!r}: {error}") from None
+            dataset, told = self.config.dataset, str(error)
+            named = f"dataset {dataset!r}" if dataset else f"environment {self.spec.id!r}"
+            raise InputError(told if named in told else f"{named}: {told}") from None
 
     @classmethod
     def saved_environment(cls, saved: SavedTraining, env: Any) -> Any:

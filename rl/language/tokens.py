@@ -51,7 +51,7 @@ class ByteTokens(Tokens):
 
     def encode(self, text: str) -> list[int]:
         """One for each byte."""
-        return [SPECIAL + byte for byte in text.encode()]
+        return [SPECIAL + byte for byte in _encoded(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The bytes together."""
@@ -97,11 +97,22 @@ class BytePairTokens(Tokens):
 
     def encode(self, text: str) -> list[int]:
         """As the tokenizer does."""
+        _encoded(text)
         return [SPECIAL + int(i) for i in self._made.encode(text, add_special_tokens=False).ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """As the tokenizer does."""
         return str(self._made.decode([i - SPECIAL for i in ids if i >= SPECIAL]))
+
+
+def _encoded(text: str) -> bytes:
+    """A text in UTF-8; InputError for what it cannot hold: half of a surrogate pair, as Python has for bytes of a
+    command line that are no text."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        wrong = text[error.start]
+        raise InputError(f"the text {text!r:.80} holds {wrong!r}, which is no character: give text in UTF-8") from None
 
 
 def train_tokenizer(texts: Iterable[str], size: int, path: str | Path) -> None:

@@ -40,6 +40,12 @@ def test_one_prompt_some_samples_and_a_file_of_prompts(run, capsys, tmp_path, mo
     assert [json.loads(line) for line in generated(run, capsys, "--json").splitlines()] == lines
 
 
+def test_prompts_may_be_empty_and_answers_end_before_a_line_break(run, capsys):
+    text = generated(run, capsys, "--prompt", "")
+    assert text
+    assert generated(run, capsys, "--prompt", "", "--stop", "\n") == text
+
+
 def test_the_first_answer_is_told_as_it_comes_and_others_follow():
     piece, end = Said(4, 0.0, "a"), Said(5, 0.0, "b", "stop")
     coming = iter([(1, piece), (0, piece), (1, end), (0, piece), (0, end), (2, end)])
@@ -55,6 +61,7 @@ def test_the_first_answer_is_told_as_it_comes_and_others_follow():
     [
         ([], "there is no prompt"),
         (["--prompt", "az"], "'z'"),
+        (["--prompt", "a", "--stop", ""], "some texts that are not empty"),
         (["--prompt", "a" * 40], "no room for an answer in the context of 32"),
         (["--prompt", "a", "--temperature", "-1"], "temperature is -1"),
         (["--prompt", "a", "--top-p", "2"], "top_p is 2"),

@@ -45,6 +45,10 @@ LINES = {
     "train ppo E --num-envs 4": "unknown flag '--num-envs'. Here it is --n-envs. See `shoal train ppo --help`",
     "train ppo E --gradient-accumulation-steps 4": "Here it is --gradient-shards.",
     "fit supervised t.csv --bf16": "Here it is --precision bfloat16.",
+    "train ppo E --buffer-size 9": "unknown flag '--buffer-size'. It is a setting of apex, dqn, ",
+    "train grpo copy-4 --dataset a.jsonl": "pretrain, sft, dpo, not of grpo. See `shoal train grpo --help`",
+    "generate r --max-tokens 9": "Here it is --max-new-tokens",
+    "generate r --n 9": "Here it is --samples",
     "train ppo E --num_envs=4": "unknown flag '--num_envs'. Here it is --n-envs",
     "train ppo E --n-timesteps 9": "Here it is --total-timesteps",
     "train ppo E -n 9": "unknown flag '-n'. Here it is --total-timesteps",
@@ -137,6 +141,7 @@ def test_no_name_from_elsewhere_hides_one_of_ours():
     from shoal.algorithms import ALGORITHMS, FITS
     from shoal.cli.evaluate import EvaluateFlags
     from shoal.cli.fit import FitFlags
+    from shoal.cli.generate import GenerateFlags
     from shoal.cli.node import NodeFlags
     from shoal.cli.serve import ServeFlags
     from shoal.cli.train import TrainFlags
@@ -145,7 +150,8 @@ def test_no_name_from_elsewhere_hides_one_of_ours():
     configs = [algorithm.config_class for algorithm in ALGORITHMS.values()]
     ours = {"train": [TrainFlags, RunSettings, *configs], "evaluate": [EvaluateFlags], "serve": [ServeFlags]}
     ours["fit"] = [FitFlags, *(kind for fit in FITS.values() for kind in (fit.run_class, fit.config_class))]
-    for command, classes in (ours | {"node": [NodeFlags]}).items():
+    ours |= {"node": [NodeFlags], "generate": [GenerateFlags]}
+    for command, classes in ours.items():
         flags = {item.name for cls in classes for item in fields(cls) if not item.metadata.get("positional")}
         assert not flags & set(_ANSWERS[command])
         for answer in _ANSWERS[command].values():

@@ -361,6 +361,7 @@ def test_a_text_file_is_a_row_whole_and_one_that_is_no_text_is_named(serial, tmp
     (tmp_path / "a.txt").write_text("one\n\ntwo")
     assert list(data.read_text(tmp_path, whole_files=True).iter_rows()) == [{"text": "one\n\ntwo"}]
     (tmp_path / "b.txt").write_bytes(b"\xff")
+    assert issubclass(data.DataError, runtime.InputError)  # the command line tells it in one line
     with pytest.raises(data.DataError, match=r"b\.txt.*no UTF-8"):
         list(data.read_text(tmp_path, whole_files=True).iter_rows())
 

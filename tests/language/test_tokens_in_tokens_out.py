@@ -15,7 +15,7 @@ from shoal.rl.language.episodes import play
 from shoal.rl.language.evaluation import pass_at
 from shoal.rl.language.samples import Samples
 from shoal.rl.language.sampling import Sampling
-from shoal.rl.language.tokens import END, PAD, train_tokenizer
+from shoal.rl.language.tokens import END, PAD, BytePairTokens, ByteTokens, train_tokenizer
 from shoal.rl.models.build import build_model
 from shoal.rl.models.spec import ModelSpec
 
@@ -136,3 +136,10 @@ def test_pass_at_k_is_the_unbiased_estimator():
         for k, value in pass_at(one).items():
             held = [one[0, list(chosen)].any() for chosen in combinations(range(5), k)]
             assert value == pytest.approx(np.mean(held))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    train_tokenizer(["abc"], 256, tmp_path / "tokens.json")
+    for tokens in (ByteTokens(), BytePairTokens((tmp_path / "tokens.json").read_text())):
+        with pytest.raises(runtime.InputError, match=r"holds '\\udcff', which is no character"):
+            tokens.encode("a\udcff")

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+import textwrap
 
 import gymnasium
+import numpy as np
 import pytest
 
-from shoal import PPO, runtime
+from shoal import PPO, envs, runtime
+from shoal.envs.reproducer import Moment, reproducer
 from shoal.rl import RunFolder
 
 MODULE = """
@@ -64,6 +67,18 @@ def broken(tmp_path, monkeypatch):
 
     yield broken_envs
     del sys.modules["broken_envs"]
+
+
+def judge(prompt, answer):
+    return 1.0
+
+
+def test_arguments_are_written_by_their_names():
+    kwargs = {"prompts": ["a"], "reward": [(np.float32(0.5), judge), (1, textwrap.dedent), (2, lambda p, a: 1)]}
+    script = reproducer(envs.resolve(envs.Prompts, kwargs), Moment(0, 0, 1, np.array(["x"], object)))
+    assert "envs.make(Prompts, prompts=['a'], reward=[(0.5, judge), (1, dedent), (2, reward)])" in script
+    assert f"from {__name__} import judge\nfrom textwrap import dedent\n# first make reward as in" in script
+    compile(script, "script", "exec")
 
 
 @pytest.mark.parametrize(
