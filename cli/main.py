@@ -21,6 +21,7 @@ from .elsewhere import instead
 from .failures import print_failure, root_failure
 from .mistakes import sentence
 from .output import end_output, flush, is_lost
+from .session import started_early
 
 _COMMANDS = {
     "train": "train a policy and write a run folder",
@@ -86,9 +87,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
     command = arguments[0]
     if command not in _COMMANDS:
         raise InputError(_unknown(command))
-    # By name, so that one command does not load what only another one needs.
-    run: Callable[[Sequence[str]], int] = import_module(f".{command}", __package__).run
-    return run(arguments[1:])
+    with started_early(command, arguments[1:]):
+        # By name, so that one command does not load what only another one needs.
+        run: Callable[[Sequence[str]], int] = import_module(f".{command}", __package__).run
+        return run(arguments[1:])
 
 
 def _told(arguments: Sequence[str]) -> int:

@@ -26,12 +26,10 @@ from ..rl import (
 )
 from ..runtime import InputError
 from .output import note
-from .signals import STOPPED
+from .signals import STOP_WITH_STDIN, STOPPED
 
 _TAKEN = ("--seeds", "--seed", "--run-dir")
 _SWITCHES = ("--json",)
-STOP_WITH_STDIN = "SHOAL_STOP_WITH_STDIN"
-"""Set in the environment of a seed's training: it stops when its standard input is closed."""
 
 
 def without_flags(arguments: Sequence[str]) -> list[str]:

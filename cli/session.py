@@ -1,16 +1,39 @@
 """The runtime for the length of a command."""
 
 import contextlib
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterator, Sequence
 
 from .. import runtime
+from .signals import STOP_WITH_STDIN
+
+_WORKERS_NEED = ("torch", "gymnasium")
+_NOT_EARLY = ("-h", "--help", "--engine", "--address", "--resume", "--seeds")
+"""Flags that the runtime must not be started before: they choose another one, or none."""
 
 
 @contextlib.contextmanager
 def running_runtime(engine: str | None, address: str | None) -> Iterator[None]:
     """Run the runtime within the block; what workers need most is loaded while the command goes on with its work."""
-    runtime.init(engine=engine, address=address, preload=("torch", "gymnasium"))
-    try:
+    if engine is None and address is None and runtime.is_initialized():
+        yield  # started early
+        return
+    with runtime.init(engine=engine, address=address, preload=_WORKERS_NEED):
         yield
-    finally:
-        runtime.shutdown()
+
+
+@contextlib.contextmanager
+def started_early(command: str, arguments: Sequence[str]) -> Iterator[None]:
+    """Run the runtime within the block, if the command is a training for which nothing has to be known before.
+
+    Workers import torch for a second, and the modules of `shoal train` take a third of one to load: both at once.
+    """
+    # What names a module of the user's own may add to the folders in which workers look for modules.
+    must_be_read = any(":" in word or word.startswith(_NOT_EARLY) for word in arguments)
+    nothing_gained = runtime.is_initialized() or f"{__package__}.{command}" in sys.modules
+    if command != "train" or len(arguments) < 2 or must_be_read or nothing_gained or STOP_WITH_STDIN in os.environ:
+        yield
+        return
+    with runtime.init(preload=_WORKERS_NEED):
+        yield

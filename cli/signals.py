@@ -12,6 +12,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: Exit code of a command that was stopped from outside (128 + SIGINT).
 STOPPED = 130
 
+#: Set in the environment of a seed's training: it stops when its standard input is closed.
+STOP_WITH_STDIN = "SHOAL_STOP_WITH_STDIN"
+
 
 def _quit(signum: int, frame: FrameType | None) -> None:
     # Nothing is lost by it: files are written under temporary names, and workers end with this process.

@@ -34,9 +34,9 @@ from .environments import known_environment, look_in_current_folder
 from .flags import Parsed, parse
 from .output import note, result_output
 from .resuming import Keeper, algorithm_of_run, check_total, refuse_changes
-from .seeds import STOP_WITH_STDIN, Seeds, check_seeds, parallel_trainings, summary, without_flags
+from .seeds import Seeds, check_seeds, parallel_trainings, summary, without_flags
 from .session import running_runtime
-from .signals import STOPPED, Stop, stop_as_interrupt, stop_with
+from .signals import STOP_WITH_STDIN, STOPPED, Stop, stop_as_interrupt, stop_with
 
 _DEFAULT_TIMESTEPS = 1_000_000
 

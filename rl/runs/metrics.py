@@ -138,6 +138,15 @@ def read_evaluations(path: Path) -> list[dict[str, Any]]:
     raise InputError(f"'{path}' is damaged. Restore it, or remove it")
 
 
+def load_tensorboard() -> tuple[Any, Any, Any, Any]:
+    """Import its record format; return the classes of an event, a session's start, a summary, and what writes them."""
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    return Event, SessionLog, Summary, RecordWriter
+
+
 class TensorBoardFile:
     """TensorBoard events of one run, written with TensorBoard's own record format: neither torch nor TensorFlow loads.
 
@@ -174,10 +183,7 @@ class TensorBoardFile:
 
     def flush(self) -> None:
         """Write what waits."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
+        Event, SessionLog, Summary, RecordWriter = load_tensorboard()  # noqa: N806  # they are classes
         events = []
         if self._file is None:
             now = time.time()

@@ -1,20 +1,14 @@
 """What all pictures of runs share: their size and looks, and how they are written."""
 
 import io
-import threading
 from pathlib import Path
 from typing import Any
 
 from .files import write_whole
 
 
-def load_what_draws() -> None:
-    """Import matplotlib in a thread: it takes a third of a second, for which this process has nothing else to do while
-    a training's first processes start."""
-    threading.Thread(target=_canvas_and_figure, name="shoal-load-matplotlib", daemon=True).start()
-
-
-def _canvas_and_figure() -> tuple[Any, Any]:
+def load_matplotlib() -> tuple[Any, Any]:
+    """Import it, which takes a third of a second; return the classes of a canvas and a figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -23,7 +17,7 @@ def _canvas_and_figure() -> tuple[Any, Any]:
 
 def empty_picture() -> tuple[Any, Any]:
     """A figure and its axes, of the size that all pictures of runs have."""
-    canvas, figure_class = _canvas_and_figure()
+    canvas, figure_class = load_matplotlib()
     figure = figure_class(figsize=(8, 4.5), dpi=150, layout="constrained")
     canvas(figure)
     return figure, figure.add_subplot()

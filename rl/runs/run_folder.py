@@ -21,6 +21,7 @@ import glob
 import json
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,8 +37,8 @@ from .files import write_json, write_whole
 from .league_files import LEAGUE
 from .learning_curve import draw_learning_curve
 from .machine import describe_machine
-from .metrics import EvaluationsFile, MetricsFile, TensorBoardFile, read_evaluations
-from .picture import load_what_draws
+from .metrics import EvaluationsFile, MetricsFile, TensorBoardFile, load_tensorboard, read_evaluations
+from .picture import load_matplotlib
 from .run_lines import LINE_FILES, RunLines
 from .run_lock import LOCK, check_unlocked, lock_run, unlock_run
 
@@ -57,6 +58,11 @@ _EVENTS = "events.out.tfevents.*"
 
 class RunFolderError(ShoalError):
     """What a run keeps could not be written: the disk is full, for one. The message says what was saved before."""
+
+
+def _load_libraries() -> None:
+    load_matplotlib()
+    load_tensorboard()
 
 
 def default_run_dir(algorithm: str, env_id: str, root: str | Path = "runs") -> Path:
@@ -212,6 +218,9 @@ class RunFolder(Callback):
         self._lines: RunLines | None = None
         self._saved_at = time.monotonic()
         self._title = ""
+        # What the end needs takes a third of a second to load, for which this process has nothing else to do while a
+        # training's first processes start.
+        threading.Thread(target=_load_libraries, name="shoal-load-libraries", daemon=True).start()
 
     def on_training_start(self, training: Training, total_timesteps: int) -> None:
         """Lock the folder, made if needed (an older run's files go now), and write `config.json`."""
@@ -242,7 +251,6 @@ class RunFolder(Callback):
             self._lines = RunLines(self.path, after_iteration=kept)
         self.saved_timesteps = training.timesteps if self._resume else 0
         self._saved_at = time.monotonic()
-        load_what_draws()
 
     def _remove_older_run(self) -> None:
         # Only what a run writes: a folder given by mistake keeps everything else.
