@@ -9,11 +9,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, overload
 
-from . import context, engines
+from . import current, engines
 from .arguments import as_int, as_timeout, check_flag, check_name, check_text
 from .closing import close_all
-from .context import current_engine, running_engine
-from .engine import Engine
+from .engine import Engine, current_engine, running_engine
 from .exceptions import InputError, InputTypeError, nearest
 from .generators import ObjectRefGenerator
 from .refs import ObjectRef, check_all
@@ -119,8 +118,8 @@ def _info(engine: Engine) -> RuntimeInfo:
 
 
 def _begin(engine: Engine) -> None:
-    context.set_engine(engine)
-    for key, payload in context.published.items():
+    current.set_engine(engine)
+    for key, payload in current.published.items():
         engine.publish(key, payload)
 
 
@@ -145,7 +144,7 @@ def shutdown() -> None:
         ended = engine.shutdown()
     finally:
         if ended:
-            context.set_engine(None)
+            current.set_engine(None)
 
 
 def is_initialized() -> bool:
@@ -365,5 +364,5 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     return ActorHandle(actor)
 
 
-context.set_default_starter(lambda: _begin(engines.start(None, Settings())))
+current.set_default_starter(lambda: _begin(engines.start(None, Settings())))
 atexit.register(shutdown)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from . import context
+from . import current
 from .arguments import as_int, check_text
-from .context import current_engine, running_engine
+from .engine import current_engine, running_engine
 from .exceptions import InputError
 from .settings import Settings
 
@@ -53,7 +53,7 @@ def publish(key: str, value: Any) -> None:
     """
     check_text("publish: key", key)
     payload = cloudpickle.dumps(value)
-    context.published[key] = payload
+    current.published[key] = payload
     engine = running_engine()
     if engine is not None:
         engine.publish(key, payload)
@@ -62,7 +62,7 @@ def publish(key: str, value: Any) -> None:
 def lookup(key: str) -> Any:
     """Return the value published under a name, or None."""
     check_text("lookup: key", key)
-    payload = context.published.get(key)
+    payload = current.published.get(key)
     engine = running_engine()
     if payload is None and engine is not None:
         payload = engine.lookup(key)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, cast
 
+from . import current
 from .introspection.events import Event
 from .introspection.metric_table import MetricTable
 from .introspection.rows import NodeReport, PlacementGroupState
 from .options import ActorOptions, MethodOptions, TaskOptions, limits_of_groups
-from .refs import ObjectRef
+from .refs import ObjectRef, value_of
 from .runtime_env import RuntimeEnv
 from .scheduling import PlacementGroup
 from .signatures import is_async
@@ -139,6 +141,10 @@ class RunningCall(Protocol):
         """The actor, if it is a call of one."""
 
 
+#: What runs in this thread or asyncio task; set by whoever begins a call.
+running: ContextVar[RunningCall | None] = ContextVar("shoal_running", default=None)
+
+
 @dataclass(frozen=True)
 class Running:
     """A `RunningCall` for engines that need to know no more of it."""
@@ -225,6 +231,7 @@ class Engine(Protocol):
 
     async def value(self, ref: ObjectRef) -> Any:
         """Return the value, or raise as `get` does, without blocking the event loop."""
+        return await value_of(ref, self)
 
     def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
         """Call `action` once the value is there, in any thread; it must be short and not raise."""
@@ -256,9 +263,10 @@ class Engine(Protocol):
 
     def running(self) -> RunningCall | None:
         """Return the task or call that runs in this thread or asyncio task."""
+        return running.get()
 
     def is_cancelled(self) -> bool:
-        """Return whether what `running` returns has been cancelled."""
+        """Return whether what `running` returns has been cancelled, which needs somebody beside it."""
         return False
 
     @property
@@ -331,3 +339,8 @@ class Engine(Protocol):
 
     def abandon(self) -> None:
         """Forget everything without touching it: this process is a forked child and owns none of it."""
+
+
+# The same functions, for all who know what an engine can do: a wrapper would be paid for with every call.
+current_engine = cast(Callable[[], Engine], current.current_engine)
+running_engine = cast(Callable[[], Engine | None], current.running_engine)

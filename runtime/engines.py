@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from . import context
+from . import current
 from .engine import Engine
 from .exceptions import InputError, nearest
 from .options import given
@@ -57,7 +57,7 @@ def start(engine: str | None, settings: Settings) -> Engine:
     Raises:
         InputError: there is no such engine, or not here.
     """
-    chosen = engine or ("ray" if context.in_rays_worker() else os.environ.get("SHOAL_ENGINE"))
+    chosen = engine or ("ray" if current.in_rays_worker() else os.environ.get("SHOAL_ENGINE"))
     name = chosen or ("native" if sys.platform == "linux" else "serial")
     if name not in _ENGINES:
         raise InputError(f"engine={name!r}: unknown engine. {nearest(name, _ENGINES)}")

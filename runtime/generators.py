@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, TypeVar
 
 from .arguments import as_timeout
-from .context import current_engine, is_over, runtime_number
+from .current import current_engine, is_over, runtime_number
 from .exceptions import GetTimeoutError, ObjectLostError
 from .refs import ObjectRef, short, until_ready
 

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from .api import cancel, get, put, remote
 from .arguments import as_int
 from .cluster_api import cluster_resources, preload
-from .context import current_engine
+from .engine import current_engine
 from .exceptions import InputError
 from .refs import ObjectRef
 from .values.serialization import dump_whole, loads

@@ -9,8 +9,8 @@ from types import FunctionType, MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
 from .actors.checkpoints import checkpoint_interval
-from .context import current_engine, is_over, running_engine, runtime_number
-from .engine import ActorId, Function
+from .current import is_over, runtime_number
+from .engine import ActorId, Function, current_engine, running_engine
 from .exceptions import ActorDiedError, InputError, nearest
 from .options import DEFAULT_METHOD, GENERATOR_METHOD, ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef, short

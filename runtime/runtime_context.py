@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import json
-from contextvars import ContextVar
 from typing import Any, NoReturn
 
-from .context import current_engine
-from .engine import Engine, Host, RunningCall
+from .engine import Host, current_engine
 from .exceptions import ShoalError
-from .refs import ObjectRef, value_of
 from .remote import ActorHandle
 from .runtime_env import RuntimeEnv
-
-#: What runs in this thread or asyncio task; set by whoever begins a call.
-running: ContextVar[RunningCall | None] = ContextVar("shoal_running", default=None)
 
 
 class ActorExit(SystemExit):
     """Raised by `exit_actor`; ends the actor once it has left the method."""
-
-
-class RunsCalls:
-    """Part of the engines that run the user's code themselves; see `shoal.runtime.engine.Engine` for the methods."""
-
-    def running(self) -> RunningCall | None:
-        """Return the innermost task or call."""
-        return running.get()
-
-    def exit_actor(self) -> NoReturn:
-        """Leave the call; the actor ends then."""
-        raise ActorExit(0)
-
-    async def value(self: Engine, ref: ObjectRef) -> Any:
-        """Wait until the value is there, then read it."""
-        return await value_of(ref, self)
 
 
 class RuntimeContext:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from .arguments import as_int
-from .context import running_engine
+from .engine import running_engine
 from .exceptions import InputError, InputTypeError, nearest
 from .introspection import listings, summaries
 from .introspection.diagnosis import Diagnosis

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from ..context import current_engine
+from ..engine import current_engine
 from ..state import ask
 from .events import ENDED, RAN, SPAN, UP
 from .rows import DEFAULT_LIMIT, NodeReport

@@ -18,7 +18,7 @@ from ..introspection.rows import NodeReport, PlacementGroupState
 from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
-from ..runtime_context import ActorExit, RunsCalls
+from ..runtime_context import ActorExit
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup
 from ..settings import Settings, store_settings
@@ -45,7 +45,7 @@ _PRELOADABLE = ("numpy", "gymnasium", "torch")
 ENVIRONMENT_VARIABLE = "SHOAL_TOKEN"
 
 
-class NativeEngine(RunsCalls, Engine):
+class NativeEngine(Engine):
     """Processes of this machine; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "native"
@@ -231,10 +231,6 @@ class NativeEngine(RunsCalls, Engine):
             {"env_vars": found.env_vars, "working_dir": found.working_dir, "py_modules": found.paths}
         )
 
-    def where(self) -> str:
-        """Return the text that says where this process runs."""
-        return f"node {self._links.me[:4].hex()}, pid {os.getpid()}"
-
     # Values by name, and the machine ----------------------------------------------------------------------------
 
     def publish(self, key: str, payload: bytes) -> None:
@@ -269,14 +265,6 @@ class NativeEngine(RunsCalls, Engine):
         return self._reporting.ask(sections, limit)
 
     # The end ----------------------------------------------------------------------------------------------------
-
-    def give_back_leases(self) -> None:
-        """Event: this worker ends."""
-        self.parts.task_queues.give_all_back()
-
-    def say_last(self) -> None:
-        """Send the last metrics to the node, since this worker ends."""
-        self._reporting.say_last()
 
     def shutdown(self) -> bool:
         """End the node and with it everything else; in a worker: nothing, it is not the worker's to end."""

@@ -24,7 +24,7 @@ from ray.experimental import internal_kv as store
 from ray.util import get_current_placement_group, list_named_actors, placement_group
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
-from ..context import in_rays_worker
+from ..current import in_rays_worker
 from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Running, Whereabouts
 from ..exceptions import InputError
 from ..futures import ReadyQueue, ValueFuture

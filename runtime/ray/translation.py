@@ -17,8 +17,7 @@ from ray.util import scheduling_strategies
 from ray.util.placement_group import PlacementGroup as TheirGroup
 
 from .. import exceptions
-from ..context import current_engine
-from ..engine import Arguments
+from ..engine import Arguments, current_engine
 from ..exceptions import InputError, TaskError
 from ..generators import ObjectRefGenerator
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions, given

@@ -18,7 +18,7 @@ from ..actors.checkpoints import CHECKPOINT, RESTORE
 from ..actors.instances import method_of, shut_down
 from ..actors.log import ActorLog
 from ..actors.table import Actor, ActorTable, AskResources, Command, EndProcess
-from ..engine import ActorId, ActorState, Arguments, Function, Host, Running
+from ..engine import ActorId, ActorState, Arguments, Function, Host, Running, running
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
 from ..introspection import rows
 from ..options import ActorOptions, MethodOptions
@@ -27,7 +27,7 @@ from ..refs import ObjectRef
 from ..remote import load_function
 from ..resources.amounts import in_amounts
 from ..results import died, how_it_left, name_taken
-from ..runtime_context import ActorExit, running
+from ..runtime_context import ActorExit
 from ..scheduling import SchedulingStrategy
 from ..signatures import is_async
 from ..values.failure import describe_here, not_made, pack_exception

@@ -30,7 +30,6 @@ from ..introspection.rows import (
 from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
-from ..runtime_context import RunsCalls
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy
 from ..settings import Settings, store_settings
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 
-class SerialEngine(RunsCalls, Engine):
+class SerialEngine(Engine):
     """Runs everything eagerly in the calling thread; see `shoal.runtime.engine.Engine` for the methods."""
 
     name = "serial"
@@ -83,9 +82,6 @@ class SerialEngine(RunsCalls, Engine):
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         """Do nothing: the task has ended."""
-
-    def is_cancelled(self) -> bool:
-        return False  # nothing else runs that could have done it
 
     def kill(self, actor: ActorId, no_restart: bool) -> None:
         self._actors.kill(actor, no_restart)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..engine import Arguments, Function, Running
+from ..engine import Arguments, Function, Running, running
 from ..generators import ObjectRefGenerator
 from ..introspection.events import ENDED
 from ..introspection.rows import ExecutionState, unix_ms
@@ -18,7 +18,6 @@ from ..refs import ObjectRef
 from ..remote import load_function
 from ..resources.amounts import Demand
 from ..results import keep_returns
-from ..runtime_context import running
 from ..scheduling import SchedulingStrategy
 from .calls import SerialCall, SerialStream
 from .objects import ME, SerialObjects, Value

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..api import get, wait
 from ..arguments import as_timeout
-from ..context import current_engine
+from ..engine import current_engine
 from ..exceptions import GetTimeoutError, InputError, InputTypeError
 from ..refs import ObjectRef
 from ..remote import ActorHandle

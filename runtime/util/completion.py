@@ -8,7 +8,7 @@ from typing import Any
 
 from ..api import get, remote
 from ..arguments import as_int, as_timeout
-from ..context import current_engine
+from ..engine import current_engine
 from ..exceptions import GetTimeoutError, InputError, InputTypeError
 from ..refs import ObjectRef
 from ..remote import ActorMethod, RemoteFunction

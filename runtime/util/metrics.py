@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ..arguments import as_number
-from ..context import current_engine
+from ..engine import current_engine
 from ..exceptions import InputError, InputTypeError, nearest
 from ..introspection.prometheus import render
 from ..state import ask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, overload
 
-from ..context import current_engine
+from ..engine import current_engine
 
 
 @overload

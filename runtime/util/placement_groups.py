@@ -8,7 +8,7 @@ from typing import Any, Literal
 from msgspec import structs
 
 from ..arguments import check_text, in_plain_numbers
-from ..context import current_engine
+from ..engine import current_engine
 from ..exceptions import InputError, nearest
 from ..introspection.rows import PlacementGroupState
 from ..scheduling import GROUP_STRATEGIES, PlacementGroup, check_bundles

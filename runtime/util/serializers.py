@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TextIO
 
-from ..context import running_engine
+from ..engine import running_engine
 from ..exceptions import InputError, InputTypeError
 from ..refs import ObjectRef
 from ..values import serialization

@@ -11,7 +11,7 @@ from typing import Any
 
 import cloudpickle
 
-from ..context import current_engine
+from ..engine import current_engine
 from ..refs import ObjectRef
 from .buffers import PlainArray, is_plain_array, reduce_buffer
 from .shipped_classes import reduce_class

@@ -14,7 +14,7 @@ from test_waiting_tasks import Counter, locked, square
 
 from shoal import runtime
 from shoal.runtime import state
-from shoal.runtime.context import current_engine
+from shoal.runtime.engine import current_engine
 from shoal.runtime.util import metrics
 
 

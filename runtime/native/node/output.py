@@ -71,11 +71,6 @@ class LogFile:
         self._size = 0
         self._failed = False
 
-    @property
-    def exists(self) -> bool:
-        """Whether something was written."""
-        return self._fd is not None
-
     def write(self, data: bytes) -> None:
         """Add to the file. If that fails, say so once, and give up: logs are not worth the run."""
         if self._failed:

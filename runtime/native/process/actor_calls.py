@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from ...engine import ActorId, ActorState, Arguments
 from ...exceptions import ActorUnavailableError, RuntimeEnvSetupError
 from ...introspection.events import AGAIN
-from ...introspection.rows import TaskState
 from ...options import STREAMING, MethodOptions
 from ...results import died, too_many_calls
 from ...values.failure import is_own, pack_error
@@ -18,7 +16,6 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store
 from .actor_queues import ActorQueue
-from .call_reports import call_counts, call_rows
 from .calls import Calls, Extras, PendingCall
 from .failures import failure
 from .links import Links
@@ -77,7 +74,7 @@ class ActorCalls:
             ids = values.new_ids(max(num_returns, 1))
             refs: list[Any] = [values.new_ref(object_id) for object_id in ids] if num_returns else []
             keeps = [*slots, *inner] if actor.lifetime is None else [actor.lifetime, *slots, *inner]
-            pending = PendingCall(self, method, None, ids, packed, slots, keeps, retries)
+            pending = PendingCall(ids[0], self, method, None, ids, packed, slots, keeps, retries)
             pending.actor = queue
             self.calls.open[pending.task] = pending
             if not options.is_plain:
@@ -199,14 +196,6 @@ class ActorCalls:
             pending, queue.constructor = queue.constructor.arguments, None
             self.calls.finish(pending, [m.Value(b"")])
 
-    def report(self) -> Iterator[TaskState]:
-        """Yield a row for each call that has not ended, and for each actor that has not started."""
-        return call_rows(self._values.objects.records, self.queues.values())
-
-    def report_counts(self) -> Iterator[TaskState]:
-        """Yield the same, counted by actor, method and state."""
-        return call_counts(self.queues.values())
-
     def has_sent(self, pending: PendingCall) -> bool:
         """Whether the actor has the call."""
         return pending.task in pending.actor.inflight
@@ -274,10 +263,6 @@ class ActorCalls:
                 queue.inflight, queue.process, queue.connection = {}, None, None
                 if queue.state == "dead":
                     self._settle_interrupted(queue)
-
-    def on_actor_state(self, node: Connection, message: m.ActorState) -> None:
-        """Event: the node says how an actor is."""
-        self.on_state(message)
 
     def on_state(self, message: m.ActorState) -> None:
         """Event: an actor has changed."""

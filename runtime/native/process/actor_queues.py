@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 from ...engine import Function
@@ -15,21 +16,15 @@ from .calls import PendingCall
 from .kept_log import KeptLog
 
 
+@dataclass(eq=False)
 class Constructor:
     """For the owner: what makes the actor, as often as it must be made."""
 
-    __slots__ = ("arguments", "cls", "identity", "options", "strategy")
-
-    def __init__(  # made in one place
-        self,
-        cls: Function,
-        options: ActorOptions,
-        arguments: PendingCall,
-        identity: bytes,
-        strategy: SchedulingStrategy | None,
-    ) -> None:
-        self.cls, self.options, self.arguments, self.identity = cls, options, arguments, identity
-        self.strategy = strategy
+    cls: Function
+    options: ActorOptions
+    arguments: PendingCall
+    identity: bytes
+    strategy: SchedulingStrategy | None
 
     def message(
         self,
@@ -44,6 +39,7 @@ class Constructor:
         return m.Construct(key, cls.id, cls.name, arguments, slots, self.identity, limit, groups, restarts, restoration)
 
 
+@dataclass(eq=False)
 class ActorQueue:
     """This process's calls to one actor, and what it knows of it.
 
@@ -61,42 +57,22 @@ class ActorQueue:
         interrupted: those that its process has died with, until the node says what becomes of the actor.
     """
 
-    __slots__ = (
-        "checkpointed",
-        "connection",
-        "constructor",
-        "failure",
-        "inflight",
-        "interrupted",
-        "key",
-        "lifetime",
-        "limits",
-        "lineage",
-        "log",
-        "name",
-        "process",
-        "reason",
-        "state",
-        "waiting",
-    )
-
-    def __init__(self, key: bytes, name: str, lifetime: bytes | None, lineage: bool, limits: Mapping[str, int]) -> None:
-        self.limits = limits
-        self.key = key
-        self.name = name
-        self.lifetime = lifetime
-        self.lineage = lineage
-        self.constructor: Constructor | None = None
-        self.log: KeptLog | None = None
-        self.checkpointed = False
-        self.state = "pending"
-        self.reason = ""
-        self.failure: bytes | None = None
-        self.process: bytes | None = None
-        self.connection: Connection | None = None
-        self.waiting: deque[PendingCall] = deque()
-        self.inflight: dict[bytes, PendingCall] = {}
-        self.interrupted: list[PendingCall] = []
+    key: bytes
+    name: str
+    lifetime: bytes | None
+    lineage: bool
+    limits: Mapping[str, int]
+    constructor: Constructor | None = None
+    log: KeptLog | None = None
+    checkpointed: bool = False
+    state: str = "pending"
+    reason: str = ""
+    failure: bytes | None = None
+    process: bytes | None = None
+    connection: Connection | None = None
+    waiting: deque[PendingCall] = field(default_factory=deque)
+    inflight: dict[bytes, PendingCall] = field(default_factory=dict)
+    interrupted: list[PendingCall] = field(default_factory=list)
 
     def put_back(self, calls: Iterable[PendingCall]) -> None:
         """Have calls made again, in the order in which all were made first: one in front of another whose result it

@@ -108,7 +108,7 @@ class Actors:
                 self._free(packed)
                 return living
         keeps = [*slots, *inner, *cls.captured]
-        pending = PendingCall(self._actor_calls, cls.name, cls, [lifetime_id], packed, slots, keeps, 0)
+        pending = PendingCall(lifetime_id, self._actor_calls, cls.name, cls, [lifetime_id], packed, slots, keeps, 0)
         with self._links.lock:
             queue = pending.actor = self._actor_calls.queues[key] = ActorQueue(
                 key, cls.name, None if lifetime is None else lifetime.id, options.lineage, actor.limits

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from ...exceptions import DeadlockError
 from ...ids import owner_of
@@ -30,18 +31,21 @@ _MOST_OBJECTS = 1000
 _MOST_RETURNS = 64
 
 
+@dataclass(eq=False)
 class _Wait:
-    """The wait that the main thread is in."""
+    """The wait that the main thread is in, `since` so long (monotonic seconds)."""
 
-    def __init__(self, epoch: int, waiter: Waiter, objects: list[m.ObjectId], needed: int) -> None:
-        self.epoch, self.waiter, self.objects, self.needed = epoch, waiter, objects, needed
-        self.since = time.monotonic()
-        self.next_report = self.since + _LONG
-        self.reported = False
-        self.still_needed = needed
-        self.asked: set[m.ObjectId] = set()
-        self.awaited: dict[m.ObjectId, Awaited] = {}
-        self.verdict: str | None = None
+    epoch: int
+    waiter: Waiter
+    objects: list[m.ObjectId]
+    needed: int
+    since: float = field(default_factory=time.monotonic)
+    next_report: float = field(default_factory=lambda: time.monotonic() + _LONG)
+    reported: bool = False
+    still_needed: int = 0
+    asked: set[m.ObjectId] = field(default_factory=set)
+    awaited: dict[m.ObjectId, Awaited] = field(default_factory=dict)
+    verdict: str | None = None
 
 
 class Makers:

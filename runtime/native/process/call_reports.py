@@ -18,13 +18,6 @@ TASK, CALL, START = "NORMAL_TASK", "ACTOR_TASK", "ACTOR_CREATION_TASK"
 ARGUMENTS, QUEUED, SENT = "PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT", "SUBMITTED_TO_WORKER"
 
 
-def missing_slots(records: Records, pending: PendingCall) -> list[bytes]:
-    """Return the arguments of a call that have no value yet."""
-    if not pending.missing:
-        return []
-    return [ref.id for ref in pending.slots if records[ref.id].value is None]
-
-
 def _row(pending: PendingCall, kind: str, state: str, name: str = "") -> TaskState:
     return TaskState(
         task_id=pending.task.hex(),
@@ -66,7 +59,8 @@ def _task(pending: PendingCall, state: str) -> TaskState:
 
 
 def _missing(records: Records, pending: PendingCall) -> list[str]:
-    return [ref.hex() for ref in missing_slots(records, pending)]
+    """Return the arguments of a call that have no value yet."""
+    return [ref.hex() for ref in pending.slots if records[ref.id].value is None] if pending.missing else []
 
 
 def _group_of(queue: TaskQueue) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...engine import Function
@@ -28,6 +29,7 @@ from .values import Values
 parent: ContextVar[m.ObjectId | None] = ContextVar("shoal_task", default=None)
 
 
+@dataclass(slots=True, eq=False)
 class Extras:
     """What few calls need beyond the rest.
 
@@ -39,14 +41,11 @@ class Extras:
         cancelled: it is not wanted any more, and not to be sent (again).
     """
 
-    __slots__ = ("attempt", "cancelled", "max_calls", "stream", "told")
-
-    def __init__(self, told: m.CallExtras | None = None, max_calls: int = 0) -> None:
-        self.told = told
-        self.stream: Stream | None = None
-        self.max_calls = max_calls
-        self.attempt = 1
-        self.cancelled = False
+    told: m.CallExtras | None = None
+    max_calls: int = 0
+    stream: Stream | None = None
+    attempt: int = 1
+    cancelled: bool = False
 
     def apply(self, message: m.Push | m.Call) -> None:
         """Copy these settings into the outgoing message."""
@@ -105,6 +104,7 @@ class Keeper(Protocol):
         """A call was not run since it could not read an argument; False if that cannot be made again."""
 
 
+@dataclass(slots=True, eq=False)
 class PendingCall:
     """One call, from `.remote()` to its reply.
 
@@ -127,54 +127,23 @@ class PendingCall:
         extras: what few calls need; None for the others.
     """
 
-    __slots__ = (
-        "actor",
-        "arguments",
-        "extras",
-        "function",
-        "keeps",
-        "lease",
-        "missing",
-        "name",
-        "parent",
-        "queue",
-        "retries",
-        "returns",
-        "sender",
-        "sent",
-        "slots",
-        "submitted",
-        "task",
-    )
-
-    def __init__(  # noqa: PLR0917  # made for each call: names cost time
-        self,
-        sender: Sender,
-        name: str,
-        function: Function | None,
-        returns: list[m.ObjectId],
-        arguments: m.Value,
-        slots: list[ObjectRef],
-        keeps: list[ObjectRef],
-        retries: int,
-    ) -> None:
-        self.sender = sender
-        self.task = returns[0]
-        self.name = name
-        self.function = function
-        self.returns = returns
-        self.arguments = arguments
-        self.slots = slots
-        self.keeps = keeps
-        self.missing = 0
-        self.retries = retries
-        self.actor: Any = None
-        self.submitted = time.monotonic()
-        self.sent = 0.0
-        self.queue: Any = None
-        self.parent = parent.get()
-        self.lease: Any = None
-        self.extras: Extras | None = None
+    task: m.ObjectId
+    sender: Sender
+    name: str
+    function: Function | None
+    returns: list[m.ObjectId]
+    arguments: m.Value
+    slots: list[ObjectRef]
+    keeps: list[ObjectRef]
+    retries: int
+    missing: int = 0
+    actor: Any = None
+    submitted: float = field(default_factory=time.monotonic)
+    sent: float = 0.0
+    queue: Any = None
+    parent: m.ObjectId | None = field(default_factory=parent.get)
+    lease: Any = None
+    extras: Extras | None = None
 
     def attempts(self) -> str:
         """Return the words that say which attempt this was; "" if it is the only one."""

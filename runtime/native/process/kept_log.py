@@ -7,6 +7,7 @@ process owns, so that they do not depend on a caller that may be gone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ...actors.log import ActorLog
 from ...refs import ObjectRef
@@ -17,23 +18,19 @@ from .objects import spans_of
 from .values import Values
 
 
+@dataclass(slots=True, eq=False)
 class _Kept:
     """Values of another process's that this one keeps, and the references inside."""
 
-    __slots__ = ("refs", "values")
-
-    def __init__(self, values: list[m.Value], refs: list[ObjectRef]) -> None:
-        self.values, self.refs = values, refs
+    values: list[m.Value]
+    refs: list[ObjectRef]
 
 
+@dataclass(slots=True, eq=False)
 class _Foreign(_Kept):
-    """Another process's call."""
+    """Another process's call, whose arguments the values are."""
 
-    __slots__ = ("call",)
-
-    def __init__(self, call: m.Call, refs: list[ObjectRef]) -> None:
-        super().__init__([call.arguments, *call.slots], refs)
-        self.call = call
+    call: m.Call
 
 
 class KeptLog:
@@ -54,6 +51,7 @@ class KeptLog:
         """A call of this process has run; take over what it holds."""
         lifetime = pending.actor.lifetime  # the log must not keep the actor alive
         kept = PendingCall(
+            pending.task,
             pending.sender,
             pending.name,
             None,
@@ -70,7 +68,8 @@ class KeptLog:
     def logged(self, actor: Connection, message: m.Logged) -> None:
         """A call of another process has run."""
         call = message.call
-        foreign = _Foreign(call, self._values.adopt_all((call.arguments, *call.slots), actor.peer))
+        values = [call.arguments, *call.slots]
+        foreign = _Foreign(values, self._values.adopt_all(values, actor.peer), call)
         self._log.ran(call.task, foreign, in_doubt=True)
 
     def delivered(self, actor: Connection, message: m.Delivered) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -80,16 +81,16 @@ class Settle(msgspec.Struct, frozen=True):
 Command = Resubmit | Interrupt | Fail | Forget | Settle
 
 
+@dataclass(slots=True, eq=False)
 class _Task:
     """One kept task. `results`: those outside that are still known; `arguments`: those that may be gone."""
 
-    __slots__ = ("arguments", "call", "key", "results", "running", "size")
-
-    def __init__(
-        self, key: ObjectId, call: Again, results: set[ObjectId], arguments: tuple[ObjectId, ...], size: int
-    ) -> None:
-        self.key, self.call, self.results, self.arguments, self.size = key, call, results, arguments, size
-        self.running = False
+    key: ObjectId
+    call: Again
+    results: set[ObjectId]
+    arguments: tuple[ObjectId, ...]
+    size: int
+    running: bool = False
 
 
 class Lineage:

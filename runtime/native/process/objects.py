@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -53,6 +54,7 @@ class Gone(msgspec.Struct, frozen=True):
 Command = FreeBlocks | SendRelease | SendLend | Gone
 
 
+@dataclass(slots=True, eq=False)
 class Record:
     """What is known of one object.
 
@@ -68,16 +70,15 @@ class Record:
         read: for the owner: whether another process was sent the value, or a thread of this one read it.
     """
 
-    __slots__ = ("absent", "asked", "borrowers", "inner", "local", "read", "received", "value", "waiters")
-
-    def __init__(self) -> None:
-        self.value: Value | None = None
-        self.inner: Any = None
-        self.local = 0
-        self.received = 0
-        self.asked = self.absent = self.read = False
-        self.borrowers: dict[ProcessId, int] | None = None
-        self.waiters: list[Callable[[], None]] | None = None
+    value: Value | None = None
+    inner: Any = None
+    local: int = 0
+    borrowers: dict[ProcessId, int] | None = None
+    received: int = 0
+    waiters: list[Callable[[], None]] | None = None
+    asked: bool = False
+    absent: bool = False
+    read: bool = False
 
     def keep(self, more: Iterable[Any]) -> None:
         """Keep something alive as long as the value."""

@@ -129,7 +129,7 @@ class Parts:
             m.Bounced: self.tasks.on_bounced,
             m.EnvironmentFailed: self.tasks.on_environment_failed,
             # Actors.
-            m.ActorState: self.actor_calls.on_actor_state,
+            m.ActorState: lambda node, message: self.actor_calls.on_state(message),
             m.StartActor: self.actors.on_start,
             m.Logged: self.actors.on_logged,
             m.Checkpointed: self.actors.on_checkpointed,

@@ -45,8 +45,6 @@ _EXPLANATIONS = {
 class _Call:
     """A call as lineage keeps it: without the references to arguments that can be made again."""
 
-    __slots__ = ("arguments", "held", "lifetime", "pending", "slots")
-
     def __init__(self, pending: PendingCall) -> None:
         self.pending = pending
         self.lifetime = None if pending.actor is None else pending.actor.lifetime

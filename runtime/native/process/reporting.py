@@ -18,6 +18,7 @@ from ..driver.observer import ANSWER_SECONDS, unpack
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .actor_calls import ActorCalls
+from .call_reports import call_counts, call_rows, task_counts, task_rows
 from .completion import Arrivals
 from .links import Links
 from .objects import Record, size_of, spans_of
@@ -106,10 +107,12 @@ class Reporting:
             for task, (name, began) in list(running.begun.items())
         ]
         report.waits = [self._wait(*wait) for wait in list(self._waits.running.values())]
-        report.counted = [*self._tasks.report_counts(), *self._actor_calls.report_counts()]
+        queues, awaiting = self._tasks.queues.by_key.values(), self._tasks.awaiting.values()
+        actors = self._actor_calls.queues.values()
+        report.counted = [*task_counts(queues, awaiting), *call_counts(actors)]
         report.tasks_total = sum(row.count for row in report.counted)
         if "tasks" in sections:
-            report.tasks = list(islice(chain(self._tasks.report(), self._actor_calls.report()), limit))
+            report.tasks = list(islice(chain(task_rows(records, queues, awaiting), call_rows(records, actors)), limit))
         if "objects" in sections:
             lifetimes = {queue.lifetime for queue in self._actor_calls.queues.values()}
             report.objects = [
@@ -146,7 +149,7 @@ class Reporting:
         value = record.value
         return ObjectState(
             object_id=object_id.hex(),
-            where="actor" if is_actor else place_of(value),
+            where="actor" if is_actor else _place_of(value),
             object_size=0 if value is None else size_of(value),
             local_references=record.local,
             borrower_ids=[borrower.hex() for borrower in record.borrowers or ()],
@@ -197,7 +200,7 @@ class Reporting:
             then(None)
 
 
-def place_of(value: m.Value | None) -> str:
+def _place_of(value: m.Value | None) -> str:
     """Return where a value is, in one word."""
     if value is None:
         return "waiting"

@@ -6,7 +6,7 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
-from ...context import current_engine
+from ...engine import current_engine
 from ...exceptions import ObjectReconstructionFailedError
 from ...refs import ObjectRef, short
 from ..protocol import messages as m
@@ -51,21 +51,6 @@ class Stream:
         outside: which of them lie outside this process's memory and are still referenced, with their places.
         interrupted: whether the run under way was ended since another one is to make lost values again.
     """
-
-    __slots__ = (
-        "_call",
-        "_completed",
-        "_ended",
-        "_lost",
-        "_promises",
-        "_site",
-        "_values",
-        "_window",
-        "arrived",
-        "interrupted",
-        "outside",
-        "taken",
-    )
 
     def __init__(self, values: Values, call: StreamedCall, completed: ObjectRef, window: int) -> None:
         self._completed: ObjectRef | None = completed

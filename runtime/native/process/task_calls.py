@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from ...engine import Arguments, Function
 from ...exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
 from ...ids import node_of
 from ...introspection.events import AGAIN, BOUNCED
-from ...introspection.rows import TaskState
 from ...options import STREAMING, TaskOptions
 from ...values.serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
 from ..store.store import Store
-from .call_reports import task_counts, task_rows
 from .calls import Calls, Extras, PendingCall
 from .failures import failure
 from .links import Links
@@ -42,20 +39,22 @@ class TaskCalls:
 
     Attributes:
         calls: these and those of actors' methods.
+        queues: those that wait for a worker, or have one.
+        awaiting: those that wait for arguments.
         seconds: how long tasks of each function take.
     """
 
     def __init__(self, links: Links, values: Values, store: Store, calls: Calls, queues: TaskQueues) -> None:
         self._links, self._values, self._store = links, values, store
-        self.calls, self._queues = calls, queues
+        self.calls, self.queues = calls, queues
         self._by_key = queues.by_key
-        self._awaiting: dict[bytes, PendingCall] = {}
+        self.awaiting: dict[bytes, PendingCall] = {}
         self.seconds: dict[bytes, float] = {}
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
         """Queue a task; return references to what it will return, or the generator of them."""
         links, values = self._links, self._values
-        queue = self._queues.of(function, options)
+        queue = self.queues.of(function, options)
         args, kwargs, slots = take_out_refs(*arguments)
         packed, inner = self._store.pack_arguments(args, kwargs)
         with links.lock:
@@ -65,7 +64,7 @@ class TaskCalls:
             refs: list[Any] = [values.new_ref(object_id) for object_id in ids] if options.num_returns else []
             keeps = [*slots, *inner, *function.captured] if slots or inner or function.captured else []
             name = options.name or function.name
-            pending = PendingCall(self, name, function, ids, packed, slots, keeps, options.max_retries)
+            pending = PendingCall(ids[0], self, name, function, ids, packed, slots, keeps, options.max_retries)
             pending.queue = queue
             if not options.is_plain:
                 told = m.CallExtras(retry=options.retry, window=options.generator_backpressure)
@@ -79,20 +78,12 @@ class TaskCalls:
         """Queue a task once its arguments are there."""
         self.calls.open[pending.task] = pending
         if pending.slots and self.calls.await_arguments(pending, lambda: self._arguments_came(pending)):
-            self._awaiting[pending.task] = pending
+            self.awaiting[pending.task] = pending
         else:
             self._enqueue(pending)
 
-    def report(self) -> Iterator[TaskState]:
-        """Yield a row for each task that has not ended."""
-        return task_rows(self._values.objects.records, self._by_key.values(), self._awaiting.values())
-
-    def report_counts(self) -> Iterator[TaskState]:
-        """Yield the same, counted by name and state."""
-        return task_counts(self._by_key.values(), self._awaiting.values())
-
     def _arguments_came(self, pending: PendingCall) -> None:
-        if self._awaiting.pop(pending.task, None) is not None:  # else it was cancelled
+        if self.awaiting.pop(pending.task, None) is not None:  # else it was cancelled
             self._enqueue(pending)
 
     def _enqueue(self, pending: PendingCall) -> None:
@@ -172,7 +163,7 @@ class TaskCalls:
             # While the worker is busy there is no hurry: its next reply, at the latest, has this flushed.
             self._links.reactor.flush_soon(connection) if lease.inflight else connection.flush()
         if lease.inflight:
-            self._queues.look_soon()  # it may be behind a task that takes long
+            self.queues.look_soon()  # it may be behind a task that takes long
         pending.sent = time.monotonic()
         lease.inflight[pending.task] = pending
         pending.lease = lease
@@ -198,9 +189,9 @@ class TaskCalls:
         queue.wanted = max(0, queue.wanted - 1)
         connection = self._links.peer(message.worker)
         if connection is not None:  # else it has died already
-            connection.post(self._queues.assignment(queue, message.gpus))
+            connection.post(self.queues.assignment(queue, message.gpus))
             queue.leases[message.worker] = WorkerLease(message.worker, connection)
-            self._queues.look_soon()
+            self.queues.look_soon()
         self._pump(queue)
 
     def on_environment_failed(self, node: Connection, message: m.EnvironmentFailed) -> None:
@@ -246,9 +237,9 @@ class TaskCalls:
         if not lease.inflight:
             lease.idle_since = time.monotonic()
             if lease.recalled:
-                self._queues.give_back(queue, lease)
+                self.queues.give_back(queue, lease)
             else:
-                self._queues.look_soon()
+                self.queues.look_soon()
 
     def on_argument_lost(self, pending: PendingCall, message: m.ArgumentLost) -> None:
         """Event: a task could not read an argument and was not run."""
@@ -320,8 +311,8 @@ class TaskCalls:
 
     def on_group_state(self, node: Connection, message: m.GroupState) -> None:
         """Event: the node says how a placement group is; if it is gone, what was to run in it, or ran, fails."""
-        self._queues.groups.on_state(message)
-        for queue in self._queues.drop_group(message.group) if message.state == "REMOVED" else ():
+        self.queues.groups.on_state(message)
+        for queue in self.queues.drop_group(message.group) if message.state == "REMOVED" else ():
             failure = queue.failure
             assert failure is not None
             failed = list(queue.waiting)
@@ -342,7 +333,7 @@ class TaskCalls:
         """Take a task out of its queue; False if it was sent to a worker already."""
         if self.has_sent(pending):
             return False
-        if self._awaiting.pop(pending.task, None) is None:
+        if self.awaiting.pop(pending.task, None) is None:
             pending.queue.waiting.remove(pending)
             self._pump(pending.queue)
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
+from dataclasses import dataclass, field
 
 from ...engine import Function
 from ...options import TaskOptions
@@ -24,51 +25,52 @@ from .links import Links
 _LINGER = 0.02
 
 
+@dataclass(eq=False)
 class WorkerLease:
-    """A worker of ours for the moment. `inflight` is in the order in which it runs the tasks."""
+    """A worker of ours for the moment.
 
-    __slots__ = ("calls", "connection", "first", "idle_since", "inflight", "recalled", "stuck", "worker")
+    Attributes:
+        inflight: tasks that were sent, in the order in which it runs them.
+        stuck: its task waits for others, or takes long: it takes no more.
+        first: the task that it ran, with others behind it, when we last looked.
+        recalled: others wait for its resources, or a function was called there as often as it may: it takes no more,
+            and is given back when it idles.
+        calls: how often functions with max_calls were called there.
+    """
 
-    def __init__(self, worker: bytes, connection: Connection) -> None:
-        self.worker = worker
-        self.connection = connection
-        self.inflight: dict[bytes, PendingCall] = {}
-        self.stuck = False  # its task waits for others, or takes long: it takes no more
-        self.first = b""  # the task that it ran, with others behind it, when we last looked
-        # Others wait for its resources, or a function was called there as often as it may: it takes no more, and is
-        # given back when it idles.
-        self.recalled = False
-        self.calls: dict[bytes, int] | None = None  # how often functions with max_calls were called there
-        self.idle_since = time.monotonic()
+    worker: bytes
+    connection: Connection
+    inflight: dict[bytes, PendingCall] = field(default_factory=dict)
+    stuck: bool = False
+    first: bytes = b""
+    recalled: bool = False
+    calls: dict[bytes, int] | None = None
+    idle_since: float = field(default_factory=time.monotonic)
 
 
+@dataclass(eq=False)
 class TaskQueue:
     """Tasks that ask for the same resources and surroundings, and the leases that fit them (Ray's scheduling key).
 
     Attributes:
         key: the number that the node knows it by.
+        retriable: whether its tasks are run again when a worker dies.
+        failure: of all of them: the placement group that they were to run in is gone.
         waiting: the tasks that no worker has yet.
         leases: the workers, by process.
         wanted: how many more the node has been asked for.
     """
 
-    def __init__(
-        self,
-        key: int,
-        demand: Demand,
-        environment: m.Environment | None,
-        strategy: SchedulingStrategy | None,
-        placement: m.Placement | None,
-        *,
-        retriable: bool = True,
-    ) -> None:
-        self.key, self.retriable = key, retriable
-        self.demand, self.environment = demand, environment
-        self.strategy, self.placement = strategy, placement
-        self.failure: m.Value | None = None  # of all of them: the placement group that they were to run in is gone
-        self.waiting: deque[PendingCall] = deque()
-        self.leases: dict[bytes, WorkerLease] = {}
-        self.wanted = 0
+    key: int
+    demand: Demand
+    environment: m.Environment | None
+    strategy: SchedulingStrategy | None
+    placement: m.Placement | None
+    retriable: bool
+    failure: m.Value | None = None
+    waiting: deque[PendingCall] = field(default_factory=deque)
+    leases: dict[bytes, WorkerLease] = field(default_factory=dict)
+    wanted: int = 0
 
 
 class TaskQueues:
@@ -106,7 +108,7 @@ class TaskQueues:
         with self._links.lock:
             placement = self.groups.place(f"task {function.name}", options.demand, strategy)
             retriable = options.max_retries != 0
-            queue = TaskQueue(next(self._keys), options.demand, environment, strategy, placement, retriable=retriable)
+            queue = TaskQueue(next(self._keys), options.demand, environment, strategy, placement, retriable)
             queue.failure = None if placement is None else self.groups.removal_of(placement.group)
             self._by_shape[shape] = self.by_key[queue.key] = queue
         return queue

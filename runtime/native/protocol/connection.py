@@ -84,21 +84,6 @@ class Connection:
         code: the code of functions that it has sent.
     """
 
-    __slots__ = (
-        "_armed",
-        "_inbox",
-        "_lock",
-        "_outbox",
-        "_outbox_size",
-        "closed",
-        "code",
-        "fds",
-        "functions",
-        "on_blocked",
-        "peer",
-        "sock",
-    )
-
     def __init__(self, sock: socket.socket, on_blocked: Callable[[Connection, bool], None] | None = None) -> None:
         sock.setblocking(False)
         self.sock = sock
@@ -275,8 +260,6 @@ class Connection:
 
 class RelayedConnection(Connection):
     """A connection to a process of another node. It shares the socket to the own node, which passes on what is sent."""
-
-    __slots__ = ("_node",)
 
     def __init__(self, process: bytes, node: Connection) -> None:
         super().__init__(node.sock)

@@ -26,8 +26,6 @@ _MOST_UNDER_WAY = 8
 class _Transfer:
     """A block that is being fetched."""
 
-    __slots__ = ("copy", "missing", "span", "then")
-
     def __init__(self, span: m.Span) -> None:
         self.span = span
         self.copy = mmap.mmap(-1, span.size)

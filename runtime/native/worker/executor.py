@@ -13,13 +13,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
 import cloudpickle
 
 from ...actors.instances import has_shutdown, method_of, shut_down
-from ...engine import Host
+from ...engine import Host, running
 from ...exceptions import ObjectLostError, TaskCancelledError
 from ...ids import owner_of
 from ...introspection.events import RAN
@@ -27,8 +28,7 @@ from ...options import STREAMING
 from ...refs import ObjectRef, short
 from ...remote import callable_name, load_function
 from ...results import exit_code, how_it_left, keep_returns
-from ...runtime_context import running
-from ...values.failure import pack_exception
+from ...values.failure import describe_here, pack_exception
 from ...values.serialization import fill_slots
 from ..engine import NativeEngine
 from ..process.calls import parent
@@ -46,8 +46,6 @@ from .user_code import UserCode
 class Code:
     """A function or class that a caller has sent; rebuilt when it is first used."""
 
-    __slots__ = ("_loaded", "_payload")
-
     def __init__(self, payload: bytes) -> None:
         self._payload = payload
         self._loaded: Callable | None = None
@@ -59,6 +57,7 @@ class Code:
         return self._loaded
 
 
+@dataclass(slots=True, eq=False)
 class Item:
     """A task, call or constructor that has arrived.
 
@@ -74,15 +73,15 @@ class Item:
         started: when it began, in seconds of `time.perf_counter`.
     """
 
-    __slots__ = ("caller", "cancelled", "code", "host", "left", "message", "name", "refs", "started")
-
-    def __init__(self, caller: bytes, message: Any, refs: list[ObjectRef], code: Code | None) -> None:
-        self.caller, self.message, self.refs, self.code = caller, message, refs, code
-        self.host: Host | None = None
-        self.name = ""
-        self.started = 0.0
-        self.left = False
-        self.cancelled: m.CancelTask | None = None
+    caller: bytes
+    message: Any
+    refs: list[ObjectRef]
+    code: Code | None
+    host: Host | None = None
+    name: str = ""
+    cancelled: m.CancelTask | None = None
+    left: bool = False
+    started: float = 0.0
 
     @property
     def task_id(self) -> bytes | None:
@@ -107,6 +106,7 @@ class Executor:
         on_leave: called when a call has asked for the end of this process, which is to have `exit_code`.
 
     Attributes:
+        where: the words that say where this process runs.
         producer: sends what generators yield.
         actor: the instance, once it is constructed; None in a worker that runs tasks.
         class_name: what the actor is; None in a worker that runs tasks.
@@ -119,7 +119,7 @@ class Executor:
         self._engine, self._flush, self._on_leave, parts = engine, flush, on_leave, engine.parts
         self._links, self._values, self._store = parts.links, parts.values, parts.store
         self._begun, self._cancelling = parts.reporting.running.begun, parts.cancelling
-        self._user_code = UserCode()
+        self._user_code, self.where = UserCode(), describe_here(engine.whereabouts.node)
         self._printed = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, PrintedStream)]
         self.producer = Producer(parts, self._pack, self._user_code)
         self.actor: Any = None
@@ -340,7 +340,7 @@ class Executor:
 
     def _fail(self, item: Item, error: BaseException) -> list[m.Value]:
         """Return the values that stand for an exception."""
-        failure = m.Value(pack_exception(error, item.name, self._engine.where()), failed=True)
+        failure = m.Value(pack_exception(error, item.name, self.where), failed=True)
         return [failure] * abs(item.message.num_returns)  # that of a stream is -1
 
     def _note_end(self, task: bytes) -> None:

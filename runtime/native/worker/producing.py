@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ...exceptions import TaskCancelledError
@@ -17,20 +18,20 @@ from ..protocol.connection import Connection
 from .user_code import UserCode
 
 
+@dataclass(eq=False)
 class _Output:
     """One stream: which values are wanted, how many were taken, whether more are wanted, and what waits for either."""
 
-    __slots__ = ("caller", "cancelled", "missing", "skip", "stopped", "taken", "wake", "window")
-
-    def __init__(self, caller: bytes, told: m.CallExtras) -> None:
-        self.caller, self.taken, self.window = caller, told.taken, told.window
-        self.skip, self.missing = told.skip, frozenset(told.missing)
-        self.stopped = self.cancelled = False
-        self.wake: Callable[[], object] | None = None
+    caller: bytes
+    told: m.CallExtras
+    taken: int
+    stopped: bool = False
+    cancelled: bool = False
+    wake: Callable[[], object] | None = None
 
     def has_room(self, made: int) -> bool:
         """Whether the next value may be made, after so many, or is not wanted any more."""
-        return not self.window or made - self.taken < self.window or self.stopped
+        return not self.told.window or made - self.taken < self.told.window or self.stopped
 
 
 class Producer:
@@ -51,7 +52,7 @@ class Producer:
     def expect(self, caller: bytes, message: m.Push | m.Call) -> None:
         """Event: a call has arrived whose values are wanted one by one: what its caller says from here on counts."""
         assert message.extras is not None
-        self._outputs[message.task] = _Output(caller, message.extras)
+        self._outputs[message.task] = _Output(caller, message.extras, message.extras.taken)
 
     def forget(self, task: m.ObjectId) -> None:
         """Event: a call has ended, or was sent back."""
@@ -180,7 +181,7 @@ class Producer:
             output.wake = None
 
     def _send(self, output: _Output, task: m.ObjectId, index: int, value: Any) -> None:
-        if index < output.skip and index not in output.missing:
+        if index < output.told.skip and index not in output.told.missing:
             return  # it arrived in an earlier attempt
         packed = self._pack(value, output.caller)
         with self._links.lock:

@@ -19,8 +19,8 @@ import time
 from collections import deque
 from typing import Any
 
-from ... import context
 from ...actors.checkpoints import RESTORE
+from ...current import set_engine
 from ...engine import Host
 from ...options import STREAMING, limits_of_groups
 from ...signatures import is_async
@@ -280,7 +280,7 @@ class Worker:
             executor.leave(f"{message.name}.{method}", request)
             return
         except BaseException as error:  # a constructor's exception is the reason of the actor's death
-            failure = pack_exception(error, f"{message.name}.{method}", self._engine.where())
+            failure = pack_exception(error, f"{message.name}.{method}", executor.where)
             reason = not_made(method, failure)
         self._links.node.send(m.Constructed(message.actor, failure, reason))
 
@@ -295,9 +295,9 @@ class Worker:
         self._executor.shut_down_actor()
         gc.collect()
         threading._shutdown()  # type: ignore[attr-defined]  # joins threads, and ends idle pools, as Python does
-        self._engine.give_back_leases()
+        self._parts.task_queues.give_all_back()
         self._links.flush()
-        self._engine.say_last()
+        self._parts.reporting.say_last()
         atexit._run_exitfuncs()
 
 
@@ -314,7 +314,7 @@ def run_worker(names: SocketNames, process: bytes, environment: m.Environment | 
     """Run a worker until it is told to exit; in a fresh process, whose `environment` is set up already."""
     ignore_interrupts()
     worker = Worker(names, process, environment)
-    context.set_engine(worker._engine)
+    set_engine(worker._engine)
     worker.run()
     worker.close()
     code = worker._executor.exit_code
