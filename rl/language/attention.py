@@ -14,6 +14,7 @@ long as these (32 rows, 4 heads, 64 places: 217 µs against 31).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,29 +32,44 @@ def in_tiles(places: int, tile: int = TILE) -> int:
     return -(-places // tile) * tile
 
 
-def hidden_by(positions: Tensor, reach: int) -> list[Tensor]:
-    """What is added to scores in each block of the first `reach` places of a cache, [B, 1, M, places], since queries at
-    `positions` [B, M] see those up to their own only."""
-    after = torch.arange(reach, device=positions.device) > positions[:, None, :, None]
-    return list((after * _NEVER).split(BLOCK, -1))
+def hidden_by(positions: Tensor, reach: int) -> Tensor:
+    """What is added to scores in the first `reach` places of a cache, [B, 1, M, reach], since queries at `positions`
+    [B, M] see those up to their own only."""
+    return (torch.arange(reach, device=positions.device) > positions[:, None, :, None]) * _NEVER
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Tensor]) -> Tensor:
-    """What queries [B, heads, M, head] find, [B, heads, M, head], among keys and values [B, kv_heads, capacity, head];
-    `blocks` are those of `hidden_by`. Heads of queries that have the same keys are rows of one product."""
-    batch, heads, length, size = queries.shape
-    kv_heads, capacity = keys.shape[1:3]
-    asked = (queries * size**-0.5).reshape(batch * kv_heads, -1, size)
-    keys, values = (each.view(batch * kv_heads, capacity, size) for each in (keys, values))
+def in_blocks(hidden: Tensor) -> Sequence[Tensor]:
+    """What `hidden_by` says, of each block."""
+    return (hidden,) if hidden.shape[-1] <= BLOCK else hidden.split(BLOCK, -1)
+
+
+class Seen(NamedTuple):
+    """A block of the cache of a layer."""
+
+    keys: Tensor
+    """[B · kv_heads, head, places]."""
+    values: Tensor
+    """[B · kv_heads, places, head]."""
+
+    @staticmethod
+    def blocks(keys: Tensor, values: Tensor, reach: int) -> list[Seen]:
+        """The first `reach` places of keys and values [B · kv_heads, capacity, head]."""
+        ends = ((first, min(first + BLOCK, reach)) for first in range(0, reach, BLOCK))
+        return [Seen(keys[:, first:end].transpose(1, 2), values[:, first:end]) for first, end in ends]
+
+
+def attend(asked: Tensor, hidden: Sequence[Tensor], seen: Sequence[Seen]) -> Tensor:
+    """What queries find, which are scaled already, in each block that is `seen` but for what is `hidden`, as
+    `hidden_by` says it. Queries and what they find are [B · kv_heads, heads / kv_heads · M, head]: heads of queries
+    that have the same keys are rows of one product."""
     found = weight = asked
-    for index, hidden in enumerate(blocks):
-        places = slice(index * BLOCK, index * BLOCK + hidden.shape[-1])
-        scores = torch.bmm(asked, keys[:, places].transpose(1, 2))
-        scores.view(batch, heads, length, -1).add_(hidden)
+    for index, (block, unseen) in enumerate(zip(seen, hidden, strict=True)):
+        scores = torch.bmm(asked, block.keys)
+        scores.view(len(unseen), -1, *unseen.shape[2:]).add_(unseen)
         shares = scores.softmax(-1)
-        said = torch.bmm(shares, values[:, places])
-        if len(blocks) == 1:
-            return said.view(batch, heads, length, size)
+        said = torch.bmm(shares, block.values)
+        if len(seen) == 1:
+            return said
         # The logarithm of the block's sum of exp(score): the largest share is that of the largest score.
         own = scores.amax(-1, keepdim=True) - shares.amax(-1, keepdim=True).log()
         if index == 0:
@@ -61,4 +77,4 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, blocks: Sequence[Tenso
             continue
         before, weight = weight, torch.logaddexp(weight, own)
         found = found * (before - weight).exp() + said * (own - weight).exp()
-    return found.view(batch, heads, length, size)
+    return found

@@ -8,61 +8,76 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .attention import in_tiles
+from .attention import Seen, in_tiles
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values of each layer, [B, kv_heads, capacity, head] each."""
+    """Keys and values of each layer, side by side: what a step adds to both is written at once."""
 
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+    pairs: tuple[Tensor, ...]
+    """[B, kv_heads, 2, capacity, size] of each layer, the larger one of both sizes."""
+    sizes: tuple[tuple[int, int], ...]
+    """Of a key and a value in each layer."""
+    _first: Tensor
+    """[B, 1, 2 · kv_heads] int64: the first place of each head's keys, then of their values; of the first layer."""
 
     @staticmethod
     def empty(rows: int, places: int, layers: Sequence[tuple[int, int, int]], device: torch.device) -> Cache:
         """For so many rows, of so many places at least; of each of `layers` the number of heads, and the sizes of a key
         and of a value."""
-        room = in_tiles(places)
+        room, heads = in_tiles(places), layers[0][0]
+        first = torch.arange(0, rows * heads * 2 * room, room, device=device).view(rows, heads, 2)
         return Cache(
-            tuple(torch.zeros((rows, heads, room, size), device=device) for heads, size, _ in layers),
-            tuple(torch.zeros((rows, heads, room, size), device=device) for heads, _, size in layers),
+            tuple(torch.zeros((rows, heads, 2, room, max(sizes)), device=device) for heads, *sizes in layers),
+            tuple((key, value) for _, key, value in layers),
+            first.transpose(1, 2).reshape(rows, 1, -1),
         )
 
     @property
     def rows(self) -> int:
         """How many there are."""
-        return self.keys[0].shape[0]
+        return self.pairs[0].shape[0]
 
     @property
     def capacity(self) -> int:
         """Places of each row."""
-        return self.keys[0].shape[2]
+        return self.pairs[0].shape[3]
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each, [B, kv_heads, capacity, size]."""
+        return [
+            (pair[:, :, 0, :, :key], pair[:, :, 1, :, :value])
+            for pair, (key, value) in zip(self.pairs, self.sizes, strict=True)
+        ]
+
+    def seen(self, reach: int) -> list[list[Seen]]:
+        """The first `reach` places of each layer, in blocks."""
+        return [Seen.blocks(keys.flatten(0, 1), values.flatten(0, 1), reach) for keys, values in self.layers()]
 
     def part(self, first: int, rows: int) -> Cache:
         """So many rows of it, from the `first` one on: the same memory."""
-        return Cache(*(tuple(kept[first : first + rows] for kept in each) for each in (self.keys, self.values)))
+        return Cache(tuple(pair[first : first + rows] for pair in self.pairs), self.sizes, self._first[:rows])
 
     def begin_with(self, other: Cache) -> None:
         """Take over what a smaller one holds."""
-        for kept, old in zip((*self.keys, *self.values), (*other.keys, *other.values), strict=True):
-            kept[:, :, : old.shape[2]] = old
+        for pair, old in zip(self.pairs, other.pairs, strict=True):
+            pair[:, :, :, : old.shape[3]] = old
 
     def fill(self) -> None:
         """Write other numbers into each place, as if all rows had read something."""
-        for kept in (*self.keys, *self.values):
-            kept.copy_(torch.arange(kept.numel(), device=kept.device).view(kept.shape).sin())
+        for pair in self.pairs:
+            pair.copy_(torch.arange(pair.numel(), device=pair.device).view(pair.shape).sin())
 
     def places(self, positions: Tensor) -> Tensor:
-        """Where each head's vectors of tokens at `positions` [B, M] lie in a layer, [B · kv_heads · M] int64; of a
-        cache of which all layers are alike."""
-        rows, heads, capacity, _ = self.keys[0].shape
-        first = torch.arange(0, rows * heads * capacity, capacity, device=positions.device).view(rows, heads, 1)
-        return (first + positions[:, None]).view(-1)
+        """Where the keys, then the values, of tokens at `positions` [..., B, M] lie in a layer, [..., B · M · 2 ·
+        kv_heads] int64; of a cache of which all layers are alike."""
+        return (self._first + positions[..., None]).flatten(-3)
 
-    def write(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Keep `keys` and `values` [B, kv_heads, M, head] at those places."""
-        for kept, new in ((self.keys[layer], keys), (self.values[layer], values)):
-            kept.view(-1, kept.shape[-1]).index_copy_(0, places, new.reshape(-1, kept.shape[-1]))
+    def write(self, layer: int, places: Tensor, vectors: Tensor) -> None:
+        """Keep the keys, then the values, of tokens, `vectors` [B · M, 2 · kv_heads, size], at those places."""
+        size = vectors.shape[-1]
+        self.pairs[layer].view(-1, size).index_copy_(0, places, vectors.reshape(-1, size))
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ class _Answer(Generic[Key]):
 class ContinuousDecoding(Generic[Key]):
     """Answers of one model, `places` at a time. Call under `torch.inference_mode`; from one thread."""
 
+    @torch.inference_mode()
     def __init__(self, model: LanguageModel, places: int) -> None:
         self.model, self.places = model, places
         self.steps = 0

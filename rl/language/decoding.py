@@ -88,30 +88,30 @@ class Decoding:
     def answer(self, noise: Tensor, answers: np.ndarray) -> Answers:
         """Let the rows where `answers` [R] bool is True answer, with `noise` [R, N] float64 in [0, 1): N tokens at
         most. A row that runs out of context is cut off, too."""
-        device, context = self.tokens.device, self._model.context
-        begins, longest = self.lengths.clone(), int(self.lengths.max())
+        context, begins = self._model.context, self.lengths
+        most = answers * (context - begins.cpu().numpy()).clip(0, noise.shape[1])
+        steps, longest = int(most.max(initial=0)), int(begins.max())
         self._make_room(longest + noise.shape[1])
-        most = torch.from_numpy(answers).to(device) * (context - begins).clamp(0, noise.shape[1])
-        steps = torch.arange(1, int(most.max()) + 1, device=device)
-        goes_on = steps[:, None] < most  # [T, R]: whether there may be a token after this one
-        noise, zero = noise[:, : len(steps)].T.contiguous(), torch.zeros_like(begins)
-        counts, going, stopped = zero.clone(), most > 0, np.zeros(len(answers), np.bool_)
-        nobodys, found = min(context, self._cache.capacity - 1), []
-        for step, (drawn, further) in enumerate(zip(noise, goes_on, strict=True)):
+        goes_on = np.arange(1, steps + 1)[:, None] < most  # [T, R]: whether there may be a token after this one
+        counts, going, stopped = np.zeros_like(most), most > 0, np.zeros_like(answers)
+        columns, found = noise[:, :steps].T.contiguous()[..., None], []
+        places = self._model.ahead(self._cache, begins, steps)
+        for drawn, further in zip(columns, goes_on, strict=True):
             chosen, *told = self._sampling.draw(self._model.predict(self._states), drawn)
             found.append((chosen, *told))
             counts += going
-            going &= further & (chosen != END)
+            tokens = chosen[:, 0]
+            going &= further & (tokens.cpu().numpy() != END)
             if self._sampling.stop:
                 self._stop([each[0] for each in found], going, stopped)
-            if not bool(going.any()):
+            if not going.any():
                 break
-            at = torch.where(going, begins + step, nobodys)
-            reach = in_tiles(min(longest + step, context) + 1)
-            self._states = self._model.extend(self._cache, chosen[:, None], at, zero, reach)
-        self.lengths += counts
-        self._read += (counts - 1).clamp(min=0)  # nobody has read its own last token
-        return self._note(begins, counts, found, stopped)
+            # Rows that have ended go on: what they say is nobody's, and lies beyond what is ever looked at.
+            self._states = self._model.follow(tokens, next(places))
+        own = torch.from_numpy(counts).to(begins.device)
+        self.lengths = begins + own
+        self._read += (own - 1).clamp(min=0)  # nobody has read its own last token
+        return self._note(begins, own, found, stopped)
 
     def _make_room(self, places: int) -> None:
         """Have a cache of so many places, or of a context: no more memory is touched than is needed."""
@@ -120,10 +120,10 @@ class Decoding:
             before, self._cache = self._cache, self._model.cache(len(self.tokens), places)
             self._cache.begin_with(before)
 
-    def _stop(self, said: Sequence[Tensor], going: Tensor, stopped: np.ndarray) -> None:
+    def _stop(self, said: Sequence[Tensor], going: np.ndarray, stopped: np.ndarray) -> None:
         """End the rows whose answers end with a stop text by now."""
-        recent = torch.stack(tuple(said[-self._sampling.longest_stop :]), 1).tolist()
-        for row in going.nonzero()[:, 0].tolist():
+        recent = torch.cat(tuple(said[-self._sampling.longest_stop :]), 1).tolist()
+        for row in np.flatnonzero(going).tolist():
             if self._sampling.stops(self._model.tokens, recent[row]):
                 going[row], stopped[row] = False, True
 
@@ -131,15 +131,19 @@ class Decoding:
         """Write down what was `found` in each step: tokens, and the numbers that belong to them."""
         if not found:
             return Answers([[] for _ in stopped], ~stopped)
-        columns = [torch.stack(each, 1) for each in zip(*found, strict=True)]
+        tokens, log_probs, sampled, disorder = (torch.cat(each, 1) for each in zip(*found, strict=True))
         valid = torch.arange(len(found), device=counts.device) < counts[:, None]
         rows, steps = valid.nonzero(as_tuple=True)
         at = begins[rows] + steps
-        own = (self.tokens, self.log_probs, self.sampled_log_probs, self.entropies)
-        for kept, column in zip(own, columns, strict=True):
+        for kept, column in (
+            (self.tokens, tokens),
+            (self.log_probs, log_probs),
+            (self.sampled_log_probs, sampled),
+            (self.entropies, -disorder),
+        ):
             kept[rows, at] = column[valid]
         self.mask[rows, at] = True
-        ids = [row[:count] for row, count in zip(columns[0].tolist(), counts.tolist(), strict=True)]
+        ids = [row[:count] for row, count in zip(tokens.tolist(), counts.tolist(), strict=True)]
         ended = np.array([count == 0 or row[-1] == END for count, row in zip(counts.tolist(), ids, strict=True)])
         return Answers([row[:-1] if row and row[-1] == END else row for row in ids], ended | stopped)
 

@@ -46,7 +46,7 @@ def library_cache(cache: Cache, positions: Tensor, end: int) -> Any:
             """Of a whole context, and one more."""
             return int(self._keys.shape[2])
 
-    return LibraryCache(layers=[Layer(*each) for each in zip(cache.keys, cache.values, strict=True)])
+    return LibraryCache(layers=[Layer(*each) for each in cache.layers()])
 
 
 def kept_by(network: Any, tokens: Tensor) -> list[tuple[int, int, int]]:

@@ -28,21 +28,24 @@ class Sampling:
     """An answer ends with each of these texts, too."""
 
     def draw(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Tokens [R] for `logits` [R, V] and `noise` [R] float64 in [0, 1), by the inverse of the distribution
-        function; their log-probabilities under the softmax of logits / temperature, and under what is left of it; and
-        the entropy of that softmax."""
+        """Tokens for `logits` [R, V] and `noise` [R, 1] float64 in [0, 1), by the inverse of the distribution function;
+        their log-probabilities under the softmax of logits / temperature, and under what is left of it; and minus the
+        entropy of that softmax. All are columns [R, 1]: each view that is not made is a hundredth of a step."""
+        if self.temperature in (0, 1):
+            log_policy = logits.log_softmax(-1)
+        else:
+            log_policy = (logits / self.temperature).log_softmax(-1)
+        chances = log_policy.exp()
+        disorder = (chances * log_policy).sum(-1, keepdim=True)
         if self.temperature == 0:
-            log_policy = torch.log_softmax(logits, -1)
-            chosen = logits.argmax(-1)
-            found = log_policy.gather(-1, chosen[:, None])[:, 0]
-            return chosen, found, torch.zeros_like(found), -torch.linalg.vecdot(log_policy.exp(), log_policy)
-        log_policy = torch.log_softmax(logits if self.temperature == 1 else logits / self.temperature, -1)
-        left, chances = self._left(log_policy), log_policy.exp()
+            chosen = logits.argmax(-1, keepdim=True)
+            found = log_policy.gather(-1, chosen)
+            return chosen, found, torch.zeros_like(found), disorder
+        left = self._left(log_policy)
         total = (chances if left is log_policy else left.exp()).cumsum(-1, dtype=torch.float64)
         chosen = _drawn(total, noise)
-        found = log_policy.gather(-1, chosen[:, None])[:, 0]
-        sampled = found if left is log_policy else left.gather(-1, chosen[:, None])[:, 0]
-        return chosen, found, sampled, -torch.linalg.vecdot(chances, log_policy)
+        found = log_policy.gather(-1, chosen)
+        return chosen, found, found if left is log_policy else left.gather(-1, chosen), disorder
 
     def _left(self, log_policy: Tensor) -> Tensor:
         """Log-probabilities [R, V] after top-k and top-p, which sum to 1 again; −∞ of what is not left."""
@@ -79,20 +82,19 @@ def choose(logits: Tensor, noise: Tensor, settings: Sequence[tuple[float, int, f
     top-p; and the log-softmax [R, V] of the logits. A row's bits don't depend on other rows' settings."""
     log_policy = torch.log_softmax(logits, -1)
     if all(each == (1.0, 0, 1.0) for each in settings):
-        return _drawn(log_policy.exp().cumsum(-1, dtype=torch.float64), noise), log_policy
+        return _drawn(log_policy.exp().cumsum(-1, dtype=torch.float64), noise[:, None])[:, 0], log_policy
     temperature, top_k, top_p = (
         torch.tensor(each, device=logits.device)[:, None] for each in zip(*settings, strict=True)
     )
     left = (logits / torch.where(temperature > 0, temperature, 1.0)).log_softmax(-1)
     if any(k > 0 or p < 1 for _, k, p in settings):
         left = torch.where((top_k > 0) | (top_p < 1), left_by(left, top_k, top_p).log_softmax(-1), left)
-    chosen = _drawn(left.exp().cumsum(-1, dtype=torch.float64), noise)
+    chosen = _drawn(left.exp().cumsum(-1, dtype=torch.float64), noise[:, None])[:, 0]
     if any(degree == 0 for degree, _, _ in settings):
         chosen = torch.where(temperature[:, 0] > 0, chosen, log_policy.argmax(-1))
     return chosen, log_policy
 
 
 def _drawn(total: Tensor, noise: Tensor) -> Tensor:
-    """Tokens [R] by the inverse of a distribution function that `total` [R, V] float64 is but for its scale."""
-    chosen = torch.searchsorted(total, noise[:, None] * total[:, -1:], right=True)[:, 0]
-    return chosen.clamp(max=total.shape[-1] - 1)
+    """Tokens [R, 1] by the inverse of a distribution function that `total` [R, V] float64 is but for its scale."""
+    return torch.searchsorted(total, noise * total[:, -1:], right=True).clamp_(max=total.shape[-1] - 1)

@@ -12,7 +12,9 @@ added to some of its layers (Hu et al., 2021, arXiv 2106.09685); see `adapters`.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,13 +26,12 @@ from ..models.architecture import LanguageArchitecture
 from ..models.flat_module import FlatModule
 from ..models.spec import ModelSpec
 from .adapters import adapted, add_adapters
-from .attention import BLOCK, attend, hidden_by
+from .attention import BLOCK
 from .cache import Cache
+from .inference import NEVER, Inference
 from .tokens import BEGIN, END, read_tokenizer, tokens_between
 
 _ROTARY_BASE = 10_000.0
-NEVER = -1e9
-"""Logit of the tokens that nobody says; finite, so that the entropy is."""
 
 
 class _Block(nn.Module):
@@ -99,7 +100,7 @@ class LanguageModel(FlatModule):
         frequencies = _ROTARY_BASE ** (-torch.arange(0, head, 2).float() / head)
         angles = torch.arange(chosen.context + 1).float()[:, None] * frequencies
         # No buffers: they follow from the spec. [context + 1, 1, head] each, for both halves of a vector (`_rotate`).
-        self._rotary = angles.cos().repeat(1, 2)[:, None], torch.cat([-angles.sin(), angles.sin()], -1)[:, None]
+        self.rotary = angles.cos().repeat(1, 2)[:, None], torch.cat([-angles.sin(), angles.sin()], -1)[:, None]
         if chosen.lora:
             self.trained = add_adapters(self, self.blocks, chosen.lora)
         if chosen.value_head:
@@ -148,29 +149,30 @@ class LanguageModel(FlatModule):
         What a row has beyond its own tokens is written beyond them, where nothing looks before it is overwritten; what
         would lie beyond cache or context, into the place which is nobody's.
         """
-        length = tokens.shape[1]
-        positions = begins[:, None]
-        if length > 1:
-            positions = (positions + torch.arange(length, device=tokens.device)).clamp(
-                max=min(self.context, cache.capacity - 1)
-            )
-        rows, rotary = embedding(tokens, self.embedding.weight), self._rotary_at(positions)
-        hidden, at = hidden_by(positions, reach), cache.places(positions)
-        for index, block in enumerate(self._blocks()):
-            queries, keys, values = block.project(rows, rotary)
-            cache.write(index, at, keys, values)
-            rows = block.combine(rows, attend(queries, cache.keys[index], cache.values[index], hidden))
-        return rows[:, 0] if length == 1 else rows[torch.arange(len(rows), device=rows.device), places]
+        return self._inference.extend(cache, tokens, begins, places, reach)
+
+    def ahead(self, cache: Cache, begins: Tensor, steps: int) -> Iterator[Any]:
+        """What `follow` takes in each of `steps` passes that read a token of each row, of which the first follows
+        `begins` [B] int64 tokens in the cache; as `extend` would read them, with the reach of the longest row."""
+        return self._inference.ahead(cache, begins, steps)
+
+    def follow(self, tokens: Tensor, places: Any) -> Tensor:
+        """Read the next token of each row, [B] int64, where `ahead` says, and return the states after them."""
+        return self._inference.follow(tokens, places)
 
     def predict(self, states: Tensor) -> Tensor:
-        """Logits [B, V] of the token that follows, of states as `extend` gives them."""
-        return self._logits(states)
+        """Logits [B, V] of the token that follows, of states as `extend` and `follow` give them."""
+        return self._inference.predict(states)
+
+    @functools.cached_property
+    def _inference(self) -> Inference:
+        return Inference(self)  # once parameters are where they stay
 
     def _blocks(self) -> list[Any]:
         return list(self.blocks)
 
     def _rotary_at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        cosines, sines = (table.to(positions.device)[positions] for table in self._rotary)
+        cosines, sines = (table.to(positions.device)[positions] for table in self.rotary)
         return cosines, sines
 
     def _logits(self, rows: Tensor) -> Tensor:

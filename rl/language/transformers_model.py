@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import copy
 from typing import Any
 
@@ -22,10 +22,11 @@ from ..models.spec import ModelSpec
 from .adapters import Adapter
 from .attention import in_tiles
 from .cache import Cache, TokenCache
+from .inference import NEVER
 from .library_cache import kept_by, library_cache
 from .pretrained import check_targets
 from .tokens import ANSWER, BEGIN, END, PAD, SPECIAL, read_tokenizer, tokens_between
-from .transformer import NEVER, packed_places
+from .transformer import packed_places
 
 logger = logging.getLogger("shoal")
 
@@ -169,6 +170,17 @@ class PretrainedModel(FlatModule):
             cache=library_cache(cache, positions, reach),
         )
         return self._logits(found.logits[rows, places])
+
+    def ahead(self, cache: Any, begins: Tensor, steps: int) -> Iterator[Any]:
+        """As `LanguageModel.ahead`."""
+        longest = int(begins.max())
+        for step in range(steps):
+            yield cache, begins + step, in_tiles(min(longest + step, self.context) + 1)
+
+    def follow(self, tokens: Tensor, places: Any) -> Tensor:
+        """As `LanguageModel.follow`."""
+        cache, begins, reach = places
+        return self.extend(cache, tokens[:, None], begins, torch.zeros_like(begins), reach)
 
     def predict(self, states: Tensor) -> Tensor:
         """As `LanguageModel.predict`."""

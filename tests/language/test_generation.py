@@ -54,6 +54,23 @@ def test_sampled_log_probabilities_are_those_of_a_forward_pass_over_all_turns(te
         assert (ids[0], ids.count(ANSWER)) == (BEGIN, 3)
 
 
+@pytest.mark.parametrize("policy_kwargs", [{}, {"lora": {"rank": 2}}, {"kv_heads": 4, "tokenizer": "bytes"}])
+def test_passes_that_are_planned_ahead_have_the_bits_of_single_ones(policy_kwargs):
+    model = made(context=140, **policy_kwargs)
+    begins, steps = torch.tensor([25, 3, 120]), 30  # over the ends of tiles, of a block, and of the context
+    tokens = torch.arange(3 * steps).view(steps, 3) * 7 % (model.tokens.size - 4) + 4
+    with torch.inference_mode():
+        one, other = model.cache(3), model.cache(3)
+        for cache in (one, other):
+            prompt = torch.arange(360).view(3, 120) % 8 + 4
+            model.extend(cache, prompt, torch.zeros(3, dtype=torch.long), begins - 1, 128)
+        for step, places in enumerate(model.ahead(one, begins, steps)):
+            reach, own = -(-(min(120 + step, 140) + 1) // 32) * 32, (begins + step).clamp(max=140)
+            wanted = model.extend(other, tokens[step][:, None], own, torch.zeros_like(own), reach)
+            assert torch.equal(model.follow(tokens[step], places), wanted)
+    assert step == steps - 1
+
+
 def test_a_row_is_as_it_is_alone_and_unpadded():
     model = made()
     texts = [[BEGIN, 5, 6, 7, ANSWER, 4, 5, END], [BEGIN, 9, ANSWER, END]]
@@ -67,10 +84,10 @@ def test_a_row_is_as_it_is_alone_and_unpadded():
 
 def test_top_k_and_top_p_leave_the_most_likely_and_temperature_0_the_first():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).expand(1000, 4)
-    uniform = (torch.arange(1000) + 0.5).double() / 1000
+    uniform = (torch.arange(1000) + 0.5).double()[:, None] / 1000
 
     def shares(**settings):
-        chosen, full, left, _ = Sampling(**settings).draw(logits, uniform)
+        chosen, full, left = (each[:, 0] for each in Sampling(**settings).draw(logits, uniform)[:3])
         return torch.bincount(chosen, minlength=4).tolist(), full, left, chosen
 
     assert shares()[0] == [500, 300, 150, 50]
