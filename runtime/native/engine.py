@@ -23,6 +23,7 @@ from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup
 from ..settings import Settings, store_settings
 from .driver.node_process import NodeProcess, become_node
+from .driver.observer import observe
 from .driver.printer import Printer
 from .node.session import joined, new_session, packages_of
 from .node.transport import Secrets, parse_address, warn_if_readable
@@ -80,7 +81,7 @@ class NativeEngine(Engine):
         self._node: NodeProcess | None = node
         links.reactor.watch(node.fileno(), lambda mask: self._read_node())
         if seconds > 0:
-            self._waits.on_wait = LongWaits(links, self._waits, self._reporting, seconds).begin
+            self._waits.on_wait = LongWaits(links, self._waits, seconds).begin
         self._guard = InterruptGuard(self.parts.busy)
         links.start({**self.parts.handlers(), m.Output: lambda node, message: self._printer.show(message)})
 
@@ -262,7 +263,8 @@ class NativeEngine(Engine):
         self._links.note(event)
 
     def state(self, sections: Sequence[str], limit: int) -> list[NodeReport]:
-        return self._reporting.ask(sections, limit)
+        self._links.check()
+        return observe(self._links.names.session, sections, limit)
 
     # The end ----------------------------------------------------------------------------------------------------
 

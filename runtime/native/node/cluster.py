@@ -257,7 +257,7 @@ class Cluster:
             self._lines[self.head].send(message)
 
     def tell_node(self, node: m.NodeId, message: m.Message) -> None:
-        """As the head, say something to another node, if it lives."""
+        """Say something to a node that this one has a line to, if it lives: to any as the head, else to the head."""
         if node in self._lines:
             self._lines[node].send(message)
 

@@ -12,7 +12,7 @@ from .pool import Process
 
 #: What only nodes say, and what a node says for its processes: from a process itself it is nonsense.
 OF_NODES = frozenset({
-    *(m.NodeJoined, m.NodeDied, m.Pass, m.ProcessMade, m.ProcessDied, m.EndProcess, m.Output, m.State),
+    *(m.NodeJoined, m.NodeDied, m.Pass, m.ProcessMade, m.ProcessDied, m.EndProcess, m.Output, m.AskState, m.State),
     *(m.NodeLoad, m.Place, m.Placed, m.ForgetActor, m.ActorGranted, m.ActorUp, m.GroupReserved),
 })  # fmt: skip
 #: What a process says to its own node only.

@@ -95,7 +95,7 @@ class Node:
             self._processes,
             register=self._on_register,
             receive=self._from_process,
-            observe=lambda observer, message: self._reports.answer(observer.send, message),
+            observe=lambda observer, message: self._reports.observe(observer.send, message),
             hung_up=self._on_hang_up,
         )
         scheduler = Scheduler(resources, idle_slots=4 * max(1, resources["CPU"] // UNIT))
@@ -110,12 +110,12 @@ class Node:
         self._storage = Storage(
             settings["store_memory"], self._processes, tell, self._loop, self._workers.board, self._lives
         )
-        self._reports = NodeReports(self._loop, self._processes, self._describe, self.cluster.spread)
+        self._reports = NodeReports(self._loop, self._processes, self._describe, self.cluster)
         port = settings["metrics_port"]
         self._metrics_address = "" if port is None else serve_metrics(port, self._names.session)
         self._handlers = self._all_handlers()
         at_head = {*control.handlers, *self._groups.handlers, *self._balance.at_head}
-        self.cluster.at_head = at_head | {m.Preload, m.AskState}
+        self.cluster.at_head = at_head | {m.Preload}
 
     def _all_handlers(self) -> dict[type, Callable[[m.ProcessId, Any], None]]:
         return {
@@ -127,7 +127,7 @@ class Node:
             **self._balance.handlers,
             m.EndProcess: lambda node, message: self._end_process(message.process, message.gracefully),
             m.Output: lambda node, message: self._workers.relay.show(message),
-            m.AskState: self._on_ask_state,
+            m.AskState: lambda node, message: self._reports.answer(partial(self.cluster.tell_node, node), message),
             m.State: self._reports.on_state,
             m.StateReport: self._reports.on_report,
             m.Label: self._workers.on_label,
@@ -340,10 +340,6 @@ class Node:
             self._stop()
 
     # Introspection ----------------------------------------------------------------------------------------------
-
-    def _on_ask_state(self, sender: m.ProcessId | m.NodeId, message: m.AskState) -> None:
-        asks = partial(self.cluster.tell, sender) if len(sender) == PROCESS_BYTES else self.cluster.tell_head
-        self._reports.answer(asks, message)
 
     def _describe(self, sections: list[str]) -> NodeReport:
         used, requests = self._leasing.describe()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,6 +15,7 @@ from ...introspection.rows import MetricState, NodeReport, NodeState, ProcessRep
 from ...resources.amounts import in_amounts
 from ..protocol import messages as m
 from ..protocol.loop import Loop
+from .cluster import Cluster
 from .pool import Process
 from .storage import Views
 
@@ -61,7 +62,7 @@ class NodeReports:
         loop: for the time limit.
         processes: those that live.
         describe: returns the node's own report, with these sections.
-        ask_others: on the head, asks the other nodes; returns which they are.
+        cluster: the other nodes, which the head asks, too.
 
     Attributes:
         retired: what processes that are gone had counted.
@@ -72,12 +73,22 @@ class NodeReports:
         loop: Loop,
         processes: dict[bytes, Process],
         describe: Callable[[list[str]], NodeReport],
-        ask_others: Callable[[m.AskState], Iterable[m.NodeId]],
+        cluster: Cluster,
     ) -> None:
-        self._loop, self._processes, self._describe, self._ask_others = loop, processes, describe, ask_others
+        self._loop, self._processes, self._describe, self._cluster = loop, processes, describe, cluster
         self._questions: dict[int, _Question] = {}
+        self._passed_on: dict[int, Callable[[m.State], object]] = {}  # to the head; what its answers are given to
         self.retired = Retired()
         self._numbers = 0
+
+    def observe(self, send: Callable[[m.State], object], message: m.AskState) -> None:
+        """Have `send` called with the state of all nodes: the head puts it together."""
+        if self._cluster.is_head:
+            self.answer(send, message)
+        else:
+            self._numbers += 1
+            self._passed_on[self._numbers] = send
+            self._cluster.tell_head(m.AskState(self._numbers, message.sections, message.limit, message.seconds))
 
     def answer(self, send: Callable[[m.State], object], message: m.AskState) -> None:
         """Ask all processes and nodes; send the state, when all have answered or time is over, to whoever asked."""
@@ -85,7 +96,7 @@ class NodeReports:
         number = self._numbers
         seconds = message.seconds if 0 <= message.seconds <= _MOST_SECONDS else _MOST_SECONDS
         asked = {process.id for process in self._processes.values() if process.connection is not None}
-        others = self._ask_others(m.AskState(number, message.sections, message.limit, seconds))
+        others = self._cluster.spread(m.AskState(number, message.sections, message.limit, seconds))
         self._questions[number] = question = _Question(message, send, asked.union(others))
         for process_id in asked:
             connection = self._processes[process_id].connection
@@ -108,6 +119,10 @@ class NodeReports:
 
     def on_state(self, node: m.NodeId, message: m.State) -> None:
         """Event: another node has answered."""
+        send = self._passed_on.pop(message.question, None)
+        if send is not None:
+            send(message)
+            return
         question = self._questions.get(message.question)
         if question is not None and node in question.awaited:
             question.others.append(message)

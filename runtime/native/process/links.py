@@ -54,7 +54,7 @@ ANSWERS: dict[type, type] = {
 # What only the node says: from another process it makes no sense.
 _OF_THE_NODE = frozenset({
     *ANSWERS.values(),
-    *(m.ProcessDied, m.NodeJoined, m.NodeDied, m.Relay, m.Exit, m.Output, m.ReportState, m.State, m.BlockRead),
+    *(m.ProcessDied, m.NodeJoined, m.NodeDied, m.Relay, m.Exit, m.Output, m.ReportState, m.BlockRead),
     *(m.Leased, m.Recall, m.EnvironmentFailed, m.StartActor, m.ActorState, m.GroupState, m.AskWait, m.Deadlocked),
     *(m.MemoryGranted, m.MemoryRefused, m.Trim, m.Spill, m.AskNeeded),
 })  # fmt: skip

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
 
-from ...exceptions import InputError
+from ...exceptions import InputError, NodeDiedError
 from ...introspection.diagnosis import Diagnosis
 from ...introspection.rows import DEFAULT_LIMIT, unix_ms
-from ..driver.observer import ANSWER_SECONDS, unpack
-from ..protocol import messages as m
+from ..driver.observer import observe
 from .links import Links
 from .reactor import Waiter
-from .reporting import Reporting
 from .waits import Waits
 
 #: Environment variable: after how many seconds a wait is explained; 0: never.
@@ -26,21 +24,12 @@ class LongWaits:
     """Watches the waits of a process, in whichever thread reads; costs nothing but a timer while something waits.
 
     Args:
-        links, waits, reporting: the process's connections and waits, and how it asks for everybody's state.
+        links, waits: the process's connections and waits.
         seconds: a wait that is longer is explained.
-        tell: takes the line.
     """
 
-    def __init__(
-        self,
-        links: Links,
-        waits: Waits,
-        reporting: Reporting,
-        seconds: float,
-        tell: Callable[[str], object] | None = None,
-    ) -> None:
-        self._links, self._waits, self._reporting, self._seconds = links, waits, reporting, seconds
-        self._tell = tell or _print
+    def __init__(self, links: Links, waits: Waits, seconds: float) -> None:
+        self._links, self._waits, self._seconds = links, waits, seconds
         self._armed = False
         self._asked: set[Waiter] = set()
         self._told: set[str] = set()
@@ -61,26 +50,27 @@ class LongWaits:
             if late and self._links.broken is None:
                 self._asked |= late
                 since = {unix_ms(waits[waiter]) for waiter in late}
-                self._reporting.ask_then(
-                    ["tasks"], DEFAULT_LIMIT, ANSWER_SECONDS, lambda answer: self._explain(answer, since)
-                )
+                threading.Thread(target=self._explain, args=(since,), name="shoal-long-waits", daemon=True).start()
             due = [since + self._seconds for waiter, since in waits.items() if waiter not in self._asked]
             if due:
                 self._armed = True
                 self._links.reactor.call_later(max(0.0, min(due) - now), self._look)
 
-    def _explain(self, answer: m.State | None, since: set[int | None]) -> None:
-        if answer is None:
+    def _explain(self, since: set[int | None]) -> None:
+        try:
+            diagnosis = Diagnosis(observe(self._links.names.session, ["tasks"], DEFAULT_LIMIT))
+        except (InputError, NodeDiedError):  # the runtime ends, and the waits with it
             return
-        diagnosis = Diagnosis(unpack(answer))
         own = diagnosis.processes.get(self._links.me.hex())
         for wait in own.waits if own is not None else ():
             verdict = diagnosis.judge_wait(wait)
             if wait.since_ms in since and wait.missing and verdict.waits_for not in self._told:
                 self._told.add(verdict.waits_for)
-                self._tell(
+                print(
                     f"shoal: {wait.thread} has waited {diagnosis.seconds(wait.since_ms)} in get or wait: it "
-                    f"{verdict.reason}. `shoal status` shows more; {WARN_AFTER_SECONDS}=0 has this never told"
+                    f"{verdict.reason}. `shoal status` shows more; {WARN_AFTER_SECONDS}=0 has this never told",
+                    file=sys.stderr,
+                    flush=True,
                 )
 
 
@@ -95,7 +85,3 @@ def warn_after() -> float:
         return float(text) if text else _DEFAULT_SECONDS
     except ValueError:
         raise InputError(f"{WARN_AFTER_SECONDS}={text!r}: want a number of seconds, or 0 for never") from None
-
-
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

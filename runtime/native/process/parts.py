@@ -90,7 +90,7 @@ class Parts:
             self.actors.on_death,
         ]
         links.on_node_death += [self.fetching.on_node_death, self.tasks.on_node_death]
-        links.on_node_lost += [self.values.on_node_lost, self.node_memory.on_node_lost, self.reporting.on_node_lost]
+        links.on_node_lost += [self.values.on_node_lost, self.node_memory.on_node_lost]
 
     def handlers(self) -> dict[type, Handler]:
         """Return which message goes to which method; a worker has some more, for what it runs."""
@@ -139,7 +139,6 @@ class Parts:
             # How things are.
             m.WhoMakes: self.makers.on_who_makes,
             m.ReportState: self.reporting.on_report_state,
-            m.State: self.reporting.on_state,
         }
 
     def table_sizes(self) -> dict[str, int]:

@@ -1,20 +1,17 @@
-"""A process's side of introspection: it answers what only it knows, and asks the node how everything is."""
+"""A process's side of introspection: it answers what only it knows."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Sequence
-from itertools import chain, count, islice
+from collections.abc import Sequence
+from itertools import chain, islice
 
 import msgspec
 
-from ...exceptions import NodeDiedError
 from ...ids import owner_of
 from ...introspection.events import ENDED
 from ...introspection.metric_table import MetricTable
-from ...introspection.rows import ExecutionState, NodeReport, ObjectState, ProcessReport, WaitState, unix_ms
-from ..driver.observer import ANSWER_SECONDS, unpack
+from ...introspection.rows import ExecutionState, ObjectState, ProcessReport, WaitState, unix_ms
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .actor_calls import ActorCalls
@@ -22,13 +19,11 @@ from .call_reports import call_counts, call_rows, task_counts, task_rows
 from .completion import Arrivals
 from .links import Links
 from .objects import Record, size_of, spans_of
-from .reactor import Waiter
 from .task_calls import TaskCalls
 from .values import Values
 from .waits import Waits
 
 _MOST_NAMED = 5
-_GRACE_SECONDS = 5.0
 
 
 class Running:
@@ -69,10 +64,6 @@ class Reporting:
         self._links, self._values, self._waits, self._arrivals = links, values, waits, arrivals
         self.running, self.metrics = Running(), MetricTable()
         self._tasks, self._actor_calls = tasks, actor_calls
-        self._questions: dict[int, Callable[[m.State | None], None]] = {}
-        self._numbers = count(1)
-
-    # Answering --------------------------------------------------------------------------------------------------
 
     def on_report_state(self, node: Connection, message: m.ReportState) -> None:
         """Event: the node asks how this process is."""
@@ -155,49 +146,6 @@ class Reporting:
             borrower_ids=[borrower.hex() for borrower in record.borrowers or ()],
             call_site=self._values.site_of(object_id),
         )
-
-    # Asking -----------------------------------------------------------------------------------------------------
-
-    def ask(self, sections: Sequence[str], limit: int, seconds: float = ANSWER_SECONDS) -> list[NodeReport]:
-        """Return what all nodes say.
-
-        Raises:
-            NodeDiedError: the node is gone.
-        """
-        waiter = Waiter()
-        box: list[m.State | None] = []
-
-        def answered(answer: m.State | None) -> None:
-            box.append(answer)
-            waiter.finish()
-
-        self.ask_then(sections, limit, seconds, answered)
-        self._links.reactor.wait(waiter, time.monotonic() + seconds + _GRACE_SECONDS)
-        if not box or box[0] is None:
-            self._links.check()
-            raise NodeDiedError(f"the node has not answered within {seconds + _GRACE_SECONDS} s")
-        return unpack(box[0])
-
-    def ask_then(
-        self, sections: Sequence[str], limit: int, seconds: float, then: Callable[[m.State | None], None]
-    ) -> None:
-        """Ask the node; `then` is called with its answer, or None if it dies, in whichever thread reads."""
-        with self._links.lock:
-            self._links.check()
-            self._values.settle_drops()
-            number = next(self._numbers)
-            self._questions[number] = then
-            self._links.node.send(m.AskState(number, list(sections), limit, seconds))
-
-    def on_state(self, node: Connection, message: m.State) -> None:
-        """Event: the node says how everything is."""
-        self._questions.pop(message.question)(message)
-
-    def on_node_lost(self) -> None:
-        """Event: the node is gone."""
-        questions, self._questions = self._questions, {}
-        for then in questions.values():
-            then(None)
 
 
 def _place_of(value: m.Value | None) -> str:

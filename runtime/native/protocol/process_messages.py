@@ -466,9 +466,9 @@ class Deadlocked(Message):
 
 
 class AskState(Message):
-    """To the node, also from a connection that has not registered: how is everything? See `rows.SECTIONS`.
+    """To the node, from a connection that has not registered, or from another node: how is everything?
 
-    The answer comes once all processes have answered or `seconds` are over.
+    For sections see `rows.SECTIONS`. The answer comes once all processes have answered or `seconds` are over.
     """
 
     question: int

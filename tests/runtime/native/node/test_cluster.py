@@ -92,6 +92,8 @@ def test_both_nodes_are_listed_and_their_resources_added_up(cluster):
     assert other.pid == cluster.pid
     assert runtime.cluster_resources()["CPU"] == 2
     assert runtime.cluster_resources()["B"] == 10
+    there = runtime.remote(lambda: [node.node_id for node in runtime.nodes()]).options(resources={"B": 1})
+    assert runtime.get(there.remote()) == [head.node_id, other.node_id], "the head answers who asks on another node"
 
 
 def test_a_node_that_has_joined_is_no_runtime_of_its_own(cluster):
