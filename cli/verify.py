@@ -72,7 +72,8 @@ def run(arguments: Sequence[str]) -> int:
 def _in_words(found: Verification) -> str:
     rollouts = "" if found.rollouts is None else f", {found.rollouts:,} rollouts"
     begun = "the beginning" if not found.start else f"iteration {found.start}"
-    what = f"{found.updates:,} iterations from {begun} ({found.timesteps:,} environment steps{rollouts})"
+    iterations = f"{found.updates:,} iteration{'s' * (found.updates != 1)}"
+    what = f"{iterations} from {begun} ({found.timesteps:,} steps{rollouts})"
     if found.same:
         return f"the same in {what}\nweights_sha256 {found.followed_sha256}"
     excuse = (

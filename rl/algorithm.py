@@ -278,7 +278,7 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
         if self._policy is None:
             spec = self.model_spec
             self._policy = load("policy_of")(spec, seed=self.run.seed)
-            self._policy.env = spec_to_json(self.spec)
+            self._policy.env = self._environment()
         if self._policy.version != state.weights.version or state.weights.version == 0:
             self._policy.set_weights(get(state.weights.ref), version=state.weights.version)
         return self._policy
@@ -367,11 +367,15 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
             self._state = self.actors.initial_state() if self._saved is None else self._saved.state()
         return self._state
 
+    def _environment(self) -> dict[str, Any] | None:
+        """What a policy says of its environment; None without one."""
+        return spec_to_json(self.spec)
+
     def _files_of(self, weights: Weights) -> dict[str, bytes]:
         return self._policy_files(get(weights.ref), weights.version)
 
     def _policy_files(self, weights: np.ndarray, version: int) -> dict[str, bytes]:
-        entries = {**self.model_spec.to_json(), "env": spec_to_json(self.spec), "version": version}
+        entries = {**self.model_spec.to_json(), "env": self._environment(), "version": version}
         return policy_files(entries, self.actors.description[1], weights)
 
     def _iterate(self, state: TrainingState, clock: Clock) -> IterationOutcome:

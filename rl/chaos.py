@@ -75,6 +75,8 @@ class Chaos:
             name, _, value = (word.strip() for word in part.partition("="))
             if name not in _KNOWN:
                 raise InputError(f"chaos is {text!r}, but has no {name!r}. {nearest(name, _KNOWN)}")
+            if name in found:
+                raise InputError(f"chaos is {text!r}, which says {name} twice: leave one of them out")
             found[name] = _number(text, name, value)
         return Chaos(**found)  # type: ignore[arg-type]
 

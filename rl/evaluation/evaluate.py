@@ -101,7 +101,7 @@ def evaluate(
     actor, description, folder = _read_policy(policy, threads)
     described = spec_from_json(description, folder=folder) if env is None and description is not None else env
     if described is None:
-        raise InputError("evaluate needs an environment: pass env=…, since the policy names none")
+        raise InputError("evaluate needs an environment: pass env=… (--env), since the policy names none")
     spec = evaluation_spec(described, env_kwargs or {})
     settings = RunSettings(seed=seed, check=check, step_timeout=step_timeout)
     how: Any = {"run_seed": derive_seed(seed, "evaluation"), "deterministic": deterministic, "settings": settings}
@@ -125,7 +125,7 @@ def _read_policy(policy: Actor | str | Path, threads: int) -> tuple[Actor, dict[
 
 
 def _evaluate_texts(
-    actor: Actor, spec: EnvSpec, episodes: int, how: dict[str, Any], samples: int, *, numbers_only: tuple[Any, ...]
+    actor: Any, spec: EnvSpec, episodes: int, how: dict[str, Any], samples: int, *, numbers_only: tuple[Any, ...]
 ) -> Evaluation:
     """Let a language model answer; greedily only where there is one answer to each prompt. InputError for another
     policy, and for arguments that only others have."""
@@ -135,7 +135,7 @@ def _evaluate_texts(
         raise InputError("a language model is neither filmed nor played against: leave out video and against")
     settings = how["settings"]
     found = inspect_environment(spec, run_seed=how["run_seed"], mode=settings.check, step_timeout=settings.step_timeout)
-    check_same_spaces(actor, found, spec.id)
+    actor.check_task(found, spec.id)
     how = how | {"deterministic": how["deterministic"] and samples == 1}
     told: Evaluation = load("play_texts")(actor, found.spec, episodes, **how, samples=samples)
     return told

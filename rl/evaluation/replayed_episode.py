@@ -11,7 +11,7 @@ from ...envs import closing, codec, inspect_environment, make_copy, spec_from_js
 from ...runtime import InputError
 from ..runs.metrics import read_metrics
 from ..runs.run_folder import read_config
-from ..runs.run_lines import EPISODES, actions_of_line
+from ..runs.run_lines import EPISODES, EXAMPLES, actions_of_line
 from .video import check_video, filmed
 
 
@@ -81,6 +81,10 @@ def _line_of(folder: Path, number: int, config: dict[str, Any]) -> dict[str, Any
         raise InputError(f"run {str(folder)!r} has recorded {count} episodes, so there is none of number {number}")
     run = config.get("run", {})
     why = f"record is {run.get('record')!r}: with 'all' a training records actions of any size"
+    if run.get("record") == "all":
+        why = f"none has ended, or {config.get('algorithm')} chooses none in an environment"
+    if (folder / EXAMPLES).exists():
+        why = f"they are answers of a language model, of which {EXAMPLES} holds some; `shoal verify` repeats iterations"
     if run.get("vectorization", "sync") != "sync":
         why = f"its environments were stepped together ({run['vectorization']!r}), so that none has a seed of its own"
     raise InputError(f"run {str(folder)!r} has recorded no actions of episodes: {why}")

@@ -79,6 +79,13 @@ class Said:
     """The most likely tokens with their log-probabilities, most likely first."""
 
 
+def texts_of(prompts: Sequence[str]) -> Sequence[str]:
+    """`prompts`; InputError for a single text, which would be taken for as many prompts as it has characters."""
+    if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise InputError(f"prompts is {prompts!r:.80}, but must be a list of texts, such as ['abc']")
+    return prompts
+
+
 def conversation(turns: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The ids of a conversation, prompt, answer, prompt … prompt, as training has them: what comes next is the model's
     answer."""

@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 
-from ...envs import derive_seed
+from ...envs import TextCodec, check_same_spaces, codec, derive_seed
+from ...runtime import InputError
 from ..models.build import build_model
 from ..models.saved_weights import SavedWeights
 from ..models.spec import ModelSpec
-from .asked import Asked, Said, conversation, room
+from .asked import Asked, Said, conversation, room, texts_of
 from .continuous import ContinuousDecoding
 from .decoding import Decoding
 from .sampling import Sampling
+from .tokens import characters_of
 
 PLACES = 32
 """Answers that are sampled side by side."""
@@ -30,6 +32,17 @@ class LanguagePolicy(SavedWeights):
         self.spec, self.version, self.env = spec, 0, None
         self.observation_space, self.action_space = spec.observation_space, spec.action_space
         self._seed, self._answered = derive_seed(seed, "answers of a policy"), 0
+
+    def check_task(self, env: Any, name: str) -> None:
+        """Refuse an environment that is not between texts, or whose texts have characters that the model has no tokens
+        for: SpaceMismatchError, InputError. Its texts may be others than those of the training."""
+        spaces = env.observation_space, env.action_space
+        if not all(isinstance(codec(space), TextCodec) for space in spaces):
+            check_same_spaces(self, env, name)
+        try:
+            self.model.tokens.encode(characters_of(*spaces))
+        except InputError as error:
+            raise InputError(f"environment {name!r}: {error}") from None
 
     def decoding(self, rows: int, sampling: Sampling) -> Decoding:
         """Episodes of so many rows, with the weights of now."""
@@ -58,7 +71,7 @@ class LanguagePolicy(SavedWeights):
         Raises InputError for a prompt that has no room in the context, or no tokens, and for options that cannot be.
         """
         tokens, context = self.model.tokens, self.model.context
-        asked, count = [], len(prompts) * samples
+        asked, count = [], len(texts_of(prompts)) * samples
         base, self._answered = self._answered, self._answered + count
         for index in range(count):
             ids = conversation([tokens.encode(prompts[index // samples])])

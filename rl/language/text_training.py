@@ -174,6 +174,9 @@ class TextAlgorithm(DatasetAlgorithm[Config], Generic[Config]):
         assert isinstance(self.model_spec, ModelSpec)
         return self.model_spec
 
+    def _environment(self) -> dict[str, Any] | None:
+        return super()._environment() if self._env_is_given else None
+
     def nothing_there(self) -> InputError:
         """What is raised where there are no examples."""
         return InputError(f"dataset {self.config.dataset!r} has no rows: there is nothing to learn")

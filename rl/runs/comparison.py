@@ -42,8 +42,10 @@ def read_group(folder: str | Path, x: str = "steps") -> Group:
     runs = [path] if (path / "metrics.jsonl").exists() else sorted(path.glob("seed-*"), key=_number)
     curves = [curve for run in runs if len((curve := _read(run / "metrics.jsonl", x)).x)]
     if not curves:
-        what = "no episode ended in it" if runs else "it holds no metrics.jsonl, and no runs seed-0, seed-1, …"
-        raise InputError(f"there is nothing to draw of {str(path)!r}: {what}. Name the folder of a run")
+        what = "it holds no metrics.jsonl, and no runs seed-0, seed-1, …. Name the folder of a run"
+        if runs:
+            what = "no episode has ended in it, and nothing was evaluated: losses are in metrics.jsonl"
+        raise InputError(f"there is nothing to draw of {str(path)!r}: {what}")
     return Group(path.resolve().name, tuple(curves))
 
 

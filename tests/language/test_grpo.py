@@ -9,7 +9,7 @@ import pytest
 
 from shoal import envs, runtime
 from shoal.algorithms import GRPO, PPO
-from shoal.rl import Clock, RunFolder, RunSettings, UnknownWeightsError, evaluate, verify
+from shoal.rl import Clock, RunFolder, RunSettings, UnknownWeightsError, evaluate, load_policy, replay_episode, verify
 from shoal.rl.settings import split_settings
 
 SMALL = {
@@ -66,6 +66,10 @@ def test_a_run_folder_tells_what_was_asked_and_said(serial, tmp_path):
     assert set(found.pass_at) == {1, 2, 4}
     assert found.pass_at[1] <= found.pass_at[2] <= found.pass_at[4]
     assert len(evaluate(tmp_path / "run", episodes=5).returns) == 5
+    with pytest.raises(runtime.InputError, match="they are answers of a language model"):
+        replay_episode(tmp_path / "run", 1)
+    with pytest.raises(runtime.InputError, match="must be a list of texts"):
+        load_policy(tmp_path / "run").generate("abc")
 
 
 def test_the_first_minibatch_has_ratio_one_at_every_temperature(serial):

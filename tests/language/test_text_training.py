@@ -15,7 +15,7 @@ from rich.console import Console
 from shoal import data, envs, runtime
 from shoal.algorithms import GRPO, SFT, Pretrain
 from shoal.algorithms.pretrain import next_token_loss
-from shoal.rl import Clock, ProgressDisplay, RunFolder, load_policy
+from shoal.rl import Clock, ProgressDisplay, RunFolder, evaluate, load_policy
 from shoal.rl.language.packing import Corpus, RowOrder, conversation, fill_rows, plain_texts
 from shoal.rl.language.text_training import TextConfig, rate_of
 from shoal.rl.language.tokens import ANSWER, BEGIN, END, PAD, ByteTokens
@@ -231,6 +231,11 @@ def test_fine_tuning_and_grpo_begin_with_a_run_and_then_do_not_need_it(serial, f
         pretrain.train(3)
         pretrain.save(tmp_path / "pretrained")
         weights, size = pretrain.policy.get_weights(), pretrain.tokens.size
+    with pytest.raises(InputError, match="evaluate needs an environment"):
+        evaluate(tmp_path / "pretrained")
+    assert len(evaluate(tmp_path / "pretrained", "sums-1", episodes=2).returns) == 2  # not what it learned from
+    with pytest.raises(envs.SpaceMismatchError, match="it cannot act there"):
+        evaluate(tmp_path / "pretrained", "CartPole-v1")
     with SFT("sums-1", initial=str(tmp_path / "pretrained"), examples=30, batch_size=4, gradient_steps=3) as sft:
         assert sft.tokens.size == size  # the characters of the texts, not those of the sums
         assert np.array_equal(sft.policy.get_weights(), weights)

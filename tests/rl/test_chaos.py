@@ -83,5 +83,7 @@ def test_refused_where_nothing_can_be_killed(engine):
     if engine == "serial":
         with pytest.raises(InputError, match="on engine 'serial' all is one process"):
             PPO("CartPole-v1", chaos="kill_worker=0.1")
+    with pytest.raises(InputError, match="says kill_worker twice"):
+        PPO("CartPole-v1", chaos="kill_worker=0.1,kill_worker=0.2")
     with pytest.raises(InputError, match=r"kill_learner in chaos is 0.1, but must be 0: no learner of es"):
         ES("CartPole-v1", chaos="kill_learner=0.1")

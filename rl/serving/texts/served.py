@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ....envs import derive_seed
 from ....runtime import InputError
-from ...language.asked import Asked, Said, conversation, room
+from ...language.asked import Asked, Said, conversation, room, texts_of
 from ...language.tokens import Tokens, read_tokenizer, tokens_between
 from ..http import HttpServer
 from ..http_guard import Access
@@ -89,7 +89,7 @@ class ServedTexts:
         `request_timeout`.
         """
         seed, asked = self.next_seed() if seed is None else seed, []
-        for index in range(len(prompts) * samples):
+        for index in range(len(texts_of(prompts)) * samples):
             ids = conversation([self.tokens.encode(prompts[index // samples])])
             most = room(self.context, ids, max_new_tokens)
             asked.append(Asked(prompt=ids, max_new_tokens=most, seed=seed, index=index, **sampling))
