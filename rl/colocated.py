@@ -1,37 +1,122 @@
-"""A training whose environments are stepped where it is learned, as the driver sees it."""
+"""A training whose environments are stepped where it is learned, as the driver sees it.
+
+The actor does not wait for the driver between two iterations: what the next one is asked with are references to what
+this one will return, and its clock is known. So the driver asks for the next before it waits for this one, and tells of
+this one (hashes, files, callbacks) while the actor makes the next.
+
+    driver   ask 1, ask 2 · wait for 1 · tell of 1 · ask 3 · wait for 2 · tell of 2 …
+    actor    1 ─────────────────────────┬ 2 ────────────────────────────┬ 3 …
+
+No bit depends on it. An iteration that was asked for in vain (a callback ends the training, something raises) is
+forgotten; the actor, which is then not where the next call begins, is put back to there, as after a loss.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ..envs import choose_group_recovery
-from ..runtime import exceptions, get
+from .. import runtime
+from ..envs import RecoveryChoice, choose_group_recovery
+from ..runtime import ObjectRef, exceptions, get
 from .actors import LearnerRun, note_on_deaths
+from .chaos import NONE
 from .clock import Clock
 from .collect.channel import Channel
 from .collect.rollout_stats import RolloutStats
 from .collect.worker import GroupProgress
 from .colocated_actor import ColocatedActor
 from .initial_weights import named_weights
-from .learn.log import LearnerInput
+from .learn.log import LearnerInput, Piece
 from .learner_handle import LearnerHandle, Update, following
 from .run import CLOSE_SECONDS, give_up
-from .training_state import IterationOutcome, TrainingState
+from .training_state import IterationOutcome, TrainingState, Weights
+
+_SHORT_SECONDS = 0.2
+"""Of an iteration, up to which the next is asked for ahead: to longer ones a millisecond is nothing, and one that was
+asked for in vain keeps the actor from its end for as long."""
+
+_COMPUTED = ("time/update_seconds", "time/environment_seconds", "time/inference_seconds")
 
 
 @dataclass(frozen=True)
 class Cycles(LearnerInput):
     """What the actor is given: no rollouts, which it makes itself, but so many cycles, of so many steps each in all
-    groups together."""
+    groups together, and of `timesteps` environment steps in all."""
 
     cycles: int
     steps: int
+    timesteps: int
+
+
+def led_to(update: Update) -> TrainingState:
+    """What is known of the state after an update before it is made."""
+    state, given = update.state, update.given
+    assert isinstance(given, Cycles)
+    refs = zip(state.groups, update.led_to[3:-2], strict=True)
+    return replace(
+        state,
+        iteration=state.iteration + 1,
+        timesteps=state.timesteps + given.timesteps,
+        weights=Weights(state.version + given.cycles, update.led_to[0]),
+        groups=tuple(GroupProgress(group.rollouts + given.cycles, ref) for group, ref in refs),
+    )
+
+
+def _place(state: TrainingState) -> tuple[Any, ...]:
+    """What an update begins with."""
+    return state.iteration, state.timesteps, state.weights, state.groups
 
 
 class ColocatedHandle(LearnerHandle):
     """The actor; `LearnerHandle` has the rest."""
+
+    _ahead: Update | None = None
+    _in_vain: Sequence[ObjectRef] = ()
+    """Of what nobody waits for: held, since a failure that nobody reads is told of."""
+    _made: ObjectRef | None = None
+    """The snapshot with which the last iteration that is known has ended."""
+
+    def start(self, state: TrainingState, given: LearnerInput, snapshot: bool) -> Update:
+        """As `LearnerHandle.start`; what is asked for ahead already goes on."""
+        ahead = self._ahead
+        if ahead is None or ahead.given != given or _place(ahead.state) != _place(state):
+            self.forget_ahead()
+            return super().start(state, given, snapshot)
+        self._ahead, self._updating = None, replace(ahead, state=state)
+        return self._updating
+
+    def start_ahead(self, update: Update) -> None:
+        """Ask for an update from where the one that is going on will lead."""
+        self._ahead = self._ask(update)
+
+    def forget_ahead(self) -> None:
+        """Nobody waits for what was asked for ahead."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            runtime.cancel(ahead.metrics)
+            self._in_vain = [*self._in_vain, ahead.metrics]
+
+    def wait(self, update: Update) -> tuple[Update, dict[str, float]]:
+        """As `LearnerHandle.wait`."""
+        update, metrics = super().wait(update)
+        self._made = update.led_to[1]
+        return update, metrics
+
+    def snapshot(self, state: TrainingState) -> tuple[dict[str, Any], tuple[Piece, ...]]:
+        """As `LearnerHandle.snapshot`; the iteration has ended with one, and by now the actor may be further."""
+        log = state.learner
+        if log.snapshot is None or log.snapshot != self._made:
+            return super().snapshot(state)
+        return get(log.snapshot), log.transitions
+
+    def close(self) -> None:
+        """As `LearnerHandle.close`."""
+        give_up(self._in_vain, 0.2)
+        super().close()
 
     def _ask(self, update: Update) -> Update:
         given, state = update.given, update.state
@@ -47,6 +132,9 @@ class ColocatedHandle(LearnerHandle):
 class ColocatedRun(LearnerRun):
     """One actor, which steps all environments and learns."""
 
+    _seconds = math.inf
+    """That the last iteration took to compute."""
+
     @cached_property
     def learner(self) -> ColocatedHandle:
         """The actor."""
@@ -58,40 +146,58 @@ class ColocatedRun(LearnerRun):
             "spec": spec,
             "model_spec": self._model_spec,
             "settings": run,
-            "recovery": choose_group_recovery(run.vectorization, spec, run.seed),
+            "recovery": self._recovery,
             "channel": self._channel,
         }
         learner: tuple[Any, ...] = (*own, self._model_spec, run, named_weights(self._model_spec, run))
         return ColocatedHandle(ColocatedActor, (worker, learner), run, self.deaths)
 
+    @cached_property
+    def _recovery(self) -> RecoveryChoice:
+        return choose_group_recovery(self.settings.vectorization, self._spec, self.settings.seed)
+
     def initial_state(self) -> TrainingState:
         """With all simulation groups at their beginning."""
         return replace(super().initial_state(), groups=(GroupProgress(),) * self.settings.groups)
 
-    def iterate(self, state: TrainingState, clock: Clock, cycles: int) -> IterationOutcome:
-        """One iteration of so many cycles from `state`, which `clock` tells the time of."""
-        steps = self._algorithm.rollout_steps(self.config)
-        given = Cycles((), clock, cycles, steps * self.settings.groups)
+    def iterate(self, state: TrainingState, clock: Clock, cycles_of: Callable[[Clock], int]) -> IterationOutcome:
+        """One iteration from `state`, which `clock` tells the time of; `cycles_of` says how many cycles one has that
+        begins then."""
+        given = self._given(clock, cycles_of)
         update = self.learner.start(state, given, True)
+        following_clock = clock.after(given.timesteps)
+        if self._looks_ahead and following_clock.remaining:
+            self.learner.start_ahead(Update(led_to(update), self._given(following_clock, cycles_of), True))
         try:
             update, metrics = self.learner.wait(update)
-        except exceptions.ActorUnavailableError as error:
-            note_on_deaths(error, self._spec.id)
+            told: RolloutStats = get(update.led_to[-2])
+        except BaseException as error:  # also Ctrl-C: it goes on to the user
+            self.learner.forget_ahead()
+            if isinstance(error, exceptions.ActorUnavailableError):
+                note_on_deaths(error, self._spec.id)
             raise
-        *_, told_ref, _ = update.led_to
-        told: RolloutStats = get(told_ref)
-        refs = update.led_to[3:-2]
-        groups = tuple(
-            GroupProgress(group.rollouts + cycles, ref) for group, ref in zip(state.groups, refs, strict=True)
-        )
-        led_to = following(update, update.led_to[:3], metrics, cycles)
-        timesteps = cycles * steps * self.settings.n_envs
-        outcome = self._after(state, led_to, timesteps, groups, told.episodes)
-        return replace(outcome, metrics={**outcome.metrics, **told.metrics}, digests=told.digests)
+        log = following(update, update.led_to[:3], metrics, given.cycles)
+        outcome = self._after(state, log, given.timesteps, led_to(update).groups, told.episodes)
+        every = {**outcome.metrics, **told.metrics}
+        self._seconds = sum(every[name] for name in _COMPUTED)
+        return replace(outcome, metrics=every, digests=told.digests)
+
+    def _given(self, clock: Clock, cycles_of: Callable[[Clock], int]) -> Cycles:
+        cycles, steps, run = cycles_of(clock), self._algorithm.rollout_steps(self.config), self.settings
+        return Cycles((), clock, cycles, steps * run.groups, cycles * steps * run.n_envs)
+
+    @property
+    def _looks_ahead(self) -> bool:
+        """Whether the next iteration is asked for before this one is there. Deaths on purpose are counted where they
+        are planned, an engine that makes calls at once gains nothing by it, and what cannot be put back exactly must
+        not be led where nobody follows."""
+        is_alone = self.settings.chaos == NONE and runtime.engine_name() == "native"
+        return self._seconds <= _SHORT_SECONDS and is_alone and self._recovery.recovery != "restart"
 
     def end_actors(self) -> None:
         """Let the actor close its environments, for 10 s at most, and end it."""
         if "learner" in vars(self):  # what a cached property made
             self._channel.close()
+            self.learner.forget_ahead()
             give_up([self.learner.actor.close.remote()], CLOSE_SECONDS)
         super().end_actors()

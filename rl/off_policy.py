@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -82,10 +83,9 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
     def training_step(self, run: Any, state: TrainingState, clock: Clock) -> IterationOutcome:
         """One iteration: as many cycles, in which all groups act and the learner updates, as it has."""
         steps = self.rollout_steps(self.config) * self.run.n_envs
-        cycles = cycles_of(steps, clock)
         if isinstance(run, ColocatedRun):
-            return run.iterate(state, clock, cycles)
-        return one_iteration(self._cycles(run, state, clock, cycles), state.iteration)
+            return run.iterate(state, clock, partial(cycles_of, steps))
+        return one_iteration(self._cycles(run, state, clock, cycles_of(steps, clock)), state.iteration)
 
     def _cycles(self, run: Any, state: TrainingState, clock: Clock, cycles: int) -> Iterator[IterationOutcome]:
         first, now = state.iteration, state

@@ -51,5 +51,5 @@ class OnlineAlgorithm(Algorithm[Config], Collecting, Learning, Generic[Config]):
     def training_step(self, run: Any, state: TrainingState, clock: Clock) -> IterationOutcome:
         """One iteration: all groups act under the weights of `state`, then the learner updates them."""
         if isinstance(run, ColocatedRun):
-            return run.iterate(state, clock, 1)
+            return run.iterate(state, clock, lambda _: 1)
         return run.learn(state, run.workers.collect(state, clock), clock)

@@ -12,7 +12,7 @@ from shoal import runtime
 from shoal.algorithms import DQN, SAC
 from shoal.rl import Callback, Clock
 from shoal.rl.actors import ActorLearnerRun
-from shoal.rl.colocated import ColocatedRun
+from shoal.rl.colocated import ColocatedHandle, ColocatedRun
 from shoal.rl.cycles import ITERATION_STEPS, cycles_of, metrics_of
 
 COMMON = {
@@ -47,6 +47,34 @@ def test_an_iteration_is_the_same_wherever_its_cycles_are_made(engine):
     assert [(iteration, steps) for iteration, steps, *_ in rows] == [(1, 256), (2, 512), (3, 608)]
     assert rows[-1][2]["train/n_updates"] > 3
     assert (rows, digest) == trained(2)
+
+
+@pytest.mark.parametrize("total", [STEPS, STEPS + 256], ids=["as-begun", "in-vain"])
+def test_what_is_asked_for_ahead_changes_no_row(processes, monkeypatch, tmp_path, total):
+    """A callback ends a training when its third iteration is under way; it goes on with the same end, or another."""
+    asked = []
+    ahead = ColocatedHandle.start_ahead
+    monkeypatch.setattr(ColocatedHandle, "start_ahead", lambda *given: asked.append(given) or ahead(*given))
+
+    class StopsOnce(Rows):
+        def on_iteration_end(self, training, report):
+            super().on_iteration_end(training, report)
+            return len(self.rows) != 2
+
+    def trained_in_two(workers):
+        rows = StopsOnce()
+        with DQN(Walk, **COMMON | PRIORITIZED, workers=workers, save_replay=True) as training:
+            assert training.train(total, callbacks=rows).interrupted
+            assert len(asked) == (1 if workers == 1 else 0)
+            checkpoint = training.save(tmp_path / str(workers))
+            digest = training.train(STEPS - training.timesteps, callbacks=rows).weights_sha256
+        saved = {file.name: file.read_bytes() for file in checkpoint.iterdir() if file.suffix == ".safetensors"}
+        assert "training.safetensors" in saved
+        return rows.rows, digest, saved
+
+    apart = trained_in_two(2)
+    assert len(apart[0]) == 3
+    assert trained_in_two(1) == apart
 
 
 @pytest.mark.slow
