@@ -80,8 +80,8 @@ class Leasing:
             elif isinstance(grant.key, bytes):
                 wanted = self._actors.pop(grant.key)
                 worker = self._workers.fork(wanted.class_name, wanted.environment)
-                worker.actor, worker.job = wanted, wanted.job
-                worker.lend(grant, wanted.retriable)
+                worker.actor, worker.job, worker.lease = wanted, wanted.job, grant
+                grant.since, grant.retriable = time.monotonic(), wanted.retriable
                 self._announce(worker.id, m.ActorGranted(grant.key))
             else:
                 self._lend(grant)
@@ -109,19 +109,18 @@ class Leasing:
 
     def _lend(self, lease: Lease) -> None:
         assert isinstance(lease.key, int)
-        lease.since = time.monotonic()
         kind = self._kinds[lease.asker, lease.key]
+        lease.since, lease.retriable = time.monotonic(), kind.retriable
         wanted = (kind.environment, kind.job)
         fits = [worker for worker in self._idle if (worker.environment, worker.job) == wanted]
         if fits and not lease.gpus:
             worker = fits[-1]
             self._idle.remove(worker)
-            worker.lend(lease, kind.retriable)
+            worker.lease = lease
             self.begin(worker)
         else:
             worker = self._workers.fork("worker", kind.environment)
-            worker.job = kind.job
-            worker.lend(lease, kind.retriable)
+            worker.job, worker.lease = kind.job, lease
 
     def begin(self, worker: Process) -> None:
         """A worker has started: tell the process that has leased it."""

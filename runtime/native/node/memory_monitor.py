@@ -6,50 +6,30 @@ The choice is a pure function, `choose_victim`; the monitor looks at the memory 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
-
-import msgspec
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 from ...resources.machine_memory import Memory, read_memory
 from .pool import Process
+from .scheduler import Lease
 
 _PERIOD = 0.5
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """A worker that could be ended.
-
-    Attributes:
-        process: its id.
-        caller: whose tasks it runs, or who has made the actor.
-        retriable: what runs there is run again by itself.
-        since: when that began; any clock.
-    """
-
-    process: bytes
-    caller: bytes
-    retriable: bool
-    since: float
-
-
-def choose_victim(candidates: Sequence[Candidate]) -> bytes | None:
-    """Return the process to end, None if there is none: Ray's rule.
+def choose_victim(leases: Mapping[bytes, Lease]) -> bytes | None:
+    """Return the process to end, of those that have leases; None if there is none: Ray's rule.
 
     Retriable work goes first, of it that of the caller who has most workers, and there the one that began last: it
     has least to lose. A caller's only worker counts as not retriable, so that everybody gets on.
     """
-    groups: dict[bytes, list[Candidate]] = {}
-    for candidate in candidates:
-        if candidate.retriable:
-            groups.setdefault(candidate.caller, []).append(candidate)
-    many = [group for group in groups.values() if len(group) > 1]
-    if many:
-        chosen = max(many, key=lambda group: (len(group), max(c.since for c in group)))
-    elif groups:
-        chosen = [candidate for group in groups.values() for candidate in group]
-    else:
-        chosen = list(candidates)
-    return max(chosen, key=lambda candidate: candidate.since).process if chosen else None
+    workers = Counter(lease.asker for lease in leases.values() if lease.retriable)
+
+    def superfluity(process: bytes) -> tuple[int, bool, float]:
+        lease = leases[process]
+        alike = workers[lease.asker] if lease.retriable else 0
+        return alike if alike > 1 else 0, lease.retriable, lease.since
+
+    return max(leases, key=superfluity, default=None)
 
 
 class MemoryMonitor:
@@ -88,15 +68,14 @@ class MemoryMonitor:
         memory = self._read()
         if memory.used <= self._threshold:
             return
-        victim = choose_victim(list(filter(None, map(_candidate, self._processes.values()))))
+        leases = {
+            process.id: process.lease
+            for process in self._processes.values()
+            if process.lease is not None and process.registered and not process.ended
+        }
+        victim = choose_victim(leases)
         if victim is not None:
             process = self._processes[victim]
             part = f"{memory.used:.0%} of the memory are in use, more than {self._threshold:.0%}"
             process.starved = f"the node, since {part}"
             process.signal(signal.SIGKILL)
-
-
-def _candidate(process: Process) -> Candidate | None:
-    if process.ended or not process.registered or process.lease is None:
-        return None
-    return Candidate(process.id, process.lease.asker, process.retriable, process.since)

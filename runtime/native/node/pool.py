@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -28,8 +27,6 @@ class Process:
         ended: we have told it to end, or killed it.
         environment: for a worker: its surroundings, if they are not the driver's.
         setup_failed: it ended by itself before it came up in those: another one would, too.
-        since: when its lease began, seconds of `time.monotonic`.
-        retriable: what it runs, or the actor that it is, is begun again by itself if it dies.
         starved: it was ended for want of memory: by what, and why.
         output_reader: for a driver: how it gets to see what workers print, if it wants to.
         label: for a worker: who it is in what it prints, if that is not its title.
@@ -55,18 +52,12 @@ class Process:
     ended: bool = False
     environment: Environment | None = None
     setup_failed: bool = False
-    since: float = 0.0
-    retriable: bool = False
     starved: str | None = None
     log_path: str | None = None
     arenas: list[int] = field(default_factory=list)
     pipes: list[Pipe] = field(default_factory=list)
     logs: dict[bool, LogFile] = field(default_factory=dict)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
-
-    def lend(self, lease: Lease, retriable: bool) -> None:
-        """Assign the worker to a lease."""
-        self.lease, self.retriable, self.since = lease, retriable, time.monotonic()
 
     def note_output(self, text: str) -> None:
         """Remember its last lines."""

@@ -40,7 +40,8 @@ class Lease:
         gpus: the GPUs among them.
         blocked: its task waits for others, so its CPUs are free meanwhile.
         recalled: its asker was asked to give it back.
-        since: when it began, for whoever measures that.
+        since, retriable: for the node: when it began (monotonic seconds), and whether what runs in it is begun again by
+            itself if its process dies.
     """
 
     asker: ProcessId
@@ -52,6 +53,7 @@ class Lease:
     blocked: bool = False
     recalled: bool = False
     since: float = 0.0
+    retriable: bool = False
 
     def held(self) -> Demand:
         """Return what it takes at the moment."""

@@ -9,7 +9,7 @@ import pytest
 
 from shoal import runtime
 from shoal.runtime.native.node.deaths import Death, killed_by_kernel, signal_name
-from shoal.runtime.native.node.memory_monitor import Candidate, MemoryMonitor, choose_victim
+from shoal.runtime.native.node.memory_monitor import MemoryMonitor, choose_victim
 from shoal.runtime.native.node.pool import Process
 from shoal.runtime.native.node.scheduler import Lease
 from shoal.runtime.resources.machine_memory import (
@@ -168,7 +168,8 @@ def test_without_the_kernels_files_nothing_is_killed(tmp_path):
     ],
 )
 def test_the_one_is_ended_whose_loss_costs_least(candidates, victim):
-    assert choose_victim([Candidate(*candidate) for candidate in candidates]) == victim
+    leases = {who: Lease(asker, 1, {}, retriable=again, since=since) for who, asker, again, since in candidates}
+    assert choose_victim(leases) == victim
 
 
 class _Killed(Process):
@@ -179,7 +180,7 @@ class _Killed(Process):
 def test_the_monitor_ends_one_worker_at_a_time():
     timers = []
     processes = {
-        key: _Killed(key, 0, "A", registered=True, lease=Lease(b"owner", 1, {}), since=float(index))
+        key: _Killed(key, 0, "A", registered=True, lease=Lease(b"owner", 1, {}, since=float(index)))
         for index, key in enumerate((b"1", b"2"))
     }
     MemoryMonitor(lambda seconds, look: timers.append(look), processes, 0.9, lambda: Memory(100, 5)).start()
