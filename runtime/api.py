@@ -209,11 +209,11 @@ def get(refs: Any, timeout: float | None = None, *, copy: bool = False) -> Any:
         timeout = as_timeout("get", timeout)
     if type(refs) is ObjectRef:
         refs._check()
-        return current_engine().get([refs], timeout, copy)[0]
+        return current_engine().waits.get([refs], timeout, copy)[0]
     if isinstance(refs, ObjectRefGenerator):
         return refs
     checked = _check_refs("get", refs)
-    return current_engine().get(checked, timeout, copy)
+    return current_engine().waits.get(checked, timeout, copy)
 
 
 def put(value: T, **options: Any) -> ObjectRef[T]:
@@ -229,7 +229,7 @@ def put(value: T, **options: Any) -> ObjectRef[T]:
         raise TypeError(f"put got an unexpected keyword argument {name!r}{cure}")
     if isinstance(value, ObjectRef):
         raise InputTypeError(f"put({value!r}): it is a reference already; pass it on as it is")
-    return current_engine().put(value)
+    return current_engine().values.put(value)
 
 
 def wait(
@@ -273,7 +273,7 @@ def wait(
         raise InputError(f"wait: {len(checked)} references are given, but only {different} different ones")
     if count is None or not 1 <= count <= len(checked):
         raise InputError(f"wait: num_returns={num_returns!r}: want 1 to {len(checked)}, the number of references")
-    ready, pending = current_engine().wait(checked, count, timeout)
+    ready, pending = current_engine().waits.wait(checked, count, timeout)
     if not generators:
         return ready, pending
     return [generators.get(ref, ref) for ref in ready], [generators.get(ref, ref) for ref in pending]
@@ -339,7 +339,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
         raise InputTypeError(f"kill takes an actor's handle, not a {type(actor).__name__} ({actor!r:.80})")
     check_flag("kill: no_restart", no_restart)
     known = actor._check()
-    current_engine().kill(known, no_restart)
+    current_engine().actor_calls.kill(known, no_restart)
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
@@ -355,10 +355,10 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     check_text("get_actor: name", name)
     check_name("get_actor: namespace", namespace)
     engine = current_engine()
-    actor = engine.find_actor(name, namespace)
+    actor = engine.actors.find(name, namespace)
     if actor is None:
         where = namespace or engine.whereabouts.namespace
-        known = nearest(name, [other for home, other in engine.actor_names() if home == where])
+        known = nearest(name, [other for home, other in engine.actors.names() if home == where])
         hint = known or f"Create it with .options(name={name!r})"
         raise InputError(f"get_actor({name!r}): no living actor has that name in namespace {where!r}. {hint}")
     return ActorHandle(actor)

@@ -17,14 +17,22 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-class Backend(Protocol):
-    """What references and placement groups ask of an engine; see `engine.Engine` for what it does."""
+class Waits(Protocol):
+    """What references ask of the part of an engine that waits."""
 
     def get(self, refs: Sequence[Any], timeout: float | None) -> list[Any]:
         """Return the values of references."""
 
     def wait(self, refs: Sequence[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
         """Split references into ready and not ready."""
+
+
+class Backend(Protocol):
+    """What references and placement groups ask of an engine; see `engine.Engine` for what it does."""
+
+    @property
+    def waits(self) -> Waits:
+        """What waits for values."""
 
     def future(self, ref: Any) -> Future:
         """Return a future of a value."""

@@ -187,30 +187,59 @@ class ReadyQueue(Protocol):
         """Return the next reference that is ready; None if there is none within `timeout` seconds."""
 
 
-class Engine(Protocol):
-    """One way of running tasks and actors. All engines give the same results and the same errors.
-
-    Attributes:
-        name: as `init` is given it.
-        metrics: what `util.metrics` counts in this process.
-        address, token: where and with which secret further nodes may join; "" where they cannot.
-    """
-
-    name: str
-    metrics: MetricTable
-    address: str = ""
-    token: str = ""
+class RunsTasks(Protocol):
+    """What runs functions."""
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
         """Run a function as a task; return one reference for each of its return values."""
 
-    def create_actor(
+
+class MakesActors(Protocol):
+    """What makes actors, and finds those that have names."""
+
+    def create(
         self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
     ) -> ActorId:
         """Start an actor; InputError at once if its name is taken and `get_if_exists` is not set."""
 
+    def find(self, name: str, namespace: str | None) -> ActorId | None:
+        """Return a weak handle of the living actor of that name; None: in the namespace of this job."""
+
+    def names(self) -> list[tuple[str, str]]:
+        """Return the namespace and name of each named actor that lives."""
+
+
+class CallsActors(Protocol):
+    """What calls the methods of actors, and ends these."""
+
     def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[ObjectRef]:
         """Call a method of an actor; calls from one process run in the order in which they were made."""
+
+    def kill(self, actor: ActorId, no_restart: bool) -> None:
+        """End an actor without letting it finish."""
+
+    def state(self, actor: ActorId) -> ActorState:
+        """Return how an actor is, as far as this process has heard."""
+
+
+class KeepsValues(Protocol):
+    """What holds values, and counts references to them."""
+
+    def put(self, value: Any) -> ObjectRef:
+        """Store a value."""
+
+    def adopt(self, object_id: bytes) -> ObjectRef:
+        """Return a reference for an id that arrived inside a value."""
+
+    def keep(self, ref: ObjectRef) -> bytes:
+        """Keep a reference until this process leaves the runtime; return what `borrow` makes one of anywhere."""
+
+    def borrow(self, kept: bytes) -> ObjectRef:
+        """Return a reference to what `keep` has kept."""
+
+
+class AwaitsValues(Protocol):
+    """What waits for values."""
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
         """Return the values; raise the first failed one's exception, or GetTimeoutError after `timeout` seconds.
@@ -218,13 +247,31 @@ class Engine(Protocol):
         `copy`: arrays in memory of their own, which can be written.
         """
 
-    def put(self, value: Any) -> ObjectRef:
-        """Store a value."""
-
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """Split into ready and not ready, as soon as `num_returns` are ready or `timeout` seconds are over."""
+
+
+class Engine(Protocol):
+    """One way of running tasks and actors. All engines give the same results and the same errors.
+
+    Attributes:
+        name: as `init` is given it.
+        tasks, actors, actor_calls, values, waits: its parts, which do what most lines of a program ask for.
+        metrics: what `util.metrics` counts in this process.
+        address, token: where and with which secret further nodes may join; "" where they cannot.
+    """
+
+    name: str
+    tasks: RunsTasks
+    actors: MakesActors
+    actor_calls: CallsActors
+    values: KeepsValues
+    waits: AwaitsValues
+    metrics: MetricTable
+    address: str = ""
+    token: str = ""
 
     def future(self, ref: ObjectRef) -> Future:
         """Return a future of the value."""
@@ -241,18 +288,6 @@ class Engine(Protocol):
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         """Cancel the task that makes an object, if it has not ended."""
-
-    def kill(self, actor: ActorId, no_restart: bool) -> None:
-        """End an actor without letting it finish."""
-
-    def actor_state(self, actor: ActorId) -> ActorState:
-        """Return how an actor is, as far as this process has heard."""
-
-    def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
-        """Return a weak handle of the living actor of that name; None: in the namespace of this job."""
-
-    def actor_names(self) -> list[tuple[str, str]]:
-        """Return the namespace and name of each named actor that lives."""
 
     @property
     def whereabouts(self) -> Whereabouts:
@@ -278,15 +313,6 @@ class Engine(Protocol):
 
     def holding(self) -> Holding:
         """Return what the running task or this actor holds."""
-
-    def adopt(self, object_id: bytes) -> ObjectRef:
-        """Return a reference for an id that arrived inside a value."""
-
-    def keep(self, ref: ObjectRef) -> bytes:
-        """Keep a reference until this process leaves the runtime; return what `borrow` makes one of anywhere."""
-
-    def borrow(self, kept: bytes) -> ObjectRef:
-        """Return a reference to what `keep` has kept."""
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array that lies in the object store."""

@@ -76,7 +76,7 @@ class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
         """
         timeout = as_timeout("next_ready", timeout)
         while (head := self._check().head()) is not None:
-            ready, _ = current_engine().wait([head], 1, timeout)
+            ready, _ = current_engine().waits.wait([head], 1, timeout)
             if not ready:
                 raise GetTimeoutError(f"{self!r}: the next value was not ready after {timeout} s")
             if self._stream.take(head):

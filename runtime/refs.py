@@ -102,7 +102,7 @@ async def value_of(ref: ObjectRef, engine: Backend) -> Any:
     while True:
         await until_ready(ref, engine)
         try:
-            return engine.get([ref], 0)[0]
+            return engine.waits.get([ref], 0)[0]
         except GetTimeoutError as error:
             if error.__cause__ is not None:  # the task's own
                 raise

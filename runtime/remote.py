@@ -138,7 +138,7 @@ class RemoteFunction:
         """
         self._parameters.check(args, kwargs)
         self._function = _up_to_date(self._function, self._target)
-        return _result(current_engine().submit(self._function, (args, kwargs), self._options))
+        return _result(current_engine().tasks.submit(self._function, (args, kwargs), self._options))
 
     def options(self, **options: Any) -> "RemoteFunction":
         """Return the same remote function with some options changed."""
@@ -185,7 +185,7 @@ class ActorClass(Generic[T]):
         if self._parameters_of_methods is None:
             self._parameters_of_methods = parameters_of_methods(self._target, methods)
         engine, options = current_engine(), self._options.but(checkpoint_every=self._checkpoint_every)
-        actor = engine.create_actor(self._function, (args, kwargs), options, methods)
+        actor = engine.actors.create(self._function, (args, kwargs), options, methods)
         # Else it is one that existed, perhaps of another class.
         is_ours = actor.methods is methods
         return ActorHandle(actor, self._parameters_of_methods if is_ours else {})
@@ -279,13 +279,13 @@ class ActorHandle(Generic[T]):
     def __reduce__(self) -> Any:
         # By hand: nobody would know of the copy, so the actor stays as long as this process or the runtime does.
         actor = self._check()
-        kept = None if actor.lifetime is None else current_engine().keep(actor.lifetime)
+        kept = None if actor.lifetime is None else current_engine().values.keep(actor.lifetime)
         return _borrow_handle, (replace(actor, lifetime=None), kept)
 
 
 def _borrow_handle(actor: ActorId, kept: bytes | None) -> ActorHandle:
     """Rebuild a handle that was pickled by hand."""
-    return ActorHandle(actor if kept is None else replace(actor, lifetime=current_engine().borrow(kept)))
+    return ActorHandle(actor if kept is None else replace(actor, lifetime=current_engine().values.borrow(kept)))
 
 
 # Through the runtime, which counts the reference to its lifetime, a handle travels as what it is made of.
@@ -315,7 +315,7 @@ class ActorMethod:
         if parameters is not None:
             parameters.check(args, kwargs)
         engine = running_engine() or current_engine()
-        return _result(engine.call(actor, self._name, (args, kwargs), self._options))
+        return _result(engine.actor_calls.call(actor, self._name, (args, kwargs), self._options))
 
     def options(self, **options: Any) -> "ActorMethod":
         """Return the same method with some options changed; see `method` for the options.

@@ -48,7 +48,7 @@ class PlacementGroup:
     def wait(self, timeout_seconds: float | None = 30) -> bool:
         """Return whether all bundles are reserved, within so many seconds; None waits without limit."""
         timeout = as_timeout(f"{self}.wait", timeout_seconds)
-        ready, _ = current_engine().wait([self.ready()], 1, timeout)
+        ready, _ = current_engine().waits.wait([self.ready()], 1, timeout)
         return bool(ready)
 
     def __str__(self) -> str:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Whereabouts
+from ..engine import Engine, Holding, Host, Whereabouts
 from ..introspection.events import Event
 from ..introspection.rows import NodeReport, PlacementGroupState
-from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
 from ..runtime_context import ActorExit
@@ -74,14 +73,15 @@ class NativeEngine(Engine):
         shown = settings.log_to_driver and os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
         namespace = settings.namespace or os.urandom(16).hex()
         links = Links(names, None, log_to_driver=shown, namespace=namespace, why_node_died=node.why_it_died)
-        self._join(Parts(links, self.environments))
+        parts = Parts(links, self.environments)
+        self._join(parts)
         if settings.record_call_sites:
-            self._values.sites = {}
+            parts.values.sites = {}
         self._printer = Printer(links.reactor.call_later)
         self._node: NodeProcess | None = node
         links.reactor.watch(node.fileno(), lambda mask: self._read_node())
         if seconds > 0:
-            self._waits.on_wait = LongWaits(links, self._waits, seconds).begin
+            parts.waits.on_wait = LongWaits(links, parts.waits, seconds).begin
         self._guard = InterruptGuard(self.parts.busy)
         links.start({**self.parts.handlers(), m.Output: lambda node, message: self._printer.show(message)})
 
@@ -112,34 +112,12 @@ class NativeEngine(Engine):
         self.on_exit_actor: Callable[[SystemExit], None] = lambda request: None
         self.cancelled: set[bytes] = set()  # calls that run here, or are about to, and should end
         self.metrics = parts.reporting.metrics
-        self._kept: set[ObjectRef] = set()  # references that live as long as this process
-        self._links, self._values, self._waits = parts.links, parts.values, parts.waits
-        self._tasks, self._actor_calls, self._actors = parts.tasks, parts.actor_calls, parts.actors
-        self._groups, self._reporting = parts.groups, parts.reporting
-
-    # Calls ------------------------------------------------------------------------------------------------------
-
-    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[ObjectRef]:
-        return self._tasks.submit(function, arguments, options)
-
-    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[ObjectRef]:
-        return self._actor_calls.call(actor, method, arguments, options)
+        self.tasks, self.actors, self.actor_calls = parts.tasks, parts.actors, parts.actor_calls
+        self.values, self.waits = parts.values, parts.waits
+        self._links, self._groups = parts.links, parts.groups
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         self.parts.cancelling.cancel(ref, force, recursive)
-
-    # Objects ----------------------------------------------------------------------------------------------------
-
-    def put(self, value: Any) -> ObjectRef:
-        return self._values.put(value)
-
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
-        return self._waits.get(refs, timeout, copy)
-
-    def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
-    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        return self._waits.wait(refs, num_returns, timeout)
 
     def future(self, ref: ObjectRef) -> Future:
         return self.parts.futures.of(ref)
@@ -148,39 +126,11 @@ class NativeEngine(Engine):
         self.parts.arrivals.when_ready(ref, action)
 
     def ready_queue(self) -> ReadyQueue:
-        return ReadyQueue(self._links, self._values, self.parts.arrivals, self._waits)
-
-    def adopt(self, object_id: bytes) -> ObjectRef:
-        return self._values.adopt(object_id)
-
-    def keep(self, ref: ObjectRef) -> bytes:
-        self._kept.add(ref)
-        return ref.id
-
-    def borrow(self, kept: bytes) -> ObjectRef:
-        return self._values.borrow(kept)
+        parts = self.parts
+        return ReadyQueue(self._links, parts.values, parts.arrivals, parts.waits)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         return self.parts.store.empty(shape, dtype)
-
-    # Actors -----------------------------------------------------------------------------------------------------
-
-    def create_actor(
-        self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
-    ) -> ActorId:
-        return self._actors.create(cls, arguments, options, methods)
-
-    def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
-        return self._actors.find(name, namespace)
-
-    def actor_names(self) -> list[tuple[str, str]]:
-        return self._actors.names()
-
-    def actor_state(self, actor: ActorId) -> ActorState:
-        return self._actor_calls.state(actor)
-
-    def kill(self, actor: ActorId, no_restart: bool) -> None:
-        self._actor_calls.kill(actor, no_restart)
 
     # Placement groups -------------------------------------------------------------------------------------------
 

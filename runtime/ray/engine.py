@@ -19,29 +19,28 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import ray
-from ray import exceptions as theirs
 from ray.experimental import internal_kv as store
-from ray.util import get_current_placement_group, list_named_actors, placement_group
+from ray.util import get_current_placement_group, placement_group
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
 from ..current import in_rays_worker
-from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Running, Whereabouts
+from ..engine import Arguments, Engine, Function, Holding, Host, Running, Whereabouts
 from ..exceptions import InputError
 from ..futures import ReadyQueue, ValueFuture
 from ..introspection.metric_table import MetricTable
 from ..introspection.rows import PlacementGroupState
-from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions
+from ..options import STREAMING, ActorOptions, TaskOptions
 from ..refs import ObjectRef, short
 from ..resources.amounts import Demand, check_feasible, in_units, infeasible
 from ..resources.capacity import Capacity
 from ..resources.placement import place
-from ..results import name_taken, too_many_calls
 from ..runtime_env import RuntimeEnv
 from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, missing_in_bundle
 from ..settings import Settings
 from ..values import serialization
 from . import functions
 from . import translation as their
+from .actors import RayActors
 from .translation import held, wrapped
 
 if TYPE_CHECKING:
@@ -49,8 +48,6 @@ if TYPE_CHECKING:
 
 _KEYS = b"shoal"
 _MOST_REMEMBERED = 256
-# Ray's numbers of ActorTableData.ActorState; the others are those of actors that have not been made yet.
-_STATES: dict[int | None, ActorState] = {2: "alive", 3: "restarting", 4: "dead"}
 
 
 class RayEngine(Engine):
@@ -81,11 +78,13 @@ class RayEngine(Engine):
         self._remotes: dict[Any, Any] = {}
         self._kept: list[Any] = []
         self.metrics = MetricTable()
+        self.tasks = self.values = self.waits = self
+        self.actors = self.actor_calls = RayActors(self._remote, self._check_feasible)
         ray.util.register_serializer(ObjectRef, serializer=their.taken_apart, deserializer=their.put_together)
         serialization.listen(their.serialize_as)
         atexit.register(self.shutdown)  # before Ray's own, which comes before ours: it was imported later
 
-    # Tasks and actors -------------------------------------------------------------------------------------------
+    # Tasks ------------------------------------------------------------------------------------------------------
 
     def _remote(self, key: Any, target: Callable[[], Any], **options: Any) -> Any:
         """Return what Ray has made of a function or class, which is made once."""
@@ -103,55 +102,12 @@ class RayEngine(Engine):
         made = their.call(task.options(**their.options(options, function.name)).remote, arguments)
         return their.results(made, options.num_returns)
 
-    def create_actor(
-        self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
-    ) -> ActorId:
-        given = their.options(options, cls.name)
-        self._check_feasible(f"actor {cls.name}", options)
-        groups = dict(options.concurrency_groups)
-        limits = {"concurrency_groups": groups} if groups else {}
-        made = self._remote((cls.id, str(groups)), lambda: functions.actor_class(cls.target, methods), **limits)
-        try:
-            handle = their.call(made.options(**given).remote, arguments)
-        except ValueError as error:
-            if options.name is None or self.find_actor(options.name, options.namespace) is None:
-                raise
-            raise name_taken(options.name) from error
-        actor_id = handle._actor_id.binary()
-        return ActorId.of(actor_id, wrapped(handle, actor_id), cls, methods, options)
-
-    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
-        name = f"{actor.class_name}.{method}"
-        try:
-            call = getattr(held(actor.lifetime), method).options(**their.options(options, name))
-            return their.results(their.call(call.remote, arguments), options.num_returns)
-        except theirs.PendingCallsLimitExceeded as error:
-            raise too_many_calls(name, actor.max_pending_calls) from error
-
-    def kill(self, actor: ActorId, no_restart: bool) -> None:
-        ray.kill(held(actor.lifetime), no_restart=no_restart)
-
-    def actor_state(self, actor: ActorId) -> ActorState:
-        state = held(actor.lifetime)._get_local_state()
-        return _STATES.get(state, "alive")
-
     def exit_actor(self) -> NoReturn:
         ray.actor.exit_actor()
         raise AssertionError("Ray's exit_actor does not return")
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         their.cancel(held(ref), held(ref), force, recursive)
-
-    def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
-        try:
-            handle = ray.get_actor(name, namespace)
-        except ValueError:
-            return None
-        actor = functions.actor(handle)
-        return replace(actor, lifetime=wrapped(handle, actor.id))
-
-    def actor_names(self) -> list[tuple[str, str]]:
-        return sorted((row["namespace"], row["name"]) for row in list_named_actors(all_namespaces=True))
 
     # Objects ----------------------------------------------------------------------------------------------------
 

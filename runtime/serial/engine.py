@@ -12,9 +12,9 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from ..engine import ActorId, ActorState, Arguments, Engine, Function, Holding, Host, Whereabouts
+from ..engine import Engine, Holding, Host, Whereabouts
 from ..futures import ReadyQueue, ValueFuture
 from ..introspection.events import RECORD_CALL_SITES, Event
 from ..introspection.metric_table import MetricTable
@@ -27,7 +27,6 @@ from ..introspection.rows import (
     WorkerState,
     unix_ms,
 )
-from ..options import ActorOptions, MethodOptions, TaskOptions
 from ..refs import ObjectRef
 from ..resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
 from ..runtime_env import RuntimeEnv
@@ -60,57 +59,17 @@ class SerialEngine(Engine):
         self._resources, self._surroundings = SerialResources(total, gpus), Surroundings(settings.runtime_env)
         self._objects = objects = SerialObjects(record_call_sites)
         self._tasks = tasks = SerialTasks(objects, self._resources, self._surroundings)
-        self._actors = SerialActors(objects, tasks, self._resources, self._surroundings, self._namespace)
+        self._actors = actors = SerialActors(objects, tasks, self._resources, self._surroundings, self._namespace)
+        self.tasks, self.actors, self.actor_calls, self.values, self.waits = tasks, actors, actors, objects, objects
         self.metrics = MetricTable()
         self._published: dict[str, bytes] = {}
-        self._kept: set[ObjectRef] = set()
         self._started = time.monotonic()
-
-    # Tasks and actors -------------------------------------------------------------------------------------------
-
-    def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
-        return self._tasks.submit(function, arguments, options)
-
-    def create_actor(
-        self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
-    ) -> ActorId:
-        """Construct the instance now; a failing constructor makes a dead actor, as on the other engines."""
-        return self._actors.create(cls, arguments, options, methods)
-
-    def call(self, actor: ActorId, method: str, arguments: Arguments, options: MethodOptions) -> list[Any]:
-        return self._actors.call(actor, method, arguments, options)
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         """Do nothing: the task has ended."""
 
-    def kill(self, actor: ActorId, no_restart: bool) -> None:
-        self._actors.kill(actor, no_restart)
-
     def exit_actor(self) -> NoReturn:
         self._actors.exit_actor()
-
-    def actor_state(self, actor: ActorId) -> ActorState:
-        return self._actors.state(actor)
-
-    def find_actor(self, name: str, namespace: str | None) -> ActorId | None:
-        return self._actors.find(name, namespace)
-
-    def actor_names(self) -> list[tuple[str, str]]:
-        return self._actors.names()
-
-    # Objects ----------------------------------------------------------------------------------------------------
-
-    def put(self, value: Any) -> ObjectRef:
-        return self._objects.put(value)
-
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
-        return self._objects.get(refs, copy)
-
-    def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
-    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        self._objects.collect()
-        return list(refs[:num_returns]), list(refs[num_returns:])
 
     def future(self, ref: ObjectRef) -> Future:
         future = ValueFuture()
@@ -131,16 +90,6 @@ class SerialEngine(Engine):
 
     def store_memory(self) -> int | None:
         return None
-
-    def adopt(self, object_id: bytes) -> ObjectRef:
-        return self._objects.adopt(object_id)
-
-    def borrow(self, kept: bytes) -> ObjectRef:
-        return self._objects.adopt(kept)
-
-    def keep(self, ref: ObjectRef) -> bytes:
-        self._kept.add(ref)
-        return ref.id
 
     # Resources --------------------------------------------------------------------------------------------------
 
@@ -174,7 +123,7 @@ class SerialEngine(Engine):
 
     def group_ready(self, group: PlacementGroup) -> ObjectRef:
         failure = self._resources.unready(group)
-        return self.put(group) if failure is None else self._objects.store(Value(failure=failure))
+        return self._objects.put(group) if failure is None else self._objects.store(Value(failure=failure))
 
     # The runtime ------------------------------------------------------------------------------------------------
 

@@ -98,6 +98,7 @@ class SerialObjects:
         self._unsealed = Unsealed()
         self._unread = UnreadFailures()
         self._dropped: deque[bytes] = deque()
+        self._kept: set[ObjectRef] = set()
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return an array of ordinary memory."""
@@ -107,6 +108,13 @@ class SerialObjects:
         """Return one more reference to an object."""
         self._values.setdefault(object_id, Value(failure=ObjectLostError("the object is gone"))).count += 1
         return ObjectRef(object_id, self._dropped.append)
+
+    borrow = adopt  # there is no other process
+
+    def keep(self, ref: ObjectRef) -> bytes:
+        """Keep a reference as long as the runtime is there; return its id."""
+        self._kept.add(ref)
+        return ref.id
 
     def new_id(self) -> bytes:
         """Return an id that nothing has."""
@@ -185,13 +193,20 @@ class SerialObjects:
         self.events.append((time.monotonic(), PUT, ref.id, packed.size))
         return ref
 
-    def get(self, refs: Sequence[ObjectRef], copy: bool = False) -> list[Any]:
-        """Return the values, which are always there; see `Engine.get`."""
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None = None, copy: bool = False) -> list[Any]:
+        """Return the values, which are always there."""
         self.collect()
         for ref in refs:
             if ref.id not in self._values:
                 raise object_gone(ref.id)
         return [self.load(self._values[ref.id], copy) for ref in refs]
+
+    def wait(
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        """Return the first ones as ready: all are."""
+        self.collect()
+        return list(refs[:num_returns]), list(refs[num_returns:])
 
     def report(self) -> list[ObjectState]:
         """Return a row for each object."""

@@ -137,7 +137,7 @@ class ActorPool:
         """Take an actor that can work; leave those that restart, and forget those that have died."""
         for _ in range(len(self._idle)):
             actor = self._idle.popleft()
-            state = current_engine().actor_state(actor._actor)
+            state = current_engine().actor_calls.state(actor._actor)
             if state == "alive":
                 return actor
             if state == "restarting":

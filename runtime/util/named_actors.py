@@ -23,5 +23,5 @@ def list_named_actors(all_namespaces: bool = False) -> list[str] | list[dict[str
     """
     engine = current_engine()
     if all_namespaces:
-        return [{"namespace": namespace, "name": name} for namespace, name in engine.actor_names()]
-    return [name for namespace, name in engine.actor_names() if namespace == engine.whereabouts.namespace]
+        return [{"namespace": namespace, "name": name} for namespace, name in engine.actors.names()]
+    return [name for namespace, name in engine.actors.names() if namespace == engine.whereabouts.namespace]

@@ -58,7 +58,7 @@ def listen(listener: Callable[[type, _Way | None], None]) -> None:
 
 
 def _rebuild_ref(object_id: bytes) -> ObjectRef:
-    return current_engine().adopt(object_id)
+    return current_engine().values.adopt(object_id)
 
 
 class _Pieces(list[bytes | bytearray]):

@@ -52,6 +52,7 @@ class Values:
         self.make_again: Callable[[], bool] = lambda: False
         self.sites: dict[bytes, str] | None = {} if os.environ.get(RECORD_CALL_SITES) == "1" else None
         self._dropped: deque[bytes] = deque()
+        self._kept: set[ObjectRef] = set()  # which live as long as this process
         self._asked_for: dict[bytes, list[bytes]] = {}
         self._numbers = 0
 
@@ -81,6 +82,11 @@ class Values:
                 self.objects.create(object_id)
                 self.fulfil(object_id, freed(object_id))
         return ObjectRef(object_id, self._drop)
+
+    def keep(self, ref: ObjectRef) -> bytes:
+        """Keep a reference as long as this process lives; return what `borrow` makes one of in any process."""
+        self._kept.add(ref)
+        return ref.id
 
     def borrow(self, object_id: bytes) -> ObjectRef:
         """Return a reference to an object that was not lent to this process, by lending it to itself."""
