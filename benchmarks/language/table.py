@@ -1,9 +1,11 @@
 """Make the table in docs/language.md, and the picture docs/language.png, of the rows that `run.py` has written.
 
-python benchmarks/language/table.py
+python benchmarks/language/table.py [--check]
 """
 
+import argparse
 import json
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -24,6 +26,8 @@ def table_line(row: dict) -> str:
     seeds = row["seeds"]
     cpu, exact = ([seed[name] for seed in seeds] for name in ("cpu_seconds", "exact"))
     solved = " ".join(f"{value:.3f}" for value in exact)
+    if before := [seed["exact_before"] for seed in seeds if "exact_before" in seed]:
+        solved += f" (before: {' '.join(f'{value:.3f}' for value in before)})"
     reached = f"{row['reached']} of {len(seeds)}"
     return f"| `{row['row']}` | {row['iterations']} | {solved} | {row['goal']} | {reached} | {np.median(cpu):.0f} |"
 
@@ -46,16 +50,27 @@ def draw(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=80)
 
 
-def main() -> None:
-    """Write both."""
-    rows = [json.loads(path.read_text()) for path in sorted((HERE / "rows").glob("*.json"))]
-    rows = [row for row in rows if "seeds" in row]
+def document(rows: list[dict], text: str) -> str:
+    """The page with its table made anew."""
     head = "| row | iterations | greedy answers that are right, of 256 prompts, seed by seed | wanted | seeds | CPU s |"
     lines = [head, "|---|---:|---|---:|---:|---:|", *map(table_line, rows)]
-    page = DOCS / "language.md"
-    before, _, rest = page.read_text().partition(BEGIN)
+    before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text("\n".join([before + BEGIN, *lines, END]) + after)
+    return "\n".join([before + BEGIN, *lines, END]) + after
+
+
+def main() -> None:
+    """Write both; or, with --check, fail if the table in the document is not of the rows there are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the table is not of the rows")
+    flags = parser.parse_args()
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((HERE / "rows").glob("*.json"))]
+    rows, page = [row for row in rows if "interquartile_mean" in row], DOCS / "language.md"
+    text = page.read_text(encoding="utf-8")
+    made = document(rows, text)
+    if flags.check:
+        sys.exit(f"{page} is not of the rows: run benchmarks/language/table.py" if made != text else 0)
+    page.write_text(made, encoding="utf-8")
     draw(rows, DOCS / "language.png")
 
 
