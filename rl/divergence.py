@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,11 @@ class TrainingDivergedError(ArithmeticError):
     largest reward and advantage, and what to change."""
 
 
+def all_finite(value: Any) -> bool:
+    """Whether a number, or each number of an array or a sequence, is finite."""
+    return math.isfinite(value) if isinstance(value, float) else bool(np.isfinite(value).all())
+
+
 def divergence(
     iteration: int, stages: Mapping[str, Any], rewards: Sequence[np.ndarray], advantages: np.ndarray | None
 ) -> TrainingDivergedError | None:
@@ -28,7 +34,7 @@ def divergence(
         rewards: those that were learnt from, in any number of arrays.
         advantages: those that were made of them, if the algorithm has any.
     """
-    wrong = next((name for name, value in stages.items() if not np.isfinite(value).all()), None)
+    wrong = next((name for name, value in stages.items() if not all_finite(value)), None)
     if wrong is None:
         return None
     largest = _largest(*rewards)

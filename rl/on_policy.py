@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
@@ -171,12 +171,15 @@ def learning_metrics(learner: Learner, batch: Mapping[str, Tensor], learning_rat
     }
 
 
-def minibatch_metrics(history: list[dict[str, Tensor]], last_epoch: int) -> dict[str, float]:
-    """Metrics of all minibatches as Stable-Baselines3 gives them: means, but the loss of the last one, and the
-    approximate KL of the last epoch, which begins at `last_epoch` in `history`."""
-    told = {name: torch.stack([metrics[name] for metrics in history]).tolist() for name in history[0]}
-    return {
-        **{name: float(np.mean(values)) for name, values in told.items()},
-        "train/loss": told["train/loss"][-1],
-        "train/approx_kl": float(np.mean(told["train/approx_kl"][last_epoch:])),
-    }
+def minibatch_metrics(history: Sequence[Mapping[str, Tensor | float]], last_epoch: int) -> dict[str, float]:
+    """Metrics of all minibatches, each a scalar tensor or a number, as Stable-Baselines3 gives them: means, but the
+    loss of the last one, and the approximate KL of the last epoch, which begins at `last_epoch` in `history`."""
+    told = {name: _numbers([metrics[name] for metrics in history]) for name in history[0]}
+    last = told["train/approx_kl"][last_epoch:]
+    means = {name: math.fsum(values) / len(values) for name, values in told.items()}
+    return {**means, "train/loss": told["train/loss"][-1], "train/approx_kl": math.fsum(last) / len(last)}
+
+
+def _numbers(values: list[Any]) -> list[float]:
+    # Of a GPU's tensors all at once: each by itself would wait for it.
+    return torch.stack(values).tolist() if isinstance(values[0], torch.Tensor) else values

@@ -106,8 +106,11 @@ class Batch(Mapping[str, Tree]):
         return Batch(self._mapped(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:])), 1)
 
     def take(self, rows: Any) -> Batch:
-        """The rows `rows` (a slice, or integers [M]) of the first axis."""
-        return Batch(self._mapped(lambda leaf: leaf[rows]), self.leading)
+        """The rows `rows` (a slice, integers [M], or of B rows which ones, booleans [B]) of the first axis."""
+        if isinstance(rows, slice):
+            return Batch(self._mapped(lambda leaf: leaf[rows]), self.leading)
+        places = rows.nonzero()[0] if rows.dtype == np.bool_ else rows
+        return Batch(self._mapped(lambda leaf: leaf.take(places, 0)), self.leading)
 
     @staticmethod
     def side_by_side(batches: Sequence[Batch]) -> Batch:

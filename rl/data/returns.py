@@ -8,6 +8,8 @@ there, and nothing flows back over the end of the episode.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -37,8 +39,9 @@ def generalized_advantages(
     _check_shapes(r_t=r_t, discount_t=discount_t, continues_t=continues_t, v_tm1=v_tm1, v_t=v_t)
     advantages = r_t + discount_t * v_t - v_tm1
     decay_t = (discount_t * continues_t * lambda_).astype(r_t.dtype)
-    for t in range(len(r_t) - 2, -1, -1):
-        advantages[t] += decay_t[t] * advantages[t + 1]
+    rows = advantages.reshape(len(r_t), math.prod(r_t.shape[1:]))  # so that each is a view, also of [T]
+    for following, row, decay in zip(rows[:0:-1], rows[-2::-1], decay_t.reshape(rows.shape)[-2::-1], strict=True):
+        np.add(row, decay * following, out=row)
     return advantages
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..divergence import all_finite
 from .lost import StateLostError
 from .parts import PART
 
@@ -139,6 +140,8 @@ class FlatOptimizer(ABC):
 
     def moments_are_finite(self) -> bool:
         """Whether all moments are; a parameter whose moment is not would not be updated any more, unnoticed."""
+        if self._gradients.is_cpu:
+            return all(all_finite(moment.numpy()) for moment in self._moments.values())
         return all(bool(torch.isfinite(moment).all()) for moment in self._moments.values())
 
     def state(self) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.tree import as_array
-from ..lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,12 +55,11 @@ def clipped_surrogate(
     loss = policy_loss + vf_coef * value_loss + ent_coef * entropy_loss
     of_outputs, of_log_std = distribution.gradients(of_log_probs, -ent_coef / count)
     told = {
-        "train/loss": loss,
-        "train/policy_gradient_loss": policy_loss,
-        "train/value_loss": value_loss,
-        "train/entropy_loss": entropy_loss,
-        "train/approx_kl": np.add.reduce(ratio - 1 - log_ratio) / count,
+        "train/loss": float(loss),
+        "train/policy_gradient_loss": float(policy_loss),
+        "train/value_loss": float(value_loss),
+        "train/entropy_loss": float(entropy_loss),
+        "train/approx_kl": float(np.add.reduce(ratio - 1 - log_ratio) / count),
         "train/clip_fraction": np.count_nonzero(ratio != clipped_ratio) / count,
     }
-    numbers = torch.tensor([float(value) for value in told.values()]).unbind()
-    return model.loss(float(loss), of_outputs, of_log_std, error * of_values), dict(zip(told, numbers, strict=True))
+    return model.loss(told["train/loss"], of_outputs, of_log_std, error * of_values), told
