@@ -34,7 +34,7 @@ def train(env, *flags, engine="serial", steps=256):
 
 def shoal(*arguments, **options):
     """Start the command as a process of its own."""
-    command = [sys.executable, "-m", "shoal.cli.main", *arguments]
+    command = [sys.executable, "-m", "shoal", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
@@ -210,6 +210,22 @@ def test_stopping_a_training(number, engine):
     assert json.loads(Path("run/result.json").read_text())["timesteps"] > saved
 
 
+def test_ctrl_c_while_the_command_is_imported_prints_no_traceback():
+    program = """
+import os, signal, sys
+class Impatient:
+    def find_spec(self, name, *more):
+        if name == "shoal.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Impatient())
+from shoal.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 @pytest.mark.slow
 def test_a_second_stop_quits_at_once():
     process = shoal("train", "ppo", "CartPole-v1", "--engine", "serial", "--total-timesteps", "100000000")
@@ -286,7 +302,7 @@ def shoal_into_a_closed_pipe(*arguments, closed):
     reading, writing = os.pipe()
     os.close(reading)
     other = "stderr" if closed == "stdout" else "stdout"
-    command = [sys.executable, "-m", "shoal.cli.main", *arguments]
+    command = [sys.executable, "-m", "shoal", *arguments]
     with subprocess.Popen(command, text=True, **{closed: writing, other: subprocess.PIPE}) as process:
         os.close(writing)
         told = (process.stderr or process.stdout).read()
