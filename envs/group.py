@@ -12,7 +12,7 @@ Environment i of the run always sits in the same row of the same group, and ever
 import math
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -24,14 +24,15 @@ from .action_log import ActionLog
 from .closing import close_all
 from .copies import common_spaces, make_copy
 from .errors import RecoveryWarning
-from .group_checks import PENDING, GroupChecks, fail_timeout
+from .group_checks import GroupChecks, fail_timeout
 from .group_progress import GroupProgress
 from .group_state import KEPT_FOR_MESSAGES, GroupState
-from .group_step import Episode, GroupStep
+from .group_step import GroupStep
 from .interrupts import CallInterrupted
 from .recovery import RecoveryChoice, choose_recovery
 from .spaces import codec, describe
 from .spec import EnvSpec
+from .time_limits import TimeLimits
 from .watch import IDLE, Watch
 from .ways_back import Keeper
 
@@ -57,6 +58,8 @@ class EnvGroup:
 
     observations: np.ndarray
     resets_on_next_step = False
+    _inner: list[gymnasium.Env]  # what is reset and stepped
+    _steppers: list[Callable[[Any], Any]]
 
     def __init__(
         self,
@@ -91,8 +94,8 @@ class EnvGroup:
             raise InputError(f"a simulation group has at least 1 environment, not {size}")
         self.spec, self.size, self.first_index, self.run_seed = spec, size, first_index, run_seed
         self._progress, self._started = GroupProgress(spec, size, first_index, run_seed, next_episode), False
-        self._step_timeout = step_timeout
-        self._envs: list[gymnasium.Env] = []
+        self._limits = TimeLimits(self._progress)
+        self._step_timeout, self._envs = step_timeout, list[gymnasium.Env]()
         self._watch = Watch(self._progress, step_timeout, end_process)
         # Also where nobody calls `close`: when the group is dropped, or the process ends.
         self._closed = weakref.finalize(self, _end, self._envs, self._watch, spec.id)
@@ -102,22 +105,22 @@ class EnvGroup:
         except BaseException:
             self.close()
             raise
-        self._steppers = [env.step for env in self._envs]
         self._codec, actions = codec(self.observation_space), codec(self.action_space)
         self._checks = GroupChecks(self._progress, self._codec, actions, check)
         self._outside, self._has_masks = self._checks.outside, self._checks.has_masks
-        self._row_shape, self._dtype = self._codec.shape, self._codec.dtype
-        # Asked of each observation, where comparing shape and dtype does not do.
-        self._pack = self._codec.pack if self._codec.is_nested else None
+        self._rows_shape, self._row_numbers = (size, *self._codec.shape), range(size)
+        self._array_types = [np.ndarray] * size if self._codec.shape else []
         self._unpack_action = actions.unpack if actions.is_nested else None
+        # An environment may keep or change its action, but none can change a number.
+        self._own_actions = np.array if actions.is_nested or actions.shape else np.asarray
         self._actions_shape, self._actions_dtype = (size, *actions.shape), actions.dtype
         self._log = ActionLog(self._actions_shape, actions.smallest_dtype)
-        self._progress.record(self._log, self._actions_dtype)
+        self._progress.record(self._log, actions.dtype)
         self._none = np.broadcast_to(np.False_, size)  # of which nobody can change a row
-        self._returns, self._rewards = np.zeros(size, np.float64), np.zeros(size, np.float64)
+        self._returns, self._last_state = np.zeros(size), 0  # steps at that time
         self._tells_actions = self._log.bytes_of_action <= most_action_bytes
-        self._choice = recovery
-        self._keeper = Keeper(self._envs, self._progress)
+        self._choice, self._keeper = recovery, Keeper(self._envs, self._progress)
+        self._bind()
 
     def __enter__(self) -> "EnvGroup":
         return self
@@ -129,7 +132,7 @@ class EnvGroup:
 
     def close(self) -> None:
         """Close all environments, in 5 s at most; a second call does nothing. What fails is logged, not raised."""
-        self._steppers, self._started = [], False
+        self._inner, self._steppers, self._started = [], [], False
         self._closed()
 
     # Stepping -------------------------------------------------------------------------------------------------------
@@ -140,7 +143,7 @@ class EnvGroup:
         Returns:
             [size, …] observations, a new array.
         """
-        observations = np.empty((self.size, *self._row_shape), self._dtype)
+        observations = np.empty(self._rows_shape, self._codec.dtype)
         self._started = False
         for index in range(self.size):
             observations[index] = self._begin_episode(index)
@@ -162,70 +165,88 @@ class EnvGroup:
             InputError: actions of a wrong shape, or the group has not been reset.
             EnvContractError: the environment returned something that does not fit.
         """
-        actions = np.array(actions, self._actions_dtype)
+        actions = self._own_actions(actions, self._actions_dtype)
         if actions.shape != self._actions_shape or not self._started:
             self._refuse_step(actions)
         if self._log.full:
             self._log.make_room(self._kept_actions())
         self._log.append(actions)
-        self._progress.steps += 1
+        progress = self._progress
+        progress.steps += 1
         self._started = False  # until the step is whole
-        finals, rewards = np.empty((self.size, *self._row_shape), self._dtype), self._rewards
-        ended = self._step_each(actions, finals)
+        results = self._step_each(actions)
+        try:
+            observations, given, terminated, truncated, _ = zip(*results, strict=True)
+            finals, rewards = self._rows_of(observations, "step()"), np.array(given, np.float64)
+            self._returns += rewards
+            if not math.isfinite(sum(given)):
+                self._checks.rewards(rewards)
+            has_ended = any(terminated) or any(truncated)
+        except Exception as error:
+            self._checks.explain(results, error)
+            raise
         if self._outside(finals) is not None:
             self._checks.observations(finals, "step()")
             self._outside = self._checks.outside  # bounds may not count any more
-        if not math.isfinite(rewards.dot(rewards)):
-            self._checks.rewards(rewards)
-        self._returns += rewards
-        out = GroupStep(finals, rewards.astype(np.float32), self._none, self._none, finals)
-        if ended:
-            out.observations, out.terminations, out.truncations = finals.copy(), self._none.copy(), self._none.copy()
-            out.episodes = [self._end_episode(*end, out) for end in ended]
-            self._checks.observations(out.observations, "reset()")
+        out = GroupStep(finals, rewards, self._none, self._none, finals, [])
+        if progress.steps >= self._limits.next:
+            truncated = self._limits.cut(truncated)
+            has_ended = has_ended or any(truncated)
+        if has_ended:
+            self._go_on(out, terminated, truncated)
         if self._has_masks:
             self._checks.masks(out.observations, "step()")
         self.observations, self._started = out.observations, True
         return out
 
-    def _step_each(self, actions: np.ndarray, finals: np.ndarray) -> list[tuple[int, bool, bool]]:
-        """Step every environment; return where an episode ended: row, terminated, truncated."""
-        rewards, steppers, row_shape, dtype = self._rewards, self._steppers, self._row_shape, self._dtype
-        watch, fits, pack, unpack = self._watch, self._codec.fits, self._pack, self._unpack_action
+    def _step_each(self, actions: np.ndarray) -> list[Any]:
+        """Step every environment; return what each returned."""
+        watch = self._watch
         watch.begin("step")
-        ended: list[tuple[int, bool, bool]] = []
-        index, result = 0, PENDING
+        results: list[Any] = []
+        append = results.append
         try:
-            # The rows are this step's own, so an environment may keep or change its action.
-            for index, action in enumerate(actions):
-                result, watch.row = PENDING, index
-                result = steppers[index](action if unpack is None else unpack(action))
-                observation, reward, terminated, truncated, _ = result
-                # Equal, not the same: a dtype that was pickled (with a class by value, or an array) is another object.
-                if (
-                    (observation.shape != row_shape or observation.dtype != dtype)
-                    if row_shape
-                    else not fits(observation)
-                ):
-                    self._checks.observation(index, observation, "step()")
-                finals[index] = observation if pack is None else pack(observation)
-                rewards[index] = reward
-                if terminated or truncated:
-                    ended.append((index, bool(terminated), bool(truncated)))
+            for watch.row, step, action in zip(self._row_numbers, self._steppers, actions, strict=True):
+                append(step(action))
         except CallInterrupted:
-            fail_timeout(self._progress, self._step_timeout, index, "step")
+            fail_timeout(self._progress, self._step_timeout, len(results), "step")
         except Exception as error:
-            self._checks.explain(index, result, error)
+            error.add_note(self._progress.note(len(results), "step"))
             raise
         finally:
             watch.row = IDLE
-        return ended
+        return results
 
-    def _end_episode(self, index: int, terminated: bool, truncated: bool, out: GroupStep) -> Episode:
-        out.terminations[index], out.truncations[index] = terminated, truncated
-        episode = self._progress.ended(index, float(self._returns[index]), with_actions=self._tells_actions)
-        out.observations[index] = self._begin_episode(index)
-        return episode
+    def _rows_of(self, observations: Sequence[Any], source: str) -> np.ndarray:
+        """Return what the environments returned as rows of the codec, a new array, of the right shape and dtype."""
+        # Arrays are looked at together; what is nested, a number or of another kind one by one.
+        if [*map(type, observations)] == self._array_types:
+            try:
+                found = np.array(observations)
+            except ValueError:  # shapes differ
+                pass
+            else:
+                # Equal is enough: a dtype that was pickled (with a class by value) is another object.
+                if found.shape == self._rows_shape and found.dtype == self._codec.dtype:
+                    return found
+        rows = np.empty(self._rows_shape, self._codec.dtype)
+        for row, observation in enumerate(observations):
+            if not self._codec.fits(observation):
+                self._checks.observation(row, observation, source)
+            rows[row] = self._codec.pack(observation)
+        return rows
+
+    def _go_on(self, out: GroupStep, terminated: Sequence[Any], truncated: Sequence[Any]) -> None:
+        """Begin the next episode where one has ended."""
+        out.terminations, out.truncations = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
+        out.observations = out.final_observations.copy()
+        for row in self._row_numbers:
+            if terminated[row] or truncated[row]:
+                return_ = float(self._returns[row])
+                out.episodes.append(self._progress.ended(row, return_, with_actions=self._tells_actions))
+                out.observations[row] = self._begin_episode(row)
+        if self._outside(out.observations) is not None:
+            self._checks.observations(out.observations, "reset()")
 
     def _begin_episode(self, index: int) -> Any:
         if not self._envs:
@@ -234,7 +255,7 @@ class EnvGroup:
         self._returns[index] = 0.0
         self._watch.begin("reset", index)
         try:
-            result = self._envs[index].reset(seed=seed)
+            result = self._inner[index].reset(seed=seed)
         except CallInterrupted:
             fail_timeout(self._progress, self._step_timeout, index, "reset")
         except Exception as error:
@@ -246,7 +267,7 @@ class EnvGroup:
             self._checks.reset_result(index, result)
         if not self._codec.fits(result[0]):
             self._checks.observation(index, result[0], "reset()")
-        return result[0] if self._pack is None else self._pack(result[0])
+        return self._codec.pack(result[0])
 
     # State ----------------------------------------------------------------------------------------------------------
 
@@ -263,14 +284,20 @@ class EnvGroup:
             raise InputError(f"this group of {self.spec.id!r} has no state before reset()")
         if self._choice is None:
             self._choice = choose_recovery(self.spec, self.run_seed, self.first_index)
-        choice = self._choice
-        return self._progress.state(
-            choice.recovery,
+        choice, progress = self._choice, self._progress
+        recovery = choice.recovery
+        # Whoever repeats what came since the last state can play the episodes in progress again, too, if they take no
+        # more than twice as long: to pickle the environments takes ten times as long as all the rest of a state.
+        since, self._last_state = progress.steps - self._last_state, progress.steps
+        if recovery == "snapshot" and choice.replayable and progress.total_length() <= 2 * since * self.size:
+            recovery = "replay"
+        return progress.state(
+            recovery,
             choice.replayable,
             observations=self.observations,
             returns=self._returns,
             actions=self._log.last(self._kept_actions()),
-            payload=self._keeper.save(choice.recovery),
+            payload=self._keeper.save(recovery),
         )
 
     def restore(self, state: GroupState) -> bool:
@@ -291,13 +318,12 @@ class EnvGroup:
         state.check_fits(self.spec.id, self.run_seed, self.first_index, self.size)
         self._started = False
         self._progress.put_back(state.steps, state.episodes, state.seeds, state.lengths)
-        self._returns = np.array(state.returns)
+        self._returns, self._last_state = np.array(state.returns), state.steps
         self._log.replace(state.actions)
         self.observations = np.array(state.observations)
         exact = self._keeper.put_back(state)
-        if exact:
-            self._steppers = [env.step for env in self._envs]
-        else:
+        self._bind()
+        if not exact:
             self._warn_of_lost_episodes()
             self.reset()
         self._started = True
@@ -315,6 +341,12 @@ class EnvGroup:
         longest = self._progress.steps - min(self._progress.begins)
         needed = self._choice is None or self._choice.needs_actions
         return longest if needed else min(longest, KEPT_FOR_MESSAGES)
+
+    def _bind(self) -> None:
+        """Take what is to be stepped and reset from the environments, of which a pickle makes others."""
+        unpack, self._inner = self._unpack_action, self._limits.within(self._envs)
+        steps = [env.step for env in self._inner]
+        self._steppers = [*steps] if unpack is None else [_unpacking(unpack, step) for step in steps]
 
     # Failures -------------------------------------------------------------------------------------------------------
 
@@ -335,6 +367,11 @@ class EnvGroup:
             f"actions of shape {actions.shape} given to a group of {self.size} × {self.spec.id!r}; wanted "
             f"{self._actions_shape}: one row per environment of action space {describe(self.action_space)}"
         )
+
+
+def _unpacking(unpack: Callable[[Any], Any], step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what steps an environment with a row of nested actions."""
+    return lambda row: step(unpack(row))
 
 
 def _end(envs: list[gymnasium.Env], watch: Watch, name: str) -> None:

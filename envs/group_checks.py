@@ -1,7 +1,7 @@
 """What is wrong with what a group's environments return, told with the environment, its index, seed and step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,9 +12,6 @@ from .errors import EnvContractError, EnvTimeoutError
 from .group_progress import GroupProgress
 from .observation_guard import ObservationGuard
 from .spaces import MASK, SpaceCodec
-
-PENDING: Any = object()
-"""Stands for the result of a call that has not returned."""
 
 
 class GroupChecks:
@@ -61,14 +58,13 @@ class GroupChecks:
             if not math.isfinite(reward):
                 self.fail(index, reward_problem(reward))
 
-    def explain(self, index: int, result: Any, error: Exception) -> None:
-        """Note where the environment's own error happened; raise another if its result is what doesn't fit."""
-        if result is PENDING:
-            error.add_note(self._progress.note(index, "step"))
-        elif not isinstance(error, EnvContractError):
-            problem = step_problem(result, self._codec.space)
-            if problem is not None:
-                self.fail(index, problem)
+    def explain(self, results: Sequence[Any], error: Exception) -> None:
+        """Raise what is wrong with the results of a step of all, if it is that which led to an error."""
+        if not isinstance(error, EnvContractError):
+            for index, result in enumerate(results):
+                problem = step_problem(result, self._codec.space)
+                if problem is not None:
+                    self.fail(index, problem)
 
     def fail(self, index: int, problem: str | None) -> NoReturn:
         """Raise EnvContractError with where it happened."""

@@ -63,6 +63,10 @@ class GroupProgress:
         """Return how many steps the current episode has."""
         return self.steps - self.begins[row]
 
+    def total_length(self) -> int:
+        """Return how many steps all current episodes have together."""
+        return len(self.begins) * self.steps - sum(self.begins)
+
     def ended(self, row: int, return_: float, *, with_actions: bool = False) -> Episode:
         """Return the current episode as one that is over."""
         return Episode(

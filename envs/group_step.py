@@ -43,7 +43,7 @@ class GroupStep:
 
     Attributes:
         observations: [size, …] where the next action is to be chosen: after the autoreset where an episode ended.
-        rewards: float32 [size].
+        rewards: [size], of a group itself float64.
         terminations: bool [size], the task ended; as the environment gave it, also where truncated too.
         truncations: bool [size], the episode was cut off.
         final_observations: [size, …] what the step itself led to: the last observation where an episode ended,

@@ -99,8 +99,10 @@ class EntryPoint(VectorSource):
             )
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space
-        self._mode = AutoresetMode((self._env.metadata or {}).get("autoreset_mode", AutoresetMode.NEXT_STEP))
-        self.resets_on_next_step = self._mode == AutoresetMode.NEXT_STEP
+        mode = AutoresetMode((self._env.metadata or {}).get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.resets_on_next_step, self._resets_at_once = (
+            mode == kind for kind in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
+        )
 
     def begin(self, seed: int, seeds: Sequence[int]) -> np.ndarray:
         """As of `VectorSource`."""
@@ -117,10 +119,9 @@ class EntryPoint(VectorSource):
     def step(self, actions: np.ndarray) -> Stepped:
         """As of `VectorSource`."""
         observations, rewards, terminations, truncations, info = self._env.step(actions)
-        observations = np.asarray(observations)
-        if self._mode != AutoresetMode.SAME_STEP or not (terminations | truncations).any():
+        if not self._resets_at_once or not (terminations | truncations).any():
             return Stepped(observations, rewards, terminations, truncations)
-        finals = observations.copy()
+        finals = np.array(observations)
         for row in np.flatnonzero(terminations | truncations):
             finals[row] = info["final_obs"][row]
         return Stepped(finals, rewards, terminations, truncations, observations)

@@ -15,10 +15,8 @@ ROOT = Path(__file__).parent.parent
 PASSED_BY_AN_ITERATION = {
     "envs/action_log.py",
     "envs/generators.py",
-    "envs/group_checks.py",
     "envs/group_progress.py",
     "envs/observation_guard.py",
-    "envs/pickle_table.py",
     "envs/seeding.py",
     "envs/spaces/__init__.py",
     "envs/spaces/base.py",

@@ -225,7 +225,7 @@ class JointWorker(RolloutWorker):
             return TurnRecorder(self._algorithm, spec.policies[name], steps, rows, carried)
         own = spec.policies[name]
         columns = recorded_columns(self._algorithm, own, resets=True)
-        return Recorder(self._algorithm, own, columns, (steps, rows), resets=True)
+        return Recorder(self._algorithm, own, columns, (steps, rows))
 
     def _act(self, part: _Part, t: int, before: np.ndarray, joint: np.ndarray, clock: Clock) -> Any:
         """Let a policy act for its agents; returns its memory after that."""

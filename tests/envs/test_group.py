@@ -1,3 +1,4 @@
+import functools
 import pickle
 import re
 import warnings
@@ -6,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Text
+from gymnasium.wrappers import TimeLimit
 from tiny_envs import BoomError, Continuous, Counter, Explosive
 
 from shoal import envs
@@ -27,7 +29,7 @@ def test_steps_and_same_step_autoreset_by_hand():
     assert one.observations.tolist() == [[1, 1], [1, 2]]
     assert one.final_observations.tolist() == one.observations.tolist()
     assert one.rewards.tolist() == [1.5, 2.0]
-    assert (one.rewards.dtype, one.observations.dtype) == (np.float32, np.float32)
+    assert (one.rewards.dtype, one.observations.dtype) == (np.float64, np.float32)
     assert one.terminations.tolist() == one.truncations.tolist() == [False, False]
     assert one.episodes == []
 
@@ -58,6 +60,45 @@ def test_termination_and_truncation_stay_as_given():
     both.step(np.zeros(2))
     step = both.step(np.zeros(2))
     assert (step.terminations.tolist(), step.truncations.tolist()) == ([True, True], [True, True])
+
+
+class Early(TimeLimit):
+    """Another limit, which the group leaves to it."""
+
+
+@pytest.mark.parametrize("length", [3, 9])
+@pytest.mark.parametrize("wrapper", [TimeLimit, Early])
+def test_a_time_limit_cuts_off_where_the_wrapper_would(wrapper, length):
+    """The group does it itself, without a call around each step, also in the middle of what was put back."""
+    made = functools.partial(lambda noisy: wrapper(Counter(length, noisy=noisy), 3), noisy=True)
+    spec = EnvSpec("Tiny-v0", made)
+    group, again = (EnvGroup(spec, size=2, first_index=3, run_seed=1) for _ in range(2))
+    alone = [spec.make() for _ in range(2)]
+    episode = 0
+    seen = [env.reset(seed=episode_seed(1, 3 + row, episode))[0] for row, env in enumerate(alone)]
+    assert group.reset().tolist() == np.stack(seen).tolist()
+    for t in range(8):
+        step = group.step(np.ones(2))
+        found = [env.step(1) for env in alone]
+        assert step.final_observations.tolist() == np.stack([one[0] for one in found]).tolist()
+        assert step.terminations.tolist() == [one[2] for one in found] == [length == 3 and t % 3 == 2] * 2
+        assert step.truncations.tolist() == [one[3] for one in found] == [t % 3 == 2] * 2
+        if t % 3 == 2:
+            episode += 1
+            for row, env in enumerate(alone):
+                env.reset(seed=episode_seed(1, 3 + row, episode))
+        if t == 3:
+            again.restore(group.state())
+            group, again = again, group
+
+
+def test_limits_that_differ_are_left_to_the_wrappers():
+    made = iter([2, 3])
+    group = group_of(lambda: TimeLimit(Counter(9), next(made)))
+    group.reset()
+    assert [group.step(np.zeros(2)).truncations.tolist() for _ in range(3)] == [
+        [False, False], [True, False], [False, True],
+    ]  # fmt: skip
 
 
 def test_environments_end_at_different_times():
@@ -260,10 +301,11 @@ GOOD = np.zeros(2, np.float32)
             ([0.0, 0.0], 0.0, False, False, {}),
             r"type list; wanted a numpy array: np.array\(observation, dtype=np.float32\)",
         ),
-        ((GOOD, None, False, False, {}), r"reward nan; wanted a finite float \(step 1 of episode 0\)"),
+        ((GOOD, None, False, False, {}), r"reward None of type NoneType; wanted a float \(step 1 of episode 0\)"),
         ((GOOD, float("-inf"), False, False, {}), "reward -inf; wanted a finite float"),
         ((GOOD, "three", False, False, {}), "reward 'three' of type str; wanted a float"),
         ((GOOD, np.zeros(2), False, False, {}), r"reward array.*an array of shape \(2,\); wanted a float"),
+        ((GOOD, np.zeros(1), False, False, {}), r"reward array.*an array of shape \(1,\); wanted a float"),
         ((GOOD, 0.0, np.zeros(2), False, {}), r"terminated array.* of type ndarray; wanted a bool"),
     ],
 )
@@ -272,6 +314,27 @@ def test_bad_step_result(result, text):
     group.reset()
     with pytest.raises(EnvContractError, match=r"environment 'Tiny-v0', index 6: .*" + text):
         group.step(np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ((np.zeros(3, np.float32), 0.0, False, False, {}), r"observation of shape \(3,\)"),
+        ((np.zeros(2), 0.0, False, False, {}), "observation of dtype float64"),
+        (([np.float32(0)] * 2, 0.0, False, False, {}), "observation of type list"),
+        ((np.full(2, np.nan, np.float32), 0.0, False, False, {}), r"observation\[0\] = nan"),
+        ((GOOD, np.inf, False, False, {}), "reward inf; wanted a finite float"),
+        ((GOOD, None, False, False, {}), "reward None of type NoneType"),
+        ((GOOD, 0.0, False, False, {}, {}), "returned a tuple of 6"),
+        ((GOOD, 0.0, False, {}), "returned 4 values"),
+    ],
+)
+def test_the_one_of_several_that_does_not_fit_is_named(result, text):
+    results = iter([(GOOD, 0.0, False, False, {})] * 2 + [result, (GOOD, 0.0, False, False, {})])
+    group = group_of(lambda: Returns(next(results)), size=4, first_index=6)
+    group.reset()
+    with pytest.raises(EnvContractError, match=r"environment 'Tiny-v0', index 8: .*" + text + ".*step 1 of episode 0"):
+        group.step(np.zeros(4))
 
 
 @pytest.mark.parametrize(

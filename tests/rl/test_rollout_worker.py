@@ -10,6 +10,7 @@ from shoal import runtime
 from shoal.algorithms import PPO, PPOConfig
 from shoal.envs import resolve, to_env_actions
 from shoal.rl import Clock, Rollout, RunSettings, build_model
+from shoal.rl.collect import worker as collecting
 from shoal.rl.collect.worker import GroupProgress
 from shoal.rl.data.tree import leaves
 
@@ -87,6 +88,16 @@ def test_next_values_bootstrap_truncations_and_the_end_but_not_terminations():
         for i in range(SIZE):
             expected = 0.0 if steps["terminations"][t, i] else of_next[i]
             assert steps["next_values"][t, i] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("at_a_time", [0, 1, 7])
+def test_what_is_written_at_a_time_changes_nothing(monkeypatch, at_a_time):
+    """Large observations are written as soon as they are seen, so that they do not lie in memory twice."""
+    made, model = worker()
+    expected, _, _ = collect(made, model.get_weights())
+    monkeypatch.setattr(collecting, "_NOTED_BYTES", at_a_time * expected.steps["observations"][0].nbytes)
+    rollout, _, _ = collect(worker()[0], model.get_weights())
+    assert_same(expected, rollout)
 
 
 def test_collecting_again_elsewhere_gives_the_same_bytes():
