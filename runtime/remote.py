@@ -10,7 +10,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from .actors.checkpoints import checkpoint_interval
 from .current import is_over, runtime_number
-from .engine import ActorId, Function, current_engine, running_engine
+from .engine import ActorId, Function, current_engine
 from .exceptions import ActorDiedError, InputError, nearest
 from .options import DEFAULT_METHOD, GENERATOR_METHOD, ActorOptions, MethodOptions, TaskOptions
 from .refs import ObjectRef, short
@@ -314,8 +314,7 @@ class ActorMethod:
         parameters = handle._parameters_of_methods.get(self._name)
         if parameters is not None:
             parameters.check(args, kwargs)
-        engine = running_engine() or current_engine()
-        return _result(engine.actor_calls.call(actor, self._name, (args, kwargs), self._options))
+        return _result(current_engine().actor_calls.call(actor, self._name, (args, kwargs), self._options))
 
     def options(self, **options: Any) -> "ActorMethod":
         """Return the same method with some options changed; see `method` for the options.

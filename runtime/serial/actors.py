@@ -204,8 +204,8 @@ class SerialActors:
             except BaseException:  # noqa: S110  # it was raised in the caller when the call ran first
                 pass
 
-    def end_group(self, group: bytes) -> None:
-        """End the actors of a placement group that is removed."""
+    def end_removed(self) -> None:
+        """End the actors whose placement group is removed."""
         for instance in self._instances.values():
             removal = self._resources.removal_of(instance.strategy)
             if removal is not None:

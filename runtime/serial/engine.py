@@ -116,7 +116,7 @@ class SerialEngine(Engine):
 
     def remove_group(self, group: PlacementGroup) -> None:
         self._resources.remove(group)
-        self._actors.end_group(group.id)
+        self._actors.end_removed()
 
     def placement_groups(self) -> list[PlacementGroupState]:
         return self._resources.describe()

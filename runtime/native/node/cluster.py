@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError, receive_one
 from ..protocol.local_sockets import SocketNames, accept, listen
 from ..protocol.loop import Loop
+from .pool import Process
 
 Address = m.ProcessId | m.NodeId
 
@@ -32,9 +33,9 @@ class Cluster:
 
     Args:
         me: this node.
+        processes: its processes that live.
         loop: its loop.
         receive: handles what another node, or a process of one, says to this node.
-        tell: sends a message to a process of this node; False if it is dead.
         lost: told of the death of each process of another node.
         changed: called when a node has joined or died.
 
@@ -50,9 +51,9 @@ class Cluster:
     def __init__(  # noqa: PLR0917  # the node's parts, put together once
         self,
         me: m.NodeInfo,
+        processes: Mapping[m.ProcessId, Process],
         loop: Loop,
         receive: Callable[[Address, m.Message], None],
-        tell: Callable[[m.ProcessId, m.Message], bool],
         lost: Callable[[m.ProcessDied], None],
         changed: Callable[[m.NodeJoined | m.NodeDied], None],
     ) -> None:
@@ -62,9 +63,10 @@ class Cluster:
         self.address = ""
         self.at_head: set[type] = set()
         self.dead: list[m.NodeInfo] = []
-        self._loop, self._receive, self._tell, self._lost, self._changed = loop, receive, tell, lost, changed
+        self._processes, self._loop = processes, loop
+        self._receive, self._lost, self._changed = receive, lost, changed
         self._lines: dict[m.NodeId, Connection] = {}
-        self._processes: dict[m.NodeId, set[m.ProcessId]] = {}  # for the head: those of the others
+        self._elsewhere: dict[m.NodeId, set[m.ProcessId]] = {}  # for the head: the processes of the others
         self._gone: set[m.ProcessId] = set()
         self.handlers: dict[type, Callable[..., None]] = {
             m.NodeJoined: self.by_head(self._joined),
@@ -131,11 +133,11 @@ class Cluster:
     def _on_join(self, line: Connection, node: m.NodeInfo) -> None:
         line.send(msgspec.structs.replace(self.welcome, nodes=list(self.nodes.values())))
         self._add_line(node.id, line)
-        self._processes[node.id] = set()
+        self._elsewhere[node.id] = set()
         self._joined(m.NodeJoined(node))
 
     def _on_ask_nodes(self, process: m.ProcessId, message: m.AskNodes) -> None:
-        self._tell(process, m.Nodes(list(self.nodes.values()), self.dead, self.head, self.address))
+        self.tell_here(process, m.Nodes(list(self.nodes.values()), self.dead, self.head, self.address))
 
     def drop(self, node: m.NodeId, why: str) -> None:
         """Hang up on a node that says what makes no sense."""
@@ -150,7 +152,7 @@ class Cluster:
         del self._lines[line.peer]
         node = self.nodes[line.peer]
         reason = f"node {node.id.hex()} on {node.host} (pid {node.pid}) has died: {why}"
-        for process in self._processes.pop(node.id, ()):
+        for process in self._elsewhere.pop(node.id, ()):
             self._process_lost(node.id, m.ProcessDied(process, reason))
         self._died(m.NodeDied(node.id, reason))
 
@@ -205,12 +207,12 @@ class Cluster:
 
     def _on_process_made(self, node: m.NodeId, message: m.ProcessMade) -> None:
         self._check_own(node, message.process)
-        self._processes[node].add(message.process)
+        self._elsewhere[node].add(message.process)
 
     def _on_process_died(self, node: m.NodeId, message: m.ProcessDied) -> None:
         self._check_own(node, message.process)
         if self.is_head:
-            self._processes[node].discard(message.process)
+            self._elsewhere[node].discard(message.process)
         self._process_lost(node, message)
 
     def _check_own(self, node: m.NodeId, speaks_of: Address) -> None:
@@ -224,7 +226,9 @@ class Cluster:
         self._lost(message)
 
     def lives(self, process: m.ProcessId) -> bool:
-        """Return whether a process of another node lives, as far as is known."""
+        """Return whether a process of any node lives, as far as is known."""
+        if node_of(process) == self.me:
+            return process in self._processes
         return node_of(process) in self.nodes and process not in self._gone
 
     # Messages ---------------------------------------------------------------------------------------------------
@@ -264,9 +268,16 @@ class Cluster:
     def tell(self, process: m.ProcessId, message: m.Message) -> None:
         """Send a message to a process of any node, if it lives."""
         if node_of(process) == self.me:
-            self._tell(process, message)
+            self.tell_here(process, message)
         else:
             self.send(process, self.me, message)
+
+    def tell_here(self, process: m.ProcessId, message: m.Message) -> bool:
+        """Send a message to a process of this node; False if it is dead."""
+        found = self._processes.get(process)
+        if found is not None and found.connection is not None:
+            found.connection.send(message)
+        return found is not None  # one that is dying: its death will be told
 
     def send(self, to: Address, by: Address, message: m.Message) -> None:
         """Pass on what a process, or this node, says to another node or a process of one."""
@@ -286,14 +297,14 @@ class Cluster:
         elif message.to == self.me:
             self._receive(message.by, m.decode(message.payload))
         elif len(message.by) != PROCESS_BYTES:
-            self._tell(message.to, m.decode(message.payload))
+            self.tell_here(message.to, m.decode(message.payload))
         else:
             self._relay(message.to, message.by, message.payload)
 
     def _relay(self, to: m.ProcessId, by: m.ProcessId, payload: bytes) -> None:
         if node_of(to) != self.me:
             self._send(m.Pass(to, by, payload))
-        elif not self._tell(to, m.Relay(by, payload)):
+        elif not self.tell_here(to, m.Relay(by, payload)):
             self._undeliverable(m.Pass(to, by, payload))
 
     def _undeliverable(self, message: m.Pass) -> None:

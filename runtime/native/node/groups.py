@@ -10,6 +10,7 @@ from ...resources.amounts import Demand, in_amounts
 from ...resources.capacity import Capacity
 from ...resources.placement import place
 from ..protocol import messages as m
+from .cluster import Cluster
 from .leasing import Leasing
 
 # So many removed groups are remembered, for the table.
@@ -39,25 +40,23 @@ class Groups:
 
     Args:
         leasing: where bundles are reserved.
-        tell: sends a message to a process, if it lives.
+        cluster: tells processes of any node; bundles are reserved on its first node, this one.
         lasts: whether what a process creates lasts no longer than that process: a driver, or an actor's. The groups of
             tasks stay, as the worker that happens to run a task is nobody in particular.
         end_actors: ends the actors in a group, for that reason.
-        node: the node's id, and all that it has.
         keeps_infeasible: whether groups that can never be reserved wait, for a cluster that grows.
     """
 
-    def __init__(  # noqa: PLR0917  # the node's parts, put together once
+    def __init__(
         self,
         leasing: Leasing,
-        tell: Callable[[m.ProcessId, m.Message], None],
+        cluster: Cluster,
         lasts: Callable[[m.ProcessId], bool],
         end_actors: Callable[[m.GroupId, str], None],
-        node: tuple[bytes, Demand],
         keeps_infeasible: bool,
     ) -> None:
-        self._leasing, self._tell, self._lasts, self._end_actors = leasing, tell, lasts, end_actors
-        self._node = node
+        self._leasing, self._tell, self._lasts, self._end_actors = leasing, cluster.tell, lasts, end_actors
+        self._node = cluster.nodes[cluster.me]
         self._keeps_infeasible = keeps_infeasible
         self._groups: dict[m.GroupId, Group] = {}
         self.handlers: dict[type, Callable[..., None]] = {
@@ -65,7 +64,7 @@ class Groups:
             m.WatchGroup: self._on_watch,
             m.GroupReserved: self._on_reserved,
             m.RemoveGroup: lambda process, message: self._remove(message.group, "it was removed"),
-            m.AskGroups: lambda process, message: tell(process, m.Groups(self.describe())),
+            m.AskGroups: lambda process, message: self._tell(process, m.Groups(self.describe())),
         }
 
     def _on_create(self, process: m.ProcessId, message: m.CreateGroup) -> None:
@@ -75,11 +74,11 @@ class Groups:
             return
         creator = process if not message.detached and self._lasts(process) else None
         group = Group(message.group, message.name, message.strategy, message.bundles, creator)
-        if place(group.bundles, group.strategy, [Capacity(self._node[1])]) is None:
+        if place(group.bundles, group.strategy, [Capacity(self._node.resources)]) is None:
             wanted = ", ".join(str(in_amounts(bundle)) for bundle in group.bundles)
             group.reason = (
                 f"{group} can never be reserved on 1 node: {group.strategy} of {wanted}; the node has "
-                f"{in_amounts(self._node[1])}. Ask for less, or start the runtime with more"
+                f"{in_amounts(self._node.resources)}. Ask for less, or start the runtime with more"
             )
         else:
             self._leasing.want_group(group.id, dict(enumerate(group.bundles)))
@@ -135,7 +134,7 @@ class Groups:
                 strategy=group.strategy,
                 state=group.state,
                 bundles=list(map(in_amounts, group.bundles)),
-                node_ids=[self._node[0].hex()] * len(group.bundles) if group.state == "CREATED" else [],
+                node_ids=[self._node.id.hex()] * len(group.bundles) if group.state == "CREATED" else [],
                 creator_id=(group.creator or b"").hex(),
                 reason=group.reason,
             )

@@ -12,6 +12,7 @@ from ...introspection.rows import RequestState
 from ...resources.amounts import UNIT, Demand, in_amounts
 from ...values.failure import not_made, pack_error
 from ..protocol import messages as m
+from .cluster import Cluster
 from .pool import Process
 from .scheduler import GrantGroup, Lease, Scheduler
 from .workers import Workers
@@ -32,25 +33,23 @@ class Leasing:
     Args:
         scheduler: the node's resources.
         workers: its processes.
-        tell: sends a message to a process.
+        cluster: tells processes of any node, and knows which of them live.
         announce: has what happened to an actor's process handled as if that process had said it.
         call_later: has something done after so many seconds.
         gpus: the ids of the node's GPUs.
-        lives: whether a process, of any node, lives.
     """
 
     def __init__(  # noqa: PLR0917  # the node's parts, put together once
         self,
         scheduler: Scheduler,
         workers: Workers,
-        tell: Tell,
+        cluster: Cluster,
         announce: Tell,
         call_later: Callable[[float, Callable[[], None]], None],
         gpus: list[str],
-        lives: Callable[[m.ProcessId], bool],
     ) -> None:
-        self._scheduler, self._workers, self._tell = scheduler, workers, tell
-        self._announce, self._call_later, self._gpus, self._lives = announce, call_later, gpus, lives
+        self._scheduler, self._workers, self._cluster = scheduler, workers, cluster
+        self._announce, self._call_later, self._gpus = announce, call_later, gpus
         self._actors: dict[m.ActorKey, m.ActorWanted] = {}
         self._seconds = 1.0  # until we know better
         self._most_idle = max(1, scheduler.total["CPU"] // UNIT)
@@ -97,7 +96,7 @@ class Leasing:
         recalled = self._scheduler.pass_by()
         for worker in self._workers.processes.values() if recalled else ():
             if worker.lease in recalled:
-                self._tell(worker.lease.asker, m.Recall(worker.id))
+                self._cluster.tell(worker.lease.asker, m.Recall(worker.id))
         self.grant()
 
     # Tasks ------------------------------------------------------------------------------------------------------
@@ -128,9 +127,9 @@ class Leasing:
             self._announce(worker.id, m.ActorUp(worker.actor.actor, self._gpus_of(worker)))
         elif worker.lease is None:
             return
-        elif self._lives(worker.lease.asker):
+        elif self._cluster.lives(worker.lease.asker):
             assert isinstance(worker.lease.key, int)
-            self._tell(worker.lease.asker, m.Leased(worker.lease.key, worker.id, self._gpus_of(worker)))
+            self._cluster.tell(worker.lease.asker, m.Leased(worker.lease.key, worker.id, self._gpus_of(worker)))
         else:
             self._end(worker)
 
@@ -166,7 +165,7 @@ class Leasing:
 
     def _dismiss(self, worker: Process) -> None:
         worker.ended = True
-        self._tell(worker.id, m.Exit())
+        self._cluster.tell(worker.id, m.Exit())
 
     def dismiss_idle(self) -> None:
         """End idle workers: new ones will be better."""
@@ -194,8 +193,12 @@ class Leasing:
             self._scheduler.release(lease)
             if isinstance(lease.key, int) and process.setup_failed:
                 self._scheduler.want(lease.asker, lease.key, lease.demand, 0)
-                self._tell(lease.asker, m.EnvironmentFailed(lease.key, reason))
-            elif isinstance(lease.key, int) and not (process.registered or process.ended) and self._lives(lease.asker):
+                self._cluster.tell(lease.asker, m.EnvironmentFailed(lease.key, reason))
+            elif (
+                isinstance(lease.key, int)
+                and not (process.registered or process.ended)
+                and self._cluster.lives(lease.asker)
+            ):
                 self._scheduler.want_again(lease)  # its asker was never told of it, and waits for it
 
     def asker_died(self, asker: m.ProcessId) -> None:

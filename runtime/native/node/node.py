@@ -77,16 +77,11 @@ class Node:
             memory_usage_threshold=settings["memory_usage_threshold"],
         )
         self.info = m.NodeInfo(self._workers.prefix, socket.gethostname(), os.getpid(), resources)
+        self._processes = self._workers.processes
         self.cluster = Cluster(
-            self.info,
-            self._loop,
-            self._receive,
-            self._tell_here,
-            self._on_death_elsewhere,
-            self._on_nodes_changed,
+            self.info, self._processes, self._loop, self._receive, self._on_death_elsewhere, self._on_nodes_changed
         )
         self._workers.on_new = self.cluster.process_made
-        self._processes = self._workers.processes
         self.running = True
         self._questions: list[Callable[[], None]] = []
         self._connections = Connections(
@@ -99,16 +94,17 @@ class Node:
             hung_up=self._on_hang_up,
         )
         scheduler = Scheduler(resources, idle_slots=4 * max(1, resources["CPU"] // UNIT))
-        tell, call_later, gpus = self.cluster.tell, self._loop.call_later, settings["gpus"]
-        self._leasing = Leasing(scheduler, self._workers, tell, self._handle, call_later, gpus, self._lives)
+        self._leasing = Leasing(
+            scheduler, self._workers, self.cluster, self._handle, self._loop.call_later, settings["gpus"]
+        )
         self._balance = Balance(self.cluster, self._leasing)
-        self._control = control = Control(self._balance, tell, self._end_process, self._questions_later)
-        node, waits = (self.info.id, resources), settings["infeasible"] == "wait"
-        self._groups = Groups(self._leasing, tell, self._is_creator, control.end_actors, node, waits)
+        self._control = control = Control(self._balance, self.cluster.tell, self._end_process, self._questions_later)
+        waits = settings["infeasible"] == "wait"
+        self._groups = Groups(self._leasing, self.cluster, self._is_creator, control.end_actors, waits)
         self._started, self._deaths = time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._storage = Storage(
-            settings["store_memory"], self._processes, tell, self._loop, self._workers.board, self._lives
+            settings["store_memory"], self._processes, self.cluster, self._loop, self._workers.board
         )
         self._reports = NodeReports(self._loop, self._processes, self._describe, self.cluster)
         port = settings["metrics_port"]
@@ -165,7 +161,7 @@ class Node:
     def _answer(self, asker: m.ProcessId, question: m.Message) -> None:
         process = self._processes.get(asker)
         # Who has died meanwhile hears no answer, and nothing would undo what is done for it now.
-        if self._lives(asker) and (process is None or process.connection is not None):
+        if self.cluster.lives(asker) and (process is None or process.connection is not None):
             self._attempt(asker, question)
 
     def _attempt(self, sender: m.ProcessId | m.NodeId, message: m.Message) -> None:
@@ -201,15 +197,6 @@ class Node:
             handler(sender, message)
         else:
             self.cluster.send(node, sender, message)
-
-    def _tell_here(self, process_id: m.ProcessId, message: m.Message) -> bool:
-        process = self._processes.get(process_id)
-        if process is not None and process.connection is not None:
-            process.connection.send(message)
-        return process is not None  # one that is dying: its death will be told
-
-    def _lives(self, process: m.ProcessId) -> bool:
-        return process in self._processes if node_of(process) == self.info.id else self.cluster.lives(process)
 
     def _on_hang_up(self, process: Process) -> None:
         if process.driver:
@@ -279,7 +266,7 @@ class Node:
         """A process of any node is gone."""
         self._leasing.asker_died(death.process)
         for other in self._processes:
-            self._tell_here(other, death)
+            self.cluster.tell_here(other, death)
         failure = pack_error(OutOfMemoryError(death.reason)) if death.out_of_memory else None
         self._control.process_died(death.process, death.reason, failure)
         self._groups.process_died(death.process, death.reason)
@@ -298,7 +285,7 @@ class Node:
             return
         if gracefully:
             process.ended = True
-            self._tell_here(process_id, m.Exit())
+            self.cluster.tell_here(process_id, m.Exit())
         else:
             process.kill()
 
@@ -330,7 +317,7 @@ class Node:
 
     def _on_nodes_changed(self, message: m.NodeJoined | m.NodeDied) -> None:
         for process in self._processes:
-            self._tell_here(process, message)
+            self.cluster.tell_here(process, message)
         self._balance.changed(message)
         if isinstance(message, m.NodeJoined):
             return

@@ -11,6 +11,7 @@ from ..protocol import messages as m
 from ..protocol.loop import Loop
 from ..store.arena import read_block, size_in_use
 from ..store.board import Board
+from .cluster import Cluster
 from .dead_arenas import DeadArenas
 from .pool import Process
 from .store_budgets import AskSpill, AskTrim, CallMe, Grant, Refuse, StoreBudgets
@@ -30,22 +31,20 @@ class Storage:
     Args:
         total: bytes of memory that the store may use.
         processes: those that live.
-        tell: sends a message to a process, if it lives.
+        cluster: tells processes of any node, and knows which of them live.
         loop: the node's loop.
         board: who views which blocks.
-        lives: whether a process, of any node, lives.
     """
 
-    def __init__(  # noqa: PLR0917  # the node's parts, put together once
+    def __init__(
         self,
         total: int,
         processes: dict[m.ProcessId, Process],
-        tell: Callable[[m.ProcessId, m.Message], None],
+        cluster: Cluster,
         loop: Loop,
         board: Board,
-        lives: Callable[[m.ProcessId], bool],
     ) -> None:
-        self._processes, self._tell, self._loop, self._lives = processes, tell, loop, lives
+        self._processes, self._cluster, self._loop = processes, cluster, loop
         self._budgets = StoreBudgets(total)
         self._board = board
         self._dead = DeadArenas(board.held)
@@ -70,14 +69,14 @@ class Storage:
         """A process is gone; what it made for the living stays."""
         self._holdings.pop(process.id, None)
         self._trouble.pop(process.id, None)
-        for owner in self._dead.process_died(process.id, process.arenas, self._lives):
-            self._tell(owner, m.AskNeeded(process.id))
+        for owner in self._dead.process_died(process.id, process.arenas, self._cluster.lives):
+            self._cluster.tell(owner, m.AskNeeded(process.id))
         self._budgets.process_died(process.id, self._dead.size(), time.monotonic())
         self._do()
 
     def owner_died(self, process: m.ProcessId) -> None:
         """A process of another node is gone: what dead processes have made for it is not needed any more."""
-        self._dead.process_died(process, (), self._lives)
+        self._dead.process_died(process, (), self._cluster.lives)
         self._budgets.dead_changed(self._dead.size(), time.monotonic())
         self._do()
 
@@ -104,7 +103,7 @@ class Storage:
         held = self._dead.holds(span.maker, span.arena) if maker is None else span.arena in maker.arenas
         data = read_block(span, message.start, message.size) if held else None
         problem = "" if data is not None else "it is not there any more"
-        self._tell(process, m.BlockRead(span, message.start, data or b"", problem))
+        self._cluster.tell(process, m.BlockRead(span, message.start, data or b"", problem))
 
     def _on_new_arena(self, process_id: m.ProcessId, message: m.NewArena) -> None:
         process = self._processes[process_id]
@@ -113,7 +112,7 @@ class Storage:
         process.arenas.append(fd)
         if message.on_disk:
             self._dead.on_disk.add(fd)
-        self._tell(process_id, m.ArenaHeld(fd))
+        self._cluster.tell(process_id, m.ArenaHeld(fd))
 
     def _on_free(self, process: m.ProcessId, message: m.Free) -> None:
         self._dead.free(message.spans)
@@ -156,14 +155,14 @@ class Storage:
         while commands:
             command = commands.popleft()
             if isinstance(command, Grant):
-                self._tell(command.process, m.MemoryGranted(command.request, command.size))
+                self._cluster.tell(command.process, m.MemoryGranted(command.request, command.size))
             elif isinstance(command, Refuse):
                 reason = self._too_large(command) if command.too_large else self._full(command)
-                self._tell(command.process, m.MemoryRefused(command.request, reason))
+                self._cluster.tell(command.process, m.MemoryRefused(command.request, reason))
             elif isinstance(command, AskTrim):
-                self._tell(command.process, m.Trim(command.wanted, command.last))
+                self._cluster.tell(command.process, m.Trim(command.wanted, command.last))
             elif isinstance(command, AskSpill):
-                self._tell(command.process, m.Spill(command.objects))
+                self._cluster.tell(command.process, m.Spill(command.objects))
             elif isinstance(command, CallMe):
                 self._loop.call_later(command.seconds, self._tick)
 

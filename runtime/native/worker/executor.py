@@ -160,7 +160,7 @@ class Executor:
                 with self._user_code:
                     result = await result
             if item.message.num_returns == STREAMING:
-                values = await self.producer.produce_async(item.caller, item.message, result)
+                values = await self.producer.produce_async(item.message, result)
             else:
                 values, failure = self._succeed(item, result)
         except StaleBlockError as loss:

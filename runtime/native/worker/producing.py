@@ -111,7 +111,7 @@ class Producer:
         """
         check_yields(values)
         if isinstance(values, AsyncIterator):
-            return step(lambda: asyncio.run(self.produce_async(caller, message, values)))
+            return step(lambda: asyncio.run(self.produce_async(message, values)))
         output, index, end = self._outputs[message.task], 0, object()
         while not output.stopped:
             with self._user_code:
@@ -148,7 +148,7 @@ class Producer:
         finally:
             del self._untaken[task]
 
-    async def produce_async(self, caller: bytes, message: Any, values: Any) -> list[m.Value]:
+    async def produce_async(self, message: Any, values: Any) -> list[m.Value]:
         """As `produce`, on the event loop of this thread."""
         check_yields(values)
         if not isinstance(values, AsyncIterator):

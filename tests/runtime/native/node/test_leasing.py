@@ -29,17 +29,24 @@ class Workers:
 
 
 class Node:
+    """Stands for the cluster, too."""
+
     def __init__(self, most):
         self.workers, self.told = Workers(most), []
         self.leasing = Leasing(
             Scheduler({"CPU": 100_000}, idle_slots=8),
             self.workers,
-            lambda process, message: self.told.append((process, message)),
+            self,
             lambda process, message: None,
             lambda seconds, action: None,
             [],
-            lambda process: True,
         )
+
+    def tell(self, process, message):
+        self.told.append((process, message))
+
+    def lives(self, process):
+        return True
 
     def want(self, count, environment=None):
         request = m.WantLeases(1, {"CPU": 10_000}, count, m.Job(ASKER), environment)
