@@ -50,9 +50,9 @@ class LanguageConfig:
     """Answers to each prompt (G); n_envs / samples prompts are answered in an iteration."""
     max_new_tokens: int = number(64, whole=True, at_least=1)
     """Tokens of an answer at most; a longer one is cut off."""
-    temperature: float = number(1.0, above=0)
+    temperature: float = number(1.0, at_least=1e-4)
     """Divides the logits when answers are sampled, and when they are learned from."""
-    top_k: int = number(0, whole=True, at_least=0)
+    top_k: int = number(0, whole=True, at_least=0, at_most=10**9)
     """Sample from this many of the most likely tokens only; 0: from all. Ratios are those of the whole softmax."""
     top_p: float = number(1.0, above=0, at_most=1)
     """Sample from the most likely tokens that together are as likely as this; 1: from all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ class Cache:
     """Of a key and a value in each layer."""
     _first: Tensor
     """[B, 1, 2 · kv_heads] int64: the first place of each head's keys, then of their values; of the first layer."""
+    _seen: dict[int, list[list[Seen]]] = field(default_factory=dict)
+    """What `seen` gave the last time, by its reach."""
 
     @staticmethod
     def empty(rows: int, places: int, layers: Sequence[tuple[int, int, int]], device: torch.device) -> Cache:
@@ -52,8 +54,12 @@ class Cache:
         ]
 
     def seen(self, reach: int) -> list[list[Seen]]:
-        """The first `reach` places of each layer, in blocks."""
-        return [Seen.blocks(keys.flatten(0, 1), values.flatten(0, 1), reach) for keys, values in self.layers()]
+        """The first `reach` places of each layer, in blocks; the next pass mostly looks at the same."""
+        if reach not in self._seen:
+            self._seen.clear()
+            both = [(keys.flatten(0, 1), values.flatten(0, 1)) for keys, values in self.layers()]
+            self._seen[reach] = [Seen.blocks(*each, reach) for each in both]
+        return self._seen[reach]
 
     def part(self, first: int, rows: int) -> Cache:
         """So many rows of it, from the `first` one on: the same memory."""

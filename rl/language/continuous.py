@@ -79,6 +79,8 @@ class ContinuousDecoding(Generic[Key]):
         """Passes so far."""
         self._cache = model.cache(places)
         self._agreed = agreement(model, self._cache, _CHUNKS, PROMPT_TOKENS)
+        self._passes = {rows: self._cache.part(0, rows) for rows in self._agreed.answers}
+        """The cache of so many places, the first ones: a pass over answers is always over one of these."""
         self._states = torch.zeros((places, model.state_size), device=model.flat.device)
         self._waiting: deque[_Answer[Key]] = deque()
         self._rows: list[_Answer[Key] | None] = [None] * places
@@ -198,7 +200,7 @@ class ContinuousDecoding(Generic[Key]):
                 row.read += 1
         reach = self._agreed.reach(max(row.read for row in going if row is not None))
         zero = torch.zeros(count, dtype=torch.long, device=self._states.device)
-        part = self._cache.part(0, count)
+        part = self._passes[count]
         # A prompt that is being read loses its state here, and has another one before it is asked for.
         self._states[:count] = self.model.extend(
             part, self._numbers(tokens)[:, None], self._numbers(begins), zero, reach

@@ -78,9 +78,11 @@ class Generator:
         prompts = (first + np.arange(size)) // samples
         seeds = [episode_seed(settings.seed, int(prompt), rollout) for prompt in prompts]
 
+        tokens = min(self._config.max_new_tokens, model.context)
+
         def noise(row: int, turn: int) -> np.ndarray:
             place = rollout, int(prompts[row]), (first + row) % samples, turn
-            return stream(settings.seed, "answers", *place).random(self._config.max_new_tokens)
+            return stream(settings.seed, "answers", *place).random(tokens)
 
         with (
             own_generators(derive_seed(settings.seed, "global generators", group, rollout)),

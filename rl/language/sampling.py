@@ -73,7 +73,8 @@ def left_by(log_policy: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     last = torch.where(top_k > 0, top_k, size).clamp(max=size) - 1
     ordered = ordered.masked_fill(ordered < ordered.gather(-1, last), -torch.inf)
     chances = ordered.softmax(-1)
-    beyond = (chances.cumsum(-1) - chances >= top_p) & (top_p < 1)
+    least = top_p.clamp(min=torch.finfo(top_p.dtype).tiny)  # what is 0 in float32 leaves the most likely one, too
+    beyond = (chances.cumsum(-1) - chances >= least) & (top_p < 1)
     return torch.empty_like(ordered).scatter_(-1, order, ordered.masked_fill(beyond, -torch.inf))
 
 

@@ -93,6 +93,7 @@ def test_top_k_and_top_p_leave_the_most_likely_and_temperature_0_the_first():
     assert shares()[0] == [500, 300, 150, 50]
     assert shares(top_k=2)[0] == [625, 375, 0, 0]
     assert shares(top_p=0.81)[0] == [526, 316, 158, 0]
+    assert shares(top_p=5e-324)[0] == [1000, 0, 0, 0]
     assert shares(temperature=0)[0] == [1000, 0, 0, 0]
     _, full, left, chosen = shares(top_k=2)  # both are told: of the whole softmax, and of what was sampled from
     assert full[chosen == 1][0].exp() == pytest.approx(0.3)

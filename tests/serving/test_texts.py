@@ -18,6 +18,7 @@ from shoal.rl.serving.source import read_policies
 from shoal.rl.serving.texts import app as text_app
 from shoal.rl.serving.texts.pool import Answer, AnswerChangedError, Weights
 from shoal.rl.serving.texts.replica import TextReplica
+from shoal.rl.serving.texts.turns import Turns
 from shoal.runtime import InputError
 
 
@@ -249,9 +250,25 @@ def test_an_answer_goes_on_where_its_replica_was_lost():
     assert "replaced by now" in str(told[-1])
 
 
+def test_requests_take_turns_so_that_one_of_many_answers_keeps_nobody_waiting_for_all_of_them():
+    waiting = Turns()
+    waiting.add(["a1", "a2", "a3", "a4"])
+    assert waiting.take() == "a1"
+    waiting.add(["b1"])
+    waiting.add(["c1", "c2"])
+    assert [waiting.take() for _ in range(2)] == ["a2", "b1"]
+    waiting.add_first(["a1", "a2"])  # they had begun
+    waiting.keep(lambda answer: answer != "a3")
+    assert len(waiting) == 5
+    assert waiting.take_all() == ["a1", "a2", "c1", "a4", "c2"]
+    assert not waiting
+    with pytest.raises(IndexError):
+        waiting.take()
+
+
 @pytest.mark.parametrize("engine", ["serial", pytest.param("native", marks=pytest.mark.slow)])
 def test_a_killed_replica_takes_no_answer_along(engine):
-    policy = made(context=80)
+    policy = made(context=300)
     wanted = policy.generate(["abc"], samples=3, seed=4)
     runtime.init(engine=engine)
     with serve(policy, replicas=2, max_batch_size=4) as served:

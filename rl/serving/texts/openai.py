@@ -98,7 +98,12 @@ def read_request(body: Mapping[str, Any], model: Model, *, chat: bool) -> Wanted
     prompts, texts = _conversations(given, model.tokens) if chat else _prompts(given, model.tokens)
     samples = numbers.get("n", 1)
     if len(prompts) * samples > model.most_answers:
-        raise BadRequestError(f"n is {samples}: a request may ask for {model.most_answers} answers at most", "n")
+        many = f"n is {samples}" if len(prompts) == 1 else f"{len(prompts)} prompts, and n is {samples}"
+        raise BadRequestError(
+            f"{many}: a request may ask for {model.most_answers} answers at most, so that others have room to wait, "
+            "too. Send several, or serve with a larger max_waiting",
+            "n" if samples > 1 else "prompt",
+        )
     told, alternatives = _log_probs(given, numbers, chat=chat)
     if told and flags["echo"]:
         raise BadRequestError("echo together with logprobs is not supported: leave one of them out", "echo")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from ...language.asked import Asked, Said
 from ..queueing import MOST_ATTEMPTS, ServerBusyError, ServerClosedError
 from ..replicas import HEARTBEAT_SECONDS, Replicas
 from .replica import TextReplica
+from .turns import Turns
 
 
 class AnswerChangedError(ShoalError):
@@ -125,7 +125,7 @@ class TextPool:
         self._files, self._settings = files, {"places": places, "threads": threads}
         self._places, self._most_waiting = places, most_waiting
         self._changed = threading.Condition()
-        self._waiting: deque[Answer] = deque()
+        self._waiting: Turns[Answer] = Turns()
         self._closed: str | None = None
         self._keys = itertools.count()
         self._counts = {"requests": 0, "steps": 0, "tokens": 0}
@@ -152,7 +152,7 @@ class TextPool:
                     f"the served model is busy: {len(self._waiting)} answers wait for a place, the most that may is "
                     f"{self._most_waiting}. Ask again later, or serve with more replicas"
                 )
-            self._waiting.extend(answers)
+            self._waiting.add(answers)
             self._counts["requests"] += 1
             self._changed.notify_all()
 
@@ -161,7 +161,7 @@ class TextPool:
         with self._changed:
             for answer in answers:
                 answer.dropped = True
-            self._waiting = deque(answer for answer in self._waiting if not answer.dropped)
+            self._waiting.keep(lambda answer: not answer.dropped)
 
     def update(self, files: Mapping[str, bytes], weights: Weights) -> None:
         """Let answers that begin from the next step on be said with other weights."""
@@ -189,7 +189,7 @@ class TextPool:
     def _end(self, reason: str) -> None:
         with self._changed:
             self._closed = self._closed or reason
-            waiting, self._waiting = list(self._waiting), deque()
+            waiting = self._waiting.take_all()
             self._changed.notify_all()
         for answer in waiting:
             answer.fail(ServerClosedError(self._closed))
@@ -272,7 +272,7 @@ class TextPool:
         with self._changed:
             others = sum(self._running) - self._running[index]
             share = -(-(len(self._waiting) + busy + others) // max(1, self._replicas.alive))
-            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), min(self._places, share) - busy))]
+            taken = [self._waiting.take() for _ in range(min(len(self._waiting), min(self._places, share) - busy))]
             self._running[index] = busy + len(taken)
             return taken
 
@@ -282,7 +282,7 @@ class TextPool:
             answer.attempts += 1
         again = [answer for answer in own.values() if answer.attempts < MOST_ATTEMPTS]
         with self._changed:
-            self._waiting.extendleft(reversed(again))
+            self._waiting.add_first(again)
             self._running[index] = 0
             self._changed.notify_all()
         for answer in own.values():

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 
+_REQUESTS = 8
+"""So many requests over HTTP, at least, have room for their answers to wait: none has more than its share."""
+
+
 class ServedTexts:
     """Handle of a served language model, made by `serve`; safe to use from many threads. Close it, or use it in a
     `with`.
@@ -51,7 +55,8 @@ class ServedTexts:
         seed: int,
         threads: int,
     ) -> None:
-        self.name, self.request_timeout, self.most_answers = name, request_timeout, most_waiting
+        self.name, self.request_timeout = name, request_timeout
+        self.most_answers = max(places, most_waiting // _REQUESTS)
         self.http_address: str | None = None
         self._http: HttpServer | None = None
         self._spec = source.spec
