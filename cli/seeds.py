@@ -4,6 +4,7 @@ A training is a program with a runtime of its own, so what happens to one happen
 `shoal train … --seed S --run-dir FOLDER/seed-S` is.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from ..rl import (
     interquartile_mean,
     read_group,
     read_mean_return,
+    remove_run,
     three_digits,
     write_json,
 )
@@ -30,6 +32,7 @@ from .signals import STOP_WITH_STDIN, STOPPED
 
 _TAKEN = ("--seeds", "--seed", "--run-dir")
 _SWITCHES = ("--json",)
+_PICTURE = "learning_curves.png"
 
 
 def without_flags(arguments: Sequence[str]) -> list[str]:
@@ -65,8 +68,9 @@ class Seeds:
     def run(self) -> tuple[int, dict[str, Any]]:
         """Train them all; the exit code and the result, which is in result.json, too. A seed that fails is named, the
         others go on; Ctrl-C stops all, and each saves a checkpoint."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         seeds = range(self.first, self.first + self.count)
+        self._remove_others(seeds)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(self.parallel) as pool:
             codes = [pool.submit(self._train, seed) for seed in seeds]
             try:
@@ -75,6 +79,19 @@ class Seeds:
                 self._stop()
                 return STOPPED, {}
         return self._sum_up(ended)
+
+    def _remove_others(self, seeds: range) -> None:
+        """Delete what was trained in the folder before, by one run or by other seeds: they would be summed up, too."""
+        remove_run(self.folder)
+        (self.folder / _PICTURE).unlink(missing_ok=True)
+        for log in self.folder.glob("seed-*.log"):
+            number = log.stem.removeprefix("seed-")
+            if number.isdigit() and int(number) not in seeds:
+                run = log.with_suffix("")
+                remove_run(run)
+                log.unlink()
+                with contextlib.suppress(OSError):  # something else is in it
+                    run.rmdir()
 
     def _train(self, seed: int) -> int:
         run = self.folder / f"seed-{seed}"
@@ -126,7 +143,7 @@ class Seeds:
         write_json(self.folder / "result.json", result)
         if scores:
             title = f"{self.algorithm.upper()} on {self.env}, {len(scores)} seeds"
-            draw_comparison([read_group(self.folder)], self.folder / "learning_curves.png", title=title)
+            draw_comparison([read_group(self.folder)], self.folder / _PICTURE, title=title)
         return (1 if result["failed"] else 0), result
 
 

@@ -113,6 +113,7 @@ from .runs.run_folder import (
     read_config,
     read_mean_return,
     read_result,
+    remove_run,
 )
 from .runs.run_lock import check_unlocked
 from .runs.verification import Verification, verify
@@ -359,6 +360,7 @@ __all__ = [
     "read_result",
     "read_rows",
     "record",
+    "remove_run",
     "replay_episode",
     "retrace",
     "right_answers",

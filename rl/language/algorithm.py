@@ -90,7 +90,7 @@ class LanguageAlgorithm(Algorithm[Config], Learning, Generic[Config]):
 
     def __init__(self, env: Any, *, policy_kwargs: Mapping[str, Any] | None = None, **settings: Any) -> None:
         network = language_network(policy_kwargs, settings.get("initial"))
-        self._dead_iterations = 0
+        self._dead_iterations = self._told_dead = 0
         super().__init__(env, policy_kwargs=network or None, **settings)
 
     def check(self) -> None:
@@ -133,13 +133,15 @@ class LanguageAlgorithm(Algorithm[Config], Learning, Generic[Config]):
         return replace(outcome, metrics={**metrics, **idle})
 
     def _tell_dead(self, outcome: IterationOutcome) -> None:
-        """Say where nothing can be learned: after 1, 10, 100 … iterations in a row."""
-        if outcome.metrics.get("rollout/dead_groups", 0.0) < 1:
+        """Say where nothing can be learned, but for all being right: after 1, 10, 100 … iterations in a row, once."""
+        metrics = outcome.metrics
+        if metrics.get("rollout/dead_groups", 0.0) < 1 or metrics.get("rollout/solved") == 1:
             self._dead_iterations = 0
             return
         self._dead_iterations += 1
         count = self._dead_iterations
-        if count == 10 ** (len(str(count)) - 1):
+        if count == 10 ** (len(str(count)) - 1) and count > self._told_dead:
+            self._told_dead = count
             logger.warning(
                 "no group had any variance in %d iteration%s (now %d): all answers to a prompt had the same reward, so "
                 "there is nothing to compare them by. Reward parts of an answer, too, begin with weights that find a "

@@ -161,6 +161,20 @@ def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
     return folder
 
 
+def remove_run(path: str | Path) -> None:
+    """Delete what a run has written into a folder; what else is in it stays, as a folder may be given by mistake.
+    InputError if a training of another process is writing there."""
+    check_unlocked(Path(path))
+    _remove_files(Path(path))
+
+
+def _remove_files(path: Path) -> None:
+    for folder in ("checkpoints", LEAGUE):
+        shutil.rmtree(path / folder, ignore_errors=True)
+    for file in (*(path / name for name in _FILES), *path.glob(_EVENTS)):
+        file.unlink(missing_ok=True)
+
+
 def _is_passing(name: str) -> bool:
     """Whether a file is one that only a kill can have left."""
     return name == LOCK or name.endswith(".tmp")
@@ -232,7 +246,7 @@ class RunFolder(Callback):
                 drop_newer(self.path, training.timesteps, good_ones=self._overwrite)
             else:
                 check_vacant(self.path, overwrite=self._overwrite)  # once more: now nobody else can be at it
-                self._remove_older_run()
+                _remove_files(self.path)
             for outdated in ("result.json", REPRODUCER):
                 (self.path / outdated).unlink(missing_ok=True)
             self._title = f"{training.name.upper()} on {training.env_id}, seed {training.seed}"
@@ -251,13 +265,6 @@ class RunFolder(Callback):
             self._lines = RunLines(self.path, after_iteration=kept)
         self.saved_timesteps = training.timesteps if self._resume else 0
         self._saved_at = time.monotonic()
-
-    def _remove_older_run(self) -> None:
-        # Only what a run writes: a folder given by mistake keeps everything else.
-        for folder in ("checkpoints", LEAGUE):
-            shutil.rmtree(self.path / folder, ignore_errors=True)
-        for file in (*(self.path / name for name in _FILES), *self.path.glob(_EVENTS)):
-            file.unlink(missing_ok=True)
 
     def on_iteration_end(self, training: Training, report: IterationReport) -> bool | None:
         """Write the iteration's metrics; save a checkpoint when the last one is old."""

@@ -9,7 +9,7 @@ import pytest
 from conftest import wait_until
 
 from shoal.cli.main import main
-from shoal.cli.seeds import parallel_trainings, without_flags
+from shoal.cli.seeds import Seeds, parallel_trainings, without_flags
 
 
 def test_what_each_seed_is_given():
@@ -37,6 +37,18 @@ def test_what_is_refused(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_was_there_before_is_not_summed_up(tmp_path):
+    for name in (".", "seed-0", "seed-4", "seed-5"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "metrics.jsonl").write_text("{}")
+    for seed in (0, 4, 5):
+        (tmp_path / f"seed-{seed}.log").write_text("")
+    (tmp_path / "seed-5" / "notes").write_text("mine")
+    Seeds("ppo", "E", [], first=0, count=2, folder=tmp_path, parallel=1)._remove_others(range(2))
+    assert sorted(path.name for path in tmp_path.glob("*")) == ["seed-0", "seed-0.log", "seed-5"]
+    assert sorted(path.name for path in tmp_path.glob("seed-*/*")) == ["checkpoints", "metrics.jsonl", "notes"]
 
 
 @pytest.mark.slow

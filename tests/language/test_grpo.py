@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
@@ -99,6 +100,17 @@ def test_it_says_where_no_group_has_any_variance(serial, caplog):
     assert [record.message[:52] for record in caplog.records] == [
         "no group had any variance in 1 iteration (now 1): all"[:52]
     ]
+
+
+def test_it_says_so_once_for_each_length_and_not_where_all_is_right(serial, caplog):
+    with GRPO(Silent, **SMALL) as grpo:
+        outcome = grpo.training_step(grpo.actors, grpo._start(), Clock(0, 100))
+        alive = replace(outcome, metrics={"rollout/dead_groups": 0.5})
+        right = replace(outcome, metrics={"rollout/dead_groups": 1.0, "rollout/solved": 1.0})
+        for each in [alive, outcome, alive, *[outcome] * 10, *[right] * 100]:
+            grpo._tell_dead(each)
+    assert ["1 iteration (" in caplog.messages[0], "10 iterations" in caplog.messages[1]] == [True, True]
+    assert len(caplog.messages) == 2
 
 
 class Shaped(Silent):
