@@ -35,6 +35,8 @@ def cycles_of(steps: int, clock: Clock) -> int:
 def metrics_of(cycles: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """One iteration's metrics from those of its cycles: times and deaths are summed, what was measured in training is
     averaged over the cycles that have it, and of all else, such as counters, the last value counts."""
+    if len(cycles) == 1:
+        return dict(cycles[0])
     values: dict[str, list[float]] = {}
     for metrics in cycles:
         for name, value in metrics.items():
@@ -52,6 +54,8 @@ def _one(name: str, values: Sequence[float]) -> float:
 
 def stats_of_cycles(cycles: Sequence[RolloutStats]) -> RolloutStats:
     """What the rollouts of an iteration tell, from those of its cycles."""
+    if len(cycles) == 1:
+        return cycles[0]
     metrics = metrics_of([cycle.metrics for cycle in cycles])
     return RolloutStats(
         [episode for cycle in cycles for episode in cycle.episodes],
