@@ -19,6 +19,7 @@ from .model_choice import choose_memory, choose_model
 
 _VECTOR, _CHOICE = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(4, start=1)
 _ACTION = spaces.Box(-2, 3, (2,), np.float32)
+_TEXT = spaces.Text(8)
 
 OBSERVATIONS: dict[str, Space] = {
     "Box": _VECTOR,
@@ -50,9 +51,9 @@ class Combination:
     algorithm: str
     """As in the command line."""
     observation: str
-    """A key of `OBSERVATIONS`."""
+    """A key of `OBSERVATIONS`, or Text."""
     action: str
-    """A key of `ACTIONS`."""
+    """A key of `ACTIONS`, or Text."""
     memory: str
     """One of `MEMORIES`."""
     masked: bool
@@ -64,9 +65,10 @@ class Combination:
 
 
 def combinations(algorithms: Iterable[type[Declaration]]) -> Iterator[Combination]:
-    """All cells of these algorithms; those of language models, which work between texts alone, have none."""
+    """All cells of these algorithms; those of language models, which work between texts alone, have one."""
     for algorithm in algorithms:
         if "language_model" in algorithm.models:
+            yield _combination(algorithm, "Text", "Text", "none", masked=False)
             continue
         for action in ACTIONS:
             for memory in MEMORIES:
@@ -80,7 +82,8 @@ def _combination(algorithm: type[Declaration], observation: str, action: str, me
     refusal = None
     try:
         choose_memory(algorithm, network)
-        choose_model(algorithm, "example", example_observation(observation, action, masked), ACTIONS[action], network)
+        seen, chosen = example_observation(observation, action, masked), ACTIONS.get(action, _TEXT)
+        choose_model(algorithm, "example", seen, chosen, network)
     except InputError as error:
         refusal = str(error)
     return Combination(
@@ -96,7 +99,7 @@ def _combination(algorithm: type[Declaration], observation: str, action: str, me
 
 def example_observation(observation: str, action: str, masked: bool) -> Space:
     """The example of a kind of observation, with a mask beside it for the example of a kind of action."""
-    space = OBSERVATIONS[observation]
+    space = OBSERVATIONS.get(observation, _TEXT)
     if not masked:
         return space
     return spaces.Dict([("observation", space), (MASK, spaces.MultiBinary(codec(ACTIONS[action]).row_size))])

@@ -85,6 +85,7 @@ class LanguageAlgorithm(Algorithm[Config], Learning, Generic[Config]):
 
     models = ("language_model",)
     takes_memory: ClassVar[bool] = False
+    trains_agents: ClassVar[bool] = False
     shards_gradients: ClassVar[bool] = True
     run_defaults: ClassVar[Mapping[str, Any]] = {"n_envs": 256}
 
