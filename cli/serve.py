@@ -50,7 +50,7 @@ class ServeFlags:
     batch_wait: float = 0.0
     """Seconds that a batch waits for more requests; 0 suits small networks."""
     max_waiting: int = 1024
-    """Most observations that wait; beyond, requests are answered with 503."""
+    """Most observations that wait; beyond, requests are answered with 503 (by a language model with 429)."""
     answer_timeout: float | None = 10.0
     """Seconds that a replica may take for a batch; then it is replaced, and another one answers. none: no limit."""
     max_sessions: int = 1024
