@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 #: One thing that happened: (seconds, kind, id of the task, object or actor, details). Formatted only when asked for.
@@ -36,11 +37,22 @@ _OWN_FOLDERS = tuple({os.path.dirname(os.path.dirname(path)) + os.sep for path i
 _RECENT = 20
 
 
+def is_ours(filename: str) -> bool:
+    """Return whether a source file is part of the runtime."""
+    return filename.startswith(_OWN_FOLDERS)
+
+
+def users_frame() -> tuple[FrameType, int]:
+    """Return the innermost frame of the user's code, and how many frames it is above the caller."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_back is not None and is_ours(frame.f_code.co_filename):
+        level, frame = level + 1, frame.f_back
+    return frame, level
+
+
 def call_site() -> str:
     """Return the file, line and function of the caller outside the runtime."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
-        frame = frame.f_back
+    frame, _ = users_frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
 
 

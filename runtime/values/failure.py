@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..exceptions import ShoalError, TaskError
+from ..introspection.events import is_ours
 from . import serialization
 from .exception_state import reduce_exception, set_cause
 
@@ -19,12 +20,6 @@ _MOST_WORDS = 500
 # So much of a traceback is shown where nobody has asked for it, lines; and what is mentioned there of ours.
 _MOST_LINES = 12
 _CRASHES = {"WorkerCrashedError", "OutOfMemoryError"}
-_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the whole runtime
-
-
-def is_ours(filename: str) -> bool:
-    """Return whether a source file is part of the runtime."""
-    return os.path.realpath(filename).startswith(os.path.realpath(_OWN_FOLDER) + os.sep)
 
 
 def _user_traceback(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import warnings
 from collections import deque
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from ...values.failure import is_ours
+from ...introspection.events import users_frame
 from ..process.reactor import Reactor
 from ..protocol import messages as m
 from ..protocol.connection import Connection
@@ -22,14 +21,6 @@ from .place import DEFAULT_GROUP, Place
 _CANCEL_SECONDS = 1.0
 # How long, in seconds, calls may go on after another one has asked for the actor's end; one of them may be a loop.
 _LEAVE_SECONDS = 1.0
-
-
-def _level_of_user() -> int:
-    """Return how many frames above the caller the user's code is."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and is_ours(frame.f_code.co_filename):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 class _GroupLoop:
@@ -186,7 +177,7 @@ class EventLoops(Place):
                 "get() or wait() blocks the event loop of this async actor, and all calls of its concurrency group "
                 "with it. Use `await ref` (or `await asyncio.gather(*refs)`) instead",
                 RuntimeWarning,
-                stacklevel=_level_of_user(),
+                stacklevel=users_frame()[1] + 1,
             )
 
     def begin(self, item: Item) -> None:
