@@ -118,7 +118,7 @@ class Executor:
     def __init__(self, engine: NativeEngine, flush: Callable[[Connection], None], on_leave: Callable[[], None]) -> None:
         self._engine, self._flush, self._on_leave, parts = engine, flush, on_leave, engine.parts
         self._links, self._values, self._store = parts.links, parts.values, parts.store
-        self._begun, self._cancelling = parts.reporting.running.begun, parts.cancelling
+        self._begun, self._cancelling = parts.reporting.begun, parts.cancelling
         self._user_code, self.where = UserCode(), describe_here(engine.whereabouts.node)
         self._printed = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, PrintedStream)]
         self.producer = Producer(parts, self._pack, self._user_code)

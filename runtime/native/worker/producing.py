@@ -45,7 +45,7 @@ class Producer:
 
     def __init__(self, parts: Parts, pack: Callable[[Any, bytes], m.Value], user_code: UserCode) -> None:
         self._links, self._values, self._waits = parts.links, parts.values, parts.waits
-        self._untaken = parts.reporting.running.untaken
+        self._untaken = parts.reporting.untaken
         self._pack, self._user_code = pack, user_code
         self._outputs: dict[bytes, _Output] = {}
 

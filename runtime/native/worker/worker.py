@@ -139,7 +139,7 @@ class Worker:
             self._interrupt(message)
 
     def _interrupt(self, message: m.CancelTask) -> None:
-        if message.force and message.task in self._parts.reporting.running.begun:
+        if message.force and message.task in self._parts.reporting.begun:
             # It is what runs: its reply cannot leave, nor the next task begin, while this thread has the lock.
             self._links.flush()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -169,7 +169,7 @@ class Worker:
         """Return the name of what the calling thread runs, if nothing else can run here until it goes on; else ""."""
         if self._place is not None or not self.can_lend():
             return ""
-        names = [name for name, _ in self._parts.reporting.running.begun.values()]
+        names = [name for name, _ in self._parts.reporting.begun.values()]
         return names[-1] if names else f"{self._executor.class_name}.__init__"
 
     def on_block(self) -> None:
