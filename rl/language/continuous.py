@@ -47,26 +47,19 @@ class _Answer(Generic[Key]):
     asked: Asked
     noise: np.ndarray
     text: TextStream
+    unread: int
+    """Tokens of the prompt that are not in the cache; 0: a token can be chosen."""
+    settings: tuple[float, int, float]
+    """As `choose` takes them, which no number asked for makes overflow."""
     read: int = 0
     """Tokens of prompt and answer in the cache."""
     said: list[int] = field(default_factory=list)
 
     @property
-    def settings(self) -> tuple[float, int, float]:
-        """As `choose` takes them, which no number asked for makes overflow."""
-        asked = self.asked
-        return asked.temperature if asked.temperature >= COLDEST else 0.0, min(asked.top_k, _ALL), asked.top_p
-
-    @property
-    def ready(self) -> bool:
-        """Whether the prompt was read, so that a token can be chosen."""
-        return self.read >= len(self.asked.prompt)
-
-    @property
     def chunk(self) -> int:
         """The shape in which the next tokens of the prompt are read; 0: all were."""
-        left = len(self.asked.prompt) - self.read
-        return 0 if left <= 0 else next((length for length in _CHUNKS if length >= left), _CHUNKS[-1])
+        left = self.unread
+        return 0 if not left else next((length for length in _CHUNKS if length >= left), _CHUNKS[-1])
 
 
 class ContinuousDecoding(Generic[Key]):
@@ -94,7 +87,9 @@ class ContinuousDecoding(Generic[Key]):
         """Begin an answer at the next step, or once there is a place; InputError for a prompt that has no room."""
         most = room(self.model.context, asked.prompt, asked.max_new_tokens)
         text = TextStream(self.model.tokens, asked.stop)
-        self._waiting.append(_Answer(key, asked, asked.noise(most), text))
+        warm = asked.temperature if asked.temperature >= COLDEST else 0.0
+        settings = warm, min(asked.top_k, _ALL), asked.top_p
+        self._waiting.append(_Answer(key, asked, asked.noise(most), text, len(asked.prompt), settings))
 
     def drop(self, key: Key) -> None:
         """Say no more of an answer; harmless for one that has ended."""
@@ -140,6 +135,7 @@ class ContinuousDecoding(Generic[Key]):
         parts = [row.asked.prompt[row.read : row.read + length] for row in rows]
         for row, part in zip(rows, parts, strict=True):
             row.read += len(part)
+            row.unread -= len(part)
         tokens = self._numbers([[*part, *[0] * (length - len(part))] for part in parts])
         begin, last = self._numbers(begins), self._numbers([len(part) - 1 for part in parts])
         reach = self._agreed.reach(max(row.read for row in rows))
@@ -147,14 +143,14 @@ class ContinuousDecoding(Generic[Key]):
         self._states[first : first + len(rows)] = self.model.extend(part_of_cache, tokens, begin, last, reach)
 
     def _choose(self) -> list[tuple[Key, Said]]:
-        count = 1 + max((place for place, row in enumerate(self._rows) if row is not None and row.ready), default=-1)
+        ready = [None if row is None or row.unread else row for row in self._rows]
+        count = 1 + max((place for place, row in enumerate(ready) if row is not None), default=-1)
         if not count:
             return []
-        count = self._agreed.rows(count)
-        asked = [None if row is None or not row.ready else row for row in self._rows[:count]]
+        asked = ready[: self._agreed.rows(count)]
         noise = np.array([0.0 if row is None else row.noise[len(row.said)] for row in asked])
         settings = [_PLAIN if row is None else row.settings for row in asked]
-        logits = self.model.predict(self._states[:count])
+        logits = self.model.predict(self._states[: len(asked)])
         chosen, log_policy = choose(logits, torch.from_numpy(noise).to(logits.device), settings)
         most = max(0 if row is None else row.asked.alternatives for row in asked)
         found = log_policy.gather(-1, chosen[:, None])[:, 0].tolist()

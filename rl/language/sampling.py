@@ -82,7 +82,7 @@ def choose(logits: Tensor, noise: Tensor, settings: Sequence[tuple[float, int, f
     """Tokens [R] for `logits` [R, V] and `noise` [R] float64 in [0, 1), each row by its own temperature, top-k and
     top-p; and the log-softmax [R, V] of the logits. A row's bits don't depend on other rows' settings."""
     log_policy = torch.log_softmax(logits, -1)
-    if all(each == (1.0, 0, 1.0) for each in settings):
+    if set(settings) == {(1.0, 0, 1.0)}:
         return _drawn(log_policy.exp().cumsum(-1, dtype=torch.float64), noise[:, None])[:, 0], log_policy
     temperature, top_k, top_p = (
         torch.tensor(each, device=logits.device)[:, None] for each in zip(*settings, strict=True)

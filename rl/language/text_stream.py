@@ -38,9 +38,13 @@ class TextStream:
     def _decoded(self) -> tuple[str, str]:
         """The text that was read since `_before`, and that with what is new."""
         decode = self._tokens.decode
+        if self._tokens.alike_anywhere:
+            return "", decode(self._ids[self._read :])
         return decode(self._ids[self._before : self._read]), decode(self._ids[self._before :])
 
     def _told(self, piece: str) -> tuple[str, bool]:
+        if not self._stop:
+            return piece, False
         text = self._held + piece
         found = [place for place in map(text.find, self._stop) if place >= 0]
         if found:

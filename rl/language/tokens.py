@@ -29,6 +29,8 @@ class Tokens(ABC):
 
     size: int
     """Tokens that there are, the special ones included."""
+    alike_anywhere = False
+    """Whether the tokens of whole characters are the same text, whatever comes before them."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -47,7 +49,7 @@ class Tokens(ABC):
 class ByteTokens(Tokens):
     """The bytes of UTF-8."""
 
-    size = SPECIAL + 256
+    size, alike_anywhere = SPECIAL + 256, True
 
     def encode(self, text: str) -> list[int]:
         """One for each byte."""
@@ -64,6 +66,8 @@ class ByteTokens(Tokens):
 
 class CharacterTokens(Tokens):
     """The characters of an alphabet."""
+
+    alike_anywhere = True
 
     def __init__(self, characters: str) -> None:
         self._characters = sorted(set(characters))
