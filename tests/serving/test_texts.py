@@ -227,6 +227,25 @@ def test_an_answer_stays_with_the_weights_it_began_with(tmp_path):
             served.update(made(width=32))
 
 
+def test_an_answer_that_waited_names_the_weights_that_say_it(tmp_path):
+    old, new = made(context=1000), made(seed=1, context=1000)
+    new.version = 7
+    runtime.init(engine="serial")
+    with serve(old, max_batch_size=1) as served:
+        before_it, replies = served.submit(endless(old), lambda *_: None), []
+        asking = threading.Thread(target=lambda: replies.append(completion(served, stream=True, echo=True)))
+        asking.start()
+        wait_until(lambda: served.health()["waiting"] == 1)
+        served.update(new)
+        wait_until(lambda: not served.health()["updating"])
+        served.drop(before_it)
+        asking.join()
+        pieces = events(replies[0])
+        assert {piece["system_fingerprint"][:3] for piece in pieces} == {"v7-"}
+        texts = [piece["choices"][0]["text"] for piece in pieces]
+        assert (texts[0], "".join(texts[1:])) == ("abc", new.generate(["abc"], max_new_tokens=20, seed=3)[0])
+
+
 def test_an_answer_goes_on_where_its_replica_was_lost():
     told = []
     first, second, other = (Said(token, -1.0, text) for token, text in ((5, "a"), (6, "b"), (7, "c")))

@@ -164,14 +164,17 @@ class _Coming:
         self._came: deque[tuple[int, Said | Exception]] = deque()
         self._wake, self._woken = asyncio.Event(), False
         self._ends = None if served.request_timeout is None else self._loop.time() + served.request_timeout
-        fingerprint = served.weights.fingerprint
-        self.shapes = Shapes(wanted.chat, served.name, served.tokens, fingerprint, wanted.log_probs, wanted.usage)
+        self.shapes = Shapes(wanted.chat, served.name, served.tokens, self._said_by, wanted.log_probs, wanted.usage)
         self._tokens, self._going = 0, len(wanted.asked)
         self._answers = served.submit(wanted.asked, self._tell)
 
     def drop(self) -> None:
         """Compute no more of them."""
         self._served.drop(self._answers)
+
+    def _said_by(self, index: int) -> str:
+        """What names the weights of a choice, which has begun."""
+        return (self._answers[index].weights or self._served.weights).fingerprint
 
     @property
     def counts(self) -> dict[str, int]:
@@ -279,16 +282,15 @@ def _stream_of(coming: _Coming) -> Response:
 
 
 async def _events(coming: _Coming) -> AsyncIterator[bytes]:
-    shapes = coming.shapes
-    for index, echo in enumerate(coming.wanted.echo):
-        first = shapes.begin(index, echo)
-        if first is not None:
-            yield _event(first)
+    shapes, waiting = coming.shapes, dict(enumerate(coming.wanted.echo))
     try:
         async for news in coming.news(KEEP_ALIVE_SECONDS):
             if not news:
                 yield b": waiting\n\n"
             for index, said in news.items():
+                first = shapes.begin(index, waiting.pop(index)) if index in waiting else None
+                if first is not None:  # not before it is known which weights say it
+                    yield _event(first)
                 if coming.wanted.log_probs or said[-1].finish is not None or any(each.text for each in said):
                     yield _event(shapes.piece(index, said))
     except Exception as error:  # the status was sent: what is left is to say so, and to end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,8 @@ class Shapes:
     chat: bool
     model: str
     tokens: Tokens
-    fingerprint: str
+    fingerprint: Callable[[int], str]
+    """Of a choice: it names the weights that say it."""
     log_probs: bool
     usage: bool
     """Whether pieces of a stream have a place for the counts."""
@@ -39,7 +40,7 @@ class Shapes:
             content: dict[str, Any] = {"message": message} if self.chat else {"text": text}
             choices.append(self._choice(index, own, content))
         kind = "chat.completion" if self.chat else "text_completion"
-        return self._object(kind, choices) | {"usage": counts}
+        return self._object(kind, choices, 0) | {"usage": counts}
 
     def begin(self, index: int, echo: str) -> dict[str, Any] | None:
         """The first piece of a choice, if there is one before anything is said."""
@@ -56,23 +57,23 @@ class Shapes:
 
     def counts(self, counts: dict[str, int]) -> dict[str, Any]:
         """The piece of a stream that tells how many tokens there were."""
-        return self._object(self._piece_kind, []) | {"usage": counts}
+        return self._object(self._piece_kind, [], 0) | {"usage": counts}
 
     @property
     def _piece_kind(self) -> str:
         return "chat.completion.chunk" if self.chat else "text_completion"
 
     def _piece(self, index: int, said: Sequence[Said], content: dict[str, Any]) -> dict[str, Any]:
-        made = self._object(self._piece_kind, [self._choice(index, said, content)])
+        made = self._object(self._piece_kind, [self._choice(index, said, content)], index)
         return made | {"usage": None} if self.usage else made
 
-    def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _object(self, kind: str, choices: list[dict[str, Any]], index: int) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": kind,
             "created": self.created,
             "model": self.model,
-            "system_fingerprint": self.fingerprint,
+            "system_fingerprint": self.fingerprint(index),
             "choices": choices,
         }
 
