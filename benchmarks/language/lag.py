@@ -2,7 +2,7 @@
 
     python benchmarks/language/lag.py [--seeds 0 1 2 3 4] [--iterations 90]
 
-`copy-3` with the settings of `copy-4`, two generators, until the mean reward of five iterations is 0.9: in turns, ahead
+`copy-4`, two generators, until the mean reward of five iterations is 0.9: in turns, ahead
 by up to two updates, and that with the decoupled objective. Written to rows/lag.json: for each seed how many answers
 that took, and how many until it was 0.5, their ratios to those in turns (none where one of both isn't there within the
 iterations), the lags that there were, and of the first whether `shoal verify` repeats the asynchronous runs to the same
@@ -71,7 +71,7 @@ def train(seed: int, way: dict[str, Any], iterations: int, repeat: bool) -> dict
     watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
         with (
-            GRPO("copy-3", preset="copy-4", seed=seed, workers=2, **way) as grpo,
+            GRPO("copy-4", seed=seed, workers=2, **way) as grpo,
             RunFolder(Path(folder) / "run") as run,
         ):
             size = grpo.run.n_envs
@@ -99,7 +99,7 @@ def main() -> None:
         trainings.append({"seed": seed, "ratios": ratios_of(found), **found})
         print(f"seed {seed}: ratios {trainings[-1]['ratios']}", {n: each["repeated"] for n, each in found.items()})
         print({name: each["lags"] for name, each in found.items()}, flush=True)
-        PATH.write_text(json.dumps({"env": "copy-3", "goals": GOALS, "ways": WAYS, "trainings": trainings}) + "\n")
+        PATH.write_text(json.dumps({"env": "copy-4", "goals": GOALS, "ways": WAYS, "trainings": trainings}) + "\n")
     runtime.shutdown()
 
 
