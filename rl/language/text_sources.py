@@ -75,8 +75,8 @@ def _of_files(dataset: str) -> Any:
 
 def _kinds_at(path: str) -> set[str]:
     if os.path.isdir(path):
-        names = [name for _, _, files in os.walk(path) for name in files if not name.startswith((".", "_"))]
-        found = {kind for kind, endings in _ENDINGS.items() if any(name.endswith(endings) for name in names)}
+        files = _files_below(path)
+        found = {kind for kind, endings in _ENDINGS.items() if any(file.endswith(endings) for file in files)}
         if not found:
             wanted = ", ".join(ending for endings in _KINDS.values() for ending in endings)
             raise InputError(f"dataset is the folder {path!r}, which holds no file that ends in {wanted}")
@@ -87,13 +87,17 @@ def _kinds_at(path: str) -> set[str]:
 def _text_files(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    below = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return [file for file in _files_below(path) if file.endswith(_ENDINGS["text"])]
+
+
+def _files_below(folder: str) -> list[str]:
+    """All files of a folder, but for hidden ones and those of hidden folders."""
+    below = sorted(os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
     hidden = (".", "_")
     return [
         file
         for file in below
-        if file.endswith(_ENDINGS["text"])
-        and not any(part.startswith(hidden) for part in os.path.relpath(file, path).split(os.sep))
+        if not any(part.startswith(hidden) for part in os.path.relpath(file, folder).split(os.sep))
     ]
 
 
@@ -133,13 +137,14 @@ def _text_at(row: Mapping[str, Any], column: str, number: int, where: str) -> st
     return str(row[column])
 
 
-def _turns_of(messages: Sequence[Mapping[str, Any]], where: str) -> Turns:
+def _turns_of(messages: Sequence[Any], where: str) -> Turns:
     """Messages in turns: what system and user say, joined by line ends, is a prompt, what the assistant says an
     answer."""
     turns: Turns = []
     asked: list[str] = []
     for message in messages:
-        role, content = message.get("role"), message.get("content")
+        said = message if isinstance(message, Mapping) else {}
+        role, content = said.get("role"), said.get("content")
         if role not in ("system", "user", "assistant") or not isinstance(content, str):
             raise InputError(
                 f"{where}: the message {message!r:.80} must have a role (system, user or assistant) and a content"

@@ -15,7 +15,7 @@ from rich.console import Console
 from shoal import data, envs, runtime
 from shoal.algorithms import GRPO, SFT, Pretrain
 from shoal.algorithms.pretrain import next_token_loss
-from shoal.rl import Clock, ProgressDisplay, RunFolder, evaluate, load_policy
+from shoal.rl import Clock, ProgressDisplay, RunFolder, evaluate, load_policy, rows_of_dataset
 from shoal.rl.language.packing import Corpus, RowOrder, conversation, fill_rows, plain_texts
 from shoal.rl.language.text_training import TextConfig, rate_of
 from shoal.rl.language.tokens import ANSWER, BEGIN, END, PAD, ByteTokens
@@ -300,6 +300,9 @@ def test_what_cannot_be_learned_is_refused(serial, folder, tmp_path):
     }.items():
         with pytest.raises((InputError, FileNotFoundError), match=message):
             Pretrain(**SMALL | given).train(1)
+    talk = write(tmp_path, "talk.jsonl", '{"messages": "hello"}\n')
+    with pytest.raises(InputError, match=r"row 0 of .*: the message 'h' must have a role"):
+        list(SFT(dataset=talk, **SMALL).examples())
     with pytest.raises(InputError, match="dataset is '', but must be given, or a task"):
         SFT(**SMALL)
     with Pretrain(dataset=str(tmp_path / "texts/0.txt"), **SMALL) as pretrain:
@@ -365,6 +368,9 @@ def test_progress_tells_the_loss_where_no_episodes_are_played(serial, folder):
 def test_a_text_file_is_a_row_whole_and_one_that_is_no_text_is_named(serial, tmp_path):
     (tmp_path / "a.txt").write_text("one\n\ntwo")
     assert list(data.read_text(tmp_path, whole_files=True).iter_rows()) == [{"text": "one\n\ntwo"}]
+    (tmp_path / ".editor").mkdir()
+    (tmp_path / ".editor" / "settings.json").write_text("{}")  # no other kind: it is hidden
+    assert list(rows_of_dataset(str(tmp_path))) == [{"text": "one\n\ntwo"}]
     (tmp_path / "b.txt").write_bytes(b"\xff")
     assert issubclass(data.DataError, runtime.InputError)  # the command line tells it in one line
     with pytest.raises(data.DataError, match=r"b\.txt.*no UTF-8"):
