@@ -69,20 +69,13 @@ class GroupProgress:
 
     def ended(self, row: int, return_: float, *, with_actions: bool = False) -> Episode:
         """Return the current episode as one that is over."""
+        length, actions = self.steps - self.begins[row], None
+        if with_actions and self._log is not None:
+            kept = self._log.last(length)
+            actions = kept[:, row].tobytes() if len(kept) == length else None
         return Episode(
-            self.environments[row],
-            self.episodes[row],
-            return_,
-            self.steps - self.begins[row],
-            self.seeds[row],
-            self.steps,
-            self._actions_of(row) if with_actions else None,
+            self.environments[row], self.episodes[row], return_, length, self.seeds[row], self.steps, actions
         )
-
-    def _actions_of(self, row: int) -> bytes | None:
-        length = self.length(row)
-        kept = np.empty(0) if self._log is None else self._log.last(length)
-        return kept[:, row].tobytes() if len(kept) == length else None
 
     def state(
         self,

@@ -39,9 +39,11 @@ def test_streams_repeat_and_differ():
 
 def test_numpy_integers_are_integers():
     assert derive_seed(np.int64(5), "x", np.int32(2)) == derive_seed(5, "x", 2)
+    assert episode_seed(np.int64(5), np.int8(3), np.int32(2)) == episode_seed(5, 3, 2)
 
 
 @pytest.mark.parametrize(("seed", "text"), [(-1, "seed must be an integer ≥ 0, not -1"), (1.5, "must be integers")])
 def test_bad_seed(seed, text):
-    with pytest.raises(InputError, match=text):
-        derive_seed(seed, "x")
+    for derive in (derive_seed, episode_seed):
+        with pytest.raises(InputError, match=text):
+            derive(seed, *((0, 0) if derive is episode_seed else ("x",)))
