@@ -95,7 +95,7 @@ def spans_of(value: Value) -> list[Span]:
 
 def size_of(value: Value) -> int:
     """Return a value's bytes, wherever they are."""
-    return sum(part.size if isinstance(part, Span) else len(part) for part in (value.stream, *value.buffers))
+    return sum(part.size if isinstance(part, Span) else len(part) for part in value.parts)
 
 
 class ObjectTable:

@@ -237,7 +237,7 @@ def _why_not_again(pending: PendingCall) -> Why | None:
 
 def _bytes_in(value: m.Value) -> int:
     """Return how much of a value lies in this process's memory."""
-    return sum(len(part) for part in (value.stream, *value.buffers) if isinstance(part, bytes))
+    return sum(len(part) for part in value.parts if isinstance(part, bytes))
 
 
 def _error(object_id: m.ObjectId, why: Why) -> ObjectLostError:

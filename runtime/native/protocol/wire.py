@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -47,6 +48,16 @@ class Value(msgspec.Struct, array_like=True, gc=False):
     buffers: tuple[bytes | Span, ...] = ()
     refs: tuple[ObjectId, ...] = ()
     failed: bool = False
+
+    @property
+    def parts(self) -> tuple[bytes | Span, ...]:
+        """The pickle, and the buffers."""
+        return self.stream, *self.buffers
+
+    def moved(self, parts: Iterable[bytes | Span]) -> Value:
+        """Return the same value with its parts in other places."""
+        stream, *buffers = parts
+        return Value(stream, tuple(buffers), self.refs, self.failed)
 
 
 class Placement(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -167,18 +167,10 @@ class Store:
 
     def copy_values(self, values: list[Value], owner: bytes) -> list[Value]:
         """Return the same values in blocks of this process that belong to `owner`, as the old ones need not."""
-        parts = [part for value in values for part in (value.stream, *value.buffers)]
+        parts = [part for value in values for part in value.parts]
         blocks = [[memoryview(self._views.view(part))] for part in parts if isinstance(part, Span)]
         spans = iter(self._copy(blocks, owner))
-        return [
-            Value(
-                next(spans) if isinstance(value.stream, Span) else value.stream,
-                tuple([next(spans) if isinstance(part, Span) else part for part in value.buffers]),
-                value.refs,
-                value.failed,
-            )
-            for value in values
-        ]
+        return [value.moved(next(spans) if isinstance(p, Span) else p for p in value.parts) for value in values]
 
     def _copy(self, contents: Sequence[Sequence[Any]], owner: bytes) -> list[Span]:
         """Return blocks with these contents, each in pieces; all at once, so that nothing is held while it waits."""
@@ -221,10 +213,7 @@ class Store:
 
     def inlined(self, value: Value) -> Value:
         """Return a value that lies in no shared memory."""
-        parts: list[bytes | Span] = [
-            part if isinstance(part, bytes) else bytes(self._view(part)) for part in (value.stream, *value.buffers)
-        ]
-        return Value(parts[0], tuple(parts[1:]), value.refs, value.failed)
+        return value.moved(part if isinstance(part, bytes) else bytes(self._view(part)) for part in value.parts)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Return a writable array over a new block, which `pack` will recognise by its address."""
@@ -278,7 +267,7 @@ class Store:
 
     def give(self, value: Value, owner: bytes) -> None:
         """Make `owner` the owner of the blocks of a value that this process has made."""
-        for span in (part for part in (value.stream, *value.buffers) if isinstance(part, Span)):
+        for span in (part for part in value.parts if isinstance(part, Span)):
             arena = self._disk if span.on_disk else self._arena
             assert arena is not None, "the block lies in it"
             arena.seal(span, owner)
@@ -290,11 +279,10 @@ class Store:
             OSError: the disk has no room, or fails.
             StaleBlockError: the value has been freed meanwhile.
         """
-        parts = [value.stream, *value.buffers]
-        in_memory = [part for part in parts if isinstance(part, Span) and not part.on_disk]
+        in_memory = [part for part in value.parts if isinstance(part, Span) and not part.on_disk]
         written = iter(self._disk_arena().write([self._views.view(span) for span in in_memory], self._process))
-        stream, *buffers = [next(written) if isinstance(part, Span) and not part.on_disk else part for part in parts]
-        return Value(stream, tuple(buffers), value.refs, value.failed), sum(span.size for span in in_memory)
+        copy = value.moved(next(written) if isinstance(p, Span) and not p.on_disk else p for p in value.parts)
+        return copy, sum(span.size for span in in_memory)
 
     def trim(self) -> int:
         """Give back free memory; return how much."""
