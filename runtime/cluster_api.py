@@ -135,4 +135,4 @@ def become_node(
     if not token:
         raise InputError("no token is given: the head's cluster_token(), in SHOAL_TOKEN or --token-file")
     settings = Settings(num_cpus=num_cpus, num_gpus=num_gpus, memory=memory, resources=resources or {}, preload=())
-    import_module(".native.engine", __package__).NativeEngine.become_node(address, token, settings)
+    import_module(".native.engine", __package__).NativeDriver.become_node(address, token, settings)

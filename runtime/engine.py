@@ -364,7 +364,8 @@ class Engine(Protocol):
         """End everything that the engine started; return whether it is ended: in a worker it goes on."""
 
     def abandon(self) -> None:
-        """Forget everything without touching it: this process is a forked child and owns none of it."""
+        """Event: this process is a forked child, which owns nothing of the engine, and forgets it."""
+        return
 
 
 # The same functions, for all who know what an engine can do: a wrapper would be paid for with every call.

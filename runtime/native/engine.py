@@ -46,75 +46,23 @@ ENVIRONMENT_VARIABLE = "SHOAL_TOKEN"
 
 
 class NativeEngine(Engine):
-    """Processes of this machine; see `shoal.runtime.engine.Engine` for the methods."""
+    """Processes of this machine, as a worker sees them, whose runtime is not its own to end.
+
+    `shoal.runtime.engine.Engine` tells what the methods do.
+    """
 
     name = "native"
 
-    def __init__(self, settings: Settings, node: NodeProcess) -> None:
-        seconds = warn_after()
-        self.token = os.environ.get(ENVIRONMENT_VARIABLE) or os.urandom(16).hex()
-        if settings.listen is not None:
-            parse_address(settings.listen)
-        session, folder = new_session(settings.log_directory)
-        names = SocketNames.new(session)
-        try:
-            self.environments = Environments(packages_of(folder), None)
-            self.environments.current = self.environments.of(settings.runtime_env)
-            given = _node_settings(settings) | {"names": msgspec.to_builtins(names), "folder": folder}
-            given["resources"][HEAD] = UNIT
-            if settings.listen is not None:
-                secrets = Secrets.from_environment(self.token)
-                warn_if_readable("listen", settings.listen, secrets)
-                given["secrets"] = msgspec.to_builtins(secrets)
-            self.address = node.set_up(given)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        shown = settings.log_to_driver and os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
-        namespace = settings.namespace or os.urandom(16).hex()
-        links = Links(names, None, log_to_driver=shown, namespace=namespace, why_node_died=node.why_it_died)
-        parts = Parts(links, self.environments)
-        self._join(parts)
-        if settings.record_call_sites:
-            parts.values.sites = {}
-        self._printer = Printer(links.reactor.call_later)
-        self._node: NodeProcess | None = node
-        links.reactor.watch(node.fileno(), lambda mask: self._read_node())
-        if seconds > 0:
-            parts.waits.on_wait = LongWaits(links, parts.waits, seconds).begin
-        self._guard = InterruptGuard(self.parts.busy)
-        links.start({**self.parts.handlers(), m.Output: lambda node, message: self._printer.show(message)})
-
-    @classmethod
-    def join(cls, names: SocketNames, process: bytes, environment: m.Environment | None) -> NativeEngine:
-        """Return the engine of a worker, whose links are still to be started."""
-        engine = cls.__new__(cls)
-        engine._node, engine.address, engine.token = None, "", ""
-        links = Links(names, process)
-        engine.environments = Environments(packages_of(links.welcome.folder), environment)
-        engine._join(Parts(links, engine.environments))
-        return engine
-
-    @staticmethod
-    def become_node(address: str, token: str, settings: Settings) -> None:
-        """Turn this process into a further node; see `shoal.runtime.become_node`."""
-        parse_address(address)
-        session, folder = new_session(settings.log_directory)
-        names = msgspec.to_builtins(SocketNames.new(joined(session)))
-        node = _node_settings(settings) | {"names": names, "folder": folder, "join": address}
-        secrets = Secrets.from_environment(token)
-        warn_if_readable("join", address, secrets)
-        become_node(node | {"secrets": msgspec.to_builtins(secrets)})
-
-    def _join(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, links: Links, environments: Environments) -> None:
+        self.environments = environments
+        self.parts = parts = Parts(links, environments)
         self.hosted: Host | None = None
         self.on_exit_actor: Callable[[SystemExit], None] = lambda request: None
         self.cancelled: set[bytes] = set()  # calls that run here, or are about to, and should end
         self.metrics = parts.reporting.metrics
         self.tasks, self.actors, self.actor_calls = parts.tasks, parts.actors, parts.actor_calls
         self.values, self.waits = parts.values, parts.waits
-        self._links, self._groups = parts.links, parts.groups
+        self._links, self._groups = links, parts.groups
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         self.parts.cancelling.cancel(ref, force, recursive)
@@ -216,12 +164,61 @@ class NativeEngine(Engine):
         self._links.check()
         return observe(self._links.names.session, sections, limit)
 
-    # The end ----------------------------------------------------------------------------------------------------
+    def shutdown(self) -> bool:
+        return False
+
+
+class NativeDriver(NativeEngine):
+    """The same in a driver, which has started the node, and ends it."""
+
+    def __init__(self, settings: Settings, node: NodeProcess) -> None:
+        seconds = warn_after()
+        token = os.environ.get(ENVIRONMENT_VARIABLE) or os.urandom(16).hex()
+        if settings.listen is not None:
+            parse_address(settings.listen)
+        session, folder = new_session(settings.log_directory)
+        names = SocketNames.new(session)
+        try:
+            environments = Environments(packages_of(folder), None)
+            environments.current = environments.of(settings.runtime_env)
+            given = _node_settings(settings) | {"names": msgspec.to_builtins(names), "folder": folder}
+            given["resources"][HEAD] = UNIT
+            if settings.listen is not None:
+                secrets = Secrets.from_environment(token)
+                warn_if_readable("listen", settings.listen, secrets)
+                given["secrets"] = msgspec.to_builtins(secrets)
+            address = node.set_up(given)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shown = settings.log_to_driver and os.environ.get("SHOAL_LOG_TO_DRIVER", "1") != "0"
+        namespace = settings.namespace or os.urandom(16).hex()
+        links = Links(names, None, log_to_driver=shown, namespace=namespace, why_node_died=node.why_it_died)
+        super().__init__(links, environments)
+        self.address, self.token, parts = address, token, self.parts
+        if settings.record_call_sites:
+            parts.values.sites = {}
+        self._printer = Printer(links.reactor.call_later)
+        self._node = node
+        links.reactor.watch(node.fileno(), lambda mask: self._read_node())
+        if seconds > 0:
+            parts.waits.on_wait = LongWaits(links, parts.waits, seconds).begin
+        self._guard = InterruptGuard(parts.busy)
+        links.start({**parts.handlers(), m.Output: lambda node, message: self._printer.show(message)})
+
+    @staticmethod
+    def become_node(address: str, token: str, settings: Settings) -> None:
+        """Turn this process into a further node; see `shoal.runtime.become_node`."""
+        parse_address(address)
+        session, folder = new_session(settings.log_directory)
+        names = msgspec.to_builtins(SocketNames.new(joined(session)))
+        node = _node_settings(settings) | {"names": names, "folder": folder, "join": address}
+        secrets = Secrets.from_environment(token)
+        warn_if_readable("join", address, secrets)
+        become_node(node | {"secrets": msgspec.to_builtins(secrets)})
 
     def shutdown(self) -> bool:
-        """End the node and with it everything else; in a worker: nothing, it is not the worker's to end."""
-        if self._node is None:
-            return False
+        """End the node and with it everything else."""
         self._links.shut_down()
         self._node.stop()
         self._links.drain_node()
@@ -232,13 +229,8 @@ class NativeEngine(Engine):
         return True
 
     def _read_node(self) -> None:
-        assert self._node is not None
         if not self._node.read():
             self._links.reactor.unwatch(self._node.fileno())
-
-    def abandon(self) -> None:
-        """Forget the node, which belongs to the parent of this forked child."""
-        self._node = None
 
 
 def _node_settings(settings: Settings) -> dict[str, Any]:

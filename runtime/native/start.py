@@ -18,7 +18,7 @@ def start(settings: Settings) -> Engine:
     """
     node = NodeProcess(settings.record_call_sites)
     try:
-        engine: Engine = import_module(".engine", __package__).NativeEngine(settings, node)
+        engine: Engine = import_module(".engine", __package__).NativeDriver(settings, node)
     except BaseException:
         node.kill()
         raise

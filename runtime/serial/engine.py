@@ -189,6 +189,3 @@ class SerialEngine(Engine):
         self._actors.end_all()
         self._objects.clear()
         return True
-
-    def abandon(self) -> None:
-        """Do nothing: a forked child's copy is its own."""

@@ -26,9 +26,11 @@ from ...options import STREAMING, limits_of_groups
 from ...signatures import is_async
 from ...values.failure import not_made, pack_exception
 from ..engine import NativeEngine
+from ..node.session import packages_of
 from ..process.actors import unpack_identity
 from ..process.blocked_waits import BlockedWaits
-from ..process.links import Handler
+from ..process.environments import Environments
+from ..process.links import Handler, Links
 from ..process.reactor import Reactor, Waiter
 from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
@@ -37,19 +39,26 @@ from ..store.views import StaleBlockError
 from .event_loops import EventLoops
 from .executor import Code, Executor, Item
 from .place import Place, Threads
-from .signals import ignore_interrupts, limit_end
+from .signals import limit_end
 
 # How often, in seconds, a worker that is not wanted any more looks whether what it owns still is.
 _LOOK_AGAIN = 0.5
 
 
 class Worker:
-    """The state of one worker process."""
+    """The state of one worker process.
+
+    Args:
+        names: those of the session's sockets.
+        process: the id that the node has given it.
+        environment: its surroundings, which are set up already.
+    """
 
     def __init__(self, names: SocketNames, process: bytes, environment: m.Environment | None) -> None:
-        self._engine = NativeEngine.join(names, process, environment)
+        self._links = links = Links(names, process)
+        self._engine = NativeEngine(links, Environments(packages_of(links.welcome.folder), environment))
         self._parts = parts = self._engine.parts
-        self._links, self._values = parts.links, parts.values
+        self._values = parts.values
         self._executor = Executor(self._engine, self._send_reply, self._on_leave)
         self._place: Place | None = None
         self._leaving = False
@@ -204,7 +213,20 @@ class Worker:
     # Running ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Run what arrives until told to exit, or until what runs asks for it."""
+        """Run what arrives until told to exit, or until what runs asks for it; then clean up.
+
+        Raises:
+            SystemExit: with the code that was asked for, unless that is 0.
+        """
+        set_engine(self._engine)
+        self._run_items()
+        self._close()
+        if self._executor.exit_code:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            raise SystemExit(self._executor.exit_code)
+
+    def _run_items(self) -> None:
         items = self._items
         while True:
             while not self._leaving:
@@ -290,7 +312,7 @@ class Worker:
         else:  # with more to run, the reply goes out with the next ones, or when the background thread comes by
             self._links.reactor.flush_soon(peer) if self._items else peer.flush()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Run the clean-up of the actor and of the interpreter."""
         self._executor.shut_down_actor()
         gc.collect()
@@ -308,17 +330,3 @@ def _place_for(cls: type, message: m.Construct, executor: Executor, reactor: Rea
     if is_async(cls):
         return EventLoops(executor, cls, limits, reactor)
     return Threads(executor, cls, limits) if groups or (message.max_concurrency or 1) > 1 else None
-
-
-def run_worker(names: SocketNames, process: bytes, environment: m.Environment | None) -> None:
-    """Run a worker until it is told to exit; in a fresh process, whose `environment` is set up already."""
-    ignore_interrupts()
-    worker = Worker(names, process, environment)
-    set_engine(worker._engine)
-    worker.run()
-    worker.close()
-    code = worker._executor.exit_code
-    if code:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        raise SystemExit(code)

@@ -16,7 +16,8 @@ from ..process.environments import enter
 from ..protocol import messages as m
 from ..protocol.local_sockets import SocketNames
 from .printing import PrintedStream
-from .worker import run_worker
+from .signals import ignore_interrupts
+from .worker import Worker
 
 
 def be_worker(names: SocketNames, fork: m.Fork) -> NoReturn:
@@ -27,7 +28,8 @@ def be_worker(names: SocketNames, fork: m.Fork) -> NoReturn:
         setproctitle.setproctitle(f"shoal: {fork.title}")
         if fork.environment is not None:
             enter(fork.environment)
-        run_worker(names, fork.process, fork.environment)
+        ignore_interrupts()
+        Worker(names, fork.process, fork.environment).run()
         code = 0
     except SystemExit as request:
         if isinstance(request.code, str):
