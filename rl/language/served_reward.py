@@ -26,8 +26,9 @@ class ServedReward:
         token: for the header `Authorization: Bearer`.
         max_tokens: of the reply. It is not drawn, but the most likely one (temperature 0).
 
-    Raises InputError for an address that is none. A call raises ConnectionError if the server does not answer within a
-    minute, or refuses, and ValueError if the score of its reply is no number.
+    Raises InputError for an address that is none, and a question in which something else stands in braces. A call
+    raises ConnectionError if the server does not answer within a minute, refuses, or says something else, and
+    ValueError if the score of its reply is no number.
     """
 
     def __init__(
@@ -43,6 +44,14 @@ class ServedReward:
         self._url = urlsplit(url)
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
             raise InputError(f"url is {url!r}, but must be a server's, such as 'http://127.0.0.1:8000'")
+        if isinstance(question, str):
+            try:
+                question.format(prompt="", answer="")
+            except (LookupError, ValueError, AttributeError) as error:
+                raise InputError(
+                    f"question is {question!r:.80}, in which only {{prompt}} and {{answer}} may stand in braces, other "
+                    f"braces doubled ({error!r}); or give a function"
+                ) from None
         self._question, self._score, self._model, self._token = question, score, model, token
         self._max_tokens = max_tokens
         self.__name__ = f"ServedReward({self._url.netloc})"
@@ -83,4 +92,7 @@ class ServedReward:
             raise ConnectionError(
                 f"{where} answered with status {reply.status}: {content[:200].decode(errors='replace')}"
             )
-        return str(json.loads(content)["choices"][0]["text"])
+        try:
+            return str(json.loads(content)["choices"][0]["text"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise ConnectionError(f"{where} answered with no completion, but {content[:200]!r}") from error

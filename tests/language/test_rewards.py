@@ -182,11 +182,8 @@ def judge_server(asked):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append((self.path, self.headers["Authorization"], body))
-            said = (
-                b'{"error": "no"}'
-                if "refuse" in body["prompt"]
-                else json.dumps({"choices": [{"text": str(len(body["prompt"])), "finish_reason": "stop"}]}).encode()
-            )
+            right = json.dumps({"choices": [{"text": str(len(body["prompt"])), "finish_reason": "stop"}]}).encode()
+            said = b'{"error": "no"}' if "refuse" in body["prompt"] else b"{}" if "other" in body["prompt"] else right
             self.send_response(429 if "refuse" in body["prompt"] else 200)
             self.send_header("Content-Length", str(len(said)))
             self.end_headers()
@@ -216,12 +213,17 @@ def test_a_served_model_judges():
         assert body == {"model": "judge", "prompt": "xyz for ab?", "max_tokens": 16, "temperature": 0}
         with pytest.raises(ConnectionError, match=r"status 429.*no"):
             reward("refuse", "x")
+        with pytest.raises(ConnectionError, match=r"with no completion, but b'\{\}'"):
+            reward("other", "x")
         with pytest.raises(ValueError, match="said '4', of which score made no number"):
             ServedReward(url, lambda prompt, answer: prompt + answer, lambda said: "much")("ab", "cd")
     with pytest.raises(ConnectionError, match="does not answer"):
         reward("ab", "xyz")
     with pytest.raises(runtime.InputError, match="url is 'runs/judge'"):
         ServedReward("runs/judge", "{answer}")
+    for question in ('{"is": "{answer}"}', "{reply}", "{", "{}"):
+        with pytest.raises(runtime.InputError, match=r"only \{prompt\} and \{answer\} may stand in braces"):
+            ServedReward(url, question)
 
 
 def test_a_model_that_shoal_serves_judges():
