@@ -48,7 +48,11 @@ class IterationsFile:
 
     def append(self, *records: Mapping[str, Any]) -> None:
         """Append lines of one iteration and flush them."""
-        self._file.write("".join(map(_line, records)))
+        self.append_text("".join(map(_line, records)))
+
+    def append_text(self, lines: str) -> None:
+        """Append whole lines of one iteration and flush them."""
+        self._file.write(lines)
         self._file.flush()
 
     def close(self) -> None:
@@ -82,8 +86,11 @@ def record_of(report: IterationReport) -> dict[str, Any]:
     }
 
 
+_encode = json.JSONEncoder(allow_nan=False).encode  # `dumps` with an argument makes an encoder for each line
+
+
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, allow_nan=False) + "\n"
+    return _encode(record) + "\n"
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:

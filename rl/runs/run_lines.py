@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,15 @@ class RunLines:
         lines: dict[str, list[Mapping[str, Any]]] = {
             SCHEDULE: [] if report.schedule is None else [report.schedule],
             HASHES: [{**when, **total, **report.hashes}] if report.hashes else [],
-            EPISODES: [{**when, **line} for line in _lines_of(report)],
             EXAMPLES: [{**when, **example} for example in report.examples],
         }
         for name, found in lines.items():
             if found:
                 self._open(name).append(*found)
+        episodes = [each for each in report.episodes if each.actions is not None]
+        if episodes:
+            begin = f'{{"iteration": {report.iteration}, "timesteps": {report.timesteps}'
+            self._open(EPISODES).append_text("".join(line_of_episode(each, begin) for each in episodes))
 
     def close(self) -> None:
         """Close the files; harmless a second time."""
@@ -64,23 +67,16 @@ class RunLines:
                 closing.callback(file.close)
 
 
-def _lines_of(report: IterationReport) -> Iterator[dict[str, Any]]:
-    for episode in report.episodes:
-        if episode.actions is not None:
-            yield line_of_episode(episode)
-
-
-def line_of_episode(episode: Episode) -> dict[str, Any]:
-    """An episode as a line of `episodes.jsonl`."""
+def line_of_episode(episode: Episode, begin: str) -> str:
+    """An episode as a line of `episodes.jsonl`, which begins so. It is JSON written by hand, in an eighth of the time:
+    of short episodes a hundred end in an iteration."""
     assert episode.actions is not None
-    return {
-        "environment": episode.environment,
-        "index": episode.index,
-        "seed": episode.seed,
-        "return": plain(episode.return_),
-        "length": episode.length,
-        "actions": binascii.b2a_base64(episode.actions, newline=False).decode(),
-    }
+    return_ = "null" if plain(episode.return_) is None else repr(float(episode.return_))
+    actions = binascii.b2a_base64(episode.actions, newline=False).decode()
+    return (
+        f'{begin}, "environment": {episode.environment}, "index": {episode.index}, "seed": {episode.seed}, '
+        f'"return": {return_}, "length": {episode.length}, "actions": "{actions}"}}\n'
+    )
 
 
 def actions_of_line(line: Mapping[str, Any], space: gymnasium.Space) -> np.ndarray:

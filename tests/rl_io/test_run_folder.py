@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from run_fakes import FakeTraining, report, result
 
+from shoal.envs import Episode
 from shoal.rl.runs.checkpoint import list_checkpoints, write_checkpoint
 from shoal.rl.runs.learning_curve import draw_learning_curve, episode_curve
 from shoal.rl.runs.metrics import read_metrics
 from shoal.rl.runs.run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config
+from shoal.rl.runs.run_lines import RunLines
 from shoal.rl.runs.run_lock import lock_run, unlock_run
 from shoal.runtime import InputError
 
@@ -83,6 +85,19 @@ def test_not_a_number_becomes_null(tmp_path):
     with RunFolder(tmp_path / "a") as folder:
         train(folder, [report(1, **{"train/loss": float("nan")})])
         assert next(read_metrics(folder.path / "metrics.jsonl"))["train/loss"] is None
+
+
+@pytest.mark.parametrize(("total", "told"), [(-1.25e-7, -1.25e-7), (3.0, 3.0), (float("nan"), None)])
+def test_lines_of_episodes_are_what_json_writes(tmp_path, total, told):
+    lines = RunLines(tmp_path)
+    episodes = [Episode(3, 17, total, 2, 2**31 - 1, 90, b"\x00\xff"), Episode(1, 0, 1.0, 4, 5, 6, None)]
+    lines.write(replace(report(7), episodes=episodes))
+    lines.close()
+    wanted = {
+        "iteration": 7, "timesteps": report(7).timesteps, "environment": 3, "index": 17, "seed": 2**31 - 1,
+        "return": told, "length": 2, "actions": "AP8=",
+    }  # fmt: skip
+    assert (tmp_path / "episodes.jsonl").read_text() == json.dumps(wanted) + "\n"
 
 
 def test_an_interrupted_run_has_a_curve_and_no_result(tmp_path):
