@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import runtime
-from ..envs import Endpoint, EnvSpec, Episode, choose_group_recovery
+from ..envs import Endpoint, EnvSpec, Episode, RecoveryChoice, choose_group_recovery
 from ..runtime import ActorHandle, ObjectRef, exceptions, get
 from .agents import JointLearnerActor, JointWorker, initial_weights
 from .chaos import Deaths
@@ -106,6 +106,8 @@ class RolloutWorkers:
         self._channel = Channel()
         self.endpoint = None if run.listen is None else Endpoint.at(run.listen)
         """Where simulators outside connect, if they are what is learned from."""
+        self.recovery: RecoveryChoice | None = None
+        """How environments are put back; None where they are outside, or there are none."""
         worker_class: type[Any]
         own: dict[str, Any]
         if isinstance(model_spec, ModelSpec) and model_spec.is_language:
@@ -113,7 +115,8 @@ class RolloutWorkers:
         elif self.endpoint is None:
             worker_class = JointWorker if isinstance(model_spec, JointSpec) else RolloutWorker
             count = min(run.workers, run.groups)
-            own = {"recovery": choose_group_recovery(run.vectorization, spec, run.seed)}
+            self.recovery = choose_group_recovery(run.vectorization, spec, run.seed)
+            own = {"recovery": self.recovery}
         else:
             worker_class, count, own = SimulatorWorker, 1, {"endpoint": self.endpoint}
         own |= {"spec": spec, "model_spec": model_spec, "settings": run, "channel": self._channel}
@@ -121,7 +124,7 @@ class RolloutWorkers:
         self.actors = [made.remote(algorithm, config, **own) for _ in range(count)]
         self.collecting: Sequence[ObjectRef] = ()
         """Of the rollouts that are being made; they are cancelled at the end."""
-        self._rollouts: Rollouts | None = None  # held: what nobody holds when it fails counts as unread
+        self._rollouts: tuple[Rollouts, ...] = ()  # held: what nobody holds when it fails counts as unread
 
     def begin(
         self,
@@ -148,16 +151,17 @@ class RolloutWorkers:
         rollout, after, stats = self.actors[worker].collect.remote(*given, **more)
         return Collected(rollout, GroupProgress(group.rollouts + 1, after), stats)
 
-    def collect(self, state: TrainingState, clock: Clock) -> Rollouts:
-        """Start a rollout of every simulation group under the weights of `state`."""
+    def collect(self, state: TrainingState, clock: Clock, *, beside: Rollouts | None = None) -> Rollouts:
+        """Start a rollout of every simulation group under the weights of `state`, and go on with those `beside`."""
         run, begun = self._run, []
         for index, group in enumerate(state.groups):
             met = state.league.meeting(run.seed, index, group.rollouts, latest=run.league_latest, size=run.league_size)
             place = state.iteration, *state.cycles
             begun.append(self.begin(index, group, state.weights, clock, met, place=place))
-        self._rollouts = Rollouts.of(begun, self._steps)
-        self.collecting = self._rollouts.stats
-        return self._rollouts
+        made = Rollouts.of(begun, self._steps)
+        self._rollouts = (made,) if beside is None else (beside, made)
+        self.collecting = [ref for rollouts in self._rollouts for ref in rollouts.stats]
+        return made
 
     def stats(self, refs: Sequence[ObjectRef]) -> list[RolloutStats]:
         """Wait for what rollouts tell the driver. Raises what the environment raised."""

@@ -7,23 +7,21 @@ this one (hashes, files, callbacks) while the actor makes the next.
     driver   ask 1, ask 2 · wait for 1 · tell of 1 · ask 3 · wait for 2 · tell of 2 …
     actor    1 ─────────────────────────┬ 2 ────────────────────────────┬ 3 …
 
-No bit depends on it. An iteration that was asked for in vain (a callback ends the training, something raises) is
-forgotten; the actor, which is then not where the next call begins, is put back to there, as after a loss.
+See `ahead`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from .. import runtime
 from ..envs import RecoveryChoice, choose_group_recovery
 from ..runtime import ObjectRef, exceptions, get
 from .actors import LearnerRun, note_on_deaths
-from .chaos import NONE
+from .ahead import InVain, looks_ahead, place_of
 from .clock import Clock
 from .collect.channel import Channel
 from .collect.rollout_stats import RolloutStats
@@ -34,10 +32,6 @@ from .learn.log import LearnerInput, Piece
 from .learner_handle import LearnerHandle, Update, following
 from .run import CLOSE_SECONDS, give_up
 from .training_state import IterationOutcome, TrainingState, Weights
-
-_SHORT_SECONDS = 0.2
-"""Of an iteration, up to which the next is asked for ahead: to longer ones a millisecond is nothing, and one that was
-asked for in vain keeps the actor from its end for as long."""
 
 _COMPUTED = ("time/update_seconds", "time/environment_seconds", "time/inference_seconds")
 
@@ -66,24 +60,17 @@ def led_to(update: Update) -> TrainingState:
     )
 
 
-def _place(state: TrainingState) -> tuple[Any, ...]:
-    """What an update begins with."""
-    return state.iteration, state.timesteps, state.weights, state.groups
-
-
 class ColocatedHandle(LearnerHandle):
     """The actor; `LearnerHandle` has the rest."""
 
     _ahead: Update | None = None
-    _in_vain: Sequence[ObjectRef] = ()
-    """Of what nobody waits for: held, since a failure that nobody reads is told of."""
     _made: ObjectRef | None = None
     """The snapshot with which the last iteration that is known has ended."""
 
     def start(self, state: TrainingState, given: LearnerInput, snapshot: bool) -> Update:
         """As `LearnerHandle.start`; what is asked for ahead already goes on."""
         ahead = self._ahead
-        if ahead is None or ahead.given != given or _place(ahead.state) != _place(state):
+        if ahead is None or ahead.given != given or place_of(ahead.state) != place_of(state):
             self.forget_ahead()
             return super().start(state, given, snapshot)
         self._ahead, self._updating = None, replace(ahead, state=state)
@@ -97,8 +84,11 @@ class ColocatedHandle(LearnerHandle):
         """Nobody waits for what was asked for ahead."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
-            runtime.cancel(ahead.metrics)
-            self._in_vain = [*self._in_vain, ahead.metrics]
+            self._in_vain.add([ahead.metrics])
+
+    @cached_property
+    def _in_vain(self) -> InVain:
+        return InVain()
 
     def wait(self, update: Update) -> tuple[Update, dict[str, float]]:
         """As `LearnerHandle.wait`."""
@@ -115,7 +105,7 @@ class ColocatedHandle(LearnerHandle):
 
     def close(self) -> None:
         """As `LearnerHandle.close`."""
-        give_up(self._in_vain, 0.2)
+        self._in_vain.give_up(0.2)
         super().close()
 
     def _ask(self, update: Update) -> Update:
@@ -166,7 +156,7 @@ class ColocatedRun(LearnerRun):
         given = self._given(clock, cycles_of)
         update = self.learner.start(state, given, True)
         following_clock = clock.after(given.timesteps)
-        if self._looks_ahead and following_clock.remaining:
+        if following_clock.remaining and looks_ahead(self.settings, self._recovery, self._seconds):
             self.learner.start_ahead(Update(led_to(update), self._given(following_clock, cycles_of), True))
         try:
             update, metrics = self.learner.wait(update)
@@ -185,14 +175,6 @@ class ColocatedRun(LearnerRun):
     def _given(self, clock: Clock, cycles_of: Callable[[Clock], int]) -> Cycles:
         cycles, steps, run = cycles_of(clock), self._algorithm.rollout_steps(self.config), self.settings
         return Cycles((), clock, cycles, steps * run.groups, cycles * steps * run.n_envs)
-
-    @property
-    def _looks_ahead(self) -> bool:
-        """Whether the next iteration is asked for before this one is there. Deaths on purpose are counted where they
-        are planned, an engine that makes calls at once gains nothing by it, and what cannot be put back exactly must
-        not be led where nobody follows."""
-        is_alone = self.settings.chaos == NONE and runtime.engine_name() == "native"
-        return self._seconds <= _SHORT_SECONDS and is_alone and self._recovery.recovery != "restart"
 
     def end_actors(self) -> None:
         """Let the actor close its environments, for 10 s at most, and end it."""

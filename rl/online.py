@@ -20,6 +20,7 @@ from .declaration import Collecting, Learning
 from .models.joint_spec import JointSpec
 from .run import Run
 from .simulators import inspect_simulators
+from .synchronous import SynchronousRun
 from .training_state import IterationOutcome, TrainingState
 
 
@@ -46,10 +47,11 @@ class OnlineAlgorithm(Algorithm[Config], Collecting, Learning, Generic[Config]):
         alone = min(run.workers, run.groups) == 1 and run.most_learners == 1
         if alone and run.listen is None and not isinstance(self.model_spec, JointSpec):
             return ColocatedRun(**self.run_options())
-        return ActorLearnerRun(**self.run_options())
+        return SynchronousRun(**self.run_options())
 
     def training_step(self, run: Any, state: TrainingState, clock: Clock) -> IterationOutcome:
         """One iteration: all groups act under the weights of `state`, then the learner updates them."""
         if isinstance(run, ColocatedRun):
             return run.iterate(state, clock, lambda _: 1)
-        return run.learn(state, run.workers.collect(state, clock), clock)
+        outcome: IterationOutcome = run.iterate(state, clock)
+        return outcome

@@ -1,6 +1,7 @@
 """Iterations of several cycles: who runs them decides nothing, in weights, rows and hashes; deaths in them neither."""
 
 import itertools
+import math
 import os
 
 import pytest
@@ -49,11 +50,14 @@ def test_an_iteration_is_the_same_wherever_its_cycles_are_made(engine):
     assert (rows, digest) == trained(2)
 
 
-@pytest.mark.parametrize("total", [STEPS, STEPS + 256], ids=["as-begun", "in-vain"])
+@pytest.mark.parametrize(
+    "total", [pytest.param(STEPS, marks=pytest.mark.slow), STEPS + 256], ids=["as-begun", "in-vain"]
+)
 def test_what_is_asked_for_ahead_changes_no_row(processes, monkeypatch, tmp_path, total):
     """A callback ends a training when its third iteration is under way; it goes on with the same end, or another."""
     asked = []
     ahead = ColocatedHandle.start_ahead
+    monkeypatch.setattr("shoal.rl.ahead._SHORT_SECONDS", math.inf)
     monkeypatch.setattr(ColocatedHandle, "start_ahead", lambda *given: asked.append(given) or ahead(*given))
 
     class StopsOnce(Rows):
@@ -65,7 +69,7 @@ def test_what_is_asked_for_ahead_changes_no_row(processes, monkeypatch, tmp_path
         rows = StopsOnce()
         with DQN(Walk, **COMMON | PRIORITIZED, workers=workers, save_replay=True) as training:
             assert training.train(total, callbacks=rows).interrupted
-            assert len(asked) == (1 if workers == 1 else 0)
+            assert len(asked) == (2 if workers == 1 else 0)
             checkpoint = training.save(tmp_path / str(workers))
             digest = training.train(STEPS - training.timesteps, callbacks=rows).weights_sha256
         saved = {file.name: file.read_bytes() for file in checkpoint.iterdir() if file.suffix == ".safetensors"}

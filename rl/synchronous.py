@@ -1,0 +1,85 @@
+"""Rollout workers and a learner that take turns, as the driver sees them.
+
+Rollouts are asked for while the learner is still at the weights that they are made with, so that workers begin as soon
+as these are there, and the driver tells of an iteration (hashes, files, callbacks) during the next one. See `ahead`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from .actors import ActorLearnerRun, Rollouts
+from .ahead import InVain, looks_ahead, place_of
+from .clock import Clock
+from .learn.log import LearnerInput
+from .learner_handle import Update
+from .training_state import IterationOutcome, TrainingState, Weights
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Rollouts, and what they were asked from: of a state that is not there yet what is known."""
+
+    state: TrainingState
+    clock: Clock
+    rollouts: Rollouts
+
+
+class SynchronousRun(ActorLearnerRun):
+    """All groups act under the same weights, then the learner updates them."""
+
+    _under_way: Rollouts | None = None
+    _ahead: _Asked | None = None
+    _seconds = math.inf
+    """From the beginning of the iteration before to that of this one."""
+    _began = -math.inf
+
+    @cached_property
+    def _in_vain(self) -> InVain:
+        return InVain()
+
+    def iterate(self, state: TrainingState, clock: Clock) -> IterationOutcome:
+        """One iteration from `state`, which `clock` tells the time of."""
+        now = time.perf_counter()
+        self._seconds, self._began = now - self._began, now
+        ahead = self._ahead
+        if ahead is None or ahead.clock != clock or place_of(ahead.state) != place_of(state):
+            self._forget_ahead()
+            self._under_way = self.workers.collect(state, clock)
+        else:
+            self._ahead, self._under_way = None, ahead.rollouts
+        try:
+            return self.learn(state, self._under_way, clock)
+        except BaseException:  # also Ctrl-C: it goes on to the user
+            self._forget_ahead()
+            raise
+
+    def _begin_update(self, state: TrainingState, given: LearnerInput, timesteps: int) -> Update:
+        update = super()._begin_update(state, given, timesteps)
+        following, under_way = given.clock.after(timesteps), self._under_way
+        if under_way is None or state.cycles != (0, 1) or not update.led_to or not following.remaining:
+            return update  # of several learners it is not known yet which one's weights these will be
+        if looks_ahead(self.settings, self.workers.recovery, self._seconds):
+            after = replace(
+                state,
+                iteration=state.iteration + 1,
+                timesteps=following.timesteps,
+                weights=Weights(state.version + 1, update.led_to[0]),
+                groups=under_way.groups,
+            )
+            self._ahead = _Asked(after, following, self.workers.collect(after, following, beside=under_way))
+        return update
+
+    def _forget_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            self._in_vain.add(ahead.rollouts.stats)
+
+    def end_actors(self) -> None:
+        """End those that were started."""
+        self._forget_ahead()
+        super().end_actors()
+        self._in_vain.give_up(0.2)
