@@ -16,6 +16,7 @@ PASSED_BY_AN_ITERATION = {
     "envs/action_log.py",
     "envs/generators.py",
     "envs/group_progress.py",
+    "envs/group_step.py",
     "envs/observation_guard.py",
     "envs/seeding.py",
     "envs/spaces/__init__.py",
