@@ -10,9 +10,24 @@ from typing import Any, ClassVar
 import gymnasium
 from gymnasium.spaces import Text
 
-from ...runtime import InputError
+from ...runtime import InputError, as_int
 
 _EXACT = 0.5
+_MOST_DIGITS = 18
+"""Of a number that numpy draws as one of 64 bits."""
+
+
+def _count(name: str, value: Any, most: int, least: int = 1) -> int:
+    count = as_int(value)
+    if count is None or not least <= count <= most:
+        raise InputError(f"{name} is {value!r}, but must be a whole number of at least {least} and at most {most}")
+    return count
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}, but must be true or false")
+    return value
 
 
 class TextTask(gymnasium.Env[str, str]):
@@ -26,11 +41,10 @@ class TextTask(gymnasium.Env[str, str]):
     """
 
     def __init__(self, length: int = 4, alphabet: int = 8, sparse: bool = False) -> None:
-        for name, value, most in (("length", length, 256), ("alphabet", alphabet, 26)):
-            if not 1 <= value <= most:
-                raise InputError(f"{name} is {value!r}, but must be a whole number of at least 1 and at most {most}")
-        self.length, self.letters, self.sparse = length, string.ascii_lowercase[:alphabet], sparse
-        self.observation_space = self.action_space = Text(length, charset=self.letters)
+        self.length = _count("length", length, 256)
+        self.letters = string.ascii_lowercase[: _count("alphabet", alphabet, 26)]
+        self.sparse = _flag("sparse", sparse)
+        self.observation_space = self.action_space = Text(self.length, charset=self.letters)
         self._prompt = ""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -100,18 +114,16 @@ class Count(TextTask):
 class Sums(TextTask):
     """Add two numbers of `length` digits at most: "17+5=" wants "22". Only the right answer is rewarded.
 
-    About one in `held_out` of all pairs of numbers, in either order, is kept for `evaluation`: no training sees it. A
-    checksum chooses them, so that each pair of digits is seen in other sums: to keep whole residues back, such as those
+    About one in `held_out` (2 to 20: fewer might leave no sum of one digit) of all pairs of numbers, in either order, is
+    kept for `evaluation`: no training sees it. A checksum chooses them, so that each pair of digits is seen in other sums: to keep whole residues back, such as those
     a + b with a + 3 b a multiple of 5, would keep a fifth of all pairs of last digits from being learned.
     """
 
     evaluation_kwargs: ClassVar[dict[str, Any]] = {"evaluation": True}
 
     def __init__(self, length: int = 1, sparse: bool = True, held_out: int = 5, evaluation: bool = False) -> None:
-        super().__init__(length, 1, sparse)
-        if held_out < 2:
-            raise InputError(f"held_out is {held_out!r}, but must be at least 2: else nothing is left to train on")
-        self._held_out, self._evaluation = held_out, evaluation
+        super().__init__(_count("length", length, _MOST_DIGITS), 1, sparse)
+        self._held_out, self._evaluation = _count("held_out", held_out, 20, least=2), _flag("evaluation", evaluation)
         self.observation_space = Text(2 * length + 2, charset=string.digits + "+=")
         self.action_space = Text(length + 1, charset=string.digits)
 
@@ -140,10 +152,8 @@ class Recall(gymnasium.Env[str, str]):
     """
 
     def __init__(self, turns: int = 3, alphabet: int = 4) -> None:
-        for name, value, most in (("turns", turns, 64), ("alphabet", alphabet, 26)):
-            if not 1 <= value <= most:
-                raise InputError(f"{name} is {value!r}, but must be a whole number of at least 1 and at most {most}")
-        self.turns, self.letters = turns, string.ascii_lowercase[:alphabet]
+        self.turns = _count("turns", turns, 64)
+        self.letters = string.ascii_lowercase[: _count("alphabet", alphabet, 26)]
         self.observation_space = self.action_space = Text(1, charset=self.letters)
         self._shown: list[str] = []
 

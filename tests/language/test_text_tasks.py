@@ -42,3 +42,18 @@ def test_sentiments_are_those_of_the_lexicon():
         assert env.step("x" * 32 + " great")[1] == 0
     with pytest.raises(InputError, match="length is 0"):
         envs.make("sentiment-0")
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "message"),
+    [
+        ("sums-99", {}, "length is 99, but must be a whole number of at least 1 and at most 18"),
+        ("sums-1", {"held_out": 1}, "held_out is 1"),
+        ("copy-4", {"sparse": "false"}, "sparse is 'false', but must be true or false"),
+        ("copy-4", {"alphabet": "8"}, "alphabet is '8'"),
+        ("recall-65", {}, "turns is 65"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(task, arguments, message):
+    with pytest.raises(InputError, match=message):
+        envs.make(task, **arguments)
