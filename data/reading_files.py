@@ -45,6 +45,7 @@ def read_csv(
     paths: Paths,
     *,
     schema: pa.Schema | None = None,
+    infer_schema: bool = True,
     delimiter: str = ",",
     newlines_in_values: bool = False,
     **errors: Any,
@@ -54,12 +55,15 @@ def read_csv(
     Args:
         paths: as above; endings .csv and .tsv.
         schema: the columns to read, and their types; None: all, with the types of the first megabyte.
+        infer_schema: False: all, and each is text, whatever it looks like.
         delimiter: between cells.
         newlines_in_values: cells in quotes may hold line ends; each file is read as a whole then.
         errors: `on_error` and `bad_rows`.
     """
     files = find_files(paths, csv_rows.SUFFIXES)
-    if schema is None:
+    if schema is None and not infer_schema:
+        schema = csv_rows.text_schema(files, delimiter)
+    elif schema is None:
         schema = csv_rows.infer_schema(files, delimiter, newlines_in_values=newlines_in_values)
     return from_source(csv_rows.CsvSource(files, schema, delimiter, newlines_in_values), **errors)
 

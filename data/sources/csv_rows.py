@@ -127,6 +127,14 @@ def header_of(path: str, delimiter: str) -> list[str]:
     return names
 
 
+def text_schema(files: Sequence[str], delimiter: str) -> pa.Schema:
+    """The columns of the first file, all of them texts. InputError if it names none."""
+    try:
+        return pa.schema([(name, pa.string()) for name in header_of(files[0], delimiter)])
+    except DAMAGED as error:
+        raise InputError(f"{files[0]}: its first line names no columns: {error}") from error
+
+
 def infer_schema(files: Sequence[str], delimiter: str, *, newlines_in_values: bool = False) -> pa.Schema:
     """The columns of the first file, with the types of its first megabyte.
 

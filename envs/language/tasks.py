@@ -114,9 +114,10 @@ class Count(TextTask):
 class Sums(TextTask):
     """Add two numbers of `length` digits at most: "17+5=" wants "22". Only the right answer is rewarded.
 
-    About one in `held_out` (2 to 20: fewer might leave no sum of one digit) of all pairs of numbers, in either order, is
-    kept for `evaluation`: no training sees it. A checksum chooses them, so that each pair of digits is seen in other sums: to keep whole residues back, such as those
-    a + b with a + 3 b a multiple of 5, would keep a fifth of all pairs of last digits from being learned.
+    About one in `held_out` of all pairs of numbers, in either order, is kept for `evaluation`: no training sees it. (2
+    to 20, as fewer might leave no sum of one digit.) A checksum chooses them, so that each pair of digits is seen in
+    other sums: to keep whole residues back, such as those a + b with a + 3 b a multiple of 5, would keep a fifth of all
+    pairs of last digits from being learned.
     """
 
     evaluation_kwargs: ClassVar[dict[str, Any]] = {"evaluation": True}

@@ -10,7 +10,7 @@ This module imports neither torch nor, where no file of rows is read, pyarrow.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ... import data
@@ -27,7 +27,8 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "text": (".txt", ".md", ".rst", ".py", ".html"),
     "json": (".jsonl", ".json", ".ndjson"),
     "parquet": (".parquet",),
-    "csv": (".csv", ".tsv"),
+    "csv": (".csv",),
+    "tsv": (".tsv",),
 }
 _ENDINGS = {kind: tuple(name + end for name in names for end in _COMPRESSED) for kind, names in _KINDS.items()}
 
@@ -43,13 +44,23 @@ def rows_of_dataset(dataset: str) -> Rows:
         made = load_named("dataset", dataset)
         found = made() if callable(made) else made
         if not hasattr(found, "iter_batches"):
-            yield from ({"text": row} if isinstance(row, str) else row for row in found)
+            yield from _own_rows(found, dataset)
             return
     else:
         found = _of_files(dataset)
     with found.iter_batches(batch_format="rows") as batches:
         for rows in batches:
             yield from rows
+
+
+def _own_rows(found: Any, dataset: str) -> Rows:
+    """What a function of the user's has returned, row by row; InputError for what is none."""
+    if not isinstance(found, Iterable) or isinstance(found, str | Mapping):
+        raise InputError(f"dataset {dataset!r} is {found!r:.80}, but must be a shoal.data.Dataset or a list of rows")
+    for number, row in enumerate(found):
+        if not isinstance(row, str | Mapping):
+            raise InputError(f"row {number} of dataset {dataset!r} is {row!r:.80}, but must be a dictionary, or a text")
+        yield {"text": row} if isinstance(row, str) else row
 
 
 def _of_files(dataset: str) -> Any:
@@ -68,8 +79,9 @@ def _of_files(dataset: str) -> Any:
         return data.read_json(paths)
     if kind == "parquet":
         return data.read_parquet(paths)
-    if kind == "csv":
-        return data.read_csv(paths)
+    if kind in ("csv", "tsv"):  # an answer may be a number, and have several lines
+        delimiter = "," if kind == "csv" else "\t"
+        return data.read_csv(paths, infer_schema=False, delimiter=delimiter, newlines_in_values=True)
     return data.read_text([file for path in paths for file in _text_files(path)], whole_files=True)
 
 

@@ -60,7 +60,8 @@ def _nearest_module(module: str) -> str:
     """The sentence that names modules like the first part of `module` that is not there."""
     package, _, last = module.rpartition(".")
     if not package:
-        return nearest(last, {entry.name for entry in pkgutil.iter_modules()})
+        hint = nearest(last, {entry.name for entry in pkgutil.iter_modules()})
+        return hint if hint.startswith("Did") else ""  # else it names hundreds
     parent = importlib.util.find_spec(package)
     if parent is None:
         return _nearest_module(package)

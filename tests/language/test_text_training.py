@@ -274,6 +274,9 @@ def test_answers_from_columns_messages_and_a_task(serial, tmp_path):
     chat = write(tmp_path, "chat.jsonl", json.dumps({"messages": talk}) + "\n")
     assert list(SFT(dataset=pairs, **SMALL).examples()) == [[("1+1=", "2")], [("2+2=", "4")]]
     assert list(SFT(dataset=chat, **SMALL).examples()) == [[("add\n1+1=", "2")]]
+    for name, mark in (("rows.csv", ","), ("rows.tsv", "\t")):  # numbers stay texts, and cells may have several lines
+        table = write(tmp_path, name, 'prompt,answer\n1+1=,02\n"2+\n2=",\n'.replace(",", mark))
+        assert list(SFT(dataset=table, **SMALL).examples()) == [[("1+1=", "02")], [("2+\n2=", "")]]
     sums = list(SFT("sums-2", examples=40, **SMALL).examples())
     assert all(sum(map(int, prompt[:-1].split("+"))) == int(answer) for [(prompt, answer)] in sums)
     kept_back = {envs.make("sums-2", evaluation=True).reset(seed=seed)[0] for seed in range(40)}
@@ -379,7 +382,17 @@ def test_a_text_file_is_a_row_whole_and_one_that_is_no_text_is_named(serial, tmp
 
 def test_rows_of_a_function_and_none_of_a_module_that_a_run_holds(serial, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-    write(tmp_path, "own_rows.py", "def talk():\n    return [{'prompt': 'a', 'completion': 'b'}] * 4\n")
+    write(
+        tmp_path,
+        "own_rows.py",
+        "def talk():\n    return [{'prompt': 'a', 'completion': 'b'}] * 4\nnothing = None\nnumbers = [1]\n",
+    )
+    for name, message in (
+        ("nothing", "is None, but must be a"),
+        ("numbers", "row 0 of dataset .* is 1, but must be a"),
+    ):
+        with pytest.raises(InputError, match=message):
+            list(SFT(dataset=f"own_rows:{name}", **SMALL).examples())
     with SFT(dataset="own_rows:talk", **SMALL, held_out=0) as sft, RunFolder(tmp_path / "run") as run:
         assert list(sft.examples()) == [[("a", "b")]] * 4
         sft.train(3, callbacks=[run])
