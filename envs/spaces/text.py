@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,11 @@ class TextCodec(LeafCodec):
     def __init__(self, space: Any) -> None:
         super().__init__(space)
         self.shape, self.dtype = (), np.dtype(object)
-        self.characters = "".join(sorted(space.character_set))
+
+    @cached_property
+    def characters(self) -> str:
+        """Those of its texts, in order; only when asked: a codec is made for each observation that is checked."""
+        return "".join(sorted(self.space.character_set))
 
     def describe(self) -> str:
         """Return its length and how many characters there are."""
@@ -94,7 +99,7 @@ class TextCodec(LeafCodec):
             return f"observation{path} {value!r:.80} of type {type(value).__name__}; wanted a str"
         if not bounds:
             return None
-        strange = sorted(set(value) - set(self.characters))
+        strange = sorted(set(value) - self.space.character_set)
         if strange:
             return (
                 f"observation{path} {value!r:.80}, whose characters {''.join(strange)!r} are not among those of its "
