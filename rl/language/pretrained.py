@@ -29,14 +29,18 @@ def is_pretrained(folder: Path) -> bool:
     """Whether a folder holds a model of `transformers`: its config.json says a type of model. InputError if that is
     what is missing."""
     try:
-        return "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if isinstance(config, dict) and "model_type" in config:
+            return True
+        lacking = "its config.json says no model_type"
     except (OSError, ValueError) as error:
-        if any(folder.glob("*.safetensors")) and not (folder / "policy.json").exists():
-            raise InputError(
-                f"{str(folder)!r} holds weights, but no model of transformers that can be read: it has no config.json "
-                f"that is JSON ({type(error).__name__}). Save model and configuration there with save_pretrained(…)"
-            ) from None
-        return False
+        lacking = f"it has no config.json that is JSON ({type(error).__name__})"
+    if any(folder.glob("*.safetensors")) and not (folder / "policy.json").exists():
+        raise InputError(
+            f"{str(folder)!r} holds weights, but no model of transformers that can be read: {lacking}. Save model and "
+            "configuration there with save_pretrained(…)"
+        )
+    return False
 
 
 def pretrained_network(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -182,6 +182,8 @@ def test_what_is_no_such_model_is_refused_with_what_to_do(tmp_path):
         return change
 
     assert "it has no config.json" in refusal(lambda copy: (copy / "config.json").unlink())
+    for other in ("{}", "5"):
+        assert "says no model_type" in refusal(lambda copy, other=other: (copy / "config.json").write_text(other))
     assert "save_pretrained" in refusal(lambda copy: (copy / "model.safetensors").unlink())
     assert "tokenizer.json" in refusal(lambda copy: (copy / "tokenizer.json").unlink())
     assert "code of its own" in refusal(config(auto_map={"AutoModelForCausalLM": "evil.Model"}))
