@@ -120,7 +120,7 @@ class ActorCalls:
             self._pump_groups(queue)
             return
         while waiting and self._may_go(queue, waiting[0]):
-            self._dispatch(queue, waiting.popleft())
+            self._send(queue, waiting.popleft())
 
     def _pump_groups(self, queue: ActorQueue) -> None:
         """Send what can be sent; one that waits for arguments holds up its group if that runs one call at a time."""
@@ -131,7 +131,7 @@ class ActorCalls:
                 continue  # or one before it has failed, and it with that, or it was sent since
             if self._may_go(queue, pending):
                 queue.waiting.remove(pending)
-                self._dispatch(queue, pending)
+                self._send(queue, pending)
             elif queue.limits.get(group, 1) == 1:
                 held.add(group)
 
@@ -144,18 +144,18 @@ class ActorCalls:
     def _await_arguments(self, queue: ActorQueue, pending: PendingCall) -> bool:
         return self.calls.await_arguments(pending, lambda: self._pump(queue))
 
-    def _dispatch(self, queue: ActorQueue, pending: PendingCall) -> None:
+    def _send(self, queue: ActorQueue, pending: PendingCall) -> None:
+        """Send a call whose turn has come; end it if an argument has failed, or it does not wait for the actor."""
         failure = self.calls.failed_argument(pending) if pending.slots else None
         if failure is not None:
             self.calls.fail(pending, failure)
-        elif queue.connection is not None:
-            self._send(queue, queue.connection, pending)
-        else:
+            return
+        connection = queue.connection
+        if connection is None:
             self._fail_unavailable(
                 pending, f"is being restarted: {queue.reason}. Raise max_task_retries to have such calls wait for it"
             )
-
-    def _send(self, queue: ActorQueue, connection: Connection, pending: PendingCall) -> None:
+            return
         assert queue.process is not None
         slots: list[m.Value] = []
         if pending.slots or pending.arguments.refs:

@@ -177,7 +177,8 @@ class PendingCall:
     @property
     def is_interrupted(self) -> bool:
         """Whether its run under way was ended so that another one makes values again."""
-        return self.stream is not None and self.stream.interrupted and not self.cancelled
+        extras = self.extras  # asked of each call that has ended
+        return extras is not None and extras.stream is not None and extras.stream.interrupted and not self.cancelled
 
     def use_retry(self) -> bool:
         """Return whether it may be sent again after a crash, and count that."""
