@@ -1,6 +1,6 @@
 """Where each environment of a simulation group is: its episode, seed and step, and the actions that led there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class GroupProgress:
     ) -> None:
         self.spec, self.first_index, self.run_seed = spec, first_index, run_seed
         self.environments = [first_index + row for row in range(size)]
-        self._next_episode = self._following if next_episode is None else next_episode
+        self._next_episode = next_episode
         self.steps, self._seeded = 0, seeded
         self.episodes, self.seeds, self.begins = [-1] * size, [0] * size, [0] * size
         self._log: ActionLog | None = None
@@ -51,13 +51,14 @@ class GroupProgress:
 
     def begin_episode(self, row: int) -> int:
         """Go on to the next episode; return its seed."""
-        environment, episode = self.environments[row], self.episodes[row] = self._next_episode(row)
+        if self._next_episode is None:
+            self.episodes[row] += 1
+        else:
+            self.environments[row], self.episodes[row] = self._next_episode(row)
         self.begins[row] = self.steps
-        self.seeds[row] = seed = episode_seed(self.run_seed, environment, episode) if self._seeded else 0
-        return seed
-
-    def _following(self, row: int) -> tuple[int, int]:
-        return self.environments[row], self.episodes[row] + 1
+        if self._seeded:
+            self.seeds[row] = episode_seed(self.run_seed, self.environments[row], self.episodes[row])
+        return self.seeds[row]
 
     def length(self, row: int) -> int:
         """Return how many steps the current episode has."""
@@ -76,6 +77,16 @@ class GroupProgress:
         return Episode(
             self.environments[row], self.episodes[row], return_, length, self.seeds[row], self.steps, actions
         )
+
+    def all_ended(self, rows: Sequence[int], returns: Sequence[float]) -> list[Episode]:
+        """Return what `ended` does for each of some rows, without actions."""
+        steps, begins, environments, episodes, seeds = (
+            self.steps, self.begins, self.environments, self.episodes, self.seeds,
+        )  # fmt: skip
+        return [
+            Episode(environments[row], episodes[row], return_, steps - begins[row], seeds[row], steps)
+            for row, return_ in zip(rows, returns, strict=True)
+        ]
 
     def state(
         self,

@@ -144,29 +144,27 @@ class VectorGroup:
     def _end_episodes(self, ended: np.ndarray, after: np.ndarray | None, out: GroupStep) -> None:
         rows = ended.nonzero()[0]
         each = rows.tolist()
-        returns = self._returns[rows].tolist()
-        out.episodes = list(map(self._progress.ended, each, returns))
+        out.episodes = self._progress.all_ended(each, self._returns[rows].tolist())
+        self._returns[rows] = 0.0
         if self.resets_on_next_step:
             self._over, self._over_rows = ended, each
             return
         seeds = [self._progress.begin_episode(row) for row in each]
-        self._returns[rows] = 0.0
         out.observations = out.final_observations.copy()
         out.observations[rows] = self._source.reset(rows, seeds) if after is None else after[rows]
         self._fitting(out.observations, "reset()")
 
     def _begin_after(self, out: GroupStep, ended: np.ndarray) -> None:
         """Begin episodes in rows that this step has only reset."""
-        out.resets = self._over
-        for row in self._over_rows:  # seldom more than one or two, of which numpy would take longer
+        out.resets, begin = self._over, self._progress.begin_episode
+        for row in self._over_rows:  # seldom more than three, of which numpy would take longer
             if ended[row] or out.rewards[row] != 0:
                 raise EnvContractError(
                     f"{self._progress.name(row)}: the step after the end returned a reward or another end, though the "
                     "environment says that it resets on the next step"
                 )
-            self._progress.begin_episode(row)
-            self._returns[row] = 0.0
-            out.truncations[row] = True  # nothing goes on from the last observation into the next episode
+            begin(row)
+        out.truncations |= self._over  # nothing goes on from the last observation into the next episode
         self._over, self._over_rows = self._nowhere, []
 
     def _fitting(self, observations: Any, source: str) -> np.ndarray:
