@@ -15,6 +15,8 @@ _SEEDS = "a run has one seed; `--seeds 3` trains three from --seed on, side by s
 _NETWORK = "give --policy-kwargs, such as '{\"net_arch\": [64, 64]}'"
 _FIRST_RUN = "the run is the first word after the command, such as runs/cartpole"
 
+PROMPTS = "prompts of your own become one by envs.register(NAME, envs.Prompts, prompts=…, reward=…)"
+
 _COMMANDS = {
     "eval enjoy test play run": "evaluate a trained policy with `shoal evaluate RUN`",
     "learn": "train with `shoal train ppo ENV`",

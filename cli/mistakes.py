@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..runtime import InputError, nearest
-from .elsewhere import SEVERAL, instead
+from .elsewhere import PROMPTS, SEVERAL, instead
 
 _Fields = Mapping[str, "dataclasses.Field[Any]"]
 _SWITCH_VALUES = {"true", "false", "yes", "no", "on", "off", "0", "1"}
@@ -81,7 +81,10 @@ def bad_value(item: "dataclasses.Field[Any]", text: str, error: ValueError) -> s
 
 def _of_others(name: str, prog: str, of_others: Mapping[str, Sequence[str]]) -> str:
     owners = of_others.get(name)
-    return "" if owners is None else f"it is a setting of {', '.join(owners)}, not of {prog.rsplit(maxsplit=1)[-1]}"
+    if owners is None:
+        return ""
+    said = f"it is a setting of {', '.join(owners)}, not of {prog.rsplit(maxsplit=1)[-1]}"
+    return said + (f", which acts in ENV: {PROMPTS}" if name == "dataset" else "")
 
 
 def _if_near(flag: str, known: Sequence[str]) -> str:

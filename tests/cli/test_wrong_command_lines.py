@@ -46,7 +46,7 @@ LINES = {
     "train ppo E --gradient-accumulation-steps 4": "Here it is --gradient-shards.",
     "fit supervised t.csv --bf16": "Here it is --precision bfloat16.",
     "train ppo E --buffer-size 9": "unknown flag '--buffer-size'. It is a setting of apex, dqn, ",
-    "train grpo copy-4 --dataset a.jsonl": "pretrain, sft, dpo, not of grpo. See `shoal train grpo --help`",
+    "train grpo copy-4 --dataset a.jsonl": "pretrain, sft, dpo, not of grpo, which acts in ENV: prompts",
     "generate r --max-tokens 9": "Here it is --max-new-tokens",
     "generate r --n 9": "Here it is --samples",
     "train ppo E --num_envs=4": "unknown flag '--num_envs'. Here it is --n-envs",
