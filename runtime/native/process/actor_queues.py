@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from operator import attrgetter
+
+from msgspec import Struct, field
 
 from ...engine import Function
 from ...options import ActorOptions
@@ -16,8 +17,7 @@ from .calls import PendingCall
 from .kept_log import KeptLog
 
 
-@dataclass(eq=False)
-class Constructor:
+class Constructor(Struct, eq=False):
     """For the owner: what makes the actor, as often as it must be made."""
 
     cls: Function
@@ -39,8 +39,7 @@ class Constructor:
         return m.Construct(key, cls.id, cls.name, arguments, slots, self.identity, limit, groups, restarts, restoration)
 
 
-@dataclass(eq=False)
-class ActorQueue:
+class ActorQueue(Struct, eq=False):
     """This process's calls to one actor, and what it knows of it.
 
     Attributes:

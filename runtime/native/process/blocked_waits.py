@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ...exceptions import DeadlockError
 from ...ids import owner_of
@@ -31,8 +32,7 @@ _MOST_OBJECTS = 1000
 _MOST_RETURNS = 64
 
 
-@dataclass(eq=False)
-class _Wait:
+class _Wait(Struct, eq=False):
     """The wait that the main thread is in, `since` so long (monotonic seconds)."""
 
     epoch: int

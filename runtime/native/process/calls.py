@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from ...engine import Function
 from ...generators import ObjectRefGenerator
@@ -29,8 +30,7 @@ from .values import Values
 parent: ContextVar[m.ObjectId | None] = ContextVar("shoal_task", default=None)
 
 
-@dataclass(slots=True, eq=False)
-class Extras:
+class Extras(Struct, eq=False):
     """What few calls need beyond the rest.
 
     Attributes:
@@ -104,8 +104,7 @@ class Keeper(Protocol):
         """A call was not run since it could not read an argument; False if that cannot be made again."""
 
 
-@dataclass(slots=True, eq=False)
-class PendingCall:
+class PendingCall(Struct, eq=False):
     """One call, from `.remote()` to its reply.
 
     Attributes:

@@ -7,7 +7,8 @@ process owns, so that they do not depend on a caller that may be gone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ...actors.log import ActorLog
 from ...refs import ObjectRef
@@ -18,16 +19,14 @@ from .objects import spans_of
 from .values import Values
 
 
-@dataclass(slots=True, eq=False)
-class _Kept:
+class _Kept(Struct, eq=False):
     """Values of another process's that this one keeps, and the references inside."""
 
     values: list[m.Value]
     refs: list[ObjectRef]
 
 
-@dataclass(slots=True, eq=False)
-class _Foreign(_Kept):
+class _Foreign(_Kept, eq=False):
     """Another process's call, whose arguments the values are."""
 
     call: m.Call

@@ -16,7 +16,6 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -81,8 +80,7 @@ class Settle(msgspec.Struct, frozen=True):
 Command = Resubmit | Interrupt | Fail | Forget | Settle
 
 
-@dataclass(slots=True, eq=False)
-class _Task:
+class _Task(msgspec.Struct, eq=False):
     """One kept task. `results`: those outside that are still known; `arguments`: those that may be gone."""
 
     key: ObjectId

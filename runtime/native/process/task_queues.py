@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ...engine import Function
 from ...options import TaskOptions
@@ -25,8 +26,7 @@ from .links import Links
 _LINGER = 0.02
 
 
-@dataclass(eq=False)
-class WorkerLease:
+class WorkerLease(Struct, eq=False):
     """A worker of ours for the moment.
 
     Attributes:
@@ -48,8 +48,7 @@ class WorkerLease:
     idle_since: float = field(default_factory=time.monotonic)
 
 
-@dataclass(eq=False)
-class TaskQueue:
+class TaskQueue(Struct, eq=False):
     """Tasks that ask for the same resources and surroundings, and the leases that fit them (Ray's scheduling key).
 
     Attributes:

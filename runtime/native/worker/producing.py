@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ...exceptions import TaskCancelledError
 from ...refs import short
@@ -18,8 +19,7 @@ from ..protocol.connection import Connection
 from .user_code import UserCode
 
 
-@dataclass(eq=False)
-class _Output:
+class _Output(Struct, eq=False):
     """One stream: which values are wanted, how many were taken, whether more are wanted, and what waits for either."""
 
     caller: bytes
