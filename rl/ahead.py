@@ -46,11 +46,11 @@ class InVain:
     def __init__(self) -> None:
         self._refs: list[ObjectRef] = []
 
-    def add(self, refs: Sequence[ObjectRef]) -> None:
-        """Forget these; calls that have not begun are dropped."""
+    def add(self, refs: Sequence[ObjectRef], others: Sequence[ObjectRef] = ()) -> None:
+        """Forget these, of one call each, and the `others` of these calls; those that have not begun are dropped."""
         for ref in refs:
             runtime.cancel(ref)
-        self._refs += refs
+        self._refs += [*refs, *others]
 
     def give_up(self, seconds: float) -> None:
         """Read them, as `run.give_up` does."""

@@ -84,7 +84,7 @@ class ColocatedHandle(LearnerHandle):
         """Nobody waits for what was asked for ahead."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
-            self._in_vain.add([ahead.metrics])
+            self._in_vain.add([ahead.metrics], ahead.led_to[:-1])
 
     @cached_property
     def _in_vain(self) -> InVain:

@@ -76,7 +76,9 @@ class SynchronousRun(ActorLearnerRun):
     def _forget_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
-            self._in_vain.add(ahead.rollouts.stats)
+            rollouts = ahead.rollouts
+            after = [group.ref for group in rollouts.groups if group.ref is not None]
+            self._in_vain.add(rollouts.stats, [*rollouts.rollouts, *after])
 
     def end_actors(self) -> None:
         """End those that were started."""

@@ -74,3 +74,28 @@ def test_kills_and_interrupts_of_what_is_ahead_change_no_weight(processes, monke
                     assert 0 < training.timesteps < STEPS
         assert events.read_text() == ""
     assert digests[0] == digests[1]
+
+
+class Failing(Walk):
+    """Raises in its 100th step."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 100:
+            raise ValueError("the tank is empty")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_what_fails_in_vain_nothing_is_said(processes, monkeypatch, capfd, workers):
+    """The seventh iteration is asked for when the environments raise in it or before."""
+    monkeypatch.setattr("shoal.rl.ahead._SHORT_SECONDS", math.inf)
+    with PPO(Failing, **SETTINGS, workers=workers) as training:
+        with pytest.raises(ValueError, match="the tank is empty"):
+            training.train(STEPS * 2)
+        assert training.iteration == 6
+    assert "nobody has read" not in capfd.readouterr().err
