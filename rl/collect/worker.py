@@ -336,7 +336,7 @@ class RolloutWorker:
         asked = time.perf_counter()
         observations = environments.observations
         exploration = algorithm.exploration(config, self._settings, group)
-        acting = algorithm.acting(model)
+        acting, to_environment, n_envs = algorithm.acting(model), model.environment_actions, self._settings.n_envs
         with torch.inference_mode() if acting is model else contextlib.nullcontext():
             drawn = acting.given(noise)
             for t in range(steps):
@@ -345,12 +345,12 @@ class RolloutWorker:
                 if memory is not None:
                     recorder.remember(t, memory)
                     rows, memory = acting.recall(rows, memory)
-                acted = algorithm.explore(acting, rows, drawn[t], exploration, clock.after(t * self._settings.n_envs))
+                acted = algorithm.explore(acting, rows, drawn[t], exploration, clock.after(t * n_envs))
                 actions = recorder.acted(t, observations, acted)
                 if actions.dtype.kind == "f":
                     model.check_finite(observations, action=actions)
                 chosen = time.perf_counter()
-                step = environments.step(model.environment_actions(actions))
+                step = environments.step(to_environment(actions))
                 recorder.stepped(t, step, memory)
                 if memory is not None and (step.episodes or step.resets is not None):
                     memory = model.forget(memory, step.terminations | step.truncations)

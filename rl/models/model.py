@@ -157,7 +157,8 @@ class Model(FlatModule):
         """Rows of what `env.step` takes, [B, *shape], for actions [B, …] as `choose` gives them."""
         found = self.actions
         if isinstance(found, LeafCodec):
-            return found.to_env(actions.reshape(len(actions), *found.shape))
+            fits = actions.shape[1:] == found.shape
+            return found.to_env(actions if fits else actions.reshape(len(actions), *found.shape))
         rows, at = np.empty(len(actions), found.dtype), 0
         for parts, leaf in found.leaves():
             width = math.prod(leaf.shape)

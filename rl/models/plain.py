@@ -235,7 +235,7 @@ class PlainModel:
         rows = self._rows.get(key)
         if rows is None:
             rows = self._rows[key] = aligned(len(observations), math.prod(observations.shape[1:]))
-        rows[...] = observations.reshape(rows.shape)
+        rows[...] = observations if observations.ndim == 2 else observations.reshape(rows.shape)
         return rows
 
     @staticmethod
