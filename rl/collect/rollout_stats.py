@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from ...envs import Episode
@@ -37,7 +38,7 @@ def stats_of_groups(stats: Sequence[RolloutStats], workers: int | None) -> Rollo
     With `workers`, which have simulated all groups in turn, what the one with most to do was busy for is known.
     """
     episodes = [episode for group in stats for episode in group.episodes]
-    episodes.sort(key=lambda episode: (episode.end_step, episode.environment))
+    episodes.sort(key=attrgetter("end_step", "environment"))
     seconds = {
         name: sum(getattr(group, name) for group in stats)
         for name in ("environment_seconds", "inference_seconds", "restore_seconds")
