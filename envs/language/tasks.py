@@ -131,10 +131,15 @@ class Sums(TextTask):
     def prompt(self) -> str:
         """Return two numbers."""
         while True:
-            first, second = (int(number) for number in self.np_random.integers(10**self.length, size=2))
+            first, second = self.numbers()
             pair = f"{min(first, second)}+{max(first, second)}"
             if (zlib.crc32(pair.encode()) % self._held_out == 0) == self._evaluation:
                 return f"{first}+{second}="
+
+    def numbers(self) -> tuple[int, int]:
+        """Draw the two numbers of a sum, whether or not they are kept for evaluation."""
+        first, second = self.np_random.integers(10**self.length, size=2)
+        return int(first), int(second)
 
     def answer(self, prompt: str) -> str:
         """Return their sum."""
