@@ -1,1 +1,1 @@
-"""What drivers and workers have in common: their connections, objects and calls."""
+"""What drivers and workers have in common: their connections, objects, shared memory and calls."""

@@ -13,10 +13,6 @@ import os
 
 from ..protocol import messages as m
 from ..store.board import Board
-from ..store.fetching import Fetching
-from ..store.freeing import Freeing
-from ..store.memory import Memory
-from ..store.node_memory import NodeMemory
 from ..store.store import Store
 from .actor_calls import ActorCalls
 from .actors import Actors
@@ -25,10 +21,14 @@ from .calls import Calls
 from .cancelling import Cancelling
 from .completion import Arrivals, Futures
 from .environments import Environments
+from .fetching import Fetching
+from .freeing import Freeing
 from .group_calls import GroupCalls
 from .lending import Lending
 from .lineage import Lineage
 from .links import ANSWERS, Handler, Links
+from .memory import Memory
+from .node_memory import NodeMemory
 from .recovery import Recovery
 from .reporting import Reporting
 from .task_calls import TaskCalls

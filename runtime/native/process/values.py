@@ -18,9 +18,9 @@ from ...refs import ObjectRef, short
 from ...values.unread import UnreadFailures
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from ..store.freeing import Freeing
 from ..store.store import Store
 from .failures import failure, freed
+from .freeing import Freeing
 from .lineage import Lineage
 from .links import Links
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendLend, SendRelease, size_of

@@ -10,10 +10,10 @@ from typing import Any
 from ...exceptions import GetTimeoutError
 from ...refs import ObjectRef, object_gone
 from ..protocol.messages import Value
-from ..store.fetching import Fetching
 from ..store.store import Store
 from ..store.views import StaleBlockError
 from .blocked_waits import BlockedWaits
+from .fetching import Fetching
 from .lending import Lending
 from .links import Links
 from .objects import Record

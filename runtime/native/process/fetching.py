@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ...ids import node_of
-from ..process.links import Links
-from ..process.objects import Record, spans_of
-from ..process.reactor import Waiter
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .views import StaleBlockError
+from ..store.views import StaleBlockError
+from .links import Links
+from .objects import Record, spans_of
+from .reactor import Waiter
 
 _PIECE = 1 << 20
 _MOST_UNDER_WAY = 8

@@ -13,15 +13,15 @@ import time
 
 from ...exceptions import ShoalError
 from ...ids import node_of
-from ..process.actors import Actors
-from ..process.links import Links
-from ..process.objects import FreeBlocks, spans_of
-from ..process.values import Values
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from ..store.store import Store
+from ..store.views import StaleBlockError
+from .actors import Actors
 from .freeing import Freeing
-from .store import Store
-from .views import StaleBlockError
+from .links import Links
+from .objects import FreeBlocks, spans_of
+from .values import Values
 
 _MOST_NAMED = 1000
 # While others wait for memory, a process looks for garbage at most one part in so many of its time.

@@ -6,10 +6,10 @@ import time
 import traceback
 
 from ...exceptions import InternalError
-from ..process.links import Links
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .store import Store
+from ..store.store import Store
+from .links import Links
 
 # The node asks again and again while it wants memory back; so long after the last time it does not any more.
 _PRESSED = 0.2

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...exceptions import ObjectStoreFullError
-from ..process.links import Links
-from ..process.reactor import Waiter
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from .links import Links
+from .reactor import Waiter
 
 
 class NodeMemory:
