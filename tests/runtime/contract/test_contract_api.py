@@ -85,6 +85,7 @@ def test_references_and_handles_can_be_subscripted(engine):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # it reads all of the package and torch where there is no cache yet
 def test_type_checkers_know_what_a_reference_stands_for(tmp_path):
     program = tmp_path / "program.py"
     program.write_text("""
