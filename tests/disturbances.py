@@ -41,6 +41,18 @@ def disturbed(algorithm, before="update"):
     return Disturbed
 
 
+def trained_through(training, total):
+    """Train until there are `total` steps, on after each interrupt; return the hash of the weights, and how often that
+    was."""
+    interrupts = 0
+    while True:
+        try:
+            return training.train(total - training.timesteps).weights_sha256, interrupts
+        except KeyboardInterrupt:
+            interrupts += 1
+            assert 0 < training.timesteps < total
+
+
 def _disturbed(learner, method, events, *arguments, **options):
     disturb(events, learner.n_updates)
     return getattr(type(learner), method)(learner, *arguments, **options)
