@@ -24,7 +24,18 @@ from ray.util import get_current_placement_group, placement_group
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
 from ..current import in_rays_worker
-from ..engine import Arguments, Engine, Function, Holding, Host, Running, Whereabouts
+from ..engine import (
+    Arguments,
+    AwaitsValues,
+    Engine,
+    Function,
+    Holding,
+    Host,
+    KeepsValues,
+    Running,
+    RunsTasks,
+    Whereabouts,
+)
 from ..exceptions import InputError
 from ..futures import ReadyQueue, ValueFuture
 from ..introspection.metric_table import MetricTable
@@ -50,8 +61,8 @@ _KEYS = b"shoal"
 _MOST_REMEMBERED = 256
 
 
-class RayEngine(Engine):
-    """Ray; `Engine` tells what its methods do."""
+class RayEngine(Engine, RunsTasks, KeepsValues, AwaitsValues):
+    """Ray; its bases tell what its methods do."""
 
     name = "ray"
 

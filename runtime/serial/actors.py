@@ -18,7 +18,17 @@ from ..actors.checkpoints import CHECKPOINT, RESTORE
 from ..actors.instances import method_of, shut_down
 from ..actors.log import ActorLog
 from ..actors.table import Actor, ActorTable, AskResources, Command, EndProcess
-from ..engine import ActorId, ActorState, Arguments, Function, Host, Running, running
+from ..engine import (
+    ActorId,
+    ActorState,
+    Arguments,
+    CallsActors,
+    Function,
+    Host,
+    MakesActors,
+    Running,
+    running,
+)
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
 from ..introspection import rows
 from ..options import ActorOptions, MethodOptions
@@ -78,12 +88,10 @@ class Instance:
             self.loop = None
 
 
-class SerialActors:
+class SerialActors(MakesActors, CallsActors):
     """All actors, and the names of the living ones.
 
     Args:
-        objects, tasks: where arguments and results are, and how a call is made.
-        resources, surroundings: what each actor runs with.
         namespace: where names are looked for that are given without one.
     """
 
@@ -306,13 +314,11 @@ class SerialActors:
         return "dead" if self._instances[actor.id].actor.state == "dead" else "alive"
 
     def find(self, name: str, namespace: str | None) -> ActorId | None:
-        """Return the living actor of that name."""
         self._objects.collect()
         key = self._table.find(namespace or self._namespace, name)
         return None if key is None else self._instances[key].info
 
     def names(self) -> list[tuple[str, str]]:
-        """Return all namespaces and names."""
         self._objects.collect()
         return self._table.named()
 
@@ -354,7 +360,6 @@ class MethodCall(SerialCall):
         self._actors, self._instance = actors, instance
 
     def check_left(self) -> None:
-        """Raise SystemExit again if the code has caught that of `exit_actor`."""
         if self._instance.leaving:
             raise ActorExit(0)
 

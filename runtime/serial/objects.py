@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..engine import Arguments
+from ..engine import Arguments, AwaitsValues, KeepsValues
 from ..exceptions import ObjectLostError
 from ..introspection.events import EVENTS_KEPT, FREED, PUT, Event, call_site
 from ..introspection.rows import ObjectState
@@ -84,7 +84,7 @@ class Unsealed:
         return array
 
 
-class SerialObjects:
+class SerialObjects(KeepsValues, AwaitsValues):
     """Values and the references to them.
 
     Attributes:
@@ -105,14 +105,13 @@ class SerialObjects:
         return self._unsealed.empty(shape, dtype)
 
     def adopt(self, object_id: bytes) -> ObjectRef:
-        """Return one more reference to an object."""
         self._values.setdefault(object_id, Value(failure=ObjectLostError("the object is gone"))).count += 1
         return ObjectRef(object_id, self._dropped.append)
 
-    borrow = adopt  # there is no other process
+    def borrow(self, kept: bytes) -> ObjectRef:
+        return self.adopt(kept)  # there is no other process
 
     def keep(self, ref: ObjectRef) -> bytes:
-        """Keep a reference as long as the runtime is there; return its id."""
         self._kept.add(ref)
         return ref.id
 
@@ -187,14 +186,12 @@ class SerialObjects:
         return None
 
     def put(self, value: Any) -> ObjectRef:
-        """Store a value."""
         packed = self.pack(value)
         ref = self.store(packed)
         self.events.append((time.monotonic(), PUT, ref.id, packed.size))
         return ref
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None = None, copy: bool = False) -> list[Any]:
-        """Return the values, which are always there."""
         self.collect()
         for ref in refs:
             if ref.id not in self._values:

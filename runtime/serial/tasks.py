@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..engine import Arguments, Function, Running, running
+from ..engine import Arguments, Function, Running, RunsTasks, running
 from ..generators import ObjectRefGenerator
 from ..introspection.events import ENDED
 from ..introspection.rows import ExecutionState, unix_ms
@@ -25,14 +25,8 @@ from .resources import SerialResources
 from .surroundings import Surroundings
 
 
-class SerialTasks:
-    """Runs one thing at a time.
-
-    Args:
-        objects: where arguments come from and results go to.
-        resources: what runs is given some of them.
-        surroundings: what `runtime_env` says.
-    """
+class SerialTasks(RunsTasks):
+    """Runs one thing at a time."""
 
     def __init__(self, objects: SerialObjects, resources: SerialResources, surroundings: Surroundings) -> None:
         self._objects, self._resources, self._surroundings = objects, resources, surroundings

@@ -34,7 +34,6 @@ class Cluster:
     Args:
         me: this node.
         processes: its processes that live.
-        loop: its loop.
         receive: handles what another node, or a process of one, says to this node.
         lost: told of the death of each process of another node.
         changed: called when a node has joined or died.

@@ -26,7 +26,6 @@ class Connections:
     """Reads what is said on this node's own socket.
 
     Args:
-        loop: the node's loop.
         name: of the socket to listen on.
         processes: those of this node that live, by id.
         register: a process calls for the first time; raises ProtocolError if it is none of ours.

@@ -23,7 +23,6 @@ class Control:
     """Does what the table of actors asks for, and answers questions.
 
     Args:
-        balance: where actors' processes are made.
         tell: sends a message to a process, if it lives.
         end_process: ends an actor's process: gracefully, or at once.
         ask_again: has an action done once all that lies in the sockets by now is read.

@@ -36,11 +36,9 @@ class Group:
 
 
 class Groups:
-    """All placement groups of the cluster.
+    """All placement groups of the cluster; their bundles are reserved on its first node, this one.
 
     Args:
-        leasing: where bundles are reserved.
-        cluster: tells processes of any node; bundles are reserved on its first node, this one.
         lasts: whether what a process creates lasts no longer than that process: a driver, or an actor's. The groups of
             tasks stay, as the worker that happens to run a task is nobody in particular.
         end_actors: ends the actors in a group, for that reason.

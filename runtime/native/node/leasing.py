@@ -31,9 +31,6 @@ class Leasing:
     """Does what the scheduler decides.
 
     Args:
-        scheduler: the node's resources.
-        workers: its processes.
-        cluster: tells processes of any node, and knows which of them live.
         announce: has what happened to an actor's process handled as if that process had said it.
         call_later: has something done after so many seconds.
         gpus: the ids of the node's GPUs.

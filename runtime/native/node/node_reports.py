@@ -59,10 +59,8 @@ class NodeReports:
     """Collects the reports of all processes of the node.
 
     Args:
-        loop: for the time limit.
         processes: those that live.
         describe: returns the node's own report, with these sections.
-        cluster: the other nodes, which the head asks, too.
 
     Attributes:
         retired: what processes that are gone had counted.
@@ -118,7 +116,6 @@ class NodeReports:
             self._no_longer(message.question, question, process)
 
     def on_state(self, node: m.NodeId, message: m.State) -> None:
-        """Event: another node has answered."""
         send = self._passed_on.pop(message.question, None)
         if send is not None:
             send(message)

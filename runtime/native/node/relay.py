@@ -18,7 +18,6 @@ class OutputRelay:
     """Pipes of all workers.
 
     Args:
-        loop: the node's loop.
         processes: those that live, by id.
         folder: where log files go.
 

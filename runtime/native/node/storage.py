@@ -31,9 +31,6 @@ class Storage:
     Args:
         total: bytes of memory that the store may use.
         processes: those that live.
-        cluster: tells processes of any node, and knows which of them live.
-        loop: the node's loop.
-        board: who views which blocks.
     """
 
     def __init__(

@@ -28,7 +28,6 @@ class Workers:
     """All drivers and workers of the node, and its line to the fork server.
 
     Args:
-        loop: the node's loop.
         fork_server: its process.
         logs: the folder for log files.
         memory_usage_threshold: the part of the memory above which a worker is ended.
@@ -175,7 +174,6 @@ class Workers:
         self._on_exit(process, reason)
 
     def on_label(self, process: m.ProcessId, message: m.Label) -> None:
-        """Event: an actor is made, and is not like others."""
         self.processes[process].label = message.text or None
         self.processes[process].hears_end = message.hears_end
 

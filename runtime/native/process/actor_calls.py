@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ...engine import ActorId, ActorState, Arguments
+from ...engine import ActorId, ActorState, Arguments, CallsActors
 from ...exceptions import ActorUnavailableError, RuntimeEnvSetupError
 from ...introspection.events import AGAIN
 from ...options import STREAMING, MethodOptions
@@ -16,7 +16,7 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store
 from .actor_queues import ActorQueue
-from .calls import Calls, Extras, PendingCall
+from .calls import Calls, Extras, PendingCall, Sender
 from .failures import failure
 from .links import Links
 from .values import Values
@@ -36,7 +36,7 @@ def _group_of(pending: PendingCall) -> str:
     return (told.concurrency_group if told is not None else None) or ""
 
 
-class ActorCalls:
+class ActorCalls(CallsActors, Sender):
     """All actors that this process knows, and its calls to them that have not ended.
 
     Attributes:
@@ -170,7 +170,6 @@ class ActorCalls:
         queue.inflight[pending.task] = pending
 
     def kill(self, actor: ActorId, no_restart: bool) -> None:
-        """End an actor at once."""
         with self._links.lock:
             self._links.check()
             self._links.node.send(m.KillActor(actor.id, no_restart))
@@ -181,7 +180,6 @@ class ActorCalls:
                     self.on_state(m.ActorState(actor.id, "dead", None, "it was killed by kill()"))
 
     def state(self, actor: ActorId) -> ActorState:
-        """Return how an actor is, as far as this process has heard."""
         queue = self.queues.get(actor.id)
         if queue is not None and queue.state == "dead":
             return "dead"
@@ -197,11 +195,9 @@ class ActorCalls:
             self.calls.finish(pending, [m.Value(b"")])
 
     def has_sent(self, pending: PendingCall) -> bool:
-        """Whether the actor has the call."""
         return pending.task in pending.actor.inflight
 
     def withdraw(self, pending: PendingCall) -> bool:
-        """Take a call out of its queue; False if it was sent to the actor already."""
         queue = pending.actor
         if self.has_sent(pending):
             return False
@@ -210,7 +206,6 @@ class ActorCalls:
         return True
 
     def tell(self, pending: PendingCall, message: m.Message) -> None:
-        """Send a message to the actor, if it has the call."""
         queue = pending.actor
         if queue.connection is not None and self.has_sent(pending):
             queue.connection.send(message)
@@ -218,7 +213,6 @@ class ActorCalls:
     # Events -----------------------------------------------------------------------------------------------------
 
     def on_reply(self, peer: Connection, pending: PendingCall, message: m.Reply) -> None:
-        """Event: a call has ended."""
         queue = pending.actor
         del queue.inflight[message.task]
         if queue.log is not None:
@@ -229,7 +223,6 @@ class ActorCalls:
             self.calls.finish(pending, message.values, peer.peer, message.seconds)
 
     def on_try_again(self, pending: PendingCall, failure: m.Value) -> None:
-        """Event: a call has raised an exception after which it is to be made again."""
         queue = pending.actor
         del queue.inflight[pending.task]
         if pending.use_retry():
@@ -240,13 +233,11 @@ class ActorCalls:
             self.calls.give_up(pending, failure)
 
     def on_argument_lost(self, pending: PendingCall, message: m.ArgumentLost) -> None:
-        """Event: a call could not read an argument and was not run."""
         del pending.actor.inflight[message.task]
         if self.calls.make_arguments_again(pending, message.span):
             self.resubmit(pending)
 
     def resubmit(self, pending: PendingCall) -> None:
-        """Make a call again."""
         queue = pending.actor
         assert queue is not None
         self.calls.open[pending.task] = pending

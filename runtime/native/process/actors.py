@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ...engine import ActorId, Arguments, Function
+from ...engine import ActorId, Arguments, Function, MakesActors
 from ...exceptions import InputError
 from ...options import ActorOptions, MethodOptions
 from ...refs import ObjectRef
@@ -51,7 +51,7 @@ def unpack_identity(identity: bytes) -> tuple[ActorId, bytes | None, str | None,
     return serialization.loads(identity)
 
 
-class Actors:
+class Actors(MakesActors):
     """The actors that this process owns."""
 
     def __init__(  # noqa: PLR0917  # put together in one place
@@ -249,7 +249,6 @@ class Actors:
     # Logs of those that come back with their state --------------------------------------------------------------
 
     def on_logged(self, peer: Connection, message: m.Logged) -> None:
-        """Event: an actor has run a call of another process."""
         log = self._log_of(message.actor)
         if log is not None:
             log.logged(peer, message)
@@ -257,7 +256,6 @@ class Actors:
             self._values.discard([message.call.arguments, *message.call.slots], peer.peer)
 
     def on_checkpointed(self, peer: Connection, message: m.Checkpointed) -> None:
-        """Event: an actor has sent its state."""
         log = self._log_of(message.actor)
         if log is not None:
             log.checkpointed(peer, message)
@@ -265,7 +263,6 @@ class Actors:
             self._values.discard([message.state], peer.peer)
 
     def on_delivered(self, peer: Connection, message: m.Delivered) -> None:
-        """Event: another process has an actor's answer."""
         log = self._log_of(message.actor)
         if log is not None:
             log.delivered(peer, message)
@@ -287,7 +284,6 @@ class Actors:
     # Finding ----------------------------------------------------------------------------------------------------
 
     def find(self, name: str, namespace: str | None) -> ActorId | None:
-        """Return a weak handle of the living actor of that name, in this job's namespace or another."""
         with self._links.lock:
             self._values.settle_drops()
         question = m.FindActor(namespace or self._links.job.namespace, name)
@@ -298,7 +294,6 @@ class Actors:
         return None
 
     def names(self) -> list[tuple[str, str]]:
-        """Return the namespaces and names of all named actors that live."""
         with self._links.lock:
             self._values.settle_drops()
         return self._links.ask_node(m.ListNames()).names

@@ -55,7 +55,6 @@ class Makers:
         self._links, self._records, self._calls = links, records, calls
 
     def on_who_makes(self, asker: Connection, message: m.WhoMakes) -> None:
-        """Event: another process asks what an object of this one's waits for."""
 
         def answer() -> None:
             with self._links.lock:
@@ -103,8 +102,6 @@ class BlockedWaits:
     """The long waits of one worker.
 
     Args:
-        links, records: this process's connections, and its objects.
-        makers: the makers of what this process owns.
         what: what runs here, by name; "" if a wait of the calling thread does not count.
     """
 
@@ -182,7 +179,6 @@ class BlockedWaits:
             self._links.node.send(m.Waits(wait.epoch, what, wait.still_needed, list(wait.awaited.values())))
 
     def on_made_by(self, owner: Connection, message: m.MadeBy) -> None:
-        """Event: an owner has answered which processes make an object."""
         wait = self._wait
         if wait is not None and message.object in wait.asked:
             wait.asked.discard(message.object)
@@ -190,7 +186,6 @@ class BlockedWaits:
             self._tell(wait)
 
     def on_ask_wait(self, node: Connection, message: m.AskWait) -> None:
-        """Event: the node asks how the wait is now."""
 
         def answer() -> None:
             with self._links.lock:
@@ -200,7 +195,6 @@ class BlockedWaits:
         self._links.reactor.call_later(0, answer)  # what lies in the sockets may end the wait
 
     def on_deadlocked(self, node: Connection, message: m.Deadlocked) -> None:
-        """Event: the node has found that the wait is for ever."""
         wait = self._wait
         if wait is not None and wait.epoch == message.epoch and not wait.waiter.ready:
             wait.verdict = message.reason

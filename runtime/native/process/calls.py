@@ -224,7 +224,6 @@ class Calls:
     # Messages of the processes that run them --------------------------------------------------------------------
 
     def on_reply(self, peer: Connection, message: m.Reply) -> None:
-        """Event: a call has ended."""
         pending = self.open.get(message.task)
         if pending is None:
             self._values.discard(message.values, peer.peer)
@@ -232,13 +231,11 @@ class Calls:
             pending.sender.on_reply(peer, pending, message)
 
     def on_try_again(self, peer: Connection, message: m.TryAgain) -> None:
-        """Event: a call has raised an exception after which it is to be made again."""
         pending = self.open.get(message.task)
         if pending is not None:
             pending.sender.on_try_again(pending, message.failure)
 
     def on_item(self, peer: Connection, message: m.Item) -> None:
-        """Event: a call has yielded a value."""
         pending = self.open.get(message.task)
         if pending is not None and pending.stream is not None:
             pending.stream.on_item(message.index, message.value, peer.peer)

@@ -47,7 +47,6 @@ class Cancelling:
                     self._cancel(pending, force and not pending.is_method, True)
 
     def on_cancel_object(self, borrower: Connection, message: m.CancelObject) -> None:
-        """Event: another process cancels what makes an object of ours."""
         pending = self._find(message.object)
         if pending is not None:
             self._cancel(pending, message.force and not pending.is_method, message.recursive)

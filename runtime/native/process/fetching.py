@@ -118,7 +118,6 @@ class Fetching:
             self._links.node.send(piece)
 
     def on_block_read(self, node: Connection, message: m.BlockRead) -> None:
-        """Event: a piece has come, or is lost."""
         self._under_way.discard((message.span, message.start))
         transfer = self._transfers.get(message.span)
         if transfer is not None:

@@ -43,7 +43,6 @@ class Freeing:
                 links.node.send(m.Free(theirs))
 
     def on_free(self, peer: Connection, message: m.Free) -> None:
-        """Event: blocks of this process's own are not needed any more."""
         self._free_own(message.spans)
 
     def _free_own(self, spans: list[m.Span]) -> None:

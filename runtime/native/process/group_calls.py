@@ -142,7 +142,6 @@ class GroupCalls:
         return m.Assigned(demand, gpus, placement, [dict(spec) for spec in group.bundle_specs], group.name)
 
     def on_assigned(self, caller: Connection, message: m.Assigned) -> None:
-        """For a worker: take what it was given."""
         self.assigned = message
         if message.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message.gpus)

@@ -36,7 +36,6 @@ class KeptLog:
     """The log of one actor, and what it holds.
 
     Args:
-        values, calls: this process's objects and calls.
         every: calls between two checkpoints.
     """
 

@@ -50,7 +50,6 @@ class Lending:
         self._doubting: set[Waiter] = set()
 
     def on_not_yet(self, owner: Connection | None, message: m.NotYet) -> None:
-        """Event: an object's owner has no value yet."""
         record = self._objects.records.get(message.object)
         if record is not None:
             record.absent = True

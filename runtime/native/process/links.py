@@ -189,7 +189,6 @@ class Links:
         return sock is not None
 
     def on_hello(self, connection: Connection, message: m.Hello) -> None:
-        """Event: another process says which one it is."""
         if connection.peer not in (None, message.process):
             raise ProtocolError(f"it was {connection.peer!r} and says that it is {message.process!r}")
         connection.peer = message.process
@@ -218,7 +217,6 @@ class Links:
         return connection
 
     def on_relay(self, node: Connection, message: m.Relay) -> None:
-        """Event: a process says something by way of the node."""
         connection = self.peer(message.process) or RelayedConnection(message.process, self.node)
         self._handle(connection, [decode_or_say(message.payload)])
 
@@ -253,7 +251,6 @@ class Links:
                 self._close(connection)
 
     def on_process_died(self, node: Connection, message: m.ProcessDied) -> None:
-        """Event: a process is dead."""
         if message.process in self.dead:
             return
         if node_of(message.process) == node_of(self.me):
@@ -267,11 +264,9 @@ class Links:
             listener(message.process, message.reason)
 
     def on_node_joined(self, node: Connection, message: m.NodeJoined) -> None:
-        """Event: there is one node more."""
         self.nodes[message.node.id] = message.node
 
     def on_node_died(self, node: Connection, message: m.NodeDied) -> None:
-        """Event: a node is dead, and its processes with it."""
         del self.nodes[message.node]
         for listener in self.on_node_death:
             listener(message.node, message.reason)

@@ -30,15 +30,7 @@ _LARGEST_SHOWN = 3
 
 
 class Memory:
-    """What a process does about the store's capacity; see the module.
-
-    Args:
-        links: its connections.
-        values: its objects.
-        store: where their blocks are.
-        freeing: is told when the node wants memory.
-        actors: need blocks besides the objects' values, to bring those back that come back with their state.
-    """
+    """What a process does about the store's capacity; see the module."""
 
     def __init__(self, links: Links, values: Values, store: Store, freeing: Freeing, actors: Actors) -> None:
         self._links, self._values, self._store, self._freeing, self._actors = links, values, store, freeing, actors
@@ -49,7 +41,6 @@ class Memory:
     # Giving it back ---------------------------------------------------------------------------------------------
 
     def on_trim(self, node: Connection, message: m.Trim) -> None:
-        """Event: the node wants memory back."""
         if self._collecting:
             return  # which answers when it has ended
         may_help = bool(self._values.objects.records) or self._store.is_viewing()
@@ -107,7 +98,6 @@ class Memory:
         return movable, holdings
 
     def on_ask_needed(self, node: Connection, message: m.AskNeeded) -> None:
-        """Event: the node asks which blocks of a dead process are still needed."""
         values = [self._values.objects.records[object_id].value for object_id in self._values.objects.large]
         spans = [span for value in values if value is not None for span in spans_of(value)]
         spans += self._actors.needed_by_logs()
@@ -116,7 +106,6 @@ class Memory:
     # Moving objects to disk -------------------------------------------------------------------------------------
 
     def on_spill(self, node: Connection, message: m.Spill) -> None:
-        """Event: the node wants objects moved to disk."""
         self._moving.update(message.objects)
         # Writing takes long, and the thread that reads must not be held up.
         threading.Thread(target=self._spill, args=(message.objects,), name="shoal-spill", daemon=True).start()

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from ...exceptions import ObjectStoreFullError
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from ..store.store import Keeper
 from .links import Links
 from .reactor import Waiter
 
 
-class NodeMemory:
+class NodeMemory(Keeper):
     """The `Keeper` of a process's store."""
 
     def __init__(self, links: Links) -> None:
@@ -19,7 +20,6 @@ class NodeMemory:
         self._requests: dict[int, tuple[Waiter, list[str], Callable[[int, int], None]]] = {}
 
     def hand_over(self, fd: int, on_disk: bool) -> int:
-        """Give an arena's descriptor to the node; return the number that the node holds it under."""
         return self._links.ask_node(m.NewArena(on_disk), (fd,)).arena
 
     def want(self, request: int, size: int, grant: Callable[[int, int], None]) -> None:

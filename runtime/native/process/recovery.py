@@ -20,7 +20,7 @@ from ...refs import ObjectRef, short
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store
-from .calls import PendingCall
+from .calls import Keeper, PendingCall
 from .failures import failure
 from .lineage import Fail, Forget, Interrupt, Lineage, Resubmit, Why
 from .links import Links
@@ -60,15 +60,8 @@ class _Call:
         return self.pending.stream is None or self.pending.stream.lost(result)
 
 
-class Recovery:
-    """What a process does about losses.
-
-    Args:
-        links: the process's connections.
-        values: its objects.
-        store: where their blocks are looked for.
-        lineage: the tasks that may be run again.
-    """
+class Recovery(Keeper):
+    """What a process does about losses."""
 
     def __init__(self, links: Links, values: Values, store: Store, lineage: Lineage) -> None:
         self._links, self._values, self._store, self.lineage = links, values, store, lineage
@@ -77,7 +70,6 @@ class Recovery:
     # Events -----------------------------------------------------------------------------------------------------
 
     def ended(self, pending: PendingCall) -> None:
-        """A call has ended whose results lie outside this process's memory, or did: keep it if it may run again."""
         made = pending.returns if pending.stream is None else [*pending.returns, *pending.stream.outside]
         results = [object_id for object_id in made if self._may_be_lost(object_id)]
         why = _why_not_again(pending)
@@ -99,7 +91,6 @@ class Recovery:
         return record is not None and (record.value is None or bool(spans_of(record.value)))
 
     def yielded(self, pending: PendingCall, object_id: m.ObjectId) -> None:
-        """A generator that goes on has made this value, which lies outside this process's memory."""
         why = _why_not_again(pending)
         if why is None:
             known = self.lineage.tasks.get(pending.task)
@@ -108,7 +99,6 @@ class Recovery:
             self.lineage.not_kept(object_id, [object_id], why)
 
     def on_lost(self, connection: Connection, message: m.Lost) -> None:
-        """Event: another process could not read a value of this one's, and asks for it again."""
         self.lost([message.object], message.span)
         self._values.on_request(connection, message)
 
@@ -151,7 +141,6 @@ class Recovery:
         self.lineage.lost(object_id)
 
     def lost_argument(self, pending: PendingCall, span: m.Span) -> bool:
-        """A call was not run since it could not read an argument; False if that cannot be made again."""
         self.lost([ref.id for ref in pending.slots], span)
         return span not in spans_of(pending.arguments)
 

@@ -37,11 +37,6 @@ ARGUMENTS, QUEUED, SENT = "PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT", "SUBM
 class Reporting:
     """What one process can say of itself.
 
-    Args:
-        links, values: the process's connections and objects.
-        waits, arrivals: its threads that wait, and what its tasks `await`.
-        tasks, actor_calls: what it has submitted and has not ended.
-
     Attributes:
         begun: tasks and calls that run here: their names, and since when (`time.perf_counter` seconds), by task.
         untaken: those of them that yield values and wait until these are taken: how many there are.
@@ -64,7 +59,6 @@ class Reporting:
         self._tasks, self._actor_calls = tasks, actor_calls
 
     def on_report_state(self, node: Connection, message: m.ReportState) -> None:
-        """Event: the node asks how this process is."""
         self._values.settle_drops()
         report = self.report(message.sections, message.limit)
         node.send(m.StateReport(message.question, msgspec.msgpack.encode(report), bool(report.metrics)))

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from ...engine import Arguments, Function
+from ...engine import Arguments, Function, RunsTasks
 from ...exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
 from ...ids import node_of
 from ...introspection.events import AGAIN, BOUNCED
@@ -20,7 +20,7 @@ from ...values.serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
 from ..store.store import Store
-from .calls import Calls, Extras, PendingCall
+from .calls import Calls, Extras, PendingCall, Sender
 from .failures import failure
 from .links import Links
 from .objects import spans_of
@@ -34,7 +34,7 @@ _MOST_AHEAD = 64
 _MOST_WANTED = 64
 
 
-class TaskCalls:
+class TaskCalls(RunsTasks, Sender):
     """All tasks that this process has submitted and that have not ended.
 
     Attributes:
@@ -52,7 +52,6 @@ class TaskCalls:
         self.seconds: dict[bytes, float] = {}
 
     def submit(self, function: Function, arguments: Arguments, options: TaskOptions) -> list[Any]:
-        """Queue a task; return references to what it will return, or the generator of them."""
         links, values = self._links, self._values
         queue = self.queues.of(function, options)
         args, kwargs, slots = take_out_refs(*arguments)
@@ -182,7 +181,6 @@ class TaskCalls:
     # Events -----------------------------------------------------------------------------------------------------
 
     def on_leased(self, node: Connection, message: m.Leased) -> None:
-        """Event: the node has granted a worker."""
         queue = self._by_key.get(message.key)
         if queue is None:
             return  # its placement group is gone, and the worker with it
@@ -204,7 +202,6 @@ class TaskCalls:
         self._pump(queue)
 
     def on_reply(self, peer: Connection, pending: PendingCall, message: m.Reply) -> None:
-        """Event: a task has ended."""
         queue, lease = self._take_back(pending)
         self._note_time(pending, message.seconds)
         if pending.is_interrupted:
@@ -214,7 +211,6 @@ class TaskCalls:
         self._has_ended(queue, lease)
 
     def on_try_again(self, pending: PendingCall, failure: m.Value) -> None:
-        """Event: a task has raised an exception after which it is to be run again."""
         queue, lease = self._take_back(pending)
         if pending.use_retry():
             self._links.note((time.monotonic(), AGAIN, pending.task, "it raised an exception"))
@@ -242,7 +238,6 @@ class TaskCalls:
                 self.queues.look_soon()
 
     def on_argument_lost(self, pending: PendingCall, message: m.ArgumentLost) -> None:
-        """Event: a task could not read an argument and was not run."""
         queue, lease = self._take_back(pending)
         if self.calls.make_arguments_again(pending, message.span):
             self.resubmit(pending)
@@ -257,7 +252,6 @@ class TaskCalls:
             self.seconds[pending.function.id] = known + 0.3 * (seconds - known)
 
     def on_bounced(self, worker: Connection, message: m.Bounced) -> None:
-        """Event: a worker has sent tasks back, which wait behind a long one."""
         left: dict[TaskQueue, WorkerLease] = {}
         for task in reversed(message.tasks):
             pending = self.calls.open.get(task)
@@ -326,11 +320,9 @@ class TaskCalls:
     # Cancelling -------------------------------------------------------------------------------------------------
 
     def has_sent(self, pending: PendingCall) -> bool:
-        """Whether a worker has the task."""
         return pending.lease is not None
 
     def withdraw(self, pending: PendingCall) -> bool:
-        """Take a task out of its queue; False if it was sent to a worker already."""
         if self.has_sent(pending):
             return False
         if self.awaiting.pop(pending.task, None) is None:
@@ -339,6 +331,5 @@ class TaskCalls:
         return True
 
     def tell(self, pending: PendingCall, message: m.Message) -> None:
-        """Send a message to the worker that has the task, if one has."""
         if pending.lease is not None:
             pending.lease.connection.send(message)

@@ -149,7 +149,6 @@ class TaskQueues:
                         self.give_back(queue, lease)
 
     def on_recall(self, node: Connection, message: m.Recall) -> None:
-        """Event: the node wants a worker back."""
         for queue in self.by_key.values():
             lease = queue.leases.get(message.worker)
             if lease is not None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ...engine import KeepsValues
 from ...exceptions import OwnerDiedError
 from ...ids import owner_of
 from ...introspection.events import FREED, PUT, RECORD_CALL_SITES, call_site
@@ -26,14 +27,8 @@ from .links import Links
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendLend, SendRelease, size_of
 
 
-class Values:
+class Values(KeepsValues):
     """What this process owns or has references to.
-
-    Args:
-        links: its connections.
-        store: where large values lie.
-        freeing: takes back their blocks.
-        lineage: the tasks that may be run again.
 
     Attributes:
         objects: all records.
@@ -84,7 +79,6 @@ class Values:
         return ObjectRef(object_id, self._drop)
 
     def keep(self, ref: ObjectRef) -> bytes:
-        """Keep a reference as long as this process lives; return what `borrow` makes one of in any process."""
         self._kept.add(ref)
         return ref.id
 
@@ -158,7 +152,6 @@ class Values:
     # Values -----------------------------------------------------------------------------------------------------
 
     def put(self, value: Any) -> ObjectRef:
-        """Store a value that this process owns."""
         if self._dropped:
             with self.lock:
                 self.settle_drops()  # first, so that the new value may take the place of one that is not needed
@@ -227,15 +220,12 @@ class Values:
             self._send(asker, message.object, record.value)
 
     def on_ready(self, owner: Connection, message: m.Ready) -> None:
-        """Event: an owner has sent a value."""
         self.fulfil(message.object, message.value, owner.peer)
 
     def on_lend(self, lender: Connection, message: m.Lend) -> None:
-        """Event: a process is about to pass on a reference to an object of this one's."""
         self.objects.lent(message.object, message.to)
 
     def on_release(self, borrower: Connection, message: m.Release) -> None:
-        """Event: a process has dropped what it was given."""
         assert borrower.peer is not None, "the first message on a connection is Hello"
         self.objects.released(message.object, borrower.peer, message.count)
 

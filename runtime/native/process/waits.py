@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ...engine import AwaitsValues
 from ...exceptions import GetTimeoutError
 from ...refs import ObjectRef, object_gone
 from ..protocol.messages import Value
@@ -50,16 +51,8 @@ def _has_failed(record: Record) -> bool:
     return record.value is not None and record.value.failed
 
 
-class Waits:
+class Waits(AwaitsValues):
     """The waits of one process.
-
-    Args:
-        links: its connections.
-        values: what is awaited.
-        lending: gives the CPU of a task that waits to others.
-        store: where large values are read.
-        fetching: brings those of other nodes here.
-        recovery: is told of blocks that cannot be read.
 
     Attributes:
         running: threads that wait: name, since when (monotonic seconds), objects, how many of them are wanted.
@@ -83,7 +76,6 @@ class Waits:
         self.blocked: BlockedWaits | None = None
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
-        """Return the values; see `shoal.runtime.get`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
@@ -117,7 +109,6 @@ class Waits:
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        """Split into ready and not ready; see `shoal.runtime.wait`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         ready = self._first_ready(refs, num_returns)
         while len(ready) < num_returns:

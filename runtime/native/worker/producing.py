@@ -38,9 +38,7 @@ class Producer:
     """Sends what generators yield to their callers.
 
     Args:
-        parts: this process's.
         pack: serialises a value for a process.
-        user_code: surrounds what generators do.
     """
 
     def __init__(self, parts: Parts, pack: Callable[[Any, bytes], m.Value], user_code: UserCode) -> None:
@@ -61,7 +59,6 @@ class Producer:
     # Events -----------------------------------------------------------------------------------------------------
 
     def on_taken(self, caller: Connection, message: m.Taken) -> None:
-        """Event: a caller has taken values."""
         output = self._outputs.get(message.task)
         if output is not None:
             output.taken = max(output.taken, message.count)

@@ -25,8 +25,6 @@ class Restorable:
     """An actor's line to the log that its owner keeps.
 
     Args:
-        parts: this process's.
-        user_code: surrounds what the actor's methods do.
         owner: the process that keeps the log.
         actor, restoration: the actor's key, and how it is made.
     """

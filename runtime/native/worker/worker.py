@@ -30,6 +30,7 @@ from ..node.session import packages_of
 from ..process.actors import unpack_identity
 from ..process.blocked_waits import BlockedWaits
 from ..process.environments import Environments
+from ..process.lending import Lender
 from ..process.links import Handler, Links
 from ..process.reactor import Reactor, Waiter
 from ..protocol import messages as m
@@ -45,7 +46,7 @@ from .signals import limit_end
 _LOOK_AGAIN = 0.5
 
 
-class Worker:
+class Worker(Lender):
     """The state of one worker process.
 
     Args:
@@ -182,7 +183,6 @@ class Worker:
         return names[-1] if names else f"{self._executor.class_name}.__init__"
 
     def on_block(self) -> None:
-        """Event: a wait that blocks begins."""
         if self._place is not None:
             self._place.on_block()
 
@@ -196,7 +196,6 @@ class Worker:
             self._links.node.send(m.Blocked())
 
     def take_back(self) -> None:
-        """Use the CPU again."""
         self._waits = False
         self._links.node.send(m.Unblocked())
 
