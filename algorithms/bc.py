@@ -22,7 +22,7 @@ from ..rl import (
     Rollout,
     number,
     read_dataset,
-    take_gradient_steps,
+    take_dataset_steps,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class BC(OfflineAlgorithm[BCConfig]):
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: BCConfig, clock: Clock) -> dict[str, float]:
         """`gradient_steps` minibatches."""
-        return take_gradient_steps(learner, config, clock, descend)
+        return take_dataset_steps(learner, config, clock, descend)
 
 
 def descend(learner: Learner, config: BCConfig, learning_rate: float) -> dict[str, Tensor]:

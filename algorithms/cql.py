@@ -27,7 +27,7 @@ from ..rl import (
     Rollout,
     number,
     read_dataset,
-    take_gradient_steps,
+    take_dataset_steps,
     torch,
 )
 from .bc import log_likelihood
@@ -114,7 +114,7 @@ class CQL(OfflineAlgorithm[CQLConfig]):
     def update(learner: Learner, rollout: Rollout, config: CQLConfig, clock: Clock) -> dict[str, float]:
         """`gradient_steps` minibatches."""
         discrete = learner.model.spec.kind == "q_network"
-        return take_gradient_steps(learner, config, clock, descend_discrete if discrete else descend)
+        return take_dataset_steps(learner, config, clock, descend_discrete if discrete else descend)
 
 
 def descend_discrete(learner: Learner, config: CQLConfig, learning_rate: float) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from ..rl import (
     Rollout,
     number,
     read_dataset,
-    take_gradient_steps,
+    take_dataset_steps,
     torch,
 )
 from .bc import log_likelihood
@@ -99,7 +99,7 @@ class IQL(OfflineAlgorithm[IQLConfig]):
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: IQLConfig, clock: Clock) -> dict[str, float]:
         """`gradient_steps` minibatches."""
-        return take_gradient_steps(learner, config, clock, descend)
+        return take_dataset_steps(learner, config, clock, descend)
 
 
 def descend(learner: Learner, config: IQLConfig, learning_rate: float) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..rl import Clock, Learner, OfflineAlgorithm, Rollout, number, read_dataset, take_gradient_steps, torch
+from ..rl import Clock, Learner, OfflineAlgorithm, Rollout, number, read_dataset, take_dataset_steps, torch
 from .bc import BCConfig, log_likelihood
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class MARWIL(OfflineAlgorithm[MARWILConfig]):
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: MARWILConfig, clock: Clock) -> dict[str, float]:
         """`gradient_steps` minibatches."""
-        return take_gradient_steps(learner, config, clock, descend)
+        return take_dataset_steps(learner, config, clock, descend)
 
 
 def descend(learner: Learner, config: MARWILConfig, learning_rate: float) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from ..rl import (
     Rollout,
     number,
     read_dataset,
-    take_gradient_steps,
+    take_dataset_steps,
     torch,
 )
 from .td3 import DelayedConfig, td3_target
@@ -87,7 +87,7 @@ class TD3BC(OfflineAlgorithm[TD3BCConfig]):
     @staticmethod
     def update(learner: Learner, rollout: Rollout, config: TD3BCConfig, clock: Clock) -> dict[str, float]:
         """`gradient_steps` minibatches."""
-        return take_gradient_steps(learner, config, clock, descend)
+        return take_dataset_steps(learner, config, clock, descend)
 
 
 def descend(learner: Learner, config: TD3BCConfig, learning_rate: float) -> dict[str, Tensor]:

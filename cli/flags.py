@@ -15,7 +15,7 @@ import json
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -151,7 +151,7 @@ def parse(
     description: str,
     groups: Mapping[str, type],
     arguments: Sequence[str],
-    of_others: Mapping[str, Sequence[str]] = types.MappingProxyType({}),
+    of_others: Callable[[], Mapping[str, Sequence[str]]] = dict,
 ) -> Parsed:
     """Parse arguments into the fields of several dataclasses. ``--help`` prints the help and exits.
 
@@ -162,7 +162,7 @@ def parse(
             `metavar`, `choices`, `example` (of a JSON object), `switch` (a flag that is only switched on) and
             `verbatim` (a text that may be empty, or blank).
         arguments: what follows the command.
-        of_others: settings of algorithms → which have them, for a flag that this one has not.
+        of_others: tells settings of algorithms → which have them; asked for a flag that this one has not.
 
     Raises:
         InputError: an unknown flag (the nearest are named), a missing or bad value.
@@ -189,7 +189,7 @@ def parse(
             config=(_conf.HelptextFromCommentsOff,),  # it would look for the source of classes that have none
         )
     if left_over:
-        raise InputError(unknown(left_over[0], arguments, fields, prog, of_others))
+        raise InputError(unknown(left_over[0], arguments, fields, prog, of_others()))
     values = {key: value for title in groups for key, value in vars(getattr(parsed, title)).items()}
     tokens = {field_name(token) for token in arguments if token.startswith("--")}
     given = {name for name, item in fields.items() if name in tokens or f"no_{name}" in tokens}

@@ -49,8 +49,8 @@ class TrainFlags:
     """Environment: an id registered with gymnasium, or module:Class from the current folder. An algorithm that learns
     from a --dataset needs none."""
     total_timesteps: int | None = None
-    """Environment steps to train for, over all environments (resumed parts included); with a --dataset, gradient steps.
-    Default: 1,000,000."""
+    """Environment steps to train for, over all environments (resumed parts included), rounded up to whole iterations;
+    with a --dataset, gradient steps. Default: 1,000,000."""
     seeds: int | None = None
     """Train so many seeds, from --seed on, side by side on the free cores, each in a run folder seed-N of the run
     folder; result.json there holds the interquartile mean of their mean returns, and its bootstrap interval."""
@@ -130,7 +130,7 @@ def run(arguments: Sequence[str]) -> int:
     algorithm_class = ALGORITHMS[name]
     groups = {"training": TrainFlags, "run": RunSettings, name: algorithm_class.config_class}
     about = f"Train a policy with {name.upper()} and write a run folder."
-    parsed = parse(f"shoal train {name}", about, groups, rest, _who_has_what())
+    parsed = parse(f"shoal train {name}", about, groups, rest, _who_has_what)
     flags: TrainFlags = parsed.build(TrainFlags)
     _check_numbers(flags)
     if flags.seeds is not None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from .. import runtime
+from ..runtime import human_bytes
 from .credits import Credits, Estimate
 from .steps import Meta
 
@@ -168,7 +169,7 @@ class Run:
         size = estimate.expect(declared)
         ticket = self.credits.grant(size, depth, self.alone)
         if ticket is None:
-            self.refused = f"{name} takes about {size / 2**20:.1f} MiB"
+            self.refused = f"{name} takes about {human_bytes(size)}"
             return None
         self.alone = False
         return Grant(ticket, size, declared)

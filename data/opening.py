@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import runtime
+from ..runtime import human_bytes
 from .barriers import Aggregated, Sorted
 from .credits import Estimate
 from .errors import BudgetError
@@ -142,8 +143,8 @@ class Opening:
         for piece in pieces:
             if (piece.bytes or 0) > self.run.credits.budget:
                 raise BudgetError(
-                    f"{piece} takes {mebibytes(piece.bytes or 0)}, which is more than the memory budget of "
-                    f"{mebibytes(self.run.credits.budget)}, and nothing smaller can be read by itself. Raise it "
+                    f"{piece} takes {human_bytes(piece.bytes or 0)}, which is more than the memory budget of "
+                    f"{human_bytes(self.run.credits.budget)}, and nothing smaller can be read by itself. Raise it "
                     "(options(memory=…)), read fewer columns, or write the file in smaller pieces"
                 )
         if seed is None:
@@ -203,8 +204,3 @@ def reads_of(plan: Plan) -> list[Read]:
 def aside_of(plan: Plan) -> str | None:
     """The file that takes bad rows."""
     return next((read.aside for read in reads_of(plan) if read.aside is not None), None)
-
-
-def mebibytes(size: int) -> str:
-    """A size for people."""
-    return f"{size / 2**20:.1f} MiB"

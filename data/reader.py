@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from .. import runtime
+from ..runtime import human_bytes
 from .blocks import batch_in, joined
 from .errors import BudgetError
 from .flow import Run, Stats, Unit
-from .opening import Opening, aside_of, mebibytes
+from .opening import Opening, aside_of
 from .plan import Plan, fingerprint
 from .rows import Ahead
 
@@ -179,9 +180,9 @@ class Batches(Iterator[Any]):
         if not ahead.units and not ahead.ended and not self._run.settle(wait=True):
             granted = self._run.credits
             raise BudgetError(
-                f"{self._run.refused}, but of the memory budget of {mebibytes(granted.budget)} "
-                f"{mebibytes(granted.total)} are held by what it is made of or with. Raise it (options(memory=…)), or "
-                "make windows and pieces smaller"
+                f"{self._run.refused}, but of the memory budget of {human_bytes(granted.budget)} "
+                f"{human_bytes(granted.total)} are held by what it is made of or with. Raise it (options(memory=…)), "
+                "or make windows and pieces smaller"
             )
 
     def state(self) -> dict[str, Any]:

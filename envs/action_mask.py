@@ -133,9 +133,10 @@ class MaskFromInfo(gymnasium.Wrapper):
         return self._with_mask(observation, info, "step()"), reward, terminated, truncated, info
 
     def _with_mask(self, observation: Any, info: dict[str, Any], source: str) -> dict[str, Any]:
-        mask = info.get(MASK)
+        mask = info.get(MASK) if isinstance(info, dict) else None
         if mask is None:
+            returned = "an info without" if isinstance(info, dict) else f"info {info!r:.80}, no dict with"
             raise EnvContractError(
-                f"{source} returned an info without {MASK!r}, which the first reset() had: give it with each result"
+                f"{source} returned {returned} {MASK!r}, which the first reset() had: give it with each result"
             )
         return {"observation": observation, MASK: np.asarray(mask).astype(np.int8)}

@@ -91,7 +91,7 @@ from .models.joint_spec import JointSpec
 from .models.own_modules import check_import_path
 from .models.spec import ModelSpec
 from .off_policy import OffPolicyAlgorithm, ReplayConfig, learn_from_replay, take_gradient_steps
-from .offline import TRANSITIONS, OfflineAlgorithm, OfflineConfig, read_dataset
+from .offline import TRANSITIONS, OfflineAlgorithm, OfflineConfig, read_dataset, take_dataset_steps
 from .on_policy import (
     OnPolicyAlgorithm,
     fill_next_values,
@@ -373,6 +373,7 @@ __all__ = [
     "soft_actor_loss",
     "soft_critic_loss",
     "state_of",
+    "take_dataset_steps",
     "take_gradient_steps",
     "take_text_steps",
     "takes_arrays",

@@ -1,7 +1,8 @@
 """What learns from a dataset alone has in common, be it of episodes or of texts: no rollouts.
 
-A timestep is a gradient step here: schedules, `total_timesteps`, `eval_freq` and the names of checkpoints count these,
-as the field does. An environment is made only where the user names one, or to evaluate in.
+A timestep is a gradient step here (so the last iteration takes those that are left): schedules, `total_timesteps`,
+`eval_freq` and the names of checkpoints count these, as the field does. An environment is made only where the user
+names one, or to evaluate in.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from typing import Any, ClassVar, Generic
 from ..runtime import InputError
 from .algorithm import Algorithm, Config
 from .callbacks import TrainingResult
+from .clock import Clock
 from .declaration import Learning
+
+
+def steps_of(config: Any, clock: Clock) -> int:
+    """Gradient steps of the iteration that begins there: `config.gradient_steps`, or what is left of the training."""
+    return max(1, min(config.gradient_steps, clock.total_timesteps - clock.timesteps))
 
 
 class DatasetAlgorithm(Algorithm[Config], Learning, Generic[Config]):

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ..runtime import InputError, machine_memory, nodes, object_store_memory
+from ..runtime import InputError, human_bytes, machine_memory, nodes, object_store_memory
 from .clock import Clock
 from .colocated import ColocatedRun
 from .cycles import cycles_of, one_iteration
@@ -102,8 +102,8 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
         self._require_room(
             held + rows,
             there,
-            f"{held / config.buffer_size:,.0f} bytes a transition the replay buffer takes {_in_words(held)}, and what "
-            f"brings it back {_in_words(rows)}; together they may take {_SHARE:.0%} of the {_in_words(there)} "
+            f"{held / config.buffer_size:,.0f} bytes a transition the replay buffer takes {human_bytes(held)}, and "
+            f"what brings it back {human_bytes(rows)}; together they may take {_SHARE:.0%} of the {human_bytes(there)} "
             "of this machine",
         )
 
@@ -121,8 +121,8 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
         self._require_room(
             taken,
             there,
-            f"{taken / self.config.buffer_size:,.0f} bytes a transition {buffers} {_in_words(taken)} of the "
-            f"object store, and may take {_SHARE:.0%} of the {_in_words(there)} that it has on this node",
+            f"{taken / self.config.buffer_size:,.0f} bytes a transition {buffers} {human_bytes(taken)} of the "
+            f"object store, and may take {_SHARE:.0%} of the {human_bytes(there)} that it has on this node",
             f". Or have a larger store: set SHOAL_OBJECT_STORE_MEMORY={int(taken / _SHARE) + 1}, or call "
             "runtime.init(object_store_memory=…) before",
         )
@@ -167,10 +167,6 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
         return loaded
 
 
-def _in_words(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
 def learn_from_replay(
     learner: Learner,
     rollout: Rollout,
@@ -191,12 +187,16 @@ def learn_from_replay(
 
 
 def take_gradient_steps(
-    learner: Learner, config: Any, clock: Clock, descend: Callable[[Learner, Any, float], dict[str, Any]]
+    learner: Learner,
+    config: Any,
+    clock: Clock,
+    descend: Callable[[Learner, Any, float], dict[str, Any]],
+    steps: int | None = None,
 ) -> dict[str, float]:
-    """Call `descend` `config.gradient_steps` times, as `learn_from_replay` does."""
+    """Call `descend` so many times (default: `config.gradient_steps`), as `learn_from_replay` does."""
     rate = rate_at(config.learning_rate, clock.remaining)
     history: dict[str, list[Any]] = {}
-    for _ in range(config.gradient_steps):
+    for _ in range(config.gradient_steps if steps is None else steps):
         for name, value in descend(learner, config, rate).items():
             history.setdefault(name, []).append(value)
     means = {name: _mean(values) for name, values in history.items()}

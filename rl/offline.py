@@ -9,6 +9,7 @@ it, and to evaluate in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,8 +19,9 @@ from ..runtime import InputError
 from .actors import LearnerRun
 from .clock import Clock
 from .data.dataset import Dataset
-from .dataset_training import DatasetAlgorithm
+from .dataset_training import DatasetAlgorithm, steps_of
 from .learn.learner import Learner
+from .off_policy import take_gradient_steps
 from .runs.saved_training import SavedTraining
 from .schedules import Rate
 from .settings import number, validate
@@ -109,10 +111,17 @@ class OfflineAlgorithm(DatasetAlgorithm[Config], Generic[Config]):
         return LearnerRun(**self.run_options())
 
     def training_step(self, run: LearnerRun, state: TrainingState, clock: Clock) -> IterationOutcome:
-        """One iteration: `gradient_steps` minibatches."""
-        return run.learn_alone(state, self.config.gradient_steps, clock)
+        """One iteration: `gradient_steps` minibatches, or the training's last."""
+        return run.learn_alone(state, steps_of(self.config, clock), clock)
 
 
 def read_dataset(learner: Learner, config: OfflineConfig) -> None:
     """Let a new learner draw from the dataset of the settings: first of all, since normalization follows from it."""
     learner.add_dataset(config.dataset, capacity=config.buffer_size, rows=config.batch_size, gamma=config.gamma)
+
+
+def take_dataset_steps(
+    learner: Learner, config: Any, clock: Clock, descend: Callable[[Learner, Any, float], dict[str, Any]]
+) -> dict[str, float]:
+    """As `take_gradient_steps`, for the steps of an iteration over a dataset."""
+    return take_gradient_steps(learner, config, clock, descend, steps_of(config, clock))

@@ -67,7 +67,7 @@ from .exceptions import (
 from .generators import ObjectRefGenerator
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
-from .resources.machine_memory import machine_memory
+from .resources.machine_memory import human_bytes, machine_memory
 from .runtime_context import exit_actor, get_gpu_ids, get_runtime_context
 from .runtime_env import RuntimeEnv
 from .scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
@@ -124,6 +124,7 @@ __all__ = [
     "get_actor",
     "get_gpu_ids",
     "get_runtime_context",
+    "human_bytes",
     "in_plain_numbers",
     "init",
     "is_initialized",

@@ -10,6 +10,7 @@ from gymnasium.spaces import Dict
 
 from ...runtime import InputError
 from ..action_mask import allows_nothing
+from ..contract import reward_problem
 from ..errors import EnvContractError
 from ..spaces import MASK, codec
 from .joint_spaces import JointSpace
@@ -97,7 +98,7 @@ class JointEnv(gymnasium.Env):
         given = {self._ids[name]: action[name] for name, acts in zip(self.agents, before, strict=True) if acts}
         observations, rewards, terminations, truncations, infos = self.agents_env.step(given)
         there = set(self.agents_env.agents)
-        earned = np.array([float(rewards.get(agent, 0.0)) for agent in self._ids.values()])
+        earned = self._earned(rewards)
         terminated = self._flags(terminations)
         # Whoever has left without a word was cut off.
         gone = self._flags({agent: agent not in there for agent in self._ids.values()})
@@ -107,6 +108,18 @@ class JointEnv(gymnasium.Env):
         finished = not there and bool(terminated.any())
         joint = self._seen(observations, infos, "step()") | fates
         return joint, float(earned.sum()), finished, not there and not finished, infos
+
+    def _earned(self, rewards: Any) -> np.ndarray:
+        try:
+            earned = np.array([float(rewards.get(agent, 0.0)) for agent in self._ids.values()])
+        except (TypeError, ValueError):
+            earned = np.full(len(self._ids), np.nan)
+        if not np.isfinite(earned).all():
+            for name, agent in self._ids.items():
+                problem = reward_problem(rewards.get(agent, 0.0))
+                if problem is not None:
+                    raise EnvContractError(f"{problem} (of agent {name!r})")
+        return earned
 
     def _seen(self, observations: Any, infos: Any, source: str) -> dict[str, Any]:
         there = set(self.agents_env.agents)

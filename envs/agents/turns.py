@@ -59,7 +59,7 @@ class Turns:
         told = list(dict.fromkeys([*before, *env.agents]))
         there = set(env.agents)
         observations = {agent: env.observe(agent) for agent in told if agent in there}
-        rewards = {agent: float(env.rewards.get(agent, 0.0)) for agent in told}
+        rewards = {agent: env.rewards.get(agent, 0.0) for agent in told}
         terminations = {agent: bool(env.terminations.get(agent, False)) for agent in told}
         # Whoever is gone without a word was cut off.
         truncations = {agent: bool(env.truncations.get(agent, agent not in there)) for agent in told}

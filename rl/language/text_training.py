@@ -26,7 +26,7 @@ from ..actors import LearnerRun
 from ..clock import Clock
 from ..data.batch import Batch
 from ..data.rollout import Rollout
-from ..dataset_training import DatasetAlgorithm
+from ..dataset_training import DatasetAlgorithm, steps_of
 from ..engine import start_runtime
 from ..lazy import torch
 from ..learn.learner import Learner
@@ -230,11 +230,10 @@ class TextAlgorithm(DatasetAlgorithm[Config], Generic[Config]):
         return TextRun(**self.run_options())
 
     def training_step(self, run: TextRun, state: TrainingState, clock: Clock) -> IterationOutcome:
-        """One iteration: `gradient_steps` minibatches of the next rows."""
-        config = self.config
-        size = config.gradient_steps * config.batch_size
-        rows = self.rows(state.timesteps * config.batch_size, size)
-        return run.learn_from(state, rows, self.held_out_rows, config.gradient_steps, clock)
+        """One iteration: `gradient_steps` minibatches of the next rows, or the training's last."""
+        size, steps = self.config.batch_size, steps_of(self.config, clock)
+        rows = self.rows(state.timesteps * size, steps * size)
+        return run.learn_from(state, rows, self.held_out_rows, steps, clock)
 
 
 class TextRun(LearnerRun):

@@ -114,7 +114,7 @@ def test_switches_off_are_plain_dqn_bit_for_bit():
 
 
 def test_a_replay_buffer_that_cannot_fit_is_refused_with_the_arithmetic():
-    with pytest.raises(InputError, match=r"buffer_size is 1,000,000,000,000: at 48 bytes a transition .* GiB.*At most"):
+    with pytest.raises(InputError, match=r"buffer_size is 1,000,000,000,000: at 48 bytes a transition .* TB.*At most"):
         DQN("CartPole-v1", buffer_size=10**12)
 
 

@@ -60,6 +60,20 @@ def test_a_turn_earns_all_agents_something_and_ends_whose_it_does():
     assert env.agents == []
 
 
+@pytest.mark.parametrize(
+    ("rewards", "text"),
+    [
+        ({"speaker": None, "listener": 1.0}, r"reward None of type NoneType; wanted a float \(of agent 'speaker'\)"),
+        ({"speaker": 0, "listener": np.nan}, r"reward nan; wanted a finite float \(of agent 'listener'\)"),
+    ],
+)
+def test_a_reward_that_does_not_fit_is_told_with_its_agent(monkeypatch, rewards, text):
+    step = Pair.step
+    monkeypatch.setattr(Pair, "step", lambda self, actions: (step(self, actions)[0], rewards, *step(self, actions)[2:]))
+    with pytest.raises(EnvContractError, match=text):
+        check(Pair)
+
+
 def group_of(env, size=2, **kwargs):
     return EnvGroup(resolve(env, kwargs), size=size, first_index=0, run_seed=3)
 

@@ -2,6 +2,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscrete
+from learning_envs import Masked
 from tiny_envs import BoomError, Chaotic, Continuous, Counter, Explosive, Locked
 
 from shoal.envs import EnvContractError, check
@@ -291,3 +292,12 @@ def test_own_exception_keeps_its_type():
 def test_wrapped_environment():
     check(gymnasium.wrappers.TimeLimit(Counter(), 2))
     check("CartPole-v1", max_episode_steps=5)
+
+
+def test_what_is_no_dict_tells_no_mask():
+    class Listed(Masked):
+        def step(self, action):
+            return *super().step(action)[:-1], [1]
+
+    with pytest.raises(EnvContractError, match=r"step\(\) returned info \[1\], no dict with 'action_mask'"):
+        check(Listed, in_info=True)

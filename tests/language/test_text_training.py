@@ -189,6 +189,15 @@ def test_a_run_folder_tells_losses_and_speed_and_draws_them(serial, folder, tmp_
     assert told[0]["eval/bits_per_byte"] == pytest.approx(nats / math.log(2) / rows["nbytes"].sum())
 
 
+def test_five_gradient_steps_are_five_and_not_an_iteration(serial, folder):
+    """And they read the rows that follow, wherever the iterations before ended."""
+    with Pretrain(dataset=folder, **SMALL | {"gradient_steps": 4, "schedule": "constant"}) as pretrain:
+        assert pretrain.train(5).timesteps == 5
+        weights = pretrain.train(1).weights_sha256
+    with Pretrain(dataset=folder, **SMALL | {"gradient_steps": 3, "schedule": "constant"}) as pretrain:
+        assert pretrain.train(6).weights_sha256 == weights
+
+
 def test_a_training_that_stopped_in_mid_epoch_goes_on_with_the_same_bits(serial, folder, tmp_path):
     given = {"dataset": folder, "schedule": "constant", **SMALL, "batch_size": 2, "gradient_steps": 2}
     with Pretrain(**given) as pretrain:

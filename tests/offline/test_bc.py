@@ -182,3 +182,12 @@ def test_seeds_are_summed_up_by_their_last_evaluations(expert, tmp_path, monkeyp
     ]
     assert list(result["episode_return_means"].values()) == [told["mean_return"] for told in last]
     assert Path("runs/bc-dataset-1/learning_curves.png").exists()
+
+
+def test_the_last_iteration_takes_the_gradient_steps_that_are_left(expert):
+    """25 are 20 and 5, counted as such; and those that follow are another 5."""
+    with BC(dataset=expert, **SMALL) as bc:
+        bc.train(25)
+        assert (bc.timesteps, bc.state.iteration) == (25, 2)
+        bc.train(5)
+        assert (bc.timesteps, bc.state.iteration) == (30, 3)

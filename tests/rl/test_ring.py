@@ -114,8 +114,8 @@ def test_a_learner_that_goes_back_has_its_first_buffer_given_back(small_store):
 
 def test_one_that_the_store_has_no_room_for_is_refused_with_the_arithmetic(small_store):
     wanted = (
-        r"buffer_size is 600,000: at 48 bytes a transition the replay buffer takes 27\.5 MiB of the object store, "
-        r"and may take 80% of the 32\.0 MiB that it has on this node. "
+        r"buffer_size is 600,000: at 48 bytes a transition the replay buffer takes 28\.8 MB of the object store, "
+        r"and may take 80% of the 33\.6 MB that it has on this node. "
         r"At most 559,240 fit.* SHOAL_OBJECT_STORE_MEMORY=36000001"
     )
     with pytest.raises(InputError, match=wanted):
