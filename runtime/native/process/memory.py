@@ -1,4 +1,4 @@
-"""A process's part in sharing the object store: gives memory back to the node, moves objects to disk.
+"""A process's part in sharing the object store: asks its node for memory, gives it back, moves objects to disk.
 
 The owner of an object moves it, wherever its blocks lie: it copies them into its own arena on disk, writes the new
 place into its record and frees the blocks as it frees any. Others, who know only the old place, find the blocks gone
@@ -10,30 +10,86 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from collections.abc import Callable
 
-from ...exceptions import ShoalError
+from ...exceptions import ObjectStoreFullError, ShoalError
 from ...ids import node_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from ..store.store import Store
+from ..store.store import Provider, Store
 from ..store.views import StaleBlockError
 from .actors import Actors
-from .freeing import Freeing
 from .links import Links
 from .objects import FreeBlocks, spans_of
+from .reactor import Waiter
 from .values import Values
 
 _MOST_NAMED = 1000
 # While others wait for memory, a process looks for garbage at most one part in so many of its time.
 _COLLECTION_EVERY = 20
 _LARGEST_SHOWN = 3
+# The node asks again and again while it wants memory back; so long after the last time, seconds, it does not any more.
+_PRESSED = 0.2
+
+
+class NodeMemory(Provider):
+    """What this process's store gets from the node: who holds its arenas, and memory for them."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._requests: dict[int, tuple[Waiter, list[str], Callable[[int, int], None]]] = {}
+        self._pressed_until = 0.0
+
+    def hand_over(self, fd: int, on_disk: bool) -> int:
+        return self._links.ask_node(m.NewArena(on_disk), (fd,)).arena
+
+    def want(self, request: int, size: int, grant: Callable[[int, int], None]) -> None:
+        links, waiter, refusal = self._links, Waiter(), list[str]()
+        with links.lock:
+            links.check()
+            self._requests[request] = waiter, refusal, grant
+            links.node.send(m.WantMemory(request, size))
+        # Not as a task that waits for others: its CPU would go to tasks that need memory, too.
+        links.reactor.wait(waiter)
+        if refusal:
+            raise ObjectStoreFullError(refusal[0])
+        if not waiter.ready:
+            raise links.gone()
+        links.check()
+
+    # A thread that was interrupted while it waited is not there any more; what was granted is for the next one.
+
+    def on_memory_granted(self, node: Connection, message: m.MemoryGranted) -> None:
+        waiter, _, grant = self._requests.pop(message.request)
+        grant(message.request, message.size)
+        waiter.finish()
+
+    def on_memory_refused(self, node: Connection, message: m.MemoryRefused) -> None:
+        waiter, refusal, _ = self._requests.pop(message.request)
+        refusal.append(message.reason)
+        waiter.finish()
+
+    def on_node_lost(self) -> None:
+        """Event: the node is gone."""
+        for waiter, _, _ in self._requests.values():
+            waiter.finish()
+
+    def expect_pressure(self) -> None:
+        """Event: others wait for memory."""
+        self._pressed_until = time.monotonic() + _PRESSED
+
+    def offer(self, trim: Callable[[], int]) -> None:
+        if self._pressed_until and time.monotonic() < self._pressed_until:
+            size = trim()
+            if size:
+                self._links.node.send(m.MemoryReturned(size))
 
 
 class Memory:
     """What a process does about the store's capacity; see the module."""
 
-    def __init__(self, links: Links, values: Values, store: Store, freeing: Freeing, actors: Actors) -> None:
-        self._links, self._values, self._store, self._freeing, self._actors = links, values, store, freeing, actors
+    def __init__(self, links: Links, values: Values, store: Store, node: NodeMemory, actors: Actors) -> None:
+        self._links, self._values, self._store, self._node, self._actors = links, values, store, node, actors
         self._collecting = False
         self._next_collection = 0.0
         self._moving: set[bytes] = set()
@@ -66,7 +122,7 @@ class Memory:
         self._store.drain()
         self._values.settle_drops()
         returned = self._store.trim()
-        self._freeing.expect_pressure()
+        self._node.expect_pressure()
         movable, holdings = self._look_around(message.wanted)
         self._links.node.send(m.Trimmed(returned, movable, bool(self._moving), holdings))
 
@@ -124,7 +180,7 @@ class Memory:
                 self._moving.difference_update(objects)
                 if self._links.broken is None:
                     self._store.drain()
-                    self._freeing.trim_if_pressed()
+                    self._node.offer(self._store.trim)
                     self._links.node.send(m.Spilled(moved, trouble))
 
     def _move(self, object_id: bytes) -> int:

@@ -22,13 +22,11 @@ from .cancelling import Cancelling
 from .completion import Arrivals, Futures
 from .environments import Environments
 from .fetching import Fetching
-from .freeing import Freeing
 from .group_calls import GroupCalls
 from .lending import Lending
 from .lineage import Lineage
 from .links import ANSWERS, Handler, Links
-from .memory import Memory
-from .node_memory import NodeMemory
+from .memory import Memory, NodeMemory
 from .recovery import Recovery
 from .reporting import Reporting
 from .task_calls import TaskCalls
@@ -54,9 +52,8 @@ class Parts:
         board = Board(links.board_fd, links.welcome.index)
         os.close(links.board_fd)
         self.store = Store(links.me, board, links.welcome, self.node_memory, self.fetching.view)
-        self.freeing = Freeing(links, self.store)
         self.lineage = Lineage(links.welcome.max_lineage_bytes)
-        self.values = Values(links, self.store, self.freeing, self.lineage)
+        self.values = Values(links, self.store, self.lineage)
         self.recovery = Recovery(links, self.values, self.store, self.lineage)
         # Waiting.
         self.lending = Lending(links.reactor, links.lock, self.values.objects)
@@ -71,7 +68,7 @@ class Parts:
         self.actor_calls = ActorCalls(links, self.values, self.store, self.calls)
         self.actors = Actors(links, self.values, self.store, self.actor_calls, environments, self.groups)
         self.cancelling = Cancelling(links, self.values, self.calls)
-        self.memory = Memory(links, self.values, self.store, self.freeing, self.actors)
+        self.memory = Memory(links, self.values, self.store, self.node_memory, self.actors)
         # Introspection.
         self.makers = Makers(links, self.values.objects.records, self.calls.open)
         self.reporting = Reporting(links, self.values, self.waits, self.arrivals, self.tasks, self.actor_calls)
@@ -110,10 +107,10 @@ class Parts:
             m.NotYet: self.lending.on_not_yet,
             m.Lost: self.recovery.on_lost,
             # Shared memory.
-            m.Free: self.freeing.on_free,
+            m.Free: self.values.on_free,
             m.BlockRead: self.fetching.on_block_read,
-            m.MemoryGranted: self.node_memory.on_granted,
-            m.MemoryRefused: self.node_memory.on_refused,
+            m.MemoryGranted: self.node_memory.on_memory_granted,
+            m.MemoryRefused: self.node_memory.on_memory_refused,
             m.Trim: self.memory.on_trim,
             m.Spill: self.memory.on_spill,
             m.AskNeeded: self.memory.on_ask_needed,

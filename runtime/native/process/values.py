@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...engine import KeepsValues
-from ...exceptions import OwnerDiedError
+from ...exceptions import InternalError, OwnerDiedError
 from ...ids import owner_of
 from ...introspection.events import FREED, PUT, RECORD_CALL_SITES, call_site
 from ...refs import ObjectRef, short
@@ -21,7 +22,6 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store
 from .failures import failure, freed
-from .freeing import Freeing
 from .lineage import Lineage
 from .links import Links
 from .objects import FreeBlocks, Gone, ObjectTable, Record, SendLend, SendRelease, size_of
@@ -39,8 +39,8 @@ class Values(KeepsValues):
         sites: where objects of this process were made, if that is recorded.
     """
 
-    def __init__(self, links: Links, store: Store, freeing: Freeing, lineage: Lineage) -> None:
-        self._links, self._store, self._freeing, self._lineage = links, store, freeing, lineage
+    def __init__(self, links: Links, store: Store, lineage: Lineage) -> None:
+        self._links, self._store, self._lineage = links, store, lineage
         self.me, self.lock = links.me, links.lock
         self.objects = ObjectTable(links.me, links.dead, UnreadFailures(), lineage.needed)
         self.on_gone: dict[bytes, Callable[[], object]] = {}
@@ -129,7 +129,7 @@ class Values(KeepsValues):
                 continue
             command = commands.popleft()
             if isinstance(command, FreeBlocks):
-                self._freeing.free(command.spans)
+                self._free_blocks(command.spans)
                 continue
             if not isinstance(command, SendLend) and command.object in self.on_gone:
                 self.on_gone.pop(command.object)()
@@ -148,6 +148,27 @@ class Values(KeepsValues):
                 self._links.reactor.flush_soon(peer)
             else:
                 peer.send(m.Lend(command.object, command.to))
+
+    def _free_blocks(self, spans: list[m.Span]) -> None:
+        """Tell the makers of blocks that they can be reused."""
+        by_maker: dict[bytes, list[m.Span]] = {}
+        for span in spans:
+            by_maker.setdefault(span.maker, []).append(span)
+        for maker, theirs in by_maker.items():
+            peer = None if maker == self.me else self._links.peer(maker)
+            if peer is not None:
+                peer.post(m.Free(theirs))
+                self._links.reactor.flush_soon(peer)
+            elif maker != self.me:
+                self._links.node.send(m.Free(theirs))
+            else:
+                try:
+                    self._store.free(theirs)
+                except InternalError:  # a leak at worst, and not the fault of the thread that reads now
+                    traceback.print_exc()
+
+    def on_free(self, peer: Connection, message: m.Free) -> None:
+        self._store.free(message.spans)
 
     # Values -----------------------------------------------------------------------------------------------------
 

@@ -32,14 +32,22 @@ SMALLEST_BLOCK = 4096
 _LEAST_ADDRESSES = 1 << 32
 
 
-class Keeper(Protocol):
-    """What a store needs of its node."""
+class Provider(Protocol):
+    """What a store asks of its node."""
 
     def hand_over(self, fd: int, on_disk: bool) -> int:
         """Give the node an arena's descriptor; return the number that it is held under."""
 
     def want(self, request: int, size: int, grant: Callable[[int, int], None]) -> None:
-        """Return once so many bytes more were granted to this process's arena, by `grant`; see `Arena`."""
+        """Return once so many bytes more were granted to this process's arena, by `grant`; see `Arena`.
+
+        Raises:
+            ObjectStoreFullError: everything is in use, and stays so.
+            ShoalError: the node is gone.
+        """
+
+    def offer(self, trim: Callable[[], int]) -> None:
+        """Memory is free that was in use: while others wait for some, call `trim` and pass on how much it returns."""
 
 
 class Store:
@@ -49,7 +57,6 @@ class Store:
         process: this process.
         board: the board of holders.
         welcome: where arenas' descriptors are found, how large the store is, where objects go that it has no room for.
-        keeper: what asks the node to hold arenas, and for memory.
         fetch: returns a block of another node.
     """
 
@@ -58,11 +65,11 @@ class Store:
         process: bytes,
         board: Board,
         welcome: Registered,
-        keeper: Keeper,
+        node: Provider,
         fetch: Callable[[Span], memoryview],
     ) -> None:
         self._process, self._board, self._welcome = process, board, welcome
-        self._keeper, self._fetch = keeper, fetch
+        self._node, self._fetch = node, fetch
         self._views = Views(welcome.node_pid, board)
         self._arena: Arena | None = None
         self._disk: DiskArena | None = None
@@ -80,7 +87,7 @@ class Store:
                         # Address space costs nothing, and scattered free blocks take some.
                         capacity = self._welcome.store_memory
                         os.ftruncate(fd, max(capacity * 4, _LEAST_ADDRESSES))
-                        number = self._keeper.hand_over(os.dup(fd), False)
+                        number = self._node.hand_over(os.dup(fd), False)
                         arena = Arena(self._process, number, fd, self._board, capacity, self._want)
                     finally:
                         os.close(fd)
@@ -89,7 +96,7 @@ class Store:
         return self._arena
 
     def _want(self, request: int, size: int) -> None:
-        self._keeper.want(request, size, self.arena.grant)
+        self._node.want(request, size, self.arena.grant)
 
     def _disk_arena(self) -> DiskArena:
         if self._disk is None:
@@ -98,7 +105,7 @@ class Store:
                     fd = open_unnamed(self._welcome.spill_directory)
                     try:
                         prepare(fd)
-                        disk = DiskArena(self._process, self._keeper.hand_over(os.dup(fd), True), fd, self._board)
+                        disk = DiskArena(self._process, self._node.hand_over(os.dup(fd), True), fd, self._board)
                     finally:
                         os.close(fd)
                     self._views.add_own(self._process, disk)
@@ -253,15 +260,13 @@ class Store:
 
     def free(self, spans: list[Span]) -> None:
         """Take back blocks of this process's own arenas."""
-        if self._disk is None:
-            self.arena.free(spans)
-            return
-        on_disk = [span for span in spans if span.on_disk]
-        if len(on_disk) < len(spans):
-            self.arena.free([span for span in spans if not span.on_disk])
-        if on_disk:
+        on_disk = [] if self._disk is None else [span for span in spans if span.on_disk]
+        if self._disk is not None and on_disk:
             self._disk.free(on_disk)
             self._disk.trim()
+        if len(on_disk) < len(spans):
+            self.arena.free([span for span in spans if span not in on_disk] if on_disk else spans)
+        self._node.offer(self.trim)
 
     # Sharing the store with others ------------------------------------------------------------------------------
 
