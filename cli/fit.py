@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..algorithms import FITS
 from ..rl import (
+    RUNS,
     Callback,
     IterationReport,
     RunFolder,
@@ -15,6 +16,7 @@ from ..rl import (
     Training,
     TrainingDivergedError,
     check_vacant,
+    check_writable,
     default_run_dir,
     find_run,
     make_loggers,
@@ -134,6 +136,8 @@ def _new(
         raise InputError(f"no table is given. Write for example: shoal fit {_EXAMPLE}")
     if flags.run_dir:
         check_vacant(flags.run_dir, overwrite=flags.overwrite)
+    else:
+        check_writable(RUNS)
     look_in_current_folder()  # for a network of the user's own
     stack.enter_context(running_runtime(flags.engine, flags.address))
     settings = parsed.only_given(kind.run_class) | parsed.only_given(kind.config_class)
@@ -149,6 +153,7 @@ def _resumed(
     assert flags.resume is not None
     refuse_changes(parsed, (kind.run_class, kind.config_class), _FREE, {"run_dir"})
     path, checkpoint = find_run(flags.resume)
+    check_writable(path)
     look_in_current_folder(path)
     stack.enter_context(running_runtime(flags.engine, flags.address))
     changed = {name: parsed.values[name] for name in _FREE if name in parsed.given}

@@ -11,6 +11,7 @@ from typing import Any
 from ..algorithms import ALGORITHMS
 from ..rl import (
     FREE,
+    RUNS,
     Algorithm,
     Callback,
     ProgressDisplay,
@@ -22,6 +23,7 @@ from ..rl import (
     TrainingResult,
     check_unlocked,
     check_vacant,
+    check_writable,
     default_run_dir,
     find_run,
     make_loggers,
@@ -251,6 +253,8 @@ def _plan_new(
         raise InputError("no environment is given. Write for example: shoal train ppo CartPole-v1")
     if flags.run_dir:
         check_vacant(flags.run_dir, overwrite=flags.overwrite)
+    else:
+        check_writable(RUNS)
     env = (
         None if flags.env is None else known_environment(flags.env)
     )  # before the runtime: workers look for modules where this process did by then
@@ -303,6 +307,7 @@ def _plan_resumed(
     assert flags.resume is not None
     run_dir, checkpoint = find_run(flags.resume)
     check_unlocked(run_dir)
+    check_writable(run_dir)
     config = read_config(run_dir)
     _check_unchanged(algorithm_class, parsed, flags, config)
     total = flags.total_timesteps or int(config["total_timesteps"])

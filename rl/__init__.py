@@ -105,17 +105,9 @@ from .runs.comparison import draw_comparison, read_group
 from .runs.difference import Difference, difference
 from .runs.doctor import Diagnosis, diagnose
 from .runs.files import write_json
-from .runs.run_folder import (
-    RunFolder,
-    RunFolderError,
-    check_vacant,
-    default_run_dir,
-    read_config,
-    read_mean_return,
-    read_result,
-    remove_run,
-)
+from .runs.run_folder import RunFolder, RunFolderError, read_config, read_mean_return, read_result
 from .runs.run_lock import check_unlocked
+from .runs.run_place import RUNS, check_vacant, check_writable, default_run_dir, remove_run
 from .runs.verification import Verification, verify
 from .schedules import Rate, rate_at
 from .serving import (
@@ -176,6 +168,7 @@ __all__ = [
     "ACTIONS",
     "FREE",
     "OBSERVATIONS",
+    "RUNS",
     "TRANSITIONS",
     "Acted",
     "ActorCritic",
@@ -300,6 +293,7 @@ __all__ = [
     "check_unlocked",
     "check_vacant",
     "check_weights",
+    "check_writable",
     "choice",
     "chosen_loss",
     "clipped_surrogate",

@@ -17,9 +17,7 @@ result.json             written last: a folder without it holds a training that 
 """
 
 import contextlib
-import glob
 import json
-import shutil
 import sys
 import threading
 import time
@@ -34,26 +32,13 @@ from ..callbacks import Callback, EvaluationReport, IterationReport, Training, T
 from ..settings import Bounds
 from .checkpoint import drop_newer, list_checkpoints
 from .files import write_json, write_whole
-from .league_files import LEAGUE
 from .learning_curve import draw_learning_curve
 from .machine import describe_machine
 from .metrics import EvaluationsFile, MetricsFile, TensorBoardFile, load_tensorboard, read_evaluations
 from .picture import load_matplotlib
-from .run_lines import LINE_FILES, RunLines
-from .run_lock import LOCK, check_unlocked, lock_run, unlock_run
-
-REPRODUCER = "reproduce.py"
-_FILES = (
-    REPRODUCER,
-    "config.json",
-    "metrics.jsonl",
-    "metrics.csv",
-    *LINE_FILES,
-    "evaluations.jsonl",
-    "result.json",
-    "learning_curve.png",
-)
-_EVENTS = "events.out.tfevents.*"
+from .run_lines import RunLines
+from .run_lock import check_unlocked, lock_run, unlock_run
+from .run_place import REPRODUCER, check_vacant, check_writable, remove_files
 
 
 class RunFolderError(ShoalError):
@@ -63,24 +48,6 @@ class RunFolderError(ShoalError):
 def _load_libraries() -> None:
     load_matplotlib()
     load_tensorboard()
-
-
-def default_run_dir(algorithm: str, env_id: str, root: str | Path = "runs") -> Path:
-    """Make and return the first of ``runs/<algorithm>-<env>-<n>``, n = 1, 2, …, that is above every one that exists.
-
-    Making it is the claim: of several that ask at once, each gets one of its own.
-    """
-    stem = f"{algorithm}-{env_id}".replace("/", "-").replace(":", "-")
-    while True:
-        numbers = [0]
-        for path in Path(root).glob(f"{glob.escape(stem)}-*"):
-            with contextlib.suppress(ValueError):
-                numbers.append(int(path.name.removeprefix(f"{stem}-")))
-        claimed = Path(root) / f"{stem}-{max(numbers) + 1}"
-        claimed.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):  # another was faster: take the next
-            claimed.mkdir()
-            return claimed
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -132,54 +99,6 @@ def read_mean_return(path: str | Path) -> float | None:
     return evaluations[-1]["mean_return"] if evaluations else None
 
 
-def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
-    """Return `path` if a new run may be written there.
-
-    That is where nothing is, or an empty folder, or a run that ended before its first iteration did; with `overwrite`
-    also any older run.
-
-    Raises:
-        InputError: something is there that may not be replaced, or a training of another process is writing there.
-    """
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"run folder '{folder}' is a file. Choose another --run-dir")
-    check_unlocked(folder)
-    if not folder.exists() or all(_is_passing(child.name) for child in folder.iterdir()):
-        return folder
-    known = [name for name in (*_FILES, "checkpoints") if (folder / name).exists()]
-    if not known:
-        raise InputError(f"'{folder}' holds files, but no run. Choose another --run-dir: they will not be deleted")
-    metrics = folder / "metrics.jsonl"
-    begun = set(known) - {"config.json", "metrics.jsonl", REPRODUCER} or (metrics.exists() and metrics.stat().st_size)
-    if begun and not overwrite:
-        resume = f"continue it with --resume {folder}, " if list_checkpoints(folder) else ""
-        raise InputError(
-            f"run folder '{folder}' exists already (it holds {', '.join(known)}): {resume}replace it with --overwrite, "
-            "or choose another --run-dir"
-        )
-    return folder
-
-
-def remove_run(path: str | Path) -> None:
-    """Delete what a run has written into a folder; what else is in it stays, as a folder may be given by mistake.
-    InputError if a training of another process is writing there."""
-    check_unlocked(Path(path))
-    _remove_files(Path(path))
-
-
-def _remove_files(path: Path) -> None:
-    for folder in ("checkpoints", LEAGUE):
-        shutil.rmtree(path / folder, ignore_errors=True)
-    for file in (*(path / name for name in _FILES), *path.glob(_EVENTS)):
-        file.unlink(missing_ok=True)
-
-
-def _is_passing(name: str) -> bool:
-    """Whether a file is one that only a kill can have left."""
-    return name == LOCK or name.endswith(".tmp")
-
-
 class RunFolder(Callback):
     """The callback that writes a run folder.
 
@@ -215,10 +134,11 @@ class RunFolder(Callback):
             extra: further entries of `config.json`.
 
         Raises:
-            InputError: `path` holds a run, or other files, or another process writes there.
+            InputError: `path` holds a run, or other files, another process writes there, or nobody can.
         """
         self.path = Path(path) if resume else check_vacant(path, overwrite=overwrite)
         check_unlocked(self.path)
+        check_writable(self.path)
         self._overwrite, self._resume = overwrite, resume
         self._locked = False
         self.saved_timesteps = 0
@@ -246,7 +166,7 @@ class RunFolder(Callback):
                 drop_newer(self.path, training.timesteps, good_ones=self._overwrite)
             else:
                 check_vacant(self.path, overwrite=self._overwrite)  # once more: now nobody else can be at it
-                _remove_files(self.path)
+                remove_files(self.path)
             for outdated in ("result.json", REPRODUCER):
                 (self.path / outdated).unlink(missing_ok=True)
             self._title = f"{training.name.upper()} on {training.env_id}, seed {training.seed}"

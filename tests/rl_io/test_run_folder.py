@@ -16,9 +16,10 @@ from shoal.envs import Episode
 from shoal.rl.runs.checkpoint import list_checkpoints, write_checkpoint
 from shoal.rl.runs.learning_curve import draw_learning_curve, episode_curve
 from shoal.rl.runs.metrics import read_metrics
-from shoal.rl.runs.run_folder import RunFolder, RunFolderError, check_vacant, default_run_dir, read_config
+from shoal.rl.runs.run_folder import RunFolder, RunFolderError, read_config
 from shoal.rl.runs.run_lines import RunLines
 from shoal.rl.runs.run_lock import lock_run, unlock_run
+from shoal.rl.runs.run_place import check_vacant, default_run_dir
 from shoal.runtime import InputError
 
 
@@ -151,6 +152,23 @@ def test_an_empty_folder_and_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         check_vacant(tmp_path / "file")
+
+
+def test_where_nothing_can_be_written_is_said_before_a_training_starts(tmp_path, monkeypatch):
+    """/proc takes no files, from root neither; a full disk takes no bytes."""
+    with pytest.raises(InputError, match=r"run folder '/proc/a/b' cannot be written: .* \('/proc'\)\. Choose another"):
+        RunFolder("/proc/a/b")
+    with pytest.raises(InputError, match="cannot be written"):
+        default_run_dir("ppo", "A-v0", "/proc/runs")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"Not a directory \('.*/file'\)"):
+        RunFolder(tmp_path / "file" / "run")
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "wb", buffering=0))  # noqa: SIM115
+    with pytest.raises(InputError, match="No space left on device"):
+        RunFolder(tmp_path / "run")
+    with pytest.raises(InputError, match="No space left on device"):
+        RunFolder(tmp_path, resume=True)
+    assert [child.name for child in tmp_path.iterdir()] == ["file"]
 
 
 def test_resume_keeps_what_the_checkpoint_knows(tmp_path):

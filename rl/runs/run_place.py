@@ -1,0 +1,114 @@
+"""Where a run may be written: which folders are free, what a run leaves there, and the next name."""
+
+import contextlib
+import glob
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ...runtime import InputError
+from .checkpoint import list_checkpoints
+from .league_files import LEAGUE
+from .run_lines import LINE_FILES
+from .run_lock import LOCK, check_unlocked
+
+RUNS = "runs"
+"""Where run folders are made whose place nobody has chosen."""
+REPRODUCER = "reproduce.py"
+_FILES = (
+    REPRODUCER,
+    "config.json",
+    "metrics.jsonl",
+    "metrics.csv",
+    *LINE_FILES,
+    "evaluations.jsonl",
+    "result.json",
+    "learning_curve.png",
+)
+_EVENTS = "events.out.tfevents.*"
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise InputError if nothing can be written into a run folder, or, where it is not there yet, into the one that it
+    would be made in. A training asks before it starts anything: later it would be told by what was lost."""
+    place = Path(path).absolute()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place, suffix=".tmp", buffering=0) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise InputError(
+            f"run folder '{path}' cannot be written: {error.strerror or error} ('{place}'). Choose another --run-dir"
+        ) from None
+
+
+def default_run_dir(algorithm: str, env_id: str, root: str | Path = RUNS) -> Path:
+    """Make and return the first of ``runs/<algorithm>-<env>-<n>``, n = 1, 2, …, that is above every one that exists.
+
+    Making it is the claim: of several that ask at once, each gets one of its own. InputError if none can be made.
+    """
+    check_writable(root)
+    stem = f"{algorithm}-{env_id}".replace("/", "-").replace(":", "-")
+    while True:
+        numbers = [0]
+        for path in Path(root).glob(f"{glob.escape(stem)}-*"):
+            with contextlib.suppress(ValueError):
+                numbers.append(int(path.name.removeprefix(f"{stem}-")))
+        claimed = Path(root) / f"{stem}-{max(numbers) + 1}"
+        claimed.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another was faster: take the next
+            claimed.mkdir()
+            return claimed
+
+
+def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
+    """Return `path` if a new run may be written there.
+
+    That is where nothing is, or an empty folder, or a run that ended before its first iteration did; with `overwrite`
+    also any older run.
+
+    Raises:
+        InputError: something is there that may not be replaced, a training of another process is writing there, or
+            nothing can be written there.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run folder '{folder}' is a file. Choose another --run-dir")
+    check_unlocked(folder)
+    check_writable(folder)
+    if not folder.exists() or all(_is_passing(child.name) for child in folder.iterdir()):
+        return folder
+    known = [name for name in (*_FILES, "checkpoints") if (folder / name).exists()]
+    if not known:
+        raise InputError(f"'{folder}' holds files, but no run. Choose another --run-dir: they will not be deleted")
+    metrics = folder / "metrics.jsonl"
+    begun = set(known) - {"config.json", "metrics.jsonl", REPRODUCER} or (metrics.exists() and metrics.stat().st_size)
+    if begun and not overwrite:
+        resume = f"continue it with --resume {folder}, " if list_checkpoints(folder) else ""
+        raise InputError(
+            f"run folder '{folder}' exists already (it holds {', '.join(known)}): {resume}replace it with --overwrite, "
+            "or choose another --run-dir"
+        )
+    return folder
+
+
+def remove_run(path: str | Path) -> None:
+    """Delete what a run has written into a folder; what else is in it stays, as a folder may be given by mistake.
+    InputError if a training of another process is writing there."""
+    check_unlocked(Path(path))
+    remove_files(Path(path))
+
+
+def remove_files(path: Path) -> None:
+    """Delete what a run has written into a folder that this process has locked."""
+    for folder in ("checkpoints", LEAGUE):
+        shutil.rmtree(path / folder, ignore_errors=True)
+    for file in (*(path / name for name in _FILES), *path.glob(_EVENTS)):
+        file.unlink(missing_ok=True)
+
+
+def _is_passing(name: str) -> bool:
+    """Whether a file is one that only a kill can have left."""
+    return name == LOCK or name.endswith(".tmp")
