@@ -65,6 +65,7 @@ PASSED_BY_A_CALL = {
     "runtime/values/serialization.py",
     "runtime/signatures.py",
     "runtime/native/process/lending.py",
+    "runtime/native/process/links.py",
     "runtime/native/process/long_waits.py",
     "runtime/native/protocol/loop.py",
     "runtime/native/protocol/messages.py",

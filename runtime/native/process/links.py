@@ -1,35 +1,29 @@
-"""Connections of a driver or worker: to the node and to others; which are dead, and what the node was asked."""
+"""Whom a driver or worker is connected with: the node and others; which are dead, and what the node was asked."""
 
 from __future__ import annotations
 
 import socket
-import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
-from select import EPOLLOUT
 from typing import Any
 
 from ...exceptions import NodeDiedError, ShoalError
 from ...ids import node_of
-from ...introspection.events import EVENTS_KEPT, Event, recent
+from ...introspection.events import EVENTS_KEPT, Event
 from ..protocol import messages as m
 from ..protocol.connection import (
     Connection,
     ProtocolError,
     RelayedConnection,
-    Unreadable,
     decode_or_say,
     receive_one,
     remember,
 )
 from ..protocol.local_sockets import SocketNames, accept, connect, listen
-from .reactor import Reactor, Waiter
+from .reactor import Handler, Reactor, Waiter
 
 Message = m.Message
-#: What to do with a kind of message that came over a connection; called under the lock.
-Handler = Callable[[Connection, Any], object]
 # Of a process that starts, seconds: hundreds may start at the same moment.
 _NODE_PATIENCE = 60.0
 _SHUT_DOWN = (
@@ -61,7 +55,7 @@ _OF_THE_NODE = frozenset({
 
 
 class Links:
-    """All connections of one process, and the reading of them.
+    """All connections of one process.
 
     Args:
         names: those of the session's sockets.
@@ -75,7 +69,7 @@ class Links:
         job: what this process works for.
         welcome: what the node said when this process registered.
         board_fd: descriptor of the board of holders, for the caller to use and close.
-        lock: guards all state of the process; held for short stretches, never while waiting or running user code.
+        lock: the reactor's.
         dead: processes that are known to be dead.
         starved: processes that died for want of memory, the latest ones.
         events, note: what has happened, see `events.Event`; adds to it.
@@ -84,7 +78,6 @@ class Links:
         asked: by the kind of answer: what waits for one of the node's, in the order of the questions.
         broken: why nothing works any more, if so.
         is_shut_down: whether that is since this program has shut the node down.
-        after_messages: called under the lock after messages were handled.
         on_death: each called with the id of a process that has died, and the reason.
         on_node_death: each called with the id of a node that has died, after its processes, and the reason.
         on_node_lost: each called under the lock when this process's own node is gone.
@@ -100,7 +93,6 @@ class Links:
         why_node_died: Callable[[], str] = lambda: _NODE_DIED,
     ) -> None:
         self.names = names
-        self.lock = threading.RLock()
         # A worker must be there to be called before the node knows that it is up; no process knows a driver by then.
         listener = None if process is None else listen(names.of(process))
         sock = connect(names.node, _NODE_PATIENCE)
@@ -113,7 +105,6 @@ class Links:
         self.is_shut_down = False
         self._why_node_died = why_node_died
         self.nodes = {node.id: node for node in self.welcome.nodes}
-        self.after_messages: Callable[[], object] = lambda: None
         self.on_death: list[Callable[[bytes, str], object]] = []
         self.on_node_death: list[Callable[[bytes, str], object]] = []
         self.on_node_lost: list[Callable[[], object]] = []
@@ -127,13 +118,14 @@ class Links:
         self.asked: dict[type, deque[tuple[Waiter, list[Message]]]] = {}
         self._at_the_end: list[Waiter] = []
         self._listener = listener or listen(names.of(self.me))
-        self.reactor = Reactor("shoal-reader")
+        self.reactor = Reactor("shoal-reader", self.events, self._hang_up)
+        self.lock = self.reactor.lock
         self.node = Connection(sock, self.reactor.wait_for_room)
 
     def start(self, handlers: dict[type, Handler]) -> None:
         """Begin to read; `handlers` says what to do with each kind of message."""
-        self._handlers = handlers
-        self._of_peers = {kind: handler for kind, handler in handlers.items() if kind not in _OF_THE_NODE}
+        self._handlers |= handlers
+        self._of_peers |= {kind: handler for kind, handler in handlers.items() if kind not in _OF_THE_NODE}
         self.reactor.watch(self._listener.fileno(), lambda mask: self._accept())
         self._watch(self.node)
 
@@ -141,46 +133,7 @@ class Links:
 
     def _watch(self, connection: Connection) -> None:
         self._connections.add(connection)
-        self.reactor.watch(connection.fileno(), lambda mask: self._read(connection, mask))
-
-    def _read(self, connection: Connection, mask: int) -> None:
-        if mask & EPOLLOUT and connection.blocked:
-            connection.flush()
-        with self.lock:
-            messages = connection.receive()
-            if messages is None:
-                self._close(connection)
-                return
-            self._handle(connection, messages)
-            self.after_messages()
-
-    def _handle(self, connection: Connection, messages: list[Message]) -> None:
-        """Handle what a process says; if it makes no sense, that costs it its connection, and others nothing."""
-        handlers = self._handlers if connection is self.node else self._of_peers
-        for message in messages:
-            try:
-                handlers[type(message)](connection, message)
-            except Exception as error:  # an id or a state that cannot be, or a bug of ours, which must be seen
-                kind = type(message).__name__
-                if isinstance(message, Unreadable):
-                    why = message.reason
-                elif type(message) not in handlers:
-                    why = f"nobody says {kind} to this process"
-                else:
-                    why = f"{kind}: {error!r}"
-                    error.add_note(recent(self.events))
-                    traceback.print_exc()
-                self._refuse(connection, why)
-                return
-
-    def _refuse(self, connection: Connection, why: str) -> None:
-        """Hang up on a process that sends nonsense: what is awaited from it would never come."""
-        if connection is self.node:
-            self._close(connection, f"this process does not understand what the node says, and hung up: {why}")
-        else:
-            self._close(connection)
-            if connection.peer is not None:
-                self.node.send(m.NotUnderstood(connection.peer, why))
+        self.reactor.follow(connection, self._handlers if connection is self.node else self._of_peers)
 
     def _accept(self) -> bool:
         sock = accept(self._listener)
@@ -218,17 +171,22 @@ class Links:
 
     def on_relay(self, node: Connection, message: m.Relay) -> None:
         connection = self.peer(message.process) or RelayedConnection(message.process, self.node)
-        self._handle(connection, [decode_or_say(message.payload)])
+        self.reactor.handle(connection, self._of_peers, [decode_or_say(message.payload)])
 
-    def _close(self, connection: Connection, why: str | None = None) -> None:
+    def _hang_up(self, connection: Connection, nonsense: str | None = None) -> None:
+        """Close a connection that has ended, or that says `nonsense`: what is awaited from there would never come."""
         if not isinstance(connection, RelayedConnection):  # which shares its socket with that to the node
             self.reactor.unwatch(connection.fileno())
         connection.close()
         self._connections.discard(connection)
         if connection is self.node:
-            self._on_node_lost(why)
-        elif connection.peer is not None and self.peers.get(connection.peer) is connection:
-            del self.peers[connection.peer]
+            wrong = f"this process does not understand what the node says, and hung up: {nonsense}"
+            self._on_node_lost(wrong if nonsense else None)
+        elif connection.peer is not None:
+            if self.peers.get(connection.peer) is connection:
+                del self.peers[connection.peer]
+            if nonsense:
+                self.node.send(m.NotUnderstood(connection.peer, nonsense))
 
     def _on_node_lost(self, why: str | None) -> None:
         with self.lock:
@@ -246,9 +204,9 @@ class Links:
             if connection is self.node or connection.peer not in (None, process):
                 continue
             while not connection.closed and (messages := connection.receive()):
-                self._handle(connection, messages)
+                self.reactor.handle(connection, self._of_peers, messages)
             if connection.peer == process and not connection.closed:
-                self._close(connection)
+                self._hang_up(connection)
 
     def on_process_died(self, node: Connection, message: m.ProcessDied) -> None:
         if message.process in self.dead:

@@ -25,8 +25,9 @@ from .fetching import Fetching
 from .group_calls import GroupCalls
 from .lending import Lending
 from .lineage import Lineage
-from .links import ANSWERS, Handler, Links
+from .links import ANSWERS, Links
 from .memory import Memory, NodeMemory
+from .reactor import Handler
 from .recovery import Recovery
 from .reporting import Reporting
 from .task_calls import TaskCalls
@@ -78,7 +79,7 @@ class Parts:
         """Connect events with the parts that act on them, in this order."""
         links = self.links
         links.reactor.before_poll = self.values.tidy
-        links.after_messages = self.values.act
+        links.reactor.after_messages = self.values.act
         self.values.make_again = self.recovery.act
         links.on_death += [
             self.values.on_death,

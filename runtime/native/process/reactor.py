@@ -1,4 +1,4 @@
-"""The thread that reads a process's sockets: that which waits for something, for itself and for all others.
+"""The thread that reads a process's sockets, and handles what it reads: that which waits, for itself and all others.
 
 A synchronous call must not pay for a hand-over between threads, so there is no receiver thread on its path: the
 thread in `wait` polls the sockets itself (it *leads*), and handles whatever arrives. Threads that wait meanwhile
@@ -22,16 +22,22 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from ..protocol.connection import Connection
+from ...introspection.events import Event, recent
+from ..protocol.connection import Connection, Unreadable
 from ..protocol.loop import LONGEST_POLL, Loop
+from ..protocol.messages import Message
 
 _GRACE = 0.002
 _PAUSE = 0.0005
 _REST = 0.02
 # How long `close` waits for the thread that polls, seconds; twice.
 _CLOSE_SECONDS = 1.0
+
+#: What to do with a kind of message that came over a connection; called under the lock.
+Handler = Callable[[Connection, Any], object]
 
 
 class Waiter:
@@ -75,10 +81,23 @@ class Waiter:
 
 
 class Reactor(Loop):
-    """A loop, and the rule of which thread polls it."""
+    """A loop, the rule of which thread polls it, and what becomes of what that thread has read.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: of the background thread.
+        events: what has happened in this process, to be shown beside an error of ours.
+        hang_up: called under the lock to close a connection that has ended, or says nonsense: the reason, else None.
+
+    Attributes:
+        lock: guards all state of the process; held for short stretches, never while waiting or running user code.
+        before_poll: called by the thread that is about to poll.
+        after_messages: called under the lock after messages were handled.
+    """
+
+    def __init__(self, name: str, events: Iterable[Event], hang_up: Callable[[Connection, str | None], object]) -> None:
         super().__init__()
+        self.lock = threading.RLock()
+        self._events, self._hang_up = events, hang_up
         self._lead = threading.RLock()  # not a plain lock: `busy` asks whether this thread has it
         self._followers: deque[Waiter] = deque()
         self._leads = 0
@@ -93,6 +112,7 @@ class Reactor(Loop):
         self._dirty: set[Connection] = set()
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.before_poll: Callable[[], None] = lambda: None
+        self.after_messages: Callable[[], object] = lambda: None
         self.watch(self._waker, self._drain_waker)
         self._thread = threading.Thread(target=self._background, name=name, daemon=True)
         self._thread.start()
@@ -106,6 +126,41 @@ class Reactor(Loop):
         """Call `action()` once so many seconds have passed, in whichever thread leads by then."""
         super().call_later(seconds, action)
         self.nudge()
+
+    # Handling ---------------------------------------------------------------------------------------------------
+
+    def follow(self, connection: Connection, handlers: Mapping[type, Handler]) -> None:
+        """Read a connection from now on, and handle what it says."""
+        self.watch(connection.fileno(), lambda mask: self._read(connection, handlers, mask))
+
+    def _read(self, connection: Connection, handlers: Mapping[type, Handler], mask: int) -> None:
+        if mask & select.EPOLLOUT and connection.blocked:
+            connection.flush()
+        with self.lock:
+            messages = connection.receive()
+            if messages is None:
+                self._hang_up(connection, None)
+                return
+            self.handle(connection, handlers, messages)
+            self.after_messages()
+
+    def handle(self, connection: Connection, handlers: Mapping[type, Handler], messages: list[Message]) -> None:
+        """Handle what a process says; if it makes no sense, that costs it its connection, and others nothing."""
+        for message in messages:
+            try:
+                handlers[type(message)](connection, message)
+            except Exception as error:  # an id or a state that cannot be, or a bug of ours, which must be seen
+                kind = type(message).__name__
+                if isinstance(message, Unreadable):
+                    why = message.reason
+                elif type(message) not in handlers:
+                    why = f"nobody says {kind} to this process"
+                else:
+                    why = f"{kind}: {error!r}"
+                    error.add_note(recent(self._events))
+                    traceback.print_exc()
+                self._hang_up(connection, why)
+                return
 
     # Waiting ----------------------------------------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ from ..process.actors import unpack_identity
 from ..process.blocked_waits import BlockedWaits
 from ..process.environments import Environments
 from ..process.lending import Lender
-from ..process.links import Handler, Links
-from ..process.reactor import Reactor, Waiter
+from ..process.links import Links
+from ..process.reactor import Handler, Reactor, Waiter
 from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
 from ..protocol.local_sockets import SocketNames

@@ -35,7 +35,7 @@ class Gate:
 
 def test_a_reactor_that_is_closed_while_a_thread_polls_keeps_its_descriptors_until_that_leaves(monkeypatch):
     monkeypatch.setattr(reactor_module, "_CLOSE_SECONDS", 0.01)
-    reactor = Reactor("test-reader")
+    reactor = Reactor("test-reader", [], lambda connection, nonsense: None)
     first, second = Gate(reactor), Gate(reactor)
     with screen() as shown:
         os.write(first.write, b"x")
@@ -54,7 +54,7 @@ def test_a_reactor_that_is_closed_while_a_thread_polls_keeps_its_descriptors_unt
 
 
 def test_what_arrives_is_read_by_who_attends_and_by_the_reactors_own_thread_while_that_is_kept():
-    reactor = Reactor("test-reader")
+    reactor = Reactor("test-reader", [], lambda connection, nonsense: None)
     ours, theirs = os.pipe()
     readers = []
     reactor.watch(ours, lambda mask: readers.append((os.read(ours, 1), threading.current_thread())))
