@@ -1,9 +1,10 @@
 """Environments that step many at once: gymnasium's own vector versions, EnvPool, and ale-py's, behind one interface.
 
 What differs between them is what follows the end of an episode. Where single rows can be reset (`disabled` autoreset,
-EnvPool, ale-py), they are, at once, so that no step is lost. `same-step` autoreset does it by itself and hands over the
-last observation. `next-step` autoreset needs a step for it: in rows that have ended, the next step is no transition
-(`resets_on_next_step`), and what it returns is only the observation of the reset.
+ale-py), they are, at once, so that no step is lost. `same-step` autoreset does it by itself and hands over the last
+observation. `next-step` autoreset needs a step for it: in rows that have ended, the next step is no transition
+(`resets_on_next_step`), and what it returns is only the observation of the reset. EnvPool has the latter, and could
+reset single rows as well; but to ask its threads twice costs more than the steps that are lost.
 """
 
 import dataclasses
@@ -18,10 +19,10 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from ..runtime import InputError
+from ..runtime import InputError, nearest
 from .atari import PLAIN, PREPROCESSED, Atari
 from .packages import missing_packages_named
-from .spec import EnvSpec
+from .spec import EnvSpec, entry_name
 
 KINDS = ("sync", "entry_point", "envpool", "ale")
 """Values of `vectorization`; sync steps copies one by one."""
@@ -149,6 +150,7 @@ class EntryPoint(VectorSource):
 class EnvPool(VectorSource):
     """EnvPool's version of an id (Weng et al., 2022, arXiv 2206.10558)."""
 
+    resets_on_next_step = True
     _NAMES = {  # noqa: RUF012
         "frame_stack": "stack_num",
         "clip_reward": "reward_clip",
@@ -160,8 +162,16 @@ class EnvPool(VectorSource):
         with missing_packages_named(spec.id):
             self._module: Any = importlib.import_module("envpool")
         self._id = spec.id.removeprefix(PREPROCESSED).removeprefix(PLAIN)
-        if self._id not in self._module.list_all_envs():
-            raise InputError(f"EnvPool has no environment {self._id!r}: choose vectorization 'sync'")
+        known = self._module.list_all_envs()
+        if self._id not in known:
+            close = nearest(self._id, known)
+            hint = f" {close}" if close.startswith("Did") else ""  # it knows 1,650
+            raise InputError(f"EnvPool has no environment {self._id!r}: choose vectorization 'sync'.{hint}")
+        if spec.entry is not Atari and not isinstance(spec.entry, str | gymnasium.envs.registration.EnvSpec):
+            raise InputError(
+                f"environment {spec.id!r} is registered here as {entry_name(spec.entry)}, and EnvPool would step its "
+                "own of that name: choose vectorization 'sync', or register yours under another id"
+            )
         given = _atari_settings(spec, self._NAMES, "img_height", "img_width") if spec.entry is Atari else spec.kwargs
         self._kwargs = {**given, "num_envs": size, "num_threads": 1, "env_type": "gymnasium"}
         if spec.max_episode_steps is not None:
@@ -172,13 +182,17 @@ class EnvPool(VectorSource):
             self.action_space = self._pool.action_space
         discrete = isinstance(self.action_space.dtype, np.dtype) and self.action_space.dtype.kind in "iu"
         self._dtype = np.dtype(np.int32) if discrete else self.action_space.dtype
+        self._in_order = np.arange(size, dtype=np.int32).tobytes()
 
     def _make(self, seed: int) -> Any:
         try:
             with _its_own_spaces():
                 return self._module.make(self._id, seed=seed % 2**31, **self._kwargs)
         except (TypeError, ValueError, AssertionError) as error:
-            raise InputError(f"EnvPool cannot make {self._id!r}: {error}") from error
+            raise InputError(
+                f"EnvPool cannot make {self._id!r}: {error}. Arguments are given to EnvPool's version, which need not "
+                "take gymnasium's: choose vectorization 'sync' for these"
+            ) from error
 
     def begin(self, seed: int, seeds: Sequence[int]) -> np.ndarray:
         """As of `VectorSource`."""
@@ -188,16 +202,13 @@ class EnvPool(VectorSource):
             observations, info = self._pool.reset()
         return observations[np.argsort(info["env_id"])]
 
-    def reset(self, rows: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        """As of `VectorSource`."""
-        observations, info = self._pool.reset(rows.astype(np.int32))
-        return observations[np.argsort(info["env_id"])]
-
     def step(self, actions: np.ndarray) -> Stepped:
         """As of `VectorSource`."""
         *results, info = self._pool.step(actions.astype(self._dtype))
-        order = np.argsort(info["env_id"])
-        return Stepped(*(result[order] for result in results))
+        if info["env_id"].tobytes() != self._in_order:
+            order = np.argsort(info["env_id"])
+            results = [result[order] for result in results]
+        return Stepped(*results)
 
     def close(self) -> None:
         """As of `VectorSource`."""

@@ -153,11 +153,6 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
             )
         if run.vectorization == "sync":
             return found
-        if run.vectorization == "entry_point" and run.normalize != "none":
-            raise InputError(
-                "normalize does not go with vectorization 'entry_point', whose resets take steps that would be "
-                "counted: choose 'sync' or 'envpool', or normalize nothing"
-            )
         return check_vectorization(run.vectorization, found, run.seed, run.check)
 
     # ---- what an algorithm defines

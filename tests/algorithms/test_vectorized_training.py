@@ -1,7 +1,9 @@
 """Training on environments that a library steps together."""
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from shoal import A2C, DQN, PPO
 from shoal.rl import Batch, Rollout
@@ -44,13 +46,60 @@ def test_nothing_is_learned_from_a_step_that_only_resets():
     ("settings", "message"),
     [
         ({"step_timeout": 1.0}, "step_timeout is 1.0, but vectorization is 'entry_point'"),
-        ({"normalize": "obs"}, "normalize does not go with vectorization 'entry_point'"),
         ({"vectorization": "entrypoint"}, "vectorization is 'entrypoint', but must be one of"),
     ],
 )
 def test_what_does_not_go_together_is_refused(settings, message):
     with pytest.raises(InputError, match=message):
         PPO("CartPole-v1", **SMALL | settings)
+
+
+class TwoSteps(gymnasium.Env):
+    """Observes 0, then 1, then ends with 2."""
+
+    observation_space, action_space = gymnasium.spaces.Box(0, 2, (1,), np.float32), gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        return np.full(1, self.count, np.float32), 1.0, self.count == 2, False, {}
+
+
+class TwoStepsTogether(VectorEnv):
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    single_observation_space, single_action_space = TwoSteps.observation_space, TwoSteps.action_space
+
+    def __init__(self, num_envs):
+        self.num_envs = num_envs
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self.result()[0], {}
+
+    def step(self, actions):
+        self.count = (self.count + 1) % 3
+        return self.result()
+
+    def result(self):
+        ended, reward = np.full(self.num_envs, self.count == 2), np.full(self.num_envs, float(self.count > 0))
+        return np.full((self.num_envs, 1), self.count, np.float32), reward, ended, ~ended & ended, {}
+
+
+def test_normalization_does_not_count_steps_that_only_reset():
+    gymnasium.register("TwoSteps-v0", TwoSteps, vector_entry_point=TwoStepsTogether)
+    try:
+        with PPO("TwoSteps-v0", **SMALL | SETTINGS[PPO] | {"n_steps": 30}, normalize="obs,reward") as ppo:
+            ppo.train(240)
+            normalizer = ppo.policy.model.normalizer
+    finally:
+        del gymnasium.registry["TwoSteps-v0"]
+    assert normalizer.means[0].tolist() == [0.5]  # of zeros and ones: what is seen after the end was acted on by nobody
+    assert normalizer.scales[0].tolist() == pytest.approx([2], rel=1e-6)
 
 
 @pytest.mark.slow

@@ -139,8 +139,44 @@ def envpool():
     return pytest.importorskip("envpool", reason="the extra envpool is not installed")
 
 
+def test_envpool_names_what_it_does_not_know(envpool):
+    with pytest.raises(InputError, match=r"EnvPool cannot make 'CartPole-v1': .*'sutton_barto_reward'.*'sync'"):
+        group_of("CartPole-v1", kind="envpool", sutton_barto_reward=True)
+    with pytest.raises(InputError, match=r"EnvPool has no environment 'CartPole-v9'.*Did you mean 'CartPole-v1'"):
+        group_of(envs.EnvSpec("CartPole-v9", "CartPole-v1"), kind="envpool")
+    with pytest.raises(
+        InputError, match=r"'CartPole-v1' is registered here as .*Steps, and EnvPool would step its own"
+    ):
+        group_of(envs.EnvSpec("CartPole-v1", Steps), kind="envpool")
+
+
 @pytest.mark.slow
-def test_envpool_loses_no_step_to_a_reset_and_is_begun_anew_after_a_loss(envpool):
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Atari/Breakout-v5"])
+def test_a_step_of_envpool_after_an_end_begins_the_next_episode(envpool, env_id):
+    if env_id.startswith("Atari"):
+        pytest.importorskip("ale_py", reason="the extra atari is not installed")
+    with group_of(env_id, kind="envpool", recovery="restart") as group:
+        assert group.resets_on_next_step
+        group.reset()
+        over, lengths, told = np.zeros(3, bool), np.zeros(3, int), []
+        drawn = np.random.default_rng(0)
+        for _ in range(200):
+            step = group.step(drawn.integers(0, group.action_space.n, 3))
+            resets = np.zeros(3, bool) if step.resets is None else step.resets
+            assert resets.tolist() == over.tolist()
+            assert (step.truncations[resets].all(), step.rewards[resets].any()) == (True, False)
+            lengths += ~resets
+            over = (step.terminations | step.truncations) & ~resets
+            for episode in step.episodes:
+                row = episode.environment - 6
+                assert (bool(over[row]), episode.length) == (True, lengths[row])
+                told.append(episode)
+                lengths[row] = 0
+        assert len(told) > 3
+
+
+@pytest.mark.slow
+def test_envpool_is_begun_anew_after_a_loss(envpool):
     spec = envs.resolve("CartPole-v1")
     with pytest.warns(RecoveryWarning, match="stepped by envpool cannot be put back"):
         assert choose_group_recovery("envpool", spec, 0).recovery == "restart"
