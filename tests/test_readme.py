@@ -61,13 +61,13 @@ def test_make_targets_exist():
 
 
 def test_runtime_snippet(tmp_path):
-    (tmp_path / "snippet.py").write_text(SNIPPETS[0])
+    (tmp_path / "snippet.py").write_text(SNIPPETS[1])
     assert "[0, 1, 5, 14]" in run([sys.executable, "snippet.py"], tmp_path)
 
 
 @pytest.mark.slow
 def test_learning_snippet(tmp_path):
-    (tmp_path / "snippet.py").write_text(SNIPPETS[1])
+    (tmp_path / "snippet.py").write_text(SNIPPETS[0])
     assert "solved=True" in run([sys.executable, "snippet.py"], tmp_path)
 
 
