@@ -40,7 +40,11 @@ def refuse_changes(parsed: Parsed, settings: Sequence[type], free: Collection[st
     fixed = {item.name for cls in settings for item in fields(cls)}.difference(free).union(also)
     for name in sorted(parsed.given & fixed):
         flag = "--" + name.replace("_", "-")
-        raise InputError(f"{flag} cannot be given with --resume: a run goes on with the settings that it began with")
+        anew = f"a new run can begin with its weights: --initial {parsed.values['resume']} {flag} …"
+        raise InputError(
+            f"{flag} cannot be given with --resume: a run goes on with the settings that it began with"
+            + (f"; {anew}" if "initial" in fixed else "")
+        )
 
 
 def check_total(algorithm: Algorithm, total: int, before: int) -> None:

@@ -53,8 +53,8 @@ def run(arguments: Sequence[str]) -> int:
     if name not in ALGORITHMS:
         raise InputError(f"{flags.run!r} is a fit by {name}, which records no hashes: fit again, and compare the sums")
     algorithm = ALGORITHMS[name]
+    look_in_current_folder(run_of(Path(flags.run)))  # before the runtime: workers look where this process did by then
     with result_output(flags.json) as print_result, running_runtime(flags.engine, flags.address):
-        look_in_current_folder(run_of(Path(flags.run)))
         found = verify(
             algorithm,
             flags.run,

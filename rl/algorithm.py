@@ -62,8 +62,8 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
         workers, n_envs, group_size, seed, device, threads, check, step_timeout, normalize, vectorization,
         policy_kwargs, eval_freq, eval_episodes: see `RunSettings`; None takes the preset's value or the default.
         engine: starts the runtime with this engine, if it isn't running; None leaves the choice to the runtime.
-        preset: "auto" applies the settings tuned for this environment, if there are any; "none" does not; or the id
-        whose settings to take.
+        preset: "auto" applies the settings tuned for this environment, if there are any; "none" or None does not; or
+        the id whose settings to take.
         env_kwargs: arguments of the environment.
         **hyperparameters: fields of `config_class`, and what else `RunSettings` has; they win over the preset.
 
@@ -80,7 +80,7 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
         seed: int = 0,
         engine: str | None = None,
         device: str = "auto",
-        preset: str = "auto",
+        preset: str | None = "auto",
         policy_kwargs: Mapping[str, Any] | None = None,
         env_kwargs: Mapping[str, Any] | None = None,
         group_size: int | None = None,
@@ -102,7 +102,7 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
         given = {name: value for name, value in run.items() if value is not None} | hyperparameters
         split_settings(given, (RunSettings, self.config_class), f"{type(self).__name__}")
         self.spec: EnvSpec = resolve(env, env_kwargs)
-        chosen = {} if preset == "none" else find_preset(self.presets_path, preset, self.spec.id)
+        chosen = find_preset(self.presets_path, preset, self.spec.id)
         self.preset: dict[str, Any] = {name: value for name, value in chosen.items() if name not in given}
         every = {**self.run_defaults, **self.preset, **given}
         parts = split_settings(every, (RunSettings, self.config_class), f"the preset of {self.name}")

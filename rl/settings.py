@@ -319,19 +319,23 @@ def split_settings(given: Mapping[str, Any], config_classes: Iterable[type], wha
     return parts
 
 
-def find_preset(table_path: Path | None, preset: str, env_id: str) -> dict[str, Any]:
+def find_preset(table_path: Path | None, preset: str | None, env_id: str) -> dict[str, Any]:
     """The settings that the table of presets holds for an environment.
 
-    `preset` "auto" looks `env_id` up and finds nothing if it isn't there; another one is the name of an entry,
-    InputError with the nearest ones if there is none; several, separated by commas, are applied one after the other.
+    `preset` "none" or None finds nothing; "auto" looks `env_id` up and finds nothing if it isn't there; another one is
+    the name of an entry, InputError with the nearest ones if there is none; several, separated by commas, are applied
+    one after the other.
     `table_path` is a TOML file: [environment id, or name], then settings.
     """
+    if preset is None or preset == "none":
+        return {}
     table = {} if table_path is None else tomllib.loads(table_path.read_text(encoding="utf-8"))
     found: dict[str, Any] = {}
-    for name in preset.split(","):
+    for name in preset.split(",") if isinstance(preset, str) else [preset]:
         if name not in ("auto", *table):
             raise InputError(
-                f"preset is {preset!r}, but must be 'auto', 'none' or an entry of the table. {nearest(name, table)}"
+                f"preset is {preset!r}, but must be 'auto', 'none' or an entry of the table. "
+                f"{nearest(str(name), table)}"
             )
         found |= table.get(env_id if name == "auto" else name, {})
     return found

@@ -162,6 +162,7 @@ def test_a_cut_training_state(a_run, capsys, tmp_path):
         ([], "has done 128 of 100 steps: there is nothing left to do"),
         (["--total-timesteps", "128"], "has done 128 of 128 steps"),
         (["--total-timesteps", "500", "--gamma", "0.9"], "--gamma cannot be given with --resume"),
+        (["--total-timesteps", "500", "--gamma", "0.9"], "a new run can begin with its weights: --initial"),
         (["--total-timesteps", "500", "--seed", "1"], "--seed cannot be given with --resume"),
         (["--total-timesteps", "500", "--run-dir", "b"], "--run-dir cannot be given with --resume"),
     ],

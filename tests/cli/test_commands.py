@@ -101,7 +101,8 @@ def test_resume_is_as_if_it_had_not_stopped(engine, capsys):
     assert [json.loads(line)["timesteps"] for line in lines] == [128, 256, 384, 512]
 
 
-def test_an_environment_of_the_current_folder(engine, tmp_path, capsys):
+def test_an_environment_of_the_current_folder(engine, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
     source = (Path(__file__).parent / "cli_envs.py").read_text()
     (tmp_path / "own_envs.py").write_text(source)
     code = train("own_envs:Tiny", "--env-kwargs", '{"length": 3}', "--run-dir", "run", "--workers", "2", engine=engine)
@@ -109,6 +110,8 @@ def test_an_environment_of_the_current_folder(engine, tmp_path, capsys):
     assert json.loads(Path("run/metrics.jsonl").read_text().splitlines()[0])["episode_lengths"][0] == 3
     assert main(["evaluate", "run", "--episodes", "2", "--json"]) == 0
     assert main(["train", "--resume", "run", "--engine", engine, "--total-timesteps", "512"]) == 0
+    sys.path.remove(str(tmp_path))  # a command of its own has not looked there before
+    assert main(["verify", "run", "--from-beginning", "--engine", engine]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.slow

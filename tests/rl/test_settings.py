@@ -6,7 +6,7 @@ import pytest
 
 from shoal.algorithms import ALGORITHMS, PPOConfig
 from shoal.rl import RunSettings
-from shoal.rl.settings import Bounds, default_group_size, derived_defaults, split_settings
+from shoal.rl.settings import Bounds, default_group_size, derived_defaults, find_preset, split_settings
 from shoal.runtime import InputError
 
 
@@ -18,6 +18,15 @@ def test_default_group_size_depends_on_the_number_of_environments_alone(n_envs, 
     assert default_group_size(n_envs) == size
     assert all(RunSettings(n_envs=n_envs, workers=workers).group_size == size for workers in (1, 2, 5))
     assert n_envs % size == 0
+
+
+def test_which_preset():
+    table = ALGORITHMS["ppo"].presets_path
+    assert find_preset(table, "auto", "CartPole-v1") == find_preset(table, "CartPole-v1", "Mine-v0") != {}
+    for nothing in ("none", None):
+        assert find_preset(table, nothing, "CartPole-v1") == {}
+    with pytest.raises(InputError, match="preset is False, but must be 'auto', 'none' or an entry of the table"):
+        find_preset(table, False, "CartPole-v1")
 
 
 def test_environments_that_do_not_fill_groups_are_refused():
