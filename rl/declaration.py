@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .clock import Clock
 from .data.tree import Tree
@@ -29,13 +30,12 @@ if TYPE_CHECKING:
     from .settings import RunSettings
 
 
-@dataclass(frozen=True)
-class Acted:
+class Acted(NamedTuple):
     """What `explore` chose for the rows of one step."""
 
     actions: Tensor | np.ndarray
     """[B, …] as the model gives them, before `to_env_actions`."""
-    records: Mapping[str, Tensor | np.ndarray] = field(default_factory=dict)
+    records: Mapping[str, Tensor | np.ndarray] = MappingProxyType({})
     """[B, …] for columns of `records`."""
 
 

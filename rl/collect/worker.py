@@ -337,7 +337,7 @@ class RolloutWorker:
         observations = environments.observations
         exploration = algorithm.exploration(config, self._settings, group)
         acting, to_environment, n_envs = algorithm.acting(model), model.environment_actions, self._settings.n_envs
-        with torch.inference_mode() if acting is model else contextlib.nullcontext():
+        with torch.inference_mode() if acting is model else acting.unchanging(size):
             drawn = acting.given(noise)
             for t in range(steps):
                 begin = time.perf_counter()

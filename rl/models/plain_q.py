@@ -17,11 +17,7 @@ class PlainQNetwork(PlainModel):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self.q = self.mlp("q")
-
-    def outputs(self, rows: np.ndarray) -> np.ndarray:
-        """As the model's."""
-        return self.q.forward(rows)
+        self.policy = self.q = self.mlp("q")
 
     @staticmethod
     def choose(outputs: np.ndarray, noise: np.ndarray, epsilon: float) -> np.ndarray:
@@ -40,13 +36,9 @@ class PlainActorQ(PlainModel):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self.actor = self.mlp("actor")
+        self.policy = self.actor = self.mlp("actor")
         self.critics = [self.mlp(f"critics.{index}") for index in range(len(model.critics))]
         self._both: dict[int, np.ndarray] = {}
-
-    def outputs(self, rows: np.ndarray) -> np.ndarray:
-        """As the model's."""
-        return self.actor.forward(rows)
 
     def values(self, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """As the model's, [n_critics, B]; gradients then are of these rows."""

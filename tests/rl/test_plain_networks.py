@@ -90,6 +90,28 @@ def test_a_plain_network_sees_the_weights_of_now():
     np.testing.assert_allclose(after, model.outputs(rows).detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 16, 67, 128])  # of 67 rows, a prime above 64, a bias is added to one at a time
+def test_a_plain_policy_whose_weights_rest_computes_the_same_bits_and_sees_the_weights_after_that(rows):
+    model, _ = model_and_minibatch(Discrete(3))
+    plain, seen = model.plain, np.random.default_rng(4).standard_normal((rows, 5)).astype(np.float32)
+    wanted = plain.outputs(seen)
+    np.testing.assert_allclose(wanted, model.outputs(torch.from_numpy(seen)).detach().numpy(), atol=1e-5)
+    with plain.unchanging(rows):
+        found = [plain.outputs(seen), plain.outputs(seen[:1])[:1], plain.outputs(seen)]
+    assert found[0].tobytes() == found[2].tobytes() == wanted.tobytes()
+    np.testing.assert_allclose(found[1], wanted[:1], atol=1e-6)
+    with torch.no_grad():
+        model.flat.add_(0.5)  # as an optimizer does it
+    assert not np.allclose(plain.outputs(seen), wanted)
+    np.testing.assert_allclose(plain.outputs(seen), model.outputs(torch.from_numpy(seen)).detach().numpy(), atol=1e-4)
+
+
+def test_a_plain_model_overflows_without_a_warning():
+    model, _ = model_and_minibatch(Discrete(3), activation="relu")
+    model.set_weights(np.full(model.layout.size, 3e38, np.float32))
+    assert not np.isfinite(model.plain.outputs(np.ones((2, 5), np.float32))).any()  # warnings are errors here
+
+
 @pytest.mark.parametrize("observations", [VECTOR, Discrete(5)])
 @pytest.mark.parametrize("actions", [Discrete(3), Box(-1, 1, (2,), np.float32)])
 def test_a_plain_model_acts_as_torchs_does(observations, actions):
