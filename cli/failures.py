@@ -4,8 +4,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from ..runtime import ActorDiedError, TaskError
+from ..runtime import ActorDiedError, ActorUnavailableError, TaskError, WorkerCrashedError
 
+_DEATHS = (ActorDiedError, ActorUnavailableError, WorkerCrashedError)
 _LAYERS = ("cli", "algorithms", "rl", "envs", "runtime")
 _OWN_FOLDERS = tuple(
     f"{file.parents[1] / layer}/" for file in (Path(__file__), Path(__file__).resolve()) for layer in _LAYERS
@@ -36,9 +37,12 @@ def describe_failure(error: BaseException) -> str:
     """Return the text for an exception.
 
     One that comes from a task or an actor shows the traceback of the process where it was raised, the user's frames
-    alone; those of the driver, which only waited for it, are left out. Any other exception shows its own traceback.
+    alone; those of the driver, which only waited for it, are left out. A process that died is told by the report of its
+    death. Any other exception shows its own traceback.
     """
     cause = error if isinstance(error, TaskError) else error.__cause__
+    if isinstance(error, _DEATHS) and not isinstance(cause, TaskError):
+        return "\n".join([f"error: {error}", *getattr(error, "__notes__", ())])
     if not isinstance(cause, TaskError):
         return "error: " + "".join(traceback.format_exception(error)).rstrip()
     what = f"{cause.task} failed" if cause is error else "".join(traceback.format_exception_only(error)).split("\n")[0]

@@ -14,6 +14,7 @@ from .contract import reset_problem, step_problem
 from .errors import EnvContractError, EnvTimeoutError
 from .group_progress import GroupProgress
 from .interrupts import CallInterrupted
+from .last_words import LastWords
 from .observation_guard import ADVICE
 from .reproducer import Moment, add_note
 from .spaces import MASK, codec
@@ -38,11 +39,12 @@ class Calls:
         self.taken: list[np.ndarray] = []
         self.seed: int | None = None
         self._progress = GroupProgress(spec, 1, 0, 0)
-        self._watch = Watch(self._progress, limit, None)
+        self._watch, self._last_words = Watch(self._progress, limit, None), LastWords(spec.id)
 
     def close(self) -> None:
         """End the watch over them."""
         self._watch.stop()
+        self._last_words.close()
 
     @contextmanager
     def __call__(self, doing: str) -> Iterator[None]:
@@ -50,9 +52,15 @@ class Calls:
         self._progress.steps += 1
         if doing != "step":
             self._progress.begins[0], self._progress.episodes[0] = self._progress.steps, 0
+        self._last_words.note(doing)
         self._watch.begin(doing, 0)
         try:
             yield
+        except SystemExit as end:
+            called = f"{doing} called sys.exit({'' if end.code is None else repr(end.code)})"
+            ended = EnvContractError(f"environment {self.spec.id!r}: {called}; raise what failed instead")
+            self._add_note(ended, doing)
+            raise ended from None
         except CallInterrupted:
             where = f"environment {self.spec.id!r}: {doing}"
             error = EnvTimeoutError(f"{where} had not returned after {self._limit:g} s")

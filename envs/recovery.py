@@ -25,6 +25,7 @@ from .copies import make_copy
 from .errors import RecoveryWarning
 from .generators import own_generators
 from .group_state import Recovery
+from .last_words import LastWords
 from .outside import gives_back
 from .pickling import unpicklable_member
 from .seeding import derive_seed
@@ -74,7 +75,8 @@ def choose_recovery(spec: EnvSpec, run_seed: int, environment: int) -> RecoveryC
     """
     seed = derive_seed(run_seed, "recovery trial", environment)
     try:
-        with own_generators(seed), contextlib.ExitStack() as stack:
+        with contextlib.closing(LastWords(spec.id)) as words, own_generators(seed), contextlib.ExitStack() as stack:
+            words.note("a trial of how it can be put back where it was")
             choice = _try_out(spec, run_seed, environment, seed, stack)
     except Exception as error:
         error.add_note(f"while finding out how environment {spec.id!r} can be put back where it was")

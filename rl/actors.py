@@ -36,20 +36,12 @@ from .learner_handle import LearnerHandle, Update, snapshot_is_due
 from .models.joint_spec import AnySpec, JointSpec
 from .models.layout import ParameterLayout
 from .models.spec import ModelSpec
-from .run import CLOSE_SECONDS, RECOVERABLE, RETRIES, Run, give_up
+from .run import CLOSE_SECONDS, RECOVERABLE, Run, give_up, note_on_deaths
 from .settings import RunSettings
 from .statistics import mean_returns
 from .training_state import IterationOutcome, TrainingState, Weights, extend_window
 
 logger = logging.getLogger("shoal")
-
-
-def note_on_deaths(error: BaseException, env_id: str) -> None:
-    """Add to an error of actors that died again and again what is likely to be the reason."""
-    error.add_note(
-        f"A rollout worker died {RETRIES + 1} times in the same rollout of environment {env_id!r}: "
-        "the environment, or a library that it uses, seems to end its process. engine='serial' shows where"
-    )
 
 
 @dataclass(frozen=True)
@@ -168,7 +160,7 @@ class RolloutWorkers:
         try:
             return get(list(refs))
         except exceptions.ActorUnavailableError as error:
-            note_on_deaths(error, self._env_id)
+            note_on_deaths(error, "rollout", self._env_id)
             raise
 
     def results(self, refs: Sequence[ObjectRef], *, of_all_groups: bool = False) -> RolloutStats:

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..envs import RecoveryChoice, choose_group_recovery
 from ..runtime import ObjectRef, exceptions, get
-from .actors import LearnerRun, note_on_deaths
+from .actors import LearnerRun
 from .ahead import InVain, looks_ahead, place_of
 from .clock import Clock
 from .collect.channel import Channel
@@ -30,7 +30,7 @@ from .colocated_actor import ColocatedActor
 from .initial_weights import named_weights
 from .learn.log import LearnerInput, Piece
 from .learner_handle import LearnerHandle, Update, following
-from .run import CLOSE_SECONDS, give_up
+from .run import CLOSE_SECONDS, give_up, note_on_deaths
 from .training_state import IterationOutcome, TrainingState, Weights
 
 _COMPUTED = ("time/update_seconds", "time/environment_seconds", "time/inference_seconds")
@@ -164,7 +164,7 @@ class ColocatedRun(LearnerRun):
         except BaseException as error:  # also Ctrl-C: it goes on to the user
             self.learner.forget_ahead()
             if isinstance(error, exceptions.ActorUnavailableError):
-                note_on_deaths(error, self._spec.id)
+                note_on_deaths(error, "rollout", self._spec.id)
             raise
         log = following(update, update.led_to[:3], metrics, given.cycles)
         outcome = self._after(state, log, given.timesteps, led_to(update).groups, told.episodes)

@@ -45,6 +45,16 @@ def give_up(refs: Sequence[ObjectRef], seconds: float) -> None:
             logger.debug("a call was given up: %s", error)
 
 
+def note_on_deaths(error: BaseException, what: str, env_id: str) -> None:
+    """Add to an error of processes that died again and again, in the same rollout or episodes (`what`), what is likely
+    to be the reason, and how to see it."""
+    error.add_note(
+        f"A worker died {RETRIES + 1} times in the same {what} of environment {env_id!r}: the environment, or a "
+        "library that it uses, seems to end its process. PYTHONFAULTHANDLER=1 in the program's environment prints "
+        "where Python was at a crash; with engine='serial' (--engine serial) all is played in this one"
+    )
+
+
 class Run(ABC):
     """What a training step works with. Actors start when they are first used."""
 

@@ -30,7 +30,7 @@ from ..learn.log import LearnerLog, Piece
 from ..models.joint_spec import AnySpec, JointSpec
 from ..models.layout import ParameterLayout
 from ..models.spec import ModelSpec
-from ..run import CLOSE_SECONDS, RETRIES, Run
+from ..run import CLOSE_SECONDS, RETRIES, Run, note_on_deaths
 from ..threads import limit_threads
 from ..training_state import TrainingState
 from .aggregation import tree_sum
@@ -212,10 +212,7 @@ class EvolutionRun(Run):
         try:
             share: Share = get(ref)
         except exceptions.WorkerCrashedError as error:
-            error.add_note(
-                f"A worker died {RETRIES + 1} times in the same episodes of environment {self._spec.id!r}: the "
-                "environment, or a library that it uses, seems to end its process. engine='serial' shows where"
-            )
+            note_on_deaths(error, "episodes", self._spec.id)
             raise
         return share
 

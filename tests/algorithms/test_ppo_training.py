@@ -334,7 +334,7 @@ def test_an_environment_that_always_ends_its_process(native):
         pytest.raises(ActorUnavailableError, match="exit code 7") as caught,
     ):
         ppo.train(1024)
-    assert "died 11 times in the same rollout of environment 'Crashes'" in "".join(caught.value.__notes__)
+    assert "A worker died 11 times in the same rollout of environment 'Crashes'" in "".join(caught.value.__notes__)
 
 
 def test_idle_workers_are_told_once(serial, caplog):

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
+from shoal.cli.failures import describe_failure
 from shoal.cli.main import main
 from shoal.rl import Algorithm
+from shoal.runtime import ActorUnavailableError
 
 SMALL = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1", "--preset", "none"]
 
@@ -150,6 +152,12 @@ def test_an_exception_in_the_environment(engine, capsys):
     assert not Path("run/result.json").exists()
     saved = int(max(path.name for path in Path("run/checkpoints").iterdir()))
     assert saved >= 128
+
+
+def test_a_process_that_died_is_told_by_its_report_alone():
+    error = ActorUnavailableError("the actor crashed: exit code 3")
+    error.add_note("A worker died 11 times")
+    assert describe_failure(error) == "error: the actor crashed: exit code 3\nA worker died 11 times"
 
 
 def test_stopping_before_the_first_iteration(monkeypatch, capsys):

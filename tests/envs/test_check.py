@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -292,6 +296,28 @@ def test_own_exception_keeps_its_type():
 def test_wrapped_environment():
     check(gymnasium.wrappers.TimeLimit(Counter(), 2))
     check("CartPole-v1", max_episode_steps=5)
+
+
+class Ends(Scripted):
+    """Ends its process in the second step, in one way or another."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+
+    def step(self, action):
+        if self.steps == 1:
+            (sys.exit if self.way == "sys.exit" else os._exit)(3)
+        return super().step(action)
+
+
+def test_an_environment_that_ends_the_program_is_told_of():
+    fails(r"environment 'Ends': step called sys.exit\(3\)", Ends, way="sys.exit")
+    program = f"import sys; sys.path[:] = {sys.path!r}\n"
+    program += "from test_check import Ends, check\ncheck(Ends, way='os._exit')"
+    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: environment 'Ends' has ended this process in step: it, or a library that")
 
 
 def test_what_is_no_dict_tells_no_mask():

@@ -153,7 +153,7 @@ class ActorCalls(CallsActors, Sender):
         connection = queue.connection
         if connection is None:
             self._fail_unavailable(
-                pending, f"is being restarted: {queue.reason}. Raise max_task_retries to have such calls wait for it"
+                pending, f"is being restarted (raise max_task_retries to have such calls wait for it): {queue.reason}"
             )
             return
         assert queue.process is not None
@@ -287,8 +287,8 @@ class ActorCalls(CallsActors, Sender):
             else:
                 self._fail_unavailable(
                     pending,
-                    f"crashed before it answered and is being restarted: {queue.reason}. "
-                    "Raise max_task_retries to have such calls made again by themselves",
+                    f"crashed before it answered{pending.attempts()}, and is being restarted "
+                    f"(raise max_task_retries to have such calls made again by themselves): {queue.reason}",
                 )
         queue.interrupted = []
         queue.put_back(again)

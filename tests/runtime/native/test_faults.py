@@ -99,7 +99,7 @@ def test_an_actors_last_words_are_in_the_error(shared_native):
 def test_an_actor_with_restarts_comes_back_from_its_constructor(shared_native):
     fragile = Fragile.options(max_restarts=1).remote(10)
     assert runtime.get(fragile.increase.remote()) == 11
-    with pytest.raises(runtime.exceptions.ActorUnavailableError, match=r"is being restarted.*Raise max_task_retries"):
+    with pytest.raises(runtime.exceptions.ActorUnavailableError, match=r"is being restarted \(raise max_task_retries"):
         runtime.get(fragile.die.remote(), timeout=30)
     counted = []
 
