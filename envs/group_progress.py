@@ -60,6 +60,16 @@ class GroupProgress:
             self.seeds[row] = episode_seed(self.run_seed, self.environments[row], self.episodes[row])
         return self.seeds[row]
 
+    def begin_episodes(self, rows: Sequence[int]) -> list[int]:
+        """Go on to the next episode of some rows; return their seeds."""
+        if self._seeded or self._next_episode is not None:
+            return [self.begin_episode(row) for row in rows]
+        episodes, begins, steps = self.episodes, self.begins, self.steps
+        for row in rows:
+            episodes[row] += 1
+            begins[row] = steps
+        return [0] * len(rows)
+
     def length(self, row: int) -> int:
         """Return how many steps the current episode has."""
         return self.steps - self.begins[row]

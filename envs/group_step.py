@@ -1,15 +1,16 @@
-"""What one step of a simulation group gives."""
+"""What one step of a simulation group gives.
+
+Of both classes thousands are made in a second: structs are made in a third of a dataclass's time, and collecting
+garbage passes over them.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
-from typing import Any
 
+import msgspec
 import numpy as np
 
 
-@dataclass(slots=True)
-class Episode:
+class Episode(msgspec.Struct, gc=False):
     """A finished episode.
 
     Attributes:
@@ -34,20 +35,12 @@ class Episode:
     seed: int
     end_step: int
     actions: bytes | None = None
-    agents: Mapping[str, float] = field(default_factory=dict)
+    agents: Mapping[str, float] = {}
     opponent: str = ""
     seat: str = ""
 
-    def __reduce__(self) -> tuple[type["Episode"], tuple[Any, ...]]:
-        """Be pickled in a third of the time that slots take: of short episodes thousands are told of in a second."""
-        return Episode, _FIELDS(self)
 
-
-_FIELDS = attrgetter(*(each.name for each in fields(Episode)))
-
-
-@dataclass(slots=True)
-class GroupStep:
+class GroupStep(msgspec.Struct, gc=False):
     """What one step of a group gives.
 
     Attributes:
@@ -67,5 +60,5 @@ class GroupStep:
     terminations: np.ndarray
     truncations: np.ndarray
     final_observations: np.ndarray
-    episodes: list[Episode] = field(default_factory=list)
+    episodes: list[Episode] = []
     resets: np.ndarray | None = None

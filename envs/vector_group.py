@@ -71,7 +71,7 @@ class VectorGroup:
         self._returns = np.zeros(size, np.float64)
         self._nowhere = np.broadcast_to(np.False_, size)
         self._over, self._over_rows = self._nowhere, list[int]()  # what the next step resets
-        self._since_reset: float = math.inf  # steps; infinity where not all of them are known
+        self._reset_at: float = -math.inf  # how many steps there were; -infinity where not all since are known
 
     def __enter__(self) -> "VectorGroup":
         return self
@@ -92,20 +92,21 @@ class VectorGroup:
 
     def reset(self) -> np.ndarray:
         """Begin the next episode in every environment; returns observations [size, …], a new array."""
-        seeds = [self._progress.begin_episode(row) for row in range(self.size)]
+        seeds = self._progress.begin_episodes(range(self.size))
         # The steps so far name it: a group that begins anew after a loss does not play the same again.
         seed = derive_seed(self.run_seed, "vector environments", self.first_index, self._progress.steps)
         self._returns[:] = 0.0
         self._over, self._over_rows = self._nowhere, []
         self._log.replace(self._log.last(0))
-        self._since_reset = 0 if self._progress.steps == 0 else math.inf  # a later reset has another seed
+        self._reset_at = 0 if self._progress.steps == 0 else -math.inf  # a later reset has another seed
         self.observations = self._fitting(self._source.begin(seed, seeds), "reset()")
         self._started = True
         return self.observations
 
     def step(self, actions: np.ndarray) -> GroupStep:
-        """Take one step in every environment; as `EnvGroup.step`."""
-        actions = np.array(actions, self._actions_dtype)
+        """Take one step in every environment; as `EnvGroup.step`. What the library does with `actions` it may do with
+        the array that is given."""
+        actions = np.asarray(actions, self._actions_dtype)
         if actions.shape != self._actions_shape or not self._started:
             raise InputError(
                 f"actions of shape {actions.shape} given to a group of {self.size} × {self.spec.id!r}, wanted "
@@ -115,7 +116,6 @@ class VectorGroup:
             self._log.make_room(max(self._kept_actions(), self._noted))
         self._log.append(actions)
         self._progress.steps += 1
-        self._since_reset += 1
         self._started = False  # until the step is whole
         try:
             stepped = self._source.step(actions)
@@ -127,44 +127,49 @@ class VectorGroup:
         return out
 
     def _translate(self, stepped: Stepped) -> GroupStep:
-        finals = self._fitting(stepped.observations, "step()")
-        rewards = np.array(stepped.rewards, np.float64)
+        observations, rewards, terminations, truncations, after = stepped
+        finals, rewards = self._fitting(observations, "step()"), np.array(rewards, np.float64)
         if not math.isfinite(rewards.dot(rewards)):
             self._checks.rewards(rewards)
-        terminations, truncations = np.array(stepped.terminations, np.bool_), np.array(stepped.truncations, np.bool_)
-        ended = terminations | truncations
-        out = GroupStep(finals, rewards, terminations, truncations, finals, [])
+        out = GroupStep(finals, rewards, self._nowhere, self._nowhere, finals, [])
+        ended = np.logical_or(terminations, truncations)
+        has_ended = b"\1" in ended.tobytes()  # takes a fifth of the time of `any` on arrays as small as these
+        if has_ended:
+            out.terminations, out.truncations = np.array(terminations, np.bool_), np.array(truncations, np.bool_)
         if self._over_rows:
-            self._begin_after(out, ended)
+            self._begin_after(out, ended, has_ended)
         self._returns += rewards
-        if b"\1" in ended.tobytes():  # takes a fifth of the time of `any` on arrays as small as these
-            self._end_episodes(ended, stepped.after, out)
+        if has_ended:
+            self._end_episodes(ended, after, out)
         return out
 
     def _end_episodes(self, ended: np.ndarray, after: np.ndarray | None, out: GroupStep) -> None:
         rows = ended.nonzero()[0]
         each = rows.tolist()
-        out.episodes = self._progress.all_ended(each, self._returns[rows].tolist())
+        out.episodes = self._progress.all_ended(each, self._returns.take(rows).tolist())
         self._returns[rows] = 0.0
         if self.resets_on_next_step:
             self._over, self._over_rows = ended, each
             return
-        seeds = [self._progress.begin_episode(row) for row in each]
+        seeds = self._progress.begin_episodes(each)
         out.observations = out.final_observations.copy()
         out.observations[rows] = self._source.reset(rows, seeds) if after is None else after[rows]
         self._fitting(out.observations, "reset()")
 
-    def _begin_after(self, out: GroupStep, ended: np.ndarray) -> None:
+    def _begin_after(self, out: GroupStep, ended: np.ndarray, has_ended: bool) -> None:
         """Begin episodes in rows that this step has only reset."""
-        out.resets, begin = self._over, self._progress.begin_episode
-        for row in self._over_rows:  # seldom more than three, of which numpy would take longer
-            if ended[row] or out.rewards[row] != 0:
-                raise EnvContractError(
-                    f"{self._progress.name(row)}: the step after the end returned a reward or another end, though the "
-                    "environment says that it resets on the next step"
-                )
-            begin(row)
-        out.truncations |= self._over  # nothing goes on from the last observation into the next episode
+        rows, over = self._over_rows, self._over
+        # Seldom more than three, of which numpy would take longer.
+        if any(map(out.rewards.item, rows)) or (has_ended and b"\1" in (ended & over).tobytes()):
+            row = next(row for row in rows if ended[row] or out.rewards[row] != 0)
+            raise EnvContractError(
+                f"{self._progress.name(row)}: the step after the end returned a reward or another end, though the "
+                "environment says that it resets on the next step"
+            )
+        self._progress.begin_episodes(rows)
+        out.resets = over
+        # Nothing goes on from the last observation into the next episode.
+        out.truncations = out.truncations | over if has_ended else over
         self._over, self._over_rows = self._nowhere, []
 
     def _fitting(self, observations: Any, source: str) -> np.ndarray:
@@ -203,7 +208,7 @@ class VectorGroup:
         state.check_fits(self.spec.id, self.run_seed, self.first_index, self.size)
         self._started = False
         self._progress.put_back(state.steps, state.episodes, state.seeds, state.lengths)
-        self._since_reset = math.inf
+        self._reset_at = -math.inf
         self._returns = np.array(state.returns)
         self._log.replace(state.actions)
         self.observations = np.array(state.observations)
@@ -236,7 +241,7 @@ class VectorGroup:
             if len(begin) and tick:
                 found[begin] = self._source.reset(begin, [seeds[row] for row in begin])
             if tick < longest:
-                found = np.array(self._source.step(state.actions[tick].astype(self._actions_dtype)).observations)
+                found = np.array(self._source.step(state.actions[tick].astype(self._actions_dtype))[0])
         if found.astype(self._codec.dtype).tobytes() != state.observations.tobytes():
             raise ReplayMismatchError(
                 f"environment {self.spec.id!r} ({self.kind}) could not be put back: its episodes in progress were "
@@ -246,10 +251,12 @@ class VectorGroup:
     @property
     def _noted(self) -> int:
         """Actions that are kept for a script."""
-        return int(self._since_reset) if self._since_reset <= KEPT_FOR_MESSAGES else 0
+        since = self._progress.steps - self._reset_at
+        return int(since) if since <= KEPT_FOR_MESSAGES else 0
 
     def _note(self) -> str:
-        actions = self._log.last(self._noted) if self._since_reset <= KEPT_FOR_MESSAGES else None
+        known = self._progress.steps - self._reset_at <= KEPT_FOR_MESSAGES
+        actions = self._log.last(self._noted) if known else None
         return note_on_group(
             self.spec,
             self.kind,

@@ -7,7 +7,6 @@ observation. `next-step` autoreset needs a step for it: in rows that have ended,
 reset single rows as well; but to ask its threads twice costs more than the steps that are lost.
 """
 
-import dataclasses
 import importlib
 import warnings
 from abc import ABC, abstractmethod
@@ -28,21 +27,10 @@ KINDS = ("sync", "entry_point", "envpool", "ale")
 """Values of `vectorization`; sync steps copies one by one."""
 
 
-@dataclasses.dataclass(slots=True)
-class Stepped:
-    """What a step of all environments gave.
-
-    Attributes:
-        observations: [size, …] what the step led to: the last observation where an episode ended.
-        rewards, terminations, truncations: [size].
-        after: [size, …] observations after a same-step autoreset; None if there was none.
-    """
-
-    observations: np.ndarray
-    rewards: np.ndarray
-    terminations: np.ndarray
-    truncations: np.ndarray
-    after: np.ndarray | None = None
+Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
+"""What a step of all environments gave: observations [size, …] that it led to, the last ones where an episode ended;
+rewards, terminations and truncations [size]; and observations [size, …] after a same-step autoreset, None if there was
+none. Arrays that the next step may overwrite."""
 
 
 class VectorSource(ABC):
@@ -121,11 +109,11 @@ class EntryPoint(VectorSource):
         """As of `VectorSource`."""
         observations, rewards, terminations, truncations, info = self._env.step(actions)
         if not self._resets_at_once or not (terminations | truncations).any():
-            return Stepped(observations, rewards, terminations, truncations)
+            return observations, rewards, terminations, truncations, None
         finals = np.array(observations)
         for row in np.flatnonzero(terminations | truncations):
             finals[row] = info["final_obs"][row]
-        return Stepped(finals, rewards, terminations, truncations, observations)
+        return finals, rewards, terminations, truncations, observations
 
     def save(self) -> Any:
         """Its attributes that are numbers and arrays, and the state of its generator."""
@@ -180,8 +168,6 @@ class EnvPool(VectorSource):
         with _its_own_spaces():
             self.observation_space = self._pool.observation_space
             self.action_space = self._pool.action_space
-        discrete = isinstance(self.action_space.dtype, np.dtype) and self.action_space.dtype.kind in "iu"
-        self._dtype = np.dtype(np.int32) if discrete else self.action_space.dtype
         self._in_order = np.arange(size, dtype=np.int32).tobytes()
 
     def _make(self, seed: int) -> Any:
@@ -204,11 +190,12 @@ class EnvPool(VectorSource):
 
     def step(self, actions: np.ndarray) -> Stepped:
         """As of `VectorSource`."""
-        *results, info = self._pool.step(actions.astype(self._dtype))
+        *results, info = self._pool.step(actions)  # which takes any dtype
         if info["env_id"].tobytes() != self._in_order:
             order = np.argsort(info["env_id"])
             results = [result[order] for result in results]
-        return Stepped(*results)
+        observations, rewards, terminations, truncations = results
+        return observations, rewards, terminations, truncations, None
 
     def close(self) -> None:
         """As of `VectorSource`."""
@@ -264,7 +251,7 @@ class Ale(VectorSource):
     def step(self, actions: np.ndarray) -> Stepped:
         """As of `VectorSource`."""
         observations, rewards, terminations, truncations, _ = self._env.step(actions)
-        return Stepped(np.array(observations), rewards, terminations, truncations)
+        return observations, rewards, terminations, truncations, None
 
     def close(self) -> None:
         """As of `VectorSource`."""

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from measure import ROWS, in_turn, surroundings, write_rows
@@ -31,6 +32,8 @@ from table import TRAINED, write_table
 HERE = Path(__file__).parent
 SAMPLED = ("CartPole-v1", "HalfCheetah-v5", "busy-20", "busy-200", "busy-5000")
 VECTORS = {"gymnasium × 16": ("entry_point", 16), "gymnasium × 64": ("entry_point", 64), "ale-py × 8": ("ale", 8)}
+if find_spec("envpool"):  # an extra of its own, of 740 MB
+    VECTORS |= {"EnvPool × 16": ("envpool", 16), "EnvPool × 64": ("envpool", 64)}
 EXACTNESS = ("ppo-cartpole", "ppo-halfcheetah")
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/rl/vector_rates.py entry_point|ale|envpool SIZE [SECONDS]
 
-Both take the same random actions in slices of a tenth of a second, in turn. CartPole-v1, Pong with ale-py's
-preprocessing, and CartPole-v1 of EnvPool. Beside stepping, a group checks observations and rewards, tells which
-episodes ended, notes the actions, and resets what has ended with seeds of its own.
+Both take the same random actions, of the space's dtype, in slices of a tenth of a second, in turn. CartPole-v1, Pong
+with ale-py's preprocessing, and CartPole-v1 of EnvPool. Beside stepping, a group checks observations and rewards, tells
+which episodes ended, and notes the actions; what has ended in ale-py's is reset with a seed of its own.
 """
 
 import importlib
@@ -56,7 +56,7 @@ def main():
     generator = np.random.default_rng(derive_seed(0, "actions"))
     with make_group(kind, resolve(ENVIRONMENTS[kind]), size=size, first_index=0, run_seed=0) as group:
         group.reset()
-        actions = generator.integers(0, group.action_space.n, (256, size)).astype(np.int32)
+        actions = generator.integers(0, group.action_space.n, (256, size)).astype(group.action_space.dtype)
         pairs = [
             (rate(group.step, actions, size), rate(bare.step, actions, size))
             for _ in range(max(2, round(seconds / SLICE_SECONDS / 2)))

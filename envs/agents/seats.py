@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from gymnasium import Space
 
@@ -120,6 +121,6 @@ def agents_of_episodes(space: Space, step: GroupStep) -> list[Episode]:
     names = list(space.agent_spaces)
     returns = step.final_observations["returns"][step.terminations | step.truncations]
     return [
-        replace(episode, agents=dict(zip(names, own, strict=True)))
+        msgspec.structs.replace(episode, agents=dict(zip(names, own, strict=True)))
         for episode, own in zip(step.episodes, returns.tolist(), strict=True)
     ]

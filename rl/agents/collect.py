@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ...envs import Episode, GroupState, GroupStep, JointSpace, Seats, agents_of_episodes, codec, stream
@@ -214,7 +215,7 @@ class JointWorker(RolloutWorker):
         for episode in episodes:
             seat = names[episode.environment % len(names)]
             whole = episode.length <= steps
-            told.append(replace(episode, opponent=self._opponent[0], seat=seat) if whole else episode)
+            told.append(msgspec.structs.replace(episode, opponent=self._opponent[0], seat=seat) if whole else episode)
         return told
 
     def _recorder(self, name: str, steps: int, rows: int, carried: Carried | None) -> Recorder | TurnRecorder | None:

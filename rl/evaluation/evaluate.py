@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
 from ...envs import (
@@ -177,7 +178,8 @@ def play(
     found = _evaluation(played)
     if not isinstance(actor, Match):
         return found
-    seated = [replace(episode, seat=actor.agents[episode.environment % len(actor.agents)]) for episode in played]
+    names = actor.agents
+    seated = [msgspec.structs.replace(each, seat=names[each.environment % len(names)]) for each in played]
     return replace(found, scores=tuple(score_of(episode) for episode in seated))
 
 
