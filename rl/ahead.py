@@ -8,7 +8,7 @@ and who has done it is put back to where the next call begins, as after a loss.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from .. import runtime
 from ..envs import RecoveryChoice
@@ -21,6 +21,9 @@ from .training_state import TrainingState
 _SHORT_SECONDS = 0.2
 """Of an iteration, up to which the next is asked for ahead: to longer ones a millisecond is nothing, and one that was
 asked for in vain keeps actors from their end for as long."""
+
+
+Asked = TypeVar("Asked")
 
 
 def looks_ahead(run: RunSettings, recovery: RecoveryChoice | None, seconds: float) -> bool:
@@ -40,19 +43,38 @@ def place_of(state: TrainingState) -> tuple[Any, ...]:
     return state.iteration, state.timesteps, state.weights, state.groups
 
 
-class InVain:
-    """References to what nobody waits for: they are held, since a failure that nobody reads is told of."""
+class Ahead(Generic[Asked]):
+    """What was asked for ahead: one iteration at most, kept until it is wanted or was in vain."""
 
     def __init__(self) -> None:
-        self._refs: list[ObjectRef] = []
+        self._held: tuple[tuple[Any, ...], Asked, Sequence[ObjectRef], Sequence[ObjectRef]] | None = None
+        self._in_vain: list[ObjectRef] = []  # held, since a failure that nobody reads is told of
 
-    def add(self, refs: Sequence[ObjectRef], others: Sequence[ObjectRef] = ()) -> None:
-        """Forget these, of one call each, and the `others` of these calls; those that have not begun are dropped."""
-        for ref in refs:
-            runtime.cancel(ref)
-        self._refs += [*refs, *others]
+    def hold(
+        self, wanted: tuple[Any, ...], asked: Asked, calls: Sequence[ObjectRef], others: Sequence[ObjectRef]
+    ) -> None:
+        """Keep what was `asked` for: it is `wanted` where the same is; a reference of each of its calls, and the
+        `others` of these."""
+        self._held = wanted, asked, calls, others
+
+    def take(self, wanted: tuple[Any, ...]) -> Asked | None:
+        """What was asked for, if it is this; else that is forgotten."""
+        held = self._held
+        if held is None or held[0] != wanted:
+            self.forget()
+            return None
+        self._held = None
+        return held[1]
+
+    def forget(self) -> None:
+        """Nobody waits for it; calls that have not begun are dropped."""
+        held, self._held = self._held, None
+        if held is not None:
+            for ref in held[2]:
+                runtime.cancel(ref)
+            self._in_vain += [*held[2], *held[3]]
 
     def give_up(self, seconds: float) -> None:
-        """Read them, as `run.give_up` does."""
-        refs, self._refs = self._refs, []
+        """Read what was in vain, as `run.give_up` does."""
+        refs, self._in_vain = self._in_vain, []
         give_up(refs, seconds)

@@ -21,7 +21,7 @@ from typing import Any
 from ..envs import RecoveryChoice, choose_group_recovery
 from ..runtime import ObjectRef, exceptions, get
 from .actors import LearnerRun
-from .ahead import InVain, looks_ahead, place_of
+from .ahead import Ahead, looks_ahead, place_of
 from .clock import Clock
 from .collect.channel import Channel
 from .collect.rollout_stats import RolloutStats
@@ -63,32 +63,26 @@ def led_to(update: Update) -> TrainingState:
 class ColocatedHandle(LearnerHandle):
     """The actor; `LearnerHandle` has the rest."""
 
-    _ahead: Update | None = None
     _made: ObjectRef | None = None
     """The snapshot with which the last iteration that is known has ended."""
 
     def start(self, state: TrainingState, given: LearnerInput, snapshot: bool) -> Update:
         """As `LearnerHandle.start`; what is asked for ahead already goes on."""
-        ahead = self._ahead
-        if ahead is None or ahead.given != given or place_of(ahead.state) != place_of(state):
-            self.forget_ahead()
+        ahead = self.ahead.take((given, place_of(state)))
+        if ahead is None:
             return super().start(state, given, snapshot)
-        self._ahead, self._updating = None, replace(ahead, state=state)
+        self._updating = replace(ahead, state=state)
         return self._updating
 
     def start_ahead(self, update: Update) -> None:
         """Ask for an update from where the one that is going on will lead."""
-        self._ahead = self._ask(update)
-
-    def forget_ahead(self) -> None:
-        """Nobody waits for what was asked for ahead."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            self._in_vain.add([ahead.metrics], ahead.led_to[:-1])
+        asked = self._ask(update)
+        self.ahead.hold((asked.given, place_of(asked.state)), asked, [asked.metrics], asked.led_to[:-1])
 
     @cached_property
-    def _in_vain(self) -> InVain:
-        return InVain()
+    def ahead(self) -> Ahead[Update]:
+        """What was asked for ahead."""
+        return Ahead()
 
     def wait(self, update: Update) -> tuple[Update, dict[str, float]]:
         """As `LearnerHandle.wait`."""
@@ -105,7 +99,7 @@ class ColocatedHandle(LearnerHandle):
 
     def close(self) -> None:
         """As `LearnerHandle.close`."""
-        self._in_vain.give_up(0.2)
+        self.ahead.give_up(0.2)
         super().close()
 
     def _ask(self, update: Update) -> Update:
@@ -162,7 +156,7 @@ class ColocatedRun(LearnerRun):
             update, metrics = self.learner.wait(update)
             told: RolloutStats = get(update.led_to[-2])
         except BaseException as error:  # also Ctrl-C: it goes on to the user
-            self.learner.forget_ahead()
+            self.learner.ahead.forget()
             if isinstance(error, exceptions.ActorUnavailableError):
                 note_on_deaths(error, "rollout", self._spec.id)
             raise
@@ -180,6 +174,6 @@ class ColocatedRun(LearnerRun):
         """Let the actor close its environments, for 10 s at most, and end it."""
         if "learner" in vars(self):  # what a cached property made
             self._channel.close()
-            self.learner.forget_ahead()
+            self.learner.ahead.forget()
             give_up([self.learner.actor.close.remote()], CLOSE_SECONDS)
         super().end_actors()

@@ -8,53 +8,38 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from .actors import ActorLearnerRun, Rollouts
-from .ahead import InVain, looks_ahead, place_of
+from .ahead import Ahead, looks_ahead, place_of
 from .clock import Clock
 from .learn.log import LearnerInput
 from .learner_handle import Update
 from .training_state import IterationOutcome, TrainingState, Weights
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """Rollouts, and what they were asked from: of a state that is not there yet what is known."""
-
-    state: TrainingState
-    clock: Clock
-    rollouts: Rollouts
-
-
 class SynchronousRun(ActorLearnerRun):
     """All groups act under the same weights, then the learner updates them."""
 
     _under_way: Rollouts | None = None
-    _ahead: _Asked | None = None
     _seconds = math.inf
     """From the beginning of the iteration before to that of this one."""
     _began = -math.inf
 
     @cached_property
-    def _in_vain(self) -> InVain:
-        return InVain()
+    def _ahead(self) -> Ahead[Rollouts]:
+        return Ahead()
 
     def iterate(self, state: TrainingState, clock: Clock) -> IterationOutcome:
         """One iteration from `state`, which `clock` tells the time of."""
         now = time.perf_counter()
         self._seconds, self._began = now - self._began, now
-        ahead = self._ahead
-        if ahead is None or ahead.clock != clock or place_of(ahead.state) != place_of(state):
-            self._forget_ahead()
-            self._under_way = self.workers.collect(state, clock)
-        else:
-            self._ahead, self._under_way = None, ahead.rollouts
+        self._under_way = self._ahead.take((clock, place_of(state))) or self.workers.collect(state, clock)
         try:
             return self.learn(state, self._under_way, clock)
         except BaseException:  # also Ctrl-C: it goes on to the user
-            self._forget_ahead()
+            self._ahead.forget()
             raise
 
     def _begin_update(self, state: TrainingState, given: LearnerInput, timesteps: int) -> Update:
@@ -70,18 +55,13 @@ class SynchronousRun(ActorLearnerRun):
                 weights=Weights(state.version + 1, update.led_to[0]),
                 groups=under_way.groups,
             )
-            self._ahead = _Asked(after, following, self.workers.collect(after, following, beside=under_way))
+            rollouts = self.workers.collect(after, following, beside=under_way)
+            states = [group.ref for group in rollouts.groups if group.ref is not None]
+            self._ahead.hold((following, place_of(after)), rollouts, rollouts.stats, [*rollouts.rollouts, *states])
         return update
-
-    def _forget_ahead(self) -> None:
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            rollouts = ahead.rollouts
-            after = [group.ref for group in rollouts.groups if group.ref is not None]
-            self._in_vain.add(rollouts.stats, [*rollouts.rollouts, *after])
 
     def end_actors(self) -> None:
         """End those that were started."""
-        self._forget_ahead()
+        self._ahead.forget()
         super().end_actors()
-        self._in_vain.give_up(0.2)
+        self._ahead.give_up(0.2)
