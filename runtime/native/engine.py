@@ -94,7 +94,7 @@ class NativeEngine(Engine):
         self._groups.remove(group)
 
     def placement_groups(self) -> list[PlacementGroupState]:
-        return self._links.ask_node(m.AskGroups()).groups
+        return self._links.ask_node(m.AskGroups())
 
     # Where this process is --------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class NativeEngine(Engine):
             self._links.node.send(m.Publish(key, payload))
 
     def lookup(self, key: str) -> bytes | None:
-        return self._links.ask_node(m.Lookup(key)).payload
+        return self._links.ask_node(m.Lookup(key))
 
     def preload(self, modules: Sequence[str]) -> None:
         with self._links.lock:
@@ -155,7 +155,8 @@ class NativeEngine(Engine):
         return in_amounts(together)
 
     def available_resources(self) -> dict[str, float]:
-        return in_amounts(self._links.ask_node(m.AskResources()).available)
+        available = self._links.ask_node(m.AskResources())
+        return in_amounts(available)
 
     def note(self, event: Event) -> None:
         self._links.note(event)

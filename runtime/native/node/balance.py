@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from ...ids import node_of
+from ...resources.amounts import Demand
 from ..protocol import messages as m
 from .cluster import Cluster
 from .leasing import Leasing
@@ -35,7 +36,7 @@ class Balance:
             m.Place: cluster.by_head(lambda message: self._on_place(message.wish)),
             m.Placed: cluster.by_head(self._on_placed),
             m.ForgetActor: cluster.by_head(lambda message: leasing.forget_actor(message.actor)),
-            m.AskResources: lambda process, message: cluster.tell(process, self._available()),
+            m.AskResources: lambda process, message: cluster.tell(process, m.Answer.to(message, self._available())),
         }
 
     def changed(self, message: m.NodeJoined | m.NodeDied) -> None:
@@ -77,9 +78,9 @@ class Balance:
         self._spreading.actor_made(actor)
         self._cluster.spread(m.ForgetActor(actor))
 
-    def _available(self) -> m.Resources:
+    def _available(self) -> Demand:
         self._look_here(self._leasing.load(0))
-        return m.Resources(self._spreading.available())
+        return self._spreading.available()
 
     def _look_here(self, load: m.NodeLoad) -> None:
         here = self._spreading.nodes[self._cluster.me]

@@ -136,7 +136,8 @@ class Cluster:
         self._joined(m.NodeJoined(node))
 
     def _on_ask_nodes(self, process: m.ProcessId, message: m.AskNodes) -> None:
-        self.tell_here(process, m.Nodes(list(self.nodes.values()), self.dead, self.head, self.address))
+        nodes = m.Nodes(list(self.nodes.values()), self.dead, self.head, self.address)
+        self.tell_here(process, m.Answer.to(message, nodes))
 
     def drop(self, node: m.NodeId, why: str) -> None:
         """Hang up on a node that says what makes no sense."""

@@ -10,11 +10,14 @@ from ..protocol.local_sockets import accept, listen
 from ..protocol.loop import Loop
 from .pool import Process
 
-#: What only nodes say, and what a node says for its processes: from a process itself it is nonsense.
-OF_NODES = frozenset({
+_OF_NODES_ALONE = frozenset({
     *(m.NodeJoined, m.NodeDied, m.Pass, m.ProcessMade, m.ProcessDied, m.EndProcess, m.Output, m.AskState, m.State),
-    *(m.NodeLoad, m.Place, m.Placed, m.ForgetActor, m.ActorGranted, m.ActorUp, m.GroupReserved),
+    *(m.NodeLoad, m.Place, m.Placed, m.ForgetActor),
 })  # fmt: skip
+#: What only nodes say, and what a node says for its processes: from a process itself it is nonsense.
+OF_NODES = _OF_NODES_ALONE | {m.ActorGranted, m.ActorUp, m.GroupReserved}
+#: What a node says in its own name: from one, all else is nonsense, and would be done for nobody.
+BY_NODES = _OF_NODES_ALONE | {m.NotUnderstood, m.Preload, m.Shutdown}
 #: What a process says to its own node only.
 OF_OWN = frozenset({
     *(m.WantLeases, m.Blocked, m.Unblocked, m.Label, m.StateReport),

@@ -64,11 +64,11 @@ class Control:
             m.KillActor: self._on_kill_actor,
             m.ActorReleased: lambda process, message: self._do(self._actors.released(message.actor)),
             m.FindActor: lambda process, message: tell(
-                process, m.ActorFound(self._actors.find(message.namespace, message.name))
+                process, m.Answer.to(message, self._actors.find(message.namespace, message.name))
             ),
-            m.ListNames: lambda process, message: tell(process, m.Names(self._actors.named())),
+            m.ListNames: lambda process, message: tell(process, m.Answer.to(message, self._actors.named())),
             m.Publish: lambda process, message: self._published.update({message.key: message.payload}),
-            m.Lookup: lambda process, message: tell(process, m.Found(self._published.get(message.key))),
+            m.Lookup: lambda process, message: tell(process, m.Answer.to(message, self._published.get(message.key))),
         }
 
     def describe(self, node: m.NodeId) -> list[ActorState]:
@@ -138,7 +138,7 @@ class Control:
         taken_by = self._actors.reserve(message.namespace, message.name, actor, message.identity)
         if taken_by is None:
             self._note(actor)
-        self._tell(process, m.NameReserved(taken_by))
+        self._tell(process, m.Answer.to(message, taken_by))
 
     def _on_create_actor(self, process: m.ProcessId, message: m.CreateActor) -> None:
         actor = _declared(process, message)

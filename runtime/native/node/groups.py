@@ -62,13 +62,13 @@ class Groups:
             m.WatchGroup: self._on_watch,
             m.GroupReserved: self._on_reserved,
             m.RemoveGroup: lambda process, message: self._remove(message.group, "it was removed"),
-            m.AskGroups: lambda process, message: self._tell(process, m.Groups(self.describe())),
+            m.AskGroups: lambda process, message: self._tell(process, m.Answer.to(message, self.describe())),
         }
 
     def _on_create(self, process: m.ProcessId, message: m.CreateGroup) -> None:
         if message.name and any(g.name == message.name and g.state != "REMOVED" for g in self._groups.values()):
             refusal = f"a placement group named {message.name!r} exists. Use get_placement_group, or another name"
-            self._tell(process, m.GroupCreated(refusal))
+            self._tell(process, m.Answer.to(message, m.GroupRefused(refusal)))
             return
         creator = process if not message.detached and self._lasts(process) else None
         group = Group(message.group, message.name, message.strategy, message.bundles, creator)
@@ -82,7 +82,8 @@ class Groups:
             self._leasing.want_group(group.id, dict(enumerate(group.bundles)))
         if not group.reason or self._keeps_infeasible:
             self._groups[group.id] = group
-        self._tell(process, m.GroupCreated(group.reason, infeasible=bool(group.reason)))
+        refused = m.GroupRefused(group.reason, infeasible=True) if group.reason else None
+        self._tell(process, m.Answer.to(message, refused))
         self._leasing.grant()
 
     def _on_reserved(self, process: m.ProcessId, message: m.GroupReserved) -> None:

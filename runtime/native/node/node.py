@@ -35,7 +35,7 @@ from ..protocol.local_sockets import SocketNames, peer_pid
 from ..protocol.loop import Loop
 from .balance import Balance
 from .cluster import Cluster
-from .connections import OF_NODES, OF_OWN, Connections
+from .connections import BY_NODES, OF_NODES, OF_OWN, Connections
 from .control import Control
 from .groups import Groups
 from .leasing import Leasing
@@ -56,10 +56,7 @@ _SHARED_SETTINGS = ("sys_path", "preload", "max_lineage_bytes", "infeasible")
 # looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing. If the
 # asker's death lies there, they are dropped, and its connection, which is closed, closes descriptors that came along.
 # A withdrawal is among them since it must not overtake what it withdraws.
-_QUESTIONS = (
-    *(m.NewArena, m.ReserveName, m.WithdrawActor, m.FindActor, m.ListNames, m.Lookup),
-    *(m.AskResources, m.WatchActor, m.CreateGroup, m.WatchGroup, m.AskGroups),
-)
+_LATER = (m.Question, m.WithdrawActor, m.WatchActor, m.WatchGroup)
 
 
 class Node:
@@ -79,7 +76,7 @@ class Node:
         self.info = m.NodeInfo(self._workers.prefix, socket.gethostname(), os.getpid(), resources)
         self._processes = self._workers.processes
         self.cluster = Cluster(
-            self.info, self._processes, self._loop, self._receive, self._on_death_elsewhere, self._on_nodes_changed
+            self.info, self._processes, self._loop, self._from_node, self._on_death_elsewhere, self._on_nodes_changed
         )
         self._workers.on_new = self.cluster.process_made
         self.running = True
@@ -152,8 +149,12 @@ class Node:
         only_nodes = type(message) in OF_NODES
         self._refuse(process, f"{message!r:.99}") if only_nodes else self._receive(process, message)
 
+    def _from_node(self, sender: m.ProcessId | m.NodeId, message: m.Message) -> None:
+        only_processes = len(sender) != PROCESS_BYTES and type(message) not in BY_NODES
+        self._refuse(sender, f"{message!r:.99}") if only_processes else self._receive(sender, message)
+
     def _receive(self, sender: m.ProcessId | m.NodeId, message: m.Message) -> None:
-        if type(message) in _QUESTIONS:
+        if isinstance(message, _LATER):
             self._questions.append(partial(self._answer, sender, message))
         else:
             self._attempt(sender, message)

@@ -109,7 +109,7 @@ class Storage:
         process.arenas.append(fd)
         if message.on_disk:
             self._dead.on_disk.add(fd)
-        self._cluster.tell(process_id, m.ArenaHeld(fd))
+        self._cluster.tell(process_id, m.Answer.to(message, fd))
 
     def _on_free(self, process: m.ProcessId, message: m.Free) -> None:
         self._dead.free(message.spans)

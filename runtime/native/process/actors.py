@@ -142,7 +142,7 @@ class Actors(MakesActors):
         Raises:
             InputError: a living actor has that name.
         """
-        while (taken_by := self._links.ask_node(question).taken_by) is not None:
+        while (taken_by := self._links.ask_node(question)) is not None:
             if not get_if_exists:
                 raise name_taken(question.name)
             living = self._adopt(taken_by)
@@ -287,7 +287,7 @@ class Actors(MakesActors):
         with self._links.lock:
             self._values.settle_drops()
         question = m.FindActor(namespace or self._links.job.namespace, name)
-        while (identity := self._links.ask_node(question).identity) is not None:
+        while (identity := self._links.ask_node(question)) is not None:
             living = self._adopt(identity)
             if living is not None:
                 return replace(living, lifetime=None)
@@ -296,7 +296,7 @@ class Actors(MakesActors):
     def names(self) -> list[tuple[str, str]]:
         with self._links.lock:
             self._values.settle_drops()
-        return self._links.ask_node(m.ListNames()).names
+        return self._links.ask_node(m.ListNames())
 
     def _adopt(self, identity: bytes) -> ActorId | None:
         """Return an actor that was found by name; None if its last handle was gone before.

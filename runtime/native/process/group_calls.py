@@ -51,11 +51,11 @@ class GroupCalls:
         """
         group = PlacementGroup(os.urandom(8), [dict(bundle) for bundle in bundles], name)
         demands = [in_units(bundle) for bundle in bundles]
-        answer = self._links.ask_node(m.CreateGroup(group.id, demands, strategy, name, detached))
-        if answer.infeasible and self._links.welcome.infeasible == "wait":
-            self._warn(answer.refusal)
-        elif answer.refusal:
-            raise (InfeasibleError if answer.infeasible else InputError)(answer.refusal)
+        refused = self._links.ask_node(m.CreateGroup(group.id, demands, strategy, name, detached))
+        if refused is not None and refused.infeasible and self._links.welcome.infeasible == "wait":
+            self._warn(refused.reason)
+        elif refused is not None:
+            raise (InfeasibleError if refused.infeasible else InputError)(refused.reason)
         return group
 
     def remove(self, group: PlacementGroup) -> None:

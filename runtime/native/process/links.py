@@ -6,7 +6,9 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from ...exceptions import NodeDiedError, ShoalError
 from ...ids import node_of
@@ -23,7 +25,7 @@ from ..protocol.connection import (
 from ..protocol.local_sockets import SocketNames, accept, connect, listen
 from .reactor import Handler, Reactor, Waiter
 
-Message = m.Message
+T = TypeVar("T")
 # Of a process that starts, seconds: hundreds may start at the same moment.
 _NODE_PATIENCE = 60.0
 _SHUT_DOWN = (
@@ -31,24 +33,9 @@ _SHUT_DOWN = (
     "use it finish before shutdown()"
 )
 _NODE_DIED = "the daemon of this node has died. Start the runtime again"
-# By question. Questions of one kind are answered in order; of different kinds they may go to different nodes.
-ANSWERS: dict[type, type] = {
-    m.NewArena: m.ArenaHeld,
-    m.ReserveName: m.NameReserved,
-    m.FindActor: m.ActorFound,
-    m.ListNames: m.Names,
-    m.Lookup: m.Found,
-    m.AskResources: m.Resources,
-    m.AskNodes: m.Nodes,
-    m.CreateGroup: m.GroupCreated,
-    m.AskGroups: m.Groups,
-}
-
-
 # What only the node says: from another process it makes no sense.
 _OF_THE_NODE = frozenset({
-    *ANSWERS.values(),
-    *(m.ProcessDied, m.NodeJoined, m.NodeDied, m.Relay, m.Exit, m.Output, m.ReportState, m.BlockRead),
+    *(m.Answer, m.ProcessDied, m.NodeJoined, m.NodeDied, m.Relay, m.Exit, m.Output, m.ReportState, m.BlockRead),
     *(m.Leased, m.Recall, m.EnvironmentFailed, m.StartActor, m.ActorState, m.GroupState, m.AskWait, m.Deadlocked),
     *(m.MemoryGranted, m.MemoryRefused, m.Trim, m.Spill, m.AskNeeded),
 })  # fmt: skip
@@ -75,7 +62,7 @@ class Links:
         events, note: what has happened, see `events.Event`; adds to it.
         peers: the connection over which this process sends to each other one.
         nodes: those that live, by id.
-        asked: by the kind of answer: what waits for one of the node's, in the order of the questions.
+        asked: by number: the questions that the node has not answered, what waits for that, and the answer's place.
         broken: why nothing works any more, if so.
         is_shut_down: whether that is since this program has shut the node down.
         on_death: each called with the id of a process that has died, and the reason.
@@ -115,7 +102,8 @@ class Links:
         self._connections: set[Connection] = set()
         self.starved: dict[bytes, bool] = {}
         self._reasons: dict[bytes, str] = {}  # why processes died, the latest ones
-        self.asked: dict[type, deque[tuple[Waiter, list[Message]]]] = {}
+        self.asked: dict[int, tuple[m.Question, Waiter, list[Any]]] = {}
+        self._questions = 0
         self._at_the_end: list[Waiter] = []
         self._listener = listener or listen(names.of(self.me))
         self.reactor = Reactor("shoal-reader", self.events, self._hang_up)
@@ -193,7 +181,7 @@ class Links:
             self.broken = _SHUT_DOWN if self.is_shut_down else why or self._why_node_died()
             for action in self.on_node_lost:
                 action()
-            for waiter in [waiter for asked in self.asked.values() for waiter, _ in asked] + self._at_the_end:
+            for waiter in [*(waiter for _, waiter, _ in self.asked.values()), *self._at_the_end]:
                 waiter.finish()
 
     def _read_last(self, process: bytes) -> None:
@@ -235,27 +223,28 @@ class Links:
 
     # Asking the node --------------------------------------------------------------------------------------------
 
-    def ask_node(self, message: Message, fds: tuple[int, ...] = ()) -> Any:
+    def ask_node(self, question: m.Question[T], fds: tuple[int, ...] = ()) -> T:
         """Send a question to the node and wait for its answer.
 
         Raises:
             ShoalError: the node is gone; see `check`.
         """
         waiter = Waiter()
-        box: list[Message] = []
+        box: list[T] = []
         with self.lock:
             self.check()
-            self.asked.setdefault(ANSWERS[type(message)], deque()).append((waiter, box))
-            self.node.send(message, fds)
+            self._questions += 1
+            question.number = self._questions
+            self.asked[question.number] = question, waiter, box
+            self.node.send(question, fds)
         self.reactor.wait(waiter)
         if not box:
             raise self.gone()
         return box[0]
 
-    def on_answer(self, node: Connection, message: Message) -> None:
-        """Event: the node answers the first question of that kind."""
-        waiter, box = self.asked[type(message)].popleft()
-        box.append(message)
+    def on_answer(self, node: Connection, message: m.Answer) -> None:
+        question, waiter, box = self.asked.pop(message.number)
+        box.append(msgspec.msgpack.decode(message.value, type=question.type_of_answer()))
         waiter.finish()
 
     def check(self) -> None:

@@ -41,7 +41,7 @@ class NodeMemory(Provider):
         self._pressed_until = 0.0
 
     def hand_over(self, fd: int, on_disk: bool) -> int:
-        return self._links.ask_node(m.NewArena(on_disk), (fd,)).arena
+        return self._links.ask_node(m.NewArena(on_disk), (fd,))
 
     def want(self, request: int, size: int, grant: Callable[[int, int], None]) -> None:
         links, waiter, refusal = self._links, Waiter(), list[str]()

@@ -25,7 +25,7 @@ from .fetching import Fetching
 from .group_calls import GroupCalls
 from .lending import Lending
 from .lineage import Lineage
-from .links import ANSWERS, Links
+from .links import Links
 from .memory import Memory, NodeMemory
 from .reactor import Handler
 from .recovery import Recovery
@@ -99,7 +99,7 @@ class Parts:
             m.NodeJoined: self.links.on_node_joined,
             m.NodeDied: self.links.on_node_died,
             m.Relay: self.links.on_relay,
-            **dict.fromkeys(ANSWERS.values(), self.links.on_answer),
+            m.Answer: self.links.on_answer,
             # References and values.
             m.Lend: self.values.on_lend,
             m.Release: self.values.on_release,

@@ -24,9 +24,12 @@ from .fork_messages import *  # noqa: F403
 from .node_messages import *  # noqa: F403
 from .peer_messages import *  # noqa: F403
 from .process_messages import *  # noqa: F403
-from .wire import Count, Demand, Environment, Job, Message, NodeInfo, Placement, Span, Units, Value  # noqa: F401
+from .wire import *  # noqa: F403
+from .wire import Message, Question
 
-_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Union[tuple(Message.__subclasses__())])  # noqa: UP007  # made of a list
+#: What can be said: all types of messages.
+KINDS = [kind for kind in (*Message.__subclasses__(), *Question.__subclasses__()) if kind is not Question]
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Union[tuple(KINDS)])  # noqa: UP007  # made of a list
 _encode_into = msgspec.msgpack.Encoder().encode_into
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from ...ids import ActorKey, NodeId, ProcessId
 from .process_messages import WantLeases
-from .wire import Count, Demand, Environment, Job, Message, NodeInfo, Placement, Span, Units
+from .wire import Count, Demand, Environment, Job, Message, NodeInfo, Placement, Question, Span, Units
 
 
 class ActorWanted(Message):
@@ -152,14 +152,14 @@ class BlockRead(Message):
     problem: str = ""
 
 
-class AskNodes(Message):
-    """Which nodes are there, and which were?"""
-
-
-class Nodes(Message):
+class Nodes(msgspec.Struct, array_like=True):
     """The living and the dead, which one is the head, and at which address others can join (or "")."""
 
     alive: list[NodeInfo]
     dead: list[NodeInfo]
     head: NodeId
     address: str
+
+
+class AskNodes(Question[Nodes]):
+    """Which nodes are there, and which were?"""

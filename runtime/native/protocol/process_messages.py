@@ -7,7 +7,7 @@ import msgspec
 from ...ids import ActorKey, GroupId, NodeId, ObjectId, ProcessId
 from ...introspection.rows import PlacementGroupState
 from .peer_messages import Assigned, Construct, Function
-from .wire import Awaited, Count, Demand, Environment, Job, Message, NodeInfo, Placement, Span, Units
+from .wire import Awaited, Count, Demand, Environment, Job, Message, NodeInfo, Placement, Question, Span, Units
 
 # Who is there ------------------------------------------------------------------------------------------------------
 
@@ -127,19 +127,16 @@ class CreateActor(Message):
     spread: bool = False
 
 
-class ReserveName(Message):
-    """Declare that actor, and let it have this name. `identity`: see `actors.pack_identity`; opaque to the node."""
+class ReserveName(Question[bytes | None]):
+    """Declare that actor, and let it have this name. `identity`: see `actors.pack_identity`; opaque to the node.
+
+    The answer: None, or the identity of the living actor that has the name.
+    """
 
     create: CreateActor
     namespace: str
     name: str
     identity: bytes
-
-
-class NameReserved(Message):
-    """The answer: None, or the identity of the living actor that has the name."""
-
-    taken_by: bytes | None
 
 
 class WithdrawActor(Message):
@@ -234,33 +231,28 @@ class ActorReleased(Message):
     actor: ActorKey
 
 
-class FindActor(Message):
-    """Which living actor has that name?"""
+class FindActor(Question[bytes | None]):
+    """What is the identity of the living actor of that name?"""
 
     namespace: str
     name: str
 
 
-class ActorFound(Message):
-    """The answer to the last FindActor: its identity, or None."""
-
-    identity: bytes | None
-
-
-class ListNames(Message):
-    """Which names do living actors have?"""
-
-
-class Names(Message):
-    """The answer to the last ListNames: namespaces and names."""
-
-    names: list[tuple[str, str]]
+class ListNames(Question[list[tuple[str, str]]]):
+    """Which namespaces and names do living actors have?"""
 
 
 # Placement groups --------------------------------------------------------------------------------------------------
 
 
-class CreateGroup(Message):
+class GroupRefused(msgspec.Struct, array_like=True):
+    """Why a group is not made, and whether that is for want of resources: it may wait for some, if that is allowed."""
+
+    reason: str
+    infeasible: bool = False
+
+
+class CreateGroup(Question[GroupRefused | None]):
     """Reserve these bundles, all of them or none; `detached`: for longer than the creator lives."""
 
     group: GroupId
@@ -268,13 +260,6 @@ class CreateGroup(Message):
     strategy: str
     name: str
     detached: bool
-
-
-class GroupCreated(Message):
-    """The answer: why not ("" if it is), and whether that is for want of resources."""
-
-    refusal: str
-    infeasible: bool = False
 
 
 class WatchGroup(Message):
@@ -303,14 +288,8 @@ class RemoveGroup(Message):
     group: GroupId
 
 
-class AskGroups(Message):
+class AskGroups(Question[list[PlacementGroupState]]):
     """Which groups are there?"""
-
-
-class Groups(Message):
-    """The answer to AskGroups."""
-
-    groups: list[PlacementGroupState]
 
 
 # The object store: who may use how much memory, what moves to disk, who holds what ---------------------------------
@@ -349,16 +328,10 @@ class Holdings(msgspec.Struct, array_like=True, gc=False):
     largest: list[LargeObject] = []
 
 
-class NewArena(Message):
-    """The descriptor of my arena travels with this."""
+class NewArena(Question[int]):
+    """The descriptor of my arena travels with this; the answer is the number that the node holds it under."""
 
     on_disk: bool = False
-
-
-class ArenaHeld(Message):
-    """The node holds it under this number."""
-
-    arena: int
 
 
 class WantMemory(Message):
@@ -516,26 +489,14 @@ class Publish(Message):
     payload: bytes
 
 
-class Lookup(Message):
+class Lookup(Question[bytes | None]):
     """What is kept under that name?"""
 
     key: str
 
 
-class Found(Message):
-    """The answer to the last Lookup."""
-
-    payload: bytes | None
-
-
-class AskResources(Message):
-    """What is free?"""
-
-
-class Resources(Message):
-    """What is free, now."""
-
-    available: Units
+class AskResources(Question[Units]):
+    """What is free, now?"""
 
 
 class Preload(Message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -14,10 +14,34 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Returns = Annotated[int, msgspec.Meta(ge=STREAMING, le=MOST_RETURNS)]
 Units = dict[str, Count]  # of resources, by name
 Demand = dict[str, Annotated[int, msgspec.Meta(ge=1)]]
+T = TypeVar("T")
 
 
 class Message(msgspec.Struct, array_like=True, tag=True, gc=False):
     """Base of all messages."""
+
+
+class Question(Message, Generic[T], kw_only=True):
+    """Base of what a process asks its node, which answers with a T. `number`: the asker's, to know the answer by."""
+
+    number: int = 0
+
+    @classmethod
+    def type_of_answer(cls) -> Any:
+        """Return T."""
+        return get_args(cls.__orig_bases__[0])[0]  # type: ignore[attr-defined]  # of Question[T]
+
+
+class Answer(Message):
+    """The node's answer to the question of that number, packed."""
+
+    number: int
+    value: bytes
+
+    @classmethod
+    def to(cls, question: Question[T], value: T) -> Answer:
+        """Return the answer to a question."""
+        return cls(question.number, msgspec.msgpack.encode(value))
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True):

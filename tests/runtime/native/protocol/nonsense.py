@@ -9,8 +9,7 @@ import msgspec
 
 from shoal.runtime.native.protocol import messages as m
 
-TYPES = sorted(m.Message.__subclasses__(), key=lambda kind: kind.__name__)
-TYPES = [kind for kind in TYPES if kind.__module__ != "shoal.runtime.native.protocol.connection"]
+TYPES = sorted(m.KINDS, key=lambda kind: kind.__name__)
 _DEEPEST = 4
 _WHOLE = 6  # the only ones that come past the decoder
 _WRONG = [None, 5, -5, 2**63, 1.5, "text", b"bytes", [], [1, "a"], {}, {"CPU": -1}, True, float("nan")]

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import socket
 import threading
 
@@ -105,7 +106,7 @@ def attack_node(seed, most=None):
     ids = [own_id(seed), links().me[:4]]
     for frame in frames(seed, ids, most):
         with Stranger(links().names.node, m.Register(None)) as driver:
-            refused += not driver.answers(frame, m.AskResources(), m.Resources)
+            refused += not driver.answers(frame, m.AskResources(), m.Answer)
     return refused
 
 
@@ -118,13 +119,29 @@ def attack_peer(process, seed, most=None):
 
 
 def attack_head(seed, most=None):
-    refused = 0
-    for number, frame in enumerate(frames(seed, [links().me[:4]], most)):
-        node = m.NodeInfo(b"\xff" + number.to_bytes(3, "big"), "elsewhere", 1, {"CPU": 10_000})
-        question = m.Pass(node.id, node.id + b"proc", bytes(m.encode(m.AskNodes())[4:]))
-        with Stranger(links().names.of(links().me[:4]), m.Join(node)) as line:
-            refused += not line.answers(frame, question, m.Pass)
-    return refused
+    return sum(not a_head_answers_after(frame) for frame in frames(seed, [links().me[:4]], most))
+
+
+def a_head_answers_after(frame):
+    """Join the head as a node that says this, and then passes a question on."""
+    node = m.NodeInfo(b"\xff" + os.urandom(3), "elsewhere", 1, {"CPU": 10_000})
+    question = m.Pass(node.id, node.id + b"proc", bytes(m.encode(m.AskNodes())[4:]))
+    with Stranger(links().names.of(links().me[:4]), m.Join(node)) as line:
+        return line.answers(frame, question, m.Pass)
+
+
+# A node would be the owner of what nobody would ever give back.
+OF_PROCESSES = [
+    m.CreateActor(b"an actor", "Any", {"CPU": 1}, 0, True, m.Job(), detached=True),
+    m.CreateGroup(b"a group.", [{"CPU": 1}], "PACK", "", True),
+]
+
+
+@pytest.mark.parametrize("message", OF_PROCESSES)
+def test_what_processes_ask_for_a_node_cannot_ask_for_itself(program, message):
+    with screen():
+        assert a_head_answers_after(b"")
+        assert not a_head_answers_after(bytes(m.encode(message)))
 
 
 @pytest.mark.parametrize("seed", range(5))
