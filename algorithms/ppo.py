@@ -140,9 +140,9 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
         learning_rate = rate_at(config.learning_rate, clock.remaining)
         clip_range = rate_at(config.clip_range, clock.remaining)
         clip_range_vf = None if config.clip_range_vf is None else rate_at(config.clip_range_vf, clock.remaining)
-        batch = learning_batch(learner, rollout, gamma=config.gamma, gae_lambda=config.gae_lambda)
         plain = learner.plain  # takes a third of the time
-        columns = batch if plain is None else {name: column.numpy() for name, column in batch.items()}
+        batch = learning_batch(learner, rollout, gamma=config.gamma, gae_lambda=config.gae_lambda, plain=plain)
+        seen = {name: column for name, column in batch.items() if name != "values" or clip_range_vf is not None}
         coefficients = {"vf_coef": config.vf_coef, "ent_coef": config.ent_coef}
 
         def loss_of(rows: dict[str, Tensor]) -> tuple[Tensor | KnownLoss, dict[str, Tensor]]:
@@ -153,7 +153,7 @@ class PPO(OnPolicyAlgorithm[PPOConfig]):
         history: list[dict[str, Tensor]] = []
         for epoch in range(config.n_epochs):
             epoch_start, far = len(history), False
-            for drawn in learner.minibatches(columns, config.batch_size, epoch):
+            for drawn in learner.minibatches(seen, config.batch_size, epoch):
                 minibatch = normalized_advantages(drawn) if config.normalize_advantage else drawn
                 metrics = learner.differentiate(minibatch, loss_of)
                 history.append(metrics)

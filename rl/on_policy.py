@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .learn.learner import Learner
     from .models.actor_critic import ActorCritic
+    from .models.plain import PlainActorCritic
 
 
 class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
@@ -67,7 +68,7 @@ class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
         steps = rollout.steps
         critic: Any = model.plain or model
         if not model.shares_layers:
-            values = critic.values(critic.encode(steps.flat()["observations"]))
+            values = critic.values(critic.encode(steps.only(["observations"]).flat()["observations"]))
             steps["values"][:] = as_array(values).reshape(rollout.shape)
         steps["next_values"][:-1] = steps["values"][1:]
         fill_next_values(critic, rollout, critic.values)
@@ -76,7 +77,7 @@ class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
 def fill_log_probs(model: ActorCritic, rollout: Rollout) -> None:
     """Fill the column `log_probs`, log π(action), from `outputs`, which describe the distributions that were acted
     with: those of a whole rollout in one go."""
-    outputs, actions = (rollout.steps.flat()[name] for name in ("outputs", "actions"))
+    outputs, actions = rollout.steps.only(["outputs", "actions"]).flat().values()
     if model.plain is None:
         distribution = model.distribution(torch.from_numpy(outputs))
         log_probs = distribution.log_prob(torch.from_numpy(actions)).numpy()
@@ -122,15 +123,17 @@ def advantages_and_returns(steps: Batch, *, gamma: float, gae_lambda: float) -> 
     return advantages, advantages + steps["values"]
 
 
-def learning_batch(learner: Learner, rollout: Rollout, *, gamma: float, gae_lambda: float) -> dict[str, Tensor]:
+def learning_batch(
+    learner: Learner, rollout: Rollout, *, gamma: float, gae_lambda: float, plain: PlainActorCritic | None = None
+) -> dict[str, Any]:
     """The rows of a rollout as tensors: `rows` (encoded observations) [B, …], `actions`, and [B] float32 `log_probs`,
     `values` (both of the weights that acted), `advantages` and `returns`. Of a model with memory they are in the order
-    of sequences, which `rows` tells of."""
+    of sequences, which `rows` tells of. For the `plain` one they are arrays that are not to be written to."""
     steps = rollout.steps.plus(rewards=learner.rewards(rollout.steps["rewards"]))
     advantages, returns = advantages_and_returns(steps, gamma=gamma, gae_lambda=gae_lambda)
     learner.advantages = advantages
     kept = {name: rollout.steps[name] for name in ("actions", "log_probs", "values")}
-    return rows_of(learner, rollout, Batch({**kept, "advantages": advantages, "returns": returns}, 2))
+    return rows_of(learner, rollout, Batch({**kept, "advantages": advantages, "returns": returns}, 2), plain=plain)
 
 
 def normalized_advantages(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,21 +150,27 @@ def normalized_advantages(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {**batch, "advantages": advantages}
 
 
-def rows_of(learner: Learner, rollout: Rollout, columns: Batch) -> dict[str, Tensor]:
+def rows_of(
+    learner: Learner, rollout: Rollout, columns: Batch, *, plain: PlainActorCritic | None = None
+) -> dict[str, Any]:
     """Columns [T, N, …] of a rollout as tensors of rows [B, …], with `rows`, the encoded observations. Of a model with
-    memory they are in the order of sequences, which `rows` tells of; steps that only reset an environment are none."""
+    memory they are in the order of sequences, which `rows` tells of; steps that only reset an environment are none. As
+    for `plain`, see `learning_batch`."""
     if rollout.memories is not None:
         return learner.sequences(rollout, columns)
     flat = columns.plus(observations=rollout.steps["observations"]).flat()
     if "resets" in rollout.steps:
         flat = flat.take(~rollout.steps["resets"].reshape(-1))
-    observations = flat["observations"]
-    return learner.tensors(flat.only(list(columns))) | {"rows": learner.model.encode(observations)}
+    observations, others = flat["observations"], flat.only(list(columns))
+    if plain is not None:
+        return {**others, "rows": plain.encode(observations)}
+    return learner.tensors(others) | {"rows": learner.model.encode(observations)}
 
 
-def learning_metrics(learner: Learner, batch: Mapping[str, Tensor], learning_rate: float) -> dict[str, float]:
+def learning_metrics(learner: Learner, batch: Mapping[str, Any], learning_rate: float) -> dict[str, float]:
     """Metrics that every update on a `learning_batch` has, under Stable-Baselines3's tags."""
-    values, returns = batch["values"].cpu().numpy(), batch["returns"].cpu().numpy()
+    columns = batch["values"], batch["returns"]
+    values, returns = (each if isinstance(each, np.ndarray) else each.cpu().numpy() for each in columns)
     deviation = learner.model.standard_deviation()
     return {
         **({} if deviation is None else {"train/std": deviation}),

@@ -40,8 +40,9 @@ def generalized_advantages(
     advantages = r_t + discount_t * v_t - v_tm1
     decay_t = (discount_t * continues_t * lambda_).astype(r_t.dtype)
     rows = advantages.reshape(len(r_t), math.prod(r_t.shape[1:]))  # so that each is a view, also of [T]
-    for following, row, decay in zip(rows[:0:-1], rows[-2::-1], decay_t.reshape(rows.shape)[-2::-1], strict=True):
-        np.add(row, decay * following, out=row)
+    following = rows[-1]
+    for row, decay in zip(rows[-2::-1], decay_t.reshape(rows.shape)[-2::-1], strict=True):
+        following = np.add(row, decay * following, row)
     return advantages
 
 

@@ -45,6 +45,7 @@ class FlatOptimizer(ABC):
 
     def __init__(self, parameters: Tensor, gradients: Tensor, *, leaves: Sequence[Tensor] | None = None) -> None:
         self._parameters, self._gradients = parameters, gradients
+        self._cheap_gradients = cheap(gradients)
         self._leaves = leaves
         self._moments = {name: torch.zeros_like(parameters) for name in self.moments}
         self._loss: Any = 0.0
@@ -111,8 +112,7 @@ class FlatOptimizer(ABC):
         the time."""
         if not self._gradients.is_cpu:
             return torch.linalg.vector_norm(self._gradients)
-        array = self._gradients.numpy()
-        rough = math.sqrt(array.dot(array))
+        rough = math.sqrt(self._cheap_gradients.dot(self._cheap_gradients))
         if largest is None or rough < _SURELY_WITHIN * largest:
             return rough
         return float(torch.linalg.vector_norm(self._gradients).numpy())
@@ -122,7 +122,7 @@ class FlatOptimizer(ABC):
         if isinstance(scale, Tensor):
             self._gradients.mul_(scale.clamp(max=1.0))
         elif scale < 1:
-            self._gradients.mul_(scale)
+            self._cheap_gradients *= scale
 
     @abstractmethod
     def _step(self, learning_rate: float, parameters: Tensor, gradients: Tensor) -> None:

@@ -37,7 +37,7 @@ def clipped_surrogate(
 
     log_ratio = distribution.log_probs - given["log_probs"]
     ratio = np.exp(log_ratio)
-    clipped_ratio = np.minimum(np.maximum(ratio, 1 - clip_range), 1 + clip_range)
+    clipped_ratio = ratio.clip(1 - clip_range, 1 + clip_range)
     gain, clipped_gain = advantages * ratio, advantages * clipped_ratio
     policy_loss = -np.add.reduce(np.minimum(gain, clipped_gain)) / count
     # ∂ ratio / ∂ log π = ratio; nothing flows where the clipped one counts.
@@ -47,7 +47,7 @@ def clipped_surrogate(
     of_values = np.float32(2 * vf_coef / count)
     if clip_range_vf is not None:
         step = values - given["values"]
-        clipped = np.minimum(np.maximum(step, -clip_range_vf), clip_range_vf)
+        clipped = step.clip(-clip_range_vf, clip_range_vf)
         error, of_values = given["values"] + clipped - given["returns"], of_values * (clipped == step)
     value_loss = error.dot(error) / count
 

@@ -183,14 +183,15 @@ class PlainCategorical:
 
     def __init__(self, outputs: np.ndarray, actions: np.ndarray) -> None:
         logits = np.ascontiguousarray(outputs.T)
-        logits -= logits.max(0)
+        logits -= np.maximum.reduce(logits)
         self._p = np.exp(logits)
-        total = self._p.sum(0)
+        total = np.add.reduce(self._p)
         self._p /= total
         self._log_p = np.subtract(logits, np.log(total), out=logits)
-        self._places = actions * len(actions) + np.arange(len(actions))  # in flat arrays: a third of the time of pairs
-        self.log_probs = self._log_p.reshape(-1).take(self._places)
-        self.entropies = -(self._p * self._log_p).sum(0)
+        self._places = actions * len(actions)  # in flat arrays: a third of the time of pairs
+        self._places += np.arange(len(actions))
+        self.log_probs = self._log_p.reshape(-1)[self._places]
+        self.entropies = -np.add.reduce(self._p * self._log_p)
 
     def gradients(self, log_probs: np.ndarray, entropy: float) -> tuple[np.ndarray, None]:
         """∂ log π(a) / ∂ logits = 1_a − p,  ∂ H / ∂ logits = −p (log p + H)."""
