@@ -1,4 +1,4 @@
-"""The commands that the pages show are ones that there are, with flags that they have."""
+"""The commands and flags that the pages show are ones that there are."""
 
 import re
 import shlex
@@ -21,13 +21,18 @@ if not NAMES:
     pytest.skip("what belongs to the repository is asked of git", allow_module_level=True)
 
 
+def blocks_and_prose(name):
+    """Return a page's blocks of commands, and the page without any blocks."""
+    text = (ROOT / name).read_text()
+    blocks = re.findall(r"^```(?:sh|bash|yaml)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return blocks, re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
 def shown():
     """Return (page, words) of every command, in blocks and in the text."""
     found = []
     for name in NAMES:
-        text = (ROOT / name).read_text()
-        blocks = re.findall(r"^```(?:sh|bash|yaml)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-        prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+        blocks, prose = blocks_and_prose(name)
         lines = [line for block in blocks for line in re.findall(r"^.*?\b(shoal [a-z].*)$", block, re.MULTILINE)]
         lines += re.findall(r"^    (shoal [a-z].*)$", prose, re.MULTILINE)
         lines += re.findall(r"`(shoal [a-z][^`]*)`", prose)
@@ -60,4 +65,18 @@ def test_commands_that_are_shown_exist_with_their_flags():
             name = word.removeprefix("--").partition("=")[0]
             if word.startswith("--") and name not in known and name.removeprefix("no-") not in known:
                 wrong.append(f"{page}: shoal {command} {word}")
+    assert not wrong
+
+
+def test_flags_that_are_named_alone_exist():
+    known = {"version", *(flag for command in _COMMANDS for flag in flags_of(command, []))}
+    for script in (ROOT / "benchmarks").rglob("*.py"):
+        known |= set(re.findall(r'"--([a-z][\w-]*)"', script.read_text()))
+    wrong = [
+        f"{name}: --{flag}"
+        for name in NAMES
+        for code in re.findall(r"`([^`\n]+)`", blocks_and_prose(name)[1])
+        for flag in re.findall(r"(?:^|[ \[])--([a-z][\w-]*)", code)
+        if flag not in known and not code.startswith("ray ")
+    ]
     assert not wrong
