@@ -1,7 +1,8 @@
 """What other tools call things, or have, and what there is for it here.
 
 An answer that begins with a dash is what to write instead; any other is a sentence. Names are without dashes, with
-underscores for hyphens. Stable-Baselines3 and its zoo, CleanRL, RLlib and the commands of Ray are the tools meant.
+underscores for hyphens. Stable-Baselines3 and its zoo, CleanRL, RLlib and the commands of Ray are the tools meant;
+what they call settings, programs know, too (`rl.elsewhere`).
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,6 @@ _NO_PICTURES = (
 )
 _METRICS = "metrics.jsonl and TensorBoard's events are in the run folder: tensorboard --logdir runs"
 _SEEDS = "a run has one seed; `--seeds 3` trains three from --seed on, side by side"
-_NETWORK = "give --policy-kwargs, such as '{\"net_arch\": [64, 64]}'"
 _FIRST_RUN = "the run is the first word after the command, such as runs/cartpole"
 
 PROMPTS = "prompts of your own become one by envs.register(NAME, envs.Prompts, prompts=…, reward=…)"
@@ -40,56 +40,14 @@ _COMMANDS = {
     "h": "--help",
 }
 
-_LEARNERS = {
-    "gradient_accumulation gradient_accumulation_steps accumulate_grad_batches micro_batches": "--gradient-shards",
-    "bf16 fp16 amp mixed_precision dtype": "--precision bfloat16",
-    "torch_compile compile_model": "--compile",
-    "zero zero_stage zero1 deepspeed fsdp": "--shard-optimizer, with --learners and --gradient-shards",
-}
-_TRAIN = _LEARNERS | {
+_TRAIN = {
     "algo algorithm agent method": "the algorithm is the first word: shoal train ppo ENV",
     "env env_id env_name environment task game gym_id": "the environment comes after the algorithm, without a flag: "
     "shoal train ppo ENV",
-    "num_envs nenvs num_env num_environments num_envs_per_worker num_envs_per_env_runner vec_envs": "--n-envs",
     "n_timesteps timesteps steps num_timesteps max_steps total_steps num_steps_total max_timesteps n stop_timesteps "
     "env_steps stop_iters training_iterations iterations max_iterations n_episodes episodes": "--total-timesteps",
-    "num_steps rollout_length rollout_fragment_length horizon nsteps n_rollout_steps unroll_length": "--n-steps",
-    "lr step_size learningrate": "--learning-rate",
-    "warmup_steps warmup_ratio num_warmup_steps": "--warmup",
-    "model_name_or_path base_model init_from pretrained_model": "--initial",
-    "per_device_train_batch_size micro_batch_size": "--batch-size",
     "max_length max_seq_length block_size": "`--policy-kwargs '{\"context\": 256}'` is the length of rows of tokens",
-    "anneal_lr lr_schedule": "`--learning-rate lin_0.001` lets the learning rate fall to 0",
-    "discount discount_factor": "--gamma",
-    "lambda lambda_ lam gae": "--gae-lambda",
-    "clip_coef clip_param clip epsilon cliprange clip_eps": "--clip-range",
-    "clip_vloss vf_clip_param": "--clip-range-vf",
-    "entropy_coeff entropy_coef entropy": "--ent-coef",
-    "vf_loss_coeff value_coef vf_coeff value_loss_coef": "--vf-coef",
-    "norm_adv normalize_advantages": "--normalize-advantage",
-    "grad_clip max_norm clip_grad": "--max-grad-norm",
-    "kl_target kl": "--target-kl",
-    "update_epochs num_epochs epochs num_sgd_iter noptepochs": "--n-epochs",
-    "minibatch_size sgd_minibatch_size mini_batch_size": "--batch-size",
-    "num_minibatches nminibatches n_minibatches": "`--batch-size` is the rows of one minibatch: n_envs · n_steps / "
-    "minibatches",
-    "train_batch_size train_batch_size_per_learner": "a rollout has n_envs · n_steps rows: set --n-steps",
-    "num_workers n_workers num_env_runners num_rollout_workers num_cpus n_jobs cpus processes num_proc": "--workers",
-    "num_learners n_learners num_learner_workers world_size nproc_per_node": "--learners, with --gradient-shards",
-    "gradient_accumulation_steps accumulate_grad_batches accum_iter": "--gradient-shards",
-    "gpu cuda num_gpus gpus use_cuda use_gpu": "--device cuda",
-    "cpu no_cuda no_gpu": "--device cpu",
-    "num_threads n_threads": "--threads",
-    "vec_env vec_env_type subproc vectorization_mode": "environments are spread over processes by --workers, "
-    "and stepped together within one by --vectorization",
-    "noise_stdev sigma sigma_init": "--delta-std",
-    "l2_coeff": "--weight-decay",
-    "stepsize": "--learning-rate",
-    "popsize population population_size num_rollouts n_directions": "--n-delta",
-    "noise_size": "--noise-table-size",
-    "observation_filter": "--normalize obs",
     "num_seeds n_seeds": "--seeds",
-    "random_seed": "--seed",
     "log_folder log_dir logdir save_path save_dir output output_dir out o f local_dir storage_path results_dir folder "
     "exp_name run_name name experiment save model_dir": "--run-dir",
     "tensorboard_log tensorboard tb log_interval logger progress_bar progress": _METRICS,
@@ -101,25 +59,10 @@ _TRAIN = _LEARNERS | {
     "hyperparams hyperparameters hyperparams_file config conf_file conf config_file yaml params args": "each setting "
     "is a flag of its own, and config.json in the run folder holds them all",
     "load restore trained_agent i checkpoint checkpoint_path from_checkpoint load_path continue": "--resume",
-    "eval_interval evaluation_interval evaluation_frequency eval_every": "--eval-freq",
-    "n_eval_episodes evaluation_duration num_eval_episodes": "--eval-episodes",
-    "eval_env evaluation": "`--eval-freq N` evaluates every N steps, in environments of its own",
-    "patience early_stopping max_no_improvement_evals no_improvement": "--eval-patience",
     "checkpoint_freq save_freq checkpoint_interval save_interval checkpoint_frequency": "--checkpoint-seconds",
     "stop stop_reward reward_threshold target_return target_reward stop_mean_reward": "--stop-return",
-    "net_arch hidden_sizes hidden layers fcnet_hiddens hidden_size fcnet_activation activation activation_fn network "
-    "model": _NETWORK,
-    "policy policy_type": f"the policy is a multi-layer perceptron; {_NETWORK}",
-    "env_config env_args env_options": "--env-kwargs",
-    "gym_packages": "name the package before the id: module:Env-v0",
-    "framework torch_deterministic deterministic": "it is torch, and the same seed gives the same weights",
-    "norm_obs norm_reward normalize_observation normalize_reward normalize_kwargs vecnormalize": "--normalize, such as "
-    "obs,reward",
     "verbose v quiet q silent log_level": "there is one kind of output, on standard error: 2> FILE keeps it away",
-    "debug local_mode": "--engine serial runs all in this process, for pdb",
-    "tune_preset defaults": "--preset",
     "force": "--overwrite",
-    "port policy_server external_env external_simulator": "--listen, such as 127.0.0.1:50051",
 }
 
 _EVALUATE = {
@@ -164,8 +107,7 @@ _GENERATE = {
     "stream streaming": "an answer is shown as it comes",
 }
 
-_FIT = _LEARNERS | {
-    "num_learners n_learners world_size nproc_per_node": "--learners, with --gradient-shards",
+_FIT = {
     "target target_column label_column y labels": "--label",
     "num_boost_round n_estimators num_rounds nrounds iterations steps epochs": "--rounds",
     "eta lr step_size": "--learning-rate",
@@ -191,6 +133,10 @@ _NODE = {
 }
 
 
+#: Flags whose users often have several values in mind.
+SEVERAL = {"seed": _SEEDS, "seeds": _SEEDS}
+
+
 def _by_name(table: Mapping[str, str]) -> dict[str, str]:
     return {name: answer for names, answer in table.items() for name in names.split()}
 
@@ -207,16 +153,20 @@ _ANSWERS = {
     **dict.fromkeys(("status", "list", "memory", "story", "timeline"), _observed),
 }
 
-#: Flags whose users often have several values in mind.
-SEVERAL = {"seed": _SEEDS, "seeds": _SEEDS}
+
+def as_flag(setting: str, value: str) -> str:
+    """Return a setting, with its value if there is one, as a command line has it: how `rl` shall write its answers."""
+    return f"--{setting.replace('_', '-')} {value}".rstrip()
 
 
-def instead(command: str, name: str) -> str:
+def instead(command: str, name: str, settings: Mapping[str, str] | None = None) -> str:
     """Return what there is here for a name from elsewhere, as a sentence; "" if the name is not known from elsewhere.
 
     Args:
         command: such as train; "" for the names of commands.
         name: a flag's or command's, in whatever spelling.
+        settings: further answers, those of `rl` to names of settings.
     """
-    answer = _ANSWERS.get(command, {}).get(name.strip("-").replace("-", "_")) or ""
+    answers = {**(settings or {}), **_ANSWERS.get(command, {})}
+    answer = answers.get(name.strip("-").replace("-", "_")) or ""
     return f"Here it is {answer}" if answer.startswith("-") else answer

@@ -21,8 +21,10 @@ from ..rl import (
     find_run,
     make_loggers,
     read_config,
+    settings_elsewhere,
 )
 from ..runtime import InputError, nearest
+from .elsewhere import as_flag
 from .environments import look_in_current_folder
 from .flags import Parsed, parse
 from .output import in_words, note, result_output
@@ -71,6 +73,10 @@ class _Lines(Callback):
         )
 
 
+def _elsewhere() -> dict[str, str]:
+    return settings_elsewhere(as_flag, of_learners_alone=True)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run `shoal fit` and return the exit code."""
     name, rest = _algorithm_name(list(arguments))
@@ -78,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     if name:
         groups |= {"run": FITS[name].run_class, name: FITS[name].config_class}
     about = "Fit boosted trees or a network to a table, into a run folder that `shoal evaluate` and `shoal serve` take."
-    parsed = parse(f"shoal fit {name or 'ALGORITHM'}", about, groups, rest)
+    parsed = parse(f"shoal fit {name or 'ALGORITHM'}", about, groups, rest, elsewhere=_elsewhere)
     if not name:
         raise InputError(
             f"no algorithm is given; there are: {', '.join(FITS)}. Write for example: shoal fit {_EXAMPLE}"

@@ -151,7 +151,9 @@ def parse(
     description: str,
     groups: Mapping[str, type],
     arguments: Sequence[str],
+    *,
     of_others: Callable[[], Mapping[str, Sequence[str]]] = dict,
+    elsewhere: Callable[[], Mapping[str, str]] = dict,
 ) -> Parsed:
     """Parse arguments into the fields of several dataclasses. ``--help`` prints the help and exits.
 
@@ -163,6 +165,7 @@ def parse(
             `verbatim` (a text that may be empty, or blank).
         arguments: what follows the command.
         of_others: tells settings of algorithms → which have them; asked for a flag that this one has not.
+        elsewhere: tells what there is for names that settings have in other libraries; asked likewise.
 
     Raises:
         InputError: an unknown flag (the nearest are named), a missing or bad value.
@@ -189,7 +192,7 @@ def parse(
             config=(_conf.HelptextFromCommentsOff,),  # it would look for the source of classes that have none
         )
     if left_over:
-        raise InputError(unknown(left_over[0], arguments, fields, prog, of_others()))
+        raise InputError(unknown(left_over[0], arguments, fields, prog, others=of_others(), elsewhere=elsewhere()))
     values = {key: value for title in groups for key, value in vars(getattr(parsed, title)).items()}
     tokens = {field_name(token) for token in arguments if token.startswith("--")}
     given = {name for name, item in fields.items() if name in tokens or f"no_{name}" in tokens}

@@ -52,14 +52,20 @@ def _switch_with_value(flag: str, item: "dataclasses.Field[Any]", prog: str) -> 
 
 
 def unknown(
-    token: str, arguments: Sequence[str], fields: _Fields, prog: str, of_others: Mapping[str, Sequence[str]]
+    token: str,
+    arguments: Sequence[str],
+    fields: _Fields,
+    prog: str,
+    *,
+    others: Mapping[str, Sequence[str]],
+    elsewhere: Mapping[str, str],
 ) -> str:
-    """Return what to say of an argument that no flag takes; `of_others` as in `flags.parse`."""
+    """Return what to say of an argument that no flag takes; `others` and `elsewhere` are what `flags.parse` asks."""
     command = prog.split()[1]
     if token.startswith("-") and token.strip("-"):
         known = [flag_name(field) for field, item in fields.items() if not item.metadata.get("positional")]
         name = field_name(token)
-        answer = instead(command, name) or _of_others(name, prog, of_others) or _if_near(flag_name(name), known)
+        answer = instead(command, name, elsewhere) or _of_others(name, prog, others) or _if_near(flag_name(name), known)
         return " ".join(f"unknown flag {token.partition('=')[0]!r}. {sentence(answer)} See `{prog} --help`".split())
     before = list(itertools.takewhile(lambda word: word != token, arguments))
     words = list(itertools.takewhile(lambda word: not word.startswith("--"), reversed(before)))

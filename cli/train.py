@@ -29,9 +29,10 @@ from ..rl import (
     make_loggers,
     read_config,
     read_result,
+    settings_elsewhere,
 )
 from ..runtime import InputError, nearest
-from .elsewhere import instead
+from .elsewhere import as_flag, instead
 from .environments import known_environment, look_in_current_folder
 from .flags import Parsed, parse
 from .output import note, result_output
@@ -118,21 +119,25 @@ def _who_has_what() -> dict[str, list[str]]:
     return owners
 
 
+def _elsewhere() -> dict[str, str]:
+    return settings_elsewhere(as_flag)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run `shoal train` and return the exit code."""
     name, rest = _algorithm_name(arguments)
     if name is None:
         known = ", ".join(ALGORITHMS)
         later = [word for word in rest if word in ALGORITHMS]
-        if later and not instead("train", rest[0]):
+        if later and not instead("train", rest[0], _elsewhere()):
             raise InputError(f"the algorithm comes first, then flags: shoal train {later[0]} ENV {rest[0]} …")
         about = f"Train a policy. Algorithms: {known}; `shoal train ALGORITHM --help` shows the settings of one, too."
-        parse("shoal train ALGORITHM", about, {"training": TrainFlags, "run": RunSettings}, rest)
+        parse("shoal train ALGORITHM", about, {"training": TrainFlags, "run": RunSettings}, rest, elsewhere=_elsewhere)
         raise InputError(f"no algorithm is given; there are: {known}. Write for example: shoal train ppo CartPole-v1")
     algorithm_class = ALGORITHMS[name]
     groups = {"training": TrainFlags, "run": RunSettings, name: algorithm_class.config_class}
     about = f"Train a policy with {name.upper()} and write a run folder."
-    parsed = parse(f"shoal train {name}", about, groups, rest, _who_has_what)
+    parsed = parse(f"shoal train {name}", about, groups, rest, of_others=_who_has_what, elsewhere=_elsewhere)
     flags: TrainFlags = parsed.build(TrainFlags)
     _check_numbers(flags)
     if flags.seeds is not None:

@@ -46,6 +46,7 @@ from .data.returns import (
 from .data.rollout import Rollout
 from .declaration import Acted, takes_arrays
 from .divergence import TrainingDivergedError
+from .elsewhere import settings_elsewhere
 from .evaluation.evaluate import evaluate
 from .evaluation.off_policy import (
     OffPolicyEstimate,
@@ -363,6 +364,7 @@ __all__ = [
     "sampled_batch",
     "sampling_metrics",
     "serve",
+    "settings_elsewhere",
     "shared_by_environments",
     "soft_actor_loss",
     "soft_critic_loss",

@@ -33,6 +33,7 @@ from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list
 from .chaos import Chaos
 from .clock import Clock
 from .declaration import Collecting, Declaration, Learning
+from .elsewhere import TRAINING, TeachesNames, check_by_name
 from .engine import preload, start_runtime
 from .lazy import load
 from .model_choice import choose_memory
@@ -54,7 +55,7 @@ logger = logging.getLogger("shoal")
 Config = TypeVar("Config")
 
 
-class Algorithm(Trainable, Declaration, Generic[Config]):
+class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
     """A training of one policy on one kind of environment.
 
     Args:
@@ -71,10 +72,12 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
     started.
     """
 
+    names_elsewhere = TRAINING
+
     def __init__(
         self,
         env: Any,
-        *,
+        *others: Any,
         workers: int = 1,
         n_envs: int | None = None,
         seed: int = 0,
@@ -93,6 +96,7 @@ class Algorithm(Trainable, Declaration, Generic[Config]):
         vectorization: str = "sync",
         **hyperparameters: Any,
     ) -> None:
+        check_by_name(type(self).__name__, env, others)
         run = {
             "workers": workers, "n_envs": n_envs, "seed": seed, "device": device, "policy_kwargs": policy_kwargs,
             "group_size": group_size, "threads": threads, "check": check, "step_timeout": step_timeout,

@@ -18,6 +18,7 @@ from typing import Any
 from ..runtime import InputError, as_bool, as_number, in_plain_numbers, nearest
 from .agent_settings import AgentSettings
 from .chaos import NONE, Chaos, check_chaos
+from .elsewhere import setting_instead
 from .learner_settings import LearnerSettings
 from .schedules import rate_start
 
@@ -313,9 +314,8 @@ def split_settings(given: Mapping[str, Any], config_classes: Iterable[type], wha
                 part[name] = value
                 break
         else:
-            raise InputError(
-                f"{what} has no setting {name!r}. {nearest(name, [name for names in known for name in names])}"
-            )
+            names = [name for names in known for name in names]
+            raise InputError(f"{what} has no setting {name!r}. {setting_instead(name, names)}")
     return parts
 
 

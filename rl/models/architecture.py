@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ...runtime import InputError, as_bool, as_int, as_number, in_plain_numbers, nearest
+from ..elsewhere import network_instead
 
 ACTIVATIONS = ("tanh", "relu")
 CONVOLUTIONS = ("nature_cnn", "impala_cnn")
@@ -193,7 +194,7 @@ def read_architecture(kind: str, policy_kwargs: Mapping[str, Any]) -> Any:
     values = {}
     for name, value in policy_kwargs.items():
         if name not in known:
-            raise InputError(f"policy_kwargs has no entry {name!r}. {nearest(name, known)}")
+            raise InputError(f"policy_kwargs has no entry {name!r}. {network_instead(name, known)}")
         what = f"policy_kwargs[{name!r}]"
         if name == "net_arch" and chosen in _BRANCHES:
             values[name] = _branches(what, value, _BRANCHES[chosen])

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ..elsewhere import POLICY, TeachesNames
 from ..runs.checkpoint import policy_files, write_policy
 
 
-class SavedWeights:
+class SavedWeights(TeachesNames):
     """A policy's weights: those of a version, and a folder to be saved in."""
 
+    names_elsewhere = POLICY
     model: Any
     """With `layout`, `get_weights` and `set_weights`."""
     spec: Any

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from shoal.cli.elsewhere import _ANSWERS
+from shoal.cli.elsewhere import _ANSWERS, as_flag
 from shoal.cli.main import main
 from shoal.cli.values import whole_number
 
@@ -145,7 +145,7 @@ def test_no_name_from_elsewhere_hides_one_of_ours():
     from shoal.cli.node import NodeFlags
     from shoal.cli.serve import ServeFlags
     from shoal.cli.train import TrainFlags
-    from shoal.rl import RunSettings
+    from shoal.rl import RunSettings, settings_elsewhere
 
     configs = [algorithm.config_class for algorithm in ALGORITHMS.values()]
     ours = {"train": [TrainFlags, RunSettings, *configs], "evaluate": [EvaluateFlags], "serve": [ServeFlags]}
@@ -153,7 +153,10 @@ def test_no_name_from_elsewhere_hides_one_of_ours():
     ours |= {"node": [NodeFlags], "generate": [GenerateFlags]}
     for command, classes in ours.items():
         flags = {item.name for cls in classes for item in fields(cls) if not item.metadata.get("positional")}
-        assert not flags & set(_ANSWERS[command])
-        for answer in _ANSWERS[command].values():
+        answers = _ANSWERS[command]
+        if command in ("train", "fit"):
+            answers = settings_elsewhere(as_flag, of_learners_alone=command == "fit") | answers
+        assert not flags & set(answers)
+        for answer in answers.values():
             if answer.startswith("--"):
                 assert answer.split()[0].strip(",").removeprefix("--").replace("-", "_") in flags, answer

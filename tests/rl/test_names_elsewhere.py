@@ -1,0 +1,98 @@
+"""What users of other libraries write first: the error says what it is called here."""
+
+import pickle
+
+import gymnasium
+import numpy as np
+import pytest
+
+from shoal import runtime
+from shoal.algorithms import PPO, SAC
+from shoal.rl import Policy
+from shoal.rl.elsewhere import POLICY, TRAINING
+from shoal.runtime import InputError
+
+
+@pytest.fixture(scope="module")
+def ppo():
+    runtime.init(engine="serial", ignore_reinit_error=True)
+    with PPO("CartPole-v1", seed=0) as training:
+        yield training
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_envs": 4}, "PPO has no setting 'num_envs'. Here it is n_envs."),
+        ({"lr": 1e-3}, "Here it is learning_rate."),
+        ({"env_config": {}}, "Here it is env_kwargs."),
+        ({"cuda": True}, "Here it is device='cuda'."),
+        ({"num_env_runners": 2}, "Here it is workers."),
+        ({"verbose": 1}, "Watch it by train(…, callbacks=ProgressDisplay())."),
+        ({"tensorboard_log": "logs"}, "callbacks=RunFolder(FOLDER)"),
+        ({"total_timesteps": 9}, "It is an argument of train(total_timesteps)"),
+        ({"num_learners": 2}, "Here it is learners, with gradient_shards."),
+        ({"n_stepz": 9}, "Did you mean 'n_steps'?"),
+        ({"noise_stdev": 1}, "Known: batch_size"),  # what it is called in ES, PPO does not have
+        ({"policy_kwargs": {"activation_fn": "relu"}}, "Here it is activation, 'tanh' or 'relu'."),
+        ({"policy_kwargs": {"features_extractor_class": object}}, "Here it is encoder, by its import path"),
+        ({"policy_kwargs": {"use_lstm": True}}, "Here it is memory='lstm'."),
+    ],
+)
+def test_settings(settings, said):
+    with pytest.raises(InputError) as told:
+        PPO("CartPole-v1", engine="serial", **settings)
+    assert said in str(told.value)
+
+
+def test_the_environment_alone_has_a_place():
+    with pytest.raises(TypeError, match=r"SAC takes the environment alone .* policy_kwargs, not by 'MlpPolicy'"):
+        SAC("MlpPolicy", "Pendulum-v1")
+    with pytest.raises(TypeError, match=r"all settings by name, as in PPO\('CartPole-v1', n_envs=8\)$"):
+        PPO("CartPole-v1", 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("learn", "Here it is train(total_timesteps, callbacks=…)."),
+        ("predict", "Here it is policy.act(observation, deterministic=True), which returns the action alone."),
+        ("get_env", "Workers make their environments themselves"),
+        ("num_timesteps", "Here it is timesteps."),
+        ("set_parameters", "initial=FOLDER"),
+        ("stop", "Here it is close()."),
+    ],
+)
+def test_attributes_of_a_training(ppo, name, said):
+    with pytest.raises(AttributeError) as told:
+        getattr(ppo, name)
+    assert str(told.value).startswith(f"'PPO' object has no attribute '{name}'. ")
+    assert said in str(told.value)
+
+
+def test_attributes_that_nobody_has(ppo):
+    with pytest.raises(AttributeError, match=r"^'PPO' object has no attribute 'trian'$") as told:
+        ppo.trian  # noqa: B018 — reading it is the test
+    assert (told.value.name, told.value.obj) == ("trian", ppo)  # Python names the nearest one by these
+    assert not hasattr(ppo, "__wrapped__")
+
+
+def test_an_error_within_a_property_is_not_hidden(ppo, monkeypatch):
+    monkeypatch.setattr(type(ppo), "learn", property(lambda self: self.config.nothing), raising=False)
+    with pytest.raises(AttributeError, match="'PPOConfig' object has no attribute 'nothing'"):
+        ppo.learn  # noqa: B018
+
+
+def test_attributes_of_a_policy():
+    policy = Policy(gymnasium.spaces.Box(-1, 1, (2,), np.float32), gymnasium.spaces.Discrete(2))
+    with pytest.raises(AttributeError, match=r"'Policy' .* 'predict'. Here it is act\(observation, deterministic=True"):
+        policy.predict([0.0, 0.0])
+    with pytest.raises(AttributeError, match=r"'state_dict'\. The torch module that has it is model"):
+        policy.state_dict()
+    assert pickle.loads(pickle.dumps(policy)).act([0.0, 0.0]) in (0, 1)
+
+
+def test_no_name_from_elsewhere_hides_one_of_ours():
+    for table, ours in ((TRAINING, PPO), (POLICY, Policy)):
+        names = {name for names in table for name in names.split()}
+        assert not [name for name in names if hasattr(ours, name)]
