@@ -1,8 +1,10 @@
 """What the pages under docs/ show, executed in their order: a block is the file that its first line names."""
 
+import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,14 @@ def test_the_programs_of_the_page_on_language_models_run(tmp_path):
         command = [sys.executable, f"program{index}.py"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_the_programs_of_a_page_can_be_read_and_find_what_they_import(page):
+    for kind, text in blocks(page):
+        if kind != "python":
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "shoal":
+                module = import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
