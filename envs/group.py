@@ -32,7 +32,7 @@ from .interrupts import CallInterrupted
 from .recovery import RecoveryChoice, choose_recovery
 from .spaces import codec, describe
 from .spec import EnvSpec
-from .time_limits import TimeLimits
+from .time_limits import End, TimeLimits
 from .watch import IDLE, Watch
 from .ways_back import Keeper
 
@@ -108,7 +108,7 @@ class EnvGroup:
         self._codec, actions = codec(self.observation_space), codec(self.action_space)
         self._checks = GroupChecks(self._progress, self._codec, actions, check)
         self._outside, self._has_masks = self._checks.outside, self._checks.has_masks
-        self._rows_shape, self._row_numbers = (size, *self._codec.shape), range(size)
+        self._rows_shape, self._row_numbers, self._unseen = (size, *self._codec.shape), range(size), [None] * size
         self._array_types = [np.ndarray] * size if self._codec.shape else []
         self._unpack_action = actions.unpack if actions.is_nested else None
         # An environment may keep or change its action, but none can change a number.
@@ -174,48 +174,52 @@ class EnvGroup:
         progress = self._progress
         progress.steps += 1
         self._started = False  # until the step is whole
-        results = self._step_each(actions)
+        observations, given, ended = self._step_each(actions)
         try:
-            observations, given, terminated, truncated, _ = zip(*results, strict=True)
             finals, rewards = self._rows_of(observations, "step()"), np.array(given, np.float64)
             self._returns += rewards
             if not math.isfinite(sum(given)):
                 self._checks.rewards(rewards)
-            has_ended = any(terminated) or any(truncated)
         except Exception as error:
-            self._checks.explain(results, error)
+            self._checks.explain(observations, given, error)
             raise
         if self._outside(finals) is not None:
             self._checks.observations(finals, "step()")
             self._outside = self._checks.outside  # bounds may not count any more
         out = GroupStep(finals, rewards, self._none, self._none, finals, [])
         if progress.steps >= self._limits.next:
-            truncated = self._limits.cut(truncated)
-            has_ended = has_ended or any(truncated)
-        if has_ended:
-            self._go_on(out, terminated, truncated)
+            ended = self._limits.cut(ended)
+        if ended:
+            self._go_on(out, ended)
         if self._has_masks:
             self._checks.masks(out.observations, "step()")
         self.observations, self._started = out.observations, True
         return out
 
-    def _step_each(self, actions: np.ndarray) -> list[Any]:
-        """Step every environment; return what each returned."""
-        watch = self._watch
+    def _step_each(self, actions: np.ndarray) -> tuple[list[Any], list[Any], list[End]]:
+        """Step every environment; return the observation and the reward of each, and whose episodes ended."""
+        observations: list[Any] = self._unseen.copy()
+        rewards: list[Any] = self._unseen.copy()
+        ended: list[End] = []
+        watch, row, result = self._watch, 0, None
         watch.begin("step")
-        results: list[Any] = []
-        append = results.append
         try:
-            for watch.row, step, action in zip(self._row_numbers, self._steppers, actions, strict=True):
-                append(step(action))
+            for row, step, action in zip(self._row_numbers, self._steppers, actions, strict=True):
+                watch.row = row
+                result = step(action)
+                observations[row], rewards[row], terminated, truncated, _ = result
+                if terminated or truncated:
+                    ended.append((row, terminated, truncated))
         except CallInterrupted:
-            fail_timeout(self._progress, self._step_timeout, len(results), "step")
+            fail_timeout(self._progress, self._step_timeout, row, "step")
         except Exception as error:
-            error.add_note(self._progress.note(len(results), "step"))
+            if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # not within its step
+                self._checks.explain_one(row, result, error)
+            error.add_note(self._progress.note(row, "step"))
             raise
         finally:
             watch.row = IDLE
-        return results
+        return observations, rewards, ended
 
     def _rows_of(self, observations: Sequence[Any], source: str) -> np.ndarray:
         """Return what the environments returned as rows of the codec, a new array, of the right shape and dtype."""
@@ -236,15 +240,15 @@ class EnvGroup:
             rows[row] = self._codec.pack(observation)
         return rows
 
-    def _go_on(self, out: GroupStep, terminated: Sequence[Any], truncated: Sequence[Any]) -> None:
+    def _go_on(self, out: GroupStep, ended: Sequence[End]) -> None:
         """Begin the next episode where one has ended."""
-        out.terminations, out.truncations = np.array(terminated, np.bool_), np.array(truncated, np.bool_)
+        out.terminations, out.truncations = np.zeros(self.size, np.bool_), np.zeros(self.size, np.bool_)
         out.observations = out.final_observations.copy()
-        for row in self._row_numbers:
-            if terminated[row] or truncated[row]:
-                return_ = float(self._returns[row])
-                out.episodes.append(self._progress.ended(row, return_, with_actions=self._tells_actions))
-                out.observations[row] = self._begin_episode(row)
+        for row, terminated, truncated in ended:
+            out.terminations[row], out.truncations[row] = terminated, truncated
+            return_ = float(self._returns[row])
+            out.episodes.append(self._progress.ended(row, return_, with_actions=self._tells_actions))
+            out.observations[row] = self._begin_episode(row)
         if self._outside(out.observations) is not None:
             self._checks.observations(out.observations, "reset()")
 

@@ -58,13 +58,16 @@ class GroupChecks:
             if not math.isfinite(reward):
                 self.fail(index, reward_problem(reward))
 
-    def explain(self, results: Sequence[Any], error: Exception) -> None:
+    def explain(self, observations: Sequence[Any], rewards: Sequence[Any], error: Exception) -> None:
         """Raise what is wrong with the results of a step of all, if it is that which led to an error."""
-        if not isinstance(error, EnvContractError):
-            for index, result in enumerate(results):
-                problem = step_problem(result, self._codec.space)
-                if problem is not None:
-                    self.fail(index, problem)
+        for index, (observation, reward) in enumerate(zip(observations, rewards, strict=True)):
+            self.explain_one(index, (observation, reward, False, False, {}), error)
+
+    def explain_one(self, index: int, result: Any, error: Exception) -> None:
+        """Raise what is wrong with the result of one environment's step, if it is that which led to an error."""
+        problem = None if isinstance(error, EnvContractError) else step_problem(result, self._codec.space)
+        if problem is not None:
+            self.fail(index, problem)
 
     def fail(self, index: int, problem: str | None) -> NoReturn:
         """Raise EnvContractError with where it happened."""

@@ -10,6 +10,9 @@ from gymnasium.wrappers import TimeLimit
 
 from .group_progress import GroupProgress
 
+End = tuple[int, Any, Any]
+"""Of an episode that a step ended: its row, whether it was terminated, and whether truncated."""
+
 
 class TimeLimits:
     """Cuts the episodes of a group off.
@@ -33,8 +36,12 @@ class TimeLimits:
         self._limit, self.next = limits.pop(), 0
         return [env.env for env in envs if isinstance(env, TimeLimit)]
 
-    def cut(self, truncated: Sequence[Any]) -> tuple[Any, ...]:
-        """Return which episodes are cut off after a step, of which the environments say that these are."""
+    def cut(self, ended: Sequence[End]) -> list[End]:
+        """Return whose episodes are over after a step, of which the environments say that these are."""
         steps, limit, begins = self._progress.steps, self._limit, self._progress.begins
         self.next = min(begins) + limit
-        return tuple(bool(own) or steps - begin >= limit for own, begin in zip(truncated, begins, strict=True))
+        over = {row: (terminated, truncated) for row, terminated, truncated in ended}
+        for row, begin in enumerate(begins):
+            if steps - begin >= limit:
+                over[row] = over.get(row, (False,))[0], True
+        return [(row, *over[row]) for row in sorted(over)]
