@@ -1,6 +1,6 @@
 """The one global of the runtime: the engine that this process talks to, and the names published through it.
 
-References and placement groups know only what they ask of it themselves; all others import it from `context`, with
+References and placement groups know only what they ask of it themselves; all others import it from `engine`, with
 everything that an engine can do.
 """
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from .arguments import as_int, as_timeout, check_text
 from .current import current_engine
-from .exceptions import InputError, InputTypeError, nearest
-from .resources.amounts import check_amount, check_gpus, in_units, missing
+from .exceptions import InfeasibleError, InputError, InputTypeError, nearest
+from .resources.amounts import check_amount, check_gpus, in_units, infeasible, missing
 
 if TYPE_CHECKING:
     from .refs import ObjectRef
@@ -129,12 +129,22 @@ def check_bundles(bundles: list[Mapping[str, float]]) -> None:
             raise InputError(f"placement_group: bundle {index} is {bundle!r}, which reserves nothing")
 
 
-def missing_in_bundle(strategy: PlacementGroupSchedulingStrategy, demand: Mapping[str, int]) -> str:
-    """Return in words what of a demand never fits into the bundle, or into any if none is named; "" if it can."""
+def check_in_bundle(who: str, demand: Mapping[str, int], strategy: PlacementGroupSchedulingStrategy) -> None:
+    """Raise InfeasibleError if a demand can't fit into the bundle, or into any if none is named: bundles never grow."""
     group, index = strategy.placement_group, strategy.placement_group_bundle_index
     specs = group.bundle_specs if index == -1 else group.bundle_specs[index : index + 1]
     lacks = [missing(demand, in_units(spec)) for spec in specs]
-    if not all(lacks):
-        return ""
-    where = f"bundle {index}" if index != -1 else f"any of the {len(lacks)} bundles"
-    return f"{lacks[0]} in {where} of {group}"
+    if all(lacks):
+        where = f"bundle {index}" if index != -1 else f"any of the {len(lacks)} bundles"
+        raise infeasible(who, f"{lacks[0]} in {where} of {group}")
+
+
+def check_on_node(who: str, strategy: SchedulingStrategy | None, node_id: str) -> None:
+    """Raise InfeasibleError if something is to run on another node than this one, and nowhere else."""
+    if isinstance(strategy, NodeAffinitySchedulingStrategy) and not strategy.soft and strategy.node_id != node_id:
+        raise InfeasibleError(f"{who} can never run: there is no node {strategy.node_id!r}. Known: {node_id!r}.")
+
+
+def group_name_taken(name: str) -> str:
+    """Return why a placement group is not made: another one has its name."""
+    return f"a placement group named {name!r} exists. Use get_placement_group({name!r}), or another name"

@@ -69,7 +69,6 @@ PASSED_BY_A_CALL = {
     "runtime/native/process/long_waits.py",
     "runtime/native/protocol/loop.py",
     "runtime/native/protocol/messages.py",
-    "runtime/native/process/fetching.py",
     "runtime/native/store/views.py",
     "runtime/native/worker/printing.py",
     "runtime/native/worker/signals.py",

@@ -46,7 +46,7 @@ from ..resources.amounts import Demand, check_feasible, in_units, infeasible
 from ..resources.capacity import Capacity
 from ..resources.placement import place
 from ..runtime_env import RuntimeEnv
-from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, missing_in_bundle
+from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, check_in_bundle, group_name_taken
 from ..settings import Settings
 from ..values import serialization
 from . import functions
@@ -249,9 +249,7 @@ class RayEngine(Engine, RunsTasks, KeepsValues, AwaitsValues):
     def _check_feasible(self, who: str, options: TaskOptions | ActorOptions) -> None:
         """Raise InfeasibleError for what can never run; Ray itself would wait."""
         if isinstance(options.scheduling_strategy, PlacementGroupSchedulingStrategy):
-            lacks = missing_in_bundle(options.scheduling_strategy, options.demand)
-            if lacks:
-                raise infeasible(who, lacks)
+            check_in_bundle(who, options.demand, options.scheduling_strategy)
         elif self._is_fixed:
             check_feasible(who, options.demand, self._nodes[0])
 
@@ -269,7 +267,7 @@ class RayEngine(Engine, RunsTasks, KeepsValues, AwaitsValues):
         self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool
     ) -> PlacementGroup:
         if name and any(row.name == name and row.state != "REMOVED" for row in self.placement_groups()):
-            raise InputError(f"a placement group named {name!r} exists. Use get_placement_group({name!r})")
+            raise InputError(group_name_taken(name))
         wanted = [in_units(bundle) for bundle in bundles]
         if self._is_fixed and place(wanted, strategy, [Capacity(node) for node in self._nodes]) is None:
             raise infeasible(f"placement group {name or bundles}", f"{bundles} with strategy {strategy}")

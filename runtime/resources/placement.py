@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from .amounts import Demand
+from .amounts import Demand, in_amounts
 from .capacity import Capacity
 
 # Whether many bundles fit is a hard question in general; after so many tries the answer is no.
@@ -37,6 +37,17 @@ def place(bundles: Sequence[Demand], strategy: str, nodes: Sequence[Capacity]) -
                 return search.chosen
             tries = search.tries
     return None
+
+
+def never_reserved(group: object, strategy: str, bundles: Sequence[Demand], node: Demand) -> str:
+    """Return why a placement group can never be reserved on a single node that has so much; "" if it can."""
+    if place(bundles, strategy, [Capacity(node)]) is not None:
+        return ""
+    wanted = ", ".join(str(in_amounts(bundle)) for bundle in bundles)
+    return (
+        f"{group} can never be reserved on 1 node: {strategy} of {wanted}; the node has {in_amounts(node)}. Ask for "
+        "less, or start the runtime with more"
+    )
 
 
 def _may_fit(bundles: Sequence[Demand], nodes: Sequence[Capacity], most_nodes: int) -> bool:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..exceptions import DeadlockError, ShoalError, TaskCancelledError, WorkerCrashedError
+from ..generators import Stream
 from ..private_loop import PrivateLoop
 from ..refs import ObjectRef
 from ..results import values_of
@@ -89,7 +90,7 @@ def within(surroundings: Callable[[], AbstractContextManager], action: Callable[
         del raised  # it holds this frame: in a circle, the call's arguments would stay
 
 
-class SerialStream:
+class SerialStream(Stream):
     """The values of a generator, each made when it is asked for.
 
     Args:
@@ -118,7 +119,6 @@ class SerialStream:
         return self._refs[0] if self._refs else None
 
     def take(self, head: ObjectRef) -> bool:
-        """Take the value; False if another thread was quicker."""
         if not self._refs or self._refs[0] is not head:
             return False
         self._refs.popleft()
@@ -149,7 +149,6 @@ class SerialStream:
                 close()
 
     def close(self) -> None:
-        """Drop what was not taken, and have no more made."""
         if self._completed is None:
             self._end_values()
         self._refs.clear()

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 
 from ..exceptions import DeadlockError, InfeasibleError, InputError, PlacementGroupRemovedError
 from ..introspection.rows import PlacementGroupState
-from ..resources.amounts import Demand, check_feasible, in_amounts, in_units, infeasible
+from ..resources.amounts import Demand, check_feasible, in_amounts, in_units
 from ..resources.capacity import Capacity
-from ..resources.placement import place
+from ..resources.placement import never_reserved
 from ..scheduling import (
-    NodeAffinitySchedulingStrategy,
     PlacementGroup,
     PlacementGroupSchedulingStrategy,
     SchedulingStrategy,
-    missing_in_bundle,
+    check_in_bundle,
+    check_on_node,
+    group_name_taken,
 )
 
 NODE_ID = "serial"
@@ -88,12 +89,9 @@ class SerialResources:
         ):
             strategy = PlacementGroupSchedulingStrategy(running.placement_group, -1, True)
         if isinstance(strategy, PlacementGroupSchedulingStrategy):
-            wants = missing_in_bundle(strategy, demand)
-            if wants:
-                raise infeasible(who, wants)
-        elif isinstance(strategy, NodeAffinitySchedulingStrategy) and not strategy.soft and strategy.node_id != NODE_ID:
-            raise InfeasibleError(f"{who} can never run: there is no node {strategy.node_id!r}. Known: {NODE_ID!r}.")
+            check_in_bundle(who, demand, strategy)
         else:
+            check_on_node(who, strategy, NODE_ID)
             check_feasible(who, demand, self.total)
         return strategy
 
@@ -139,15 +137,12 @@ class SerialResources:
     def create(self, bundles: list[Mapping[str, float]], strategy: str, name: str, detached: bool) -> PlacementGroup:
         """Reserve bundles at once, if no other group has what they need."""
         if name and any(group.handle.name == name and not group.removed for group in self._groups.values()):
-            raise InputError(f"a placement group named {name!r} exists. Use get_placement_group, or another name")
+            raise InputError(group_name_taken(name))
         handle = PlacementGroup(next(_IDS).to_bytes(8, "big"), [dict(bundle) for bundle in bundles], name)
         demands = [in_units(bundle) for bundle in bundles]
-        if place(demands, strategy, [Capacity(self.total)]) is None:
-            wanted = ", ".join(str(bundle) for bundle in bundles)
-            raise InfeasibleError(
-                f"{handle} can never be reserved on 1 node: {strategy} of {wanted}; the node has "
-                f"{in_amounts(self.total)}. Ask for less, or start the runtime with more"
-            )
+        never = never_reserved(handle, strategy, demands, self.total)
+        if never:
+            raise InfeasibleError(never)
         self._groups[handle.id] = _Group(handle, strategy, dict(enumerate(demands)))
         self._reserve()
         return handle

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ...introspection.rows import PlacementGroupState
 from ...resources.amounts import Demand, in_amounts
-from ...resources.capacity import Capacity
-from ...resources.placement import place
+from ...resources.placement import never_reserved
+from ...scheduling import group_name_taken
 from ..protocol import messages as m
 from .cluster import Cluster
 from .leasing import Leasing
@@ -67,18 +67,12 @@ class Groups:
 
     def _on_create(self, process: m.ProcessId, message: m.CreateGroup) -> None:
         if message.name and any(g.name == message.name and g.state != "REMOVED" for g in self._groups.values()):
-            refusal = f"a placement group named {message.name!r} exists. Use get_placement_group, or another name"
-            self._tell(process, m.Answer.to(message, m.GroupRefused(refusal)))
+            self._tell(process, m.Answer.to(message, m.GroupRefused(group_name_taken(message.name))))
             return
         creator = process if not message.detached and self._lasts(process) else None
         group = Group(message.group, message.name, message.strategy, message.bundles, creator)
-        if place(group.bundles, group.strategy, [Capacity(self._node.resources)]) is None:
-            wanted = ", ".join(str(in_amounts(bundle)) for bundle in group.bundles)
-            group.reason = (
-                f"{group} can never be reserved on 1 node: {group.strategy} of {wanted}; the node has "
-                f"{in_amounts(self._node.resources)}. Ask for less, or start the runtime with more"
-            )
-        else:
+        group.reason = never_reserved(group, group.strategy, group.bundles, self._node.resources)
+        if not group.reason:
             self._leasing.want_group(group.id, dict(enumerate(group.bundles)))
         if not group.reason or self._keeps_infeasible:
             self._groups[group.id] = group

@@ -23,8 +23,7 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store
 from ..store.views import StaleBlockError
-from .actor_calls import ActorCalls
-from .actor_queues import ActorQueue, Constructor
+from .actor_calls import ActorCalls, ActorQueue, Constructor
 from .calls import PendingCall
 from .environments import Environments
 from .failures import arguments_lost, failure

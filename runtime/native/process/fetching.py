@@ -84,8 +84,6 @@ class Fetching:
 
     def fetch_values(self, records: Iterable[Record]) -> None:
         """Fetch the values that lie on other nodes, all at once, and keep them as long as the records; blocks."""
-        if len(self._links.nodes) == 1:
-            return
         wanted = [(record, self.absent(record.value)) for record in records if record.value is not None]
         copies = self.wait([span for _, spans in wanted for span in spans])
         for record, spans in wanted:

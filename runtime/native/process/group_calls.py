@@ -7,14 +7,15 @@ import sys
 from collections.abc import Mapping
 
 from ...exceptions import InfeasibleError, InputError, PlacementGroupRemovedError
+from ...ids import node_of
 from ...refs import ObjectRef
 from ...resources.amounts import Demand, in_units, infeasible, missing
 from ...scheduling import (
-    NodeAffinitySchedulingStrategy,
     PlacementGroup,
     PlacementGroupSchedulingStrategy,
     SchedulingStrategy,
-    missing_in_bundle,
+    check_in_bundle,
+    check_on_node,
 )
 from ..protocol import messages as m
 from ..protocol.connection import Connection
@@ -98,18 +99,13 @@ class GroupCalls:
             InfeasibleError: it can never run there.
         """
         if isinstance(strategy, PlacementGroupSchedulingStrategy):
-            wants = missing_in_bundle(strategy, demand)
-            if wants:  # bundles never grow
-                raise infeasible(what, wants)
+            check_in_bundle(what, demand, strategy)
             group = strategy.placement_group.id
             self._watch(group)
             return m.Placement(
                 group, strategy.placement_group_bundle_index, strategy.placement_group_capture_child_tasks
             )
-        if isinstance(strategy, NodeAffinitySchedulingStrategy) and not strategy.soft:
-            node = self._links.me[:4].hex()
-            if strategy.node_id != node:
-                raise InfeasibleError(f"{what} can never run: there is no node {strategy.node_id!r}. Known: {node!r}.")
+        check_on_node(what, strategy, node_of(self._links.me).hex())
         wants = missing(demand, self._most_of(demand))
         if wants and self._links.welcome.infeasible == "raise":
             raise infeasible(what, wants)

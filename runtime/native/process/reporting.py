@@ -17,8 +17,7 @@ from ...introspection.rows import ExecutionState, ObjectState, ProcessReport, Ta
 from ...resources.amounts import in_amounts
 from ..protocol import messages as m
 from ..protocol.connection import Connection
-from .actor_calls import ActorCalls
-from .actor_queues import ActorQueue
+from .actor_calls import ActorCalls, ActorQueue
 from .calls import PendingCall
 from .completion import Arrivals
 from .links import Links

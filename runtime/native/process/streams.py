@@ -6,6 +6,7 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
+from ... import generators
 from ...engine import current_engine
 from ...exceptions import ObjectReconstructionFailedError
 from ...refs import ObjectRef, short
@@ -38,7 +39,7 @@ class StreamedCall(Protocol):
         """Event: a value of the call lies outside this process's memory."""
 
 
-class Stream:
+class Stream(generators.Stream):
     """The values that have arrived and were not taken, behind them the promise of the next one.
 
     The next value's object exists before the value does, so waiting for it is waiting for an object like any other.
@@ -161,12 +162,10 @@ class Stream:
     # For the generator, in any thread ---------------------------------------------------------------------------
 
     def head(self) -> ObjectRef | None:
-        """Return the object that the next value will be, or is; None at the end."""
         with self._values.lock:
             return None if not self._promises or (self._ended and len(self._promises) == 1) else self._promises[0]
 
     def take(self, head: ObjectRef) -> bool:
-        """Take the value, which is there; False if it is the end after all, or another thread was quicker."""
         with self._values.lock:
             if self.head() is not head:
                 return False
@@ -177,7 +176,6 @@ class Stream:
             return True
 
     def is_finished(self) -> bool:
-        """Whether the task has ended and all its values are taken."""
         return self.head() is None
 
     def completed(self) -> ObjectRef:
@@ -186,11 +184,9 @@ class Stream:
         return self._completed
 
     def cancel(self, force: bool, recursive: bool) -> None:
-        """Cancel the task."""
         current_engine().cancel(self.completed(), force, recursive)
 
     def close(self) -> None:
-        """Drop what was not taken, and have no more made."""
         with self._values.lock:
             self._promises.clear()
             self._stop_if_unwanted()

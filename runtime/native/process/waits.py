@@ -103,7 +103,8 @@ class Waits(AwaitsValues):
                 f"get: {len(late)} of {len(refs)} objects were not ready after {timeout} s, the first is {late[0]!r}"
             )
         self._values.objects.use(ids)
-        self._fetching.fetch_values(records)
+        if len(self._links.nodes) > 1:
+            self._fetching.fetch_values(records)
         return [self._store.load(record.value, copy) for record in records if record.value is not None]
 
     def wait(
