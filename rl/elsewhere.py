@@ -148,6 +148,22 @@ POLICY = {
     "learn": "a policy only acts: PPO(ENV, …).train(total_timesteps) learns",
 }
 """Attributes of a policy."""
+_AFTER = "{on_iteration_end}(training, report), which is called after each iteration"
+_CALLBACK = {
+    "on_step _on_step on_episode_step on_sample_end on_train_result on_learn_on_batch": _AFTER,
+    "on_rollout_start _on_rollout_start on_rollout_end _on_rollout_end": _AFTER,
+    "on_episode_start on_episode_end on_episode_created": f"{_AFTER}: report.episodes holds those that ended",
+    "on_evaluate_start on_evaluate_end": "{on_evaluation_end}(training, report)",
+    "_on_training_start on_algorithm_init": "{on_training_start}(training, total_timesteps)",
+    "_on_training_end": "{on_training_end}(training, result)",
+    "_init_callback init_callback": "{on_training_start}(training, total_timesteps)",
+}
+
+
+def hook_instead(name: str) -> str | None:
+    """Return what there is here for a method that other libraries call in a callback; None if they have none."""
+    answer = _by_name(_CALLBACK).get(name)
+    return None if answer is None else _sentence(_plain(answer), answer)
 
 
 def settings_elsewhere(write: Callable[[str, str], str], *, of_learners_alone: bool = False) -> dict[str, str]:
@@ -183,6 +199,10 @@ def _instead(name: str, known: Iterable[str], answers: Mapping[str, str]) -> str
     return _sentence(_written(answer, lambda setting, value: f"{setting}={value!r}" if value else setting), answer)
 
 
+def _plain(answer: str) -> str:
+    return _written(answer, lambda own, _: own)
+
+
 def _sentence(said: str, answer: str) -> str:
     return f"Here it is {said}." if answer.startswith("{") else f"{said[:1].upper()}{said[1:]}."
 
@@ -213,4 +233,4 @@ class TeachesNames:
             answer = _by_name(self.names_elsewhere).get(name)
             if answer is None:  # with the object, Python adds the nearest name
                 raise AttributeError(message, name=name, obj=self)
-            raise AttributeError(f"{message}. {_sentence(_written(answer, lambda own, _: own), answer)}")
+            raise AttributeError(f"{message}. {_sentence(_plain(answer), answer)}")

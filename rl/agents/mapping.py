@@ -106,7 +106,10 @@ def map_agents(given: Any, agents: list[str]) -> dict[str, str]:
 def _by_pattern(given: Mapping[str, str], agent: str) -> str:
     name = given.get(agent, next((name for key, name in given.items() if fnmatch.fnmatchcase(agent, key)), None))
     if not isinstance(name, str):
-        raise InputError(f"policies names no policy for agent {agent!r}: {dict(given)!r}")
+        raise InputError(
+            f"policies names no policy for agent {agent!r}: {dict(given)!r}; want each agent's, by its name or a "
+            f"pattern: {{{agent!r}: 'one', '*': 'other'}}"
+        )
     return name
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ...envs import Episode
 from ...runtime import InputError
+from ..elsewhere import hook_instead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +195,7 @@ def callback_list(given: Callback | Iterable[Callback] | None) -> list[Callback]
     """Return what `train` was given as a list of callbacks: a single one may stand for itself, None for none.
 
     Raises:
-        InputError: something in it is no callback.
+        InputError: something in it is no callback, or has a method that other libraries call, but this one does not.
     """
     if given is None:
         return []
@@ -206,4 +207,8 @@ def callback_list(given: Callback | Iterable[Callback] | None) -> list[Callback]
             what = "a class: make one of it, " if isinstance(callback, type) else f"a {type(callback).__name__}: "
             want = f"{callback.__name__}(…)" if isinstance(callback, type) else "want objects derived from rl.Callback"
             raise InputError(f"callbacks holds {callback!r:.80}, {what}{want}")
+        for name in dir(callback):  # which nobody would call
+            instead = hook_instead(name)
+            if instead is not None:
+                raise InputError(f"callbacks holds a {type(callback).__name__} with the method {name}. {instead}")
     return callbacks

@@ -38,6 +38,7 @@ from ..runs.checkpoint import find_checkpoint, policy_metadata, run_of
 from ..settings import Bounds, RunSettings
 from ..statistics import mean_returns
 from ..threads import limit_threads
+from ..trainable import Trainable
 from .match import RANDOM, Match
 from .result import Evaluation
 from .video import check_video, filmed
@@ -58,7 +59,7 @@ class Actor(Protocol):
 
 
 def evaluate(
-    policy: Actor | str | Path,
+    policy: Actor | Trainable | str | Path,
     env: Any = None,
     *,
     episodes: int = 20,
@@ -75,10 +76,10 @@ def evaluate(
     """Play `episodes` episodes and return their statistics.
 
     Args:
-        policy: something with `act`, or the folder of a run, checkpoint or policy (this imports torch). No module that
-        lies in that folder is imported.
-        env: id, class or factory, as in `envs.resolve`; may be left out for a folder: then it's the environment of the
-        training.
+        policy: something with `act`, a training, or the folder of a run, checkpoint or policy (these import torch). No
+        module that lies in that folder is imported.
+        env: id, class or factory, as in `envs.resolve`; may be left out for what knows the environment of its training:
+        all but a served policy and an `Actor` of your own.
         episodes: how many in total, spread over at most 32 environments that are stepped together.
         seed: decides every reset, apart from any seed used in training.
         deterministic: take the most probable actions.
@@ -99,8 +100,8 @@ def evaluate(
     episodes, threads = count.read("episodes", episodes), count.read("threads", threads)
     seed, samples = Bounds(whole=True, at_least=0).read("seed", seed), count.read("samples", samples)
     path = None if video is None else check_video(video)
-    actor, description, folder = _read_policy(policy, threads)
-    described = spec_from_json(description, folder=folder) if env is None and description is not None else env
+    actor, own = _read_policy(policy, threads)
+    described = own() if env is None else env
     if described is None:
         raise InputError("evaluate needs an environment: pass env=… (--env), since the policy names none")
     spec = evaluation_spec(described, env_kwargs or {})
@@ -117,12 +118,20 @@ def evaluate(
         return play(actor, made, episodes, **how)
 
 
-def _read_policy(policy: Actor | str | Path, threads: int) -> tuple[Actor, dict[str, Any] | None, Path | None]:
-    """What acts; and of a folder's policy, the description of its environment and the run."""
+def _read_policy(policy: Any, threads: int) -> tuple[Actor, Callable[[], EnvSpec | None]]:
+    """What acts, and what tells the environment of its training, None if nobody knows it."""
+    if isinstance(policy, Trainable):
+        training: Any = policy
+        return training.policy, lambda: training.spec
     if not isinstance(policy, str | Path):
-        return policy, None, None
+        return policy, lambda: _described(getattr(policy, "env", None), None)
     limit_threads(threads)
-    return load("load_policy")(policy), policy_metadata(policy).get("env"), run_of(find_checkpoint(policy))
+    description = policy_metadata(policy).get("env")
+    return load("load_policy")(policy), lambda: _described(description, run_of(find_checkpoint(policy)))
+
+
+def _described(description: Any, folder: Path | None) -> EnvSpec | None:
+    return spec_from_json(description, folder=folder) if isinstance(description, dict) else None
 
 
 def _evaluate_texts(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ...envs import Seats, as_batch, codec
+from ...runtime import nearest
 from ..data.memories import Memory, of_policies, of_policy, remembered_before
 from .joint_spec import JointSpec
 
@@ -38,7 +40,8 @@ class JointActing(ABC):
         after that, which the others keep."""
 
     def act(self, observations: Any, *, deterministic: bool = False) -> Any:
-        """Actions of all agents for one joint observation, or a batch [B] of them; as `Policy.act`."""
+        """Actions of all agents, by name, for one joint observation, or a batch [B] of them; as `Policy.act`. Or, as
+        PettingZoo has it, for a dict of what those agents observe that are to act: then theirs alone."""
         if self.spec.has_memory:
             raise ValueError(
                 "these policies remember earlier observations of an episode: use act_with_memory(observations, "
@@ -54,7 +57,13 @@ class JointActing(ABC):
     def act_with_memory(
         self, observations: Any, memory: Any = None, episode_start: Any = None, *, deterministic: bool = False
     ) -> tuple[Any, Memory | None]:
-        """As `Policy.act_with_memory`; the memory has a row for each agent of each environment."""
+        """As `Policy.act_with_memory`, observations as in `act`; the memory has a row for each agent of each
+        environment, and those that do not act keep theirs."""
+        if isinstance(observations, Mapping) and "agents" not in observations:
+            joint, memory = self.act_with_memory(
+                self._joint(observations), memory, episode_start, deterministic=deterministic
+            )
+            return {agent: joint[agent] for agent in observations}, memory
         records, single = as_batch(self.observation_space, observations)
         joint = np.zeros(len(records), self._actions.dtype)
         remembered: dict[str, Memory | None] = {}
@@ -68,6 +77,16 @@ class JointActing(ABC):
             actions, remembered[name] = self._choose(name, rows, acts, before, deterministic=deterministic)
             seats.put_actions(actions, joint)
         return self._actions.unpack(joint[0] if single else joint), of_policies(remembered)
+
+    def _joint(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """The joint observation in which the agents of `own` are to act, on what it says that they observe."""
+        for agent in own:
+            if agent not in self.spec.mapping:
+                raise ValueError(f"there is no agent {agent!r}. {nearest(str(agent), self.spec.mapping)}")
+        joint: dict[str, Any] = codec(self.observation_space).example()
+        joint["agents"] = joint["agents"] | own
+        joint["acts"] = np.array([agent in own for agent in self.spec.mapping], np.int8)
+        return joint
 
     def _seated(self, size: int) -> dict[str, Seats]:
         known, seats = self._seats

@@ -25,7 +25,7 @@ def one_policy(saved: SavedPolicy, name: str | None = None) -> SavedPolicy:
     if name is None and len(spec.policies) > 1:
         raise InputError(
             f"there are several policies, {', '.join(spec.policies)}: say which by name=… (--policy), its own or an "
-            "agent's"
+            "agent's; shoal.load_policy takes all together"
         )
     chosen = next(iter(spec.policies)) if name is None else spec.mapping.get(name, name)
     if chosen not in spec.policies:

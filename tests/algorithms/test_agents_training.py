@@ -265,6 +265,34 @@ def test_who_acts_for_whom(alone):
         PPO(Crowd, policies="separate", frozen_policies="a,b,c")
 
 
+def test_the_agents_that_act_are_given_as_pettingzoo_has_them():
+    with PPO(Crowd, engine="serial", policies={"a": "one", "*": "other"}, **COMMON) as ppo:
+        policy, env = ppo.policy, Crowd()
+    seen, _ = env.reset(seed=3)
+    assert set(seen) == {"a", "b"}
+    while env.agents:  # c is born, and all die
+        actions = policy.act(seen, deterministic=True)
+        assert actions == {agent: policy.policy("one" if agent == "a" else "other").act(seen[agent], deterministic=True)
+                           for agent in env.agents}  # fmt: skip
+        seen, *_ = env.step(actions)
+        seen = {agent: seen[agent] for agent in env.agents}
+    with pytest.raises(ValueError, match=r"there is no agent 'd'\. Known: a, b, c"):
+        policy.act({"d": np.zeros(3, np.float32)})
+
+
+def test_remembering_agents_are_given_so_too():
+    network = {"memory": "gru", "memory_kwargs": {"units": 4}, "sequence_length": 8}
+    with PPO(Crowd, engine="serial", policy_kwargs=network, **COMMON) as ppo:
+        policy = ppo.policy
+    seen = {"a": np.ones(3, np.float32), "c": np.ones(3, np.float32)}
+    actions, memory = policy.act_with_memory(seen, episode_start=True, deterministic=True)
+    assert set(actions) == {"a", "c"}
+    [(first, second, third)] = memory.values()
+    assert first.any()
+    assert (first == third).all()
+    assert not second.any()  # b has not acted
+
+
 def test_a_policy_that_is_frozen_or_never_acted_stays_bit_for_bit(tmp_path):
     """Agent c is born at tick 3, after the only iteration."""
     settings = {"n_steps": 2, "batch_size": 4, "timesteps": 12}

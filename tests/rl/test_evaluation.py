@@ -7,6 +7,7 @@ import pytest
 from gymnasium import spaces
 from learning_envs import Countdown, Echo
 
+from shoal.algorithms import PPO
 from shoal.envs import EnvGroup, SpaceMismatchError, derive_seed, resolve
 from shoal.rl import Policy, evaluate
 from shoal.rl.evaluation import evaluate as evaluation
@@ -68,6 +69,18 @@ def test_the_seed_decides(tmp_path):
     assert first != other
     policy.save(tmp_path / "policy")
     assert evaluate(tmp_path / "policy", Echo, episodes=8, seed=1).returns == first
+
+
+def test_a_training_and_its_policy_know_their_environment():
+    class Short(Countdown):  # which no description could find again
+        pass
+
+    with PPO(Short, engine="serial", seed=1) as ppo:
+        assert evaluate(ppo, episodes=4) == evaluate(ppo.policy, Short, episodes=4)
+    with PPO("CartPole-v1", engine="serial", seed=1) as ppo:
+        assert evaluate(ppo, episodes=2) == evaluate(ppo.policy, episodes=2) == evaluate(ppo, "CartPole-v1", episodes=2)
+    with pytest.raises(InputError, match="evaluate needs an environment"):
+        evaluate(Repeats())
 
 
 def test_a_long_evaluation_says_how_far_it_is(monkeypatch, caplog):

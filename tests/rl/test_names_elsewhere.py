@@ -8,8 +8,8 @@ import pytest
 
 from shoal import runtime
 from shoal.algorithms import PPO, SAC
-from shoal.rl import Policy
-from shoal.rl.elsewhere import POLICY, TRAINING
+from shoal.rl import Callback, Policy
+from shoal.rl.elsewhere import POLICY, TRAINING, hook_instead
 from shoal.runtime import InputError
 
 
@@ -81,6 +81,23 @@ def test_an_error_within_a_property_is_not_hidden(ppo, monkeypatch):
     monkeypatch.setattr(type(ppo), "learn", property(lambda self: self.config.nothing), raising=False)
     with pytest.raises(AttributeError, match="'PPOConfig' object has no attribute 'nothing'"):
         ppo.learn  # noqa: B018
+
+
+def test_methods_of_callbacks_that_nobody_would_call(ppo):
+    class Stops(Callback):
+        def _on_step(self):
+            return False
+
+        def on_helper(self):
+            """Whatever it calls itself."""
+
+    with pytest.raises(
+        InputError, match=r"a Stops with the method _on_step\. Here it is on_iteration_end\(training, rep"
+    ):
+        ppo.train(1, callbacks=Stops())
+    del Stops._on_step
+    assert ppo.train(1, callbacks=Stops()).timesteps
+    assert not [name for name in vars(Callback) if hook_instead(name)]
 
 
 def test_attributes_of_a_policy():
