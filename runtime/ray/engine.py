@@ -219,7 +219,8 @@ class RayEngine(Engine, RunsTasks, KeepsValues, AwaitsValues):
         task = here.get_task_id() if self._is_worker else None
         if task is None:
             return None
-        name, function = here.get_task_name(), here.get_task_function_name()
+        # Where there is a task, it has both.
+        name, function = here.get_task_name() or "", here.get_task_function_name() or ""
         if name.endswith(".__init__"):  # which Ray puts the actor's name before
             return Running(None, name.rpartition(":")[2], function, self.host())
         # The id of the first object that it returns, as on the other engines.

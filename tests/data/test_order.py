@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 
 import numpy as np
@@ -175,6 +176,12 @@ def test_all_shares_of_a_split_have_equally_many_batches(serial, folder):
         shares = [[batch["id"].tolist() for batch in share.iter_batches()] for share in dataset.split(k)]
         assert [len(share) for share in shares] == [len(whole) // k] * k
         assert [share[n] for n in range(len(whole) // k) for share in shares] == whole[: len(whole) // k * k]
+
+
+def test_what_tasks_need_is_imported_where_their_processes_are_made(native):
+    data.from_items(range(10)).count()
+    loaded = runtime.remote(lambda: "shoal.data.steps" in sys.modules).options(max_calls=1)
+    assert all(runtime.get([loaded.remote() for _ in range(4)])), "of the last two at least the processes are new"
 
 
 def test_tensors_are_made_ahead_as_bytes_allow_or_the_user_says(native):
