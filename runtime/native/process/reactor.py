@@ -187,8 +187,7 @@ class Reactor(Loop):
         try:
             self.poll(0.0)
         finally:
-            self._lead.release()
-            self._offer_lead()
+            self._leave()
         return True
 
     def attend(self, attended: bool) -> None:
@@ -235,8 +234,16 @@ class Reactor(Loop):
         finally:
             if self._closed:
                 self._let_go()
-            self._lead.release()
-            self._offer_lead()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Lead no more."""
+        self._lead.release()
+        self._offer_lead()
+        # What is to be done before a poll, and came after the last one had begun: who attends comes only for what can
+        # be read, and nobody else does.
+        if self._attended and self._look_again:
+            self._wake_poll()
 
     def _offer_lead(self) -> None:
         while self._followers:
@@ -296,8 +303,7 @@ class Reactor(Loop):
                 self._background_polls = self._yield = False
                 if self._closed:
                     self._let_go()
-                self._lead.release()
-            self._offer_lead()
+                self._leave()
 
     def _await_something(self) -> None:
         """Wait until there is something to read, or a timer is due."""
@@ -318,8 +324,10 @@ class Reactor(Loop):
             os.eventfd_write(self._waker, 1)
 
     def _drain_waker(self, mask: int) -> None:
-        self._nudged, self._was_nudged = False, True
         os.eventfd_read(self._waker)
+        # Not before that: of a thread that nudges in between the wake would be read here, and the mark would stay, so
+        # that no later nudge wakes anybody.
+        self._nudged, self._was_nudged = False, True
 
     def busy(self) -> bool:
         """Return whether this thread is in the middle of reading for all: it must not be interrupted here."""
