@@ -162,13 +162,16 @@ class Values(KeepsValues):
             elif maker != self.me:
                 self._links.node.send(m.Free(theirs))
             else:
-                try:
-                    self._store.free(theirs)
-                except InternalError:  # a leak at worst, and not the fault of the thread that reads now
-                    traceback.print_exc()
+                self._free_own(theirs)
 
     def on_free(self, peer: Connection, message: m.Free) -> None:
-        self._store.free(message.spans)
+        self._free_own(message.spans)
+
+    def _free_own(self, spans: list[m.Span]) -> None:
+        try:
+            self._store.free(spans)
+        except InternalError:  # a leak at worst, and the fault of neither who reads it nor who passes it on
+            traceback.print_exc()
 
     # Values -----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...exceptions import InternalError
 from ...ids import node_of
 from ...refs import ObjectRef
 from ...values import serialization
@@ -230,16 +231,17 @@ class Store:
         size = math.prod(map(int, shape)) * kind.itemsize
         if kind.hasobject or not 0 < size <= sys.maxsize:
             return np.empty(shape, kind)  # or raise its own error: no array is that large
-        [span] = self.arena.allocate([size], self._process)
+        arena = self.arena
+        [span] = arena.allocate([size], self._process)
         address = 0
 
         def abandoned() -> None:
             if self._unsealed.pop(address, None) is not None:
-                self.arena.free([span])
+                arena.free([span])
 
-        exporter = self._views.export(self.arena.memory, span, abandoned)
+        exporter = self._views.export(arena.memory, span, abandoned)
         if exporter is None:
-            self.arena.free([span])
+            arena.free([span])
             return np.empty(shape, kind)
         array: np.ndarray = np.ndarray(shape, kind, buffer=exporter)
         address = array.__array_interface__["data"][0]
@@ -259,13 +261,21 @@ class Store:
         return self._views.any()
 
     def free(self, spans: list[Span]) -> None:
-        """Take back blocks of this process's own arenas."""
-        on_disk = [] if self._disk is None else [span for span in spans if span.on_disk]
-        if self._disk is not None and on_disk:
-            self._disk.free(on_disk)
+        """Take back blocks of this process's own arenas; never makes one, for which the node would be asked: that is
+        called by the thread that reads.
+
+        Raises:
+            InternalError: there is no such block.
+        """
+        in_memory, on_disk = [span for span in spans if not span.on_disk], [span for span in spans if span.on_disk]
+        arenas: tuple[tuple[Arena | None, list[Span]], ...] = ((self._arena, in_memory), (self._disk, on_disk))
+        for arena, theirs in arenas:
+            if theirs and arena is None:
+                raise InternalError(f"block {theirs[0]} is freed, and this process has no such arena")
+            if theirs and arena is not None:
+                arena.free(theirs)
+        if on_disk and self._disk is not None:
             self._disk.trim()
-        if len(on_disk) < len(spans):
-            self.arena.free([span for span in spans if span not in on_disk] if on_disk else spans)
         self._node.offer(self.trim)
 
     # Sharing the store with others ------------------------------------------------------------------------------

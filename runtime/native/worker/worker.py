@@ -166,8 +166,9 @@ class Worker(Lender):
         self._links.reactor.nudge()
 
     def _wake(self) -> None:
-        if self._arrival is not None:
-            self._arrival.finish()
+        arrival = self._arrival
+        if arrival is not None:
+            arrival.finish()
 
     # Waiting inside a task --------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 
+import psutil
 import pytest
 from conftest import WORKERS_NEED, screen, wait_until
 from nonsense import TYPES, Nonsense
@@ -178,6 +179,24 @@ def test_all_live_on(program, attack):
 def test_all_live_on_whatever_is_said(program, attack, seed):
     with screen():
         assert attack(seed) > 0
+
+
+def test_an_actor_is_told_to_free_what_it_has_not_made_and_reads_on(program):
+    """While the node, which it must not ask for anything now, is slow to answer."""
+    actor = Adder.remote()
+    assert runtime.get(actor.add.remote(1, 2)) == 3
+    queues = current_engine().parts.actor_calls.queues
+    process = queues[actor._actor.id].process
+    free = bytes(m.encode(m.Free([m.Span(process, 5, 0, 10, 1)])))
+    node = psutil.Process(links().welcome.node_pid)
+    node.suspend()
+    try:
+        for number in range(3):
+            with Stranger(links().names.of(process), m.Hello(own_id(number))) as peer:
+                assert peer.answers(free, m.Request(b"no such object  "), m.Ready)
+    finally:
+        node.resume()
+    assert runtime.get(actor.add.remote(3, 4), timeout=20) == 7
 
 
 @runtime.remote
