@@ -32,7 +32,7 @@ class Balance:
         self._spreading.joined(me.id, me.resources)
         self.at_head = (m.AskResources,)
         self.handlers: dict[type, Callable[..., None]] = {
-            m.NodeLoad: lambda node, load: self._spreading.nodes[node].report(load),
+            m.NodeLoad: self._on_load,
             m.Place: cluster.by_head(lambda message: self._on_place(message.wish)),
             m.Placed: cluster.by_head(self._on_placed),
             m.ForgetActor: cluster.by_head(lambda message: leasing.forget_actor(message.actor)),
@@ -87,9 +87,16 @@ class Balance:
         here.unseen.clear()  # what is decided for this node is done at once
         here.report(load)
 
+    def _on_load(self, node: m.NodeId, load: m.NodeLoad) -> None:
+        # What is wanted by one that has died, or never was, nobody would withdraw; and of an actor there is one.
+        lives = self._cluster.lives
+        load.wishes = [w for w in load.wishes if (w.count == 1 if w.is_for_actor else lives(w.asker))]
+        self._spreading.nodes[node].report(load)
+
     def _on_place(self, wish: m.Wish) -> None:
         self._seen += 1
         self._leasing.place(wish)
+        self._leasing.grant()
 
     def _on_placed(self, message: m.Placed) -> None:
         self._seen += 1
@@ -109,6 +116,8 @@ class Balance:
         moves = list(islice(self._spreading.moves(), _MOST_MOVES))
         for move in moves:
             self._move(move)
+        if moves:
+            self._leasing.grant()
         return len(moves) == _MOST_MOVES
 
     def _move(self, move: Move) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ from ..protocol.loop import Loop
 from .pool import Process
 
 Address = m.ProcessId | m.NodeId
+#: So many nodes besides the head may be there at one time; of those that are gone, so many are remembered.
+MOST_NODES = 256
 
 
 class Cluster:
@@ -41,7 +44,7 @@ class Cluster:
     Attributes:
         head: the node that keeps actors, names and published values.
         nodes: all that live, this one first.
-        dead: those that are gone.
+        dead: those that are gone, the latest ones.
         welcome: for the head: the answer to a node that joins.
         address: where others can join.
         at_head: kinds of messages that only the head can handle.
@@ -61,12 +64,12 @@ class Cluster:
         self.welcome: m.Welcome
         self.address = ""
         self.at_head: set[type] = set()
-        self.dead: list[m.NodeInfo] = []
+        self.dead: deque[m.NodeInfo] = deque(maxlen=MOST_NODES)
         self._processes, self._loop = processes, loop
         self._receive, self._lost, self._changed = receive, lost, changed
         self._lines: dict[m.NodeId, Connection] = {}
         self._elsewhere: dict[m.NodeId, set[m.ProcessId]] = {}  # for the head: the processes of the others
-        self._gone: set[m.ProcessId] = set()
+        self._gone: set[m.ProcessId] = set()  # for the others: processes that have died, of nodes that live
         self.handlers: dict[type, Callable[..., None]] = {
             m.NodeJoined: self.by_head(self._joined),
             m.NodeDied: self.by_head(self._died),
@@ -97,7 +100,10 @@ class Cluster:
         sock.sendall(m.encode(m.Join(self.nodes[self.me])))
         answer = receive_one(sock)
         if answer is None:
-            raise NodeDiedError("the head has ended before it took this node in")
+            raise NodeDiedError(
+                "the head has hung up before it took this node in: it has ended, or has as many nodes as it takes, "
+                f"{MOST_NODES}"
+            )
         welcome, _ = answer
         assert isinstance(welcome, m.Welcome)
         self.head, self.address = welcome.nodes[0].id, welcome.address
@@ -124,10 +130,10 @@ class Cluster:
                 return
             if line.peer is not None:
                 self._receive(line.peer, message)
-            elif isinstance(message, m.Join) and message.node.id not in self.nodes:
-                self._on_join(line, message.node)
-            else:
+            elif not isinstance(message, m.Join) or message.node.id in self.nodes or len(self._lines) == MOST_NODES:
                 self._hang_up(line, "it has not joined")
+            else:
+                self._on_join(line, message.node)
 
     def _on_join(self, line: Connection, node: m.NodeInfo) -> None:
         line.send(msgspec.structs.replace(self.welcome, nodes=list(self.nodes.values())))
@@ -136,7 +142,7 @@ class Cluster:
         self._joined(m.NodeJoined(node))
 
     def _on_ask_nodes(self, process: m.ProcessId, message: m.AskNodes) -> None:
-        nodes = m.Nodes(list(self.nodes.values()), self.dead, self.head, self.address)
+        nodes = m.Nodes(list(self.nodes.values()), list(self.dead), self.head, self.address)
         self.tell_here(process, m.Answer.to(message, nodes))
 
     def drop(self, node: m.NodeId, why: str) -> None:
@@ -172,6 +178,7 @@ class Cluster:
 
     def _died(self, message: m.NodeDied) -> None:
         self.dead.append(self.nodes.pop(message.node))
+        self._gone = {process for process in self._gone if node_of(process) != message.node}
         self._news(message)
 
     def _news(self, message: m.NodeJoined | m.NodeDied) -> None:
@@ -221,14 +228,17 @@ class Cluster:
             raise ProtocolError(f"it speaks of {speaks_of.hex()}, which is not its own")
 
     def _process_lost(self, node: m.NodeId, message: m.ProcessDied) -> None:
-        self._gone.add(message.process)
+        if not self.is_head:
+            self._gone.add(message.process)
         self._spread(message, node)
         self._lost(message)
 
     def lives(self, process: m.ProcessId) -> bool:
-        """Return whether a process of any node lives, as far as is known."""
+        """Return whether a process of any node lives, as far as is known: the head knows all of them."""
         if node_of(process) == self.me:
             return process in self._processes
+        if self.is_head:
+            return process in self._elsewhere.get(node_of(process), ())
         return node_of(process) in self.nodes and process not in self._gone
 
     # Messages ---------------------------------------------------------------------------------------------------
@@ -292,6 +302,8 @@ class Cluster:
 
     def _on_pass(self, node: m.NodeId, message: m.Pass) -> None:
         self._check_own(node, message.by)
+        if self.is_head and len(message.by) == PROCESS_BYTES and not self.lives(message.by):
+            return  # its end would never come, or has come, so nothing would undo what is done for it now
         if node_of(message.to) != self.me:
             self._send(message)
         elif message.to == self.me:

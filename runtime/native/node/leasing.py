@@ -54,6 +54,7 @@ class Leasing:
         self._kinds: dict[tuple[m.ProcessId, int], m.WantLeases] = {}
         self._stopped = False
         self._passing = False
+        self._granting = self._more = False
         self.handlers: dict[type, Callable[..., None]] = {
             m.WantLeases: self._on_want_leases,
             m.ReturnLease: self._on_return_lease,
@@ -67,9 +68,21 @@ class Leasing:
         self._stopped = True
 
     def grant(self) -> None:
-        """Give out what has become free."""
-        if self._stopped:
+        """Give out what has become free; what becomes free by that, too."""
+        self._more = True
+        if (
+            self._granting
+        ):  # further up the stack, where it goes on: nested as deep as there are requests, it would fall
             return
+        self._granting = True
+        try:
+            while self._more and not self._stopped:
+                self._more = False
+                self._grant()
+        finally:
+            self._granting = False
+
+    def _grant(self) -> None:
         for grant in self._scheduler.grant(most=self._workers.room):
             if isinstance(grant, GrantGroup):
                 self._announce(b"", m.GroupReserved(grant.group))
@@ -128,6 +141,7 @@ class Leasing:
             assert isinstance(worker.lease.key, int)
             self._cluster.tell(worker.lease.asker, m.Leased(worker.lease.key, worker.id, self._gpus_of(worker)))
         else:
+            self._scheduler.forget(worker.lease.asker)  # or it would get this worker again, as often as it has asked
             self._end(worker)
 
     def _gpus_of(self, worker: Process) -> list[str]:
@@ -249,14 +263,13 @@ class Leasing:
         return m.NodeLoad(self._scheduler.available(), wishes, self._seconds, seen)
 
     def place(self, wish: m.Wish) -> None:
-        """Grant, as soon as can be, what another node had no room for."""
+        """Take over what another node had no room for; see `grant`."""
         request = wish.request
         if isinstance(request, m.ActorWanted):
             self.want_actor(request)
         else:
             self._kinds[wish.asker, request.key] = request
             self._scheduler.want_more(wish.asker, request.key, request.demand, request.placement, request.spread)
-        self.grant()
 
     def placed(self, asker: m.ProcessId, key: int | m.ActorKey, spread: bool) -> None:
         """Another node has taken over one of what was asked for here."""

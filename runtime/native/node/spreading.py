@@ -16,6 +16,8 @@ import msgspec
 from ...resources.amounts import UNIT, Demand
 from ..protocol.messages import ActorKey, NodeId, NodeLoad, Wish
 
+# So many decisions may be under way to a node: one that does not say what it has seen is given no more.
+_MOST_UNSEEN = 1000
 #: Bytes that come from another node per second, to weigh waiting for a CPU against fetching inputs.
 BANDWIDTH = 2e8
 
@@ -162,7 +164,9 @@ class Spreading:
         """Return what to move now; it counts as done from here on."""
         for home, state in self.nodes.items():
             for wish in list(state.wishes):
-                while wish.count > 0 and (to := self._taker(home, wish)) is not None:
+                while (
+                    wish.count > 0 and len(state.unseen) < _MOST_UNSEEN and (to := self._taker(home, wish)) is not None
+                ):
                     state.note(wish)
                     self.give(to, wish)
                     yield Move(home, to, wish)

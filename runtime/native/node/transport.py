@@ -24,11 +24,13 @@ import msgspec
 
 from ...exceptions import InputError, NodeDiedError
 from ..protocol import local_sockets
+from .cluster import MOST_NODES
 
 _SERVICE, _CHALLENGE, _JOIN = "shoal.Node", "Challenge", "Join"
 _NONCE_BYTES = 16
 _CHUNK = 1 << 18
-_MOST_NODES = 256
+# Threads besides those of nodes that are there: one that is refused is to hear it.
+_SPARE_THREADS = 8
 _CONNECT_SECONDS = 20
 # gRPC ignores options that it does not know, so a test looks each of them up in the library.
 OPTIONS = [
@@ -132,7 +134,7 @@ def serve(listen: str, secrets: Secrets, target: str) -> tuple[str, Any]:
     """
     import grpc
 
-    asked: deque[bytes] = deque(maxlen=_MOST_NODES)
+    asked: deque[bytes] = deque(maxlen=MOST_NODES)
 
     def challenge(theirs: bytes, context: Any) -> bytes:
         nonces = theirs[:_NONCE_BYTES] + os.urandom(_NONCE_BYTES)
@@ -161,7 +163,7 @@ def serve(listen: str, secrets: Secrets, target: str) -> tuple[str, Any]:
             context.cancel()
             mover.join()
 
-    server = grpc.server(ThreadPoolExecutor(_MOST_NODES, "shoal-nodes"), options=OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(MOST_NODES + _SPARE_THREADS, "shoal-nodes"), options=OPTIONS)
     methods = {
         _CHALLENGE: grpc.unary_unary_rpc_method_handler(challenge),
         _JOIN: grpc.stream_stream_rpc_method_handler(join),

@@ -94,6 +94,11 @@ class Wish(msgspec.Struct, array_like=True, gc=False):
     request: WantLeases | ActorWanted
 
     @property
+    def is_for_actor(self) -> bool:
+        """Whether it is for an actor's process, and not for workers."""
+        return isinstance(self.request, ActorWanted)
+
+    @property
     def key(self) -> int | ActorKey:
         """Return the kind of the process's tasks, or the actor."""
         return self.request.key if isinstance(self.request, WantLeases) else self.request.actor

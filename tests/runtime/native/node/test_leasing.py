@@ -46,7 +46,7 @@ class Node:
         self.told.append((process, message))
 
     def lives(self, process):
-        return True
+        return process == ASKER
 
     def want(self, count, environment=None):
         request = m.WantLeases(1, {"CPU": 10_000}, count, m.Job(ASKER), environment)
@@ -90,3 +90,16 @@ def test_an_idle_worker_makes_room_for_one_that_is_needed(node):
     node.end(first)
     assert [worker.environment is None for worker in node.workers.processes.values()] == [True, False]
     assert second.id in node.workers.processes
+
+
+def test_what_a_dead_process_has_asked_for_a_thousand_times_is_dropped_with_the_first_worker():
+    node = Node(most=20)
+    request = m.WantLeases(1, {}, 1, m.Job(b"gone-one"))
+    for _ in range(5000):
+        node.leasing.place(m.Wish(b"gone-one", 1, request))
+    node.leasing.grant()
+    first, *_ = node.workers.processes.values()
+    node.leasing.begin(first)
+    assert node.leasing.describe()[1] == []
+    assert first.lease is None
+    assert node.told == []

@@ -1,5 +1,7 @@
 """Which node takes what another cannot grant: events in, moves out."""
 
+import itertools
+
 from shoal.runtime.native.node.spreading import BANDWIDTH, NodeState, Spreading, choose, estimated_wait
 from shoal.runtime.native.protocol.messages import ActorWanted, Job, NodeLoad, Placement, WantLeases, Wish
 from shoal.runtime.resources.amounts import in_units
@@ -113,3 +115,13 @@ def test_one_at_a_time_is_spread_all_the_same():
 def test_what_is_to_be_spread_and_asks_for_nothing_goes_where_there_is_a_cpu():
     table = spreading(head={}, other={"CPU": 1}, third={"CPU": 1})
     assert [table.next_node({}) for _ in range(3)] == [OTHER, THIRD, OTHER]
+
+
+def test_a_node_that_does_not_say_what_it_has_seen_is_given_no_more_after_a_while():
+    table = spreading(head={"CPU": 1}, other={})
+    report(table, OTHER, {}, wish({}, count=1 << 40))
+    first = list(itertools.islice(table.moves(), 5000))
+    assert len(first) == 1000
+    assert moves(table) == []
+    report(table, OTHER, {}, wish({}, count=(1 << 40) - 10), seen=10)
+    assert moves(table) == [(OTHER, HEAD)] * 10

@@ -124,10 +124,11 @@ def attack_head(seed, most=None):
 
 
 def a_head_answers_after(frame):
-    """Join the head as a node that says this, and then passes a question on."""
+    """Join the head as a node with one process that says this, and then passes a question on."""
     node = m.NodeInfo(b"\xff" + os.urandom(3), "elsewhere", 1, {"CPU": 10_000})
-    question = m.Pass(node.id, node.id + b"proc", bytes(m.encode(m.AskNodes())[4:]))
-    with Stranger(links().names.of(links().me[:4]), m.Join(node)) as line:
+    process = node.id + b"proc"
+    question = m.Pass(node.id, process, bytes(m.encode(m.AskNodes())[4:]))
+    with Stranger(links().names.of(links().me[:4]), m.Join(node), m.ProcessMade(process)) as line:
         return line.answers(frame, question, m.Pass)
 
 
