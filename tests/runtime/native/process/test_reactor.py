@@ -96,7 +96,7 @@ def test_what_arrives_is_read_by_who_attends_and_by_the_reactors_own_thread_whil
 
 @pytest.fixture
 def reactor():
-    reactor = Reactor("test-reader")
+    reactor = Reactor("test-reader", [], lambda connection, nonsense: None)
     yield reactor
     reactor.close()
 
