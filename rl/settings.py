@@ -216,8 +216,8 @@ class RunSettings(AgentSettings, LearnerSettings):
     takes over network and tokenizer, too, also of a folder of the library transformers. Default: random weights."""
     policy_kwargs: Mapping[str, Any] = field(default_factory=dict, metadata={"example": '{"net_arch": [64, 64]}'})
     """Network: encoder (auto, flat, nature_cnn, impala_cnn, or package.module:Class of your own) and encoder_kwargs;
-    with ppo and a2c memory (none, lstm, gru, transformer, or a class of your own), memory_kwargs and sequence_length;
-    net_arch (list, or dict with pi and vf), activation (tanh or relu), ortho_init, log_std_init."""
+    with ppo, a2c, impala and appo memory (none, lstm, gru, transformer, or a class of your own), memory_kwargs and
+    sequence_length; net_arch (list, or dict with pi and vf), activation (tanh or relu), ortho_init, log_std_init."""
 
     def __post_init__(self) -> None:
         if self.step_timeout == math.inf:
