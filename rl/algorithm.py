@@ -35,6 +35,7 @@ from .clock import Clock
 from .declaration import Collecting, Declaration, Learning
 from .elsewhere import TRAINING, TeachesNames, check_by_name
 from .engine import preload, start_runtime
+from .initial_weights import check_initial
 from .lazy import load
 from .model_choice import choose_memory
 from .models.architecture import read_architecture
@@ -122,6 +123,7 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         self.spec = found.spec
         self.model_spec, self.run = choose_models(type(self), self.config, found, network, self.run)
         self.check_spaces()
+        check_initial(self.model_spec, self.run)
         self._actors: Run | None = None
         self._making = threading.RLock()
         self._state: TrainingState | None = None

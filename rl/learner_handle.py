@@ -63,8 +63,14 @@ class LearnerHandle:
 
     @cached_property
     def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
-        """Initial weights (if nothing was learned yet), layout and device."""
-        return get(self.actor.describe.remote())
+        """Initial weights (if nothing was learned yet), layout and device. Raises InputError for a device that is not
+        there."""
+        try:
+            return get(self.actor.describe.remote())
+        except exceptions.ActorDiedError as error:
+            if isinstance(error.__cause__, InputError):  # a setting, told as all others are
+                raise error.__cause__ from None
+            raise
 
     def start(self, state: TrainingState, given: LearnerInput, snapshot: bool) -> Update:
         """Let it learn from rollouts, which need not be there yet, and perhaps take a snapshot of itself then."""

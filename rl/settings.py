@@ -225,6 +225,7 @@ class RunSettings(AgentSettings, LearnerSettings):
         validate(self)
         self.read_agents()
         self.read_learners()
+        object.__setattr__(self, "initial", read_initial(self.initial))
         object.__setattr__(self, "normalize", _read_normalize(self.normalize))
         object.__setattr__(self, "chaos", str(Chaos.read(self.chaos)))
         if not isinstance(self.policy_kwargs, Mapping):
@@ -283,6 +284,16 @@ class RunSettings(AgentSettings, LearnerSettings):
     def groups(self) -> int:
         """Number of simulation groups; group g is simulated by worker g % workers."""
         return self.n_envs // self.environments_per_group
+
+
+def read_initial(given: Any) -> str:
+    """The folder that `initial` names; "" for none. InputError if it is no path."""
+    if given is not None and not isinstance(given, str | Path):
+        raise InputError(
+            f"initial is {given!r:.80}, but must be the folder of a run, checkpoint or saved policy: save(FOLDER) "
+            "writes one"
+        )
+    return str(given or "")
 
 
 def _read_normalize(given: Any) -> str:

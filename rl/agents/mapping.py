@@ -150,8 +150,8 @@ def _read_weights(name: str, where: str, wanted: ModelSpec) -> np.ndarray:
     one = one_policy(saved, chosen or (name if several else None))
     found = one.spec
     if found != wanted:
+        assert isinstance(found, ModelSpec)
         raise InputError(
-            f"initial_policies names {where!r} for {name!r}, but that is another model: {found.to_json()}, wanted "
-            f"{wanted.to_json()}"
+            f"initial_policies names {where!r} for {name!r}, but that is another model: {found.unlike(wanted)}"
         )
     return one.weights

@@ -12,12 +12,13 @@ from typing import Any
 from ...runtime import InputError
 from ..models.joint_spec import JointSpec
 from ..runs.checkpoint import read_policy
+from ..settings import read_initial
 from .pretrained import is_pretrained, pretrained_network
 from .tokens import characters_of, read_tokenizer, with_characters
 
 
-def language_network(policy_kwargs: Mapping[str, Any] | None, initial: str | Path | None) -> dict[str, Any]:
-    """`policy_kwargs` of a language model, its tokenizer read, with those of `initial` where it names a folder: all but
+def language_network(policy_kwargs: Mapping[str, Any] | None, given_initial: Any) -> dict[str, Any]:
+    """`policy_kwargs` of a language model, its tokenizer read, with those of the folder that `initial` names: all but
     another context, and adapters where it has none.
 
     Raises InputError if there is no language model in that folder, or `policy_kwargs` want another one.
@@ -25,14 +26,15 @@ def language_network(policy_kwargs: Mapping[str, Any] | None, initial: str | Pat
     given = dict(policy_kwargs or {})
     if isinstance(given.get("tokenizer"), str):
         given["tokenizer"] = read_tokenizer(given["tokenizer"])
+    initial = read_initial(given_initial)
     if not initial:
         return given
-    own = pretrained_network(Path(initial), given) if is_pretrained(Path(initial)) else _network_of(str(initial))
+    own = pretrained_network(Path(initial), given) if is_pretrained(Path(initial)) else _network_of(initial)
     for name, value in given.items():
         if own.get(name, value) == value or name == "context" or (name == "lora" and not own["lora"]):
             continue
         raise InputError(
-            f"policy_kwargs[{name!r}] is {value!r:.80}, but the model of {str(initial)!r}, which initial names, has "
+            f"policy_kwargs[{name!r}] is {value!r:.80}, but the model of {initial!r}, which initial names, has "
             f"{own[name]!r:.80}: leave it out"
         )
     return {name: value for name, value in (own | given).items() if value}  # of those left out, 0 is the default

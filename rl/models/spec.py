@@ -40,6 +40,10 @@ def takes(kind: str, action_space: Space) -> bool:
     return found.kind in _ACTIONS[kind] and (kind not in _BOUNDED or bool(action_space.is_bounded()))  # type: ignore[attr-defined]
 
 
+def _shown(value: Any) -> str:
+    return describe(value) if isinstance(value, Space) else str(value)
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """Can be pickled, and written as JSON beside the weights.
@@ -122,6 +126,19 @@ class ModelSpec:
     def _is_convolutional(self) -> bool:
         images = [leaf for _, leaf in codec(self.observation_space).leaves() if leaf.is_image]
         return any(":" not in self.encoder and self.keeps(leaf) for leaf in images)
+
+    def unlike(self, wanted: ModelSpec) -> str:
+        """In what it is not `wanted`, each part with what is wanted; "" if in nothing."""
+        parts = {
+            "kind": (self.kind, wanted.kind),
+            "observation space": (self.observation_space, wanted.observation_space),
+            "action space": (self.action_space, wanted.action_space),
+            "policy_kwargs": (self.policy_kwargs, wanted.policy_kwargs),
+            "observations are normalized": (self.normalized, wanted.normalized),
+        }
+        return "; ".join(
+            f"{name}: {_shown(found)}, wanted {_shown(want)}" for name, (found, want) in parts.items() if found != want
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Entries of policy.json."""

@@ -369,11 +369,8 @@ def test_a_search_begins_where_it_is_told_to(engine, tmp_path):
     assert weights.any()
     with ARS("CartPole-v1", **COMMON, initial=str(tmp_path / "saved")) as second:
         assert second.policy.get_weights().tobytes() == weights.tobytes()
-    with (
-        pytest.raises(InputError, match="that is another model"),
-        ES(Walk, **COMMON, initial=str(tmp_path / "saved")) as third,
-    ):
-        third.train(1)
+    with pytest.raises(InputError, match="that is another model"):
+        ES(Walk, **COMMON, initial=str(tmp_path / "saved"))
 
 
 @pytest.mark.slow

@@ -32,12 +32,20 @@ def test_any_training_may_begin_with_a_run_of_the_same_network(run):
 def test_another_network_and_what_is_no_run_are_refused(run, tmp_path):
     folder, _ = run
     for given, message in (
-        ({"policy_kwargs": {"net_arch": [8]}}, "initial is .* another model"),
+        (
+            {"policy_kwargs": {"net_arch": [8]}},
+            r"initial is .* another model: policy_kwargs: {}, wanted {'net_arch': \[8\]}$",
+        ),
+        ({"initial": object()}, "initial is <object .* but must be the folder of a run, checkpoint or saved policy"),
         ({"normalize": "obs"}, "statistics would begin anew"),
         ({"initial": str(tmp_path / "none")}, "there is no run or policy at"),
     ):
         with pytest.raises(InputError, match=message):
-            PPO("CartPole-v1", **{"initial": str(folder)} | given, **SMALL).train(1)
+            PPO("CartPole-v1", **{"initial": folder} | given, **SMALL)
+    with pytest.raises(
+        InputError, match=r"observation space: Box\(4,\) .*, wanted Box\(6,\) .*; action space: Discrete"
+    ):
+        PPO("Acrobot-v1", initial=folder, **SMALL)
     with pytest.raises(InputError, match="holds no language model"):
         GRPO("copy-2", initial=str(folder), **ANSWERS)
 

@@ -5,6 +5,7 @@ import pytest
 from gymnasium import spaces
 
 from shoal import runtime
+from shoal.algorithms import PPO
 from shoal.rl import Batch, Clock, Learner, ModelSpec, Rollout, RunSettings, TrainingDivergedError
 from shoal.rl.declaration import Learning
 from shoal.rl.divergence import divergence
@@ -264,3 +265,9 @@ def test_the_reward_that_is_the_reason_may_lie_in_the_replay_buffer():
 def test_a_device_that_is_not_there_is_named():
     with pytest.raises(InputError, match=r"device is 'gpu:x', which cannot be used here"):
         LearnerActor(Descend, 0.1, SPEC, dataclasses.replace(SETTINGS, device="gpu:x"))
+    for workers in (1, 2):  # in an actor, it is not the actor's death that is told
+        with (
+            PPO("CartPole-v1", engine="serial", workers=workers, device="gpu:x") as ppo,
+            pytest.raises(InputError, match=r"^device is 'gpu:x', which cannot be used here"),
+        ):
+            ppo.train(1)
