@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, TypeVar
 
-from .arguments import as_timeout
 from .current import current_engine, is_over, runtime_number
-from .exceptions import GetTimeoutError, ObjectLostError
+from .exceptions import ObjectLostError
 from .refs import ObjectRef, short, until_ready
 
 T = TypeVar("T")
@@ -60,28 +59,19 @@ class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
         return self
 
     def __next__(self) -> ObjectRef[T]:
-        ref = self.next_ready(None)
-        if ref is None:
-            raise StopIteration
-        return ref
-
-    def next_ready(self, timeout: float | None) -> ObjectRef[T] | None:
-        """Return the next reference, None at the end.
-
-        Args:
-            timeout: seconds to wait for its value; None waits without limit.
-
-        Raises:
-            GetTimeoutError: the time ran out; nothing is lost.
-        """
-        timeout = as_timeout("next_ready", timeout)
         while (head := self._check().head()) is not None:
-            ready, _ = current_engine().waits.wait([head], 1, timeout)
-            if not ready:
-                raise GetTimeoutError(f"{self!r}: the next value was not ready after {timeout} s")
+            current_engine().waits.wait([head], 1, None)
             if self._stream.take(head):
                 return head
-        return None
+        raise StopIteration
+
+    def next_ready(self) -> bool:
+        """Whether the next value is there, so that `next` would not wait; False at the end, which `is_finished` tells.
+
+        To wait for it with a time limit: ``runtime.wait([generator], timeout=…)``.
+        """
+        head = self._check().head()
+        return head is not None and bool(current_engine().waits.wait([head], 1, 0)[0]) and not self.is_finished()
 
     def __aiter__(self) -> ObjectRefGenerator[T]:
         return self

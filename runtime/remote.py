@@ -9,6 +9,7 @@ from types import FunctionType, MappingProxyType
 from typing import Any, Generic, NoReturn, TypeVar
 
 from .actors.checkpoints import checkpoint_interval
+from .actors.instances import METHODS_OF_ALL
 from .current import is_over, runtime_number
 from .engine import ActorId, Function, current_engine
 from .exceptions import ActorDiedError, InputError, nearest
@@ -256,6 +257,8 @@ class ActorHandle(Generic[T]):
     def __getattr__(self, name: str) -> "ActorMethod":
         actor = self._actor
         options = actor.methods.get(name)
+        if options is None and name in METHODS_OF_ALL:
+            options = DEFAULT_METHOD
         if options is None:
             known = nearest(name, actor.methods)
             raise AttributeError(f"actor class {actor.class_name!r} has no method {name!r}. {known}")

@@ -88,12 +88,13 @@ def too_many_calls(call: str, limit: int) -> PendingCallsLimitExceeded:
     )
 
 
+#: What to do about a dead actor, however it died.
+ACTOR_AGAIN = "Create it again; from a crash, max_restarts would have it come back by itself"
+
+
 def died(call: str, actor: ActorId, death: str, cause: bytes | None) -> ActorDiedError:
     """Return the error of a call to a dead actor; the constructor's exception is its cause."""
-    error = ActorDiedError(
-        f"{call}: actor {actor.class_name} ({actor.id.hex()[-10:]}) is dead: {death}. "
-        "Create it again, or give it max_restarts to have it come back by itself"
-    )
+    error = ActorDiedError(f"{call}: actor {actor.class_name} ({actor.id.hex()[-10:]}) is dead: {death}. {ACTOR_AGAIN}")
     error.actor_id = actor.id.hex()
     if cause is not None:
         error.__cause__ = unpack_exception(cause)

@@ -3,13 +3,39 @@
 import asyncio
 import inspect
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
+
+from ..engine import current_engine
 
 _SHUTDOWN = "__ray_shutdown__"
 
 
+def _call(actor: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    return function(actor, *args, **kwargs)
+
+
+def _is_ready(_: Any) -> bool:
+    return True
+
+
+def _terminate(_: Any) -> NoReturn:
+    current_engine().exit_actor()
+
+
+#: Methods that every actor has, as in Ray: a function called with the instance; something to wait for; the end, after
+#: the calls before it. A class may have its own.
+METHODS_OF_ALL: dict[str, Callable[..., Any]] = {
+    "__ray_call__": _call,
+    "__ray_ready__": _is_ready,
+    "__ray_terminate__": _terminate,
+}
+
+
 def method_of(actor: Any, name: str) -> Callable:
     """Return a method of an actor, bound to it: that of its class, though an attribute may have the same name."""
+    if name in METHODS_OF_ALL and not hasattr(type(actor), name):
+        return partial(METHODS_OF_ALL[name], actor)
     if name not in getattr(actor, "__dict__", ()):
         return getattr(actor, name)
     cls = type(actor)

@@ -23,6 +23,7 @@ from ..generators import ObjectRefGenerator
 from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions, given
 from ..refs import ObjectRef, object_gone
 from ..resources.amounts import HEAD, visible_gpus
+from ..results import ACTOR_AGAIN
 from ..scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 from ..settings import Settings
 from ..values.failure import explained, hints
@@ -315,7 +316,6 @@ def _of_actor(raised: theirs.RayActorError, text: str) -> exceptions.ShoalError:
         return exceptions.ActorUnavailableError(f"the actor crashed during the call. Ray: {text}")
     if "placement group" in text.lower():
         return exceptions.PlacementGroupRemovedError(f"the actor is dead: {why}. Ray: {text}")
-    cure = "Create it again, or give it max_restarts to have it come back by itself"
-    error = exceptions.ActorDiedError(f"the actor is dead: {why}. {cure}. Ray: {text}")
+    error = exceptions.ActorDiedError(f"the actor is dead: {why}. {ACTOR_AGAIN}. Ray: {text}")
     error.actor_id = raised.actor_id
     return error

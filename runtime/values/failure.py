@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..exceptions import ShoalError, TaskError
+from ..exceptions import ShoalError, TaskCancelledError, TaskError
 from ..introspection.events import is_ours
 from . import serialization
 from .exception_state import reduce_exception, set_cause
@@ -174,7 +174,9 @@ def unread_report(payload: bytes) -> tuple[tuple[str, str], str] | None:
     None: it says nothing of the user's code, as that an actor was killed or a call cancelled.
     """
     packed = _Packed(*pickle.loads(payload))
-    if packed.text is None:
+    if packed.kind == TaskCancelledError.__name__:  # also as what interrupts the user's code
+        said = None
+    elif packed.text is None:
         said = packed.words if packed.kind in _CRASHES else None
     else:
         lines = packed.text.rstrip().splitlines()

@@ -350,6 +350,32 @@ def test_a_handle_may_be_pickled_by_hand_and_keeps_its_actor(engine):
     assert runtime.get([use.remote(pickled), use.remote(pickled)]) in ([1, 2], [2, 1])
 
 
+@pytest.mark.parametrize("cls", [Counter, Meeting], ids=["one at a time", "async"])
+def test_methods_that_every_actor_has(engine, cls):
+    actor = cls.options(name="any", max_restarts=-1).remote(3)
+    other = runtime.get_actor("any")
+    assert runtime.get([actor.__ray_ready__.remote(), other.__ray_ready__.remote()]) == [True, True]
+    read = actor.__ray_call__.remote(lambda self, *args, **more: (3 in vars(self).values(), args, more), 1, x=2)
+    assert runtime.get(read) == (True, (1,), {"x": 2})
+    for call in (actor.__ray_terminate__, other.__ray_ready__):
+        with pytest.raises(runtime.ActorDiedError, match="exit_actor"):
+            runtime.get(call.remote(), timeout=20)
+
+
+def test_a_class_may_have_its_own_of_those_methods(engine):
+    @runtime.remote
+    class Slow:
+        def __ray_ready__(self):
+            return "warm"
+
+        def __getattr__(self, name):
+            return f"no {name}"
+
+    actor = Slow.remote()
+    assert runtime.get(actor.__ray_ready__.remote()) == "warm"
+    assert runtime.get(actor.__ray_call__.remote(lambda self: self.anything)) == "no anything"
+
+
 # Ends -----------------------------------------------------------------------------------------------------------------
 
 

@@ -74,7 +74,11 @@ def test_a_generator_function_returns_a_generator_of_refs(engine):
     first = next(generator)
     assert isinstance(first, runtime.ObjectRef)
     assert runtime.get(first) == 0
+    wait_until(generator.next_ready)
+    assert not generator.is_finished()
     assert values(generator) == [1, 2]
+    assert generator.is_finished()
+    assert not generator.next_ready()
     with pytest.raises(StopIteration):
         next(generator)
     assert runtime.get(generator.completed()) is None
@@ -731,7 +735,7 @@ def test_long_time_limits_are_taken_everywhere(engine, timeout):
     assert list(util.as_completed([ready()], timeout=timeout)) == [1]
     assert ready().future().result(timeout) == 1
     assert ready().future().exception(timeout) is None
-    assert runtime.get(stream.remote().next_ready(timeout)) == 1
+    assert len(runtime.wait([stream.remote()], timeout=timeout)[0]) == 1
 
 
 @runtime.remote

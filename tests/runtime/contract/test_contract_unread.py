@@ -65,6 +65,7 @@ def test_a_failure_that_somebody_reads_is_not_mentioned(engine, capfd):
 def test_it_can_be_switched_off_and_leaves_out_our_own(monkeypatch, capsys):
     payload = pack_exception(ValueError("x"), "f", "here")
     UnreadFailures().drop(pack_error(runtime.ActorDiedError("killed")))
+    UnreadFailures().drop(pack_exception(runtime.TaskCancelledError("f was cancelled while it ran"), "f", "here"))
     monkeypatch.setenv(IGNORE, "1")
     UnreadFailures().drop(payload)
     assert capsys.readouterr().err == ""

@@ -49,7 +49,10 @@ class Taken:
         self.generator = make.options(generator_backpressure=choose.choice([0, 1, 3])).remote(first, self.count)
 
     def take(self):
-        ref = None if self.generator is None else self.generator.next_ready(30)
+        ref = None
+        if self.generator is not None:
+            assert runtime.wait([self.generator], timeout=30)[0], "the next value did not come"
+            ref = next(self.generator, None)
         if ref is not None:
             self.refs.append((self.first + self.taken, ref))
             self.taken += 1
