@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..runtime import InputError
+from .elsewhere import MODULE
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -95,7 +96,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        message, instead = f"module {__name__!r} has no attribute {name!r}", MODULE.get(name)
+        raise AttributeError(message if instead is None else f"{message}. Here it is: {instead}")
     try:
         return getattr(import_module(f".{_HOME[name]}", __package__), name)
     except ModuleNotFoundError as error:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..runtime import InputError, InputTypeError, as_int, nearest
 from .blocks import BATCH_FORMATS, joined, require_columns, rows_of
+from .elsewhere import DATASET, GROUPS, OPTIONS, TeachesNames
 from .grouping import FUNCTIONS
 from .plan import (
     Aggregate,
@@ -40,12 +41,14 @@ Rows = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Dataset(Writing):
+class Dataset(Writing, TeachesNames):
     """Rows with named columns, from a source through stages. A value: each stage returns a new one, nothing runs yet.
 
     Rows come in an order that depends on the plan and the epoch alone: not on readers, deaths of workers, engine or
     memory.
     """
+
+    names_elsewhere = DATASET
 
     plan: Plan
     reading: Options = field(default_factory=Options)
@@ -74,9 +77,9 @@ class Dataset(Writing):
         """Replace batches of rows by what `fn` makes of them; they may get more or fewer rows.
 
         Args:
-            fn: takes columns by name as arrays [n, …], a `pyarrow.Table` or a list of rows, and returns one of them. A
-                class is constructed once in each of `concurrency` actors, and its objects are called: so a model is
-                loaded once. Its result for a batch must not depend on the batches before.
+            fn: takes columns by name as arrays [n, …], a `pyarrow.Table` or a list of rows, and returns one of them, or
+                yields several. A class is constructed once in each of `concurrency` actors, and its objects are called:
+                so a model is loaded once. Its result for a batch must not depend on the batches before.
             batch_size: rows of each batch at most; None: all that are read together. Batches end where pieces (row
                 groups, files, windows) end; after `batch(n)` a batch is one of these.
             batch_format: what `fn` takes: "numpy", "pyarrow" or "rows".
@@ -303,7 +306,9 @@ class Dataset(Writing):
         known = ("fn_args", "fn_kwargs", "num_cpus", "num_gpus", "resources")
         for name in options:
             if name not in known:
-                raise InputError(f"{kind} has no option {name!r}. {nearest(name, known)}")
+                instead = OPTIONS.get(name)
+                said = nearest(name, known) if instead is None else f"Here it is: {instead}"
+                raise InputError(f"{kind} has no option {name!r}. {said}")
         if _is_class_of_functions(fn) and kind != "map_batches":
             raise InputError(f"{kind}: {fn.__name__} is a class. Classes are for map_batches; give a function here")
         for name, wanted in (("fn_args", Sequence), ("fn_kwargs", Mapping), ("resources", Mapping)):
@@ -323,8 +328,10 @@ class Dataset(Writing):
 
 
 @dataclass(frozen=True)
-class Groups:
+class Groups(TeachesNames):
     """Rows in groups of equal keys."""
+
+    names_elsewhere = GROUPS
 
     dataset: Dataset
     keys: tuple[str, ...]

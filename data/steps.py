@@ -201,7 +201,8 @@ def _batch(function: Function, table: pa.Table, start: int, where: str) -> pa.Ta
     try:
         batch = batch_in(table, function.batch_format)
         result = function.call(batch, *function.arguments, **function.keywords)
-        return table_of_rows(result) if isinstance(result, list) else table_of(result)
+        made = result if isinstance(result, Iterator) else (result,)
+        return joined([table_of_rows(part) if isinstance(part, list) else table_of(part) for part in made])
     except Exception as error:
         error.add_note(f"in {function.name}, rows {start} to {start + table.num_rows - 1} of {where}")
         raise

@@ -21,8 +21,9 @@ from .values import serialization
 T = TypeVar("T")
 
 _METHOD_OPTIONS = "__shoal_method_options__"
-# Special methods that are for Python or for us to call, on the instance itself.
+# Special methods that are for Python or for us to call, on the instance itself, or that are every actor's.
 _NOT_REMOTE = {
+    *METHODS_OF_ALL,
     "__checkpoint__",
     "__class_getitem__",
     "__del__",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...runtime import InputError, InputTypeError, nearest
+from ..elsewhere import require_local
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -29,6 +30,7 @@ def find_files(paths: Paths, suffixes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _find(path: str, suffixes: tuple[str, ...]) -> list[str]:
+    require_local(path)
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):

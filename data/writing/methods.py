@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime import InputError
+from ..elsewhere import require_local
 from . import formats
 from .target import Target, new_folder
 
@@ -101,6 +102,7 @@ class Writing(ABC):
     def _write(
         self, path: str | os.PathLike[str], form: formats.Format, rows_per_file: int | None, overwrite: bool
     ) -> list[Part]:
+        require_local(path)
         folder = Path(os.path.abspath(path))
         with new_folder(folder, overwrite=overwrite) as partial:
             written = [Part(**part) for part in self.parts(Target(str(partial), form), rows_per_file)]

@@ -24,7 +24,7 @@ def _terminate(_: Any) -> NoReturn:
 
 
 #: Methods that every actor has, as in Ray: a function called with the instance; something to wait for; the end, after
-#: the calls before it. A class may have its own.
+#: the calls before it.
 METHODS_OF_ALL: dict[str, Callable[..., Any]] = {
     "__ray_call__": _call,
     "__ray_ready__": _is_ready,
@@ -34,7 +34,7 @@ METHODS_OF_ALL: dict[str, Callable[..., Any]] = {
 
 def method_of(actor: Any, name: str) -> Callable:
     """Return a method of an actor, bound to it: that of its class, though an attribute may have the same name."""
-    if name in METHODS_OF_ALL and not hasattr(type(actor), name):
+    if name in METHODS_OF_ALL:
         return partial(METHODS_OF_ALL[name], actor)
     if name not in getattr(actor, "__dict__", ()):
         return getattr(actor, name)

@@ -27,6 +27,22 @@ def rows(dataset):
     return list(dataset.iter_rows())
 
 
+def test_functions_of_batches_may_yield_several():
+    def halves(batch):
+        yield {"x": batch["x"][:2]}
+        yield pa.table({"x": batch["x"][2:]})
+        yield [{"x": -1}]
+
+    def nothing(batch):
+        yield from ()
+
+    table = data.from_items([{"x": i} for i in range(6)], rows_per_piece=3)
+    assert [row["x"] for row in rows(table.map_batches(halves))] == [0, 1, 2, -1, 3, 4, 5, -1]
+    assert table.map_batches(nothing).count() == 0
+    with pytest.raises(InputError, match="a batch is a dictionary"):
+        table.map_batches(lambda batch: iter([1])).count()
+
+
 def test_groups_are_those_of_all_units_together():
     values = [("a", 1.0), ("b", 10.0), ("a", 2.0), ("c", None), ("a", 6.0), ("b", 30.0)]
     table = data.from_items([{"k": k, "x": x} for k, x in values], rows_per_piece=2)
