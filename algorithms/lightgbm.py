@@ -60,7 +60,7 @@ class LightGBM(TableAlgorithm[LightGBMConfig]):
 
     def begin(self) -> None:
         """Start the actor."""
-        self._actor = BoostingActor(self.train_rows, self.held_out)
+        self._actor = BoostingActor(self.train_rows, self.held_out_rows)
 
     def boost(self, content: bytes | None, rounds: int) -> tuple[bytes, History]:
         """Add rounds."""

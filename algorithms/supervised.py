@@ -116,7 +116,7 @@ class Supervised(TableAlgorithm[SupervisedConfig]):
         run.check_engine(engine_name())
         by_itself = "False: which of its parts to compute again, a module says by itself"
         self.require(not run.gradient_checkpointing, "gradient_checkpointing", True, by_itself)
-        measured = patience is None or self.held_out is not None
+        measured = patience is None or self.held_out_rows is not None
         self.require(measured, "early_stopping_rounds", patience, "none where no rows are held out")
         decays = not decay or config.optimizer != "adam"
         self.require(decays, "weight_decay", decay, "0 with optimizer 'adam': 'adamw' is what decays")
@@ -138,7 +138,7 @@ class Supervised(TableAlgorithm[SupervisedConfig]):
 
     def begin(self) -> None:
         """Start the learners."""
-        self._learners = NetworkLearners(self._spec, self._recipe, self.train_rows, self.held_out)
+        self._learners = NetworkLearners(self._spec, self._recipe, self.train_rows, self.held_out_rows)
 
     def boost(self, content: TrainingState | None, rounds: int) -> tuple[TrainingState, History]:
         """Take gradient steps."""

@@ -86,7 +86,7 @@ class XGBoost(TableAlgorithm[XGBoostConfig]):
     def begin(self) -> None:
         """Start the ranks."""
         apart = self.config.nodes == "all"
-        self._ranks = Ranks(self.config.ranks, self.run.workers, self.train_rows, self.held_out, apart=apart)
+        self._ranks = Ranks(self.config.ranks, self.run.workers, self.train_rows, self.held_out_rows, apart=apart)
 
     def boost(self, content: bytes | None, rounds: int) -> tuple[bytes, History]:
         """Add rounds, by all ranks."""

@@ -1,8 +1,9 @@
 """Environments named on the command line: a registered id, or `module:Name` from the current folder."""
 
 import importlib
+import os
 import sys
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from ..envs import missing_packages_named, register
 from ..runtime import InputError, nearest
@@ -15,6 +16,17 @@ def look_in_current_folder(run: Path | None = None) -> str:
     if str(here) not in sys.path and (run is None or not here.is_relative_to(run.resolve())):
         sys.path.insert(0, str(here))
     return str(here)
+
+
+def _module_of(file: str, attribute: str) -> str:
+    """The module that a file is in the current folder; InputError if it lies outside."""
+    path = Path(os.path.abspath(file))  # not what links lead to
+    if not path.is_relative_to(Path.cwd()):
+        raise InputError(
+            f"{file!r} lies outside the current folder, in which modules are looked for: go to {str(path.parent)!r}, "
+            f"and name {path.stem}:{attribute}"
+        )
+    return ".".join(path.relative_to(Path.cwd()).with_suffix("").parts)
 
 
 def known_environment(name: str) -> str:
@@ -31,7 +43,7 @@ def known_environment(name: str) -> str:
     if not colon:
         return name
     if module_name.endswith(".py"):
-        module_name = ".".join(PurePath(module_name).with_suffix("").parts)
+        module_name = _module_of(module_name, attribute)
         name = f"{module_name}:{attribute}"
     here = look_in_current_folder()
     with missing_packages_named(name):

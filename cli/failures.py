@@ -1,6 +1,7 @@
 """How a failure that is not the user's input is told: the exception first, then the user's own frames."""
 
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 
@@ -11,6 +12,13 @@ _LAYERS = ("cli", "algorithms", "rl", "envs", "runtime")
 _OWN_FOLDERS = tuple(
     f"{file.parents[1] / layer}/" for file in (Path(__file__), Path(__file__).resolve()) for layer in _LAYERS
 )
+
+
+_LIBRARIES = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith((*_OWN_FOLDERS, *_LIBRARIES, "<"))
 
 
 def _user_frames(text: str) -> str:
@@ -38,14 +46,18 @@ def describe_failure(error: BaseException) -> str:
 
     One that comes from a task or an actor shows the traceback of the process where it was raised, the user's frames
     alone; those of the driver, which only waited for it, are left out. A process that died is told by the report of its
-    death. Any other exception shows its own traceback.
+    death. Any other exception shows its own traceback: the user's frames alone, if it was raised in what they wrote.
     """
     cause = error if isinstance(error, TaskError) else error.__cause__
     if isinstance(error, _DEATHS) and not isinstance(cause, TaskError):
         return "\n".join([f"error: {error}", *getattr(error, "__notes__", ())])
+    said = "".join(traceback.format_exception_only(error)).split("\n")[0]
     if not isinstance(cause, TaskError):
-        return "error: " + "".join(traceback.format_exception(error)).rstrip()
-    what = f"{cause.task} failed" if cause is error else "".join(traceback.format_exception_only(error)).split("\n")[0]
+        whole = "".join(traceback.format_exception(error)).rstrip()
+        if any(_is_users(frame.filename) for frame in traceback.extract_tb(error.__traceback__)):
+            return f"error: {said}\n\n{_user_frames(whole)}"
+        return f"error: {whole}"
+    what = f"{cause.task} failed" if cause is error else said
     return f"error: {what}   (in {cause.task}, {cause.where})\n\n{_user_frames(cause.traceback).rstrip()}"
 
 

@@ -116,7 +116,7 @@ def run(arguments: Sequence[str]) -> int:
         except Exception:
             keeper.rescue(stop)
             raise
-        scores = {} if fit.held_out is None else fit.evaluate()
+        scores = {} if fit.held_out_rows is None else fit.evaluate()
         told = f"held-out rows: {in_words(scores)}\n" if scores else ""
         print_result(result.to_json() | {"scores": scores}, f"{told}run folder: {folder.path}")
     return 0

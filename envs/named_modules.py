@@ -36,7 +36,9 @@ def import_named(module: str, needed_by: str, folder: Path | None) -> ModuleType
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise InputError(f"{needed_by} needs the module {module!r}, which fails to import: {error}") from error
+        missing = isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition(".")[0])
+        where = ". Begin in the folder in which it lies, or name that folder in PYTHONPATH" if missing else ""
+        raise InputError(f"{needed_by} needs the module {module!r}, which fails to import: {error}{where}") from error
 
 
 def find_named(module: str, needed_by: str, folder: Path | None) -> ModuleSpec | None:

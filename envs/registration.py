@@ -7,6 +7,7 @@ again replaces it: a notebook runs its cells more than once.
 
 import dataclasses
 import importlib
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -172,10 +173,18 @@ def from_gymnasium(name: str) -> EnvSpec:
 
 
 def _suggest(name: str, known: list[str]) -> str:
-    hint = nearest(name, known)
+    elsewhere = re.fullmatch(r"(?:ale_py:)?(\w+?)(?:NoFrameskip|Deterministic)-v\d+", name)
+    if elsewhere:
+        game = elsewhere[1]
+        return f"Here it is 'Atari/{game}-v5', preprocessed as in Stable-Baselines3, or 'ALE/{game}-v5' (extra atari)"
+    module, dot, attribute = name.rpartition(".")
+    if dot and attribute.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        return f"A class in a module is named '{module}:{attribute}'"
+    agents = pettingzoo_id(name.rpartition("/")[2]) if "/" in name else None
+    hint = nearest(name, known) if agents is None else f"Did you mean {agents!r}?"
     if hint.startswith("Known:"):  # all of gymnasium's are too many to name
         own = registered()
-        hint = f"Registered here: {', '.join(own)}." if own else "None is registered here."
+        hint = f"Registered here: {', '.join(own)}." if own else "`shoal envs` lists those that can be made here."
     return f"{hint} Register your own with envs.register(id, class), or import the package that registers it"
 
 

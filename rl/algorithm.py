@@ -45,6 +45,7 @@ from .runs.files import Content
 from .runs.league_files import write_league
 from .runs.saved_training import SavedTraining, read_saved_training, saved_files
 from .settings import FREE, Bounds, RunSettings, derived_defaults, find_preset, hyperparameters_to_json, split_settings
+from .signature import Signature
 from .trainable import Trainable
 from .training import TrainingLoop
 from .training_state import IterationOutcome, TrainingState, Weights, has_reached, with_hashes
@@ -67,13 +68,15 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         preset: "auto" applies the settings tuned for this environment, if there are any; "none" or None does not; or
         the id whose settings to take.
         env_kwargs: arguments of the environment.
-        **hyperparameters: fields of `config_class`, and what else `RunSettings` has; they win over the preset.
+        **hyperparameters: fields of `config_class`, and what else `RunSettings` has; they win over the preset. What
+        each means is told by `shoal train NAME --help`.
 
     Raises InputError on an unknown name (with the nearest ones) and on values that cannot work, before anything is
     started.
     """
 
     names_elsewhere = TRAINING
+    __signature__ = Signature()
 
     def __init__(
         self,

@@ -16,6 +16,16 @@ class Trainable(ABC):
     preset: Mapping[str, Any]
     """Settings that the preset chose."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.__dict__
+        if name not in own and any(hasattr(own.get(part), name) for part in ("config", "run")):
+            kind = type(self).__name__
+            raise AttributeError(
+                f"{name} cannot be set: a training keeps the settings that it was made with. Go on with another by "
+                f"{kind}.load(FOLDER, {name}=…), from what save(FOLDER) wrote, or make a new one: {kind}(…, {name}=…)"
+            )
+        super().__setattr__(name, value)
+
     @property
     def seed(self) -> int:
         """Run seed."""

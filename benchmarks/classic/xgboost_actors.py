@@ -46,7 +46,7 @@ def main() -> None:
                 result = fit.train(flags.rounds - 10, callbacks=callbacks)
                 seconds = round(time.perf_counter() - start, 2)
                 found[name] = {"sha256": result.weights_sha256[:16], "seconds": seconds, **fit.evaluate()}
-    train, out = fit.train_rows, fit.held_out
+    train, out = fit.train_rows, fit.held_out_rows
     parameters = {"max_depth": 4, "objective": "binary:logistic", "tree_method": "hist", "nthread": 1}
     plain = xgboost.train(parameters, xgboost.DMatrix(train.features, train.labels), flags.rounds)
     accuracy = ((plain.predict(xgboost.DMatrix(out.features)) > 0.5) == out.labels).mean()

@@ -103,7 +103,7 @@ class TableAlgorithm(Trainable, Generic[Config]):
         start_runtime(engine)
         preload("numpy", self.module)
         self.table: Any = dataset if isinstance(dataset, Stream) else self.read(dataset)
-        self.train_rows, self.held_out = self._split(eval_dataset)
+        self.train_rows, self.held_out_rows = self._split(eval_dataset)
         check_metrics(self.run.metrics, self.table.schema.classes)
         self.check()
         self._state = FitState()
@@ -207,7 +207,7 @@ class TableAlgorithm(Trainable, Generic[Config]):
     def evaluate(self, dataset: Any = None) -> dict[str, float]:
         """Scores on the rows that were held out, or on another table of the same columns: see `scores`; and the run's
         `metrics`."""
-        rows = self.held_out if dataset is None else self.read(dataset, self.table.schema)
+        rows = self.held_out_rows if dataset is None else self.read(dataset, self.table.schema)
         if rows is None:
             raise InputError("no rows are held out to evaluate on. Give a dataset")
         return scores_on(self.model, rows, self.run.metrics)

@@ -86,6 +86,8 @@ def test_flags(arguments, message, capsys):
         ("CartPole-v9", "CartPole-v1"),
         ("CatPole-v1", "CartPole-v1"),
         ("no_such_module:Env", "there is no module 'no_such_module'"),
+        ("../elsewhere/mine.py:Maze", "lies outside the current folder, in which modules are looked for: go to"),
+        ("/elsewhere/mine.py:Maze", "and name mine:Maze"),
         ("cli_envs:Tine", "has no class or function 'Tine'. Did you mean 'Tiny'?"),
         ("cli_envs:not_callable", "has no class or function 'not_callable'"),
         ("cli_envs:Lying", "observation"),

@@ -160,6 +160,17 @@ def test_a_process_that_died_is_told_by_its_report_alone():
     assert describe_failure(error) == "error: the actor crashed: exit code 3\nA worker died 11 times"
 
 
+def test_an_exception_that_the_check_meets(capsys, tmp_path):
+    (tmp_path / "tankless.py").write_text(
+        "from cli_envs import Tiny\nclass Dry(Tiny):\n    def step(self, action):\n        return self.tank\n"
+    )
+    assert train("tankless:Dry") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: AttributeError: 'Dry' object has no attribute 'tank'\n\nTraceback")
+    assert message.count('  File "') == 1, "the user's frames alone"
+    assert "in step of environment 'tankless:Dry'" in message
+
+
 def test_stopping_before_the_first_iteration(monkeypatch, capsys):
     def interrupted(self, *_, **__):
         raise KeyboardInterrupt

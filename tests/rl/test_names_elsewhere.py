@@ -1,14 +1,16 @@
 """What users of other libraries write first: the error says what it is called here."""
 
+import inspect
 import pickle
+from dataclasses import fields
 
 import gymnasium
 import numpy as np
 import pytest
 
 from shoal import runtime
-from shoal.algorithms import PPO, SAC
-from shoal.rl import Callback, Policy
+from shoal.algorithms import BC, GRPO, PPO, SAC
+from shoal.rl import Callback, Policy, RunSettings
 from shoal.rl.elsewhere import POLICY, TRAINING, hook_instead
 from shoal.runtime import InputError
 
@@ -81,6 +83,24 @@ def test_an_error_within_a_property_is_not_hidden(ppo, monkeypatch):
     monkeypatch.setattr(type(ppo), "learn", property(lambda self: self.config.nothing), raising=False)
     with pytest.raises(AttributeError, match="'PPOConfig' object has no attribute 'nothing'"):
         ppo.learn  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "n_envs", "seed"])
+def test_a_setting_that_is_set_too_late(ppo, name):
+    with pytest.raises(AttributeError, match=rf"{name} cannot be set.* PPO\.load\(FOLDER, {name}=…\)"):
+        setattr(ppo, name, 1)
+    ppo.mine = 1
+    assert ppo.mine
+
+
+def test_help_knows_all_settings():
+    shown = inspect.signature(PPO).parameters
+    assert list(shown)[:3] == ["env", "learning_rate", "n_steps"]
+    settings = {item.name for kind in (PPO.config_class, RunSettings) for item in fields(kind)}
+    assert set(shown) == settings | {"env", "engine", "preset", "env_kwargs"}
+    assert f"{shown['n_steps']}" == "n_steps: 'int' = 2048 / n_envs"
+    assert inspect.signature(GRPO).parameters["n_envs"].default == 256
+    assert inspect.signature(BC).parameters["env"].default is None
 
 
 def test_methods_of_callbacks_that_nobody_would_call(ppo):

@@ -149,7 +149,7 @@ def test_xgboost_has_one_hash_for_any_number_of_actors_and_one_killed():
             with XGBoost((features, labels), workers=workers, **settings) as fit:
                 hashes.append(fit.train(20, callbacks=callback).weights_sha256)
                 accuracies.append(fit.evaluate()["accuracy"])
-        train, out = fit.train_rows, fit.held_out
+        train, out = fit.train_rows, fit.held_out_rows
     assert len(set(hashes)) == 1
     parameters = {"max_depth": 4, "objective": "binary:logistic", "tree_method": "hist", "nthread": 1}
     plain = xgboost.train(parameters, xgboost.DMatrix(train.features, train.labels), 20)
