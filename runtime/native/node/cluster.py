@@ -22,7 +22,7 @@ from ...exceptions import NodeDiedError
 from ...ids import PROCESS_BYTES, node_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError, receive_one
-from ..protocol.local_sockets import SocketNames, accept, listen
+from ..protocol.local_sockets import SocketNames, listen
 from ..protocol.loop import Loop
 from .pool import Process
 
@@ -86,14 +86,12 @@ class Cluster:
         """For the head: let nodes in. Return the name of the local socket on which they are awaited."""
         name = names.of(self.me)
         listener = listen(name)
-        self._loop.watch(listener.fileno(), lambda mask: self._accept(listener))
+        self._loop.let_in(listener, self._on_caller)
         return name
 
-    def _accept(self, listener: socket.socket) -> None:
-        sock = accept(listener)
-        if sock is not None:
-            line = Connection(sock, self._loop.wait_for_room)
-            self._loop.watch(line.fileno(), lambda mask: self._read(line))
+    def _on_caller(self, sock: socket.socket) -> None:
+        line = Connection(sock, self._loop.wait_for_room)
+        self._loop.watch(line.fileno(), lambda mask: self._read(line))
 
     def join(self, sock: socket.socket) -> m.Welcome:
         """Join the head, at the other end of this socket."""

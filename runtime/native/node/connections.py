@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
-from ..protocol.local_sockets import accept, listen
+from ..protocol.local_sockets import listen
 from ..protocol.loop import Loop
 from .pool import Process
 
@@ -51,13 +52,11 @@ class Connections:
         self._loop, self._processes = loop, processes
         self._register, self._receive, self._observe, self._hung_up = register, receive, observe, hung_up
         self._listener = listen(name)
-        loop.watch(self._listener.fileno(), lambda mask: self._accept())
+        loop.let_in(self._listener, self._on_caller)
 
-    def _accept(self) -> None:
-        sock = accept(self._listener)
-        if sock is not None:
-            connection = Connection(sock, self._loop.wait_for_room)
-            self._loop.watch(connection.fileno(), lambda mask: self._read(connection))
+    def _on_caller(self, sock: socket.socket) -> None:
+        connection = Connection(sock, self._loop.wait_for_room)
+        self._loop.watch(connection.fileno(), lambda mask: self._read(connection))
 
     def _read(self, connection: Connection) -> None:
         if connection.blocked:

@@ -14,6 +14,7 @@ from ...exceptions import InputError, ShoalError
 from .forkserver import start_fork_server
 from .node import Node
 from .session import SessionFolder
+from .workers import LEAST_FILES
 
 
 def main() -> None:
@@ -21,10 +22,18 @@ def main() -> None:
     settings = json.loads(sys.stdin.readline())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     setproctitle.setproctitle("shoal: node")
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != most_files < LEAST_FILES:
+        print(
+            f"error: a node opens up to {LEAST_FILES} files at one time, and more with many workers, but may open only "
+            f"{most_files} here. Raise the limit (ulimit -Hn)",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
     fork_server = start_fork_server(settings)
-    # Three descriptors for each worker; the usual limit of 1024 would end at three hundred of them.
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    # For itself alone: workers are programs of the user's, some of which use `select`.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     folder = SessionFolder(settings["folder"])
     node = Node(settings, folder, fork_server)
     try:

@@ -22,8 +22,8 @@ Tell = Callable[[m.ProcessId, m.Message], None]
 # How often, in seconds, those that wait grow older.
 _PASS_SECONDS = 0.1
 _FULL = (
-    "this node has {:,} processes, as many as it can have: one of them must end first. Actors end with their last "
-    "handle"
+    "this node has {:,} processes, as many as it can have (1,024, or what its limit of open files allows: ulimit -Hn): "
+    "one of them must end first. Actors end with their last handle"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -20,8 +21,21 @@ from .relay import OutputRelay
 # A worker that can't even start is our problem or the machine's: give up instead of forking for ever.
 _MOST_FAILED_STARTS = 5
 _LINES_FOR_DRIVERS = 8
+# A process takes two pipes, its connection, up to two arenas and two log files; and the node has some of its own.
+_FILES_OF_PROCESS = 7
+_FILES_OF_NODE = 64
+#: With fewer files that it may open a node does not begin: that is room for eight workers.
+LEAST_FILES = _FILES_OF_NODE + (_LINES_FOR_DRIVERS + 8) * _FILES_OF_PROCESS
 # How long, in seconds, the runtime's end waits for what actors do at theirs.
 _FAREWELL_SECONDS = 2.0
+
+
+def most_processes() -> int:
+    """Return how many processes a node can have: each needs a line of the board, and files that the node opens."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return MOST_PROCESSES
+    return min(MOST_PROCESSES, (files - _FILES_OF_NODE) // _FILES_OF_PROCESS)
 
 
 class Workers:
@@ -61,7 +75,7 @@ class Workers:
         self._log = NodeLog(logs)
         self._on_exit, self._stop = on_exit, stop
         self._by_pid: dict[int, Process] = {}
-        self._free_lines = list(range(MOST_PROCESSES - 1, -1, -1))
+        self._free_lines = list(range(most_processes() - 1, -1, -1))
         self.prefix = os.urandom(4)
         self._numbers = 0
         self.on_new: Callable[[m.ProcessId], None] = lambda process: None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections import deque
@@ -114,7 +115,7 @@ class Links:
         """Begin to read; `handlers` says what to do with each kind of message."""
         self._handlers |= handlers
         self._of_peers |= {kind: handler for kind, handler in handlers.items() if kind not in _OF_THE_NODE}
-        self.reactor.watch(self._listener.fileno(), lambda mask: self._accept())
+        self.reactor.let_in(self._listener, self._on_caller)
         self._watch(self.node)
 
     # Connections ------------------------------------------------------------------------------------------------
@@ -123,11 +124,8 @@ class Links:
         self._connections.add(connection)
         self.reactor.follow(connection, self._handlers if connection is self.node else self._of_peers)
 
-    def _accept(self) -> bool:
-        sock = accept(self._listener)
-        if sock is not None:
-            self._watch(Connection(sock, self.reactor.wait_for_room))
-        return sock is not None
+    def _on_caller(self, sock: socket.socket) -> None:
+        self._watch(Connection(sock, self.reactor.wait_for_room))
 
     def on_hello(self, connection: Connection, message: m.Hello) -> None:
         if connection.peer not in (None, message.process):
@@ -186,8 +184,9 @@ class Links:
 
     def _read_last(self, process: bytes) -> None:
         """Handle what a dead process has sent last: its replies count, and so do its loans of our objects."""
-        while self._accept():  # it may even have called us just before
-            pass
+        with contextlib.suppress(OSError):  # no descriptor is left
+            while (sock := accept(self._listener)) is not None:  # it may even have called us just before
+                self._on_caller(sock)
         for connection in list(self._connections):
             if connection is self.node or connection.peer not in (None, process):
                 continue

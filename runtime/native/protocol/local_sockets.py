@@ -7,11 +7,14 @@ and who is called is asked of the kernel, and a name that is still to be bound c
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
 import struct
 from dataclasses import dataclass
+
+from .descriptors import opening
 
 #: How long a connect waits while the listener's queue is full, seconds: whoever fills it must not stop us for ever.
 PATIENCE = 1.0
@@ -71,11 +74,17 @@ def listen(name: str) -> socket.socket:
 
 
 def accept(listener: socket.socket) -> socket.socket | None:
-    """Return the next caller's socket; None if there is none, or it belongs to another user of this machine."""
+    """Return the next caller's socket; None if there is none, or it belongs to another user of this machine.
+
+    Raises:
+        OSError: EMFILE: this process has no descriptor left. Callers wait.
+    """
     try:
-        sock, _ = listener.accept()
-    except OSError:  # nobody calls; or it is closed, or this process has no descriptor left, which must not end it
-        return None
+        sock, _ = opening(listener.accept)
+    except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise
+        return None  # nobody calls, or it is closed
     if _peer(sock)[1] != os.getuid():
         sock.close()
         return None
@@ -93,7 +102,7 @@ def connect(name: str, patience: float = PATIENCE) -> socket.socket:
         PermissionError: another user listens there, who has taken the name of a process that has ended.
         OSError: nobody listens there, or the queue stays full.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = opening(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         _set_send_timeout(sock, patience)  # which bounds a connect, too: its own time limit would not wait at all
         sock.connect(name)

@@ -5,15 +5,26 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import os
+import resource
 import select
 import socket
+import sys
 import time
 from collections.abc import Callable
 
 from .connection import Connection
+from .local_sockets import accept
 
 # One poll may take this long, seconds; epoll itself refuses more than 24 days.
 LONGEST_POLL = 86_400.0
+
+# So long callers wait until it is looked again whether a descriptor is left for them, seconds.
+_NO_ROOM_SECONDS = 0.5
+_NO_ROOM = (
+    "shoal: process {} has all the {:,} files open that it may, so no other process can call it: they wait until it "
+    "closes some. Raise the limit (ulimit -Hn), or keep fewer files open"
+)
 
 #: Called with the events of its descriptor.
 Reader = Callable[[int], object]
@@ -27,6 +38,7 @@ class Loop:
         self._readers: dict[int, Reader] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_ids = itertools.count()
+        self._said_no_room = False
 
     def fileno(self) -> int:
         """Return a descriptor that can be read while one that is watched can be."""
@@ -36,6 +48,28 @@ class Loop:
         """Call `reader(events)` when the descriptor can be read."""
         self._readers[fd] = reader
         self._epoll.register(fd, select.EPOLLIN)
+
+    def let_in(self, listener: socket.socket, came: Callable[[socket.socket], object]) -> None:
+        """Call `came(socket)` for each process of this user that calls there."""
+        self.watch(listener.fileno(), lambda mask: self._accept(listener, came))
+
+    def _accept(self, listener: socket.socket, came: Callable[[socket.socket], object]) -> None:
+        try:
+            sock = accept(listener)
+        except OSError:  # who calls waits, which must not keep this process busy
+            self.unwatch(listener.fileno())
+            self.call_later(_NO_ROOM_SECONDS, lambda: self._let_in_again(listener, came))
+            if not self._said_no_room:
+                self._said_no_room = True
+                most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+                print(_NO_ROOM.format(os.getpid(), most), file=sys.stderr)
+            return
+        if sock is not None:
+            came(sock)
+
+    def _let_in_again(self, listener: socket.socket, came: Callable[[socket.socket], object]) -> None:
+        if listener.fileno() >= 0:  # else it was closed meanwhile
+            self.let_in(listener, came)
 
     def unwatch(self, fd: int) -> None:
         """Stop watching."""

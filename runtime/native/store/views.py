@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ..protocol.descriptors import opening
 from ..protocol.messages import Span
 from .arena import HEADER, Arena, is_there, map_arena
 from .board import Board
@@ -111,7 +112,7 @@ class Views:
         start = span.offset & -mmap.PAGESIZE
         length = span.offset + HEADER + span.size - start
         try:
-            fd = os.open(f"/proc/{self._node_pid}/fd/{span.arena}", os.O_RDWR | os.O_CLOEXEC)
+            fd = self._open_arena(span.arena)
         except OSError:  # the maker is dead, and with the last owner its arena
             return bytearray(exporter)
         try:
@@ -185,7 +186,7 @@ class Views:
 
     def _open(self, span: Span) -> mmap.mmap | None:
         try:
-            fd = os.open(f"/proc/{self._node_pid}/fd/{span.arena}", os.O_RDWR | os.O_CLOEXEC)
+            fd = self._open_arena(span.arena)
         except OSError:
             return None
         try:
@@ -195,6 +196,9 @@ class Views:
         finally:
             os.close(fd)
         return self._arenas.setdefault((span.maker, span.arena), memory)
+
+    def _open_arena(self, number: int) -> int:
+        return opening(lambda: os.open(f"/proc/{self._node_pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC))
 
     def close(self) -> None:
         """Drop all mappings; views that are still alive keep theirs, and leave no trace on the board."""
