@@ -116,7 +116,7 @@ class EnvGroup:
         self._actions_shape, self._actions_dtype = (size, *actions.shape), actions.dtype
         self._log = ActionLog(self._actions_shape, actions.smallest_dtype)
         self._progress.record(self._log, actions.dtype)
-        self._none = np.broadcast_to(np.False_, size)  # of which nobody can change a row
+        self._none = np.frombuffer(bytes(size), np.bool_)  # of which nobody can change a row
         self._returns, self._last_state = np.zeros(size), 0  # steps at that time
         self._tells_actions = self._log.bytes_of_action <= most_action_bytes
         self._choice, self._keeper = recovery, Keeper(self._envs, self._progress)

@@ -69,7 +69,7 @@ class VectorGroup:
         self._log = ActionLog(self._actions_shape, actions.smallest_dtype)
         self._rows_shape = (size, *self._codec.shape)
         self._returns = np.zeros(size, np.float64)
-        self._nowhere = np.broadcast_to(np.False_, size)
+        self._nowhere = np.frombuffer(bytes(size), np.bool_)  # which nobody can change
         self._over, self._over_rows = self._nowhere, list[int]()  # what the next step resets
         self._reset_at: float = -math.inf  # how many steps there were; -infinity where not all since are known
 

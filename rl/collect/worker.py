@@ -48,7 +48,7 @@ from ..models.spec import ModelSpec
 from ..settings import RunSettings
 from ..threads import limit_threads, limit_torch_threads
 from .channel import SECONDS_BETWEEN_QUESTIONS, Channel
-from .records import Ends, arrays_of, finish_rollout, recorded_columns
+from .records import Ends, arrays_of, finish_rollout, joined, recorded_columns
 from .rollout_stats import RolloutStats
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class Recorder:
         self._observations, self._actions, self._rewards = (
             batch[name] for name in ("observations", "actions", "rewards")
         )
+        self.actions_are_real = self._actions.dtype.kind == "f"
+        """Whether they are no choices, and may be not finite."""
         self._last, self._most = shape[0] - 1, max(1, _NOTED_BYTES // max(1, self._observations[0].nbytes))
         self._seen: list[Any] = []
         self._earned: list[Any] = []
@@ -116,8 +118,9 @@ class Recorder:
         self._seen.append(observations)
         actions = as_array(acted.actions)
         self._actions[t] = actions
-        for name, values in acted.records.items():
-            self._columns[name][t] = as_array(values)
+        if acted.records:
+            for name, values in acted.records.items():
+                self._columns[name][t] = as_array(values)
         return actions
 
     def stepped(self, t: int, step: Any, memory: Any) -> None:
@@ -129,11 +132,10 @@ class Recorder:
             self._write(t + 1)
 
     def _write(self, end: int) -> None:
-        """Put what was noted of the steps up to `end` into the columns: arrays that no later step touches, whose bytes
-        are joined in half of the time that it takes to assign each of them."""
+        """Put what was noted of the steps up to `end` into the columns: arrays that no later step touches."""
         now = slice(end - len(self._seen), end)
         for noted, column in ((self._seen, self._observations), (self._earned, self._rewards)):
-            column[now] = np.frombuffer(b"".join(noted), noted[0].dtype).reshape(-1, *column.shape[1:])
+            column[now] = joined(noted).reshape(-1, *column.shape[1:])
             noted.clear()
         self._ends.write()
 
@@ -338,16 +340,17 @@ class RolloutWorker:
         exploration = algorithm.exploration(config, self._settings, group)
         acting, to_environment, n_envs = algorithm.acting(model), model.environment_actions, self._settings.n_envs
         with torch.inference_mode() if acting is model else acting.unchanging(size):
-            drawn = acting.given(noise)
+            drawn, is_real = acting.given(noise), recorder.actions_are_real
+            now = time.perf_counter()
             for t in range(steps):
-                begin = time.perf_counter()
+                begin = now
                 rows = acting.encode(observations)
                 if memory is not None:
                     recorder.remember(t, memory)
                     rows, memory = acting.recall(rows, memory)
                 acted = algorithm.explore(acting, rows, drawn[t], exploration, clock.after(t * n_envs))
                 actions = recorder.acted(t, observations, acted)
-                if actions.dtype.kind == "f":
+                if is_real:
                     model.check_finite(observations, action=actions)
                 chosen = time.perf_counter()
                 step = environments.step(to_environment(actions))
@@ -357,12 +360,12 @@ class RolloutWorker:
                 episodes += step.episodes
                 observations = step.observations
                 inference += chosen - begin
-                stepping += time.perf_counter() - chosen
+                now = time.perf_counter()
+                stepping += now - chosen
                 if chosen - asked > SECONDS_BETWEEN_QUESTIONS:  # a rollout can take minutes
                     asked = self._channel.ask(asked, chosen)
                 if self._death is not None:
                     self._death.at(t)
-            begin = time.perf_counter()
             live.memory = memory
             rollout = recorder.finish(model, config, version, group)
-        return rollout, (episodes, inference + time.perf_counter() - begin, stepping)
+        return rollout, (episodes, inference + time.perf_counter() - now, stepping)
