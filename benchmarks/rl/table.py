@@ -71,6 +71,11 @@ def lines(folder):
         yield from paired(exact, what, "cpu_us_per_step", f"{case} exact", f"{case} bare")
 
 
+def shown(value):
+    """Four digits of a number, never as a power of ten, thousands apart."""
+    return f"{float(f'{value:.4g}'):,.10g}".replace(",", " ")
+
+
 def write_table(folder, failures):
     """Write table.md and table.png into the rows' folder, and print the former."""
     import matplotlib
@@ -79,8 +84,8 @@ def write_table(folder, failures):
     import matplotlib.pyplot as plt
 
     told = list(lines(folder))
-    text = ["| | Shoal | rival | ratio |", "|---|---:|---:|---:|"]
-    text += [f"| {what} | {ours:,.4g} | {theirs:,.4g} | {ratio:.2f} |" for what, ours, theirs, ratio in told]
+    text = ["# Benchmarks of training", "", "| | Shoal | rival | ratio |", "|---|---:|---:|---:|"]
+    text += [f"| {what} | {shown(ours)} | {shown(theirs)} | {ratio:.2f} |" for what, ours, theirs, ratio in told]
     about = {name: value for row in read_rows("machine", folder) for name, value in row.items()}
     text += [
         "",
