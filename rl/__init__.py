@@ -31,6 +31,7 @@ from .callbacks.progress_line import three_digits
 from .clock import Clock
 from .data.batch import Batch, Column
 from .data.dataset import Dataset
+from .data.dataset_arrays import write_dataset
 from .data.dataset_writer import new_dataset_id
 from .data.rate_limit import RateLimit
 from .data.replay import ReplayBuffer
@@ -385,6 +386,7 @@ __all__ = [
     "weighted_per_decision_importance_sampling",
     "weights_bytes",
     "weights_from",
+    "write_dataset",
     "write_json",
 ]
 

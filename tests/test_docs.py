@@ -17,8 +17,11 @@ def blocks(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["your_own_environment.md", "your_own_network.md", "data.md", "many_agents.md"])
-def test_the_files_of_a_page_do_what_it_says(page, tmp_path):
+@pytest.mark.parametrize(
+    "page", ["offline.md", "your_own_environment.md", "your_own_network.md", "data.md", "many_agents.md"]
+)
+def test_the_files_of_a_page_do_what_it_says(page, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
     found = blocks(page)
     checked = 0
     for (kind, text), (following, told) in zip(found, [*found[1:], ("", "")], strict=True):
@@ -32,7 +35,7 @@ def test_the_files_of_a_page_do_what_it_says(page, tmp_path):
             done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
             assert told.strip() in done.stdout + done.stderr, done.stdout + done.stderr
             checked += 1
-    assert checked >= 2
+    assert checked
 
 
 @pytest.mark.slow

@@ -104,6 +104,11 @@ class Dataset:
 
     def __init__(self, name: str | Path) -> None:
         require_minari()
+        if not isinstance(name, str | Path):
+            raise InputError(
+                f"dataset is {name!r:.80}, but must be a Minari id or a folder: rl.write_dataset('mine/logged-v0', "
+                "arrays, env=…) makes a dataset of arrays"
+            )
         words = [str(name)] if Path(name).is_dir() else [word.strip() for word in str(name).split(",")]
         self._parts = [_Part(word) for word in words]
         self.name = ",".join(part.name for part in self._parts)

@@ -55,7 +55,7 @@ class DatasetWriter:
     Args:
         dataset_id: as in `check_dataset_id`.
         observation_space, action_space: of the environment.
-        environment: as `spec_to_json` describes it.
+        environment: as `spec_to_json` describes it; None if it is not known.
         gymnasium_spec: what gymnasium knows it by, for Minari's own programs; None if it does not.
         metadata: further entries of Minari's metadata, such as `algorithm_name`.
         overwrite: replace a dataset of that id.
@@ -67,7 +67,7 @@ class DatasetWriter:
         *,
         observation_space: Space,
         action_space: Space,
-        environment: Mapping[str, Any],
+        environment: Mapping[str, Any] | None,
         gymnasium_spec: GymnasiumSpec | None,
         metadata: Mapping[str, Any],
         overwrite: bool = False,
@@ -91,7 +91,7 @@ class DatasetWriter:
             jpeg_encoding=False,
         )
         spaces = {"observation_space": space_to_json(observation_space), "action_space": space_to_json(action_space)}
-        own = {OWN_ENTRY: {"environment": dict(environment), **spaces}}
+        own = {OWN_ENTRY: {"environment": environment and dict(environment), **spaces}}
         self._storage.update_metadata({"dataset_id": dataset_id, "minari_version": __version__, **metadata, **own})
 
     def write(self, episodes: Iterable[RecordedEpisode]) -> None:
