@@ -59,7 +59,13 @@ class Rows(list[T]):
 
 
 class Row(msgspec.Struct, array_like=True, gc=False, kw_only=True):
-    """Base of all rows; `msgspec.structs.asdict` and `replace` work on them."""
+    """Base of all rows; `msgspec.structs.asdict` and `replace` work on them, and ``row["state"]``, as in Ray."""
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a field; KeyError for what is none."""
+        if key not in self.__struct_fields__:
+            raise KeyError(f"{key!r}: {type(self).__name__} has {', '.join(self.__struct_fields__)}")
+        return getattr(self, key)
 
 
 class TaskState(Row):
@@ -245,12 +251,10 @@ class NodeState(Row):
     start_time_ms: int | None = None
 
     def __getitem__(self, key: str) -> Any:
-        """Return what Ray calls so; KeyError for what is none of `RAY_NAMES`."""
+        """Return what Ray's `nodes()` calls so (`RAY_NAMES`), or a field; KeyError for what is neither."""
         if key in ("Alive", "alive"):
             return self.state == "ALIVE"
-        if key not in RAY_NAMES:
-            raise KeyError(f"{key!r}: a node has {', '.join(map(repr, RAY_NAMES))}, and as attributes more")
-        return getattr(self, RAY_NAMES[key])
+        return super().__getitem__(RAY_NAMES.get(key, key))
 
     def free(self, resource: str) -> float:
         """Return how much of a resource is not in use."""

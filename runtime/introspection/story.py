@@ -23,7 +23,7 @@ def story(what: Any, *, address: str | None = None) -> str:
     Every process remembers its last 10 000 events, so long-ended things may be forgotten.
 
     Args:
-        what: a reference, an actor's handle, or an id as messages show it (its last digits are enough).
+        what: a reference, an actor's handle or name, or an id as messages show it (its last digits are enough).
         address: name of the runtime's session; default: that of this process, or else the newest on this machine.
 
     Raises:
@@ -72,8 +72,12 @@ class _Teller:
         known.update(diagnosis.tasks, diagnosis.actors)
         known.update(row.object_id for process in diagnosis.processes.values() for row in process.objects)
         found = {key for key in known if key.endswith(text)}
+        found = found or {row.actor_id for row in listings.actors(diagnosis) if row.name.lower() == text}
         if not found:
-            raise InputError(f"nothing is known of {text!r}: it never was, or it is long forgotten")
+            raise InputError(
+                f"nothing is known of {text!r}: it never was, or it is long forgotten. Want an id, its last digits, or "
+                "an actor's name, as `shoal list actors` and `shoal list tasks` show them"
+            )
         if len(found) > 1:
             raise InputError(f"{len(found)} ids end with {text!r}: give more digits")
         return found.pop()

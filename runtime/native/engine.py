@@ -23,7 +23,7 @@ from ..scheduling import PlacementGroup
 from ..settings import Settings, store_settings
 from .driver.node_process import NodeProcess, become_node
 from .driver.observer import observe
-from .driver.printer import Printer
+from .driver.printer import Printer, write
 from .node.session import joined, new_session, packages_of
 from .node.transport import Secrets, parse_address, warn_if_readable
 from .process.completion import ReadyQueue
@@ -205,6 +205,7 @@ class NativeDriver(NativeEngine):
         if seconds > 0:
             parts.waits.on_wait = LongWaits(links, parts.waits, seconds).begin
         self._guard = InterruptGuard(parts.busy)
+        links.on_node_death.append(self._tell_of_dead_node)
         links.start({**parts.handlers(), m.Output: lambda node, message: self._printer.show(message)})
 
     @staticmethod
@@ -228,6 +229,10 @@ class NativeDriver(NativeEngine):
         self._printer.flush()
         self._guard.remove()
         return True
+
+    def _tell_of_dead_node(self, node: bytes, reason: str) -> None:
+        if not self._links.is_shut_down:
+            write(sys.stderr, f"shoal: {reason}\n")
 
     def _read_node(self) -> None:
         if not self._node.read():

@@ -7,6 +7,7 @@ they go (a frame, shared memory), and `loads` builds arrays over wherever they l
 
 import pickle
 from collections.abc import Callable, Iterable
+from types import FunctionType
 from typing import Any
 
 import cloudpickle
@@ -112,6 +113,17 @@ def _as_plain(value: Any) -> Any:
     return PlainArray(value) if is_plain_array(value) and kind not in custom_serializers else _NOT_PLAIN
 
 
+def _culprit(value: Any, depth: int = 4) -> Any:
+    """Return what of a value cannot be pickled: itself, or an item of the lists, tuples and dictionaries in it."""
+    items = value.values() if type(value) is dict else value if type(value) in (list, tuple) else ()
+    for item in items if depth else ():
+        try:
+            _Pickler(_Pieces(), [], []).dump(item)
+        except Exception:  # whatever it is, it is told of
+            return _culprit(item, depth - 1)
+    return value
+
+
 def dump(value: Any, is_code: bool = False) -> tuple[Stream, list[pickle.PickleBuffer], list[ObjectRef]]:
     """Serialise a value; `is_code`: a function or class that is to be run.
 
@@ -131,9 +143,11 @@ def dump(value: Any, is_code: bool = False) -> tuple[Stream, list[pickle.PickleB
     try:
         _Pickler(pieces, buffers, refs, is_code=is_code).dump(value)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
-        kind = type(value)
+        culprit = _culprit(value)
+        kind = type(culprit)
+        name = f" ({culprit.__qualname__})" if isinstance(culprit, FunctionType | type) else ""
         raise TypeError(
-            f"a {kind.__module__}.{kind.__qualname__} cannot be sent to another process: {error}. "
+            f"a {kind.__module__}.{kind.__qualname__}{name} cannot be sent to another process: {error}. "
             "runtime.util.inspect_serializability(value) shows which member it is. Leave it out (__getstate__), create "
             "it inside the task or actor, or register a serializer (runtime.util.register_serializer)"
         ) from error

@@ -276,6 +276,7 @@ class TaskCalls(RunsTasks, Sender):
 
     def on_node_death(self, node: bytes, reason: str) -> None:
         """Ask the node again for workers: it may have been that node which was to grant them."""
+        self.queues.on_node_death()
         for queue in self._by_key.values():
             queue.wanted = 0
             self._pump(queue)

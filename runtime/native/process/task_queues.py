@@ -116,6 +116,10 @@ class TaskQueues:
         """Return what tells a worker what tasks of a queue may use."""
         return self.groups.assignment(queue.demand, gpus, queue.strategy)
 
+    def on_node_death(self) -> None:
+        """Event: what could run there may be infeasible now, so the next task of each shape is looked at again."""
+        self._by_shape = {shape: queue for shape, queue in self._by_shape.items() if queue.placement is not None}
+
     def drop_group(self, group: m.GroupId) -> list[TaskQueue]:
         """Forget the queues of a placement group, which is removed; return them with the reason."""
         dropped = []

@@ -103,7 +103,7 @@ def test_nodes_and_workers_are_listed(engine):
     assert state.get_node(node.node_id) == node
     assert runtime.nodes() == [node]
     assert (node["NodeID"], node["Alive"], node["Resources"]) == (node.node_id, True, node.resources_total)
-    with pytest.raises(KeyError, match="'NodeID'"):
+    with pytest.raises(KeyError, match="NodeState has node_id"):
         node["NoSuch"]
 
 
@@ -157,6 +157,28 @@ def test_a_story_tells_the_life_of_an_object(engine):
     wait_until(lambda: "the last reference was gone" in runtime.story(object_id))
     with pytest.raises(runtime.InputError, match="nothing is known of 'abcabc'"):
         runtime.story("abcabc")
+
+
+def test_a_story_is_told_by_an_actors_name(engine):
+    @runtime.remote
+    class Named:
+        def ping(self):
+            return 1
+
+    actor = Named.options(name="Told by name").remote()
+    runtime.get(actor.ping.remote())
+    assert runtime.story("Told by name").splitlines()[0] == runtime.story(actor).splitlines()[0]
+
+
+def test_rows_are_read_by_names_of_fields_too(engine):
+    runtime.get(runtime.remote(lambda: 1).options(name="one").remote())
+    (row,) = state.list_tasks(filters=[("name", "=", "one")])
+    assert row["name"] == "one"
+    assert row["state"] == row.state
+    with pytest.raises(KeyError, match="'status': TaskState has task_id, name"):
+        row["status"]
+    (node, *_) = state.list_nodes()
+    assert node["node_id"] == node["NodeID"]
 
 
 def test_the_timeline_holds_tasks_calls_and_own_spans(engine, tmp_path):

@@ -1,4 +1,6 @@
-"""Which arrays the C pickler gets alone, and which it must not."""
+"""Which arrays the C pickler gets alone, and which it must not; what cannot be pickled at all."""
+
+import threading
 
 import numpy as np
 import pytest
@@ -69,3 +71,18 @@ def test_a_serializer_of_arrays_goes_before_their_own_pickling():
         assert serialization.loads(serialization.dump(np.ones(3))[0]) == range(3)
     finally:
         deregister_serializer(np.ndarray)
+
+
+def test_what_cannot_be_sent_is_named_not_what_holds_it():
+    lock = threading.Lock()
+
+    def holds():
+        return lock
+
+    circle = [lock]
+    circle.append(circle)
+    for value in (lock, ((1, lock), {}), ((), {"x": [lock]}), circle):
+        with pytest.raises(TypeError, match=r"^a _thread.lock cannot be sent to another process"):
+            serialization.dumps(value)
+    with pytest.raises(TypeError, match=r"^a builtins.function \(.*holds\) cannot be sent"):
+        serialization.dumps(((holds,), {}))

@@ -1,6 +1,7 @@
 """Two nodes on one machine: what goes where, and what happens when one of them dies."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -198,6 +199,15 @@ def test_when_a_node_dies_its_actors_are_dead_for_that_reason(cluster):
     die(cluster)
     with pytest.raises(runtime.ActorDiedError, match=r"node [0-9a-f]{8} .* has died"):
         runtime.get(counter.increase.remote(), timeout=30)
+
+
+def test_when_a_node_dies_that_is_said_and_what_ran_there_alone_is_infeasible(cluster, capfd):
+    there = node_of.options(resources=THERE)
+    assert runtime.get(there.remote()) == cluster.pid
+    die(cluster)
+    assert re.search(r"shoal: node [0-9a-f]{8} on .* has died: ", capfd.readouterr().err)
+    with pytest.raises(runtime.InfeasibleError):
+        there.remote()
 
 
 def test_an_actor_with_restarts_comes_back_on_a_node_that_joins_later(cluster):
