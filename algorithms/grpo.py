@@ -12,7 +12,7 @@
     rloo       leave_one_out  none   sequence     sequence  0.2, 0.2              count
     gspo       group          group  sequence     sequence  3e-4, 4e-4            count
 
-The mathematics is in `rl/language/losses.py`. DAPO's dynamic sampling is not done: dead groups are counted, and shown.
+The mathematics is in `rl/language/losses.py`. Dead groups are counted and shown; docs/language.md says why they stay.
 """
 
 from __future__ import annotations

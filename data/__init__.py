@@ -9,10 +9,9 @@
 Importing this package loads nothing; the first use of a name loads pyarrow (``pip install "shoal[data]"``).
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..runtime import InputError
+from ..runtime import InputError, lazy_exports
 from .elsewhere import MODULE
 
 if TYPE_CHECKING:
@@ -34,35 +33,6 @@ if TYPE_CHECKING:
     from .sources.minari_format import find_minari, minari_root
     from .writing.methods import Part
     from .writing.whole import whole_file
-
-_HOME = {
-    "BadRow": "errors",
-    "BadRows": "errors",
-    "Batches": "reader",
-    "BudgetError": "errors",
-    "DataError": "errors",
-    "Dataset": "dataset",
-    "Part": "writing.methods",
-    "Piece": "sources",
-    "Source": "sources",
-    "Stats": "reader",
-    "find_minari": "sources.minari_format",
-    "from_items": "reading",
-    "from_source": "reading",
-    "from_torch": "reading",
-    "minari_root": "sources.minari_format",
-    "read_arrow": "reading_files",
-    "read_csv": "reading_files",
-    "read_images": "reading_files",
-    "read_json": "reading_files",
-    "read_minari": "reading_files",
-    "read_numpy": "reading",
-    "read_parquet": "reading",
-    "read_text": "reading_files",
-    "read_tfrecords": "reading_files",
-    "read_webdataset": "reading_files",
-    "whole_file": "writing.whole",
-}
 
 __all__ = [
     "BadRow",
@@ -94,18 +64,16 @@ __all__ = [
 ]
 
 
+_load, __dir__ = lazy_exports(__name__)
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        message, instead = f"module {__name__!r} has no attribute {name!r}", MODULE.get(name)
-        raise AttributeError(message if instead is None else f"{message}. Here it is: {instead}")
+    if name in MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Here it is: {MODULE[name]}")
     try:
-        return getattr(import_module(f".{_HOME[name]}", __package__), name)
+        return _load(name)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in ("PIL", "google_crc32c", "pyarrow"):
             raise
         raise InputError(f'datasets need the package {package!r}: pip install "shoal[data]"') from error
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

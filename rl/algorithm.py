@@ -134,7 +134,7 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         self._policy: Policy | None = None
         start_runtime(engine)
         self.check_runtime()
-        preload("torch", "gymnasium")
+        preload(type(self), "torch", "gymnasium")
 
     def _check_kind(self) -> None:
         """Check that this kind of training does what the settings want; raise InputError."""

@@ -3,8 +3,7 @@
 The driver schedules work and must start fast, so it never imports torch: that costs 2–3 s and 200 MB. But it must
 name the actor classes `RolloutWorker` and `Learner` and the algorithms, whose work needs torch. So their modules are
 free of torch: they write `torch.where(…)` with the `torch` of this module, which loads it at its first use, inside an
-actor, and get classes of modules that import it from `load`. The package's lazy exports (`shoal.rl.Policy`) come from
-here too.
+actor, and get classes of modules that import it from `load`.
 """
 
 from __future__ import annotations
@@ -13,32 +12,15 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-TORCH_EXPORTS = {
-    "ActorCritic": "models.actor_critic",
-    "Bernoulli": "models.distributions",
-    "Categorical": "models.distributions",
-    "DiagonalGaussian": "models.distributions",
+_MODULES = {
     "FlatAdam": "learn.optimizers",
     "FlatAdamW": "learn.optimizers",
     "FlatRMSprop": "learn.optimizers",
     "FlatSGD": "learn.optimizers",
-    "KnownLoss": "models.plain",
-    "JointPolicy": "models.joint_policy",
-    "LanguagePolicy": "language.policy",
-    "Memory": "models.memory",
-    "Model": "models.model",
-    "MultiCategorical": "models.distributions",
     "Policy": "models.policy",
-    "QNetwork": "models.q_network",
-    "QuantileQNetwork": "models.q_network",
     "build_model": "models.build",
     "load_policy": "models.policies",
     "policy_of": "models.policies",
-}
-"""Public name → module of this package which defines it and imports torch."""
-
-_MODULES = {
-    **TORCH_EXPORTS,
     "JointModel": "models.joint_model",
     "FlatNetwork": "supervised.flat_network",
     "joined_statistics": "supervised.flat_network",

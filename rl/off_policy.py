@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ..runtime import InputError, human_bytes, machine_memory, nodes, object_store_memory
 from .clock import Clock
@@ -73,7 +73,7 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
     """Rollouts of `config.train_freq` steps per environment; a replay buffer of `config.buffer_size` transitions, drawn
     by priority where `config.prioritized_replay` says so."""
 
-    plays_league = True
+    plays_league: ClassVar[bool] = True
 
     @staticmethod
     def rollout_steps(config: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class OnPolicyAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
     at the last step; 0 where it terminated.
     """
 
-    plays_league = True
+    plays_league: ClassVar[bool] = True
 
     @staticmethod
     def records(spec: ModelSpec) -> dict[str, Tree]:

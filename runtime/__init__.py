@@ -65,6 +65,7 @@ from .exceptions import (
     nearest,
 )
 from .generators import ObjectRefGenerator
+from .lazy_exports import lazy_exports
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method
 from .resources.machine_memory import human_bytes, machine_memory
@@ -130,6 +131,7 @@ __all__ = [
     "is_initialized",
     "joblib",
     "kill",
+    "lazy_exports",
     "lookup",
     "machine_memory",
     "method",

@@ -33,6 +33,20 @@ def test_all_algorithms_are_public():
     assert set(import_module("shoal.algorithms").__all__) <= set(shoal.__all__)
 
 
+@pytest.mark.parametrize("folder", ["rl", "algorithms", "data"])
+def test_every_name_that_is_loaded_later_can_be(folder):
+    package = import_module(f"shoal.{folder}")
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match=f"module 'shoal.{folder}' has no attribute 'Nothing'"):
+        _ = package.Nothing
+
+
+def test_algorithms_have_the_names_of_their_classes():
+    for known in (shoal.ALGORITHMS, shoal.FITS):
+        assert list(known) == [algorithm.name for algorithm in known.values()]
+
+
 def test_type_checkers_see_the_same_names():
     [block] = [node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.If)]
     seen = {

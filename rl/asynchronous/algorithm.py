@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import ClassVar, Generic
 
 from ...runtime import InputError
 from ..actors import ActorLearnerRun
@@ -104,7 +104,7 @@ class AsynchronousAlgorithm(OnlineAlgorithm[Config], Generic[Config]):
     """
 
     takes_simulators = False
-    plays_league = False  # opponents are drawn for all groups at once
+    plays_league: ClassVar[bool] = False  # opponents are drawn for all groups at once
 
     def make_run(self) -> AsynchronousRun:
         """Rollout workers and a learner that do not wait for each other."""

@@ -13,8 +13,10 @@ from ..models.joint_spec import JointSpec
 from ..runs.checkpoint import find_checkpoint, run_of
 from ..settings import Bounds
 from .policies import ServedPolicies
+from .replica import PolicyReplica
 from .served import Served
 from .source import PolicySource, Savable, read_policies
+from .texts.replica import TextReplica
 from .texts.served import ServedTexts
 
 _COUNT = Bounds(whole=True, at_least=1)
@@ -88,7 +90,6 @@ def serve(
     }  # fmt: skip
     settings: dict[str, Any] = {name: _BOUNDS[name].read(name, value) for name, value in given.items()}
     sources, spec = read_policies(policy, name)
-    preload("torch")
     if spec is None and sources[""].is_language:
         return _started_texts(sources[""], settings, _name_of(policy), http=http, grpc=grpc, token=token)
     return _started(sources, spec, settings, http=http, grpc=grpc, token=token)
@@ -112,6 +113,7 @@ def _started(
     if spec is not None and grpc is not None:
         known = ", ".join(spec.policies)
         raise InputError(f"grpc is for one policy, and there are several, {known}: say which by name=… (--policy)")
+    preload(PolicyReplica, "torch")
     rows = settings["max_batch_size"] or 32
     own = {key: value for key, value in settings.items() if key != "request_timeout"} | {"max_batch_size": rows}
     with ExitStack() as until_all_listen:
@@ -135,6 +137,7 @@ def _started_texts(
     token: str | None,
 ) -> ServedTexts:
     """Start the replicas of a language model, and listen; where something fails, end what was started."""
+    preload(TextReplica, "torch")
     if grpc is not None:
         raise InputError("grpc is for simulators outside, which send no texts: serve a language model over http")
     known = ("replicas", "answer_timeout", "request_timeout", "seed", "threads")

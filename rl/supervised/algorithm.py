@@ -101,7 +101,7 @@ class TableAlgorithm(Trainable, Generic[Config]):
         self._dataset = where_of(dataset)
         self._eval_dataset = None if eval_dataset is None else {"path": where_of(eval_dataset)}
         start_runtime(engine)
-        preload("numpy", self.module)
+        preload(type(self), "numpy", self.module)
         self.table: Any = dataset if isinstance(dataset, Stream) else self.read(dataset)
         self.train_rows, self.held_out_rows = self._split(eval_dataset)
         check_metrics(self.run.metrics, self.table.schema.classes)
