@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from .. import runtime
+from ..algorithms import ALGORITHMS
 from .signals import STOP_WITH_STDIN
 
 _WORKERS_NEED = ("torch", "gymnasium")
@@ -29,10 +30,11 @@ def started_early(command: str, arguments: Sequence[str]) -> Iterator[None]:
 
     Workers import torch for a second, and the modules of `shoal train` take a third of one to load: both at once.
     """
+    is_training = command == "train" and len(arguments) > 1 and arguments[0].lower() in ALGORITHMS
     # What names a module of the user's own may add to the folders in which workers look for modules.
     must_be_read = any(":" in word or word.startswith(_NOT_EARLY) for word in arguments)
     nothing_gained = runtime.is_initialized() or f"{__package__}.{command}" in sys.modules
-    if command != "train" or len(arguments) < 2 or must_be_read or nothing_gained or STOP_WITH_STDIN in os.environ:
+    if not is_training or must_be_read or nothing_gained or STOP_WITH_STDIN in os.environ:
         yield
         return
     with runtime.init(preload=_WORKERS_NEED):

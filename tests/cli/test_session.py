@@ -38,6 +38,8 @@ def test_a_training_starts_it_before_its_modules_load(begun: list[dict[str, obje
         ("status", "--session abc"),
         ("train", "ppo"),
         ("train", "ppo --help"),
+        ("train", "pp0 CartPole-v1"),
+        ("train", "CartPole-v1 --workers 2"),
         ("train", "ppo CartPole-v1 --engine serial"),
         ("train", "ppo CartPole-v1 --address=auto"),
         ("train", "ppo CartPole-v1 --seeds 3"),
