@@ -272,7 +272,7 @@ def wait(
     if different != len(checked):
         raise InputError(f"wait: {len(checked)} references are given, but only {different} different ones")
     if count is None or not 1 <= count <= len(checked):
-        raise InputError(f"wait: num_returns={num_returns!r}: want 1 to {len(checked)}, the number of references")
+        raise InputError(f"wait: num_returns={num_returns!r}: want 1 to {len(checked)}, a number of references")
     ready, pending = current_engine().waits.wait(checked, count, timeout)
     if not generators:
         return ready, pending

@@ -111,7 +111,7 @@ def missing(demand: Mapping[str, int], total: Mapping[str, int]) -> str:
     parts = []
     for name, units in demand.items():
         if units > total.get(name, 0):
-            hint = "" if name in total else nearest(name, total)
+            hint = "" if name in total or name == "GPU" else nearest(name, total)  # which looks like CPU
             hint = f". {hint}" if hint.startswith("Did") else ""
             parts.append(f"{name} {as_text(units)} (there are {as_text(total.get(name, 0))}{hint})")
     return ", ".join(parts)

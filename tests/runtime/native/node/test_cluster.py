@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import urllib.request
+from pathlib import Path
 
 import conftest
 import nodes
@@ -180,6 +181,31 @@ def test_what_workers_of_the_other_node_print_reaches_the_driver(cluster):
     with screen() as shown:
         runtime.get(speak.remote())
         wait_until(lambda: "from the other side" in shown.getvalue())
+
+
+def test_the_program_of_the_page_on_scaling_works_on_two_nodes(tmp_path):
+    page = (Path(__file__).parents[4] / "docs" / "scaling.md").read_text()
+    text = page.partition("# head.py\n")[2].partition("```")[0]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "head.py").write_text(text.replace("127.0.0.1:6400", f"127.0.0.1:{port}"))
+    environment = os.environ | {"SHOAL_TOKEN": "as on the page"}
+    node = nodes.start_node("--num-cpus", "2", token="as on the page", join=f"127.0.0.1:{port}")
+    try:
+        done = subprocess.run(
+            [sys.executable, "head.py"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout == "2 nodes have worked\n", done.stderr
+        assert node.wait(10) == 0
+    finally:
+        node.kill()
+        node.wait()
 
 
 # Deaths ---------------------------------------------------------------------------------------------------------------
