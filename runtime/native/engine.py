@@ -8,9 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import msgspec
+from typing import TYPE_CHECKING, NoReturn
 
 from ..engine import Engine, Holding, Host, Whereabouts
 from ..introspection.events import Event
@@ -25,6 +23,7 @@ from .driver.node_process import NodeProcess, become_node
 from .driver.observer import observe
 from .driver.printer import Printer, write
 from .node.session import joined, new_session, packages_of
+from .node.settings import NodeSettings
 from .node.transport import Secrets, parse_address, warn_if_readable
 from .process.completion import ReadyQueue
 from .process.environments import Environments
@@ -182,13 +181,12 @@ class NativeDriver(NativeEngine):
         try:
             environments = Environments(packages_of(folder), None)
             environments.current = environments.of(settings.runtime_env)
-            given = _node_settings(settings) | {"names": msgspec.to_builtins(names), "folder": folder}
-            given["resources"][HEAD] = UNIT
+            given = _node_settings(settings, names, folder)
+            given.resources[HEAD] = UNIT
             if settings.listen is not None:
-                secrets = Secrets.from_environment(token)
-                warn_if_readable("listen", settings.listen, secrets)
-                given["secrets"] = msgspec.to_builtins(secrets)
-            address = node.set_up(given)
+                given.listen, given.secrets = settings.listen, Secrets.from_environment(token)
+                warn_if_readable("listen", settings.listen, given.secrets)
+            address = node.set_up(given.line())
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -213,11 +211,10 @@ class NativeDriver(NativeEngine):
         """Turn this process into a further node; see `shoal.runtime.become_node`."""
         parse_address(address)
         session, folder = new_session(settings.log_directory)
-        names = msgspec.to_builtins(SocketNames.new(joined(session)))
-        node = _node_settings(settings) | {"names": names, "folder": folder, "join": address}
-        secrets = Secrets.from_environment(token)
-        warn_if_readable("join", address, secrets)
-        become_node(node | {"secrets": msgspec.to_builtins(secrets)})
+        given = _node_settings(settings, SocketNames.new(joined(session)), folder)
+        given.join, given.secrets = address, Secrets.from_environment(token)
+        warn_if_readable("join", address, given.secrets)
+        become_node(given.line(), given.record_call_sites)
 
     def shutdown(self) -> bool:
         """End the node and with it everything else."""
@@ -239,21 +236,22 @@ class NativeDriver(NativeEngine):
             self._links.reactor.unwatch(self._node.fileno())
 
 
-def _node_settings(settings: Settings) -> dict[str, Any]:
+def _node_settings(settings: Settings, names: SocketNames, folder: str) -> NodeSettings:
     gpus = visible_gpus(settings.num_gpus)
     store_memory, spill_directory = store_settings(settings.object_store_memory, settings.object_spilling_directory)
     loaded = [name for name in _PRELOADABLE if name in sys.modules]
-    return {
-        "store_memory": store_memory,
-        "spill_directory": spill_directory,
-        "memory_usage_threshold": settings.memory_usage_threshold,
-        "resources": machine_resources(settings.num_cpus, gpus, settings.memory, settings.resources),
-        "gpus": gpus,
-        "infeasible": settings.infeasible,
-        "max_lineage_bytes": int(settings.max_lineage_bytes),
-        "preload": loaded if settings.preload is None else list(settings.preload),
-        "record_call_sites": settings.record_call_sites,
-        "metrics_port": settings.metrics_port,
-        "sys_path": [os.path.abspath(entry) for entry in sys.path],
-        "listen": settings.listen,
-    }
+    return NodeSettings(
+        names=names,
+        folder=folder,
+        store_memory=store_memory,
+        spill_directory=spill_directory,
+        memory_usage_threshold=settings.memory_usage_threshold,
+        resources=machine_resources(settings.num_cpus, gpus, settings.memory, settings.resources),
+        gpus=gpus,
+        infeasible=settings.infeasible,
+        max_lineage_bytes=int(settings.max_lineage_bytes),
+        preload=loaded if settings.preload is None else list(settings.preload),
+        record_call_sites=settings.record_call_sites,
+        metrics_port=settings.metrics_port,
+        sys_path=[os.path.abspath(entry) for entry in sys.path],
+    )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
 from collections import deque
-from typing import Any
 
 from ...exceptions import NodeDiedError
 from ...introspection.events import RECORD_CALL_SITES
@@ -37,16 +35,16 @@ def _environment(record_call_sites: bool) -> dict[str, str]:
     return environment
 
 
-def become_node(settings: dict[str, Any]) -> None:
-    """Turn this process into a daemon; does not return."""
+def become_node(settings: bytes, record_call_sites: bool) -> None:
+    """Turn this process into a daemon with these settings, see `NodeSettings.line`; does not return."""
     # Through a file in memory, since others may read a process's arguments: there is a secret among the settings.
     settings_fd = os.memfd_create("shoal-settings")
-    os.write(settings_fd, json.dumps(settings).encode() + b"\n")
+    os.write(settings_fd, settings)
     os.lseek(settings_fd, 0, os.SEEK_SET)
     os.dup2(settings_fd, 0)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, _command(), _environment(settings["record_call_sites"]))  # noqa: S606  # no shell is wanted
+    os.execve(sys.executable, _command(), _environment(record_call_sites))  # noqa: S606  # no shell is wanted
 
 
 class NodeProcess:
@@ -70,8 +68,11 @@ class NodeProcess:
         assert self._process.stderr is not None
         self._errors = self._process.stderr
 
-    def set_up(self, settings: dict[str, Any]) -> str:
+    def set_up(self, settings: bytes) -> str:
         """Tell it what it is to be, and wait until it is; return where other nodes can join ("": nowhere).
+
+        Args:
+            settings: what it reads, see `NodeSettings.line`.
 
         Raises:
             NodeDiedError: it did not start; with what it printed.
@@ -82,7 +83,7 @@ class NodeProcess:
         ready = b""
         with process.stdout, contextlib.suppress(BrokenPipeError):  # if it is dead already, the missing answer tells
             with process.stdin:
-                process.stdin.write(json.dumps(settings).encode() + b"\n")
+                process.stdin.write(settings)
             ready = process.stdout.readline()
         word, _, address = ready.decode().rstrip("\n").partition(" ")
         if word != "ready":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -14,12 +13,13 @@ from ...exceptions import InputError, ShoalError
 from .forkserver import start_fork_server
 from .node import Node
 from .session import SessionFolder
+from .settings import NodeSettings
 from .workers import LEAST_FILES
 
 
 def main() -> None:
     """Entry point: settings arrive as one line of JSON on standard input, "ready" leaves on standard output."""
-    settings = json.loads(sys.stdin.readline())
+    settings = NodeSettings.read(sys.stdin.readline())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     setproctitle.setproctitle("shoal: node")
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -34,16 +34,16 @@ def main() -> None:
     fork_server = start_fork_server(settings)
     # For itself alone: workers are programs of the user's, some of which use `select`.
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
-    folder = SessionFolder(settings["folder"])
+    folder = SessionFolder(settings.folder)
     node = Node(settings, folder, fork_server)
     try:
-        node.connect(settings)  # only now: gRPC's threads would not survive the fork server's fork
+        node.connect()  # only now: gRPC's threads would not survive the fork server's fork
     except (InputError, ShoalError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.stderr.flush()
         folder.close()
         os._exit(2 if isinstance(error, InputError) else 1)
-    if "join" in settings:
+    if settings.join is not None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # it has a terminal of its own
     else:
         sys.stdout.write(f"ready {node.cluster.address}\n")

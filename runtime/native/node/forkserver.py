@@ -18,7 +18,6 @@ import socket
 import sys
 import traceback
 import types
-from typing import Any
 
 import setproctitle
 
@@ -28,6 +27,7 @@ from ..protocol.connection import Connection
 from ..protocol.local_sockets import SocketNames
 from .output import Pipe
 from .pool import Process
+from .settings import NodeSettings
 
 _PR_SET_PDEATHSIG = 1
 _WORKER = "..worker.worker_process"
@@ -40,7 +40,7 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)  # it died before we asked
 
 
-def start_fork_server(settings: dict[str, Any]) -> Process:
+def start_fork_server(settings: NodeSettings) -> Process:
     """Fork the fork server and return it, with a pipe of what it prints; in the child, serve and never return."""
     ours, theirs = socket.socketpair()
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -67,14 +67,13 @@ def start_fork_server(settings: dict[str, Any]) -> Process:
         os._exit(code)
 
 
-def _serve(sock: socket.socket, settings: dict[str, Any]) -> None:
+def _serve(sock: socket.socket, settings: NodeSettings) -> None:
     setproctitle.setproctitle("shoal: fork server")
     # Only here and now, while the node goes on: it has no use for this, and a starting driver waits for it.
     importlib.import_module(_WORKER, __package__)
-    sys.path[:] = settings["sys_path"]
+    sys.path[:] = settings.sys_path
     # cloudpickle looks for the driver's functions in __main__; what it finds must not be the node's own.
     sys.modules["__main__"] = types.ModuleType("__main__")
-    names = SocketNames(**settings["names"])
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
@@ -82,7 +81,7 @@ def _serve(sock: socket.socket, settings: dict[str, Any]) -> None:
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    _import(settings["preload"])
+    _import(settings.preload)
     while True:
         ready, _, _ = select.select([sock.fileno(), wake_read], [], [])
         if wake_read in ready:
@@ -98,7 +97,7 @@ def _serve(sock: socket.socket, settings: dict[str, Any]) -> None:
                         sys.path[:] = message.sys_path
                     _import(message.modules)
                 elif isinstance(message, m.Fork):
-                    _fork(node, message, names, (wake_read, wake_write))
+                    _fork(node, message, settings.names, (wake_read, wake_write))
 
 
 def _import(modules: list[str]) -> None:

@@ -31,7 +31,7 @@ from ...resources.amounts import UNIT
 from ...values.failure import pack_error
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
-from ..protocol.local_sockets import SocketNames, peer_pid
+from ..protocol.local_sockets import peer_pid
 from ..protocol.loop import Loop
 from .balance import Balance
 from .cluster import Cluster
@@ -45,13 +45,12 @@ from .output import OutputReader
 from .pool import Process
 from .scheduler import Scheduler
 from .session import SessionFolder, logs_of
+from .settings import NodeSettings
 from .storage import Storage
-from .transport import Secrets, connect, serve
+from .transport import connect, serve
 from .workers import Workers
 
 _LAST_WORDS_SECONDS = 0.5
-# What other nodes take over from the head's settings.
-_SHARED_SETTINGS = ("sys_path", "preload", "max_lineage_bytes", "infeasible")
 # What is asked, or is about something that another process may have announced just before it told the asker: these are
 # looked at only after all that lies in the sockets by then, since sockets are not read in the order of writing. If the
 # asker's death lies there, they are dropped, and its connection, which is closed, closes descriptors that came along.
@@ -62,16 +61,16 @@ _LATER = (m.Question, m.WithdrawActor, m.WatchActor, m.WatchGroup)
 class Node:
     """All state of the daemon, and what it does about each message."""
 
-    def __init__(self, settings: dict[str, Any], folder: SessionFolder, fork_server: Process) -> None:
-        self._settings, self._folder, resources = settings, folder, settings["resources"]
-        self._names, self._loop = SocketNames(**settings["names"]), Loop()
+    def __init__(self, settings: NodeSettings, folder: SessionFolder, fork_server: Process) -> None:
+        self._settings, self._folder, resources = settings, folder, settings.resources
+        self._names, self._loop = settings.names, Loop()
         self._workers = Workers(
             self._loop,
             fork_server,
             logs_of(folder.folder),
             self._on_exit,
             self._stop,
-            memory_usage_threshold=settings["memory_usage_threshold"],
+            memory_usage_threshold=settings.memory_usage_threshold,
         )
         self.info = m.NodeInfo(self._workers.prefix, socket.gethostname(), os.getpid(), resources)
         self._processes = self._workers.processes
@@ -92,19 +91,17 @@ class Node:
         )
         scheduler = Scheduler(resources, idle_slots=4 * max(1, resources["CPU"] // UNIT))
         self._leasing = Leasing(
-            scheduler, self._workers, self.cluster, self._handle, self._loop.call_later, settings["gpus"]
+            scheduler, self._workers, self.cluster, self._handle, self._loop.call_later, settings.gpus
         )
         self._balance = Balance(self.cluster, self._leasing)
         self._control = control = Control(self._balance, self.cluster.tell, self._end_process, self._questions_later)
-        waits = settings["infeasible"] == "wait"
+        waits = settings.infeasible == "wait"
         self._groups = Groups(self._leasing, self.cluster, self._is_creator, control.end_actors, waits)
         self._started, self._deaths = time.monotonic(), 0
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
-        self._storage = Storage(
-            settings["store_memory"], self._processes, self.cluster, self._loop, self._workers.board
-        )
+        self._storage = Storage(settings.store_memory, self._processes, self.cluster, self._loop, self._workers.board)
         self._reports = NodeReports(self._loop, self._processes, self._describe, self.cluster)
-        port = settings["metrics_port"]
+        port = settings.metrics_port
         self._metrics_address = "" if port is None else serve_metrics(port, self._names.session)
         self._handlers = self._all_handlers()
         at_head = {*control.handlers, *self._groups.handlers, *self._balance.at_head}
@@ -230,11 +227,11 @@ class Node:
             process.index,
             os.getpid(),
             list(self.cluster.nodes.values()),
-            settings["infeasible"],
+            settings.infeasible,
             self._folder.folder,
-            settings["max_lineage_bytes"],
-            settings["spill_directory"],
-            settings["store_memory"],
+            settings.max_lineage_bytes,
+            settings.spill_directory,
+            settings.store_memory,
             process.job,
         )
         connection.send(welcome, (os.dup(self._workers.board_fd),))
@@ -297,24 +294,23 @@ class Node:
 
     # Other nodes ------------------------------------------------------------------------------------------------
 
-    def connect(self, settings: dict[str, Any]) -> None:
+    def connect(self) -> None:
         """Join a cluster, or let others join this one, as the settings say.
 
         Raises:
             InputError: it is refused.
             NodeDiedError: there is no head.
         """
-        secrets = msgspec.convert(settings.get("secrets", {"token": ""}), Secrets)
-        cluster = self.cluster
-        if "join" in settings:
-            welcome = cluster.join(connect(settings["join"], secrets))
+        settings, cluster = self._settings, self.cluster
+        if settings.join is not None:
+            welcome = cluster.join(connect(settings.join, settings.secrets))
             self._workers.work_for(cluster.tell_head)
-            self._settings |= welcome.settings
-            self._workers.preload(m.Preload(self._settings["preload"], self._settings["sys_path"]))
-            print(f"shoal: node {self.info.id.hex()} has joined {settings['join']}", file=sys.stderr)
-        elif settings["listen"] is not None:
-            cluster.address, self._server = serve(settings["listen"], secrets, cluster.open(self._names))
-            cluster.welcome = m.Welcome([], cluster.address, {name: settings[name] for name in _SHARED_SETTINGS})
+            self._settings = settings = msgspec.structs.replace(settings, **welcome.settings)
+            self._workers.preload(m.Preload(settings.preload, settings.sys_path))
+            print(f"shoal: node {self.info.id.hex()} has joined {settings.join}", file=sys.stderr)
+        elif settings.listen is not None:
+            cluster.address, self._server = serve(settings.listen, settings.secrets, cluster.open(self._names))
+            cluster.welcome = m.Welcome([], cluster.address, settings.shared())
 
     def _on_nodes_changed(self, message: m.NodeJoined | m.NodeDied) -> None:
         for process in self._processes:
