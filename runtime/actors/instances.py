@@ -1,6 +1,5 @@
 """What engines do with the instance of an actor's class that they hold."""
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -53,4 +52,6 @@ def shut_down(actor: Any) -> None:
     if has_shutdown(type(actor)):
         result = method_of(actor, _SHUTDOWN)()
         if inspect.iscoroutine(result):
+            import asyncio  # not where a driver starts: it takes as long to import as all of the runtime's API
+
             asyncio.run(result)
