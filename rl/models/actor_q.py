@@ -76,6 +76,11 @@ class ContinuousActorQ(ActorQ):
         low, high = self._bounds
         return super().environment_actions(low + (actions + 1) * (high - low) / 2)
 
+    def environment_tensors(self, actions: Tensor) -> Tensor:
+        """[−1, 1] as the space between its bounds."""
+        low, high = map(torch.from_numpy, self._bounds)
+        return super().environment_tensors(low + (actions + 1) * (high - low) / 2)
+
     def own_actions(self, actions: np.ndarray) -> np.ndarray:
         """The space between its bounds as [−1, 1]; what lies outside as the nearest bound."""
         low, high = self._bounds

@@ -34,7 +34,7 @@ class _Images(nn.Module):
     def prepare(self, images: Tensor) -> Tensor:
         """Scale, and put the channels first."""
         images = images.movedim(-1, -3) if self.last else images
-        return images.reshape(len(images), *self.shape).float() / 255
+        return images.reshape(images.shape[0], *self.shape).float() / 255
 
 
 class NatureCNN(_Images):

@@ -68,25 +68,29 @@ class Model(FlatModule):
             simple = rows.dim() == 2 and rows.dtype == torch.float32
             return rows if simple else rows.reshape(len(observations), -1).float()
         if isinstance(self._observations, LeafCodec):
-            return self._encode_leaf(self._observations, observations, "")
-        found = {}
-        for path, parts, leaf in self._leaves:
-            values = part_of(observations, parts).copy()  # of records, whose strides torch does not take
-            if parts == (MASK,):
-                found[path] = torch.tensor(values, device=self.flat.device).bool()
-            else:
-                found[path] = self._encode_leaf(leaf, values, path)
-        return found
+            return self.encode_tensors(torch.tensor(observations, device=self.flat.device))
+        parts = {path: part_of(observations, parts).copy() for path, parts, _ in self._leaves}  # strides torch takes
+        return self.encode_tensors({path: torch.tensor(part, device=self.flat.device) for path, part in parts.items()})
 
-    def _encode_leaf(self, leaf: LeafCodec, values: np.ndarray, path: str) -> Tensor:
-        given = torch.tensor(values, device=self.flat.device)
+    def encode_tensors(self, observations: Tensor | Parts) -> Tensor | Parts:
+        """As `encode`, of observations that are tensors already: [B, *shape], or each part [B, …] by its path."""
+        if isinstance(observations, Tensor):
+            assert isinstance(self._observations, LeafCodec)
+            return self._encode_leaf(self._observations, observations, "")
+        return {
+            path: observations[path].bool() if parts == (MASK,) else self._encode_leaf(leaf, observations[path], path)
+            for path, parts, leaf in self._leaves
+        }
+
+    def _encode_leaf(self, leaf: LeafCodec, given: Tensor, path: str) -> Tensor:
+        count = given.shape[0]  # not len(…), which would fix the number of rows of a program that is exported
         if leaf.is_discrete:
-            choices = (given.long() - torch.tensor(leaf.start, device=given.device)).reshape(len(given), -1)
+            choices = (given.long() - torch.tensor(leaf.start, device=given.device)).reshape(count, -1)
             one_hot = [torch.nn.functional.one_hot(choices[:, i], n) for i, n in enumerate(leaf.choices)]
             return torch.cat(one_hot, -1).float()
         if leaf.is_image and self.spec.keeps(leaf):
             return given
-        rows = given.reshape(len(given), -1).float()
+        rows = given.reshape(count, -1).float()
         if self.normalizer is not None:
             rows = self.normalizer(rows, path)
         return rows / 255 if leaf.is_image else rows
@@ -165,6 +169,17 @@ class Model(FlatModule):
             part_of(rows, parts)[...] = leaf.to_env(actions[:, at : at + width].reshape(len(actions), *leaf.shape))
             at += width
         return rows
+
+    def environment_tensors(self, actions: Tensor) -> Tensor:
+        """As `environment_actions`, of an action space without parts, in torch."""
+        found = self.actions
+        assert isinstance(found, LeafCodec)
+        dtype = torch.from_numpy(np.empty(0, found.dtype)).dtype
+        shaped = actions.reshape(-1, *found.shape)
+        if found.kind != "Box":
+            return shaped.to(dtype) + torch.as_tensor(found.start)
+        low, high = (torch.tensor(bound) for bound in found.limits())
+        return shaped.clamp(low, high).to(dtype)
 
     def own_actions(self, actions: np.ndarray) -> np.ndarray:
         """Actions [B, …] as `choose` gives them, for rows of what `env.step` took, [B, *shape]."""

@@ -16,6 +16,7 @@ from ..data.memories import remembered_before
 from ..runs.checkpoint import read_policy
 from ..runs.one_policy import one_policy
 from .build import build_model
+from .exported import export_model
 from .model import Model
 from .saved_weights import SavedWeights
 from .spec import ModelSpec
@@ -142,6 +143,20 @@ class Policy(SavedWeights):
         actions = self.model.environment_actions(chosen)
         remembered = None if after is None else {name: leaf.cpu().numpy() for name, leaf in after.items()}
         return self.model.actions.unpack(actions[0] if single else actions), remembered
+
+    def export(self, path: str | Path) -> Path:
+        """Write a program of torch alone that takes the best actions; return its path.
+
+        `torch.export.load(path).module()` needs nothing of this package. It takes observations [B, *shape] as a tensor
+        of the space's dtype, or a dict of such parts by their paths, such as "arm/angles", and returns actions
+        [B, *shape] as `env.step` takes them; any number of rows.
+
+        Raises InputError for a policy with a memory, a central critic or an action space with parts.
+        """
+        model = build_model(self.spec, seed=0, device="cpu")
+        model.set_weights(self.get_weights())
+        export_model(model, Path(path))
+        return Path(path)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.tensor(array, device=self.model.flat.device)
