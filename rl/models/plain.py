@@ -51,7 +51,7 @@ class PlainMLP:
         count = sum(key.startswith(f"{name}.layers.") for key in layout.shapes) // 2
         names = [(f"{name}.layers.{layer}.weight", f"{name}.layers.{layer}.bias") for layer in range(count)]
         self._weights, self._biases = ([parameters[pair[part]] for pair in names] for part in (0, 1))
-        self._turned = [weight.T for weight in self._weights]
+        self._last = self._weights[-1].T
         self._slopes = [(slopes[weight], slopes[bias]) for weight, bias in names]
         self._is_tanh = activation == "tanh"
         self._spaces: dict[int, _Workspace] = {}
@@ -61,10 +61,10 @@ class PlainMLP:
 
     def forward(self, rows: np.ndarray) -> np.ndarray:
         """[B, inputs] → [B, outputs], a new array; `backward` then is of these rows."""
-        space, self._given = self._space(len(rows)), [rows]
+        space, given = self._space(len(rows)), [rows]
         if space is not self._ready:
-            space.repeat(self._biases)
-        for weight, (out, lines, bias, zeros) in zip(self._turned, space.hidden, strict=False):
+            space.repeat_biases()
+        for weight, out, lines, bias, zeros in space.hidden:
             rows.dot(weight, out)  # the bits of matmul, in half of its time for a few rows
             np.add(lines, bias, lines)
             if self._is_tanh:
@@ -72,10 +72,11 @@ class PlainMLP:
             else:
                 np.maximum(out, zeros, out=out)  # with the number 0 it takes up to seven times as long
             rows = out
-            self._given.append(rows)
-        outputs = rows.dot(self._turned[-1])
+            given.append(rows)
+        self._given = given
+        outputs = rows.dot(self._last)
         lines = outputs.reshape(space.lines)
-        lines += space.last_bias
+        np.add(lines, space.last_bias, lines)
         return outputs
 
     def backward(self, gradient: np.ndarray) -> None:
@@ -94,7 +95,7 @@ class PlainMLP:
     def unchanging(self, rows: int) -> Iterator[None]:
         """In it the weights stay as they are: what `forward` makes of them for so many rows is kept."""
         space = self._space(rows)
-        space.repeat(self._biases)
+        space.repeat_biases()
         self._ready = space
         try:
             yield
@@ -117,7 +118,7 @@ class PlainMLP:
         if space is None:
             if len(self._spaces) == _WORKSPACES:
                 self._spaces.clear()
-            space = self._spaces[rows] = _Workspace(rows, [len(bias) for bias in self._biases], self._gradients)
+            space = self._spaces[rows] = _Workspace(rows, self._weights, self._biases, self._gradients)
         return space
 
 
@@ -126,27 +127,29 @@ class _Workspace:
     each time, and to get it again takes longer than its product. Gradients are in `shared` memory: so those of two
     networks of 64 × 64 and 512 rows fit into a processor's second cache, with what both have seen.
 
-    A bias is added to lines of several rows each, in which it is repeated: numpy takes two to three times as long to
-    add it to rows of 64.
+    A bias is added to lines of several rows each, in which it is repeated: numpy takes longer to add it to each row by
+    itself, and more than twice as long where all rows are one line, of the shape of the repeated bias.
     """
 
-    def __init__(self, rows: int, widths: list[int], shared: _Memory) -> None:
-        *hidden, outputs = widths
+    def __init__(self, rows: int, weights: list[np.ndarray], biases: list[np.ndarray], shared: _Memory) -> None:
         side_by_side = next(count for count in range(min(rows, _SIDE_BY_SIDE), 0, -1) if rows % count == 0)
-        self._repeated = [np.empty((side_by_side, width), np.float32) for width in widths]
-        self.hidden: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-        """Of each hidden layer what it gives, [rows, width]; the same as lines; the bias of a line; zeros."""
-        for width, bias in zip(hidden, self._repeated, strict=False):
-            out = aligned(rows, width)
-            lines = out.reshape(-1, side_by_side * width)
-            self.hidden.append((out, lines, bias.reshape(-1), np.zeros((rows, width), np.float32)))
-        self.lines, self.last_bias = (rows // side_by_side, side_by_side * outputs), self._repeated[-1].reshape(-1)
-        self.gradients = [_kept(shared, rows, width, layer) for layer, width in enumerate(hidden)]
+        self._repeated = [(np.empty((side_by_side, len(bias)), np.float32), bias) for bias in biases]
+        self.hidden: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        """Of each hidden layer its weights, transposed; what it gives, [rows, width]; the same as lines; the bias of a
+        line; zeros."""
+        self.gradients: list[np.ndarray] = []
+        for layer, (repeated, bias) in enumerate(self._repeated[:-1]):
+            out = aligned(rows, len(bias))
+            lines, zeros = out.reshape(-1, repeated.size), np.zeros((rows, len(bias)), np.float32)
+            self.hidden.append((weights[layer].T, out, lines, repeated.reshape(1, -1), zeros))
+            self.gradients.append(_kept(shared, rows, len(bias), layer))
+        self.last_bias = self._repeated[-1][0].reshape(1, -1)
+        self.lines = rows // side_by_side, self.last_bias.size
         self.ones = np.ones(rows, np.float32)
 
-    def repeat(self, biases: list[np.ndarray]) -> None:
+    def repeat_biases(self) -> None:
         """Take over the biases of now."""
-        for repeated, bias in zip(self._repeated, biases, strict=True):
+        for repeated, bias in self._repeated:
             np.copyto(repeated, bias)
 
 
