@@ -67,8 +67,7 @@ class Makers:
         pending = self._call_of(object_id)
         if pending is None:
             return Awaited([], "")
-        makers: set[m.ProcessId] = set()
-        self._collect(pending, makers, set())
+        makers = self._makers_of(pending)
         name = pending.name if pending.actor is None else f"{pending.actor.name}.{pending.name}"
         return Awaited(sorted(makers), name)
 
@@ -82,20 +81,25 @@ class Makers:
         streams = ((pending, pending.stream) for pending in self._calls.values())
         return next((pending for pending, stream in streams if stream and object_id in stream.promised), None)
 
-    def _collect(self, pending: PendingCall, makers: set[m.ProcessId], seen: set[m.ObjectId]) -> None:
-        seen.add(pending.task)
-        lease, actor = pending.lease, pending.actor
-        if actor is not None:
-            if actor.state == "alive" and actor.process is not None:
-                makers.add(actor.process)
-        elif lease is not None and next(iter(lease.inflight), None) == pending.task:
-            makers.add(lease.worker)
-        if pending.missing:
-            for ref in pending.slots:
+    def _makers_of(self, pending: PendingCall) -> set[m.ProcessId]:
+        """Return the processes that run a call, or those that it waits for, however long the chain."""
+        makers: set[m.ProcessId] = set()
+        seen, left = {pending.task}, [pending]
+        while left:
+            pending = left.pop()
+            lease, actor = pending.lease, pending.actor
+            if actor is not None:
+                if actor.state == "alive" and actor.process is not None:
+                    makers.add(actor.process)
+            elif lease is not None and next(iter(lease.inflight), None) == pending.task:
+                makers.add(lease.worker)
+            for ref in pending.slots if pending.missing else ():
                 record = self._records.get(ref.id)
                 call = self._call_of(ref.id) if record is not None and record.value is None else None
                 if call is not None and call.task not in seen:
-                    self._collect(call, makers, seen)
+                    seen.add(call.task)
+                    left.append(call)
+        return makers
 
 
 class BlockedWaits:

@@ -121,6 +121,8 @@ class ObjectTable:
         self.commands: deque[Command] = deque()
         self.watchers: list[Callable[[ObjectId, Value], None]] = []
         self._unread = unread
+        self._due: deque[Callable[[], None]] = deque()
+        self._is_calling = False
         self.dead: set[ProcessId] = set() if dead is None else dead
 
     def create(self, object_id: ObjectId) -> Record:
@@ -245,11 +247,24 @@ class ObjectTable:
         if (value.buffers or type(value.stream) is Span) and owner_of(object_id) == self.me and spans_of(value):
             self.large[object_id] = time.monotonic()
         waiters, record.waiters = record.waiters, None
-        for waiter in waiters or ():
-            waiter()
         for watcher in self.watchers:
             watcher(object_id, value)
+        if waiters:
+            self._due.extend(waiters)
+            self._call_waiters()
         return True
+
+    def _call_waiters(self) -> None:
+        """Call those whose value has come. What fails for want of it has waiters, too: called from within, one call
+        for each task of a chain, they would be nested deeper than the interpreter allows."""
+        if self._is_calling:
+            return
+        self._is_calling = True
+        try:
+            while self._due:
+                self._due.popleft()()
+        finally:
+            self._is_calling = False
 
     def read_failure(self, record: Record) -> Value:
         """Event: a failure is about to be read; return it."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import os
+import time
 
 import numpy as np
 import pytest
@@ -302,3 +304,42 @@ def test_an_event_loop_survives_an_interrupt_of_a_task_of_the_users(engine):
     loop = Loop.remote()
     assert type(raised_by(loop.run.remote())) is KeyboardInterrupt
     assert runtime.get(loop.ping.remote(), timeout=10) == "here"
+
+
+@runtime.remote(max_retries=0)
+def end_once_told(told, fails):
+    while not os.path.exists(told):
+        time.sleep(0.01)
+    if fails:
+        raise ValueError("the first of all")
+    return 0
+
+
+@runtime.remote
+def one_more(value):
+    return value + 1
+
+
+@runtime.remote
+class Counter:
+    def one_more(self, value):
+        return value + 1
+
+
+@pytest.mark.engines("native", "serial", reason="Ray takes ten times as long")
+@pytest.mark.parametrize("kind", ["tasks", "calls"])
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_chain_ends_as_its_first_task_does_however_long_it_is(engine, tmp_path, kind, fails):
+    told = tmp_path / "told"
+    if engine == "serial":
+        told.touch()
+    last = end_once_told.remote(str(told), fails)
+    add = one_more if kind == "tasks" else Counter.remote().one_more
+    for _ in range(1000):
+        last = add.remote(last)
+    told.touch()
+    if fails:
+        with pytest.raises(ValueError, match="the first of all"):
+            runtime.get(last, timeout=30)
+    else:
+        assert runtime.get(last, timeout=30) == 1000
