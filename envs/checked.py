@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from .action_mask import allowed_action, allows_nothing
-from .contract import reset_problem, step_problem
+from .contract import exit_problem, reset_problem, step_problem
 from .errors import EnvContractError, EnvTimeoutError
 from .group_progress import GroupProgress
 from .interrupts import CallInterrupted
@@ -57,8 +57,7 @@ class Calls:
         try:
             yield
         except SystemExit as end:
-            called = f"{doing} called sys.exit({'' if end.code is None else repr(end.code)})"
-            ended = EnvContractError(f"environment {self.spec.id!r}: {called}; raise what failed instead")
+            ended = EnvContractError(f"environment {self.spec.id!r}: {exit_problem(end, doing)}")
             self._add_note(ended, doing)
             raise ended from None
         except CallInterrupted:

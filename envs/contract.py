@@ -42,6 +42,11 @@ def step_problem(result: Any, space: Space, *, bounds: bool = True) -> str | Non
     return _observation_problem(observation, space, "step()", bounds) or reward_problem(reward)
 
 
+def exit_problem(end: SystemExit, doing: str) -> str:
+    """Return what is wrong with a call that asks for the end of its process: who called it is to hear what failed."""
+    return f"{doing} called sys.exit({'' if end.code is None else repr(end.code)}); raise what failed instead"
+
+
 def reward_problem(reward: Any) -> str | None:
     """Return what is wrong with a reward, or None."""
     if isinstance(reward, np.ndarray):

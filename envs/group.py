@@ -22,6 +22,7 @@ import numpy as np
 from ..runtime import InputError
 from .action_log import ActionLog
 from .closing import close_all
+from .contract import exit_problem
 from .copies import common_spaces, make_copy
 from .errors import RecoveryWarning
 from .group_checks import GroupChecks, fail_timeout
@@ -212,6 +213,8 @@ class EnvGroup:
                     ended.append((row, terminated, truncated))
         except CallInterrupted:
             fail_timeout(self._progress, self._step_timeout, row, "step")
+        except SystemExit as end:
+            self._checks.fail(row, exit_problem(end, "step()"))
         except Exception as error:
             if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # not within its step
                 self._checks.explain_one(row, result, error)
@@ -262,6 +265,8 @@ class EnvGroup:
             result = self._inner[index].reset(seed=seed)
         except CallInterrupted:
             fail_timeout(self._progress, self._step_timeout, index, "reset")
+        except SystemExit as end:
+            self._checks.fail(index, exit_problem(end, "reset()"))
         except Exception as error:
             error.add_note(self._progress.note(index, "reset"))
             raise

@@ -1,6 +1,7 @@
 import functools
 import pickle
 import re
+import sys
 import warnings
 
 import gymnasium
@@ -348,6 +349,23 @@ def test_the_one_of_several_that_does_not_fit_is_named(result, text):
 def test_bad_reset_result(result, text):
     with pytest.raises(EnvContractError, match=text):
         group_of(Returns, reset=result).reset()
+
+
+class Quits(Explosive):
+    """Asks for the end of its process where another one would raise something."""
+
+    def step(self, action):
+        try:
+            return super().step(action)
+        except BoomError:
+            sys.exit("no more fuel")
+
+
+def test_an_environment_that_calls_exit_does_not_end_its_worker():
+    group = group_of(Quits, first_index=3, at=1)
+    group.reset()
+    with pytest.raises(EnvContractError, match=r"index 3: step\(\) called sys.exit\('no more fuel'\).*step 1 of"):
+        group.step(np.array([1, 2]))
 
 
 def failing_note(call):

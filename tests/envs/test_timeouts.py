@@ -88,13 +88,13 @@ def test_code_that_cannot_be_interrupted_ends_its_process(monkeypatch):
         while not given_up.is_set():
             with contextlib.suppress(BaseException):
                 given_up.wait(1)
-        raise SystemExit
+        raise KeyboardInterrupt
 
     def end(report):
         reports.append(report)
         given_up.set()
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         play(group_of("step", deaf=wait, step_timeout=LIMIT, end_process=end))
     (report,) = reports
     assert report.startswith("environment 'S-v0', index 3: step (step 3 of episode 0) has not returned after 0.2 s")
@@ -108,8 +108,8 @@ def test_a_line_says_which_environment_takes_long(monkeypatch, caplog):
 
     def wait():
         assert said.wait(20)
-        raise SystemExit
+        raise KeyboardInterrupt
 
-    with caplog.at_level(logging.WARNING, "shoal"), pytest.raises(SystemExit):
+    with caplog.at_level(logging.WARNING, "shoal"), pytest.raises(KeyboardInterrupt):
         play(group_of("step", deaf=wait))
     assert "environment 'S-v0', index 3: step (step 3 of episode 0) has not returned for" in caplog.text
