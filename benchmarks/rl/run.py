@@ -30,7 +30,10 @@ from measure import ROWS, in_turn, surroundings, write_rows
 from table import TRAINED, write_table
 
 HERE = Path(__file__).parent
-SAMPLED = ("CartPole-v1", "HalfCheetah-v5", "busy-20", "busy-200", "busy-5000")
+SAMPLED = {
+    "CartPole-v1": ("CartPole-v1", 8), "CartPole-v1 × 64": ("CartPole-v1", 64), "HalfCheetah-v5": ("HalfCheetah-v5", 8),
+    "busy-20": ("busy-20", 8), "busy-200": ("busy-200", 8), "busy-5000": ("busy-5000", 8),
+}  # fmt: skip
 VECTORS = {"gymnasium × 16": ("entry_point", 16), "gymnasium × 64": ("entry_point", 64), "ale-py × 8": ("ale", 8)}
 if find_spec("envpool"):  # an extra of its own, of 740 MB
     VECTORS |= {"EnvPool × 16": ("envpool", 16), "EnvPool × 64": ("envpool", 64)}
@@ -64,8 +67,8 @@ def start(flags, failures):
 def sampling(flags, failures):
     """Measure rollout workers against bare processes."""
     rivals = {
-        f"{name} {kind}": program("sampling.py", name, kind, flags.seconds / 2)
-        for name in SAMPLED
+        f"{name} {kind}": program("sampling.py", which, kind, flags.seconds / 2, size)
+        for name, (which, size) in SAMPLED.items()
         for kind in ("trivial", "policy")
     }
     yield from in_turn(rivals, 1, failures)

@@ -1,12 +1,12 @@
 """Environment steps a second of n rollout workers, against n bare processes that loop over environments of their own.
 
-    python benchmarks/rl/sampling.py ENVIRONMENT trivial|policy [SECONDS]
+    python benchmarks/rl/sampling.py ENVIRONMENT trivial|policy [SECONDS] [SIZE]
 
 Environments: CartPole-v1, HalfCheetah-v5, and busy-20, busy-200, busy-5000, whose steps compute for so many µs of
-processor time. Both sides step groups of 8 environments; `trivial` draws actions without a network, `policy` asks the
-same one of 64 × 64, in numpy. The workers' side counts all that a training has beside: driver, learner, object store.
-The bare loops run once before and once after it, and count with their mean. Printed are steps a second, and steps a
-processor second, which a machine that others use as well disturbs less.
+processor time. Both sides step groups of SIZE environments (8); `trivial` draws actions without a network, `policy`
+asks the same one of 64 × 64, in numpy. The workers' side counts all that a training has beside: driver, learner, object
+store. The bare loops run once before and once after it, and count with their mean. Printed are steps a second, and
+steps a processor second, which a machine that others use as well disturbs less.
 """
 
 import json
@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from shoal.rl import Acted, Callback, ModelSpec, OnPolicyAlgorithm, build_model
 
-PROCESSES, SIZE, STEPS = 2, 8, 128
+PROCESSES, STEPS = 2, 128
 
 
 class Busy(gymnasium.Env):
@@ -54,21 +54,21 @@ def environment(name):
     return (Busy, {"microseconds": int(microseconds)}) if kind == "busy" else (name, {})
 
 
-def bare(name, policy, seconds, steps):
-    """Loop over 8 environments until the time is over; put the steps into `steps`."""
+def bare(name, policy, size, seconds, steps):
+    """Loop over so many environments until the time is over; put the steps into `steps`."""
     threadpool_limits(1)
     torch.set_num_threads(1)
     made, kwargs = environment(name)
     make = (
         (lambda: gymnasium.make(made, disable_env_checker=True)) if isinstance(made, str) else (lambda: made(**kwargs))
     )
-    environments = [make() for _ in range(SIZE)]
+    environments = [make() for _ in range(size)]
     observations = np.stack([each.reset(seed=i)[0] for i, each in enumerate(environments)])
     model = build_model(ModelSpec("actor_critic", environments[0].observation_space, environments[0].action_space))
     acting, generator, count = model.plain, np.random.default_rng(0), 0
     started, cpu = time.perf_counter(), time.process_time()
     while time.perf_counter() - started < seconds:
-        noise = model.draw_noise(generator, (STEPS, SIZE))
+        noise = model.draw_noise(generator, (STEPS, size))
         for t in range(STEPS):
             outputs = acting.outputs(acting.encode(observations)) if policy else np.zeros_like(noise[t])
             actions = model.environment_actions(acting.choose(outputs, noise[t]))
@@ -76,7 +76,7 @@ def bare(name, policy, seconds, steps):
                 observations[i], _, terminated, truncated, _ = each.step(actions[i])
                 if terminated or truncated:
                     observations[i], _ = each.reset()
-            count += SIZE
+            count += size
             if t % 8 == 7 and time.perf_counter() - started >= seconds:
                 break
     steps.put((count / (time.perf_counter() - started), count, time.process_time() - cpu))
@@ -137,12 +137,12 @@ class Rate(Callback):
         return self.told is None
 
 
-def shoal(name, policy, seconds):
+def shoal(name, policy, size, seconds):
     """Let rollout workers step as many groups as there are processes; return what the window told."""
     made, kwargs = environment(name)
     # A rollout takes about a tenth of the window, so that what is between rollouts counts as in a training.
-    steps = {"busy-200": STEPS, "busy-5000": 8}.get(name, 8 * STEPS)
-    where = {"workers": PROCESSES, "n_envs": PROCESSES * SIZE, "group_size": SIZE, "preset": "none"}
+    steps = max(8, {"busy-200": STEPS, "busy-5000": 8}.get(name, 8 * STEPS) * 8 // size)
+    where = {"workers": PROCESSES, "n_envs": PROCESSES * size, "group_size": size, "preset": "none"}
     rate = Rate(seconds)
     with Sampling(made, env_kwargs=kwargs, policy=policy, n_steps=steps, **where) as sampling:
         sampling.train(1_000_000_000, callbacks=rate)
@@ -152,9 +152,10 @@ def shoal(name, policy, seconds):
 def main():
     name, kind, *rest = sys.argv[1:]
     seconds = float(rest[0]) if rest else 3.0
-    before = loops(name, kind == "policy", seconds / 2)
-    workers = shoal(name, kind == "policy", seconds)
-    after = loops(name, kind == "policy", seconds / 2)
+    what = name, kind == "policy", int(rest[1]) if len(rest) > 1 else 8
+    before = loops(*what, seconds / 2)
+    workers = shoal(*what, seconds)
+    after = loops(*what, seconds / 2)
     rate, cpu_rate = ((a + b) / 2 for a, b in zip(before, after, strict=True))
     told = {
         "workers": workers["steps_per_second"],
@@ -167,10 +168,11 @@ def main():
     print(json.dumps(told))
 
 
-def loops(name, policy, seconds):
+def loops(name, policy, size, seconds):
     """Let bare processes loop side by side; return their steps a second in all, and steps a processor second."""
     results = multiprocessing.Queue()
-    processes = [multiprocessing.Process(target=bare, args=(name, policy, seconds, results)) for _ in range(PROCESSES)]
+    what = name, policy, size, seconds, results
+    processes = [multiprocessing.Process(target=bare, args=what) for _ in range(PROCESSES)]
     for process in processes:
         process.start()
     found = [results.get(timeout=60 + seconds) for _ in processes]
