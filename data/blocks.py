@@ -5,6 +5,7 @@ A column of arrays of one shape is a fixed-shape tensor: one stretch of memory, 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ def table_of(columns: Any) -> pa.Table:
             raise InputTypeError(
                 f"column {name!r} of a batch is {values!r:.60}; a list or array of a value a row is wanted"
             )
-    made = {str(name): column_of(values) for name, values in columns.items()}
+    made = {str(name): _column(name, values) for name, values in columns.items()}
     lengths = {name: len(column) for name, column in made.items()}
     if len(set(lengths.values())) > 1:
         raise InputError(f"the columns of a batch have different lengths: {lengths}")
@@ -86,7 +87,25 @@ def table_of_rows(rows: Sequence[Any]) -> pa.Table:
         return pa.table({})
     made = [row if isinstance(row, Mapping) else {"item": row} for row in rows]
     names = dict.fromkeys(name for row in made for name in row)
-    return pa.table({str(name): column_of([row.get(name) for row in made]) for name in names})
+    return pa.table({str(name): _column(name, [row.get(name) for row in made]) for name in names})
+
+
+def _column(name: Any, values: Any) -> pa.Array | pa.ChunkedArray:
+    """As `column_of`; what is no column is told with its name, and with the first row that does not go with others."""
+    try:
+        return column_of(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+
+        def fails(rows: int) -> bool:
+            try:
+                column_of(values[:rows])
+            except Exception:  # of the same kind: it is `error` that is told
+                return True
+            return False
+
+        row = bisect_left(range(1, len(values) + 1), True, key=fails)
+        told = repr(values[row]) if row < len(values) else "…"
+        raise InputTypeError(f"column {name!r}: row {row} is {told:.60}, which cannot be in it: {error}") from error
 
 
 def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -162,9 +162,12 @@ def apply(function: Function, table: pa.Table, bad: BadRows, where: str) -> pa.T
         kept = np.zeros(table.num_rows, np.bool_)
         kept[[index for index, keep in results if keep]] = True
         return table.filter(pa.array(kept))
-    if function.kind == "flat_map":
-        return table_of_rows([row for _, rows in results for row in rows])
-    return table_of_rows([row for _, row in results])
+    rows = [row for _, made in results for row in (made if function.kind == "flat_map" else (made,))]
+    try:
+        return table_of_rows(rows)
+    except Exception as error:
+        error.add_note(f"in {function.name}, of {where}")
+        raise
 
 
 def _on_rows(

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -310,6 +310,13 @@ class Served:
         self._queue.close("the served policy is closed")
         self._pool.close()
         self._queue.close("the served policy is closed", drop=True)
+
+    def __reduce__(self) -> NoReturn:
+        where = "" if self.http_address is None else f", here at {self.http_address}"
+        raise TypeError(
+            "the handle of a served policy stays in the process that serves it: tasks and other programs ask it over "
+            f"HTTP (serve(…, http='127.0.0.1:0'){where})"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -26,6 +26,16 @@ def test_columns_go_through_a_table_as_they_are():
         table_of({"a": [1], "b": [1, 2]})
 
 
+@pytest.mark.parametrize(
+    ("values", "row"), [([1, None, "a", 2], 2), ([2**70], 0), ([None, 1.5, object(), object()], 2)]
+)
+def test_what_does_not_fit_into_a_column_is_told_with_its_row(values, row):
+    with pytest.raises(InputError, match=rf"column 'x': row {row} is .*, which cannot be in it"):
+        table_of_rows([{"x": value} for value in values])
+    with pytest.raises(InputError, match=rf"column 'x': row {row} is"):
+        table_of({"x": values})
+
+
 def test_a_slice_is_compacted_to_its_own_size_and_tables_are_joined():
     whole = pa.table({"x": np.arange(10_000), "t": column_of(np.zeros((10_000, 3), np.float32))})
     part = compact(whole.slice(10, 20))

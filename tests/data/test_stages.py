@@ -27,6 +27,16 @@ def rows(dataset):
     return list(dataset.iter_rows())
 
 
+def test_rows_of_no_common_type_are_told_with_the_function_that_made_them():
+    made = data.from_items([{"x": i} for i in range(4)]).map(lambda row: {"y": "b" if row["x"] == 2 else 1})
+    with pytest.raises(InputError, match="column 'y': row 2 is 'b'") as told:
+        made.count()
+    assert told.value.__notes__ == [
+        "in map(test_rows_of_no_common_type_are_told_with_the_function_that_made_them.<locals>.<lambda>), of 4 items, "
+        "items 0 to 3"
+    ]
+
+
 def test_functions_of_batches_may_yield_several():
     def halves(batch):
         yield {"x": batch["x"][:2]}

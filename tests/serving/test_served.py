@@ -207,6 +207,11 @@ def test_a_batch_that_fails_is_tried_request_by_request(monkeypatch):
         assert futures[2].result(10).version == 7
 
 
+def test_the_handle_stays_in_its_process(engine):
+    with serve(policy()) as served, pytest.raises(TypeError, match=r"ask it over HTTP \(serve\(…, http="):
+        runtime.put(served)
+
+
 def test_closing(engine):
     served = serve(policy())
     served.close()
