@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +31,7 @@ from ...values.failure import pack_error
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import peer_pid
-from ..protocol.loop import Loop
+from ..protocol.loop import Loop, show
 from .balance import Balance
 from .cluster import Cluster
 from .connections import BY_NODES, OF_NODES, OF_OWN, Connections
@@ -169,13 +168,13 @@ class Node:
         except ProtocolError as error:
             self._refuse(sender, str(error))
         except Exception as error:  # an id or a state that cannot be, or a bug of ours, which must be seen
-            traceback.print_exc()
+            show()
             self._refuse(sender, f"{type(message).__name__}: {error!r}")
 
     def _refuse(self, sender: m.ProcessId | m.NodeId, why: str) -> None:
         """End the connection of a process that sends nonsense: others may wait for its answer for ever."""
         said = f"shoal: {sender.hex()} is not understood, and hung up on: {why}"
-        print(said, file=sys.stderr)
+        show(said)
         process = self._processes.get(sender)
         if len(sender) != PROCESS_BYTES:
             self.cluster.drop(sender, why)

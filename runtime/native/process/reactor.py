@@ -20,14 +20,13 @@ import os
 import select
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...introspection.events import Event, recent
 from ..protocol.connection import Connection, Unreadable
-from ..protocol.loop import LONGEST_POLL, Loop
+from ..protocol.loop import LONGEST_POLL, Loop, show
 from ..protocol.messages import Message
 
 _GRACE = 0.002
@@ -158,7 +157,7 @@ class Reactor(Loop):
                 else:
                     why = f"{kind}: {error!r}"
                     error.add_note(recent(self._events))
-                    traceback.print_exc()
+                    show()
                 self._hang_up(connection, why)
                 return
 
@@ -297,7 +296,7 @@ class Reactor(Loop):
                 while not (self._yield or self._closed or self._followers or self._was_nudged):
                     self.poll(None)
             except Exception:  # a bug of ours must not silence the process for ever: it is shown, and reading goes on
-                traceback.print_exc()
+                show()
             finally:
                 pause = _PAUSE if self._was_nudged and not self._yield else _GRACE
                 self._background_polls = self._yield = False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,6 +19,7 @@ from ...refs import ObjectRef, short
 from ...values.unread import UnreadFailures
 from ..protocol import messages as m
 from ..protocol.connection import Connection
+from ..protocol.loop import show
 from ..store.store import Store
 from .failures import failure, freed
 from .lineage import Lineage
@@ -171,7 +171,7 @@ class Values(KeepsValues):
         try:
             self._store.free(spans)
         except InternalError:  # a leak at worst, and the fault of neither who reads it nor who passes it on
-            traceback.print_exc()
+            show()
 
     # Values -----------------------------------------------------------------------------------------------------
 

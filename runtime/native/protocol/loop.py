@@ -11,6 +11,7 @@ import select
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 
 from .connection import Connection
@@ -28,6 +29,15 @@ _NO_ROOM = (
 
 #: Called with the events of its descriptor.
 Reader = Callable[[int], object]
+
+
+def show(text: str = "") -> None:
+    """Print a line on standard error, or the exception that is being handled.
+
+    The user may have closed that, or whoever read it has ended: it must not end what reads for the whole process.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        print(text or traceback.format_exc().rstrip("\n"), file=sys.stderr, flush=True)
 
 
 class Loop:
@@ -62,7 +72,7 @@ class Loop:
             if not self._said_no_room:
                 self._said_no_room = True
                 most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-                print(_NO_ROOM.format(os.getpid(), most), file=sys.stderr)
+                show(_NO_ROOM.format(os.getpid(), most))
             return
         if sock is not None:
             came(sock)

@@ -1,9 +1,11 @@
 """Who polls, and that nothing is taken from under whoever does."""
 
 import errno
+import io
 import os
 import select
 import socket
+import sys
 import threading
 import time
 
@@ -170,3 +172,14 @@ def test_a_nodes_voice_that_is_closed_meanwhile_says_nothing(monkeypatch):
     with open(os.devnull, "rb") as node._errors:
         monkeypatch.setattr(os, "read", closed)
         assert not node.read()
+
+
+def test_what_cannot_be_shown_ends_nothing(reactor, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    reactor.call_later(0, lambda: 1 / 0)
+    called = threading.Event()
+    time.sleep(0.01)
+    reactor.call_later(0, called.set)
+    assert called.wait(2)
