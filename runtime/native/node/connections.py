@@ -13,7 +13,7 @@ from .pool import Process
 
 _OF_NODES_ALONE = frozenset({
     *(m.NodeJoined, m.NodeDied, m.Pass, m.ProcessMade, m.ProcessDied, m.EndProcess, m.Output, m.AskState, m.State),
-    *(m.NodeLoad, m.Place, m.Placed, m.ForgetActor),
+    *(m.NodeLoad, m.Place, m.Placed, m.ForgetActor, m.StillHere),
 })  # fmt: skip
 #: What only nodes say, and what a node says for its processes: from a process itself it is nonsense.
 OF_NODES = _OF_NODES_ALONE | {m.ActorGranted, m.ActorUp, m.GroupReserved}

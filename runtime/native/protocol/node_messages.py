@@ -67,6 +67,10 @@ class Relay(Message):
     payload: bytes
 
 
+class StillHere(Message):
+    """To the head, from time to time: the sending node's loop turns."""
+
+
 class ProcessMade(Message):
     """The sending node has a new process."""
 

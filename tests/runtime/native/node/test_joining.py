@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 
 import pytest
 
@@ -15,9 +16,9 @@ from shoal.runtime.native.protocol.loop import Loop
 class Head:
     """The head of a cluster of at most three nodes more."""
 
-    def __init__(self):
+    def __init__(self, name=b"head"):
         self.loop, self.lost, self.received, self._sockets = Loop(), [], [], contextlib.ExitStack()
-        info = m.NodeInfo(b"head", "here", 1, {})
+        info = m.NodeInfo(name, "here", 1, {})
         self.cluster = Cluster(info, {}, self.loop, self._receive, self.lost.append, lambda news: None)
         self.cluster.welcome = m.Welcome([], "", {})
 
@@ -68,6 +69,37 @@ def test_the_head_does_what_is_said_for_processes_that_it_was_told_of_until_they
     head.say(line, m.ProcessDied(b"node0001", "it ended"), asks(b"node0001"))
     assert not head.cluster.lives(b"node0001")
     assert len(head.received) == 1
+
+
+def test_a_node_that_is_not_heard_any_more_is_hung_up_on(head, monkeypatch):
+    monkeypatch.setattr(cluster_module, "_MOST_SILENT_SECONDS", 10)
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    silent, beating = head.join(b"nod1", m.ProcessMade(b"nod1proc")), head.join(b"nod2")
+    now[0] += 8
+    head.say(beating, m.StillHere())
+    head.cluster.look_for_silent()
+    assert list(head.cluster.nodes) == [b"head", b"nod1", b"nod2"]
+    now[0] += 8
+    head.cluster.look_for_silent()
+    assert list(head.cluster.nodes) == [b"head", b"nod2"]
+    assert "it has said nothing for 10 s" in head.lost[0].reason
+    silent.recv(1000)
+    assert silent.recv(1000) == b""
+
+
+def test_a_node_that_has_joined_says_that_it_is_there(head):
+    line = head.join(b"node")
+    member = Head(b"memb")
+    ours, theirs = (head._sockets.enter_context(sock) for sock in socket.socketpair())
+    theirs.sendall(m.encode(m.Welcome([m.NodeInfo(b"head", "here", 1, {})], "", {})))
+    member.cluster.join(ours)
+    connection = Connection(theirs)
+    kinds = [type(message) for message in connection.receive()]
+    assert kinds == [m.Join, m.StillHere]
+    head.say(line, m.StillHere())
+    assert b"node" in head.cluster.nodes
+    member.loop._epoll.close()
 
 
 def test_with_a_node_end_its_processes(head):
