@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from ..rl import tell_algorithms
 from ..runtime import lazy_exports
 
 if TYPE_CHECKING:
@@ -142,3 +143,5 @@ __all__ = [
 ]
 
 __getattr__, __dir__ = lazy_exports(__name__)
+
+tell_algorithms(ALGORITHMS.values)

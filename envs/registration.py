@@ -176,7 +176,7 @@ def _suggest(name: str, known: list[str]) -> str:
     elsewhere = re.fullmatch(r"(?:ale_py:)?(\w+?)(?:NoFrameskip|Deterministic)-v\d+", name)
     if elsewhere:
         game = elsewhere[1]
-        return f"Here it is 'Atari/{game}-v5', preprocessed as in Stable-Baselines3, or 'ALE/{game}-v5' (extra atari)"
+        return f"Here it is 'Atari/{game}-v5', preprocessed, or 'ALE/{game}-v5' as it is (extra atari)"
     module, dot, attribute = name.rpartition(".")
     if dot and attribute.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         return f"A class in a module is named '{module}:{attribute}'"
@@ -185,7 +185,10 @@ def _suggest(name: str, known: list[str]) -> str:
     if hint.startswith("Known:"):  # all of gymnasium's are too many to name
         own = registered()
         hint = f"Registered here: {', '.join(own)}." if own else "`shoal envs` lists those that can be made here."
-    return f"{hint} Register your own with envs.register(id, class), or import the package that registers it"
+    return (
+        f"{hint} Register your own with envs.register(id, class), or name it module:Class, or module:Env-v0 where "
+        "importing the module registers that id"
+    )
 
 
 def _check_entry(entry: Any, where: str) -> None:

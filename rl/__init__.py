@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from .evaluation.replayed_episode import ReplayedEpisode, replay_episode
     from .evaluation.result import Evaluation
     from .evolution.algorithm import EvolutionAlgorithm, EvolutionConfig
+    from .known_algorithms import tell_algorithms
     from .language.algorithm import LanguageAlgorithm, LanguageConfig
     from .language.answering import answers_of, check_language_model, in_order
     from .language.asked import Said
@@ -376,6 +377,7 @@ __all__ = [
     "take_gradient_steps",
     "take_text_steps",
     "takes_arrays",
+    "tell_algorithms",
     "three_digits",
     "torch",
     "train_tokenizer",

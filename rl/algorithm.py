@@ -43,8 +43,8 @@ from .run import Run
 from .runs.checkpoint import policy_files, write_best, write_checkpoint
 from .runs.files import Content
 from .runs.league_files import write_league
-from .runs.saved_training import SavedTraining, read_saved_training, saved_files
-from .settings import FREE, Bounds, RunSettings, derived_defaults, find_preset, hyperparameters_to_json, split_settings
+from .runs.saved_training import SavedTraining, read_saved_training, saved_files, split_changes
+from .settings import Bounds, RunSettings, derived_defaults, find_preset, hyperparameters_to_json, split_settings
 from .signature import Signature
 from .trainable import Trainable
 from .training import TrainingLoop
@@ -328,13 +328,11 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         checkpoint, or it is damaged or another algorithm's, SpaceMismatchError if the environment has other spaces than
         the policy.
         """
-        given = {name: changes.pop(name) for name in FREE if name in changes}
-        given = {name: value for name, value in given.items() if value is not None}
-        split_settings(changes, [cls.config_class], f"{cls.__name__}.load")
+        free, changed = split_changes(changes, cls.config_class, f"{cls.__name__}.load")
         saved = read_saved_training(folder, cls.name)
-        config = saved.hyperparameters(changes)
+        config = saved.hyperparameters(changed)
         past = {"initial_policies": {}, "initial": ""}  # what it began with
-        settings = saved.document["run"] | past | given | config
+        settings = saved.document["run"] | past | free | config
         loaded = cls(cls.saved_environment(saved, env), engine=engine, preset="none", **settings)
         check_same_spaces(saved.policy.spec, loaded.model_spec, loaded.spec.id)
         loaded.preset = saved.document["preset"]

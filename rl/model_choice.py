@@ -12,6 +12,7 @@ from ..envs import check_mask, codec, describe
 from ..runtime import InputError
 from .data.moments import normalized_leaves
 from .declaration import Declaration
+from .known_algorithms import load_algorithms
 from .models.architecture import ARCHITECTURES, MemoryChoice
 from .models.spec import ModelSpec, takes
 
@@ -82,7 +83,8 @@ def remembers(algorithm: type[Declaration]) -> bool:
 
 
 def algorithms() -> list[type[Declaration]]:
-    """All whose modules are imported."""
+    """All that are told of, and others whose modules are imported."""
+    load_algorithms()
     found: dict[type[Declaration], None] = {}  # a set that keeps its order: a kind may have several bases
     waiting = Declaration.__subclasses__()
     while waiting:

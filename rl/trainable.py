@@ -46,6 +46,26 @@ class Trainable(ABC):
     def close(self) -> None:
         """End this training's actors. The runtime goes on."""
 
+    @property
+    @abstractmethod
+    def env_id(self) -> str:
+        """Id of the environment, or what stands in its place."""
+
+    @property
+    @abstractmethod
+    def timesteps(self) -> int:
+        """Steps done so far."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.env_id!r}, seed={self.seed}, timesteps={self.timesteps})"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        kind = type(self).__name__
+        raise TypeError(
+            f"a training by {kind} is neither copied nor pickled, since it has processes of its own: save(FOLDER) "
+            f"keeps it, {kind}.load(FOLDER) goes on; a policy can be both"
+        )
+
     def __enter__(self) -> Any:
         return self
 

@@ -18,7 +18,15 @@ def blocks(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", ["offline.md", "your_own_environment.md", "your_own_network.md", "data.md", "many_agents.md"]
+    "page",
+    [
+        "from_other_libraries.md",
+        "offline.md",
+        "your_own_environment.md",
+        "your_own_network.md",
+        "data.md",
+        "many_agents.md",
+    ],
 )
 def test_the_files_of_a_page_do_what_it_says(page, tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...envs import describe
 from ..elsewhere import POLICY, TeachesNames
 from ..runs.checkpoint import policy_files, write_policy
 
@@ -19,10 +20,16 @@ class SavedWeights(TeachesNames):
     """With `layout`, `get_weights` and `set_weights`."""
     spec: Any
     """What the model is made from."""
+    observation_space: Any
+    action_space: Any
     version: int
     """Updates that the weights have seen."""
     env: dict[str, Any] | None
     """Description of the environment of the training; None if unknown."""
+
+    def __repr__(self) -> str:
+        seen, taken = (describe(space) for space in (self.observation_space, self.action_space))
+        return f"{type(self).__name__}({seen} → {taken}, version {self.version})"
 
     def get_weights(self) -> np.ndarray:
         """All parameters as one flat float32 array: a copy, in the order of the model's layout."""

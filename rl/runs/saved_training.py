@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ...envs import EnvSpec, resolve, spec_from_json
 from ...runtime import InputError
 from ..learn.log import Piece
 from ..models.joint_spec import AnySpec
+from ..settings import FREE, RunSettings, split_settings
 from ..training_state import Recent, TrainingState, state_from_arrays, state_to_arrays
 from .checkpoint import REPLAY_FILE, SavedPolicy, find_checkpoint, read_policy, read_training, run_of, training_files
 from .files import Content
@@ -76,6 +77,22 @@ class SavedTraining:
         transitions = () if self.replay is None else self.replay.pieces(buffers_of(self.policy.spec))
         state = state_from_arrays(self.document, self.arrays, self.policy.weights, transitions)
         return replace(state, league=read_league(run_of(self.folder), self.document["league"]))
+
+
+def split_changes(changes: Mapping[str, Any], config_class: type, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of what shall change where a training goes on: the run settings that may, those given as None left out, and the
+    hyperparameters. Raises InputError for any other; `what` is given them, for its message."""
+    free = {name: changes[name] for name in FREE if changes.get(name) is not None}
+    changed = {name: value for name, value in changes.items() if name not in FREE}
+    kept = {item.name for item in fields(RunSettings)}
+    for name in changed:
+        if name in kept:
+            raise InputError(
+                f"{name} cannot be given to {what}: a training goes on with the run settings that it began with, but "
+                f"{', '.join(FREE)}. A new training begins with its weights by initial=FOLDER"
+            )
+    split_settings(changed, [config_class], what)
+    return free, changed
 
 
 def saved_files(

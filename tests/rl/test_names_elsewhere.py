@@ -1,9 +1,13 @@
 """What users of other libraries write first: the error says what it is called here."""
 
+import copy
 import inspect
 import pickle
+import subprocess
+import sys
 from dataclasses import fields
 
+import cloudpickle
 import gymnasium
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ from shoal.rl.elsewhere import POLICY, TRAINING, hook_instead
 from shoal.runtime import InputError
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ppo():
     runtime.init(engine="serial", ignore_reinit_error=True)
     with PPO("CartPole-v1", seed=0) as training:
@@ -103,6 +107,27 @@ def test_help_knows_all_settings():
     assert inspect.signature(BC).parameters["env"].default is None
 
 
+def test_a_training_and_a_policy_say_what_they_are(ppo):
+    assert repr(ppo) == f"PPO('CartPole-v1', seed=0, timesteps={ppo.timesteps})"
+    assert repr(ppo.policy).startswith("Policy(Box(4,) float32 in [")
+    assert f"→ Discrete(2), version {ppo.policy.version})" in repr(ppo.policy)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy, cloudpickle.dumps])
+def test_a_training_is_not_copied(ppo, copied):
+    with pytest.raises(TypeError, match=r"a training by PPO is neither copied nor pickled.* PPO\.load\(FOLDER\)"):
+        copied(ppo)
+
+
+def test_what_a_training_that_goes_on_cannot_change(ppo, tmp_path):
+    ppo.save(tmp_path)
+    with pytest.raises(InputError, match=r"n_envs cannot be given to PPO\.load: .* initial=FOLDER"):
+        PPO.load(tmp_path, n_envs=2)
+    with pytest.raises(InputError, match=r"PPO\.load has no setting 'lr'\. Here it is learning_rate\."):
+        PPO.load(tmp_path, lr=1.0)
+    assert PPO.load(tmp_path, learning_rate=0.5, workers=2, device=None).config.learning_rate == 0.5
+
+
 def test_methods_of_callbacks_that_nobody_would_call(ppo):
     class Stops(Callback):
         def _on_step(self):
@@ -133,3 +158,9 @@ def test_no_name_from_elsewhere_hides_one_of_ours():
     for table, ours in ((TRAINING, PPO), (POLICY, Policy)):
         names = {name for names in table for name in names.split()}
         assert not [name for name in names if hasattr(ours, name)]
+
+
+def test_what_works_instead_is_named_though_nothing_else_is_loaded():
+    program = "from shoal import DQN\ntry: DQN('Pendulum-v1')\nexcept Exception as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "with it work: a2c, appo, ars, ddpg, es, impala, ppo, sac, td3" in done.stdout
