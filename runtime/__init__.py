@@ -44,6 +44,7 @@ from .cluster_api import (
     preload,
     publish,
 )
+from .elsewhere import NAMES, missing
 from .exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -165,7 +166,7 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise missing(__name__, name, NAMES)
     module = import_module(f".{_LATER[name]}", __name__)
     globals()[name] = found = module if name == _LATER[name] else getattr(module, name)
     return found

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Never, TypeVar, overload
 
 from . import current, engines
 from .arguments import as_int, as_timeout, check_flag, check_name, check_text
 from .closing import close_all
+from .elsewhere import SETTINGS
 from .engine import Engine, current_engine, running_engine
 from .exceptions import InputError, InputTypeError, nearest
 from .generators import ObjectRefGenerator
@@ -72,6 +73,7 @@ def init(
     listen: str | None = None,
     namespace: str | None = None,
     ignore_reinit_error: bool = False,
+    **unknown: Never,
 ) -> RuntimeInfo:
     """Start the runtime; ``with init(…):`` ends it with the block. The first use of `remote`, `put` … does it, too.
 
@@ -105,11 +107,18 @@ def init(
     Raises:
         InputError: a bad argument, or the runtime is running already.
     """
-    # Each of them has its name and its check in Settings.
-    given = {name: value for name, value in locals().items() if name not in {"engine", "ignore_reinit_error"}}
+    given = _settings(**locals())
     if not _is_running(ignore_reinit_error):
         _begin(engines.start(engine, Settings(**given)))
     return _info(current_engine())
+
+
+def _settings(*, engine: Any, ignore_reinit_error: Any, unknown: Mapping[str, Any], **given: Any) -> dict[str, Any]:
+    """Return those arguments of `init` that have their names and their checks in `Settings`."""
+    for name in unknown:
+        said = f"Here it is: {SETTINGS[name]}" if name in SETTINGS else nearest(name, given)
+        raise InputTypeError(f"init has no argument {name!r}. {said}")
+    return given
 
 
 def _info(engine: Engine) -> RuntimeInfo:

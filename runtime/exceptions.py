@@ -28,6 +28,9 @@ that was raised there; its ``__cause__`` is a `TaskError` with the remote traceb
 """
 
 from collections.abc import Iterable
+from typing import Any
+
+from .elsewhere import EXCEPTIONS, missing
 
 
 class ShoalError(Exception):
@@ -148,3 +151,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean {' or '.join(repr(n) for n in close)}?"
     return f"Known: {', '.join(names)}." if names else ""
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(__name__, name, EXCEPTIONS)

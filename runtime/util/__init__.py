@@ -1,5 +1,8 @@
 """Tools around the runtime's core, under the names that Ray gives them."""
 
+from typing import Any
+
+from ..elsewhere import TOOLS, missing
 from . import metrics
 from .actor_pool import ActorPool
 from .completion import as_completed, map_unordered
@@ -32,3 +35,7 @@ __all__ = [
     "register_serializer",
     "remove_placement_group",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(__name__, name, TOOLS)

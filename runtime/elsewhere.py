@@ -1,0 +1,63 @@
+"""What Ray calls things, or has, and what there is for it here: sentences that errors end with, by names.
+
+A test holds that no name here hides one of ours.
+"""
+
+_SETTINGS = {
+    "include_dashboard dashboard_host dashboard_port": "`shoal status` shows what runs; metrics_port is for Prometheus",
+    "local_mode": "engine='serial' runs everything in this process",
+    "logging_level logging_format logging_config configure_logging": "Python's logging is left as it is; "
+    "log_to_driver=False hides what workers print",
+    "_memory": "memory",
+    "_temp_dir": "log_directory and object_spilling_directory",
+    "_system_config _object_spilling_config object_spilling_config": "object_spilling_directory says where objects go "
+    "that have no room",
+    "labels": "resources={'name': 1}, which tasks ask for by resources=",
+    "job_config": "runtime_env and namespace are arguments of init",
+}
+_NAMES = {
+    "data": "from shoal import data",
+    "serve": "shoal.serve(…), which serves policies and language models",
+    "train tune rllib air": "shoal.algorithms and `shoal train`; trainings of several seeds by --seeds",
+    "actor": "runtime.ActorHandle, runtime.ActorClass and runtime.exit_actor",
+    "worker _private": "runtime.get_runtime_context()",
+    "ObjectID": "runtime.ObjectRef",
+    "jobs": "runtime.state, and `shoal status`",
+    "get_dashboard_url": "`shoal status`",
+    "client ClientBuilder": "init(engine='ray', address=…)",
+    "__version__": "shoal.__version__",
+}
+_TOOLS = {
+    "state": "runtime.state",
+    "multiprocessing iter": "util.ActorPool and util.map_unordered",
+    "scheduling_strategies": "runtime.PlacementGroupSchedulingStrategy and runtime.NodeAffinitySchedulingStrategy",
+    "joblib": "with runtime.joblib(): …",
+    "collective": "torch.distributed, with an actor for each rank",
+    "get_node_ip_address get_node_instance_id": "runtime.nodes(), with NodeName and node_id",
+    "pdb rpdb ray_debugpy": "init(engine='serial') and pdb",
+}
+_EXCEPTIONS = {
+    "RayError": "ShoalError",
+    "RayTaskError": "the type that the task raised, whose __cause__ is a TaskError",
+    "RayActorError": "ActorError",
+    "RaySystemError": "InternalError",
+    "LocalRayletDiedError": "WorkerCrashedError",
+    "OutOfDiskError": "ObjectStoreFullError",
+    "ObjectFetchTimedOutError ObjectFreedError": "ObjectLostError",
+    "TaskPlacementGroupRemoved ActorPlacementGroupRemoved": "PlacementGroupRemovedError",
+    "TaskUnschedulableError ActorUnschedulableError": "InfeasibleError, which the call itself raises",
+    "ActorAlreadyExistsError": "InputError, a ValueError",
+}
+
+
+def _by_name(table: dict[str, str]) -> dict[str, str]:
+    return {name: answer for names, answer in table.items() for name in names.split()}
+
+
+SETTINGS, NAMES, TOOLS, EXCEPTIONS = (_by_name(table) for table in (_SETTINGS, _NAMES, _TOOLS, _EXCEPTIONS))
+
+
+def missing(module: str, name: str, table: dict[str, str]) -> AttributeError:
+    """Return the error of a name that a module has not, with what there is instead."""
+    instead = f". Here it is: {table[name]}" if name in table else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{instead}")
