@@ -16,7 +16,7 @@ from .elsewhere import SETTINGS
 from .engine import Engine, current_engine, running_engine
 from .exceptions import InputError, InputTypeError, nearest
 from .generators import ObjectRefGenerator
-from .refs import ObjectRef, check_all
+from .refs import ObjectRef, check_all, check_runtime
 from .remote import ActorHandle, make_remote
 from .settings import Settings
 
@@ -217,7 +217,7 @@ def get(refs: Any, timeout: float | None = None, *, copy: bool = False) -> Any:
     if timeout is not None:
         timeout = as_timeout("get", timeout)
     if type(refs) is ObjectRef:
-        refs._check()
+        check_runtime(refs)
         return current_engine().waits.get([refs], timeout, copy)[0]
     if isinstance(refs, ObjectRefGenerator):
         return refs
@@ -330,7 +330,7 @@ def cancel(ref: ObjectRef | ObjectRefGenerator, *, force: bool = False, recursiv
             f"cancel takes an ObjectRef or an ObjectRefGenerator, not a {type(ref).__name__} ({ref!r:.80}). "
             "To end an actor use kill(actor)"
         )
-    ref._check()
+    check_runtime(ref)
     current_engine().cancel(ref, force, recursive)
 
 

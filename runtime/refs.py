@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -42,30 +43,24 @@ class ObjectRef(Generic[T_co]):
         """Return the id."""
         return self.id
 
-    def _check(self) -> ObjectRef[T_co]:
-        """Return it; raise ObjectLostError if it is of a runtime that has been shut down."""
-        if is_over(self.runtime):
-            raise object_gone(self.id)
-        return self
-
     def hex(self) -> str:
         """Return the id as hexadecimal text."""
         return self.id.hex()
 
     def future(self) -> Future[T_co]:
         """Return a `concurrent.futures.Future` of the value."""
-        self._check()
+        check_runtime(self)
         return current_engine().future(self)
 
     def as_future(self) -> asyncio.Future[T_co]:
         """Return an `asyncio.Future` of the value, on the event loop that runs."""
         import asyncio  # as in `until_ready`
 
-        self._check()
+        check_runtime(self)
         return asyncio.ensure_future(current_engine().value(self))
 
     def __await__(self) -> Generator[Any, None, T_co]:
-        self._check()
+        check_runtime(self)
         return current_engine().value(self).__await__()
 
     def __repr__(self) -> str:
@@ -90,11 +85,18 @@ class ObjectRef(Generic[T_co]):
         )
 
 
+def check_runtime(ref: ObjectRef[T]) -> ObjectRef[T]:
+    """Return a reference; raise ObjectLostError if it is of a runtime that has been shut down."""
+    if is_over(ref.runtime):
+        raise object_gone(ref.id)
+    return ref
+
+
 def check_all(refs: Collection[ObjectRef]) -> None:
     """Raise ObjectLostError if one of the references is of a runtime that has been shut down."""
     over = {number for number in {ref.runtime for ref in refs} if is_over(number)}
     for ref in refs if over else ():
-        ref._check()
+        check_runtime(ref)
 
 
 async def value_of(ref: ObjectRef, engine: Backend) -> Any:

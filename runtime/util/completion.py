@@ -10,7 +10,7 @@ from ..api import get, remote
 from ..arguments import as_int, as_timeout
 from ..engine import current_engine
 from ..exceptions import GetTimeoutError, InputError, InputTypeError
-from ..refs import ObjectRef
+from ..refs import ObjectRef, check_runtime
 from ..remote import ActorMethod, RemoteFunction
 
 
@@ -33,7 +33,7 @@ def as_completed(
     for ref in refs:
         if type(ref) is not ObjectRef:
             raise InputTypeError(f"as_completed takes ObjectRefs, not a {type(ref).__name__} ({ref!r:.80})")
-        ref._check()
+        check_runtime(ref)
     _check_size("as_completed: chunk_size", chunk_size)
     if len(set(refs)) != len(refs):
         raise InputError(f"as_completed: {len(refs)} references are given, but only {len(set(refs))} different ones")

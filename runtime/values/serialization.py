@@ -13,7 +13,7 @@ from typing import Any
 import cloudpickle
 
 from ..engine import current_engine
-from ..refs import ObjectRef
+from ..refs import ObjectRef, check_runtime
 from .buffers import PlainArray, is_plain_array, reduce_buffer
 from .shipped_classes import reduce_class
 
@@ -93,7 +93,7 @@ class _Pickler(cloudpickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is ObjectRef:
-            self._refs.append(obj._check())
+            self._refs.append(check_runtime(obj))
             return _rebuild_ref, (obj.id,)
         if kind in custom_serializers:
             serializer, deserializer = custom_serializers[kind]
@@ -227,7 +227,7 @@ def take_out_refs(
     def slot(value: Any) -> Any:
         if type(value) is not ObjectRef:
             return value
-        refs.append(value._check())
+        refs.append(check_runtime(value))
         return Slot(len(refs) - 1)
 
     new_args = tuple(map(slot, args))
