@@ -101,7 +101,7 @@ _PROGRAM = {
 _NETWORKS = {
     "activation_fn fcnet_activation": "{activation}, 'tanh' or 'relu'",
     "hidden_sizes fcnet_hiddens hidden layers": "{net_arch}",
-    "features_extractor_class features_extractor custom_model": "{encoder}, by its import path: 'module:Class'",
+    "features_extractor_class features_extractor custom_model": "{encoder}, a class of a module, or its path",
     "features_extractor_kwargs custom_model_config": "{encoder_kwargs}",
     "use_lstm lstm": "{memory=lstm}",
     "lstm_hidden_size n_lstm_layers lstm_cell_size": "{memory_kwargs}, such as {'units': 128}",
@@ -196,7 +196,11 @@ def _instead(name: str, known: Iterable[str], answers: Mapping[str, str]) -> str
     wanted = re.match(r"\{(\w+)", answer)
     if not answer or (wanted and wanted[1] not in (*known, *_ARGUMENTS)):
         return nearest(name, known)
-    return _sentence(_written(answer, lambda setting, value: f"{setting}={value!r}" if value else setting), answer)
+    return _sentence(_written(answer, _as_argument), answer)
+
+
+def _as_argument(setting: str, value: str) -> str:
+    return f"{setting}={value if value.isdecimal() else repr(value)}" if value else setting
 
 
 def _plain(answer: str) -> str:

@@ -20,6 +20,7 @@ from .agent_settings import AgentSettings
 from .chaos import NONE, Chaos, check_chaos
 from .elsewhere import setting_instead
 from .learner_settings import LearnerSettings
+from .models.architecture import plain_kwargs
 from .schedules import rate_start
 
 FREE = ("workers", "learners", "device", "check", "step_timeout", "listen", "chaos", "record")
@@ -232,6 +233,7 @@ class RunSettings(AgentSettings, LearnerSettings):
             raise InputError(
                 f"policy_kwargs is {self.policy_kwargs!r}, but must be a dict, such as {{'net_arch': [64, 64]}}"
             )
+        object.__setattr__(self, "policy_kwargs", plain_kwargs(self.policy_kwargs))
         for name in ("eval_stop_return", "eval_patience"):
             if getattr(self, name) is not None and self.eval_freq is None:
                 raise InputError(f"{name} is {getattr(self, name)!r}, but nothing is evaluated: give eval_freq, too")

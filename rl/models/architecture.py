@@ -186,6 +186,17 @@ _BRANCHES = {ActorCriticArchitecture: ("pi", "vf"), ActorQArchitecture: ("pi", "
 """Architectures of two networks, and what `net_arch` calls them."""
 
 
+def plain_kwargs(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """`policy_kwargs` as JSON can hold them: numbers as Python's own, classes by their import paths, torch's
+    activations by their names."""
+    plain = in_plain_numbers(dict(policy_kwargs))
+    for name, value in plain.items():
+        if isinstance(value, type):
+            path = f"{value.__module__}:{value.__qualname__}"
+            plain[name] = value.__name__.lower() if name == "activation" else path
+    return plain
+
+
 def read_architecture(kind: str, policy_kwargs: Mapping[str, Any]) -> Any:
     """The architecture of a kind of model with `policy_kwargs`; InputError names the entry, its value and what is
     allowed."""
@@ -228,7 +239,7 @@ def _module(names: tuple[str, ...]) -> Callable[[str, Any], str]:
     def read(what: str, value: Any) -> str:
         text = "none" if value is None and "none" in names else value
         if not isinstance(text, str):
-            raise InputError(f"{what} is {value!r}, but must be a name or 'package.module:Class'")
+            raise InputError(f"{what} is {value!r}, but must be a name, a class or 'package.module:Class'")
         module, colon, class_name = text.partition(":")
         dotted = all(part.isidentifier() for part in (*module.split("."), class_name))
         if text not in names and not (colon and dotted):

@@ -11,8 +11,15 @@ from typing import Any
 from gymnasium import Space
 
 from ...envs import LeafCodec, are_texts, check_supported, codec, describe, space_from_json, space_to_json
-from ...runtime import InputError, in_plain_numbers
-from .architecture import ARCHITECTURES, CONVOLUTIONS, QNetworkArchitecture, image_encoder, read_architecture
+from ...runtime import InputError
+from .architecture import (
+    ARCHITECTURES,
+    CONVOLUTIONS,
+    QNetworkArchitecture,
+    image_encoder,
+    plain_kwargs,
+    read_architecture,
+)
 from .network_checks import check_encoder, check_memory
 from .own_modules import check_import_path
 
@@ -61,7 +68,7 @@ class ModelSpec:
     """Whether observations are shifted and scaled by running statistics, which are part of the model."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "policy_kwargs", in_plain_numbers(dict(self.policy_kwargs)))
+        object.__setattr__(self, "policy_kwargs", plain_kwargs(self.policy_kwargs))
         if not self.is_language:
             check_supported(self.observation_space, "observation")
             check_supported(self.action_space, "action")

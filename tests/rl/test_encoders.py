@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from own_networks import Halves
+from torch import nn
 
-from shoal.rl import ModelSpec, Policy, build_model
+from shoal.algorithms import PPO
+from shoal.rl import ModelSpec, Policy, RunSettings, build_model
 from shoal.runtime import InputError
 
 IMAGE = spaces.Box(0, 255, (40, 36, 3), np.uint8)
@@ -197,3 +200,21 @@ def test_options_of_convolutions_are_checked(options, message):
 def test_images_that_are_too_small_are_refused():
     with pytest.raises(InputError, match="images of 9 × 8 are too small for encoder 'nature_cnn', which takes 36 × 36"):
         model(spaces.Box(0, 255, (9, 8, 1), np.uint8), encoder="nature_cnn")
+
+
+def test_a_class_stands_for_its_path(tmp_path):
+    kwargs = {"encoder": Halves, "encoder_kwargs": {"width": 4}, "activation": nn.ReLU}
+    assert RunSettings(policy_kwargs=kwargs).policy_kwargs["encoder"] == "own_networks:Halves"
+    policy = Policy(spaces.Box(-1, 1, (4,)), ACTIONS, policy_kwargs=kwargs)
+    policy.save(tmp_path)
+    loaded = Policy.load(tmp_path)
+    assert loaded.spec.policy_kwargs == {
+        "encoder": "own_networks:Halves", "encoder_kwargs": {"width": 4}, "activation": "relu"
+    }  # fmt: skip
+    assert (loaded.act(np.zeros(4), deterministic=True) == policy.act(np.zeros(4), deterministic=True)).all()
+
+
+def test_a_class_of_the_script_that_runs_is_refused(monkeypatch):
+    monkeypatch.setattr(Halves, "__module__", "__main__")
+    with pytest.raises(InputError, match="'__main__:Halves', a class of the script that runs"):
+        PPO("CartPole-v1", engine="serial", policy_kwargs={"encoder": Halves})

@@ -38,10 +38,14 @@ def ppo():
         ({"tensorboard_log": "logs"}, "callbacks=RunFolder(FOLDER)"),
         ({"total_timesteps": 9}, "It is an argument of train(total_timesteps)"),
         ({"num_learners": 2}, "Here it is learners, with gradient_shards."),
+        ({"eval_env": None}, "With eval_freq=10000 the policy is evaluated every so many steps"),
         ({"n_stepz": 9}, "Did you mean 'n_steps'?"),
         ({"noise_stdev": 1}, "Known: batch_size"),  # what it is called in ES, PPO does not have
         ({"policy_kwargs": {"activation_fn": "relu"}}, "Here it is activation, 'tanh' or 'relu'."),
-        ({"policy_kwargs": {"features_extractor_class": object}}, "Here it is encoder, by its import path"),
+        (
+            {"policy_kwargs": {"features_extractor_class": object}},
+            "Here it is encoder, a class of a module, or its path.",
+        ),
         ({"policy_kwargs": {"use_lstm": True}}, "Here it is memory='lstm'."),
     ],
 )
