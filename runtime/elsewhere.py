@@ -3,6 +3,8 @@
 A test holds that no name here hides one of ours.
 """
 
+import sys
+
 _SETTINGS = {
     "include_dashboard dashboard_host dashboard_port": "`shoal status` shows what runs; metrics_port is for Prometheus",
     "local_mode": "engine='serial' runs everything in this process",
@@ -59,5 +61,7 @@ SETTINGS, NAMES, TOOLS, EXCEPTIONS = (_by_name(table) for table in (_SETTINGS, _
 
 def missing(module: str, name: str, table: dict[str, str]) -> AttributeError:
     """Return the error of a name that a module has not, with what there is instead."""
-    instead = f". Here it is: {table[name]}" if name in table else ""
-    return AttributeError(f"module {module!r} has no attribute {name!r}{instead}")
+    message = f"module {module!r} has no attribute {name!r}"
+    if name in table:
+        return AttributeError(f"{message}. Here it is: {table[name]}")
+    return AttributeError(message, name=name, obj=sys.modules[module])  # with the module, Python adds the nearest name

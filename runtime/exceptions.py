@@ -28,7 +28,7 @@ that was raised there; its ``__cause__`` is a `TaskError` with the remote traceb
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .elsewhere import EXCEPTIONS, missing
 
@@ -153,5 +153,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"Known: {', '.join(names)}." if names else ""
 
 
-def __getattr__(name: str) -> Any:
-    raise missing(__name__, name, EXCEPTIONS)
+if not TYPE_CHECKING:  # a type checker is to find what is missing before the program runs
+
+    def __getattr__(name: str) -> Any:
+        raise missing(__name__, name, EXCEPTIONS)

@@ -1,6 +1,6 @@
 """Tools around the runtime's core, under the names that Ray gives them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..elsewhere import TOOLS, missing
 from . import metrics
@@ -37,5 +37,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    raise missing(__name__, name, TOOLS)
+if not TYPE_CHECKING:  # a type checker is to find what is missing before the program runs
+
+    def __getattr__(name: str) -> Any:
+        raise missing(__name__, name, TOOLS)
