@@ -35,6 +35,11 @@ class ActionLog:
         """Return a view of the last `count` rows (all, if there are fewer), valid until the next `append`."""
         return self._rows[max(self._used - count, 0) : self._used]
 
+    def bytes_of_row(self, row: int, count: int) -> bytes | None:
+        """Return the last `count` actions of one environment as bytes; None if there are fewer."""
+        start = self._used - count
+        return None if start < 0 else self._rows[start : self._used, row].tobytes()
+
     def replace(self, rows: np.ndarray) -> None:
         """Forget everything and begin with these rows."""
         self._rows = np.empty((max(256, 2 * len(rows)), *self._rows.shape[1:]), self._rows.dtype)

@@ -82,8 +82,7 @@ class GroupProgress:
         """Return the current episode as one that is over."""
         length, actions = self.steps - self.begins[row], None
         if with_actions and self._log is not None:
-            kept = self._log.last(length)
-            actions = kept[:, row].tobytes() if len(kept) == length else None
+            actions = self._log.bytes_of_row(row, length)
         return Episode(
             self.environments[row], self.episodes[row], return_, length, self.seeds[row], self.steps, actions
         )

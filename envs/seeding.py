@@ -8,8 +8,8 @@ numpy, and 0.5 µs, ten times cheaper than `numpy.random.SeedSequence`, which ma
 seed.
 """
 
-import hashlib
 import operator
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,8 @@ def episode_seed(run_seed: int, environment: int, episode: int) -> int:
         episode: how many episodes that environment began before.
     """
     if type(run_seed) is type(environment) is type(episode) is int and run_seed >= 0:
-        digest = _hash(f"episode\0{run_seed}/{environment}/{episode}", 4)  # in half of the time
+        # What `_digest` makes of it, in half of the time.
+        digest = blake2b(f"episode\0{run_seed}/{environment}/{episode}".encode(), digest_size=4).digest()
     else:
         digest = _digest(run_seed, "episode", (environment, episode), 4)
     return int.from_bytes(digest, "little") >> 1
@@ -79,4 +80,4 @@ def _digest(run_seed: int, purpose: str, indices: tuple[int, ...], size: int) ->
 
 
 def _hash(text: str, size: int) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=size).digest()
+    return blake2b(text.encode(), digest_size=size).digest()
