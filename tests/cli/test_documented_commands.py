@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shoal.algorithms import ALGORITHMS, FITS
+from shoal.cli.elsewhere import _ANSWERS
 from shoal.cli.main import _COMMANDS
 from shoal.rl import RunSettings
 
@@ -70,6 +71,7 @@ def test_commands_that_are_shown_exist_with_their_flags():
 
 def test_flags_that_are_named_alone_exist():
     known = {"version", *(flag for command in _COMMANDS for flag in flags_of(command, []))}
+    known |= {name.replace("_", "-") for answers in _ANSWERS.values() for name in answers}  # told what they are here
     for script in (ROOT / "benchmarks").rglob("*.py"):
         known |= set(re.findall(r'"--([a-z][\w-]*)"', script.read_text()))
     wrong = [
