@@ -245,7 +245,7 @@ class Node:
         self._on_death(process, reason)
 
     def _on_death(self, process: Process, reason: str) -> None:
-        self._deaths += not process.driver and not process.ended
+        self._deaths += process.pid > 0 and not process.driver and not process.ended
         self._events.append((time.monotonic(), DIED, process.id, reason))
         self._workers.forget(process)
         death = m.ProcessDied(process.id, reason, process.starved is not None)

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 
 from ...resources.machine_memory import biggest_processes, read_memory, read_oom_kills
@@ -26,6 +27,11 @@ _FILES_OF_PROCESS = 7
 _FILES_OF_NODE = 64
 #: With fewer files that it may open a node does not begin: that is room for eight workers.
 LEAST_FILES = _FILES_OF_NODE + (_LINES_FOR_DRIVERS + 8) * _FILES_OF_PROCESS
+# So many start at one time: whoever wants a thousand may be gone before they are made, or have surroundings in which
+# none can start. One that takes longer than so many seconds keeps no other from starting.
+_MOST_STARTING = max(16, 2 * (os.cpu_count() or 1))
+_START_SECONDS = 5.0
+_LOOK_SECONDS = 0.5
 # How long, in seconds, the runtime's end waits for what actors do at theirs.
 _FAREWELL_SECONDS = 2.0
 
@@ -75,6 +81,9 @@ class Workers:
         self._log = NodeLog(logs)
         self._on_exit, self._stop = on_exit, stop
         self._by_pid: dict[int, Process] = {}
+        self._to_fork: deque[Process] = deque()
+        self._starting: dict[m.ProcessId, float] = {}  # since when, monotonic seconds
+        self._looks_later = False
         self._free_lines = list(range(most_processes() - 1, -1, -1))
         self.prefix = os.urandom(4)
         self._numbers = 0
@@ -114,9 +123,11 @@ class Workers:
         """A worker has registered."""
         process.pid, process.registered = pid, True
         self._failed_starts = 0
+        self._is_up_or_gone(process)
 
     def forget(self, process: Process) -> None:
         """A process is gone."""
+        self._is_up_or_gone(process)
         del self.processes[process.id]
         self.board.clear_line(process.index)
         self._free_lines.append(process.index)
@@ -126,13 +137,54 @@ class Workers:
         self._fork_server.send(message)
 
     def fork(self, title: str, environment: m.Environment | None = None) -> Process:
-        """Tell the fork server to make a worker, which registers when it is up."""
+        """Have the fork server make a worker, which registers when it is up; later, if many are about to start."""
         process = self.new(title)
         process.environment = environment
         self._monitor.start()
-        ends = self.relay.open_pipes(process, False, True)
-        self._fork_server.send(m.Fork(process.id, title, environment), ends)
+        if self._to_fork or len(self._starting) >= _MOST_STARTING:
+            self._to_fork.append(process)
+            self._look_later()
+        else:
+            self._send_fork(process)
         return process
+
+    def _send_fork(self, process: Process) -> None:
+        self._starting[process.id] = time.monotonic()
+        ends = self.relay.open_pipes(process, False, True)
+        self._fork_server.send(m.Fork(process.id, process.title, process.environment), ends)
+
+    def _fork_next(self) -> None:
+        """Have those made that may start now; those that nobody wants any more have ended."""
+        unwanted = [process for process in self._to_fork if process.ended]
+        if unwanted:
+            self._to_fork = deque(process for process in self._to_fork if not process.ended)
+        since = time.monotonic() - _START_SECONDS
+        self._starting = {process: begun for process, begun in self._starting.items() if begun > since}
+        while self._to_fork and len(self._starting) < _MOST_STARTING:
+            self._send_fork(self._to_fork.popleft())
+        if self._to_fork:
+            self._look_later()
+        for process in unwanted:
+            self._on_exit(process, f"{process.title} was ended before it was made")
+
+    def _look_later(self) -> None:
+        if not self._looks_later:
+            self._looks_later = True
+            self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looks_later = False
+        self._fork_next()
+
+    def _is_up_or_gone(self, process: Process) -> None:
+        if self._starting.pop(process.id, None) is not None and self._to_fork:
+            self._loop.call_later(0, self._fork_next)
+
+    def _take_those_in(self, environment: m.Environment | None) -> list[Process]:
+        """Take out, of those that are to start, the ones in surroundings in which none can."""
+        found = [process for process in self._to_fork if process.environment == environment]
+        self._to_fork = deque(process for process in self._to_fork if process.environment != environment)
+        return found
 
     def _read_fork_server(self) -> None:
         if self._fork_server.blocked:
@@ -186,6 +238,9 @@ class Workers:
             self._log.note(reason)
         process.signal(signal.SIGKILL)  # what it has started itself must not outlive it
         self._on_exit(process, reason)
+        for other in self._take_those_in(process.environment) if process.setup_failed else ():
+            other.setup_failed = True
+            self._on_exit(other, reason)
 
     def on_label(self, process: m.ProcessId, message: m.Label) -> None:
         self.processes[process].label = message.text or None
