@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import pyarrow as pa
 
 from ..runtime import InputError, InputTypeError, as_int, nearest
 from .blocks import BATCH_FORMATS, joined, require_columns, rows_of
-from .elsewhere import DATASET, GROUPS, OPTIONS, TeachesNames
+from .elsewhere import DATASET, GROUPS, OPTIONS, READING, TeachesNames, refuse
 from .grouping import FUNCTIONS
 from .plan import (
     Aggregate,
@@ -38,6 +38,7 @@ from .writing.methods import Writing
 from .writing.target import Target
 
 Rows = dict[str, Any]
+_READING_OPTIONS = ("batch_size", "drop_last", "epoch", "state")
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ class Dataset(Writing, TeachesNames):
         drop_last: bool = False,
         epoch: int = 0,
         state: Mapping[str, Any] | None = None,
+        **unknown: Never,
     ) -> Batches:
         """Read it, batch by batch.
 
@@ -208,6 +210,7 @@ class Dataset(Writing, TeachesNames):
             DataError: a row that cannot be read.
             BudgetError: a piece or window does not fit into the memory budget.
         """
+        refuse("iter_batches", unknown, (*_READING_OPTIONS, "batch_format"), READING)
         check_format(batch_format)
         size = None if batch_size is None else positive("batch_size", batch_size)
         number = as_int(epoch)
@@ -229,6 +232,7 @@ class Dataset(Writing, TeachesNames):
         device: str | None = None,
         epoch: int = 0,
         state: Mapping[str, Any] | None = None,
+        **unknown: Never,
     ) -> TorchBatches:
         """Read it as dictionaries of tensors [n, …]; columns that are no numbers stay lists.
 
@@ -241,6 +245,7 @@ class Dataset(Writing, TeachesNames):
             epoch: which one.
             state: where to go on.
         """
+        refuse("to_torch", unknown, (*_READING_OPTIONS, "prefetch", "device"), READING)
         batches = self.iter_batches(batch_size, batch_format="pyarrow", drop_last=drop_last, epoch=epoch, state=state)
         return TorchBatches(batches, prefetch, device)
 
@@ -304,11 +309,7 @@ class Dataset(Writing, TeachesNames):
         if not callable(fn):
             raise InputTypeError(f"{kind} takes a function, not a {type(fn).__name__} ({fn!r:.80})")
         known = ("fn_args", "fn_kwargs", "num_cpus", "num_gpus", "resources")
-        for name in options:
-            if name not in known:
-                instead = OPTIONS.get(name)
-                said = nearest(name, known) if instead is None else f"Here it is: {instead}"
-                raise InputError(f"{kind} has no option {name!r}. {said}")
+        refuse(kind, [name for name in options if name not in known], known, OPTIONS)
         if _is_class_of_functions(fn) and kind != "map_batches":
             raise InputError(f"{kind}: {fn.__name__} is a class. Classes are for map_batches; give a function here")
         for name, wanted in (("fn_args", Sequence), ("fn_kwargs", Mapping), ("resources", Mapping)):

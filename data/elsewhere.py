@@ -5,10 +5,10 @@ Each is a sentence that an error ends with. A test holds that no name here hides
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..runtime import InputError
+from ..runtime import InputError, InputTypeError, nearest
 
 _COLUMNS = "map_batches(lambda batch: {…}) says which columns there are; read_parquet(…, columns=[…]) reads only some"
 _WHOLE = (
@@ -60,13 +60,30 @@ _OPTIONS = {
     "num_workers num_proc parallelism concurrency": "options(readers=…), of the whole dataset",
     "batched": "map takes rows, map_batches batches",
 }
+_READING = {
+    "prefetch_batches prefetch_blocks num_workers": "to_torch(batch_size, prefetch=…); options(memory=…, readers=…) "
+    "bound what is read ahead",
+    "local_shuffle_buffer_size local_shuffle_seed shuffle": "shuffle(seed, window), a stage before",
+    "dtypes": "a column of the type, made by map_batches",
+    "collate_fn": "map_batches(…), a stage before",
+    "pin_memory": "device='cuda'",
+}
 
 
 def _by_name(table: Mapping[str, str]) -> dict[str, str]:
     return {name: answer for names, answer in table.items() for name in names.split()}
 
 
-DATASET, GROUPS, MODULE, OPTIONS = (_by_name(table) for table in (_DATASET, _GROUPS, _MODULE, _OPTIONS))
+DATASET, GROUPS, MODULE, OPTIONS, READING = (
+    _by_name(table) for table in (_DATASET, _GROUPS, _MODULE, _OPTIONS, _READING)
+)
+
+
+def refuse(what: str, unknown: Iterable[str], known: Iterable[str], table: Mapping[str, str]) -> None:
+    """Raise InputTypeError for arguments or options that `what` has not, with what there is instead."""
+    for name in unknown:
+        said = f"Here it is: {table[name]}" if name in table else nearest(name, known)
+        raise InputTypeError(f"{what} has no option {name!r}. {said}")
 
 
 def require_local(path: str | os.PathLike[str]) -> None:

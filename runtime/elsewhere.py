@@ -24,6 +24,7 @@ _NAMES = {
     "actor": "runtime.ActorHandle, runtime.ActorClass and runtime.exit_actor",
     "worker _private": "runtime.get_runtime_context()",
     "ObjectID": "runtime.ObjectRef",
+    "cloudpickle": "import cloudpickle",
     "jobs": "runtime.state, and `shoal status`",
     "get_dashboard_url": "`shoal status`",
     "client ClientBuilder": "init(engine='ray', address=…)",

@@ -51,6 +51,13 @@ def test_options_of_elsewhere():
         NUMBERS.map(dict, num_proc=2)
 
 
+def test_arguments_of_reading():
+    with pytest.raises(TypeError, match=r"iter_batches has no option 'prefetch_batches'. Here it is: to_torch"):
+        NUMBERS.iter_batches(4, prefetch_batches=2)
+    with pytest.raises(TypeError, match=r"to_torch has no option 'prefetches'. Did you mean 'prefetch'"):
+        NUMBERS.to_torch(4, prefetches=2)
+
+
 @pytest.mark.parametrize(
     "use", [data.read_parquet, lambda url: data.read_csv([url]), NUMBERS.write_parquet], ids=["read", "list", "write"]
 )
