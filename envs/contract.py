@@ -54,7 +54,8 @@ def reward_problem(reward: Any) -> str | None:
             f"step() returned reward {_short(reward)}, an array of shape {reward.shape}; wanted a float: float(reward)"
         )
     if isinstance(reward, bool | np.bool_) or not isinstance(reward, numbers.Real):
-        return f"step() returned reward {_short(reward)} of type {type(reward).__name__}; wanted a float"
+        remedy = ": float(reward)" if hasattr(reward, "__float__") else ""
+        return f"step() returned reward {_short(reward)} of type {type(reward).__name__}; wanted a float{remedy}"
     if not math.isfinite(reward):
         return f"step() returned reward {reward}; wanted a finite float"
     return None

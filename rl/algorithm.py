@@ -277,7 +277,8 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
 
     @property
     def policy(self) -> Policy:
-        """The policy with the weights of the last finished iteration. Imports torch in this process."""
+        """A policy with the weights of the last finished iteration; what is done to it does not reach the training,
+        which begins with other weights by `initial`. Imports torch in this process."""
         state = self._start()
         if self._policy is None:
             spec = self.model_spec

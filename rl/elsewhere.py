@@ -148,6 +148,13 @@ POLICY = {
     "learn": "a policy only acts: PPO(ENV, …).train(total_timesteps) learns",
 }
 """Attributes of a policy."""
+
+TEXT_POLICY = POLICY | {
+    "predict forward chat complete sample compute_single_action compute_actions get_action select_action": "{generate}"
+    "(prompts, max_new_tokens=…)",
+    "tokenizer encode decode": "texts are made of model.tokens",
+}
+"""Attributes of a language model's policy."""
 _AFTER = "{on_iteration_end}(training, report), which is called after each iteration"
 _CALLBACK = {
     "on_step _on_step on_episode_step on_sample_end on_train_result on_learn_on_batch": _AFTER,

@@ -155,7 +155,7 @@ def test_multi_binary_outside():
         (float("inf"), "reward inf; wanted a finite float"),
         (None, "reward None of type NoneType; wanted a float"),
         ("1", "reward '1' of type str; wanted a float"),
-        (True, "reward True of type bool; wanted a float"),
+        (True, "reward True of type bool; wanted a float: float.reward."),
         (np.array([1.0]), r"reward array\(\[1.\]\), an array of shape \(1,\); wanted a float: float\(reward\)"),
     ],
 )

@@ -15,7 +15,8 @@ import pytest
 from shoal import runtime
 from shoal.algorithms import BC, GRPO, PPO, SAC
 from shoal.rl import Callback, Policy, RunSettings
-from shoal.rl.elsewhere import POLICY, TRAINING, hook_instead
+from shoal.rl.elsewhere import POLICY, TEXT_POLICY, TRAINING, hook_instead
+from shoal.rl.language.policy import LanguagePolicy
 from shoal.runtime import InputError
 
 
@@ -153,13 +154,15 @@ def test_attributes_of_a_policy():
     policy = Policy(gymnasium.spaces.Box(-1, 1, (2,), np.float32), gymnasium.spaces.Discrete(2))
     with pytest.raises(AttributeError, match=r"'Policy' .* 'predict'. Here it is act\(observation, deterministic=True"):
         policy.predict([0.0, 0.0])
+    with pytest.raises(AttributeError, match=r"'LanguagePolicy' .* 'predict'\. Here it is generate\(prompts, "):
+        LanguagePolicy.__new__(LanguagePolicy).predict("one and one")
     with pytest.raises(AttributeError, match=r"'state_dict'\. The torch module that has it is model"):
         policy.state_dict()
     assert pickle.loads(pickle.dumps(policy)).act([0.0, 0.0]) in (0, 1)
 
 
 def test_no_name_from_elsewhere_hides_one_of_ours():
-    for table, ours in ((TRAINING, PPO), (POLICY, Policy)):
+    for table, ours in ((TRAINING, PPO), (POLICY, Policy), (TEXT_POLICY, LanguagePolicy)):
         names = {name for names in table for name in names.split()}
         assert not [name for name in names if hasattr(ours, name)]
 
