@@ -46,7 +46,7 @@ class _Items:
 
     async def put_batch(self, items: list[Any]) -> None:
         room = self._maxsize - self._queue.qsize()
-        if self._maxsize and len(items) > room:
+        if self._maxsize > 0 and len(items) > room:
             raise Full(f"{len(items)} items do not fit: the queue has room for {room} of {self._maxsize}. None was put")
         for item in items:
             self._queue.put_nowait(item)
@@ -64,7 +64,7 @@ class Queue:
     """First in, first out, for any number of producers and consumers; pass it to tasks and actors as it is.
 
     Args:
-        maxsize: the most items that it holds; 0: without limit.
+        maxsize: the most items that it holds; 0 or less: without limit, as of `queue.Queue`.
         actor_options: options of the actor that holds the items, such as ``{"num_cpus": 1}``.
 
     The items are gone with the queue: with the last process that holds it.
@@ -72,8 +72,8 @@ class Queue:
 
     def __init__(self, maxsize: int = 0, actor_options: dict[str, Any] | None = None) -> None:
         most = as_int(maxsize)
-        if most is None or most < 0:
-            raise InputError(f"maxsize={maxsize!r}: want an integer of at least 0 (0 means: without limit)")
+        if most is None:
+            raise InputError(f"maxsize={maxsize!r}: want an integer (0 or less means: without limit)")
         self.maxsize = most
         #: What holds the items; None after `shutdown`.
         self.actor: ActorHandle | None = remote(_Items).options(**(actor_options or {})).remote(most)

@@ -201,7 +201,10 @@ def test_queue_refuses_what_would_wait_for_ever(engine):
 
 
 def test_queue_refuses_bad_arguments(engine):
-    with pytest.raises(runtime.InputError, match="maxsize=-1"):
-        util.Queue(maxsize=-1)
+    with pytest.raises(runtime.InputError, match=r"maxsize=1\.5"):
+        util.Queue(maxsize=1.5)
+    endless = util.Queue(maxsize=-1)
+    endless.put_nowait_batch(range(3))
+    assert (endless.qsize(), endless.full()) == (3, False)
     with pytest.raises(runtime.InputError, match="timeout=-1"):
         util.Queue().get(timeout=-1)
