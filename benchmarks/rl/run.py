@@ -8,7 +8,7 @@ Parts and their minutes on two free cores:
     start 0.5       imports, building PPO, memory
     vector 0.5      groups over vector environments against their libraries alone
     exactness 1     what exact results cost: see benchmarks/exactness.py
-    sampling 1.5    rollout workers against bare processes that loop over environments of their own
+    sampling 2      rollout workers against bare processes that loop over environments of their own
 
 A part that fails, or would begin after --minutes, is told at the end and in the table; the others' rows are written as
 they come, and a later run of some parts puts its table together with what is there.
