@@ -338,6 +338,20 @@ def test_the_one_of_several_that_does_not_fit_is_named(result, text):
         group.step(np.zeros(4))
 
 
+class Raises(Returns):
+    def step(self, action):
+        raise ValueError("too many values")
+
+
+def test_what_a_step_raises_is_not_taken_for_what_another_returned():
+    made = iter([Returns(([0.0, 0.0], 0.0, False, False, {})), Raises()])
+    group = group_of(lambda: next(made), size=2)
+    group.reset()
+    with pytest.raises(ValueError, match="too many values") as caught:
+        group.step(np.zeros(2))
+    assert "index 1" in "".join(caught.value.__notes__)
+
+
 @pytest.mark.parametrize(
     ("result", "text"),
     [
