@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .amounts import Demand, in_amounts
 from .capacity import Capacity
 
-# Whether many bundles fit is a hard question in general; after so many tries the answer is no.
+# Whether many bundles fit is a hard question in general; after so many tries, or two for each
+# bundle, the answer is no.
 _MOST_TRIES = 3_000
 
 
@@ -29,7 +30,7 @@ def place(bundles: Sequence[Demand], strategy: str, nodes: Sequence[Capacity]) -
         "STRICT_PACK": [(1, many)],
         "STRICT_SPREAD": [(few, 1)],
     }[strategy]
-    tries = _MOST_TRIES
+    tries = max(_MOST_TRIES, 2 * many)
     for most_nodes, most_bundles in limits:
         if most_nodes * most_bundles >= many and _may_fit(bundles, nodes, most_nodes) and tries > 0:
             search = _Search(bundles, nodes, most_nodes, most_bundles, tries)
@@ -81,11 +82,19 @@ class _Search:
         self.tries = tries
 
     def run(self) -> bool:
-        return self._place(0)
+        # A loop with a stack of its own: there may be more bundles than calls can be nested.
+        begun = [self._attempts(0)]
+        while begun:
+            if len(begun) > len(self._order):
+                return True
+            if next(begun[-1], False):
+                begun.append(self._attempts(len(begun)))
+            else:
+                begun.pop()
+        return False
 
-    def _place(self, depth: int) -> bool:
-        if depth == len(self._order):
-            return True
+    def _attempts(self, depth: int) -> Iterator[bool]:
+        """Place a bundle on one node after the other: each time yield True, and take it away again before the next."""
         bundle = self._bundles[self._order[depth]]
         used = sum(count > 0 for count in self._counts)
         seen = set()
@@ -101,8 +110,6 @@ class _Search:
             if shares is not None:
                 self._counts[node] += 1
                 self.chosen[self._order[depth]] = node
-                if self._place(depth + 1):
-                    return True
+                yield True
                 self._counts[node] -= 1
                 capacity.put_back(bundle, shares)
-        return False

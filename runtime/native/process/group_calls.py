@@ -36,7 +36,7 @@ class GroupCalls:
     def __init__(self, links: Links, values: Values, store: Store) -> None:
         self._links, self._values, self._store = links, values, store
         self._watched: dict[m.GroupId, m.GroupState] = {}
-        self._awaited: dict[m.GroupId, list[tuple[m.ObjectId, PlacementGroup]]] = {}
+        self._awaited: dict[m.GroupId, list[tuple[m.ObjectId, m.Value]]] = {}
         self._warned: set[str] = set()
         self.assigned: m.Assigned | None = None
         self.captured: PlacementGroupSchedulingStrategy | None = None
@@ -71,10 +71,12 @@ class GroupCalls:
 
     def ready(self, group: PlacementGroup) -> ObjectRef:
         """Return a reference to the handle that is ready once the bundles are reserved."""
+        # Now and here: a large one needs memory, for which neither the thread that reads nor who has the lock may wait.
+        handle, _ = self._store.pack(group, self._links.me)
         with self._links.lock:
             self._values.settle_drops()
             ref = self._values.new_ref(self._values.new_ids(1)[0])
-            self._awaited.setdefault(group.id, []).append((ref.id, group))
+            self._awaited.setdefault(group.id, []).append((ref.id, handle))
             self._watch(group.id)
             self._settle(group.id)
         return ref
@@ -164,7 +166,9 @@ class GroupCalls:
             return
         removal = self.removal_of(group)
         for object_id, handle in self._awaited.pop(group, ()):
-            self._values.fulfil(object_id, removal or self._store.pack(handle, self._links.me)[0])
+            self._values.fulfil(object_id, removal or handle)
+            if removal is not None:
+                self._values.objects.discard(handle)
 
     def removal_of(self, group: m.GroupId) -> m.Value | None:
         """Return the failure of what was to run in a group that is removed; None if it isn't."""

@@ -149,6 +149,13 @@ def test_a_group_is_ready_when_its_bundles_are_reserved(engine):
     assert (available["CPU"], available["GPU"]) == (1, 1)
 
 
+@pytest.mark.engines("native", "serial", reason="Ray takes long for so many")
+def test_a_group_may_have_thousands_of_bundles(engine):
+    group = placement_group([{"CPU": 0.0001}] * 8000)
+    assert len(runtime.get(group.ready(), timeout=20).bundle_specs) == 8000
+    remove_placement_group(group)
+
+
 def test_removing_a_group_gives_its_bundles_back(engine):
     group = placement_group([{"CPU": 2}])
     assert group.wait()

@@ -101,3 +101,8 @@ def test_finds_what_trying_everything_finds(amounts, wanted):
 @pytest.mark.parametrize("strategy", GROUP_STRATEGIES)
 def test_no_nodes_hold_nothing(strategy):
     assert place([in_units(CPU)], strategy, []) is None
+
+
+def test_bundles_may_be_more_than_calls_can_be_nested():
+    assert place([in_units({"CPU": 1})] * 5000, "PACK", [Capacity(in_units({"CPU": 5000}))]) == [0] * 5000
+    assert place([in_units({"CPU": 1})] * 5001, "PACK", [Capacity(in_units({"CPU": 5000}))]) is None
