@@ -88,7 +88,7 @@ def split_changes(changes: Mapping[str, Any], config_class: type, what: str) -> 
     for name in changed:
         if name in kept:
             raise InputError(
-                f"{name} cannot be given to {what}: a training goes on with the run settings that it began with, but "
+                f"{name} cannot be given to {what}: a training goes on with the run settings it began with, except "
                 f"{', '.join(FREE)}. A new training begins with its weights by initial=FOLDER"
             )
     split_settings(changed, [config_class], what)

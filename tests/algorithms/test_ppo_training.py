@@ -206,7 +206,7 @@ def test_a_schedule_that_was_a_function_must_be_given_again(serial, tmp_path):
     with pytest.raises(InputError, match="learning_rate was a function"):
         PPO.load(tmp_path / "run")
     PPO.load(tmp_path / "run", learning_rate=0.1).close()
-    with pytest.raises(InputError, match=r"PPO.load has no setting 'seed'"):
+    with pytest.raises(InputError, match=r"seed cannot be given to PPO.load"):
         PPO.load(tmp_path / "run", learning_rate=0.1, seed=3)
 
 
