@@ -10,6 +10,8 @@ TRAINED = {
     "dqn-cartpole": ("shoal", "sb3"),
     "sac-pendulum": ("shoal", "sb3"),
 }
+LIMITS = "sampling", "vector environments", "exactness"
+"""What lines begin with in which ours is compared with what the machine does without it."""
 QUOTED = """
 Time to solve CartPole-v1 from process start, measured earlier on another machine of two cores, where Stable-Baselines3
 with the zoo's settings took 53.3 s (3 of 3): purejaxrl with its defaults 30.7 s (0.58 of that), PufferLib 3.0 with its
@@ -67,7 +69,7 @@ def lines(folder):
     )
     exact = read_rows("exactness", folder)
     for case in dict.fromkeys(row["case"] for row in exact):
-        what = f"{case}, exact and with nothing that makes it so, µs of processor a step"
+        what = f"exactness, µs of processor a step with it and without: {case}"
         yield from paired(exact, what, "cpu_us_per_step", f"{case} exact", f"{case} bare")
 
 
@@ -78,11 +80,6 @@ def shown(value):
 
 def write_table(folder, failures):
     """Write table.md and table.png into the rows' folder, and print the former."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     told = list(lines(folder))
     text = ["# Benchmarks of training", "", "| | Shoal | rival | ratio |", "|---|---:|---:|---:|"]
     text += [f"| {what} | {shown(ours)} | {shown(theirs)} | {ratio:.2f} |" for what, ours, theirs, ratio in told]
@@ -100,10 +97,27 @@ def write_table(folder, failures):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))
-    picked = [(what, ratio) for what, *_, ratio in told if "PSS" not in what][::-1]
-    figure, axes = plt.subplots(figsize=(10, 0.3 * len(picked) + 1), layout="constrained")
-    axes.barh([what for what, _ in picked], [ratio for _, ratio in picked], color="#4c78a8")
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("how many times better than the rival (median of pairs)")
-    figure.savefig(folder / "table.png", dpi=120)
+    draw([(what, ratio) for what, *_, ratio in told if "PSS" not in what], folder / "table.png")
+
+
+def draw(told, file):
+    """Draw what rivals are beaten by, and below it what limits are reached."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    limits = [each for each in told if each[0].startswith(LIMITS)]
+    rivals = [each for each in told if each not in limits]
+    heights = [len(rivals) + 2, len(limits) + 2]
+    figure, both = plt.subplots(2, figsize=(10, 0.25 * sum(heights)), height_ratios=heights, layout="constrained")
+    labels = ["how many times better than the rival", "share of what is reached without Shoal"]
+    for axes, picked, label in zip(both, [rivals, limits], labels, strict=True):
+        bars = axes.barh([what for what, _ in picked], [ratio for _, ratio in picked], color="#4c78a8")
+        axes.bar_label(bars, fmt="{:.2f}", padding=-30, color="white")
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.margins(0.03, 0.02)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{label} (median of pairs)")
+    figure.savefig(file, dpi=120)
     plt.close(figure)
