@@ -264,7 +264,7 @@ def _plan_new(
         None if flags.env is None else known_environment(flags.env)
     )  # before the runtime: workers look for modules where this process did by then
     settings = parsed.only_given(RunSettings) | parsed.only_given(algorithm_class.config_class)
-    named = [*settings.get("policy_kwargs", {}).values(), settings.get("dataset", "")]
+    named = [*settings.get("policy_kwargs", {}).values(), settings.get("dataset", ""), settings.get("policies", "")]
     if any(":" in str(value) for value in named):  # a network, or a function, of the user's own
         look_in_current_folder()
     # As early as can be: workers' modules load while this process checks the environment and the settings.

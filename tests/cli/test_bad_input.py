@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import sys
 
 import pytest
+from agents_envs import Pair
 
 from shoal.cli.main import main
+from shoal.envs import register
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +98,14 @@ def test_flags(arguments, message, capsys):
 )
 def test_environments(env, message, capsys):
     assert message in refused(["train", "ppo", env, "--engine", "serial", "--total-timesteps", "100"], capsys)
+
+
+def test_a_function_of_the_current_folder_that_maps_policies(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    (tmp_path / "teams_here.py").write_text("def choose(agent):\n    return 3\n")
+    register("cli-pair", Pair)
+    arguments = ["train", "ppo", "cli-pair", "--policies", "teams_here:choose", "--engine", "serial"]
+    assert "the function of policies gave 3 for agent" in refused(arguments, capsys)
 
 
 def test_an_unpicklable_environment(capsys, tmp_path):
