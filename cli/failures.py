@@ -8,12 +8,10 @@ from pathlib import Path
 from ..runtime import ActorDiedError, ActorUnavailableError, TaskError, WorkerCrashedError
 
 _DEATHS = (ActorDiedError, ActorUnavailableError, WorkerCrashedError)
-_LAYERS = ("cli", "algorithms", "rl", "envs", "runtime")
+_LAYERS = ("cli", "algorithms", "rl", "envs", "data", "runtime")
 _OWN_FOLDERS = tuple(
     f"{file.parents[1] / layer}/" for file in (Path(__file__), Path(__file__).resolve()) for layer in _LAYERS
 )
-
-
 _LIBRARIES = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
@@ -51,7 +49,8 @@ def describe_failure(error: BaseException) -> str:
     cause = error if isinstance(error, TaskError) else error.__cause__
     if isinstance(error, _DEATHS) and not isinstance(cause, TaskError):
         return "\n".join([f"error: {error}", *getattr(error, "__notes__", ())])
-    said = "".join(traceback.format_exception_only(error)).split("\n")[0]
+    lines = "".join(traceback.format_exception_only(error)).split("\n")
+    said = next(line for line in lines if not line.startswith(" "))  # a SyntaxError's begin with its place
     if not isinstance(cause, TaskError):
         whole = "".join(traceback.format_exception(error)).rstrip()
         if any(_is_users(frame.filename) for frame in traceback.extract_tb(error.__traceback__)):

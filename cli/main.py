@@ -3,10 +3,10 @@
     shoal train ALGORITHM ENV [flags]     shoal evaluate RUN [flags]     shoal serve RUN [flags]
     shoal record RUN|ENV [flags]          shoal fit ALGORITHM TABLE [flags]
     shoal verify RUN [flags]              shoal diff RUN RUN             shoal replay RUN --episode N
-    shoal doctor RUN
-    shoal generate RUN --prompt TEXT [flags]
+    shoal doctor RUN                      shoal plot RUN… [flags]        shoal generate RUN --prompt TEXT [flags]
     shoal algorithms [ALGORITHM]     shoal envs [WORD]     shoal check ENV
     shoal status     shoal list WHAT      shoal memory     shoal story ID     shoal timeline OUT.json
+    shoal node --join HOST:PORT [flags]
 
 Exit codes: 0 success · 2 bad input, told in one message · 130 stopped by Ctrl-C or SIGTERM · 141 nobody reads the
 output any more (a training has saved a checkpoint by then) · 1 anything else.

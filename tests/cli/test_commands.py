@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
-from shoal.cli.failures import describe_failure
+from shoal.cli.failures import _OWN_FOLDERS, describe_failure
 from shoal.cli.main import main
 from shoal.rl import Algorithm
 from shoal.runtime import ActorUnavailableError
@@ -169,6 +169,21 @@ def test_an_exception_that_the_check_meets(capsys, tmp_path):
     assert message.startswith("error: AttributeError: 'Dry' object has no attribute 'tank'\n\nTraceback")
     assert message.count('  File "') == 1, "the user's frames alone"
     assert "in step of environment 'tankless:Dry'" in message
+
+
+def test_a_module_that_imports_one_which_cannot_be_compiled(capsys, tmp_path):
+    (tmp_path / "imports_unfinished.py").write_text("import unfinished\n")
+    (tmp_path / "unfinished.py").write_text("def step(self:\n")
+    assert train("imports_unfinished:Env") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: SyntaxError: '(' was never closed\n\nTraceback")
+    assert f'  File "{tmp_path}/unfinished.py", line 1' in message
+
+
+def test_frames_of_every_layer_are_our_own():
+    assert {Path(folder).name for folder in _OWN_FOLDERS} == {
+        entry.name for entry in Path(__file__).parents[2].joinpath("src", "shoal").iterdir() if entry.is_symlink()
+    }
 
 
 def test_stopping_before_the_first_iteration(monkeypatch, capsys):
