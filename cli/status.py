@@ -13,10 +13,10 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from ..runtime import InputError, state
+from ..runtime import InputError, human_bytes, state
 from .flags import parse
 from .observed import SessionFlags, chosen_session
-from .tables import console, human_bytes, plain, table
+from .tables import console, plain, table
 
 _SAMPLE_SECONDS = 0.2
 _MOST_WAITS = 10
@@ -36,7 +36,7 @@ class StatusFlags:
 
 
 def _amount(resource: str, amount: float) -> str:
-    return state.human_bytes(amount) if resource == "memory" else f"{amount:g}"
+    return human_bytes(amount) if resource == "memory" else f"{amount:g}"
 
 
 def run(arguments: Sequence[str]) -> int:

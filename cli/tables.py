@@ -7,8 +7,6 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..runtime import state
-
 _ENDLESS = 10_000
 
 
@@ -37,8 +35,3 @@ def console() -> Console:
 def plain(part: RenderableType) -> RenderableType:
     """Return text that rich shows as it is: what stands in brackets is no markup."""
     return Text(part) if isinstance(part, str) else part
-
-
-def human_bytes(size: float) -> str:
-    """Return a size in words: 1.5 MB."""
-    return state.human_bytes(size)

@@ -46,7 +46,8 @@ _GROUPS = {
 _MODULE = {
     "range range_tensor": 'from_items(range(n)), whose column is "item"',
     "from_pandas": "from_items(frame.to_dict('records')), or write it as Parquet",
-    "from_arrow from_numpy": "from_items(table.to_pylist()), or write it as a file",
+    "from_arrow": "from_items(table.to_pylist()), or write it as a file",
+    "from_numpy": "from_items([{'x': row} for row in array]), or read_numpy of a file that np.save has written",
     "from_huggingface load_dataset": "from_torch(dataset), as of any map-style dataset",
     "read_binary_files read_sql read_avro read_mongo read_bigquery": "from_source(…) reads by a class of yours",
     "DataContext ExecutionOptions": "dataset.options(memory=…, readers=…)",

@@ -40,7 +40,6 @@ from .introspection.summaries import (
     TaskSummary,
 )
 from .native.driver.observer import Session, observe, sessions
-from .resources.machine_memory import human_bytes
 
 __all__ = [
     "ActorState",
@@ -64,7 +63,6 @@ __all__ = [
     "get_object",
     "get_task",
     "get_worker",
-    "human_bytes",
     "list_actors",
     "list_logs",
     "list_nodes",

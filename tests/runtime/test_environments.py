@@ -70,10 +70,10 @@ def test_links_to_folders_are_followed_once(tmp_path):
 
 
 def test_too_large_a_folder_is_refused_with_its_largest_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(packages, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(packages, "MOST_BYTES", 10**6)
     (tmp_path / "data.bin").write_bytes(bytes(2**20))
     (tmp_path / "x.py").write_text("pass")
-    with pytest.raises(runtime.RuntimeEnvSetupError, match=r"more than 1 MiB.*data.bin \(1.0 MiB\).*excludes="):
+    with pytest.raises(runtime.RuntimeEnvSetupError, match=r"more than 1.0 MB.*data.bin \(1.0 MB\).*excludes="):
         copy_package(str(tmp_path), str(tmp_path.parent / "copies"))
     assert not os.listdir(tmp_path.parent / "copies")
 

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...exceptions import RuntimeEnvSetupError
+from ...resources.machine_memory import human_bytes
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-#: Ray's limit, bytes. A larger folder is nearly always a mistake: data or checkpoints that nobody meant to copy.
-MOST_BYTES = 500 * 2**20
+#: Bytes, about Ray's limit. A larger folder is nearly always a mistake: data or checkpoints that nobody meant to copy.
+MOST_BYTES = 500_000_000
 _ALWAYS_EXCLUDED = (".git/", "__pycache__/")
 
 
@@ -108,7 +109,7 @@ def _copy(source: str, target: str, digest: hashlib.blake2b) -> int:
 def _too_large(source: str, sizes: dict[str, int]) -> RuntimeEnvSetupError:
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
     return RuntimeEnvSetupError(
-        f"runtime_env: {source} has more than {MOST_BYTES >> 20} MiB; its largest files so far: "
-        + ", ".join(f"{path} ({size / 2**20:.1f} MiB)" for path, size in largest)
+        f"runtime_env: {source} has more than {human_bytes(MOST_BYTES)}; its largest files so far: "
+        + ", ".join(f"{path} ({human_bytes(size)})" for path, size in largest)
         + ". Leave data out with excludes=[…] or a .gitignore, and have workers read it from where it lies"
     )
