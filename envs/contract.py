@@ -56,9 +56,10 @@ def reward_problem(reward: Any) -> str | None:
     if isinstance(reward, bool | np.bool_) or not isinstance(reward, numbers.Real):
         remedy = ": float(reward)" if hasattr(reward, "__float__") else ""
         return f"step() returned reward {_short(reward)} of type {type(reward).__name__}; wanted a float{remedy}"
-    if not math.isfinite(reward):
-        return f"step() returned reward {reward}; wanted a finite float"
-    return None
+    try:
+        return None if math.isfinite(reward) else f"step() returned reward {reward}; wanted a finite float"
+    except OverflowError:  # of a whole number, which has no end
+        return "step() returned a reward too large for a float; wanted a finite float"
 
 
 def _observation_problem(observation: Any, space: Space, source: str, bounds: bool) -> str | None:

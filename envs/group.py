@@ -202,7 +202,8 @@ class EnvGroup:
         observations: list[Any] = self._unseen.copy()
         rewards: list[Any] = self._unseen.copy()
         ended: list[End] = []
-        watch, row, result = self._watch, 0, None
+        result: Any = ...  # none so far
+        watch, row = self._watch, 0
         watch.begin("step")
         try:
             for row, step, action in zip(self._row_numbers, self._steppers, actions, strict=True):
@@ -216,7 +217,8 @@ class EnvGroup:
         except SystemExit as end:
             self._checks.fail(row, exit_problem(end, "step()"))
         except Exception as error:
-            if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # not within its step
+            here = error.__traceback__ is not None and error.__traceback__.tb_next is None  # or in a step written in C
+            if here and result is not ...:
                 self._checks.explain_one(row, result, error)
             error.add_note(self._progress.note(row, "step"))
             raise

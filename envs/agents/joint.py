@@ -112,7 +112,7 @@ class JointEnv(gymnasium.Env):
     def _earned(self, rewards: Any) -> np.ndarray:
         try:
             earned = np.array([float(rewards.get(agent, 0.0)) for agent in self._ids.values()])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             earned = np.full(len(self._ids), np.nan)
         if not np.isfinite(earned).all():
             for name, agent in self._ids.items():

@@ -65,6 +65,7 @@ def test_a_turn_earns_all_agents_something_and_ends_whose_it_does():
     [
         ({"speaker": None, "listener": 1.0}, r"reward None of type NoneType; wanted a float \(of agent 'speaker'\)"),
         ({"speaker": 0, "listener": np.nan}, r"reward nan; wanted a finite float \(of agent 'listener'\)"),
+        ({"speaker": 0, "listener": 10**400}, r"too large for a float; wanted a finite float \(of agent 'listener'\)"),
     ],
 )
 def test_a_reward_that_does_not_fit_is_told_with_its_agent(monkeypatch, rewards, text):

@@ -326,6 +326,7 @@ def test_bad_step_result(result, text):
         ((np.full(2, np.nan, np.float32), 0.0, False, False, {}), r"observation\[0\] = nan"),
         ((GOOD, np.inf, False, False, {}), "reward inf; wanted a finite float"),
         ((GOOD, None, False, False, {}), "reward None of type NoneType"),
+        ((GOOD, 10**400, False, False, {}), "a reward too large for a float; wanted a finite float"),
         ((GOOD, 0.0, False, False, {}, {}), "returned a tuple of 6"),
         ((GOOD, 0.0, False, {}), "returned 4 values"),
     ],
@@ -350,6 +351,18 @@ def test_what_a_step_raises_is_not_taken_for_what_another_returned():
     with pytest.raises(ValueError, match="too many values") as caught:
         group.step(np.zeros(2))
     assert "index 1" in "".join(caught.value.__notes__)
+
+
+def test_what_a_step_in_c_raises_is_not_taken_for_a_result_of_none():
+    def made():
+        env = Returns()
+        env.step = {}.__getitem__
+        return env
+
+    group = group_of(made, size=1)
+    group.reset()
+    with pytest.raises(KeyError):
+        group.step(np.zeros(1))
 
 
 @pytest.mark.parametrize(
