@@ -15,8 +15,8 @@ from .dataset_writer import DatasetWriter, check_dataset_id
 
 _NEEDED = ("observations", "actions", "rewards", "terminations")
 _KNOWN = (*_NEEDED, "truncations", "next_observations")
-_ELSEWHERE = {"terminals": "terminations", "dones": "terminations", "timeouts": "truncations"}
-"""What D4RL and others call them."""
+_ELSEWHERE = {"terminals": "terminations", "timeouts": "truncations"}
+"""What D4RL calls them."""
 
 
 def write_dataset(
@@ -68,14 +68,26 @@ def write_dataset(
     return dataset
 
 
-def _columns(arrays: Mapping[str, Any], observation_space: Space, action_space: Space) -> dict[str, np.ndarray]:
-    """The arrays by our names, as rows of the spaces' codecs."""
+def _by_our_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(arrays, Mapping):
         raise InputError(f"arrays is {arrays!r:.80}, but must be a dict of arrays: {', '.join(_KNOWN)}")
-    given = {_ELSEWHERE.get(name, name): value for name, value in arrays.items()}
-    for name in given:
-        if name not in _KNOWN:
+    for name in arrays:
+        ours = _ELSEWHERE.get(name, name)
+        if name == "dones":
+            raise InputError(
+                "arrays holds 'dones', which do not tell where the task ended from where an episode was cut off: give "
+                "'terminations', and 'truncations' where there are some"
+            )
+        if ours not in _KNOWN:
             raise InputError(f"arrays holds {name!r}, which no step has. {nearest(name, _KNOWN)}")
+        if ours != name and ours in arrays:
+            raise InputError(f"arrays holds both {name!r} and {ours!r}, which are one thing: leave one out")
+    return {_ELSEWHERE.get(name, name): value for name, value in arrays.items()}
+
+
+def _columns(arrays: Mapping[str, Any], observation_space: Space, action_space: Space) -> dict[str, np.ndarray]:
+    """The arrays as rows of the spaces' codecs."""
+    given = _by_our_names(arrays)
     for name in _NEEDED:
         if name not in given:
             raise InputError(f"arrays lacks {name!r}; wanted {', '.join(_NEEDED)}")

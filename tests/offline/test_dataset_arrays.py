@@ -84,6 +84,8 @@ def test_what_is_written_can_be_learned_from_and_knows_its_environment():
         ({"actions": np.full(7, 3)}, r"arrays\['actions'\]"),
         ({"observations": np.zeros((7, 2))}, r"arrays\['observations'\]"),
         ({"reward": 1}, "arrays holds 'reward', which no step has. Did you mean 'rewards'?"),
+        ({"dones": STEPS["terminals"]}, "arrays holds 'dones', which do not tell .* give 'terminations', and 'trunc"),
+        ({"truncations": STEPS["timeouts"]}, "arrays holds both 'timeouts' and 'truncations'"),
         ({"observations": [[0.0]], "actions": [0], "rewards": [0], "terminals": [0], "timeouts": [1]}, "hold no step"),
     ],
 )
