@@ -24,7 +24,7 @@ from .learn.log import LearnerInput, LearnerLog, Piece
 from .learn.lost import StateLostError
 from .learn.parts import Parts
 from .learn.team import PATIENCE, Membership
-from .learner_handle import LearnerHandle, Update, following, gpus_of_each, log_of, lost
+from .learner_handle import LearnerHandle, Update, following, gpus_of_each, log_of, lost, raise_refusal
 from .learner_settings import LearnerSettings
 from .models.layout import ParameterLayout
 from .run import RETRIES, give_up
@@ -61,13 +61,14 @@ class LearnerGroup:
 
     @cached_property
     def description(self) -> tuple[np.ndarray, ParameterLayout, str]:
-        """Initial weights (if nothing was learned yet), layout and device."""
+        """Initial weights (if nothing was learned yet), layout and device. Raises as `LearnerHandle.description`."""
         for _ in range(RETRIES):
             [first], _ = runtime.wait(list(self._actors.values()))
             [actor] = [actor for actor, ref in self._actors.items() if ref == first]
             try:
                 return get(first)
             except DEAD as error:
+                raise_refusal(error)
                 death = error
                 self._drop(actor)
         raise death
@@ -265,7 +266,8 @@ class LearnerGroup:
                 try:
                     get(self._actors[actor])
                     get(ref)
-                except DEAD:
+                except DEAD as error:
+                    raise_refusal(error)
                     self._failed_starts += 1
                     if self._failed_starts >= RETRIES:
                         raise

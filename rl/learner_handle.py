@@ -68,8 +68,7 @@ class LearnerHandle:
         try:
             return get(self.actor.describe.remote())
         except exceptions.ActorDiedError as error:
-            if isinstance(error.__cause__, InputError):  # a setting, told as all others are
-                raise error.__cause__ from None
+            raise_refusal(error)
             raise
 
     def start(self, state: TrainingState, given: LearnerInput, snapshot: bool) -> Update:
@@ -155,6 +154,12 @@ def gpus_of_each(run: LearnerSettings, learners: int) -> int:
             "learners, or device 'cpu'"
         )
     return 1
+
+
+def raise_refusal(death: Exception) -> None:
+    """Raise the InputError of a learner that has died of one: it refused a setting, which is told as all others are."""
+    if isinstance(death.__cause__, InputError):
+        raise death.__cause__ from None
 
 
 def snapshot_is_due(log: LearnerLog, timesteps: int) -> bool:

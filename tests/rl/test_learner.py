@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from shoal.rl.divergence import divergence
 from shoal.rl.learn.actor import LearnerActor
 from shoal.rl.learn.log import LearnerInput, LearnerLog, Piece
 from shoal.rl.learn.lost import StateLostError
+from shoal.rl.learner_group import LearnerGroup
 from shoal.runtime import InputError
 
 SPEC = ModelSpec("actor_critic", spaces.Box(-1, 1, (2,)), spaces.Discrete(2), {"net_arch": [4]})
@@ -271,3 +273,16 @@ def test_a_device_that_is_not_there_is_named():
             pytest.raises(InputError, match=r"^device is 'gpu:x', which cannot be used here"),
         ):
             ppo.train(1)
+
+
+def refuse(*_):
+    raise InputError("device is 'there', which cannot be used here")
+
+
+def test_what_a_group_of_learners_refuses_is_told_as_such():
+    group = LearnerGroup(refuse, (), RunSettings(learners=2, gradient_shards=2, device="cpu"))
+    begun = SimpleNamespace(learner=SimpleNamespace(inputs=()))
+    for ask in (lambda: group.description, lambda: group.start(begun, None, False)):
+        with pytest.raises(InputError, match=r"^device is 'there'"):
+            ask()
+    group.close()
