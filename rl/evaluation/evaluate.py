@@ -122,6 +122,10 @@ def _read_policy(policy: Any, threads: int) -> tuple[Actor, Callable[[], EnvSpec
     """What acts, and what tells the environment of its training, None if nobody knows it."""
     if isinstance(policy, Trainable):
         training: Any = policy
+        if not hasattr(type(training), "policy"):
+            raise InputError(
+                f"a training by {type(training).__name__} has no policy: evaluate(table), its own, scores it"
+            )
         return training.policy, lambda: training.spec
     if not isinstance(policy, str | Path):
         return policy, lambda: _described(getattr(policy, "env", None), None)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...data import whole_file
 from ...envs import LeafCodec, codec, is_central, part_of
 from ...runtime import InputError
 from .model import Model
@@ -49,9 +50,5 @@ def export_model(model: Model, path: Path) -> None:
     with torch.no_grad():
         program = torch.export.export(_Acting(model).eval(), (example,), dynamic_shapes=(shapes,))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".writing-{path.name}")
-    try:
-        torch.export.save(program, partial)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        torch.export.save(program, file)

@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 from learning_envs import Countdown, Echo
 
-from shoal.algorithms import PPO
+from shoal.algorithms import PPO, Supervised
 from shoal.envs import EnvGroup, SpaceMismatchError, derive_seed, resolve
 from shoal.rl import Policy, evaluate
 from shoal.rl.evaluation import evaluate as evaluation
@@ -81,6 +81,8 @@ def test_a_training_and_its_policy_know_their_environment():
         assert evaluate(ppo, episodes=2) == evaluate(ppo.policy, episodes=2) == evaluate(ppo, "CartPole-v1", episodes=2)
     with pytest.raises(InputError, match="evaluate needs an environment"):
         evaluate(Repeats())
+    with pytest.raises(InputError, match="a training by Supervised has no policy"):
+        evaluate(Supervised.__new__(Supervised), "CartPole-v1")
 
 
 def test_a_long_evaluation_says_how_far_it_is(monkeypatch, caplog):
