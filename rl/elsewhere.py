@@ -110,6 +110,13 @@ _NETWORKS = {
     "share_features_extractor vf_share_layers": "policy and value share encoder and memory, and no layer behind them",
 }
 
+_VALUES = {
+    "gradient_steps": ("-1", "With a replay buffer, one for each step of a rollout is n_envs · train_freq"),
+    "train_freq": (r"[(\[].*", "It counts steps of each environment, such as 4; whole episodes are no unit of it"),
+    "ent_coef": ("auto_.*", "SAC's 'auto' learns it, from 1"),
+}
+"""Of a setting: a pattern of values that it has elsewhere, and what to say of them."""
+
 _ARGUMENTS = ("env_kwargs", "preset", "engine")
 """Of a training, beside its settings."""
 
@@ -135,7 +142,7 @@ TRAINING = {
     "get_policy": "{policy}",
     "stop shutdown": "{close}()",
     "q_net actor critic policy_class": "networks are in policy.model, a torch module",
-    "lr_schedule hyperparameters": "{config} holds the hyperparameters",
+    "lr_schedule hyperparameters": "{config}, which holds the hyperparameters",
 }
 """Attributes of a training."""
 
@@ -193,6 +200,13 @@ def setting_instead(name: str, known: Iterable[str]) -> str:
     return _instead(name, known, _by_name(LANGUAGE, SETTINGS, LEARNERS, _PROGRAM))
 
 
+def value_instead(setting: str, value: Any) -> str:
+    """Return what to add to the message on a value that is refused here: what there is for it; "" if it is not known
+    from elsewhere."""
+    pattern, answer = _VALUES.get(setting, ("", ""))
+    return f". {answer}" if pattern and re.fullmatch(pattern, str(value)) else ""
+
+
 def network_instead(name: str, known: Iterable[str]) -> str:
     """Return what to say of an entry of `policy_kwargs` that is not one of `known`."""
     return _instead(name, known, _by_name(_NETWORKS))
@@ -200,8 +214,7 @@ def network_instead(name: str, known: Iterable[str]) -> str:
 
 def _instead(name: str, known: Iterable[str], answers: Mapping[str, str]) -> str:
     known, answer = list(known), answers.get(name, "")
-    wanted = re.match(r"\{(\w+)", answer)
-    if not answer or (wanted and wanted[1] not in (*known, *_ARGUMENTS)):
+    if not answer or not {*re.findall(r"\{(\w+)", answer)} <= {*known, *_ARGUMENTS}:
         return nearest(name, known)
     return _sentence(_written(answer, _as_argument), answer)
 

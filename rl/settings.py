@@ -18,7 +18,7 @@ from typing import Any
 from ..runtime import InputError, as_bool, as_number, in_plain_numbers, nearest
 from .agent_settings import AgentSettings
 from .chaos import NONE, Chaos, check_chaos
-from .elsewhere import setting_instead
+from .elsewhere import setting_instead, value_instead
 from .learner_settings import LearnerSettings
 from .models.architecture import plain_kwargs
 from .schedules import rate_start
@@ -69,7 +69,7 @@ class Bounds:
         if self.whole and isinstance(number, float) and number.is_integer():
             number = int(number)
         if not self._hold(rate_start(name, value) if self.rate and isinstance(value, str) else number):
-            raise InputError(f"{name} is {value!r}, but must be {self.describe()}")
+            raise InputError(f"{name} is {value!r}, but must be {self.describe()}{value_instead(name, value)}")
         return value if number is None else number
 
     def _hold(self, number: float | None) -> bool:

@@ -56,6 +56,25 @@ def test_settings(settings, said):
     assert said in str(told.value)
 
 
+def test_what_only_other_algorithms_have_is_not_told():
+    with pytest.raises(InputError, match=r"'train_batch_size'\. Did you mean 'batch_size'\?$"):
+        SAC("Pendulum-v1", train_batch_size=64)  # of PPO n_steps decides it
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("gradient_steps", -1, r"a whole number of at least 1\. With a replay buffer, .* n_envs · train_freq$"),
+        ("train_freq", (1, "episode"), r"\. It counts steps of each environment"),
+        ("ent_coef", "auto_0.1", r"or 'auto'\. SAC's 'auto' learns it, from 1$"),
+        ("gradient_steps", 0, "a whole number of at least 1$"),
+    ],
+)
+def test_values(setting, value, said):
+    with pytest.raises(InputError, match=said):
+        SAC.config_class(**{setting: value})
+
+
 def test_the_environment_alone_has_a_place():
     with pytest.raises(TypeError, match=r"SAC takes the environment alone .* policy_kwargs, not by 'MlpPolicy'"):
         SAC("MlpPolicy", "Pendulum-v1")
