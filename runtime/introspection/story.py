@@ -14,6 +14,7 @@ from .diagnosis import Diagnosis
 from .events import ACTOR, AGAIN, BOUNCED, DIED, ENDED, FREED, LOST, PUT, RAN, UP, Event
 from .rows import DEFAULT_LIMIT, PROCESS_DIGITS, short_id
 
+_MOST_NAMED = 5  # of several things that may be meant
 _Line = tuple[float, str]  # Unix seconds, and what happened
 
 
@@ -71,15 +72,17 @@ class _Teller:
         known = {key.hex() for _, _, (_, kind, key, _) in self._events if kind not in (UP, DIED)}
         known.update(diagnosis.tasks, diagnosis.actors)
         known.update(row.object_id for process in diagnosis.processes.values() for row in process.objects)
-        found = {key for key in known if key.endswith(text)}
-        found = found or {row.actor_id for row in listings.actors(diagnosis) if row.name.lower() == text}
+        named = {row.actor_id for row in listings.actors(diagnosis) if row.name.lower() == text}
+        found = named or {key for key in known if key.endswith(text)}  # "ada" may be digits, too
         if not found:
             raise InputError(
                 f"nothing is known of {text!r}: it never was, or it is long forgotten. Want an id, its last digits, or "
                 "an actor's name, as `shoal list actors` and `shoal list tasks` show them"
             )
         if len(found) > 1:
-            raise InputError(f"{len(found)} ids end with {text!r}: give more digits")
+            several = f"{len(named)} actors are" if named else f"{len(found)} ids end with"
+            which = ", ".join(sorted(found)[:_MOST_NAMED])
+            raise InputError(f"{several} {text!r}: give more digits of one, such as {which}")
         return found.pop()
 
     def _task_of(self, object_id: str) -> str | None:

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from .amounts import Demand, in_amounts
 from .capacity import Capacity
 
-# Whether many bundles fit is a hard question in general; after so many tries, or two for each
-# bundle, the answer is no.
+# Whether many bundles fit is a hard question in general; after so many tries, or two for each bundle, the answer is no.
 _MOST_TRIES = 3_000
 
 

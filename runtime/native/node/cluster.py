@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,10 +29,11 @@ from .pool import Process
 Address = m.ProcessId | m.NodeId
 #: So many nodes besides the head may be there at one time; of those that are gone, so many are remembered.
 MOST_NODES = 256
-# How often a node says that it is there, seconds; and after how long a silence the head takes one for dead. gRPC misses
-# a process that is stopped earlier, but answers by itself for one that is stuck.
+# How often a node says that it is there, seconds; and after how many such times in silence the head takes one for dead.
+# gRPC misses a process that is stopped earlier, but answers by itself for one that is stuck. By a clock all would have
+# been silent for too long where the head itself, or the machine, has been stopped for a while.
 _BEAT_SECONDS = 10.0
-_MOST_SILENT_SECONDS = 60.0
+_MOST_SILENT = 6
 
 
 class Cluster:
@@ -73,7 +73,7 @@ class Cluster:
         self._processes, self._loop = processes, loop
         self._receive, self._lost, self._changed = receive, lost, changed
         self._lines: dict[m.NodeId, Connection] = {}
-        self._heard: dict[m.NodeId, float] = {}  # when something last came over each line, monotonic seconds
+        self._silent: dict[m.NodeId, int] = {}  # how often it was looked since something last came over each line
         self._elsewhere: dict[m.NodeId, set[m.ProcessId]] = {}  # for the head: the processes of the others
         self._gone: set[m.ProcessId] = set()  # for the others: processes that have died, of nodes that live
         self.handlers: dict[type, Callable[..., None]] = {
@@ -99,18 +99,18 @@ class Cluster:
 
     def look_for_silent(self) -> None:
         """For the head: hang up on nodes that have said nothing for too long, now and from time to time."""
-        now = time.monotonic()
         for node, line in list(self._lines.items()):
-            if now - self._heard[node] > _MOST_SILENT_SECONDS:
-                self._hang_up(line, f"it has said nothing for {_MOST_SILENT_SECONDS:.0f} s: it is stuck, or stopped")
+            self._silent[node] += 1
+            if self._silent[node] > _MOST_SILENT:
+                seconds = _MOST_SILENT * _BEAT_SECONDS
+                self._hang_up(line, f"it has said nothing for {seconds:.0f} s: it is stuck, or stopped")
         self._loop.call_later(_BEAT_SECONDS, self.look_for_silent)
 
     def _beat(self) -> None:
         self.tell_head(m.StillHere())
         self._loop.call_later(_BEAT_SECONDS, self._beat)
 
-    def _on_caller(self, sock: socket.socket) -> None:
-        line = Connection(sock, self._loop.wait_for_room)
+    def _on_caller(self, line: Connection) -> None:
         self._loop.watch(line.fileno(), lambda mask: self._read(line))
 
     def join(self, sock: socket.socket) -> m.Welcome:
@@ -136,7 +136,7 @@ class Cluster:
     def _add_line(self, node: m.NodeId, line: Connection) -> None:
         line.peer = node
         self._lines[node] = line
-        self._heard[node] = time.monotonic()
+        self._silent[node] = 0
 
     def _read(self, line: Connection) -> None:
         if line.blocked:
@@ -146,7 +146,7 @@ class Cluster:
             self._hang_up(line, "its connection has ended")
             return
         if line.peer is not None:
-            self._heard[line.peer] = time.monotonic()
+            self._silent[line.peer] = 0
         for message in messages:
             if line.closed:  # for what it has said before
                 return
@@ -177,7 +177,7 @@ class Cluster:
         line.close()
         if line.peer is None:
             return
-        del self._lines[line.peer], self._heard[line.peer]
+        del self._lines[line.peer], self._silent[line.peer]
         node = self.nodes[line.peer]
         reason = f"node {node.id.hex()} on {node.host} (pid {node.pid}) has died: {why}"
         for process in self._elsewhere.pop(node.id, ()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping
 
 from ..protocol import messages as m
@@ -54,8 +53,7 @@ class Connections:
         self._listener = listen(name)
         loop.let_in(self._listener, self._on_caller)
 
-    def _on_caller(self, sock: socket.socket) -> None:
-        connection = Connection(sock, self._loop.wait_for_room)
+    def _on_caller(self, connection: Connection) -> None:
         self._loop.watch(connection.fileno(), lambda mask: self._read(connection))
 
     def _read(self, connection: Connection) -> None:

@@ -70,10 +70,8 @@ class Leasing:
     def grant(self) -> None:
         """Give out what has become free; what becomes free by that, too."""
         self._more = True
-        if (
-            self._granting
-        ):  # further up the stack, where it goes on: nested as deep as there are requests, it would fall
-            return
+        if self._granting:
+            return  # it goes on further up the stack: nested as deep as there are requests, it would fall
         self._granting = True
         try:
             while self._more and not self._stopped:

@@ -183,6 +183,8 @@ class Actors(MakesActors):
             arguments = self._store.inlined(pending.arguments)
         except StaleBlockError:
             return arguments_lost(pending.name)
+        except OSError as error:  # no descriptor is left to read them
+            return failure(error)
         message = constructor.message(declared.actor, arguments, slots, 0)
         assigned = self._groups.assignment(constructor.options.demand, [], constructor.strategy)
         function = m.Function(constructor.cls.id, constructor.cls.payload)

@@ -115,7 +115,7 @@ class Links:
         """Begin to read; `handlers` says what to do with each kind of message."""
         self._handlers |= handlers
         self._of_peers |= {kind: handler for kind, handler in handlers.items() if kind not in _OF_THE_NODE}
-        self.reactor.let_in(self._listener, self._on_caller)
+        self.reactor.let_in(self._listener, self._watch)
         self._watch(self.node)
 
     # Connections ------------------------------------------------------------------------------------------------
@@ -123,9 +123,6 @@ class Links:
     def _watch(self, connection: Connection) -> None:
         self._connections.add(connection)
         self.reactor.follow(connection, self._handlers if connection is self.node else self._of_peers)
-
-    def _on_caller(self, sock: socket.socket) -> None:
-        self._watch(Connection(sock, self.reactor.wait_for_room))
 
     def on_hello(self, connection: Connection, message: m.Hello) -> None:
         if connection.peer not in (None, message.process):
@@ -186,7 +183,7 @@ class Links:
         """Handle what a dead process has sent last: its replies count, and so do its loans of our objects."""
         with contextlib.suppress(OSError):  # no descriptor is left
             while (sock := accept(self._listener)) is not None:  # it may even have called us just before
-                self._on_caller(sock)
+                self._watch(self.reactor.newcomer(sock))
         for connection in list(self._connections):
             if connection is self.node or connection.peer not in (None, process):
                 continue

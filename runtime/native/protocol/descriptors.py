@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+#: What an OSError says where no descriptor is left: to this process, or to the whole system.
+NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 
 
 def opening(open_one: Callable[[], T]) -> T:
@@ -16,7 +18,7 @@ def opening(open_one: Callable[[], T]) -> T:
     Not before: programs that use `select` cannot work with numbers from 1024 on.
 
     Raises:
-        OSError: as `open_one`; EMFILE if the limit is as high as the system allows.
+        OSError: as `open_one`; one of `NONE_LEFT` if the limit is as high as the system allows, or does not help.
     """
     while True:
         try:

@@ -7,14 +7,13 @@ and who is called is asked of the kernel, and a name that is still to be bound c
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import socket
 import struct
 from dataclasses import dataclass
 
-from .descriptors import opening
+from .descriptors import NONE_LEFT, opening
 
 #: How long a connect waits while the listener's queue is full, seconds: whoever fills it must not stop us for ever.
 PATIENCE = 1.0
@@ -77,12 +76,12 @@ def accept(listener: socket.socket) -> socket.socket | None:
     """Return the next caller's socket; None if there is none, or it belongs to another user of this machine.
 
     Raises:
-        OSError: EMFILE: this process has no descriptor left. Callers wait.
+        OSError: no descriptor is left (`NONE_LEFT`). Callers wait.
     """
     try:
         sock, _ = opening(listener.accept)
     except OSError as error:
-        if error.errno == errno.EMFILE:
+        if error.errno in NONE_LEFT:
             raise
         return None  # nobody calls, or it is closed
     if _peer(sock)[1] != os.getuid():

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 
 from .connection import Connection
@@ -23,9 +24,12 @@ LONGEST_POLL = 86_400.0
 # So long callers wait until it is looked again whether a descriptor is left for them, seconds.
 _NO_ROOM_SECONDS = 0.5
 _NO_ROOM = (
-    "shoal: process {} has all the {:,} files open that it may, so no other process can call it: they wait until it "
-    "closes some. Raise the limit (ulimit -Hn), or keep fewer files open"
+    "shoal: process {} can open no more files ({}; its limit is {}), so no other process can call it: they wait until "
+    "some are closed. Raise the limit (ulimit -Hn), or keep fewer files open"
 )
+# Who calls and has not said by then who it is, is hung up on, seconds. An observer, which never says it, has its answer
+# before that.
+_STRANGER_SECONDS = 100.0
 
 #: Called with the events of its descriptor.
 Reader = Callable[[int], object]
@@ -38,6 +42,12 @@ def show(text: str = "") -> None:
     """
     with contextlib.suppress(OSError, ValueError):
         print(text or traceback.format_exc().rstrip("\n"), file=sys.stderr, flush=True)
+
+
+def _hang_up_on_stranger(connection: Connection | None) -> None:
+    if connection is not None and connection.peer is None and not connection.closed:
+        with contextlib.suppress(OSError):  # it has ended just now
+            connection.sock.shutdown(socket.SHUT_RDWR)  # whoever reads it finds its end, and closes it
 
 
 class Loop:
@@ -59,25 +69,31 @@ class Loop:
         self._readers[fd] = reader
         self._epoll.register(fd, select.EPOLLIN)
 
-    def let_in(self, listener: socket.socket, came: Callable[[socket.socket], object]) -> None:
-        """Call `came(socket)` for each process of this user that calls there."""
+    def newcomer(self, sock: socket.socket) -> Connection:
+        """Return the connection with a caller, who is to say who it is: else it would take a descriptor for ever."""
+        connection = Connection(sock, self.wait_for_room)
+        known = weakref.ref(connection)
+        self.call_later(_STRANGER_SECONDS, lambda: _hang_up_on_stranger(known()))
+        return connection
+
+    def let_in(self, listener: socket.socket, came: Callable[[Connection], object]) -> None:
+        """Call `came(connection)` for each process of this user that calls there."""
         self.watch(listener.fileno(), lambda mask: self._accept(listener, came))
 
-    def _accept(self, listener: socket.socket, came: Callable[[socket.socket], object]) -> None:
+    def _accept(self, listener: socket.socket, came: Callable[[Connection], object]) -> None:
         try:
             sock = accept(listener)
-        except OSError:  # who calls waits, which must not keep this process busy
+        except OSError as error:  # who calls waits, which must not keep this process busy
             self.unwatch(listener.fileno())
             self.call_later(_NO_ROOM_SECONDS, lambda: self._let_in_again(listener, came))
             if not self._said_no_room:
                 self._said_no_room = True
-                most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-                show(_NO_ROOM.format(os.getpid(), most))
+                show(_NO_ROOM.format(os.getpid(), error.strerror, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
             return
         if sock is not None:
-            came(sock)
+            came(self.newcomer(sock))
 
-    def _let_in_again(self, listener: socket.socket, came: Callable[[socket.socket], object]) -> None:
+    def _let_in_again(self, listener: socket.socket, came: Callable[[Connection], object]) -> None:
         if listener.fileno() >= 0:  # else it was closed meanwhile
             self.let_in(listener, came)
 

@@ -270,9 +270,9 @@ class Store:
         in_memory, on_disk = [span for span in spans if not span.on_disk], [span for span in spans if span.on_disk]
         arenas: tuple[tuple[Arena | None, list[Span]], ...] = ((self._arena, in_memory), (self._disk, on_disk))
         for arena, theirs in arenas:
-            if theirs and arena is None:
-                raise InternalError(f"block {theirs[0]} is freed, and this process has no such arena")
-            if theirs and arena is not None:
+            if theirs:
+                if arena is None:
+                    raise InternalError(f"block {theirs[0]} is freed, and this process has no such arena")
                 arena.free(theirs)
         if on_disk and self._disk is not None:
             self._disk.trim()

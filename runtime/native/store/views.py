@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..protocol.descriptors import opening
+from ..protocol.descriptors import NONE_LEFT, opening
 from ..protocol.messages import Span
 from .arena import HEADER, Arena, is_there, map_arena
 from .board import Board
@@ -73,6 +73,7 @@ class Views:
 
         Raises:
             StaleBlockError: the block was given back; its owner knows where the value lies now.
+            OSError: no descriptor is left to look.
         """
         known = (span.maker, span.arena) in self._arenas
         memory = self._memory(span)
@@ -97,7 +98,11 @@ class Views:
 
     def has(self, span: Span) -> bool:
         """Return whether a block is there at this moment: without a view of it, that may change at any time."""
-        known, memory = (span.maker, span.arena) in self._arenas, self._memory(span)
+        known = (span.maker, span.arena) in self._arenas
+        try:
+            memory = self._memory(span)
+        except OSError:  # no descriptor is left to look; nothing says that it is lost
+            return True
         there = memory is not None and is_there(memory, span.offset, span)
         if not there and not known:  # its number may be another arena's by now
             self._arenas.pop((span.maker, span.arena), None)
@@ -185,16 +190,19 @@ class Views:
         return self._lock._is_owned()  # type: ignore[attr-defined]
 
     def _open(self, span: Span) -> mmap.mmap | None:
-        try:
+        def mapped() -> mmap.mmap:
             fd = self._open_arena(span.arena)
-        except OSError:
-            return None
+            try:
+                return map_arena(fd)  # which takes a descriptor of its own
+            finally:
+                os.close(fd)
+
         try:
-            memory = map_arena(fd)
-        except (OSError, ValueError):  # the number was given to something else, which cannot be mapped
+            memory = opening(mapped)
+        except (OSError, ValueError) as error:  # nothing has that number any more, or what cannot be mapped
+            if getattr(error, "errno", None) in NONE_LEFT:
+                raise  # it is not lost, and its owner would take our word for it
             return None
-        finally:
-            os.close(fd)
         return self._arenas.setdefault((span.maker, span.arena), memory)
 
     def _open_arena(self, number: int) -> int:

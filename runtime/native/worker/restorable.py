@@ -1,7 +1,7 @@
 """In the process of an actor that comes back with its state: its restoration, and what it tells its owner.
 
 See `actors.log` for the order in which that is told, and why. Nothing here waits for an answer of the owner, only
-until the kernel has taken what was written.
+until the kernel has taken what was written, or whoever was to read it is dead.
 """
 
 from __future__ import annotations

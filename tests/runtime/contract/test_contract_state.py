@@ -168,6 +168,10 @@ def test_a_story_is_told_by_an_actors_name(engine):
     actor = Named.options(name="Told by name").remote()
     runtime.get(actor.ping.remote())
     assert runtime.story("Told by name").splitlines()[0] == runtime.story(actor).splitlines()[0]
+    same = [Named.options(name="told", namespace=namespace).remote() for namespace in ("one", "two")]
+    runtime.get([other.ping.remote() for other in same])
+    with pytest.raises(runtime.InputError, match=f"2 actors are 'told'.*{same[0]._actor.id.hex()}"):
+        runtime.story("told")
 
 
 def test_rows_are_read_by_names_of_fields_too(engine):

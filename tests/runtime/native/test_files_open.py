@@ -19,7 +19,7 @@ from shoal.runtime.native.protocol.descriptors import opening
 class Hoarder:
     def fill(self, most):
         """Leave this process no descriptor; return how many it may open. `most`: nor the right to raise its limit."""
-        highest = max(map(int, os.listdir("/proc/self/fd")))
+        highest = max(map(int, os.listdir("/proc/self/fd"))) + 3  # so that releasing them makes room for several
         self.held = [os.open(os.devnull, os.O_RDONLY)]
         while self.held[-1] < highest:
             self.held.append(os.open(os.devnull, os.O_RDONLY))
@@ -31,6 +31,9 @@ class Hoarder:
 
     def answer(self):
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    def size_of(self, data):
+        return len(data)
 
     def release(self):
         for fd in self.held:
@@ -60,7 +63,16 @@ def test_who_calls_a_process_that_may_open_no_more_waits_until_it_closes_some(ho
         assert runtime.wait([answer], timeout=0.7) == ([], [answer])
         runtime.get(hoarder.release.remote())
         assert runtime.get(answer, timeout=10) == limit
-        assert f"has all the {limit} files open that it may" in shown.getvalue()
+        assert f"can open no more files (Too many open files; its limit is {limit})" in shown.getvalue()
+
+
+def test_a_block_that_cannot_be_opened_for_that_is_not_taken_for_lost(hoarder):
+    block = runtime.put(bytes(1 << 20))
+    runtime.get(hoarder.fill.remote(most=True))
+    with pytest.raises(OSError, match="Too many open files"):
+        runtime.get(hoarder.size_of.remote(block), timeout=10)
+    runtime.get(hoarder.release.remote())
+    assert runtime.get(hoarder.size_of.remote(block), timeout=10) == 1 << 20
 
 
 @pytest.mark.parametrize(("limits", "raised"), [((100, 300), [200, 300]), ((100, resource.RLIM_INFINITY), [200, 400])])

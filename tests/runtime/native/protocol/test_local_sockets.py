@@ -11,6 +11,7 @@ from other_user import another_user, needs_root
 from shoal import runtime
 from shoal.runtime.engine import current_engine
 from shoal.runtime.native.driver.observer import observe, sessions
+from shoal.runtime.native.protocol import loop as loop_module
 from shoal.runtime.native.protocol.local_sockets import SocketNames, accept, connect, listen, node_name, peer_pid
 
 LISTEN = """
@@ -66,6 +67,27 @@ def test_this_user_is_let_in_and_connects(names):
         assert ours.recv(5) == b"hello"
         theirs.close()
         assert accept(listener) is None  # nobody else calls
+
+
+def test_who_does_not_say_who_it_is_is_hung_up_on_after_a_while(names, monkeypatch):
+    monkeypatch.setattr(loop_module, "_STRANGER_SECONDS", 0.0)
+    loop, callers = loop_module.Loop(), []
+
+    def came(connection):
+        connection.peer = b"process1" if callers else None
+        callers.append(connection)
+
+    with listen(names.node) as listener, connect(names.node) as stranger, connect(names.node):
+        stranger.settimeout(2)
+        loop.let_in(listener, came)
+        for _ in range(3):
+            loop.poll(0)
+        assert stranger.recv(1) == b""
+        assert callers[0].receive() is None
+        assert callers[1].receive() == []
+        for connection in callers:
+            connection.close()
+    loop._epoll.close()
 
 
 def test_a_full_queue_holds_nobody_up(names):
