@@ -162,6 +162,18 @@ TEXT_POLICY = POLICY | {
     "tokenizer encode decode": "texts are made of model.tokens",
 }
 """Attributes of a language model's policy."""
+PACKAGE = {
+    "MaskablePPO": "PPO, as every algorithm of discrete actions: it heeds an action_mask in the observation or in info",
+    "RecurrentPPO": "PPO(ENV, policy_kwargs={'memory': 'lstm'})",
+    "make_vec_env make_atari_env DummyVecEnv SubprocVecEnv": "PPO(ENV, n_envs=8, workers=4), which makes them itself",
+    "VecNormalize": "PPO(ENV, normalize='obs,reward')",
+    "EvalCallback": "PPO(ENV, eval_freq=10_000)",
+    "BaseCallback DefaultCallbacks": "shoal.Callback",
+    "evaluate_policy": "shoal.evaluate",
+    "check_env": "shoal.check",
+    "tune Tuner": "a loop; `shoal train … --seeds 5` for seeds",
+}
+"""Names that other packages have."""
 _AFTER = "{on_iteration_end}(training, report), which is called after each iteration"
 _CALLBACK = {
     "on_step _on_step on_episode_step on_sample_end on_train_result on_learn_on_batch": _AFTER,
@@ -178,6 +190,11 @@ def hook_instead(name: str) -> str | None:
     """Return what there is here for a method that other libraries call in a callback; None if they have none."""
     answer = _by_name(_CALLBACK).get(name)
     return None if answer is None else _sentence(_plain(answer), answer)
+
+
+def package_instead(name: str) -> str | None:
+    """Return what there is here for a name that is imported from other libraries; None if they have none."""
+    return _by_name(PACKAGE).get(name)
 
 
 def settings_elsewhere(write: Callable[[str, str], str], *, of_learners_alone: bool = False) -> dict[str, str]:

@@ -238,6 +238,10 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f".{_HOME[name]}", __name__), name)
     if name in __all__:
         return import_module(f".{name}", __name__)
+    if not name.startswith("_"):
+        answer = import_module(".rl.elsewhere", __name__).package_instead(name)
+        if answer is not None:  # of an AttributeError `from shoal import` would tell the name alone
+            raise ImportError(f"cannot import name {name!r} from {__name__!r}. Here it is: {answer}", name=__name__)
     # With the module, Python adds the nearest name to the message.
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 

@@ -12,10 +12,11 @@ import gymnasium
 import numpy as np
 import pytest
 
+import shoal
 from shoal import runtime
 from shoal.algorithms import BC, GRPO, PPO, SAC
 from shoal.rl import Callback, Policy, RunSettings
-from shoal.rl.elsewhere import POLICY, TEXT_POLICY, TRAINING, hook_instead
+from shoal.rl.elsewhere import PACKAGE, POLICY, TEXT_POLICY, TRAINING, hook_instead
 from shoal.rl.language.policy import LanguagePolicy
 from shoal.runtime import InputError
 
@@ -98,6 +99,14 @@ def test_attributes_of_a_training(ppo, name, said):
         getattr(ppo, name)
     assert str(told.value).startswith(f"'PPO' object has no attribute '{name}'. ")
     assert said in str(told.value)
+
+
+def test_names_of_the_package():
+    with pytest.raises(
+        ImportError, match=r"^cannot import name 'RecurrentPPO' from 'shoal'. Here it is: PPO\(ENV, poli"
+    ):
+        from shoal import RecurrentPPO  # noqa: F401
+    assert not {name for names in PACKAGE for name in names.split()} & set(shoal.__all__)
 
 
 def test_attributes_that_nobody_has(ppo):
