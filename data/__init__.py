@@ -69,7 +69,7 @@ _load, __dir__ = lazy_exports(__name__)
 
 def __getattr__(name: str) -> Any:
     if name in MODULE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Here it is: {MODULE[name]}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}. {MODULE[name]}")
     try:
         return _load(name)
     except ModuleNotFoundError as error:

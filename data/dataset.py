@@ -9,9 +9,9 @@ from typing import Any, Literal, Never
 
 import pyarrow as pa
 
-from ..runtime import InputError, InputTypeError, as_int, nearest
+from ..runtime import InputError, InputTypeError, TeachesNames, as_int, nearest
 from .blocks import BATCH_FORMATS, joined, require_columns, rows_of
-from .elsewhere import DATASET, GROUPS, OPTIONS, READING, TeachesNames, refuse
+from .elsewhere import DATASET, GROUPS, OPTIONS, READING, refuse
 from .grouping import FUNCTIONS
 from .plan import (
     Aggregate,

@@ -6,7 +6,6 @@ Each is a sentence that an error ends with. A test holds that no name here hides
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..runtime import InputError, InputTypeError, nearest
 
@@ -72,7 +71,7 @@ _READING = {
 
 
 def _by_name(table: Mapping[str, str]) -> dict[str, str]:
-    return {name: answer for names, answer in table.items() for name in names.split()}
+    return {name: f"Here it is: {answer}" for names, answer in table.items() for name in names.split()}
 
 
 DATASET, GROUPS, MODULE, OPTIONS, READING = (
@@ -83,8 +82,7 @@ DATASET, GROUPS, MODULE, OPTIONS, READING = (
 def refuse(what: str, unknown: Iterable[str], known: Iterable[str], table: Mapping[str, str]) -> None:
     """Raise InputTypeError for arguments or options that `what` has not, with what there is instead."""
     for name in unknown:
-        said = f"Here it is: {table[name]}" if name in table else nearest(name, known)
-        raise InputTypeError(f"{what} has no option {name!r}. {said}")
+        raise InputTypeError(f"{what} has no option {name!r}. {table.get(name) or nearest(name, known)}")
 
 
 def require_local(path: str | os.PathLike[str]) -> None:
@@ -94,18 +92,3 @@ def require_local(path: str | os.PathLike[str]) -> None:
             f"{path!r} is a URL; paths of this machine's file systems are wanted. Mount the bucket (s3fs, gcsfuse), or "
             "copy the files"
         )
-
-
-class TeachesNames:
-    """Whose attributes have other names elsewhere: a missing one's error says what there is instead."""
-
-    names_elsewhere: ClassVar[Mapping[str, str]]
-
-    if not TYPE_CHECKING:  # a type checker is to find what is missing before the program runs
-
-        def __getattr__(self, name: str) -> Any:
-            message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            answer = self.names_elsewhere.get(name)
-            if answer is None:  # with the object, Python adds the nearest name
-                raise AttributeError(message, name=name, obj=self)
-            raise AttributeError(f"{message}. Here it is: {answer}")

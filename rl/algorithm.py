@@ -27,13 +27,13 @@ from ..envs import (
     resolve,
     spec_to_json,
 )
-from ..runtime import InputError, get
+from ..runtime import InputError, TeachesNames, get
 from .agents import choose_models
 from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list, stops_of_evaluations
 from .chaos import Chaos
 from .clock import Clock
 from .declaration import Collecting, Declaration, Learning
-from .elsewhere import TRAINING, TeachesNames, check_by_name
+from .elsewhere import TRAINING, attributes, check_by_name
 from .engine import preload, start_runtime
 from .initial_weights import check_initial
 from .lazy import load
@@ -75,7 +75,7 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
     started.
     """
 
-    names_elsewhere = TRAINING
+    names_elsewhere = attributes(TRAINING)
     __signature__ = Signature()
 
     def __init__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 from ..runtime import nearest
 
@@ -188,8 +188,12 @@ _CALLBACK = {
 
 def hook_instead(name: str) -> str | None:
     """Return what there is here for a method that other libraries call in a callback; None if they have none."""
-    answer = _by_name(_CALLBACK).get(name)
-    return None if answer is None else _sentence(_plain(answer), answer)
+    return attributes(_CALLBACK).get(name)
+
+
+def attributes(table: Mapping[str, str]) -> dict[str, str]:
+    """Return what to say of each name of a table of attributes, as `TeachesNames` wants it."""
+    return {name: _sentence(_plain(answer), answer) for name, answer in _by_name(table).items()}
 
 
 def package_instead(name: str) -> str | None:
@@ -257,21 +261,3 @@ def check_by_name(kind: str, env: Any, others: Sequence[Any]) -> None:
             f"{kind} takes the environment alone by its place, and all settings by name, as in "
             f"{kind}('CartPole-v1', n_envs=8){network}"
         )
-
-
-class TeachesNames:
-    """Whose attributes have other names elsewhere: a missing one's error says what there is instead."""
-
-    names_elsewhere: ClassVar[Mapping[str, str]]
-    """A table of this module."""
-
-    if not TYPE_CHECKING:  # a type checker is to find what is missing before the program runs
-
-        def __getattr__(self, name: str) -> Any:
-            if hasattr(type(self), name):  # a property, in which an AttributeError was raised: that one counts
-                return object.__getattribute__(self, name)
-            message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            answer = _by_name(self.names_elsewhere).get(name)
-            if answer is None:  # with the object, Python adds the nearest name
-                raise AttributeError(message, name=name, obj=self)
-            raise AttributeError(f"{message}. {_sentence(_plain(answer), answer)}")

@@ -44,7 +44,7 @@ from .cluster_api import (
     preload,
     publish,
 )
-from .elsewhere import NAMES, missing
+from .elsewhere import NAMES, TeachesNames, missing
 from .exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -107,6 +107,7 @@ __all__ = [
     "ShoalError",
     "TaskCancelledError",
     "TaskError",
+    "TeachesNames",
     "WorkerCrashedError",
     "as_bool",
     "as_int",

@@ -4,6 +4,8 @@ A test holds that no name here hides one of ours.
 """
 
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 _SETTINGS = {
     "include_dashboard dashboard_host dashboard_port": "`shoal status` shows what runs; metrics_port is for Prometheus",
@@ -60,7 +62,24 @@ def _by_name(table: dict[str, str]) -> dict[str, str]:
 SETTINGS, NAMES, TOOLS, EXCEPTIONS = (_by_name(table) for table in (_SETTINGS, _NAMES, _TOOLS, _EXCEPTIONS))
 
 
-def missing(module: str, name: str, table: dict[str, str]) -> AttributeError:
+class TeachesNames:
+    """Whose attributes have other names elsewhere: a missing one's error says what there is instead."""
+
+    names_elsewhere: ClassVar[Mapping[str, str]]
+    """What to say of each, as a sentence."""
+
+    if not TYPE_CHECKING:  # a type checker is to find what is missing before the program runs
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):  # a property, in which an AttributeError was raised: that one counts
+                return object.__getattribute__(self, name)
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in self.names_elsewhere:
+                raise AttributeError(f"{message}. {self.names_elsewhere[name]}")
+            raise AttributeError(message, name=name, obj=self)  # with the object, Python adds the nearest name
+
+
+def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError:
     """Return the error of a name that a module has not, with what there is instead."""
     message = f"module {module!r} has no attribute {name!r}"
     if name in table:

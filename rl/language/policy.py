@@ -9,7 +9,7 @@ import torch
 
 from ...envs import TextCodec, check_same_spaces, codec, derive_seed
 from ...runtime import InputError
-from ..elsewhere import TEXT_POLICY
+from ..elsewhere import TEXT_POLICY, attributes
 from ..models.build import build_model
 from ..models.saved_weights import SavedWeights
 from ..models.spec import ModelSpec
@@ -27,7 +27,7 @@ class LanguagePolicy(SavedWeights):
     """Answers texts of `observation_space` with texts. `seed` decides initial weights, and what is sampled."""
 
     answers_texts = True
-    names_elsewhere = TEXT_POLICY
+    names_elsewhere = attributes(TEXT_POLICY)
 
     def __init__(self, spec: ModelSpec, *, seed: int = 0, device: str = "cpu") -> None:
         self.model = build_model(spec, seed=seed, device=device)

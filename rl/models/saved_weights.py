@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from ...envs import describe
-from ..elsewhere import POLICY, TeachesNames
+from ...runtime import TeachesNames
+from ..elsewhere import POLICY, attributes
 from ..runs.checkpoint import policy_files, write_policy
 
 
 class SavedWeights(TeachesNames):
     """A policy's weights: those of a version, and a folder to be saved in."""
 
-    names_elsewhere = POLICY
+    names_elsewhere = attributes(POLICY)
     model: Any
     """With `layout`, `get_weights` and `set_weights`."""
     spec: Any
