@@ -9,6 +9,7 @@ import numpy as np
 
 from ..runtime import InputError
 from .action_log import ActionLog
+from .contract import exit_problem
 from .errors import EnvContractError, RecoveryWarning, ReplayMismatchError
 from .group_checks import GroupChecks
 from .group_progress import GroupProgress
@@ -119,6 +120,10 @@ class VectorGroup:
         self._started = False  # until the step is whole
         try:
             stepped = self._source.step(actions)
+        except SystemExit as end:
+            problem = EnvContractError(f"{self.spec.id!r} ({self.kind}): {exit_problem(end, 'step()')}")
+            problem.add_note(self._note())
+            raise problem from None
         except Exception as error:
             error.add_note(self._note())
             raise

@@ -1,5 +1,7 @@
 """Environments that libraries step together: each autoreset mode gives the same transitions, and none is invented."""
 
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from shoal import envs
-from shoal.envs import GroupState, RecoveryChoice, RecoveryWarning, choose_group_recovery, make_group
+from shoal.envs import EnvContractError, GroupState, RecoveryChoice, RecoveryWarning, choose_group_recovery, make_group
 from shoal.envs.vectorization import check_vectorization
 from shoal.runtime import InputError
 
@@ -102,6 +104,14 @@ def test_each_autoreset_mode_gives_the_same_transitions(mode):
         indices = [episode.index for episode in episodes if episode.environment == 6 + row]
         assert indices == list(range(len(indices)))
     assert all(episode.return_ == 3 * 3 for episode in episodes if episode.environment == 7)
+
+
+def test_a_vector_version_that_calls_exit_does_not_end_its_worker(mode, monkeypatch):
+    monkeypatch.setattr(StepsTogether, "step", lambda self, actions: sys.exit(3))
+    with group_of(f"Steps{mode.value}-v0", mode=mode) as group:
+        group.reset()
+        with pytest.raises(EnvContractError, match=r"\(entry_point\): step\(\) called sys.exit\(3\)"):
+            group.step(np.zeros(3))
 
 
 def play(group, seed, steps=40):
