@@ -28,6 +28,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from ...exceptions import InternalError, ObjectStoreFullError
+from ..protocol.descriptors import opening
 from ..protocol.messages import Span
 from .board import Board
 from .budget import CHUNK, Budget
@@ -41,8 +42,8 @@ UNSEALED, SEALED = 2, 3  # unsealed: being written, or given back while a reader
 
 
 def map_arena(fd: int) -> mmap.mmap:
-    """Map the whole of an arena."""
-    return mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+    """Map the whole of an arena; the mapping has a descriptor of its own."""
+    return opening(lambda: mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
 
 
 class Arena:

@@ -16,6 +16,7 @@ from ...refs import ObjectRef
 from ...values import serialization
 from ...values.buffers import aligned, as_aligned
 from ...values.failure import unpack_exception
+from ..protocol.descriptors import opening
 from ..protocol.messages import Holdings, ObjectId, Registered, Span, Value
 from .arena import HEADER, Arena
 from .board import Board
@@ -83,12 +84,12 @@ class Store:
         if self._arena is None:
             with self._lock:
                 if self._arena is None:
-                    fd = os.memfd_create("shoal-arena")
+                    fd = opening(lambda: os.memfd_create("shoal-arena"))
                     try:
                         # Address space costs nothing, and scattered free blocks take some.
                         capacity = self._welcome.store_memory
                         os.ftruncate(fd, max(capacity * 4, _LEAST_ADDRESSES))
-                        number = self._node.hand_over(os.dup(fd), False)
+                        number = self._node.hand_over(opening(lambda: os.dup(fd)), False)
                         arena = Arena(self._process, number, fd, self._board, capacity, self._want)
                     finally:
                         os.close(fd)

@@ -190,15 +190,12 @@ class Views:
         return self._lock._is_owned()  # type: ignore[attr-defined]
 
     def _open(self, span: Span) -> mmap.mmap | None:
-        def mapped() -> mmap.mmap:
+        try:
             fd = self._open_arena(span.arena)
             try:
-                return map_arena(fd)  # which takes a descriptor of its own
+                memory = map_arena(fd)
             finally:
                 os.close(fd)
-
-        try:
-            memory = opening(mapped)
         except (OSError, ValueError) as error:  # nothing has that number any more, or what cannot be mapped
             if getattr(error, "errno", None) in NONE_LEFT:
                 raise  # it is not lost, and its owner would take our word for it

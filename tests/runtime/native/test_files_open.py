@@ -32,6 +32,9 @@ class Hoarder:
     def answer(self):
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
+    def make(self, size):
+        return bytes(size)
+
     def size_of(self, data):
         return len(data)
 
@@ -54,6 +57,14 @@ def hoarder():
 def test_a_process_without_a_descriptor_for_a_caller_raises_its_limit(hoarder):
     limit = runtime.get(hoarder.fill.remote(most=False))
     assert runtime.get(ask.remote(hoarder), timeout=10) == 2 * limit
+
+
+def test_a_process_without_a_descriptor_makes_and_reads_blocks_all_the_same(hoarder):
+    runtime.get(hoarder.fill.remote(most=False))
+    block = hoarder.make.remote(1 << 20)
+    assert len(runtime.get(block, timeout=10)) == 1 << 20
+    runtime.get(hoarder.fill.remote(most=False))
+    assert runtime.get(hoarder.size_of.remote(runtime.put(bytes(1 << 21))), timeout=10) == 1 << 21
 
 
 def test_who_calls_a_process_that_may_open_no_more_waits_until_it_closes_some(hoarder):
