@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list
 from .chaos import Chaos
 from .clock import Clock
 from .declaration import Collecting, Declaration, Learning
-from .elsewhere import TRAINING, attributes, check_by_name
+from .elsewhere import TRAINING, attributes, check_by_name, refuse_arguments
 from .engine import preload, start_runtime
 from .initial_weights import check_initial
 from .lazy import load
@@ -221,6 +221,7 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         *,
         stop_return: float | None = None,
         callbacks: Callback | Iterable[Callback] | None = None,
+        **unknown: Never,
     ) -> TrainingResult:
         """Train for `total_timesteps` more environment steps (rounded up to whole iterations); a second call continues.
 
@@ -228,6 +229,7 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         return of the last 100 episodes is at least `stop_return` (at once, if it is already), or when a callback
         returns False. An exception, or Ctrl-C, leaves the algorithm as of the last finished iteration.
         """
+        refuse_arguments(unknown, ("total_timesteps", "stop_return", "callbacks"))
         total_timesteps = Bounds(whole=True, at_least=1).read("total_timesteps", total_timesteps)
         stop_return = Bounds(optional=True).read("stop_return", stop_return)
         watching = [*callback_list(callbacks), *stops_of_evaluations(self.run)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Never
 
 from ..runtime import InputError
 from .algorithm import Algorithm, Config
@@ -34,7 +34,9 @@ class DatasetAlgorithm(Algorithm[Config], Learning, Generic[Config]):
     def facts(self) -> dict[str, Any]:
         """What tells the dataset from others, JSON-able: its `name`, sizes, and a `sha256`."""
 
-    def train(self, total_timesteps: int, *, stop_return: float | None = None, callbacks: Any = None) -> TrainingResult:
+    def train(
+        self, total_timesteps: int, *, stop_return: float | None = None, callbacks: Any = None, **unknown: Never
+    ) -> TrainingResult:
         """As `Algorithm.train`, for `total_timesteps` gradient steps; InputError for `stop_return`, since no episode
         ends in training."""
         if stop_return is not None:
@@ -42,7 +44,7 @@ class DatasetAlgorithm(Algorithm[Config], Learning, Generic[Config]):
                 f"stop_return is {stop_return!r}, but {self.name} plays no episodes while it trains: evaluate beside "
                 "it with eval_freq, and stop with eval_stop_return"
             )
-        return super().train(total_timesteps, callbacks=callbacks)
+        return super().train(total_timesteps, callbacks=callbacks, **unknown)
 
     @property
     def reward_threshold(self) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..runtime import nearest
+from ..runtime import InputTypeError, nearest
 
 _NETWORK = "give {policy_kwargs}, such as '{\"net_arch\": [64, 64]}'"
 
@@ -97,6 +97,14 @@ _PROGRAM = {
     "render render_mode video": "a policy is filmed by shoal.evaluate(…, video='episode.mp4')",
     "stats_window_size": "mean returns are those of the last 100 episodes",
     "use_sde sde_sample_freq": "exploration that depends on the state is not a part of it",
+}
+_TRAIN = {
+    "callback": "{callbacks}",
+    "timesteps n_timesteps num_timesteps max_steps steps": "{total_timesteps}",
+    "progress_bar log_interval verbose": "watch it by callbacks=ProgressDisplay()",
+    "tb_log_name log_path save_path": "metrics, also for TensorBoard, are written by callbacks=RunFolder(FOLDER)",
+    "reset_num_timesteps": "a second call goes on; a new training begins anew",
+    "eval_env eval_freq n_eval_episodes": "evaluations are settings of the training, as in PPO(ENV, eval_freq=10_000)",
 }
 _NETWORKS = {
     "activation_fn fcnet_activation": "{activation}, 'tanh' or 'relu'",
@@ -219,6 +227,12 @@ def _written(answer: str, write: Callable[[str, str], str]) -> str:
 def setting_instead(name: str, known: Iterable[str]) -> str:
     """Return what to say of a setting that is not one of `known`: what it is called here, or the nearest names."""
     return _instead(name, known, _by_name(LANGUAGE, SETTINGS, LEARNERS, _PROGRAM))
+
+
+def refuse_arguments(unknown: Iterable[str], known: Iterable[str]) -> None:
+    """Raise InputTypeError for the first argument that `train` does not know, with what there is instead."""
+    for name in unknown:
+        raise InputTypeError(f"train has no argument {name!r}. {_instead(name, known, _by_name(_TRAIN))}")
 
 
 def value_instead(setting: str, value: Any) -> str:

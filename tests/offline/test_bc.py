@@ -191,3 +191,5 @@ def test_the_last_iteration_takes_the_gradient_steps_that_are_left(expert):
         assert (bc.timesteps, bc.state.iteration) == (25, 2)
         bc.train(5)
         assert (bc.timesteps, bc.state.iteration) == (30, 3)
+        with pytest.raises(TypeError, match=r"train has no argument 'callback'. Here it is callbacks"):
+            bc.train(5, callback=None)

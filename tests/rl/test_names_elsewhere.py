@@ -76,6 +76,19 @@ def test_values(setting, value, said):
         SAC.config_class(**{setting: value})
 
 
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("callback", r"train has no argument 'callback'\. Here it is callbacks\.$"),
+        ("progress_bar", r"Watch it by callbacks=ProgressDisplay\(\)\.$"),
+        ("stop_returns", r"Did you mean 'stop_return'\?$"),
+    ],
+)
+def test_arguments_of_train(ppo, argument, said):
+    with pytest.raises(TypeError, match=said):
+        ppo.train(1, **{argument: None})
+
+
 def test_the_environment_alone_has_a_place():
     with pytest.raises(TypeError, match=r"SAC takes the environment alone .* policy_kwargs, not by 'MlpPolicy'"):
         SAC("MlpPolicy", "Pendulum-v1")
