@@ -65,7 +65,10 @@ def unknown(
     if token.startswith("-") and token.strip("-"):
         known = [flag_name(field) for field, item in fields.items() if not item.metadata.get("positional")]
         name = field_name(token)
-        answer = instead(command, name, elsewhere) or _of_others(name, prog, others) or _if_near(flag_name(name), known)
+        answer = instead(command, name, elsewhere)
+        if answer and not prog.endswith("ALGORITHM"):  # or nobody knows which flags there are
+            answer = _if_of_others(answer, known, prog, others)
+        answer = answer or _of_others(name, prog, others) or _if_near(flag_name(name), known)
         return " ".join(f"unknown flag {token.partition('=')[0]!r}. {sentence(answer)} See `{prog} --help`".split())
     before = list(itertools.takewhile(lambda word: word != token, arguments))
     words = list(itertools.takewhile(lambda word: not word.startswith("--"), reversed(before)))
@@ -91,6 +94,15 @@ def _of_others(name: str, prog: str, of_others: Mapping[str, Sequence[str]]) -> 
         return ""
     said = f"it is a setting of {', '.join(owners)}, not of {prog.rsplit(maxsplit=1)[-1]}"
     return said + (f", which acts in ENV: {PROMPTS}" if name == "dataset" else "")
+
+
+def _if_of_others(answer: str, known: Sequence[str], prog: str, of_others: Mapping[str, Sequence[str]]) -> str:
+    """An answer of `instead`, with who has the flag that it names, if this command has it not; "" if nobody has."""
+    flag = answer.removeprefix("Here it is ").partition(" ")[0].rstrip(",")
+    if not flag.startswith("--") or flag in known:
+        return answer
+    owners = _of_others(field_name(flag), prog, of_others)
+    return owners and f"Here it is {flag}: {owners}"
 
 
 def _if_near(flag: str, known: Sequence[str]) -> str:

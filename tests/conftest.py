@@ -174,7 +174,7 @@ def no_power_fails() -> Iterator[None]:
 def short_trainings(request: pytest.FixtureRequest) -> Iterator[None]:
     """Shorten what a training does before and after it trains, where tests are not about that: tests/envs/ has the
     check of an environment (four times 64 steps), tests/rl_io/ and tests/rl/ the pictures of curves."""
-    if "shoal.rl" not in sys.modules or not SHORT_TRAININGS & {request.path.parent.name, request.path.name}:
+    if "shoal.envs.check" not in sys.modules or not SHORT_TRAININGS & {request.path.parent.name, request.path.name}:
         yield
         return
     # Not the test's own `monkeypatch`: that would be made, for all tests, before what they ask for themselves.

@@ -135,6 +135,24 @@ def test_help_for_a_command(capsys):
     assert "--episodes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "train es CartPole-v1 --clip-coef 2",
+            "Here it is --clip-range: it is a setting of ppo, appo, token_ppo, not of",
+        ),
+        ("train ppo CartPole-v1 --clip-coef 2", "Here it is --clip-range. See"),
+        ("train --clip-coef 2", "Here it is --clip-range. See"),
+        ("fit xgboost table.csv --num-learners 2", "unknown flag '--num-learners'. Did you mean"),
+        ("fit supervised table.csv --num-learners 2", "Here it is --learners, with --gradient-shards. See"),
+    ],
+)
+def test_no_answer_names_a_flag_that_is_not_there(line, said, capsys):
+    assert main(shlex.split(line)) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_no_name_from_elsewhere_hides_one_of_ours():
     from dataclasses import fields
 
