@@ -7,6 +7,8 @@ what they call settings, programs know, too (`rl.elsewhere`).
 
 from collections.abc import Mapping
 
+from ..runtime import by_name
+
 _NO_PICTURES = (
     "nothing is drawn while it runs; `shoal evaluate RUN --video FILE.mp4` films a policy. To watch it live, make the "
     "environment with render_mode='human' in a program, and step it with shoal.Policy.load(RUN).act"
@@ -137,19 +139,15 @@ _NODE = {
 SEVERAL = {"seed": _SEEDS, "seeds": _SEEDS}
 
 
-def _by_name(table: Mapping[str, str]) -> dict[str, str]:
-    return {name: answer for names, answer in table.items() for name in names.split()}
-
-
-_observed = _by_name(_OBSERVED)
+_observed = by_name(_OBSERVED)
 _ANSWERS = {
-    "": _by_name(_COMMANDS),
-    "train": _by_name(_TRAIN),
-    "evaluate": _by_name(_EVALUATE),
-    "serve": _by_name(_SERVE),
-    "generate": _by_name(_GENERATE),
-    "fit": _by_name(_FIT),
-    "node": _by_name(_NODE),
+    "": by_name(_COMMANDS),
+    "train": by_name(_TRAIN),
+    "evaluate": by_name(_EVALUATE),
+    "serve": by_name(_SERVE),
+    "generate": by_name(_GENERATE),
+    "fit": by_name(_FIT),
+    "node": by_name(_NODE),
     **dict.fromkeys(("status", "list", "memory", "story", "timeline"), _observed),
 }
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-from ..runtime import InputError, InputTypeError, nearest
+from ..runtime import InputError, InputTypeError, by_name, nearest
 
 _COLUMNS = "map_batches(lambda batch: {…}) says which columns there are; read_parquet(…, columns=[…]) reads only some"
 _WHOLE = (
@@ -70,12 +70,9 @@ _READING = {
 }
 
 
-def _by_name(table: Mapping[str, str]) -> dict[str, str]:
-    return {name: f"Here it is: {answer}" for names, answer in table.items() for name in names.split()}
-
-
 DATASET, GROUPS, MODULE, OPTIONS, READING = (
-    _by_name(table) for table in (_DATASET, _GROUPS, _MODULE, _OPTIONS, _READING)
+    {name: f"Here it is: {answer}" for name, answer in by_name(table).items()}
+    for table in (_DATASET, _GROUPS, _MODULE, _OPTIONS, _READING)
 )
 
 

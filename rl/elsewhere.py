@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..runtime import InputTypeError, nearest
+from ..runtime import InputTypeError, by_name, nearest
 
 _NETWORK = "give {policy_kwargs}, such as '{\"net_arch\": [64, 64]}'"
 
@@ -201,23 +201,19 @@ def hook_instead(name: str) -> str | None:
 
 def attributes(table: Mapping[str, str]) -> dict[str, str]:
     """Return what to say of each name of a table of attributes, as `TeachesNames` wants it."""
-    return {name: _sentence(_plain(answer), answer) for name, answer in _by_name(table).items()}
+    return {name: _sentence(_plain(answer), answer) for name, answer in by_name(table).items()}
 
 
 def package_instead(name: str) -> str | None:
     """Return what there is here for a name that is imported from other libraries; None if they have none."""
-    return _by_name(PACKAGE).get(name)
+    return by_name(PACKAGE).get(name)
 
 
 def settings_elsewhere(write: Callable[[str, str], str], *, of_learners_alone: bool = False) -> dict[str, str]:
     """Return what there is here for each name of a setting, with our settings as `write` writes them, which is given
     name and value ("" for none)."""
     tables = (LEARNERS,) if of_learners_alone else (SETTINGS, LEARNERS, LANGUAGE)
-    return {name: _written(answer, write) for name, answer in _by_name(*tables).items()}
-
-
-def _by_name(*tables: Mapping[str, str]) -> dict[str, str]:
-    return {name: answer for table in tables for names, answer in table.items() for name in names.split()}
+    return {name: _written(answer, write) for name, answer in by_name(*tables).items()}
 
 
 def _written(answer: str, write: Callable[[str, str], str]) -> str:
@@ -226,13 +222,13 @@ def _written(answer: str, write: Callable[[str, str], str]) -> str:
 
 def setting_instead(name: str, known: Iterable[str]) -> str:
     """Return what to say of a setting that is not one of `known`: what it is called here, or the nearest names."""
-    return _instead(name, known, _by_name(LANGUAGE, SETTINGS, LEARNERS, _PROGRAM))
+    return _instead(name, known, by_name(LANGUAGE, SETTINGS, LEARNERS, _PROGRAM))
 
 
 def refuse_arguments(unknown: Iterable[str], known: Iterable[str]) -> None:
     """Raise InputTypeError for the first argument that `train` does not know, with what there is instead."""
     for name in unknown:
-        raise InputTypeError(f"train has no argument {name!r}. {_instead(name, known, _by_name(_TRAIN))}")
+        raise InputTypeError(f"train has no argument {name!r}. {_instead(name, known, by_name(_TRAIN))}")
 
 
 def value_instead(setting: str, value: Any) -> str:
@@ -244,7 +240,7 @@ def value_instead(setting: str, value: Any) -> str:
 
 def network_instead(name: str, known: Iterable[str]) -> str:
     """Return what to say of an entry of `policy_kwargs` that is not one of `known`."""
-    return _instead(name, known, _by_name(_NETWORKS))
+    return _instead(name, known, by_name(_NETWORKS))
 
 
 def _instead(name: str, known: Iterable[str], answers: Mapping[str, str]) -> str:

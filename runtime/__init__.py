@@ -44,7 +44,7 @@ from .cluster_api import (
     preload,
     publish,
 )
-from .elsewhere import NAMES, TeachesNames, missing
+from .elsewhere import NAMES, TeachesNames, by_name, missing
 from .exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -114,6 +114,7 @@ __all__ = [
     "as_number",
     "available_resources",
     "become_node",
+    "by_name",
     "cancel",
     "close_before_shutdown",
     "cluster_address",

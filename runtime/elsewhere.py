@@ -55,11 +55,12 @@ _EXCEPTIONS = {
 }
 
 
-def _by_name(table: dict[str, str]) -> dict[str, str]:
-    return {name: answer for names, answer in table.items() for name in names.split()}
+def by_name(*tables: Mapping[str, str]) -> dict[str, str]:
+    """Return tables whose keys are names in one text, separated by spaces, as one of single names."""
+    return {name: answer for table in tables for names, answer in table.items() for name in names.split()}
 
 
-SETTINGS, NAMES, TOOLS, EXCEPTIONS = (_by_name(table) for table in (_SETTINGS, _NAMES, _TOOLS, _EXCEPTIONS))
+SETTINGS, NAMES, TOOLS, EXCEPTIONS = (by_name(table) for table in (_SETTINGS, _NAMES, _TOOLS, _EXCEPTIONS))
 
 
 class TeachesNames:
