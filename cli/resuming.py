@@ -43,7 +43,7 @@ def refuse_changes(parsed: Parsed, settings: Sequence[type], free: Collection[st
         anew = f"a new run can begin with its weights: --initial {parsed.values['resume']} {flag} …"
         raise InputError(
             f"{flag} cannot be given with --resume: a run goes on with the settings that it began with"
-            + (f"; {anew}" if "initial" in fixed else "")
+            + (f"; {anew}" if "initial" in fixed - {name} else "")
         )
 
 

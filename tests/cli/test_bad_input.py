@@ -176,6 +176,7 @@ def test_a_cut_training_state(a_run, capsys, tmp_path):
         (["--total-timesteps", "128"], "has done 128 of 128 steps"),
         (["--total-timesteps", "500", "--gamma", "0.9"], "--gamma cannot be given with --resume"),
         (["--total-timesteps", "500", "--gamma", "0.9"], "a new run can begin with its weights: --initial"),
+        (["--total-timesteps", "500", "--initial", "b"], "goes on with the settings that it began with\n"),
         (["--total-timesteps", "500", "--seed", "1"], "--seed cannot be given with --resume"),
         (["--total-timesteps", "500", "--run-dir", "b"], "--run-dir cannot be given with --resume"),
     ],
