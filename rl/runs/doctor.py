@@ -149,7 +149,7 @@ def mean_times(records: Sequence[Mapping[str, Any]], folder: str | Path) -> tupl
         sums["slowest"] += record.get("time/slowest_worker_seconds", 0.0)
     if not count:
         raise InputError(
-            f"'{folder}' holds {len(records)} iterations, of which at least 2 with times are needed: train longer, "
+            f"at least 2 iterations with times are needed, and '{folder}' has {len(records)} in all: train longer, "
             "or name the run of an algorithm that updates a network"
         )
     return Times(**{name: value / count for name, value in sums.items()}), steps / count

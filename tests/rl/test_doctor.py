@@ -83,7 +83,7 @@ def test_asynchronous_workers_do_not_wait_for_transfer(tmp_path):
 
 @pytest.mark.parametrize("iterations", [0, 1])
 def test_a_run_without_times_is_refused(tmp_path, iterations):
-    with pytest.raises(InputError, match=f"holds {iterations} iterations, of which at least 2"):
+    with pytest.raises(InputError, match=f"has {iterations} in all"):
         diagnose(run_folder(tmp_path, {"update": 0.1}, iterations=iterations))
 
 
