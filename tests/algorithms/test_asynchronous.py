@@ -127,7 +127,7 @@ def learner(training):
 
 @pytest.mark.slow
 def test_a_killed_worker_changes_no_weight_of_what_was_recorded(processes, tmp_path):
-    killed_and_followed("impala", tmp_path, Walk, Kill(after_3=first_worker), updates=10)
+    killed_and_followed("impala", tmp_path, Walk, Kill(after_3=first_worker), updates=20)
 
 
 @pytest.mark.slow
@@ -189,7 +189,9 @@ def killed_and_followed(name, tmp_path, env, kills, *, updates, follow=None, **s
         assert report.metrics["rollout/dropped"] == len(report.schedule["dropped"])
     found = verify(ALGORITHMS[name], run, workers=1, **(follow or {}))
     assert found.same
-    assert found.updates == len(seen.reports) > 5  # where the learner comes back, workers go on meanwhile
+    assert (
+        found.updates == len(seen.reports) > max(kills.choices)
+    )  # all were killed, and it went on; how far hangs on speed
     assert found.timesteps == found.rollouts * 2 * 32 == seen.reports[-1].timesteps
     return seen.reports
 
