@@ -260,9 +260,8 @@ def _plan_new(
         check_vacant(flags.run_dir, overwrite=flags.overwrite)
     else:
         check_writable(RUNS)
-    env = (
-        None if flags.env is None else known_environment(flags.env)
-    )  # before the runtime: workers look for modules where this process did by then
+    # Before the runtime: workers look for modules where this process did by then.
+    env = None if flags.env is None else known_environment(flags.env)
     settings = parsed.only_given(RunSettings) | parsed.only_given(algorithm_class.config_class)
     named = [*settings.get("policy_kwargs", {}).values(), settings.get("dataset", ""), settings.get("policies", "")]
     if any(":" in str(value) for value in named):  # a network, or a function, of the user's own
