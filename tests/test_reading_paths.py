@@ -35,6 +35,7 @@ PASSED_BY_AN_ITERATION = {
     "rl/data/tree.py",
     "rl/declaration.py",
     "rl/divergence.py",
+    "rl/elsewhere.py",
     "rl/evaluation/evaluator.py",
     "rl/league.py",
     "rl/hashes.py",
