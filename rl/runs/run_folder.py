@@ -136,9 +136,12 @@ class RunFolder(Callback):
         Raises:
             InputError: `path` holds a run, or other files, another process writes there, or nobody can.
         """
-        self.path = Path(path) if resume else check_vacant(path, overwrite=overwrite)
-        check_unlocked(self.path)
-        check_writable(self.path)
+        self.path = Path(path)
+        if resume:
+            check_unlocked(self.path)
+            check_writable(self.path)
+        else:
+            check_vacant(self.path, overwrite=overwrite)
         self._overwrite, self._resume = overwrite, resume
         self._locked = False
         self.saved_timesteps = 0
