@@ -11,7 +11,7 @@ Importing this package loads nothing; the first use of a name loads pyarrow (``p
 
 from typing import TYPE_CHECKING, Any
 
-from ..runtime import InputError, lazy_exports
+from ..runtime import InputError, lazy_exports, missing
 from .elsewhere import MODULE
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ _load, __dir__ = lazy_exports(__name__)
 
 def __getattr__(name: str) -> Any:
     if name in MODULE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}. {MODULE[name]}")
+        raise missing(__name__, name, MODULE)
     try:
         return _load(name)
     except ModuleNotFoundError as error:

@@ -9,9 +9,9 @@ from typing import Any, Literal, Never
 
 import pyarrow as pa
 
-from ..runtime import InputError, InputTypeError, TeachesNames, as_int, nearest
+from ..runtime import InputError, InputTypeError, TeachesNames, as_int, nearest, refuse_unknown
 from .blocks import BATCH_FORMATS, joined, require_columns, rows_of
-from .elsewhere import DATASET, GROUPS, OPTIONS, READING, refuse
+from .elsewhere import DATASET, GROUPS, OPTIONS, READING
 from .grouping import FUNCTIONS
 from .plan import (
     Aggregate,
@@ -210,7 +210,7 @@ class Dataset(Writing, TeachesNames):
             DataError: a row that cannot be read.
             BudgetError: a piece or window does not fit into the memory budget.
         """
-        refuse("iter_batches", unknown, (*_READING_OPTIONS, "batch_format"), READING)
+        refuse_unknown("iter_batches has no option", unknown, (*_READING_OPTIONS, "batch_format"), READING)
         check_format(batch_format)
         size = None if batch_size is None else positive("batch_size", batch_size)
         number = as_int(epoch)
@@ -245,7 +245,7 @@ class Dataset(Writing, TeachesNames):
             epoch: which one.
             state: where to go on.
         """
-        refuse("to_torch", unknown, (*_READING_OPTIONS, "prefetch", "device"), READING)
+        refuse_unknown("to_torch has no option", unknown, (*_READING_OPTIONS, "prefetch", "device"), READING)
         batches = self.iter_batches(batch_size, batch_format="pyarrow", drop_last=drop_last, epoch=epoch, state=state)
         return TorchBatches(batches, prefetch, device)
 
@@ -309,7 +309,7 @@ class Dataset(Writing, TeachesNames):
         if not callable(fn):
             raise InputTypeError(f"{kind} takes a function, not a {type(fn).__name__} ({fn!r:.80})")
         known = ("fn_args", "fn_kwargs", "num_cpus", "num_gpus", "resources")
-        refuse(kind, [name for name in options if name not in known], known, OPTIONS)
+        refuse_unknown(f"{kind} has no option", [name for name in options if name not in known], known, OPTIONS)
         if _is_class_of_functions(fn) and kind != "map_batches":
             raise InputError(f"{kind}: {fn.__name__} is a class. Classes are for map_batches; give a function here")
         for name, wanted in (("fn_args", Sequence), ("fn_kwargs", Mapping), ("resources", Mapping)):

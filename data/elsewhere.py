@@ -5,9 +5,8 @@ Each is a sentence that an error ends with. A test holds that no name here hides
 
 import os
 import re
-from collections.abc import Iterable, Mapping
 
-from ..runtime import InputError, InputTypeError, by_name, nearest
+from ..runtime import InputError, by_name
 
 _COLUMNS = "map_batches(lambda batch: {…}) says which columns there are; read_parquet(…, columns=[…]) reads only some"
 _WHOLE = (
@@ -70,16 +69,10 @@ _READING = {
 }
 
 
-DATASET, GROUPS, MODULE, OPTIONS, READING = (
-    {name: f"Here it is: {answer}" for name, answer in by_name(table).items()}
-    for table in (_DATASET, _GROUPS, _MODULE, _OPTIONS, _READING)
+DATASET, GROUPS = (  # of attributes: whole sentences (see `TeachesNames`)
+    {name: f"Here it is: {answer}" for name, answer in by_name(table).items()} for table in (_DATASET, _GROUPS)
 )
-
-
-def refuse(what: str, unknown: Iterable[str], known: Iterable[str], table: Mapping[str, str]) -> None:
-    """Raise InputTypeError for arguments or options that `what` has not, with what there is instead."""
-    for name in unknown:
-        raise InputTypeError(f"{what} has no option {name!r}. {table.get(name) or nearest(name, known)}")
+MODULE, OPTIONS, READING = (by_name(table) for table in (_MODULE, _OPTIONS, _READING))
 
 
 def require_local(path: str | os.PathLike[str]) -> None:

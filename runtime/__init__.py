@@ -29,7 +29,7 @@ from .api import (
     shutdown,
     wait,
 )
-from .arguments import as_bool, as_int, as_number, in_plain_numbers
+from .arguments import as_bool, as_int, as_number, in_plain_numbers, refuse_unknown
 from .closing import close_before_shutdown
 from .cluster_api import (
     available_resources,
@@ -138,6 +138,7 @@ __all__ = [
     "lookup",
     "machine_memory",
     "method",
+    "missing",
     "nearest",
     "nodes",
     "object_store_memory",
@@ -145,6 +146,7 @@ __all__ = [
     "profile",
     "publish",
     "put",
+    "refuse_unknown",
     "remote",
     "shutdown",
     "state",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Never, TypeVar, overload
 
 from . import current, engines
-from .arguments import as_int, as_timeout, check_flag, check_name, check_text
+from .arguments import as_int, as_timeout, check_flag, check_name, check_text, refuse_unknown
 from .closing import close_all
 from .elsewhere import SETTINGS
 from .engine import Engine, current_engine, running_engine
@@ -115,9 +115,7 @@ def init(
 
 def _settings(*, engine: Any, ignore_reinit_error: Any, unknown: Mapping[str, Any], **given: Any) -> dict[str, Any]:
     """Return those arguments of `init` that have their names and their checks in `Settings`."""
-    for name in unknown:
-        said = f"Here it is: {SETTINGS[name]}" if name in SETTINGS else nearest(name, given)
-        raise InputTypeError(f"init has no argument {name!r}. {said}")
+    refuse_unknown("init has no argument", unknown, given, SETTINGS)
     return given
 
 

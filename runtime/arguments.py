@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
-from .exceptions import InputError, InputTypeError
+from .exceptions import InputError, InputTypeError, nearest
 
 # A time limit of this many seconds, a century, is none.
 _NEVER = 100 * 365 * 86_400
+
+
+def refuse_unknown(said: str, unknown: Iterable[str], known: Iterable[str], elsewhere: Mapping[str, str]) -> None:
+    """Raise InputTypeError for the first of the unknown names of arguments, of which `said` begins to tell, with what
+    there is instead: `elsewhere` has it for other libraries' names."""
+    for name in unknown:
+        instead = f"Here it is: {elsewhere[name]}" if name in elsewhere else nearest(name, known)
+        raise InputTypeError(f"{said} {name!r}. {instead}")
 
 
 def check_text(name: str, value: Any) -> None:
