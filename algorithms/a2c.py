@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..rl import (
     Clock,
+    Hyperparameters,
     Learner,
     OnPolicyAlgorithm,
     Rate,
@@ -26,7 +27,6 @@ from ..rl import (
     normalized_advantages,
     number,
     rate_at,
-    validate,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class A2CConfig:
+class A2CConfig(Hyperparameters):
     """Hyperparameters of A2C, with Stable-Baselines3's names and defaults. Raises InputError on values that cannot
     work."""
 
@@ -60,9 +60,6 @@ class A2CConfig:
     """rmsprop or adam."""
     rms_prop_eps: float = number(1e-5, above=0)
     """ε of the optimizer, added outside the root."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 def a2c_loss(model: ActorCritic, batch: dict[str, Tensor], config: A2CConfig) -> tuple[Tensor, dict[str, Tensor]]:

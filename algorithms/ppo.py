@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..rl import (
     Clock,
+    Hyperparameters,
     Learner,
     OnPolicyAlgorithm,
     Rate,
@@ -29,7 +30,6 @@ from ..rl import (
     number,
     rate_at,
     shared_by_environments,
-    validate,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig:
+class PPOConfig(Hyperparameters):
     """Hyperparameters of PPO, with Stable-Baselines3's names and defaults.
 
     Raises:
@@ -75,9 +75,6 @@ class PPOConfig:
     those alone (MAPPO): none; observations, all agents'; or state, what the environment's own state() gives."""
     target_kl: float | None = number(None, above=0, optional=True)
     """An update ends once the policy is 1.5 times this far from the old one (approximate KL, nats); none: no limit."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 def ppo_loss(

@@ -144,12 +144,12 @@ if TYPE_CHECKING:
         FREE,
         Bounds,
         Derived,
+        Hyperparameters,
         RunSettings,
         choice,
         number,
         one_per_environment,
         shared_by_environments,
-        validate,
     )
     from .statistics import bootstrap_interval, interquartile_mean
     from .supervised.algorithm import TableAlgorithm
@@ -210,6 +210,7 @@ __all__ = [
     "FlatRMSprop",
     "FlatSGD",
     "History",
+    "Hyperparameters",
     "IterationOutcome",
     "IterationReport",
     "JointPolicy",
@@ -381,7 +382,6 @@ __all__ = [
     "three_digits",
     "torch",
     "train_tokenizer",
-    "validate",
     "values_in_parts",
     "values_of",
     "verify",

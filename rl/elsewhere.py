@@ -154,6 +154,27 @@ TRAINING = {
 }
 """Attributes of a training."""
 
+CONFIG = {
+    "build build_algo environment env": "a config only checks hyperparameters. The training takes them and its "
+    "environment at once: PPO(ENV, env_kwargs={…}, n_steps=128, …)",
+    "training": "hyperparameters are arguments of the training: PPO(ENV, learning_rate=1e-3, n_epochs=4)",
+    "env_runners rollouts": "it is settings of the training: PPO(ENV, workers=4, n_envs=32)",
+    "learners resources": "it is settings of the training: PPO(ENV, learners=2, gradient_shards=2, device='cuda')",
+    "evaluation": "it is settings of the training: PPO(ENV, eval_freq=10_000, eval_episodes=10)",
+    "multi_agent": "policies are a setting of the training: PPO(ENV, policies='shared'), 'separate' or a mapping",
+    "rl_module model": "the network is a setting of the training: PPO(ENV, policy_kwargs={'net_arch': [64, 64]})",
+    "offline_data": "the dataset is a setting of algorithms such as IQL(dataset=…)",
+    "callbacks": "they are an argument of train(…, callbacks=…)",
+    "reporting checkpointing": _FOLDER,
+    "fault_tolerance": "what dies is replaced, and repeats what it did, without a setting",
+    "framework api_stack python_environment experimental": "it is torch, and there is nothing to choose",
+    "debugging": "the seed is a setting of the training: PPO(ENV, seed=1)",
+    "to_dict": "it is a dataclass: dataclasses.asdict(config)",
+    "update_from_dict": "it is a frozen dataclass: dataclasses.replace(config, …)",
+    "learn train": "a config only holds hyperparameters: PPO(ENV, …).train(total_timesteps) learns",
+}
+"""Attributes of hyperparameters, which RLlib has in a config."""
+
 POLICY = {
     "predict forward compute_single_action compute_actions get_action select_action": "{act}(observation, "
     "deterministic=True), which returns the action alone",

@@ -24,7 +24,7 @@ from .learn.learner import Learner
 from .models.joint_spec import learning_specs
 from .online import OnlineAlgorithm
 from .schedules import Rate, rate_at
-from .settings import number, one_per_environment, validate
+from .settings import Hyperparameters, number, one_per_environment
 from .training_state import IterationOutcome, TrainingState
 
 logger = logging.getLogger("shoal")
@@ -35,7 +35,7 @@ _OF_THE_BUFFER = ("buffer_size", "gamma", "n_step", "prioritized_replay")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayConfig:
+class ReplayConfig(Hyperparameters):
     """Hyperparameters of all that learn from a replay memory, with Stable-Baselines3's names and defaults.
 
     Raises:
@@ -61,9 +61,6 @@ class ReplayConfig:
     """Rewards summed before the target bootstraps."""
     save_replay: bool = False
     """Whether checkpoints hold the replay memory, so that a resumed run goes on bit for bit; else it fills again."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 Replaying = TypeVar("Replaying", bound=ReplayConfig)

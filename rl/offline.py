@@ -24,7 +24,7 @@ from .learn.learner import Learner
 from .off_policy import take_gradient_steps
 from .runs.saved_training import SavedTraining
 from .schedules import Rate
-from .settings import number, validate
+from .settings import Hyperparameters, number
 from .training_state import IterationOutcome, TrainingState
 
 TRANSITIONS = ("observations", "actions", "rewards", "next_observations", "discounts")
@@ -32,7 +32,7 @@ TRANSITIONS = ("observations", "actions", "rewards", "next_observations", "disco
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineConfig:
+class OfflineConfig(Hyperparameters):
     """Hyperparameters of all that learn from a dataset.
 
     Raises:
@@ -53,9 +53,6 @@ class OfflineConfig:
     buffer_size: int = number(1_000_000, whole=True, at_least=1)
     """Transitions of the dataset that lie in memory at a time: a larger one is read in blocks of whole episodes, in
     another order in each pass."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 Config = TypeVar("Config", bound=OfflineConfig)

@@ -15,10 +15,10 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..runtime import InputError, as_bool, as_number, in_plain_numbers, nearest
+from ..runtime import InputError, TeachesNames, as_bool, as_number, in_plain_numbers, nearest
 from .agent_settings import AgentSettings
 from .chaos import NONE, Chaos, check_chaos
-from .elsewhere import setting_instead, value_instead
+from .elsewhere import CONFIG, attributes, setting_instead, value_instead
 from .learner_settings import LearnerSettings
 from .models.architecture import plain_kwargs
 from .schedules import rate_start
@@ -143,6 +143,15 @@ def _read_field(item: Field[Any], value: Any) -> Any:
             raise InputError(f"{item.name} is {value!r}, but must be True or False")
         return switch
     return in_plain_numbers(value)
+
+
+class Hyperparameters(TeachesNames):
+    """Base of a frozen dataclass of hyperparameters, which checks its fields: see `validate`."""
+
+    names_elsewhere = attributes(CONFIG)
+
+    def __post_init__(self) -> None:
+        validate(self)
 
 
 def default_group_size(n_envs: int) -> int:

@@ -13,7 +13,7 @@ from ..clock import Clock
 from ..data.rate_limit import RateLimit
 from ..off_policy import ReplayConfig
 from ..online import OnlineAlgorithm
-from ..settings import Derived, RunSettings, choice, number, validate
+from ..settings import Derived, Hyperparameters, RunSettings, choice, number
 from ..training_state import IterationOutcome, TrainingState
 from .admission import Admission, Limits
 from .replay_admission import ReplayAdmission, ReplayLimits
@@ -21,7 +21,7 @@ from .run import AsynchronousRun
 
 
 @dataclass(frozen=True, kw_only=True)
-class AsynchronousConfig:
+class AsynchronousConfig(Hyperparameters):
     """Hyperparameters of all whose workers and learner do not wait for each other.
 
     Raises:
@@ -41,9 +41,6 @@ class AsynchronousConfig:
     queue_full: str = choice("drop", "drop", "wait")
     """What follows where the learner is slower than the workers: drop, the oldest rollout goes (workers never wait); or
     wait, no group begins a rollout that would not have room."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
     def limits(self, settings: RunSettings) -> Limits:
         """What the driver keeps to."""

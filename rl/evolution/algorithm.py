@@ -32,7 +32,7 @@ from ..hashes import digest_of
 from ..learn.log import LearnerLog
 from ..models.joint_spec import JointSpec
 from ..schedules import Rate, rate_at
-from ..settings import number, validate
+from ..settings import Hyperparameters, number
 from ..statistics import mean_returns
 from ..training_state import IterationOutcome, TrainingState, Weights, extend_window
 from .noise import NORMALIZER
@@ -43,7 +43,7 @@ _SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvolutionConfig:
+class EvolutionConfig(Hyperparameters):
     """Hyperparameters of all evolution strategies.
 
     Raises:
@@ -63,9 +63,6 @@ class EvolutionConfig:
     """Episodes per generation of the policy as it is: those are what is reported, and what --stop-return asks."""
     noise_table_size: int = number(10_000_000, whole=True, at_least=1_000)
     """Numbers in the table of noise that directions are cut from, 4 bytes each."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 Evolving = TypeVar("Evolving", bound=EvolutionConfig)

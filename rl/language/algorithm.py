@@ -22,7 +22,7 @@ from ..asynchronous.run import AsynchronousRun
 from ..clock import Clock
 from ..declaration import Learning
 from ..schedules import Rate
-from ..settings import RunSettings, number, validate
+from ..settings import Hyperparameters, RunSettings, number
 from ..training_state import IterationOutcome, TrainingState
 from .capacity import Capacity
 from .initial import language_network
@@ -31,7 +31,7 @@ logger = logging.getLogger("shoal")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageConfig:
+class LanguageConfig(Hyperparameters):
     """Hyperparameters of all that sample answers and learn from their rewards.
 
     Raises:
@@ -61,9 +61,6 @@ class LanguageConfig:
     max_lag: int = number(0, whole=True, at_least=0)
     """Updates by which the weights that sample may be behind those that learn. 0: generators and learner take turns;
     more: they work at the same time, what met what is recorded, and `shoal verify` repeats it."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
     @property
     def sampling(self) -> dict[str, Any]:

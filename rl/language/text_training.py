@@ -34,7 +34,7 @@ from ..models.own_modules import check_import_path
 from ..models.spec import ModelSpec
 from ..runs.checkpoint import run_of
 from ..runs.saved_training import SavedTraining
-from ..settings import choice, number, validate
+from ..settings import Hyperparameters, choice, number
 from ..supervised.stream import is_import_path
 from ..training_state import IterationOutcome, TrainingState
 from .initial import language_network
@@ -49,7 +49,7 @@ _ASCII = "".join(map(chr, (*range(9, 11), *range(32, 127))))
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextConfig:
+class TextConfig(Hyperparameters):
     """Hyperparameters of all that learn from texts.
 
     Raises:
@@ -79,9 +79,6 @@ class TextConfig:
     """The gradient's norm is clipped to this."""
     held_out: float = number(0.02, at_least=0, at_most=0.5)
     """Share of the dataset that is not learned from, but measured after each iteration: eval/loss."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 Config = TypeVar("Config", bound=TextConfig)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..learner_settings import LearnerSettings
-from ..settings import number, validate
+from ..settings import Hyperparameters, number, validate
 from .metrics import named_metrics
 
 
@@ -49,16 +49,13 @@ class NetworkFitSettings(FitSettings, LearnerSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoostingConfig:
+class BoostingConfig(Hyperparameters):
     """Hyperparameters that boosting of trees has everywhere."""
 
     rounds_per_iteration: int = number(10, whole=True, at_least=1)
     """Rounds between two states: what a kill costs at most, and how fine the curve is."""
     early_stopping_rounds: int | None = number(None, whole=True, at_least=1, optional=True)
     """End after so many rounds in which what is held out got no better; predictions use the rounds up to the best."""
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 def library_parameters(

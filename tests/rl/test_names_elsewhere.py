@@ -14,9 +14,9 @@ import pytest
 
 import shoal
 from shoal import runtime
-from shoal.algorithms import BC, GRPO, PPO, SAC
+from shoal.algorithms import ALGORITHMS, BC, FITS, GRPO, PPO, SAC, PPOConfig
 from shoal.rl import Callback, Policy, RunSettings
-from shoal.rl.elsewhere import PACKAGE, POLICY, TEXT_POLICY, TRAINING, hook_instead
+from shoal.rl.elsewhere import CONFIG, PACKAGE, POLICY, TEXT_POLICY, TRAINING, hook_instead
 from shoal.rl.language.policy import LanguagePolicy
 from shoal.runtime import InputError
 
@@ -112,6 +112,29 @@ def test_attributes_of_a_training(ppo, name, said):
         getattr(ppo, name)
     assert str(told.value).startswith(f"'PPO' object has no attribute '{name}'. ")
     assert said in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("environment", r"PPO\(ENV, env_kwargs=\{…\}, n_steps=128, …\)\.$"),
+        ("env_runners", "It is settings of the training: PPO"),
+        ("training", "Hyperparameters are arguments of the training"),
+        ("build", "A config only checks hyperparameters"),
+    ],
+)
+def test_a_config_is_no_builder(name, said):
+    with pytest.raises(AttributeError, match=rf"^'PPOConfig' object has no attribute '{name}'\. .*{said}"):
+        getattr(PPOConfig(), name)
+
+
+@pytest.mark.parametrize("kind", [*ALGORITHMS.values(), *FITS.values()])
+def test_every_config_says_so_and_hides_nothing(kind):
+    config = kind.config_class()
+    with pytest.raises(AttributeError, match="A config only checks hyperparameters"):
+        config.build()
+    assert not {name for names in CONFIG for name in names.split() if name in dir(config)}
+    assert pickle.loads(pickle.dumps(config)) == config == copy.deepcopy(config)
 
 
 def test_names_of_the_package():
