@@ -2,12 +2,16 @@
 
 import contextlib
 import sys
+from dataclasses import fields
 
 import pytest
 
 from shoal import runtime
+from shoal.algorithms import ALGORITHMS
 from shoal.cli.session import running_runtime, started_early
 from shoal.cli.signals import STOP_WITH_STDIN
+from shoal.cli.train import TrainFlags
+from shoal.rl import Algorithm, RunSettings
 
 
 @pytest.fixture
@@ -43,6 +47,9 @@ def test_a_training_starts_it_before_its_modules_load(begun: list[dict[str, obje
         ("train", "ppo CartPole-v1 --engine serial"),
         ("train", "ppo CartPole-v1 --address=auto"),
         ("train", "ppo CartPole-v1 --seeds 3"),
+        ("train", "ppo CartPole-v1 --num-envs 3"),
+        ("train", "ppo CartPole-v1 --n_envz=3"),
+        ("train", "ppo CartPole-v1 -n 3"),
         ("train", "ppo --resume runs/x"),
         ("train", "ppo mine:Walk"),
     ],
@@ -50,6 +57,14 @@ def test_a_training_starts_it_before_its_modules_load(begun: list[dict[str, obje
 def test_nothing_is_started_before_the_command_is_read(begun: list[dict[str, object]], command: str, line: str) -> None:
     with started_early(command, line.split()):
         assert not begun
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS.values())
+def test_every_flag_is_known_before_its_module_is_loaded(begun: list[dict[str, object]], kind: type[Algorithm]) -> None:
+    flags = {item.name for group in (TrainFlags, RunSettings, kind.config_class) for item in fields(group)}
+    ours = [f"--{name.replace('_', '-')}=1" for name in flags - {"engine", "address", "resume", "seeds"}]
+    with started_early("train", [kind.name, "CartPole-v1", *ours, "--no-dueling", "--ent-coef", "-0.5"]):
+        assert begun
 
 
 def test_nothing_is_gained_once_the_modules_are_loaded(
