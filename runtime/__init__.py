@@ -15,23 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import exceptions
-from .api import (
-    RuntimeInfo,
-    cancel,
-    engine_name,
-    get,
-    get_actor,
-    init,
-    is_initialized,
-    kill,
-    put,
-    remote,
-    shutdown,
-    wait,
-)
-from .arguments import as_bool, as_int, as_number, in_plain_numbers, refuse_unknown
-from .closing import close_before_shutdown
-from .cluster_api import (
+from .api.cluster import (
     available_resources,
     become_node,
     cluster_address,
@@ -44,7 +28,19 @@ from .cluster_api import (
     preload,
     publish,
 )
-from .elsewhere import NAMES, TeachesNames, by_name, missing
+from .api.lifecycle import RuntimeInfo, close_before_shutdown, engine_name, init, is_initialized, shutdown
+from .api.remote import ActorClass, RemoteFunction, remote
+from .api.runtime_context import exit_actor, get_gpu_ids, get_runtime_context
+from .api.verbs import cancel, get, get_actor, kill, put, wait
+from .core.arguments import as_bool, as_int, as_number, in_plain_numbers, refuse_unknown
+from .core.generators import ObjectRefGenerator
+from .core.handles import ActorHandle
+from .core.lazy_exports import lazy_exports
+from .core.methods import method
+from .core.refs import ObjectRef
+from .core.resources.machine_memory import human_bytes, machine_memory
+from .core.runtime_env import RuntimeEnv
+from .core.scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 from .exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -65,20 +61,13 @@ from .exceptions import (
     WorkerCrashedError,
     nearest,
 )
-from .generators import ObjectRefGenerator
-from .lazy_exports import lazy_exports
-from .refs import ObjectRef
-from .remote import ActorClass, ActorHandle, RemoteFunction, method
-from .resources.machine_memory import human_bytes, machine_memory
-from .runtime_context import exit_actor, get_gpu_ids, get_runtime_context
-from .runtime_env import RuntimeEnv
-from .scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
+from .exceptions.elsewhere import NAMES, TeachesNames, by_name, missing
 
 if TYPE_CHECKING:
     from . import state, util
-    from .introspection.story import story
-    from .introspection.timeline import profile, timeline
-    from .joblib_backend import joblib
+    from .api.joblib_backend import joblib
+    from .state.story import story
+    from .state.timeline import profile, timeline
 
 __all__ = [
     "ActorClass",
@@ -159,11 +148,11 @@ __all__ = [
 # Imported when somebody asks for it: tools, and what shows a running program. They take as long to import as half of
 # the rest, and whoever starts a runtime would wait for it twice: its daemon imports this package, too.
 _LATER = {
-    "joblib": "joblib_backend",
-    "profile": "introspection.timeline",
+    "joblib": "api.joblib_backend",
+    "profile": "state.timeline",
     "state": "state",
-    "story": "introspection.story",
-    "timeline": "introspection.timeline",
+    "story": "state.story",
+    "timeline": "state.timeline",
     "util": "util",
 }
 

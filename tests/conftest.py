@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from shoal import runtime
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 
 # Where the environment forbids bytecode, every runtime and program that a test starts compiles our modules again, and
 # each of pytest's processes rewrites all asserts: 25 of 190 seconds of processor time.

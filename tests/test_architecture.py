@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from shoal.runtime.engine import Engine
+from shoal.runtime.core.engine import Engine
 from shoal.runtime.native.engine import NativeEngine
 from shoal.runtime.serial.engine import SerialEngine
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ["runtime", "envs", "data", "rl", "algorithms", "cli"]
+# The rooms of runtime/, lowest first. Those that stand side by side know nothing of each other.
+ROOMS = [{"exceptions"}, {"core"}, {"native", "serial", "ray"}, {"api", "state"}, {"util"}]
 WRITTEN = {path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")}
 GENERATED = {path for path in WRITTEN if path.name.endswith("_pb2.py")}
 FILES = sorted(WRITTEN - GENERATED)
@@ -27,9 +29,8 @@ IMPORTED_BY_CALL = {
     "cli/main.py": 1,
     "rl/lazy.py": 1,
     "runtime/__init__.py": 1,
-    "runtime/cluster_api.py": 2,
-    "runtime/engines.py": 1,
-    "runtime/lazy_exports.py": 1,
+    "runtime/api/engines.py": 1,
+    "runtime/core/lazy_exports.py": 1,
     "runtime/native/node/forkserver.py": 2,
     "runtime/native/start.py": 1,
 }
@@ -143,6 +144,19 @@ def test_imports_follow_the_layers(path):
             assert "." not in target, f"{name(path)}:{node.lineno} imports from inside another folder: {target}"
             private = [alias.name for alias in node.names if alias.name.startswith("_")]
             assert not private, f"{name(path)}:{node.lineno} imports private names {private}"
+
+
+def test_the_rooms_of_the_runtime_are_layers():
+    height = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+    inside = {path for path in FILES if path.is_relative_to(ROOT / "runtime")} - {ROOT / "runtime" / "__init__.py"}
+    assert {path.parent.relative_to(ROOT).parts[1:][:1] for path in inside} == {(room,) for room in height}
+    for path in inside:
+        room = path.relative_to(ROOT).parts[1]
+        for target in modules_imported(path, also_for_types=True):
+            other = target.partition(".")[2].partition(".")[0]
+            assert other == room or height.get(other, len(ROOMS)) < height[room], (
+                f"{name(path)} imports {target}: of runtime/ a file may know its own room and lower ones, as in {ROOMS}"
+            )
 
 
 @for_each_file

@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NoReturn
 
-from ..engine import Engine, Holding, Host, Whereabouts
-from ..introspection.events import Event
-from ..introspection.rows import NodeReport, PlacementGroupState
-from ..refs import ObjectRef
-from ..resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
-from ..runtime_context import ActorExit
-from ..runtime_env import RuntimeEnv
-from ..scheduling import PlacementGroup
-from ..settings import Settings, store_settings
+from ..core.engine import Engine, Holding, Host, Whereabouts
+from ..core.refs import ObjectRef
+from ..core.reports.events import Event
+from ..core.reports.rows import NodeReport, PlacementGroupState
+from ..core.resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
+from ..core.results import ActorExit
+from ..core.runtime_env import RuntimeEnv
+from ..core.scheduling import PlacementGroup
+from ..core.settings import Settings, store_settings
 from .driver.node_process import NodeProcess, become_node
 from .driver.observer import observe
 from .driver.printer import Printer, write
@@ -47,7 +47,7 @@ ENVIRONMENT_VARIABLE = "SHOAL_TOKEN"
 class NativeEngine(Engine):
     """Processes of this machine, as a worker sees them, whose runtime is not its own to end.
 
-    `shoal.runtime.engine.Engine` tells what the methods do.
+    `shoal.runtime.core.engine.Engine` tells what the methods do.
     """
 
     name = "native"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from ..engine import Engine
-from ..settings import Settings
+from ..core.engine import Engine
+from ..core.settings import Settings
 from .driver.node_process import NodeProcess
 
 

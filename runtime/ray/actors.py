@@ -10,9 +10,9 @@ import ray
 from ray import exceptions as theirs
 from ray.util import list_named_actors
 
-from ..engine import ActorId, ActorState, Arguments, CallsActors, Function, MakesActors
-from ..options import ActorOptions, MethodOptions
-from ..results import name_taken, too_many_calls
+from ..core.engine import ActorId, ActorState, Arguments, CallsActors, Function, MakesActors
+from ..core.options import ActorOptions, MethodOptions
+from ..core.results import name_taken, too_many_calls
 from . import functions
 from . import translation as their
 from .translation import held, wrapped

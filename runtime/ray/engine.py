@@ -23,8 +23,8 @@ from ray.experimental import internal_kv as store
 from ray.util import get_current_placement_group, placement_group
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
-from ..current import in_rays_worker
-from ..engine import (
+from ..core.current import in_rays_worker
+from ..core.engine import (
     Arguments,
     AwaitsValues,
     Engine,
@@ -36,19 +36,19 @@ from ..engine import (
     RunsTasks,
     Whereabouts,
 )
+from ..core.futures import ReadyQueue, ValueFuture
+from ..core.options import STREAMING, ActorOptions, TaskOptions
+from ..core.refs import ObjectRef, short
+from ..core.reports.metric_table import MetricTable
+from ..core.reports.rows import PlacementGroupState
+from ..core.resources.amounts import Demand, check_feasible, in_units, infeasible
+from ..core.resources.capacity import Capacity
+from ..core.resources.placement import place
+from ..core.runtime_env import RuntimeEnv
+from ..core.scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, check_in_bundle, group_name_taken
+from ..core.settings import Settings
+from ..core.values import serialization
 from ..exceptions import InputError
-from ..futures import ReadyQueue, ValueFuture
-from ..introspection.metric_table import MetricTable
-from ..introspection.rows import PlacementGroupState
-from ..options import STREAMING, ActorOptions, TaskOptions
-from ..refs import ObjectRef, short
-from ..resources.amounts import Demand, check_feasible, in_units, infeasible
-from ..resources.capacity import Capacity
-from ..resources.placement import place
-from ..runtime_env import RuntimeEnv
-from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy, check_in_bundle, group_name_taken
-from ..settings import Settings
-from ..values import serialization
 from . import functions
 from . import translation as their
 from .actors import RayActors

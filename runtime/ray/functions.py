@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 import ray
 
-from ..engine import ActorId
+from ..core.engine import ActorId
+from ..core.options import STREAMING, MethodOptions
+from ..core.results import exit_code, values_of
 from ..exceptions import PlacementGroupRemovedError
-from ..options import STREAMING, MethodOptions
-from ..results import exit_code, values_of
 from .translation import in_their_names
 
 

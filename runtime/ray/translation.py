@@ -17,16 +17,16 @@ from ray.util import scheduling_strategies
 from ray.util.placement_group import PlacementGroup as TheirGroup
 
 from .. import exceptions
-from ..engine import Arguments, current_engine
+from ..core.engine import Arguments, current_engine
+from ..core.generators import ObjectRefGenerator
+from ..core.options import STREAMING, ActorOptions, MethodOptions, TaskOptions, given
+from ..core.refs import ObjectRef, object_gone
+from ..core.resources.amounts import HEAD, visible_gpus
+from ..core.results import ACTOR_AGAIN
+from ..core.scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
+from ..core.settings import Settings
+from ..core.values.failure import explained, hints
 from ..exceptions import InputError, TaskError
-from ..generators import ObjectRefGenerator
-from ..options import STREAMING, ActorOptions, MethodOptions, TaskOptions, given
-from ..refs import ObjectRef, object_gone
-from ..resources.amounts import HEAD, visible_gpus
-from ..results import ACTOR_AGAIN
-from ..scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
-from ..settings import Settings
-from ..values.failure import explained, hints
 
 # What belongs to those who start a cluster, and is given only to a Ray of the program's own.
 _OF_CLUSTER = {"num_cpus", "num_gpus", "memory", "resources", "object_store_memory", "object_spilling_directory"}

@@ -14,33 +14,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
-from ..actors.checkpoints import CHECKPOINT, RESTORE
-from ..actors.instances import method_of, shut_down
-from ..actors.log import ActorLog
-from ..actors.table import Actor, ActorTable, AskResources, Command, EndProcess
-from ..engine import (
-    ActorId,
-    ActorState,
-    Arguments,
-    CallsActors,
-    Function,
-    Host,
-    MakesActors,
-    Running,
-    running,
-)
+from ..core.actors.checkpoints import CHECKPOINT, RESTORE
+from ..core.actors.instances import method_of, shut_down
+from ..core.actors.log import ActorLog
+from ..core.actors.table import Actor, ActorTable, AskResources, Command, EndProcess
+from ..core.engine import ActorId, ActorState, Arguments, CallsActors, Function, Host, MakesActors, Running, running
+from ..core.options import ActorOptions, MethodOptions
+from ..core.private_loop import PrivateLoop
+from ..core.refs import ObjectRef
+from ..core.reports import rows
+from ..core.resources.amounts import in_amounts
+from ..core.results import ActorExit, died, how_it_left, name_taken
+from ..core.scheduling import SchedulingStrategy
+from ..core.signatures import is_async
+from ..core.values.failure import describe_here, not_made, pack_exception
+from ..core.values.functions import load_function
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
-from ..introspection import rows
-from ..options import ActorOptions, MethodOptions
-from ..private_loop import PrivateLoop
-from ..refs import ObjectRef
-from ..remote import load_function
-from ..resources.amounts import in_amounts
-from ..results import died, how_it_left, name_taken
-from ..runtime_context import ActorExit
-from ..scheduling import SchedulingStrategy
-from ..signatures import is_async
-from ..values.failure import describe_here, not_made, pack_exception
 from .calls import SerialCall, within
 from .objects import ME, SerialObjects, Value
 from .resources import SerialResources

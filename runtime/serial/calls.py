@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..core.generators import Stream
+from ..core.private_loop import PrivateLoop
+from ..core.refs import ObjectRef
+from ..core.results import values_of
+from ..core.values.failure import describe_here, pack_exception
 from ..exceptions import DeadlockError, ShoalError, TaskCancelledError, WorkerCrashedError
-from ..generators import Stream
-from ..private_loop import PrivateLoop
-from ..refs import ObjectRef
-from ..results import values_of
-from ..values.failure import describe_here, pack_exception
 
 if TYPE_CHECKING:
-    from ..engine import Running
-    from ..options import MethodOptions, TaskOptions
+    from ..core.engine import Running
+    from ..core.options import MethodOptions, TaskOptions
 
 T = TypeVar("T")
 

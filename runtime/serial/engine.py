@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, NoReturn
 
-from ..engine import Engine, Holding, Host, Whereabouts
-from ..futures import ReadyQueue, ValueFuture
-from ..introspection.events import RECORD_CALL_SITES, Event
-from ..introspection.metric_table import MetricTable
-from ..introspection.rows import (
+from ..core.engine import Engine, Holding, Host, Whereabouts
+from ..core.futures import ReadyQueue, ValueFuture
+from ..core.refs import ObjectRef
+from ..core.reports.events import RECORD_CALL_SITES, Event
+from ..core.reports.metric_table import MetricTable
+from ..core.reports.rows import (
     NODE_DIGITS,
     NodeReport,
     NodeState,
@@ -27,11 +28,10 @@ from ..introspection.rows import (
     WorkerState,
     unix_ms,
 )
-from ..refs import ObjectRef
-from ..resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
-from ..runtime_env import RuntimeEnv
-from ..scheduling import PlacementGroup, PlacementGroupSchedulingStrategy
-from ..settings import Settings, store_settings
+from ..core.resources.amounts import HEAD, UNIT, in_amounts, machine_resources, visible_gpus
+from ..core.runtime_env import RuntimeEnv
+from ..core.scheduling import PlacementGroup, PlacementGroupSchedulingStrategy
+from ..core.settings import Settings, store_settings
 from .actors import SerialActors
 from .objects import ME, SerialObjects, Value
 from .resources import NODE_ID, SerialResources
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class SerialEngine(Engine):
-    """Runs everything eagerly in the calling thread; see `shoal.runtime.engine.Engine` for the methods."""
+    """Runs everything eagerly in the calling thread; see `shoal.runtime.core.engine.Engine` for the methods."""
 
     name = "serial"
     address = token = ""

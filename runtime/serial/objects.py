@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..engine import Arguments, AwaitsValues, KeepsValues
+from ..core.engine import Arguments, AwaitsValues, KeepsValues
+from ..core.refs import ObjectRef, object_gone
+from ..core.reports.events import EVENTS_KEPT, FREED, PUT, Event, call_site
+from ..core.reports.rows import ObjectState
+from ..core.values import serialization
+from ..core.values.buffers import aligned
+from ..core.values.failure import unpack_exception
+from ..core.values.unread import UnreadFailures
 from ..exceptions import ObjectLostError
-from ..introspection.events import EVENTS_KEPT, FREED, PUT, Event, call_site
-from ..introspection.rows import ObjectState
-from ..refs import ObjectRef, object_gone
-from ..values import serialization
-from ..values.buffers import aligned
-from ..values.failure import unpack_exception
-from ..values.unread import UnreadFailures
 
 if TYPE_CHECKING:
     import numpy as np

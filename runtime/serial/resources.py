@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from ..exceptions import DeadlockError, InfeasibleError, InputError, PlacementGroupRemovedError
-from ..introspection.rows import PlacementGroupState
-from ..resources.amounts import Demand, check_feasible, in_amounts, in_units
-from ..resources.capacity import Capacity
-from ..resources.placement import never_reserved
-from ..scheduling import (
+from ..core.reports.rows import PlacementGroupState
+from ..core.resources.amounts import Demand, check_feasible, in_amounts, in_units
+from ..core.resources.capacity import Capacity
+from ..core.resources.placement import never_reserved
+from ..core.scheduling import (
     PlacementGroup,
     PlacementGroupSchedulingStrategy,
     SchedulingStrategy,
@@ -22,6 +21,7 @@ from ..scheduling import (
     check_on_node,
     group_name_taken,
 )
+from ..exceptions import DeadlockError, InfeasibleError, InputError, PlacementGroupRemovedError
 
 NODE_ID = "serial"
 

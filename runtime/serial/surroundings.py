@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from ..runtime_env import RuntimeEnv
+from ..core.runtime_env import RuntimeEnv
 
 # Of each thread its own: several may run tasks at the same time.
 _current: ContextVar[dict[str, Any] | None] = ContextVar("surroundings", default=None)

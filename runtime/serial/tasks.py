@@ -9,16 +9,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..engine import Arguments, Function, Running, RunsTasks, running
-from ..generators import ObjectRefGenerator
-from ..introspection.events import ENDED
-from ..introspection.rows import ExecutionState, unix_ms
-from ..options import STREAMING, TaskOptions
-from ..refs import ObjectRef
-from ..remote import load_function
-from ..resources.amounts import Demand
-from ..results import keep_returns
-from ..scheduling import SchedulingStrategy
+from ..core.engine import Arguments, Function, Running, RunsTasks, running
+from ..core.generators import ObjectRefGenerator
+from ..core.options import STREAMING, TaskOptions
+from ..core.refs import ObjectRef
+from ..core.reports.events import ENDED
+from ..core.reports.rows import ExecutionState, unix_ms
+from ..core.resources.amounts import Demand
+from ..core.results import keep_returns
+from ..core.scheduling import SchedulingStrategy
+from ..core.values.functions import load_function
 from .calls import SerialCall, SerialStream
 from .objects import ME, SerialObjects, Value
 from .resources import SerialResources

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ..elsewhere import TOOLS, missing
+from ..exceptions.elsewhere import TOOLS, missing
 from . import metrics
 from .actor_pool import ActorPool
 from .completion import as_completed, map_unordered

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..api import get, wait
-from ..arguments import as_timeout
-from ..engine import current_engine
+from ..api.verbs import get, wait
+from ..core.arguments import as_timeout
+from ..core.engine import current_engine
+from ..core.handles import ActorHandle
+from ..core.refs import ObjectRef
 from ..exceptions import GetTimeoutError, InputError, InputTypeError
-from ..refs import ObjectRef
-from ..remote import ActorHandle
 
 # How often, in seconds, a pool looks whether actors that restart are back.
 _LOOK_AGAIN = 0.02

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from ..api import get, remote
-from ..arguments import as_int, as_timeout
-from ..engine import current_engine
+from ..api.remote import RemoteFunction, remote
+from ..api.verbs import get
+from ..core.arguments import as_int, as_timeout
+from ..core.engine import current_engine
+from ..core.handles import ActorMethod
+from ..core.refs import ObjectRef, check_runtime
 from ..exceptions import GetTimeoutError, InputError, InputTypeError
-from ..refs import ObjectRef, check_runtime
-from ..remote import ActorMethod, RemoteFunction
 
 
 def as_completed(

@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from ..arguments import as_number
-from ..engine import current_engine
+from ..core.arguments import as_number
+from ..core.engine import current_engine
+from ..core.reports.prometheus import render
 from ..exceptions import InputError, InputTypeError, nearest
-from ..introspection.prometheus import render
-from ..state import ask
+from ..state.asking import ask
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 

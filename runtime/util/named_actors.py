@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, overload
 
-from ..engine import current_engine
+from ..core.engine import current_engine
 
 
 @overload

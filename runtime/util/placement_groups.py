@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from msgspec import structs
 
-from ..arguments import check_text, in_plain_numbers
-from ..engine import current_engine
+from ..core.arguments import check_text, in_plain_numbers
+from ..core.engine import current_engine
+from ..core.reports.rows import PlacementGroupState
+from ..core.scheduling import GROUP_STRATEGIES, PlacementGroup, check_bundles
 from ..exceptions import InputError, nearest
-from ..introspection.rows import PlacementGroupState
-from ..scheduling import GROUP_STRATEGIES, PlacementGroup, check_bundles
 
 
 def placement_group(

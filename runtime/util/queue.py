@@ -7,10 +7,12 @@ import queue
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
-from ..api import engine_name, get, kill, remote, wait
-from ..arguments import as_int, as_timeout
+from ..api.lifecycle import engine_name
+from ..api.remote import remote
+from ..api.verbs import get, kill, wait
+from ..core.arguments import as_int, as_timeout
+from ..core.handles import ActorHandle
 from ..exceptions import ActorDiedError, DeadlockError, InputError
-from ..remote import ActorHandle
 
 
 class Empty(queue.Empty):

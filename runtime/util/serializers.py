@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TextIO
 
-from ..engine import running_engine
+from ..core.engine import running_engine
+from ..core.refs import ObjectRef
+from ..core.values import serialization
 from ..exceptions import InputError, InputTypeError
-from ..refs import ObjectRef
-from ..values import serialization
 
 # The pickler writes these itself, without asking anybody.
 _BUILT_IN = frozenset({

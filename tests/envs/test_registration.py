@@ -19,7 +19,7 @@ from shoal.runtime import InputError
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     monkeypatch.setattr(registration, "_registered", {})
-    monkeypatch.setattr("shoal.runtime.current.published", {})
+    monkeypatch.setattr("shoal.runtime.core.current.published", {})
 
 
 def test_class_with_limit_and_arguments():
@@ -345,7 +345,7 @@ def in_another_program(monkeypatch):
 
     def begin():
         registration._registered.clear()
-        monkeypatch.setattr("shoal.runtime.current.published", {})
+        monkeypatch.setattr("shoal.runtime.core.current.published", {})
         forget(before, known)
 
     return begin

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from collections import deque
 
+from ...core.reports.events import RECORD_CALL_SITES
 from ...exceptions import NodeDiedError
-from ...introspection.events import RECORD_CALL_SITES
 from ..node.deaths import signal_name
 from .printer import write
 

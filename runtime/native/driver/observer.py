@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ...core.reports.rows import NodeReport, ProcessReport
 from ...exceptions import InputError, NodeDiedError
-from ...introspection.rows import NodeReport, ProcessReport
 from ..node.session import is_joined
 from ..protocol import messages as m
 from ..protocol.connection import receive_one

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
-from ...ids import node_of
-from ...resources.amounts import Demand
+from ...core.ids import node_of
+from ...core.resources.amounts import Demand
 from ..protocol import messages as m
 from .cluster import Cluster
 from .leasing import Leasing

@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
+from ...core.ids import PROCESS_BYTES, node_of
 from ...exceptions import NodeDiedError
-from ...ids import PROCESS_BYTES, node_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError, receive_one
 from ..protocol.local_sockets import SocketNames, listen

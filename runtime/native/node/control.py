@@ -6,11 +6,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ...actors.table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
-from ...ids import node_of
-from ...introspection.events import ACTOR, EVENTS_KEPT, Event
-from ...introspection.rows import ActorState
-from ...resources.amounts import in_amounts
+from ...core.actors.table import Actor, ActorTable, AskResources, Command, EndProcess, Tell
+from ...core.ids import node_of
+from ...core.reports.events import ACTOR, EVENTS_KEPT, Event
+from ...core.reports.rows import ActorState
+from ...core.resources.amounts import in_amounts
 from ..protocol import messages as m
 from .balance import Balance
 from .deadlocks import WaitCycles

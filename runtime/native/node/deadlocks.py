@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ...ids import ProcessId
+from ...core.ids import ProcessId
 from ..protocol import messages as m
 from ..protocol.wire import Awaited
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ...resources.machine_memory import Memory, human_bytes
+from ...core.resources.machine_memory import Memory, human_bytes
 
 _SHOW_STACK = (
     "runtime_env={'env_vars': {'PYTHONFAULTHANDLER': '1'}} has such a process print its Python stack when it crashes"

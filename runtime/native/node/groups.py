@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...introspection.rows import PlacementGroupState
-from ...resources.amounts import Demand, in_amounts
-from ...resources.placement import never_reserved
-from ...scheduling import group_name_taken
+from ...core.reports.rows import PlacementGroupState
+from ...core.resources.amounts import Demand, in_amounts
+from ...core.resources.placement import never_reserved
+from ...core.scheduling import group_name_taken
 from ..protocol import messages as m
 from .cluster import Cluster
 from .leasing import Leasing

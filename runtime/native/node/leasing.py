@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from ...core.reports.rows import RequestState
+from ...core.resources.amounts import UNIT, Demand, in_amounts
+from ...core.values.failure import not_made, pack_error
 from ...exceptions import RuntimeEnvSetupError
-from ...introspection.rows import RequestState
-from ...resources.amounts import UNIT, Demand, in_amounts
-from ...values.failure import not_made, pack_error
 from ..protocol import messages as m
 from .cluster import Cluster
 from .pool import Process

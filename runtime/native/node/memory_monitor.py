@@ -9,7 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from ...resources.machine_memory import Memory, read_memory
+from ...core.resources.machine_memory import Memory, read_memory
 from .pool import Process
 from .scheduler import Lease
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...introspection.prometheus import RuntimeCollector
+from ...core.reports.prometheus import RuntimeCollector
 from ..driver.observer import observe
 
 _LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?", re.IGNORECASE)

@@ -22,12 +22,12 @@ from typing import Any
 
 import msgspec
 
+from ...core.ids import PROCESS_BYTES, node_of
+from ...core.reports.events import DIED, EVENTS_KEPT, UP, Event
+from ...core.reports.rows import NodeReport, unix_ms
+from ...core.resources.amounts import UNIT
+from ...core.values.failure import pack_error
 from ...exceptions import OutOfMemoryError
-from ...ids import PROCESS_BYTES, node_of
-from ...introspection.events import DIED, EVENTS_KEPT, UP, Event
-from ...introspection.rows import NodeReport, unix_ms
-from ...resources.amounts import UNIT
-from ...values.failure import pack_error
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import peer_pid

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ...ids import PROCESS_BYTES, node_of
-from ...introspection.metric_table import merged
-from ...introspection.rows import MetricState, NodeReport, NodeState, ProcessReport, WorkerState, unix_ms
-from ...resources.amounts import in_amounts
+from ...core.ids import PROCESS_BYTES, node_of
+from ...core.reports.metric_table import merged
+from ...core.reports.rows import MetricState, NodeReport, NodeState, ProcessReport, WorkerState, unix_ms
+from ...core.resources.amounts import in_amounts
 from ..protocol import messages as m
 from ..protocol.loop import Loop
 from .cluster import Cluster

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ...ids import ActorKey, GroupId, ProcessId
-from ...resources.amounts import Demand, as_text
-from ...resources.capacity import Capacity, Shares
+from ...core.ids import ActorKey, GroupId, ProcessId
+from ...core.resources.amounts import Demand, as_text
+from ...core.resources.capacity import Capacity, Shares
 from ..protocol.wire import Placement
 
 #: From this age on a request holds, at first for as many passes.

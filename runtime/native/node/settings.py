@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ...resources.amounts import Demand
+from ...core.resources.amounts import Demand
 from ..protocol.local_sockets import SocketNames
 from .transport import Secrets
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ...resources.amounts import UNIT, Demand
+from ...core.resources.amounts import UNIT, Demand
 from ..protocol.messages import ActorKey, NodeId, NodeLoad, Wish
 
 # So many decisions may be under way to a node: one that does not say what it has seen is given no more.

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ...ids import ObjectId, ProcessId
+from ...core.ids import ObjectId, ProcessId
 from ..protocol.process_messages import Movable
 
 _PATIENCE = 3.0

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ...resources.machine_memory import biggest_processes, read_memory, read_oom_kills
+from ...core.resources.machine_memory import biggest_processes, read_memory, read_oom_kills
 from ..protocol import messages as m
 from ..protocol.loop import Loop
 from ..store.board import MOST_PROCESSES, Board, new_board

@@ -13,14 +13,14 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from ...engine import ActorId, ActorState, Arguments, CallsActors, Function
+from ...core.engine import ActorId, ActorState, Arguments, CallsActors, Function
+from ...core.options import STREAMING, ActorOptions, MethodOptions
+from ...core.reports.events import AGAIN
+from ...core.results import died, too_many_calls
+from ...core.scheduling import SchedulingStrategy
+from ...core.values.failure import is_own, pack_error
+from ...core.values.serialization import take_out_refs
 from ...exceptions import ActorUnavailableError, RuntimeEnvSetupError
-from ...introspection.events import AGAIN
-from ...options import STREAMING, ActorOptions, MethodOptions
-from ...results import died, too_many_calls
-from ...scheduling import SchedulingStrategy
-from ...values.failure import is_own, pack_error
-from ...values.serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store

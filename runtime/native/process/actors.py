@@ -11,14 +11,14 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ...engine import ActorId, Arguments, Function, MakesActors
+from ...core.engine import ActorId, Arguments, Function, MakesActors
+from ...core.options import ActorOptions, MethodOptions
+from ...core.refs import ObjectRef
+from ...core.results import name_taken
+from ...core.values import serialization
+from ...core.values.failure import words_of
+from ...core.values.serialization import take_out_refs
 from ...exceptions import InputError
-from ...options import ActorOptions, MethodOptions
-from ...refs import ObjectRef
-from ...results import name_taken
-from ...values import serialization
-from ...values.failure import words_of
-from ...values.serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct, field
 
+from ...core.ids import owner_of
 from ...exceptions import DeadlockError
-from ...ids import owner_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..protocol.wire import Awaited

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
-from ...engine import Function
-from ...generators import ObjectRefGenerator
-from ...introspection.events import ENDED
-from ...options import STREAMING
-from ...refs import ObjectRef
-from ...values.failure import type_of_failure
+from ...core.engine import Function
+from ...core.generators import ObjectRefGenerator
+from ...core.options import STREAMING
+from ...core.refs import ObjectRef
+from ...core.reports.events import ENDED
+from ...core.values.failure import type_of_failure
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .failures import arguments_lost, cancelled, with_attempts

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ...core.ids import owner_of
+from ...core.refs import ObjectRef
 from ...exceptions import InputError
-from ...ids import owner_of
-from ...refs import ObjectRef
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .calls import Calls, PendingCall

@@ -11,9 +11,9 @@ from functools import partial
 from queue import SimpleQueue
 from weakref import WeakSet
 
+from ...core.futures import ValueFuture
+from ...core.refs import ObjectRef
 from ...exceptions import GetTimeoutError
-from ...futures import ValueFuture
-from ...refs import ObjectRef
 from .calls import parent
 from .links import Links
 from .objects import Record

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import msgspec
 
-from ...runtime_env import RuntimeEnv
+from ...core.runtime_env import RuntimeEnv
 from ..protocol import messages as m
 from ..protocol.local_sockets import SocketNames
 from .packages import copy_package

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ...core.refs import short
+from ...core.values.failure import add_to_where, pack_error
 from ...exceptions import ObjectLostError, TaskCancelledError
-from ...refs import short
-from ...values.failure import add_to_where, pack_error
 from ..protocol.messages import ObjectId, Value
 
 

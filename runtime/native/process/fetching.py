@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from ...ids import node_of
+from ...core.ids import node_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.views import StaleBlockError

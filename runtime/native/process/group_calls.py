@@ -6,17 +6,17 @@ import os
 import sys
 from collections.abc import Mapping
 
-from ...exceptions import InfeasibleError, InputError, PlacementGroupRemovedError
-from ...ids import node_of
-from ...refs import ObjectRef
-from ...resources.amounts import Demand, in_units, infeasible, missing
-from ...scheduling import (
+from ...core.ids import node_of
+from ...core.refs import ObjectRef
+from ...core.resources.amounts import Demand, in_units, infeasible, missing
+from ...core.scheduling import (
     PlacementGroup,
     PlacementGroupSchedulingStrategy,
     SchedulingStrategy,
     check_in_bundle,
     check_on_node,
 )
+from ...exceptions import InfeasibleError, InputError, PlacementGroupRemovedError
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store

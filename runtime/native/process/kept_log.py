@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from ...actors.log import ActorLog
-from ...refs import ObjectRef
+from ...core.actors.log import ActorLog
+from ...core.refs import ObjectRef
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .calls import Calls, PendingCall

@@ -11,18 +11,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ...core.ids import node_of
+from ...core.reports.events import EVENTS_KEPT, Event
 from ...exceptions import NodeDiedError, ShoalError
-from ...ids import node_of
-from ...introspection.events import EVENTS_KEPT, Event
 from ..protocol import messages as m
-from ..protocol.connection import (
-    Connection,
-    ProtocolError,
-    RelayedConnection,
-    decode_or_say,
-    receive_one,
-    remember,
-)
+from ..protocol.connection import Connection, ProtocolError, RelayedConnection, decode_or_say, receive_one, remember
 from ..protocol.local_sockets import SocketNames, accept, connect, listen
 from .reactor import Handler, Reactor, Waiter
 

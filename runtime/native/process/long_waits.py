@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 
+from ...core.reports.diagnosis import Diagnosis
+from ...core.reports.rows import DEFAULT_LIMIT, unix_ms
 from ...exceptions import InputError, NodeDiedError
-from ...introspection.diagnosis import Diagnosis
-from ...introspection.rows import DEFAULT_LIMIT, unix_ms
 from ..driver.observer import observe
 from .links import Links
 from .reactor import Waiter

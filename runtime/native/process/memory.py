@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from ...core.ids import node_of
 from ...exceptions import ObjectStoreFullError, ShoalError
-from ...ids import node_of
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Provider, Store

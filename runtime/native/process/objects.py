@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
-from ...ids import ObjectId, ProcessId, owner_of
-from ...refs import object_gone
-from ...values.unread import UnreadFailures
+from ...core.ids import ObjectId, ProcessId, owner_of
+from ...core.refs import object_gone
+from ...core.values.unread import UnreadFailures
 from ..protocol.messages import Span, Value
 
 

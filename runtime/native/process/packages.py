@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ...core.resources.machine_memory import human_bytes
 from ...exceptions import RuntimeEnvSetupError
-from ...resources.machine_memory import human_bytes
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ...introspection.events import Event, recent
+from ...core.reports.events import Event, recent
 from ..protocol.connection import Connection, Unreadable
 from ..protocol.loop import LONGEST_POLL, Loop, show
 from ..protocol.messages import Message

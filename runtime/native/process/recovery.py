@@ -13,10 +13,10 @@ import os
 import time
 from collections.abc import Iterable
 
+from ...core.ids import node_of, owner_of
+from ...core.refs import ObjectRef, short
+from ...core.reports.events import AGAIN, LOST
 from ...exceptions import ObjectLostError, ObjectReconstructionFailedError
-from ...ids import node_of, owner_of
-from ...introspection.events import AGAIN, LOST
-from ...refs import ObjectRef, short
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..store.store import Store

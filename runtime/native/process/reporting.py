@@ -10,11 +10,11 @@ from operator import attrgetter
 
 import msgspec
 
-from ...ids import owner_of
-from ...introspection.events import ENDED
-from ...introspection.metric_table import MetricTable
-from ...introspection.rows import ExecutionState, ObjectState, ProcessReport, TaskState, WaitState, unix_ms
-from ...resources.amounts import in_amounts
+from ...core.ids import owner_of
+from ...core.reports.events import ENDED
+from ...core.reports.metric_table import MetricTable
+from ...core.reports.rows import ExecutionState, ObjectState, ProcessReport, TaskState, WaitState, unix_ms
+from ...core.resources.amounts import in_amounts
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .actor_calls import ActorCalls, ActorQueue

@@ -6,10 +6,10 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
-from ... import generators
-from ...engine import current_engine
+from ...core import generators
+from ...core.engine import current_engine
+from ...core.refs import ObjectRef, short
 from ...exceptions import ObjectReconstructionFailedError
-from ...refs import ObjectRef, short
 from ..protocol import messages as m
 from .failures import cancelled, failure
 from .objects import spans_of

@@ -11,12 +11,12 @@ import time
 from collections import Counter
 from typing import Any
 
-from ...engine import Arguments, Function, RunsTasks
+from ...core.engine import Arguments, Function, RunsTasks
+from ...core.ids import node_of
+from ...core.options import STREAMING, TaskOptions
+from ...core.reports.events import AGAIN, BOUNCED
+from ...core.values.serialization import take_out_refs
 from ...exceptions import OutOfMemoryError, RuntimeEnvSetupError, WorkerCrashedError
-from ...ids import node_of
-from ...introspection.events import AGAIN, BOUNCED
-from ...options import STREAMING, TaskOptions
-from ...values.serialization import take_out_refs
 from ..protocol import messages as m
 from ..protocol.connection import Connection, remember
 from ..store.store import Store

@@ -11,10 +11,10 @@ from collections import deque
 
 from msgspec import Struct, field
 
-from ...engine import Function
-from ...options import TaskOptions
-from ...resources.amounts import Demand
-from ...scheduling import SchedulingStrategy
+from ...core.engine import Function
+from ...core.options import TaskOptions
+from ...core.resources.amounts import Demand
+from ...core.scheduling import SchedulingStrategy
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .calls import PendingCall

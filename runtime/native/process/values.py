@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...engine import KeepsValues
+from ...core.engine import KeepsValues
+from ...core.ids import owner_of
+from ...core.refs import ObjectRef, short
+from ...core.reports.events import FREED, PUT, RECORD_CALL_SITES, call_site
+from ...core.values.unread import UnreadFailures
 from ...exceptions import InternalError, OwnerDiedError
-from ...ids import owner_of
-from ...introspection.events import FREED, PUT, RECORD_CALL_SITES, call_site
-from ...refs import ObjectRef, short
-from ...values.unread import UnreadFailures
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..protocol.loop import show

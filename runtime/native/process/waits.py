@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...engine import AwaitsValues
+from ...core.engine import AwaitsValues
+from ...core.refs import ObjectRef, object_gone
 from ...exceptions import GetTimeoutError
-from ...refs import ObjectRef, object_gone
 from ..protocol.messages import Value
 from ..store.store import Store
 from ..store.views import StaleBlockError

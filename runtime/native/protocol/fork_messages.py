@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...ids import ProcessId
+from ...core.ids import ProcessId
 from .wire import Environment, Message
 
 

@@ -17,7 +17,7 @@ from typing import Union
 
 import msgspec
 
-from ...ids import ActorKey, GroupId, NodeId, ObjectId, ProcessId  # noqa: F401
+from ...core.ids import ActorKey, GroupId, NodeId, ObjectId, ProcessId  # noqa: F401
 
 # One name for the whole protocol: the others say `m.Push`, wherever it is written.
 from .fork_messages import *  # noqa: F403

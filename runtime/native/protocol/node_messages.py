@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from ...ids import ActorKey, NodeId, ProcessId
+from ...core.ids import ActorKey, NodeId, ProcessId
 from .process_messages import WantLeases
 from .wire import Count, Demand, Environment, Job, Message, NodeInfo, Placement, Question, Span, Units
 

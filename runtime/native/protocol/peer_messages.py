@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ...ids import ActorKey, ObjectId, ProcessId
+from ...core.ids import ActorKey, ObjectId, ProcessId
 from .wire import Awaited, Count, Demand, Message, Placement, Returns, Span, Value
 
 

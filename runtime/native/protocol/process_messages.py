@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ...ids import ActorKey, GroupId, NodeId, ObjectId, ProcessId
-from ...introspection.rows import PlacementGroupState
+from ...core.ids import ActorKey, GroupId, NodeId, ObjectId, ProcessId
+from ...core.reports.rows import PlacementGroupState
 from .peer_messages import Assigned, Construct, Function
 from .wire import Awaited, Count, Demand, Environment, Job, Message, NodeInfo, Placement, Question, Span, Units
 
@@ -435,7 +435,7 @@ class Deadlocked(Message):
     reason: str
 
 
-# What goes on; payloads are `introspection.rows` -------------------------------------------------------------------
+# What goes on; payloads are `core.reports.rows` ---------------------------------------------------------------------
 
 
 class AskState(Message):

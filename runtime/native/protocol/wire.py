@@ -7,8 +7,8 @@ from typing import Annotated, Any, Generic, TypeVar, get_args
 
 import msgspec
 
-from ...ids import GroupId, NodeId, ObjectId, ProcessId
-from ...options import MOST_RETURNS, STREAMING
+from ...core.ids import GroupId, NodeId, ObjectId, ProcessId
+from ...core.options import MOST_RETURNS, STREAMING
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Returns = Annotated[int, msgspec.Meta(ge=STREAMING, le=MOST_RETURNS)]

@@ -10,12 +10,12 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...core.ids import node_of
+from ...core.refs import ObjectRef
+from ...core.values import serialization
+from ...core.values.buffers import aligned, as_aligned
+from ...core.values.failure import unpack_exception
 from ...exceptions import InternalError
-from ...ids import node_of
-from ...refs import ObjectRef
-from ...values import serialization
-from ...values.buffers import aligned, as_aligned
-from ...values.failure import unpack_exception
 from ..protocol.descriptors import opening
 from ..protocol.messages import Holdings, ObjectId, Registered, Span, Value
 from .arena import HEADER, Arena

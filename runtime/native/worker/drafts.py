@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...refs import ObjectRef
+from ...core.refs import ObjectRef
 from ..process.objects import spans_of
 from ..process.values import Values
 from ..protocol import messages as m

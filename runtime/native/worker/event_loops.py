@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from ...introspection.events import users_frame
+from ...core.reports.events import users_frame
 from ..process.reactor import Reactor
 from ..protocol import messages as m
 from ..protocol.connection import Connection

@@ -19,17 +19,17 @@ from typing import Any, NoReturn
 
 import cloudpickle
 
-from ...actors.instances import has_shutdown, method_of, shut_down
-from ...engine import Host, running
+from ...core.actors.instances import has_shutdown, method_of, shut_down
+from ...core.engine import Host, running
+from ...core.ids import owner_of
+from ...core.options import STREAMING
+from ...core.refs import ObjectRef, short
+from ...core.reports.events import RAN
+from ...core.results import exit_code, how_it_left, keep_returns
+from ...core.values.failure import describe_here, pack_exception
+from ...core.values.functions import callable_name, load_function
+from ...core.values.serialization import fill_slots
 from ...exceptions import ObjectLostError, TaskCancelledError
-from ...ids import owner_of
-from ...introspection.events import RAN
-from ...options import STREAMING
-from ...refs import ObjectRef, short
-from ...remote import callable_name, load_function
-from ...results import exit_code, how_it_left, keep_returns
-from ...values.failure import describe_here, pack_exception
-from ...values.serialization import fill_slots
 from ..engine import NativeEngine
 from ..process.calls import parent
 from ..protocol import messages as m

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ...remote import method_table
+from ...core.methods import method_table
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .executor import Executor, Item

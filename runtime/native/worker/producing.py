@@ -9,9 +9,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from ...core.refs import short
+from ...core.results import check_yields
 from ...exceptions import TaskCancelledError
-from ...refs import short
-from ...results import check_yields
 from ..process.parts import Parts
 from ..process.reactor import Waiter
 from ..protocol import messages as m

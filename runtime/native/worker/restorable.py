@@ -11,10 +11,10 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...actors.checkpoints import CHECKPOINT, RESTORE
-from ...actors.log import Journal, Step
-from ...ids import owner_of
-from ...refs import ObjectRef
+from ...core.actors.checkpoints import CHECKPOINT, RESTORE
+from ...core.actors.log import Journal, Step
+from ...core.ids import owner_of
+from ...core.refs import ObjectRef
 from ..process.parts import Parts
 from ..protocol import messages as m
 from ..protocol.connection import Connection

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from ...core.refs import short
 from ...exceptions import TaskCancelledError
-from ...refs import short
 from ..process.interrupts import put_off, send
 from ..protocol import messages as m
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 from types import TracebackType
 
-from ...results import exit_code
+from ...core.results import exit_code
 
 
 class UserCode:

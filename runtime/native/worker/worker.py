@@ -19,12 +19,12 @@ import time
 from collections import deque
 from typing import Any
 
-from ...actors.checkpoints import RESTORE
-from ...current import set_engine
-from ...engine import Host
-from ...options import STREAMING, limits_of_groups
-from ...signatures import is_async
-from ...values.failure import not_made, pack_exception
+from ...core.actors.checkpoints import RESTORE
+from ...core.current import set_engine
+from ...core.engine import Host
+from ...core.options import STREAMING, limits_of_groups
+from ...core.signatures import is_async
+from ...core.values.failure import not_made, pack_exception
 from ..engine import NativeEngine
 from ..node.session import packages_of
 from ..process.actors import unpack_identity

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import msgspec
 import setproctitle
 
-from ...results import exit_code
+from ...core.results import exit_code
 from ..process.environments import enter
 from ..protocol import messages as m
 from ..protocol.local_sockets import SocketNames

@@ -11,7 +11,7 @@ from losses import count_blocks, lose_blocks
 
 from shoal import runtime
 from shoal.algorithms import PPO
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 
 BIG = 50_000
 

@@ -14,7 +14,7 @@ from conftest import shoal_processes, wait_until
 from gates import Gate, pass_gate
 
 from shoal import runtime
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 
 pytestmark = pytest.mark.usefixtures("shared_native")
 

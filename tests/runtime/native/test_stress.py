@@ -16,7 +16,7 @@ import pytest
 from conftest import shoal_processes, wait_until
 
 from shoal import runtime
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("native")]
 

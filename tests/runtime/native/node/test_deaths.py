@@ -8,11 +8,7 @@ import psutil
 import pytest
 
 from shoal import runtime
-from shoal.runtime.native.node.deaths import Death, killed_by_kernel, signal_name
-from shoal.runtime.native.node.memory_monitor import MemoryMonitor, choose_victim
-from shoal.runtime.native.node.pool import Process
-from shoal.runtime.native.node.scheduler import Lease
-from shoal.runtime.resources.machine_memory import (
+from shoal.runtime.core.resources.machine_memory import (
     Memory,
     biggest_processes,
     human_bytes,
@@ -20,6 +16,10 @@ from shoal.runtime.resources.machine_memory import (
     read_memory,
     read_oom_kills,
 )
+from shoal.runtime.native.node.deaths import Death, killed_by_kernel, signal_name
+from shoal.runtime.native.node.memory_monitor import MemoryMonitor, choose_victim
+from shoal.runtime.native.node.pool import Process
+from shoal.runtime.native.node.scheduler import Lease
 
 MEMORY = Memory(total=8 * 2**30, available=2 * 2**30)
 EXIT_3 = 3 << 8

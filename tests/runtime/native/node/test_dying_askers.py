@@ -16,7 +16,7 @@ from nodes import two_nodes
 
 from shoal import runtime
 from shoal.runtime import state
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 from shoal.runtime.util import list_named_actors, placement_group
 
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoal.runtime.core.resources.amounts import UNIT, in_units
 from shoal.runtime.native.node.scheduler import PATIENCE, GrantGroup, Lease, Scheduler
 from shoal.runtime.native.protocol.wire import Placement
-from shoal.runtime.resources.amounts import UNIT, in_units
 
 A, B = b"driver-a", b"driver-b"
 CPU = in_units({"CPU": 1})

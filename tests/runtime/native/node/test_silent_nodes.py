@@ -9,7 +9,7 @@ from conftest import WORKERS_NEED, wait_until
 from nodes import joined
 
 from shoal import runtime
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 
 pytestmark = pytest.mark.slow
 

@@ -2,9 +2,9 @@
 
 import itertools
 
+from shoal.runtime.core.resources.amounts import in_units
 from shoal.runtime.native.node.spreading import BANDWIDTH, NodeState, Spreading, choose, estimated_wait
 from shoal.runtime.native.protocol.messages import ActorWanted, Job, NodeLoad, Placement, WantLeases, Wish
-from shoal.runtime.resources.amounts import in_units
 
 HEAD, OTHER, THIRD = b"head", b"othr", b"thrd"
 CPU = in_units({"CPU": 1})

@@ -7,7 +7,7 @@ import pytest
 from conftest import WORKERS_NEED, screen, wait_until
 
 from shoal import runtime
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 from shoal.runtime.native.node import workers as workers_module
 from shoal.runtime.native.node.session import logs_of
 from shoal.runtime.native.node.workers import Workers

@@ -13,7 +13,7 @@ from gates import Gate, pass_gate
 
 from shoal import runtime
 from shoal.runtime import state
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 from shoal.runtime.native.protocol import messages as m
 
 pytestmark = pytest.mark.usefixtures("shared_native")

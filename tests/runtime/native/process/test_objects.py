@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal.runtime.ids import owner_of
+from shoal.runtime.core.ids import owner_of
 from shoal.runtime.native.process.objects import (
     FreeBlocks,
     Gone,

@@ -11,7 +11,7 @@ from conftest import shoal_processes, wait_until
 from losses import lose_blocks
 
 from shoal import runtime
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 
 BIG = 20_000
 

@@ -9,7 +9,7 @@ from conftest import wait_until
 from other_user import another_user, needs_root
 
 from shoal import runtime
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 from shoal.runtime.native.driver.observer import observe, sessions
 from shoal.runtime.native.protocol import loop as loop_module
 from shoal.runtime.native.protocol.local_sockets import SocketNames, accept, connect, listen, node_name, peer_pid

@@ -12,7 +12,7 @@ from conftest import WORKERS_NEED, screen, wait_until
 from nonsense import TYPES, Nonsense
 
 from shoal import runtime
-from shoal.runtime.engine import current_engine
+from shoal.runtime.core.engine import current_engine
 from shoal.runtime.exceptions import NodeDiedError
 from shoal.runtime.native.protocol import messages as m
 from shoal.runtime.native.protocol.connection import Connection, Unreadable

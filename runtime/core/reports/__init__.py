@@ -1,0 +1,1 @@
+"""What processes and nodes say of themselves, and what it means."""
