@@ -149,7 +149,7 @@ class _Check:
                     self._compare_copies(first, other.play(self.actions, _SEED))
                 self._check_seed(other, first, generators)
         spec = dataclasses.replace(self.spec, generators=(*self.spec.generators, *generators))
-        notes = (*self.notes, *self.checked.notes)
+        notes = (*self.notes, *self.checked.notes.values())
         return Inspection(spec, self.env.observation_space, self.env.action_space, notes)
 
     def _tells_mask(self) -> bool:

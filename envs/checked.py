@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from .action_mask import allowed_action, allows_nothing
-from .contract import exit_problem, reset_problem, step_problem
+from .contract import exit_problem, flags_note, reset_problem, step_problem
 from .errors import EnvContractError, EnvTimeoutError
 from .group_progress import GroupProgress
 from .interrupts import CallInterrupted
@@ -83,13 +83,13 @@ class CheckedEnvironment:
 
     Attributes:
         env: the environment.
-        notes: what was found and is no error.
+        notes: what was found and is no error, by what it is about.
         info: what the last reset told beside the observation.
     """
 
     def __init__(self, spec: EnvSpec, env: gymnasium.Env, calls: Calls, mode: str) -> None:
         self.spec, self.env, self._calls, self._mode = spec, env, calls, mode
-        self.notes: list[str] = []
+        self.notes: dict[str, str] = {}
         self.info: dict[str, Any] = {}
 
     def fail(self, problem: str) -> NoReturn:
@@ -121,6 +121,8 @@ class CheckedEnvironment:
         with self._calls("step"):
             result: Any = self.env.step(copy.copy(action))
         self._refuse(partial(step_problem, result, self.env.observation_space), self._when())
+        if "flags" not in self.notes and (note := flags_note(*result[2:4])):
+            self.notes["flags"] = note
         return result
 
     def _when(self) -> str:
@@ -160,8 +162,7 @@ class CheckedEnvironment:
             self.fail(f"{wrong} ({when})")
         if self._mode == "error":
             self.fail(f"{wrong} ({when}). {ADVICE}")
-        if not self.notes:
-            self.notes.append(f"{wrong} ({when}); the training goes on with observations beyond the bounds")
+        self.notes.setdefault("bounds", f"{wrong} ({when}); the training goes on with observations beyond the bounds")
 
 
 def difference(first: Any, second: Any) -> str:

@@ -35,11 +35,27 @@ def step_problem(result: Any, space: Space, *, bounds: bool = True) -> str | Non
         return f"step() returned {_kind(result)}; wanted the tuple (observation, reward, terminated, truncated, info)"
     observation, reward, terminated, truncated, info = result
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
-        if not isinstance(flag, bool | np.bool_):
+        if not isinstance(flag, bool | np.bool_) and not _counts_as_flag(flag):
             return f"step() returned {name} {_short(flag)} of type {type(flag).__name__}; wanted a bool: bool({name})"
     if not isinstance(info, dict):
         return f"step() returned info {_short(info)} of type {type(info).__name__}; wanted a dict (it may be empty)"
     return _observation_problem(observation, space, "step()", bounds) or reward_problem(reward)
+
+
+def _counts_as_flag(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and value in (0, 1)
+
+
+def flags_note(terminated: Any, truncated: Any) -> str | None:
+    """Return what to say of flags that fit, but are the numbers 0 or 1, as many had `done`: gymnasium's own checker
+    warns of them, too. None if there is nothing to say."""
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        if not isinstance(flag, bool | np.bool_):
+            return (
+                f"step() returned {name} {_short(flag)} of type {type(flag).__name__}, which counts as {bool(flag)}; "
+                f"gymnasium wants a bool: bool({name})"
+            )
+    return None
 
 
 def exit_problem(end: SystemExit, doing: str) -> str:

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiBinary, MultiDiscr
 from learning_envs import Masked
 from tiny_envs import BoomError, Chaotic, Continuous, Counter, Explosive, Locked
 
-from shoal.envs import EnvContractError, check
+from shoal.envs import EnvContractError, EnvContractWarning, check
 from shoal.runtime import InputError
 
 
@@ -169,9 +169,17 @@ def test_reward_of_any_number_type(reward):
 
 
 def test_flags():
-    fails(r"returned terminated 1 of type int; wanted a bool: bool\(terminated\)", terminated=1)
+    fails(r"returned terminated 2 of type int; wanted a bool: bool\(terminated\)", terminated=2)
+    fails(r"returned terminated 'no' of type str; wanted a bool", terminated="no")
     fails(r"returned truncated None of type NoneType; wanted a bool", truncated=None)
     check(Scripted, terminated=np.bool_(True))
+
+
+@pytest.mark.parametrize("flag", [0, 1, np.int64(1), 0.0])
+def test_flags_that_are_numbers_count_as_what_they_say(flag):
+    said = rf"step\(\) returned truncated .*, which counts as {bool(flag)}; gymnasium wants a bool: bool\(truncated\)"
+    with pytest.warns(EnvContractWarning, match=said):
+        check(Scripted, truncated=flag)
 
 
 def test_info():
