@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, cast
 
 import numpy as np
 
@@ -30,9 +30,9 @@ from ..envs import (
 from ..runtime import InputError, TeachesNames, get
 from .agents import choose_models
 from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list, stops_of_evaluations
-from .chaos import Chaos
+from .chosen_settings import check_kind, choose_settings, split_settings
 from .clock import Clock
-from .declaration import Collecting, Declaration, Learning
+from .declaration import Declaration
 from .elsewhere import TRAINING, attributes, check_by_name, refuse_arguments
 from .engine import preload, start_runtime
 from .initial_weights import check_initial
@@ -44,7 +44,7 @@ from .runs.checkpoint import policy_files, write_best, write_checkpoint
 from .runs.files import Content
 from .runs.league_files import write_league
 from .runs.saved_training import SavedTraining, read_saved_training, saved_files, split_changes
-from .settings import Bounds, RunSettings, derived_defaults, find_preset, hyperparameters_to_json, split_settings
+from .settings import Bounds, RunSettings, hyperparameters_to_json
 from .signature import Signature
 from .trainable import Trainable
 from .training import TrainingLoop
@@ -110,18 +110,14 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         given = {name: value for name, value in run.items() if value is not None} | hyperparameters
         split_settings(given, (RunSettings, self.config_class), f"{type(self).__name__}")
         self.spec: EnvSpec = resolve(env, env_kwargs)
-        chosen = find_preset(self.presets_path, preset, self.spec.id)
-        self.preset: dict[str, Any] = {name: value for name, value in chosen.items() if name not in given}
-        every = {**self.run_defaults, **self.preset, **given}
-        parts = split_settings(every, (RunSettings, self.config_class), f"the preset of {self.name}")
-        self.run = RunSettings(**parts[0])
-        self.derived: dict[str, Any] = derived_defaults(self.config_class, parts[1], self.run)
-        self.config: Config = self.config_class(**self.derived | parts[1])
+        chosen = choose_settings(type(self), given, preset, self.spec.id)
+        self.preset, self.derived = chosen.preset, chosen.derived
+        self.run, self.config = chosen.run, cast("Config", chosen.config)
         self.check()
         network = self.model_options(self.config) | dict(self.run.policy_kwargs)
         choose_memory(type(self), network)
         read_architecture(self.models[0], network)  # before the environment is made
-        self._check_kind()
+        check_kind(type(self), self.run, self.require)
         found = self._inspect()
         self.spec = found.spec
         self.model_spec, self.run = choose_models(type(self), self.config, found, network, self.run)
@@ -135,19 +131,6 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         start_runtime(engine)
         self.check_runtime()
         preload(type(self), "torch", "gymnasium")
-
-    def _check_kind(self) -> None:
-        """Check that this kind of training does what the settings want; raise InputError."""
-        run = self.run
-        there = {"worker": self.has_workers and run.listen is None, "learner": isinstance(self, Learning)}
-        for kind, has in there.items():
-            rate = Chaos.read(run.chaos).rate(kind)
-            self.require(has or not rate, f"kill_{kind} in chaos", rate, f"0: no {kind} of {self.name} can be killed")
-        self.require(self.takes_simulators or not run.listen, "listen", run.listen, f"none with {self.name}")
-        kept = run.kept_without(shards=self.shards_gradients, language_model="language_model" in self.models)
-        for name, value in kept.items():
-            why = "" if self.shards_gradients else f": {self.unsharded_since}"
-            self.require(getattr(run, name) == value, name, getattr(run, name), f"{value!r} with {self.name}{why}")
 
     def _inspect(self) -> Inspection:
         """Check the environment, and the version of it that is stepped together."""
@@ -190,11 +173,6 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         return saved.spec(env)
 
     # ---- what it may use
-
-    @property
-    def has_workers(self) -> bool:
-        """Whether processes of its own step environments."""
-        return isinstance(self, Collecting)
 
     def run_options(self) -> dict[str, Any]:
         """Arguments of a `Run`."""

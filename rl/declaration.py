@@ -66,6 +66,8 @@ class Declaration(ABC):
     needs_environment: ClassVar[bool] = True
     """Whether there is nothing to train on without one."""
 
+    has_workers: ClassVar[bool] = False
+    """Whether processes of its own step environments."""
     trains_agents: ClassVar[bool] = True
     """Whether the agents of an environment may be several."""
     reads_dataset: ClassVar[bool] = False
@@ -107,6 +109,8 @@ class Declaration(ABC):
 
 class Collecting(Declaration):
     """What rollout workers ask."""
+
+    has_workers: ClassVar[bool] = True
 
     @staticmethod
     def records(spec: ModelSpec) -> dict[str, Tree]:

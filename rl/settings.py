@@ -1,4 +1,4 @@
-"""Settings: numbers with bounds, the run settings that all algorithms share, and how user, preset and defaults combine.
+"""Settings: numbers with bounds, and the run settings that all algorithms share.
 
 A config is a frozen dataclass; a field made with `number(...)` carries its bounds and perhaps a default that follows
 from other settings. `validate` checks them all and names the setting, the value seen and the values allowed. The string
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from ..runtime import InputError, TeachesNames, as_bool, as_number, in_plain_numbers, nearest
 from .agent_settings import AgentSettings
 from .chaos import NONE, Chaos, check_chaos
-from .elsewhere import CONFIG, attributes, setting_instead, value_instead
+from .elsewhere import CONFIG, attributes, value_instead
 from .learner_settings import LearnerSettings
 from .models.architecture import plain_kwargs
 from .schedules import rate_start
@@ -321,46 +320,6 @@ def _read_normalize(given: Any) -> str:
                 f"{nearest(str(word), (*known, 'none'))}"
             )
     return ",".join(word for word in known if word in words)
-
-
-def split_settings(given: Mapping[str, Any], config_classes: Iterable[type], what: str) -> list[dict[str, Any]]:
-    """Distribute settings over dataclasses by field name; an unknown name raises InputError with the nearest ones.
-
-    `what` names their taker in the message.
-    """
-    known = [[item.name for item in fields(config_class)] for config_class in config_classes]
-    parts: list[dict[str, Any]] = [{} for _ in known]
-    for name, value in given.items():
-        for part, names in zip(parts, known, strict=True):
-            if name in names:
-                part[name] = value
-                break
-        else:
-            names = [name for names in known for name in names]
-            raise InputError(f"{what} has no setting {name!r}. {setting_instead(name, names)}")
-    return parts
-
-
-def find_preset(table_path: Path | None, preset: str | None, env_id: str) -> dict[str, Any]:
-    """The settings that the table of presets holds for an environment.
-
-    `preset` "none" or None finds nothing; "auto" looks `env_id` up and finds nothing if it isn't there; another one is
-    the name of an entry, InputError with the nearest ones if there is none; several, separated by commas, are applied
-    one after the other.
-    `table_path` is a TOML file: [environment id, or name], then settings.
-    """
-    if preset is None or preset == "none":
-        return {}
-    table = {} if table_path is None else tomllib.loads(table_path.read_text(encoding="utf-8"))
-    found: dict[str, Any] = {}
-    for name in preset.split(",") if isinstance(preset, str) else [preset]:
-        if name not in ("auto", *table):
-            raise InputError(
-                f"preset is {preset!r}, but must be 'auto', 'none' or an entry of the table. "
-                f"{nearest(str(name), table)}"
-            )
-        found |= table.get(env_id if name == "auto" else name, {})
-    return found
 
 
 def hyperparameters_to_json(config: Any) -> dict[str, Any]:

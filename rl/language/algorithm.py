@@ -81,6 +81,7 @@ class LanguageAlgorithm(Algorithm[Config], Learning, Generic[Config]):
     the answers of an iteration, `group_size` those that are sampled together."""
 
     models = ("language_model",)
+    has_workers = True
     takes_memory: ClassVar[bool] = False
     trains_agents: ClassVar[bool] = False
     shards_gradients: ClassVar[bool] = True
@@ -101,8 +102,6 @@ class LanguageAlgorithm(Algorithm[Config], Learning, Generic[Config]):
         size = run.environments_per_group
         whole = size % samples == 0
         self.require(whole, "group_size", size, f"a multiple of samples = {samples}: answers to a prompt stay together")
-
-    has_workers = True
 
     @staticmethod
     def rollout_steps(config: Any) -> int:

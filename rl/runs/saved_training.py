@@ -11,9 +11,10 @@ import numpy as np
 
 from ...envs import EnvSpec, resolve, spec_from_json
 from ...runtime import InputError
+from ..chosen_settings import split_settings
 from ..learn.log import Piece
 from ..models.joint_spec import AnySpec
-from ..settings import FREE, RunSettings, split_settings
+from ..settings import FREE, RunSettings
 from ..training_state import Recent, TrainingState, state_from_arrays, state_to_arrays
 from .checkpoint import REPLAY_FILE, SavedPolicy, find_checkpoint, read_policy, read_training, run_of, training_files
 from .files import Content

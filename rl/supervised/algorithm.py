@@ -20,10 +20,11 @@ import psutil
 from ... import runtime
 from ...runtime import InputError
 from ..callbacks import Callback, IterationReport, TrainingResult, callback_list
+from ..chosen_settings import split_settings
 from ..engine import preload, start_runtime
 from ..runs.checkpoint import FORMAT, find_checkpoint, read_files, read_json, run_of, write_checkpoint
 from ..runs.files import json_bytes
-from ..settings import Bounds, split_settings
+from ..settings import Bounds
 from ..trainable import Trainable
 from .fit_settings import BoostingConfig, FitSettings
 from .fitted import FittedModel

@@ -8,8 +8,8 @@ from datasets import episode, write_dataset
 
 from shoal.algorithms import ALGORITHMS
 from shoal.rl import RunSettings
+from shoal.rl.chosen_settings import split_settings
 from shoal.rl.models.architecture import read_architecture
-from shoal.rl.settings import split_settings
 
 PRESETS = [
     (algorithm, env_id)

@@ -11,7 +11,7 @@ import pytest
 from shoal import envs, runtime
 from shoal.algorithms import GRPO, PPO
 from shoal.rl import Clock, RunFolder, RunSettings, UnknownWeightsError, evaluate, load_policy, replay_episode, verify
-from shoal.rl.settings import split_settings
+from shoal.rl.chosen_settings import split_settings
 
 SMALL = {
     "n_envs": 16,

@@ -6,7 +6,8 @@ import pytest
 
 from shoal.algorithms import ALGORITHMS, PPOConfig
 from shoal.rl import RunSettings
-from shoal.rl.settings import Bounds, default_group_size, derived_defaults, find_preset, split_settings
+from shoal.rl.chosen_settings import find_preset, split_settings
+from shoal.rl.settings import Bounds, default_group_size, derived_defaults
 from shoal.runtime import InputError
 
 
