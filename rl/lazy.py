@@ -8,9 +8,12 @@ actor, and get classes of modules that import it from `load`.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from .held_signals import signals_held
 
 _MODULES = {
     "FlatAdam": "learn.optimizers",
@@ -36,9 +39,19 @@ _MODULES = {
 }  # the last imports uvicorn
 
 
+@cache
 def load(name: str) -> Any:
     """The object `name` of one of these modules, which are imported at the first call in a process."""
-    return getattr(import_module(f".{_MODULES[name]}", __package__), name)
+    return getattr(imported(f".{_MODULES[name]}"), name)
+
+
+def imported(name: str) -> ModuleType:
+    """The module of that name; a dot begins those of `rl`.
+
+    A Ctrl-C takes effect once it is imported: torch cannot be imported again in a process where half of it was, so one
+    in the first evaluation of a notebook would cost its kernel."""
+    with signals_held():
+        return import_module(name, __package__)
 
 
 if TYPE_CHECKING:
@@ -51,7 +64,7 @@ else:
         """A module that is imported when something of it is first used."""
 
         def __getattr__(self, name: str) -> Any:
-            value = getattr(import_module(self.__name__), name)
+            value = getattr(imported(self.__name__), name)
             setattr(self, name, value)  # at the next use it is an ordinary attribute: no call, no look-up
             return value
 

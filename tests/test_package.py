@@ -23,6 +23,10 @@ def test_every_public_name_is_there(name):
     assert name in dir(shoal)
 
 
+def test_a_shell_completes_to_nothing_else():
+    assert dir(shoal) == sorted(shoal.__all__)
+
+
 def test_names_are_those_of_their_folders():
     for name, folder in shoal._HOME.items():
         assert name in import_module(f"shoal.{folder}").__all__

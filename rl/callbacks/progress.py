@@ -1,8 +1,10 @@
-"""What a person sees of a training: a live line in a terminal, plain lines elsewhere; always on standard error."""
+"""What a person sees of a training: a live line in a terminal, plain lines elsewhere, both on standard error; in a
+notebook a line of the cell's output that changes."""
 
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 from types import TracebackType
 from typing import Self
 
@@ -13,8 +15,8 @@ from rich.text import Text
 from .base import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 from .progress_line import Standing, duration, in_full, lay_out, three_digits
 
-#: Seconds between two plain lines.
-_LINE_INTERVAL = 5.0
+#: Seconds between two plain lines, and between two states of a notebook's line.
+_LINE_INTERVAL, _NOTEBOOK_INTERVAL = 5.0, 0.5
 #: Cells at the end of the live line for the ^C that a terminal echoes there; beyond its edge it would begin a new line.
 _ECHO = 2
 _STYLES = {"name": "bold", "speed": "cyan", "return": "green"}
@@ -47,12 +49,23 @@ def _bar(now: Standing, cells: int, ascii_only: bool) -> Text:
     return Text.assemble((done * filled, "magenta"), (rest * (cells - filled), "dim"))
 
 
+class _NotebookLine:
+    """A line of a cell's output that is replaced, so that an hour of training does not become 720 of them."""
+
+    def __init__(self, text: str) -> None:
+        show = import_module("IPython.display").display  # which is there in a notebook, and elsewhere need not be
+        self._handle = show({"text/plain": text}, raw=True, display_id=True)
+
+    def set(self, text: str) -> None:
+        self._handle.update({"text/plain": text}, raw=True)
+
+
 class ProgressDisplay(Callback):
     """The callback that shows steps, mean return of the last 100 episodes, steps per second and the time left.
 
     In a terminal it is one live line, as wide as the terminal; elsewhere (a file, a pipe, TERM=dumb) a plain line at
-    the start, and then at most every 5 s. Colours follow NO_COLOR and FORCE_COLOR. Use it as a context manager, so that
-    the line ends when an exception does.
+    the start, and then at most every 5 s; in a notebook one line that changes. Colours follow NO_COLOR and FORCE_COLOR.
+    Use it as a context manager, so that the line ends when an exception does.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -60,6 +73,7 @@ class ProgressDisplay(Callback):
         self._console = console or Console(stderr=True, highlight=False)
         self._line: _LiveLine | None = None
         self._live: Live | None = None
+        self._cell: _NotebookLine | None = None
         self._first_timesteps = 0
         self._line_at = float("-inf")
         self._evaluation: float | None = None
@@ -70,6 +84,9 @@ class ProgressDisplay(Callback):
         self._first_timesteps = training.timesteps
         name = f"{training.name} {training.env_id}"
         start = Standing(name=name, timesteps=training.timesteps, total_timesteps=total_timesteps, elapsed=0)
+        if self._console.is_jupyter:
+            self._cell = _NotebookLine(f"{name}: {in_full(start)}")
+            return
         if not self._console.is_terminal or self._console.is_dumb_terminal:
             self._print(f"{name}: {in_full(start)}")
             return
@@ -101,9 +118,9 @@ class ProgressDisplay(Callback):
         )
         if self._line is not None:
             self._line.set(now)
-        elif time.monotonic() - self._line_at >= _LINE_INTERVAL:
+        elif time.monotonic() - self._line_at >= (_NOTEBOOK_INTERVAL if self._cell else _LINE_INTERVAL):
             self._line_at = time.monotonic()
-            self._print(in_full(now))
+            self._print(f"{now.name}: {in_full(now)}" if self._cell else in_full(now))
         return None
 
     def on_evaluation_end(self, training: Training, report: EvaluationReport) -> bool | None:
@@ -135,6 +152,9 @@ class ProgressDisplay(Callback):
         self._live = self._line = None
 
     def _print(self, text: str) -> None:
+        if self._cell is not None:
+            self._cell.set(text)
+            return
         print(text, file=self._console.file, flush=True)  # rich would end the process where nobody reads any more
 
     def __enter__(self) -> Self:

@@ -311,6 +311,13 @@ class Served:
         self._pool.close()
         self._queue.close("the served policy is closed", drop=True)
 
+    def __repr__(self) -> str:
+        told = self.health()
+        named = {name: told[name] for name in ("status", "replicas", "version")}
+        if self.http_address is not None:
+            named["http_address"] = self.http_address
+        return f"Served({', '.join(f'{name}={value!r}' for name, value in named.items())})"
+
     def __reduce__(self) -> NoReturn:
         where = "" if self.http_address is None else f", here at {self.http_address}"
         raise TypeError(

@@ -88,6 +88,9 @@ class RemoteFunction:
         name = callable_name(self._target)
         raise TypeError(f"remote function {name!r} is not called directly: use {name}.remote(…)")
 
+    def __repr__(self) -> str:
+        return f"RemoteFunction({callable_name(self._target)})"
+
     def __reduce__(self) -> Any:
         return RemoteFunction, (self._target, self._options)
 
@@ -156,6 +159,12 @@ class ActorClass(Generic[T]):
         """Refuse a call without ``.remote``, with a TypeError that says so."""
         name = self._target.__name__
         raise TypeError(f"actor class {name!r} is not instantiated directly: use {name}.remote(…)")
+
+    def __repr__(self) -> str:
+        return f"ActorClass({callable_name(self._target)})"
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *dir(self._target)})
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
         """Refuse to be inherited from, with a TypeError that says what to do."""

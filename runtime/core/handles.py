@@ -48,6 +48,9 @@ class ActorHandle(Generic[T]):
             raise AttributeError(f"actor class {actor.class_name!r} has no method {name!r}. {known}")
         return ActorMethod(self, name, options)
 
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *self._actor.methods})  # what a shell or a notebook completes to
+
     def __repr__(self) -> str:
         return f"ActorHandle({self._actor.class_name}, {short(self._actor.id)})"
 
@@ -113,6 +116,9 @@ class ActorMethod:
         actor = self._handle._actor
         changed.check_group(f"{actor.class_name}.{self._name}", actor.groups)
         return ActorMethod(self._handle, self._name, changed)
+
+    def __repr__(self) -> str:
+        return f"ActorMethod({self._handle!r}.{self._name})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse a call without ``.remote``, with a TypeError that says so."""

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
 
 from shoal.rl.held_signals import signals_held
+from shoal.rl.lazy import imported
 
 
 def interrupt():
@@ -36,6 +38,16 @@ def test_the_first_one_waits_for_the_end_of_the_block_the_second_one_does_not(ti
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(KeyboardInterrupt):
         interrupt()
+
+
+def test_an_import_is_finished_first(tmp_path, monkeypatch):
+    lines = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nvalue = 1\n"
+    (tmp_path / "imported_in_an_evaluation.py").write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        imported("imported_in_an_evaluation")
+    assert sys.modules["imported_in_an_evaluation"].value == 1
+    assert imported("imported_in_an_evaluation").value == 1
 
 
 def test_a_block_without_one_leaves_handlers_as_they_are_in_any_thread():

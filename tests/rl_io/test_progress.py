@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -53,6 +55,30 @@ def test_a_live_bar_in_a_terminal():
     assert "200 steps/s" in text
     assert "return 3.00" in text
     assert "left" in text
+
+
+def test_one_line_that_changes_in_a_notebook(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, data, raw):
+            shown[-1].append(data["text/plain"])
+
+    def display(data, raw, display_id):
+        shown.append([data["text/plain"]])
+        return Handle()
+
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    with ProgressDisplay(Console(force_jupyter=True)) as on_show:
+        on_show.on_training_start(FakeTraining(), 1000)
+        on_show.on_iteration_end(FakeTraining(), report(1, [2.0, 4.0]))
+        on_show.on_iteration_end(FakeTraining(), report(2, [2.0]))
+        on_show.on_training_end(FakeTraining(), result())
+    assert shown == [[
+        "ppo CartPole-v1: 0/1,000 steps  in the first iteration  0:00 elapsed",
+        "ppo CartPole-v1: 100/1,000 steps  200 steps/s  mean return 3.00  0:04 left",
+        "ppo CartPole-v1: not solved, mean return 2.00 after 200 steps (1.0 s)",
+    ]]  # fmt: skip
 
 
 def test_no_color(monkeypatch):

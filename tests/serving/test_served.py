@@ -101,6 +101,8 @@ def test_a_wrong_shape_harms_nobody(engine):
         with pytest.raises(ValueError, match="empty batch"):
             served.act(np.zeros((0, 4)))
         assert served.act([0, 0, 0, 0]) in (0, 1, 2)
+        assert repr(served) == "Served(status='ok', replicas=1, version=7)"
+    assert repr(served).startswith("Served(status='down', ")
 
 
 def test_what_would_not_be_finite_is_refused_and_harms_nobody():

@@ -1,7 +1,9 @@
 """Exceptions as values: how one travels from the process where it was raised to the `get` that raises it again."""
 
+import linecache
 import os
 import pickle
+import re
 import traceback
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -19,6 +21,7 @@ _READ_ONLY = (
 _MOST_WORDS = 500
 # So much of a traceback is shown where nobody has asked for it, lines; and what is mentioned there of ours.
 _MOST_LINES = 12
+_FRAME = re.compile(r'(\s+)File "(.+)", line (\d+)')
 _CRASHES = {"WorkerCrashedError", "OutOfMemoryError"}
 
 
@@ -35,6 +38,18 @@ def _user_traceback(error: BaseException) -> str:
             part.stack = traceback.StackSummary.from_list(theirs)
         seen += [part.__cause__, part.__context__, *(part.exceptions or ())]
     return "".join(summary.format())
+
+
+def _with_source(text: str) -> str:
+    """Return a traceback of another process with the lines of source that only this one has: those of a notebook's
+    cells, which are in no file."""
+    lines = text.splitlines(keepends=True)
+    for index, (line, following) in enumerate(zip(lines, [*lines[1:], ""], strict=True)):
+        frame = _FRAME.match(line)
+        if frame is not None and not following.startswith(frame[1] + "  "):
+            source = linecache.getline(frame[2], int(frame[3])).strip()
+            lines[index] += f"{frame[1]}  {source}\n" * bool(source)
+    return "".join(lines)
 
 
 def hints(error: BaseException) -> list[str]:
@@ -134,7 +149,7 @@ def unpack_exception(payload: bytes) -> BaseException:
         own: BaseException = pickle.loads(packed.stream)
         own.__cause__ = None if packed.cause is None else unpack_exception(packed.cause)
         return own
-    cause = TaskError(packed.task, packed.text, packed.where)
+    cause = TaskError(packed.task, _with_source(packed.text), packed.where)
     if not packed.stream:
         cause.add_note(f"The exception itself could not be sent to another process: {packed.why}")
         return cause

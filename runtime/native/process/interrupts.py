@@ -9,6 +9,7 @@ at a bad moment is sent again a moment later; that costs nothing when there is n
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -48,17 +49,24 @@ def _wait_and_send(number: int) -> None:
 class InterruptGuard:
     """Delays Ctrl-C in a driver, as long as the main thread is `busy`.
 
-    Handlers that are installed while the guard is up replace it.
+    Handlers that are installed while the guard is up replace it. A notebook's kernel installs its own before each cell;
+    there the guard is put up again as a cell begins.
     """
 
     def __init__(self, busy: Callable[[], bool]) -> None:
         self._busy = busy
         self._guarded: dict[int, tuple[Any, Any]] = {}
+        self._put_up()
+        self._shell = _shell()
+        if self._shell is not None:
+            self._shell.events.register("pre_execute", self._put_up)
+
+    def _put_up(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers
         for number in _SIGNALS:
             theirs = signal.getsignal(number)
-            if callable(theirs):
+            if callable(theirs) and theirs is not self._guarded.get(number, (None,))[0]:
                 ours = self._guard(theirs)
                 self._guarded[number] = (ours, theirs)
                 signal.signal(number, ours)
@@ -71,7 +79,16 @@ class InterruptGuard:
 
     def remove(self) -> None:
         """Put the handlers back, those that are still ours."""
+        if self._shell is not None:
+            self._shell.events.unregister("pre_execute", self._put_up)
+            self._shell = None
         if threading.current_thread() is threading.main_thread():
             for number, (ours, theirs) in self._guarded.items():
                 if signal.getsignal(number) is ours:
                     signal.signal(number, theirs)
+
+
+def _shell() -> Any:
+    """The IPython that this process runs in, such as a notebook's kernel; None elsewhere."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()

@@ -85,6 +85,9 @@ class Waits(AwaitsValues):
             except StaleBlockError as loss:
                 with self._values.lock:
                     self._recovery.lost([ref.id for ref in refs], loss.span)
+            except KeyboardInterrupt as interrupt:
+                # Where it waits says nothing, in nine frames of ours.
+                raise interrupt.with_traceback(None) from interrupt.__cause__
 
     def _get(self, refs: Sequence[ObjectRef], timeout: float | None, deadline: float | None, copy: bool) -> list[Any]:
         ids = [ref.id for ref in refs]

@@ -338,6 +338,14 @@ def test_handles_are_equal_if_their_actor_is_the_same(engine):
     assert copy.deepcopy({"counter": counter})["counter"] is counter
 
 
+def test_a_shell_completes_and_shows_what_is_remote(engine):
+    counter = Counter.remote()
+    assert {"increase", "remote"} & {*dir(counter)} == {"increase"}
+    assert {"increase", "remote", "options"} <= {*dir(Counter)}
+    assert (repr(counter.leave), repr(Counter)) == (f"ActorMethod({counter!r}.leave)", "ActorClass(Counter)")
+    assert repr(runtime.remote(len)) == "RemoteFunction(len)"
+
+
 def test_a_handle_may_be_pickled_by_hand_and_keeps_its_actor(engine):
     counter = Counter.remote()
     pickled = cloudpickle.dumps({"counter": counter})

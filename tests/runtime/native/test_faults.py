@@ -287,7 +287,7 @@ def test_ctrl_c_interrupts_get_and_leaves_nothing_behind(start_driver):
 def test_after_ctrl_c_the_runtime_still_works():
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent("""
-            import os, signal, threading
+            import os, signal, threading, traceback
             from shoal import runtime
 
             @runtime.remote
@@ -303,13 +303,14 @@ def test_after_ctrl_c_the_runtime_still_works():
             threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
             try:
                 runtime.get(ref)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as error:
+                frames = traceback.extract_tb(error.__traceback__)
                 runtime.kill(stuck)
-                print(runtime.get(Actor.remote().f.remote()))
+                print(runtime.get(Actor.remote().f.remote()), len(frames) <= 3)
         """)],
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
-    assert done.stdout == "5\n", done.stderr
+    assert done.stdout == "5 True\n", done.stderr
 
 
 def test_ctrl_c_in_a_finaliser_comes_after_it(native):

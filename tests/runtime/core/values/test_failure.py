@@ -4,6 +4,7 @@ import copyreg
 import dataclasses
 import errno
 import functools
+import linecache
 import threading
 
 import numpy as np
@@ -325,6 +326,19 @@ def test_an_exception_group_travels():
     error = travel(ExceptionGroup("several", [ValueError(1), KeyError(2)]))
     assert type(error) is ExceptionGroup
     assert [type(part) for part in error.exceptions] == [ValueError, KeyError]
+
+
+def test_the_remote_traceback_has_the_source_that_only_its_reader_has(monkeypatch):
+    cell, said = "/tmp/ipykernel_1/2.py", "def fail():\n    raise ValueError('no')  # the bug\n"
+    own = {}
+    exec(compile(said, cell, "exec"), own)
+    packed = pack_exception(raised(own["fail"]), "f", "node 1, pid 2")
+    there = unpack_exception(packed).__cause__.traceback
+    monkeypatch.setitem(linecache.cache, cell, (len(said), None, said.splitlines(keepends=True), cell))
+    here = unpack_exception(packed).__cause__.traceback
+    assert f'"{cell}", line 2, in fail\nValueError' in there
+    assert f"\"{cell}\", line 2, in fail\n    raise ValueError('no')  # the bug\nValueError" in here
+    assert here.count("function()") == there.count("function()") == 1  # what was there is not written twice
 
 
 def test_our_own_errors_travel_without_a_traceback_and_with_a_given_cause():
