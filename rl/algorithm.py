@@ -29,7 +29,7 @@ from ..envs import (
 )
 from ..runtime import InputError, TeachesNames, get
 from .agents import choose_models
-from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list, stops_of_evaluations
+from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list, exceptions_told, stops_of_evaluations
 from .chosen_settings import check_kind, choose_settings, split_settings
 from .clock import Clock
 from .declaration import Declaration
@@ -220,8 +220,9 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
             stop_return=stop_return,
             reward_threshold=self.reward_threshold,
         )
-        loop.run(self._start(), total_timesteps)
-        return loop.result(self.actors.description[1])
+        with exceptions_told(self, watching):
+            loop.run(self._start(), total_timesteps)
+            return loop.result(self.actors.description[1])
 
     @property
     def env_id(self) -> str:

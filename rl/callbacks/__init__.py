@@ -1,6 +1,6 @@
 """What a training tells the outside, and ready-made callbacks, with Stable-Baselines3's names."""
 
-from .base import Callback, EvaluationReport, IterationReport, Training, TrainingResult, callback_list
+from .base import Callback, EvaluationReport, IterationReport, Training, TrainingResult, callback_list, exceptions_told
 from .periodic import CheckpointCallback, EveryNTimesteps
 from .stopping import (
     StopTrainingOnMaxEpisodes,
@@ -23,5 +23,6 @@ __all__ = [
     "Training",
     "TrainingResult",
     "callback_list",
+    "exceptions_told",
     "stops_of_evaluations",
 ]

@@ -7,7 +7,8 @@ reaches them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -189,6 +190,21 @@ class Callback:
 
     def on_training_end(self, training: Training, result: TrainingResult) -> None:
         """Called once after the last iteration; not called when an exception or Ctrl-C ends the training."""
+
+    def on_exception(self, training: Training, error: BaseException) -> None:
+        """Called once when an exception or Ctrl-C ends the training, perhaps before it began; `train` raises it then.
+        What is open is closed here."""
+
+
+@contextmanager
+def exceptions_told(training: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
+    """Tell the callbacks of what leaves the block, which ends their training."""
+    try:
+        yield
+    except BaseException as error:  # also Ctrl-C
+        for callback in callbacks:
+            callback.on_exception(training, error)
+        raise
 
 
 def callback_list(given: Callback | Iterable[Callback] | None) -> list[Callback]:

@@ -103,6 +103,11 @@ class WandbLogger(_Sender):
         """End the run."""
         self._session.finish()
 
+    def on_exception(self, training: Training, error: BaseException) -> None:
+        """End the run, as one that failed."""
+        if self._session is not None:
+            self._session.finish(exit_code=1)
+
 
 class MLflowLogger(_Sender):
     """MLflow: a run with the settings as parameters, then `log_metrics` with environment steps. Where it goes,
@@ -111,10 +116,12 @@ class MLflowLogger(_Sender):
     def __init__(self, run: str | Path) -> None:
         super().__init__(run)
         self._mlflow = _library("mlflow", "mlflow")
+        self._has_begun = False
 
     def on_training_start(self, training: Training, total_timesteps: int) -> None:
         """Begin a run."""
         self._mlflow.start_run(run_name=self._run.name)
+        self._has_begun = True
         self._mlflow.log_params({name: str(value)[:500] for name, value in training.settings().items()})
 
     def _log(self, metrics: Mapping[str, float], timesteps: int) -> None:
@@ -123,6 +130,11 @@ class MLflowLogger(_Sender):
     def on_training_end(self, training: Training, result: TrainingResult) -> None:
         """End the run."""
         self._mlflow.end_run()
+
+    def on_exception(self, training: Training, error: BaseException) -> None:
+        """End the run, as one that failed: the next one of this process could not begin."""
+        if self._has_begun:
+            self._mlflow.end_run(status="FAILED")
 
 
 def _library(module: str, package: str) -> Any:

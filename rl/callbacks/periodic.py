@@ -39,6 +39,10 @@ class EveryNTimesteps(Callback):
         """Pass the end on."""
         self.callback.on_training_end(training, result)
 
+    def on_exception(self, training: Training, error: BaseException) -> None:
+        """Pass it on."""
+        self.callback.on_exception(training, error)
+
 
 class CheckpointCallback(EveryNTimesteps):
     """Saves a checkpoint into `save_path`/checkpoints every `save_freq` environment steps; the newest 3 are kept."""

@@ -65,7 +65,7 @@ class ProgressDisplay(Callback):
 
     In a terminal it is one live line, as wide as the terminal; elsewhere (a file, a pipe, TERM=dumb) a plain line at
     the start, and then at most every 5 s; in a notebook one line that changes. Colours follow NO_COLOR and FORCE_COLOR.
-    Use it as a context manager, so that the line ends when an exception does.
+    As a context manager it also ends with what comes after the training.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -144,6 +144,10 @@ class ProgressDisplay(Callback):
             mean = three_digits(result.episode_return_mean)
             outcome = f"{solved}mean return {mean} after {result.timesteps:,} steps"
         self._print(f"{training.name} {training.env_id}: {outcome} ({took})")
+
+    def on_exception(self, training: Training, error: BaseException) -> None:
+        """Close the display."""
+        self.close()
 
     def close(self) -> None:
         """Close the display; harmless a second time."""

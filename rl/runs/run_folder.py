@@ -107,8 +107,8 @@ class RunFolder(Callback):
 
     It refuses a folder that holds a run (see `check_vacant`). Nothing is written, and nothing replaced, before the
     training starts; from then on the folder is locked, until it ends. When an exception or Ctrl-C ends the training,
-    leaving the `with` block closes the files and draws the curve; there is no `result.json` then. What cannot be
-    written ends the training with RunFolderError.
+    leaving the `with` block closes the files and draws the curve, or the training's end does where there is none; there
+    is no `result.json` then. What cannot be written ends the training with RunFolderError.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class RunFolder(Callback):
         else:
             check_vacant(self.path, overwrite=overwrite)
         self._overwrite, self._resume = overwrite, resume
-        self._locked = False
+        self._locked, self._entered = False, False
         self.saved_timesteps = 0
         """Environment steps of the last checkpoint."""
         self._stop_return = Bounds(optional=True).read("stop_return", stop_return)
@@ -220,6 +220,11 @@ class RunFolder(Callback):
             write_json(self.path / "result.json", result.to_json())
         self.close()
 
+    def on_exception(self, training: Training, error: BaseException) -> None:
+        """Close the files and free the folder, which in a `with` block is left to its end."""
+        if not self._entered:
+            self.__exit__(type(error), error, error.__traceback__)
+
     def save(self, training: Training) -> Path:
         """Save a checkpoint of the last finished iteration and return its folder."""
         with self._telling():
@@ -275,11 +280,13 @@ class RunFolder(Callback):
             ) from error
 
     def __enter__(self) -> Self:
+        self._entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._entered = False
         script = None if error is None or not self._locked else script_in(error)
         try:
             if script is not None:

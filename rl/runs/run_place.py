@@ -86,10 +86,10 @@ def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
     metrics = folder / "metrics.jsonl"
     begun = set(known) - {"config.json", "metrics.jsonl", REPRODUCER} or (metrics.exists() and metrics.stat().st_size)
     if begun and not overwrite:
-        resume = f"continue it with --resume {folder}, " if list_checkpoints(folder) else ""
+        resume = f"continue it with --resume {folder} (load, resume=True), " if list_checkpoints(folder) else ""
         raise InputError(
-            f"run folder '{folder}' exists already (it holds {', '.join(known)}): {resume}replace it with --overwrite, "
-            "or choose another --run-dir"
+            f"run folder '{folder}' exists already (it holds {', '.join(known)}): {resume}replace it with --overwrite "
+            "(overwrite=True), or choose another folder (--run-dir)"
         )
     return folder
 

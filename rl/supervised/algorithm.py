@@ -19,7 +19,7 @@ import psutil
 
 from ... import runtime
 from ...runtime import InputError
-from ..callbacks import Callback, IterationReport, TrainingResult, callback_list
+from ..callbacks import Callback, IterationReport, TrainingResult, callback_list, exceptions_told
 from ..chosen_settings import split_settings
 from ..engine import preload, start_runtime
 from ..runs.checkpoint import FORMAT, find_checkpoint, read_files, read_json, run_of, write_checkpoint
@@ -162,21 +162,22 @@ class TableAlgorithm(Trainable, Generic[Config]):
         rounds = Bounds(whole=True, at_least=1).read("rounds", rounds)
         watching, first, target = callback_list(callbacks), self.timesteps, self.timesteps + rounds
         began, stopped = time.perf_counter(), False
-        for callback in watching:
-            callback.on_training_start(self, target)
-        while self.timesteps < target and not stopped and not self._is_over():
-            step = min(self.config.rounds_per_iteration, target - self.timesteps)
-            content, history = self._boost(step)
-            model = None if self.config.early_stopping_rounds is None else self.predicting(content)
-            self._state = self._state.after(content, step, history, model)
-            elapsed = time.perf_counter() - began
-            report = self._report(history, target, elapsed, (self.timesteps - first) / elapsed)
-            answers = [callback.on_iteration_end(self, report) for callback in watching]
-            stopped = any(answer is False for answer in answers)
-        result = self._result(time.perf_counter() - began, interrupted=stopped and self.timesteps < target)
-        for callback in watching:
-            callback.on_training_end(self, result)
-        return result
+        with exceptions_told(self, watching):
+            for callback in watching:
+                callback.on_training_start(self, target)
+            while self.timesteps < target and not stopped and not self._is_over():
+                step = min(self.config.rounds_per_iteration, target - self.timesteps)
+                content, history = self._boost(step)
+                model = None if self.config.early_stopping_rounds is None else self.predicting(content)
+                self._state = self._state.after(content, step, history, model)
+                elapsed = time.perf_counter() - began
+                report = self._report(history, target, elapsed, (self.timesteps - first) / elapsed)
+                answers = [callback.on_iteration_end(self, report) for callback in watching]
+                stopped = any(answer is False for answer in answers)
+            result = self._result(time.perf_counter() - began, interrupted=stopped and self.timesteps < target)
+            for callback in watching:
+                callback.on_training_end(self, result)
+            return result
 
     @property
     def env_id(self) -> str:

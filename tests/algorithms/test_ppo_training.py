@@ -228,9 +228,14 @@ def test_ctrl_c_leaves_the_last_finished_iteration(serial, tmp_path):
             if report.iteration == 2:
                 raise KeyboardInterrupt
 
+        def on_exception(self, training, error):
+            told.append((training, type(error)))
+
+    told = []
     with PPO(Walk, **SMALL) as ppo:
         with pytest.raises(KeyboardInterrupt):
             ppo.train(640, callbacks=[CtrlC()])
+        assert told == [(ppo, KeyboardInterrupt)]
         assert ppo.iteration == 2
         ppo.save(tmp_path / "run")
         expected = ppo.train(128)

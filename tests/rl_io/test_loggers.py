@@ -67,6 +67,23 @@ def test_wandb_and_mlflow_get_metrics_by_steps(tmp_path, monkeypatch):
     ]
 
 
+def test_wandb_and_mlflow_are_told_that_a_training_failed(tmp_path, monkeypatch):
+    libraries = {name: Recorder(name) for name in ("wandb", "mlflow")}
+    for name, library in libraries.items():
+        monkeypatch.setitem(sys.modules, name, library)
+    failing = make_loggers("wandb, mlflow", tmp_path / "run")
+    for callback in failing:
+        callback.on_exception(FakeTraining(), KeyboardInterrupt())
+    assert [library.calls for library in libraries.values()] == [[], []], (
+        "neither has begun, and mlflow's run is another"
+    )
+    for callback in failing:
+        callback.on_training_start(FakeTraining(), 1000)
+        callback.on_exception(FakeTraining(), KeyboardInterrupt())
+    assert libraries["wandb"].calls[-1] == ("finish", (), {"exit_code": 1})
+    assert libraries["mlflow"].calls[-1] == ("end_run", (), {"status": "FAILED"})
+
+
 def test_what_is_unknown_or_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="Did you mean 'csv'"):
         make_loggers("cvs", tmp_path)

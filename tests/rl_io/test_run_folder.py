@@ -114,6 +114,18 @@ def test_an_interrupted_run_has_a_curve_and_no_result(tmp_path):
     assert not (tmp_path / "a" / "result.json").exists()
 
 
+def test_an_interrupted_run_frees_its_folder_without_a_with_block(tmp_path):
+    folder = RunFolder(tmp_path / "a")
+    training = train(folder)
+    folder.on_exception(training, KeyboardInterrupt())
+    assert (tmp_path / "a" / "learning_curve.png").exists()
+    with RunFolder(tmp_path / "a", overwrite=True) as again:
+        train(again)
+        again.on_exception(training, KeyboardInterrupt())
+        with pytest.raises(InputError, match="by another training of this process"):
+            train(RunFolder(tmp_path / "a", overwrite=True))  # the block may go on, and save a checkpoint
+
+
 def test_an_older_run_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert check_vacant(tmp_path) == tmp_path, "it ended before its first iteration did"
