@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...core.reports.rows import PlacementGroupState
-from ...core.resources.amounts import Demand, in_amounts
+from ...core.resources.amounts import in_amounts
 from ...core.resources.placement import never_reserved
 from ...core.scheduling import group_name_taken
 from ..protocol import messages as m
@@ -19,20 +19,20 @@ _MOST_REMOVED = 100
 
 @dataclass
 class Group:
-    """A placement group. `state` is one of PENDING, CREATED, REMOVED; `creator`: None if it outlives that."""
+    """A placement group: how it is (`row`), and who hears of it; `creator`: None if it outlives that."""
 
     id: m.GroupId
-    name: str
-    strategy: str
-    bundles: list[Demand]
+    row: PlacementGroupState
     creator: m.ProcessId | None
-    state: str = "PENDING"
-    reason: str = ""
     watchers: set[m.ProcessId] = field(default_factory=set)
 
     def __str__(self) -> str:
         """Return how messages name it."""
-        return f"placement group {self.name or self.id.hex()[-10:]}"
+        return f"placement group {self.row.name or self.id.hex()[-10:]}"
+
+    def told(self) -> m.GroupState:
+        """Return what its watchers are told."""
+        return m.GroupState(self.id, self.row.state, self.row.reason)
 
 
 class Groups:
@@ -66,23 +66,31 @@ class Groups:
         }
 
     def _on_create(self, process: m.ProcessId, message: m.CreateGroup) -> None:
-        if message.name and any(g.name == message.name and g.state != "REMOVED" for g in self._groups.values()):
+        if message.name and any(row.name == message.name and row.state != "REMOVED" for row in self.describe()):
             self._tell(process, m.Answer.to(message, m.GroupRefused(group_name_taken(message.name))))
             return
         creator = process if not message.detached and self._lasts(process) else None
-        group = Group(message.group, message.name, message.strategy, message.bundles, creator)
-        group.reason = never_reserved(group, group.strategy, group.bundles, self._node.resources)
-        if not group.reason:
-            self._leasing.want_group(group.id, dict(enumerate(group.bundles)))
-        if not group.reason or self._keeps_infeasible:
+        row = PlacementGroupState(
+            placement_group_id=message.group.hex(),
+            name=message.name,
+            strategy=message.strategy,
+            state="PENDING",
+            bundles=list(map(in_amounts, message.bundles)),
+            creator_id=(creator or b"").hex(),
+        )
+        group = Group(message.group, row, creator)
+        row.reason = never_reserved(group, message.strategy, message.bundles, self._node.resources)
+        if not row.reason:
+            self._leasing.want_group(group.id, dict(enumerate(message.bundles)))
+        if not row.reason or self._keeps_infeasible:
             self._groups[group.id] = group
-        refused = m.GroupRefused(group.reason, infeasible=True) if group.reason else None
+        refused = m.GroupRefused(row.reason, infeasible=True) if row.reason else None
         self._tell(process, m.Answer.to(message, refused))
         self._leasing.grant()
 
     def _on_reserved(self, process: m.ProcessId, message: m.GroupReserved) -> None:
         group = self._groups[message.group]
-        group.state = "CREATED"
+        group.row.state, group.row.node_ids = "CREATED", [self._node.id.hex()] * len(group.row.bundles)
         self._show(group)
 
     def _on_watch(self, process: m.ProcessId, message: m.WatchGroup) -> None:
@@ -91,23 +99,24 @@ class Groups:
             self._tell(process, m.GroupState(message.group, "REMOVED", "the placement group is gone"))
             return
         group.watchers.add(process)
-        if group.state != "PENDING":
-            self._tell(process, m.GroupState(group.id, group.state, group.reason))
+        if group.row.state != "PENDING":
+            self._tell(process, group.told())
 
     def _show(self, group: Group) -> None:
         for watcher in group.watchers:
-            self._tell(watcher, m.GroupState(group.id, group.state, group.reason))
+            self._tell(watcher, group.told())
 
     def _remove(self, group_id: m.GroupId, why: str) -> None:
         group = self._groups.get(group_id)
-        if group is None or group.state == "REMOVED":
+        if group is None or group.row.state == "REMOVED":
             return
-        group.state, group.reason = "REMOVED", f"{group} is gone: {why}"
-        removed = [other.id for other in self._groups.values() if other.state == "REMOVED"]
+        row = group.row
+        row.state, row.node_ids, row.reason = "REMOVED", [], f"{group} is gone: {why}"
+        removed = [other.id for other in self._groups.values() if other.row.state == "REMOVED"]
         for other in removed[:-_MOST_REMOVED]:
             del self._groups[other]
         self._show(group)  # first: whoever has tasks there is to know why their workers die
-        self._end_actors(group.id, group.reason)
+        self._end_actors(group.id, row.reason)
         self._leasing.drop_group(group.id)
         self._leasing.grant()
 
@@ -120,16 +129,4 @@ class Groups:
 
     def describe(self) -> list[PlacementGroupState]:
         """Return all groups."""
-        return [
-            PlacementGroupState(
-                placement_group_id=group.id.hex(),
-                name=group.name,
-                strategy=group.strategy,
-                state=group.state,
-                bundles=list(map(in_amounts, group.bundles)),
-                node_ids=[self._node.id.hex()] * len(group.bundles) if group.state == "CREATED" else [],
-                creator_id=(group.creator or b"").hex(),
-                reason=group.reason,
-            )
-            for group in self._groups.values()
-        ]
+        return [group.row for group in self._groups.values()]

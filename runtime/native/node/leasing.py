@@ -278,17 +278,9 @@ class Leasing:
 
     def describe(self) -> tuple[dict[str, float], list[RequestState]]:
         """Return the resources that are in use, and the requests that wait, in the order of the queue."""
-        full = "" if self._workers.room else _FULL.format(len(self._workers.processes))
         total, available = self._scheduler.total, self._scheduler.available()
         used = {name: units - available[name] for name, units in total.items()}
-        requests = [
-            RequestState(
-                required_resources=in_amounts(waiting.demand),
-                count=waiting.count,
-                actor_id=waiting.actor.hex() if waiting.actor else None,
-                placement_group_id=waiting.scope.hex() if waiting.scope else None,
-                note=full or waiting.reason,
-            )
-            for waiting in self._scheduler.waiting()
-        ]
+        requests = self._scheduler.waiting()
+        for request in requests if not self._workers.room else ():
+            request.note = _FULL.format(len(self._workers.processes))
         return in_amounts(used), requests

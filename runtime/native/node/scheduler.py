@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ...core.ids import ActorKey, GroupId, ProcessId
-from ...core.resources.amounts import Demand, as_text
+from ...core.reports.rows import RequestState
+from ...core.resources.amounts import Demand, as_text, in_amounts
 from ...core.resources.capacity import Capacity, Shares
 from ..protocol.wire import Placement
 
@@ -66,20 +67,6 @@ class GrantGroup(msgspec.Struct, frozen=True):
     """All bundles of a placement group are reserved."""
 
     group: GroupId
-
-
-class Waiting(msgspec.Struct, frozen=True):
-    """A request that waits: of a process for `count` workers, for the start of `actor`, or of a placement group.
-
-    `scope`: the placement group that it is to draw from, if any.
-    """
-
-    asker: ProcessId
-    actor: ActorKey | None
-    demand: Demand
-    count: int
-    reason: str
-    scope: GroupId | None
 
 
 @dataclass(eq=False)
@@ -362,14 +349,18 @@ class Scheduler:
 
     # Explaining -------------------------------------------------------------------------------------------------
 
-    def waiting(self) -> list[Waiting]:
+    def waiting(self) -> list[RequestState]:
         """Return the requests that cannot be granted now, in the order of the queue, with the reason of each."""
-        rows = []
-        for place, request in enumerate(self._waiting, 1):
-            actor = request.key if isinstance(request.key, bytes) and request.bundles is None else None
-            reason = f"{self._lacks(request)}; number {place} of {len(self._waiting)} in the queue"
-            rows.append(Waiting(request.asker, actor, request.total_demand(), request.count, reason, request.scope))
-        return rows
+        return [
+            RequestState(
+                required_resources=in_amounts(request.total_demand()),
+                count=request.count,
+                actor_id=request.key.hex() if isinstance(request.key, bytes) and request.bundles is None else None,
+                placement_group_id=None if request.scope is None else request.scope.hex(),
+                note=f"{self._lacks(request)}; number {place} of {len(self._waiting)} in the queue",
+            )
+            for place, request in enumerate(self._waiting, 1)
+        ]
 
     def _lacks(self, request: _Request) -> str:
         if request.spread and self.leaves_spreading:

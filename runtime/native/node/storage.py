@@ -14,7 +14,7 @@ from ..store.board import Board
 from .cluster import Cluster
 from .dead_arenas import DeadArenas
 from .pool import Process
-from .store_budgets import AskSpill, AskTrim, CallMe, Grant, Refuse, StoreBudgets
+from .store_budgets import CallMe, Refuse, StoreBudgets, Tell
 
 
 @dataclass
@@ -151,15 +151,11 @@ class Storage:
         commands = self._budgets.commands
         while commands:
             command = commands.popleft()
-            if isinstance(command, Grant):
-                self._cluster.tell(command.process, m.MemoryGranted(command.request, command.size))
+            if isinstance(command, Tell):
+                self._cluster.tell(command.process, command.message)
             elif isinstance(command, Refuse):
                 reason = self._too_large(command) if command.too_large else self._full(command)
                 self._cluster.tell(command.process, m.MemoryRefused(command.request, reason))
-            elif isinstance(command, AskTrim):
-                self._cluster.tell(command.process, m.Trim(command.wanted, command.last))
-            elif isinstance(command, AskSpill):
-                self._cluster.tell(command.process, m.Spill(command.objects))
             elif isinstance(command, CallMe):
                 self._loop.call_later(command.seconds, self._tick)
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ...core.ids import ObjectId, ProcessId
-from ..protocol.process_messages import Movable
+from ..protocol.process_messages import MemoryGranted, Movable, Spill, Trim
 
 _PATIENCE = 3.0
 _LEAST_ROUNDS = 3
@@ -42,12 +42,11 @@ _LARGEST_STEP = 1 << 26
 _SMALLEST_STEP = 1 << 18
 
 
-class Grant(msgspec.Struct, frozen=True):
-    """Grant a process so many bytes more; answers its request."""
+class Tell(msgspec.Struct, frozen=True):
+    """Tell a process: what it is granted, or what it is to give back, or to move; the last two it answers."""
 
     process: ProcessId
-    request: int
-    size: int
+    message: MemoryGranted | Trim | Spill
 
 
 class Refuse(msgspec.Struct, frozen=True):
@@ -59,31 +58,13 @@ class Refuse(msgspec.Struct, frozen=True):
     too_large: bool
 
 
-class AskTrim(msgspec.Struct, frozen=True):
-    """Ask a process to give back what it does not use and to name what it could move; it answers by `trimmed`.
-
-    `last`: it is to look for garbage, too, whatever that costs.
-    """
-
-    process: ProcessId
-    wanted: int
-    last: bool = False
-
-
-class AskSpill(msgspec.Struct, frozen=True):
-    """Tell a process to move these objects to disk; it answers by `spilled`."""
-
-    process: ProcessId
-    objects: list[ObjectId]
-
-
 class CallMe(msgspec.Struct, frozen=True):
     """Call `tick` after so many seconds."""
 
     seconds: float
 
 
-Command = Grant | Refuse | AskTrim | AskSpill | CallMe
+Command = Tell | Refuse | CallMe
 
 
 @dataclass
@@ -191,7 +172,7 @@ class StoreBudgets:
             # While others wait, nobody gets more than needed.
             size = request.size if self._waiting else min(max(request.size, step), self.free)
             self.budgets[request.process] += size
-            self.commands.append(Grant(request.process, request.number, size))
+            self.commands.append(Tell(request.process, MemoryGranted(request.number, size)))
 
     # Rounds -----------------------------------------------------------------------------------------------------
 
@@ -214,7 +195,7 @@ class StoreBudgets:
         wanted = max(self._missing(), int(self.total * _LEAST_MOVED))
         for process in self.budgets:
             self._awaited.add(process)
-            self.commands.append(AskTrim(process, wanted, self._last))
+            self.commands.append(Tell(process, Trim(wanted, self._last)))
 
     def _take_turn(self, phase: str, now: float, seconds: float = _LONGEST_TURN) -> None:
         self._phase, self._turn_ends = phase, now + seconds
@@ -235,7 +216,7 @@ class StoreBudgets:
                 self._take_turn("spilling", now)
                 for process, objects in chosen.items():
                     self._awaited.add(process)
-                    self.commands.append(AskSpill(process, objects))
+                    self.commands.append(Tell(process, Spill(objects)))
                 return
         rest = _REST_AT_LAST if self._last else _REST
         self._phase, self._turn_ends = "resting", now + rest

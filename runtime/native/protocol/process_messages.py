@@ -358,7 +358,8 @@ class MemoryRefused(Message):
 class Trim(Message):
     """Give back what you do not use, and name what you could move to disk, about `wanted` bytes of it.
 
-    `last`: nothing was gained for long; if this brings nothing either, somebody is refused.
+    `last`: nothing was gained for long, so look for garbage, too, whatever that costs; if this brings nothing either,
+    somebody is refused.
     """
 
     wanted: Count

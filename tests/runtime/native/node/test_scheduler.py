@@ -331,12 +331,12 @@ def test_each_that_waits_is_told_why(scheduler):
     scheduler.want(A, 1, CPU, 1, Placement(b"group"))
     task, actor, group, inside = scheduler.waiting()
     held = "held by 2 workers for tasks and 0 actors"
-    assert (task.asker, task.actor, task.count) == (A, None, 3)
-    assert task.reason == f"CPU 1 wanted, 0 of 2 free; {held}; number 1 of 4 in the queue"
-    assert actor.actor == b"actor"
-    assert actor.reason == f"CPU 0.5 wanted, 0 of 2 free; {held}; number 2 of 4 in the queue"
-    assert group.reason == f"GPU 2 wanted, 1 of 1 free; {held}; number 3 of 4 in the queue"
-    assert inside.reason == "its placement group has not been reserved yet; number 4 of 4 in the queue"
+    assert (task.required_resources, task.actor_id, task.count) == ({"CPU": 1}, None, 3)
+    assert task.note == f"CPU 1 wanted, 0 of 2 free; {held}; number 1 of 4 in the queue"
+    assert actor.actor_id == b"actor".hex()
+    assert actor.note == f"CPU 0.5 wanted, 0 of 2 free; {held}; number 2 of 4 in the queue"
+    assert group.note == f"GPU 2 wanted, 1 of 1 free; {held}; number 3 of 4 in the queue"
+    assert inside.note == "its placement group has not been reserved yet; number 4 of 4 in the queue"
 
 
 # All of it ------------------------------------------------------------------------------------------------------------

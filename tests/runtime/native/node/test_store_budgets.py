@@ -2,8 +2,8 @@
 
 import pytest
 
-from shoal.runtime.native.node.store_budgets import AskSpill, AskTrim, CallMe, Grant, Refuse, StoreBudgets
-from shoal.runtime.native.protocol.process_messages import Movable
+from shoal.runtime.native.node.store_budgets import CallMe, Refuse, StoreBudgets, Tell
+from shoal.runtime.native.protocol.process_messages import MemoryGranted, Movable, Spill, Trim
 
 A, B, C = b"process1", b"process2", b"process3"
 TOTAL = 1 << 26
@@ -19,7 +19,8 @@ def budgets():
 
 
 def done(budgets, *kinds):
-    commands = [command for command in budgets.commands if not kinds or isinstance(command, kinds)]
+    """Take the commands, of all kinds or of some: of messages that are to be told, or other commands."""
+    commands = [c for c in budgets.commands if not kinds or isinstance(c.message if isinstance(c, Tell) else c, kinds)]
     budgets.commands.clear()
     return commands
 
@@ -31,9 +32,9 @@ def answer_trim(budgets, now, **movable):
 
 def test_a_grant_is_a_step_ahead_of_the_need(budgets):
     budgets.wanted(A, 1, 1000, 0.0)
-    assert done(budgets) == [Grant(A, 1, MIB)]
+    assert done(budgets) == [Tell(A, MemoryGranted(1, MIB))]
     budgets.wanted(B, 2, 5 * MIB, 0.0)
-    assert done(budgets) == [Grant(B, 2, 5 * MIB)]
+    assert done(budgets) == [Tell(B, MemoryGranted(2, 5 * MIB))]
     assert budgets.free == TOTAL - 6 * MIB
 
 
@@ -46,11 +47,11 @@ def test_a_full_store_asks_all_and_grants_what_comes_back(budgets):
     budgets.wanted(A, 1, TOTAL - MIB, 0.0)
     done(budgets)
     budgets.wanted(B, 2, 3 * MIB, 0.0)
-    assert {command.process for command in done(budgets, AskTrim)} == {A, B, C}
+    assert {command.process for command in done(budgets, Trim)} == {A, B, C}
     budgets.returned(A, MIB, 0.1)
-    assert done(budgets, Grant) == []
+    assert done(budgets, MemoryGranted) == []
     budgets.returned(A, 2 * MIB, 0.1)
-    assert done(budgets, Grant) == [Grant(B, 2, 3 * MIB)]
+    assert done(budgets, MemoryGranted) == [Tell(B, MemoryGranted(2, 3 * MIB))]
 
 
 def test_the_first_to_wait_is_the_first_to_be_granted(budgets):
@@ -59,9 +60,9 @@ def test_the_first_to_wait_is_the_first_to_be_granted(budgets):
     budgets.wanted(C, 3, MIB, 0.0)
     done(budgets)
     budgets.returned(A, 2 * MIB, 0.0)
-    assert done(budgets, Grant) == []
+    assert done(budgets, MemoryGranted) == []
     budgets.returned(A, 3 * MIB, 0.0)
-    assert done(budgets, Grant) == [Grant(B, 2, 4 * MIB), Grant(C, 3, MIB)]
+    assert done(budgets, MemoryGranted) == [Tell(B, MemoryGranted(2, 4 * MIB)), Tell(C, MemoryGranted(3, MIB))]
 
 
 def test_the_least_recently_used_of_all_move_first(budgets):
@@ -74,8 +75,8 @@ def test_the_least_recently_used_of_all_move_first(budgets):
         a=[Movable(b"old", 4 * MIB, 1.0), Movable(b"new", 4 * MIB, 9.0)],
         c=[Movable(b"older", 4 * MIB, 0.5), Movable(b"newest", 4 * MIB, 10.0)],
     )
-    asked = done(budgets, AskSpill)
-    assert {command.process: command.objects for command in asked} == {A: [b"old"], C: [b"older"]}
+    asked = done(budgets, Spill)
+    assert {command.process: command.message.objects for command in asked} == {A: [b"old"], C: [b"older"]}
 
 
 def test_only_rounds_without_any_use_end_the_patience(budgets):
@@ -103,7 +104,7 @@ def test_all_look_for_garbage_before_somebody_is_refused(budgets):
 
     def until_last():
         nonlocal now
-        while not any(command.last for command in done(budgets, AskTrim)):
+        while not any(command.message.last for command in done(budgets, Trim)):
             now += 1.0
             answer_trim(budgets, now)
             budgets.tick(now)
@@ -112,11 +113,11 @@ def test_all_look_for_garbage_before_somebody_is_refused(budgets):
     budgets.returned(A, MIB // 2, now)  # garbage held that
     answer_trim(budgets, now)
     budgets.tick(now + 0.5)
-    assert {command.last for command in done(budgets, AskTrim, Refuse)} == {False}
+    assert {command.message.last for command in done(budgets, Trim, Refuse)} == {False}
     until_last()
     answer_trim(budgets, now)
     budgets.tick(now + 0.1)  # what garbage has held of others' is still on its way
-    assert done(budgets, AskTrim, Refuse) == []
+    assert done(budgets, Trim, Refuse) == []
     budgets.tick(now + 0.5)
     assert done(budgets, Refuse) == [Refuse(B, 2, MIB, too_large=False)]
 
@@ -126,9 +127,9 @@ def test_who_does_not_answer_holds_up_nobody_for_long(budgets):
     budgets.wanted(B, 2, MIB, 0.0)
     done(budgets)
     budgets.trimmed(A, [Movable(b"some", MIB, 1.0)], False, 0.1)
-    assert done(budgets, AskSpill) == []
+    assert done(budgets, Spill) == []
     budgets.tick(0.6)
-    assert done(budgets, AskSpill) == [AskSpill(A, [b"some"])]
+    assert done(budgets, Spill) == [Tell(A, Spill([b"some"]))]
 
 
 def test_a_dead_process_waits_for_nothing_and_gives_all_back(budgets):
@@ -138,7 +139,7 @@ def test_a_dead_process_waits_for_nothing_and_gives_all_back(budgets):
     done(budgets)
     budgets.process_died(B, 0, 0.1)
     budgets.process_died(A, 5 * MIB, 0.2)  # others hold some of what it made
-    assert [command.process for command in done(budgets, Grant)] == [C]
+    assert [command.process for command in done(budgets, MemoryGranted)] == [C]
     assert budgets.free == TOTAL - 6 * MIB
     budgets.dead_changed(0, 0.3)
     assert budgets.free == TOTAL - MIB

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from shoal.runtime.native.node.store_budgets import AskSpill, AskTrim, CallMe, Grant, StoreBudgets
-from shoal.runtime.native.protocol.process_messages import Movable
+from shoal.runtime.native.node.store_budgets import CallMe, StoreBudgets, Tell
+from shoal.runtime.native.protocol.process_messages import MemoryGranted, Movable, Spill, Trim
 from shoal.runtime.native.store.budget import CHUNK, Budget, chunks
 
 TOTAL = 64 * CHUNK
@@ -93,21 +93,19 @@ class World:
         process.cached = 0
         return process.budget.give_back()
 
-    def hear(self, process, command):
-        if isinstance(command, Grant):
-            process.budget.grant(command.request, command.size)
+    def hear(self, process, message):
+        if isinstance(message, MemoryGranted):
+            process.budget.grant(message.request, message.size)
             for program in process.programs:
-                program.granted |= program.waits == command.request
-        elif isinstance(command, AskTrim):
+                program.granted |= program.waits == message.request
+        elif isinstance(message, Trim):
             process.pressed_until = self.now + PRESSED
             movable = [
                 Movable(name, takes, viewed) for name, (takes, viewed) in process.objects.items() if viewed <= self.now
             ]
             process.to_node.append(("trimmed", self.give_back(process), movable, bool(process.moving)))
-        elif isinstance(command, AskSpill):
-            process.moving.append(command.objects)
-        else:
-            pytest.fail(f"refused: {command}")
+        elif isinstance(message, Spill):
+            process.moving.append(message.objects)
 
     def move(self, process):
         """A thread has written objects to disk; what has been viewed meanwhile stays in memory."""
@@ -137,8 +135,10 @@ class World:
         for command in self.node.commands:
             if isinstance(command, CallMe):
                 self.timers.append(self.now + command.seconds)
+            elif isinstance(command, Tell):
+                self.processes[command.process].from_node.append(command.message)
             else:
-                self.processes[command.process].from_node.append(command)
+                pytest.fail(f"refused: {command}")
         self.node.commands.clear()
 
     # Both together ----------------------------------------------------------------------------------------------------
