@@ -10,7 +10,8 @@ from typing import Any, Literal, Never
 import pyarrow as pa
 
 from ..runtime import InputError, InputTypeError, TeachesNames, as_int, nearest, refuse_unknown
-from .blocks import BATCH_FORMATS, joined, require_columns, rows_of
+from .arguments import check_format, column_names, positive
+from .blocks import joined, require_columns, rows_of
 from .elsewhere import DATASET, GROUPS, OPTIONS, READING
 from .grouping import FUNCTIONS
 from .plan import (
@@ -29,6 +30,7 @@ from .plan import (
     Zip,
     is_endless,
     known_columns,
+    outline,
 )
 from .plan import fingerprint as fingerprint_of
 from .reader import Batches, Batching, Options, Share, Stats
@@ -54,6 +56,10 @@ class Dataset(Writing, TeachesNames):
     plan: Plan
     reading: Options = field(default_factory=Options)
     share: Share = field(default_factory=Share)
+
+    def __repr__(self) -> str:
+        share = "" if self.share.of == 1 else f", share {self.share.index} of {self.share.of}"
+        return f"Dataset({outline(self.plan)}{share})"
 
     # Stages
 
@@ -147,13 +153,13 @@ class Dataset(Writing, TeachesNames):
 
         All of them are gathered in the object store first, which moves to disk what it has no room for.
         """
-        names = _names("sort", key)
+        names = column_names("sort", key)
         _require_known(self.plan, "sort", names)
         return self._with(Sort(self.plan, names, bool(descending)))
 
     def groupby(self, key: str | Sequence[str]) -> Groups:
         """The rows in groups of equal keys, of which `aggregate` makes a row each."""
-        names = _names("groupby", key)
+        names = column_names("groupby", key)
         _require_known(self.plan, "groupby", names)
         return Groups(self, names)
 
@@ -358,20 +364,6 @@ class Groups(TeachesNames):
         return self.dataset._with(Aggregate(self.dataset.plan, self.keys, aggregates))
 
 
-def positive(what: str, value: Any) -> int:
-    """The value as an integer ≥ 1; raises InputError, which names it, if it is none."""
-    number = as_int(value)
-    if number is None or number < 1:
-        raise InputError(f"{what}={value!r}: an integer ≥ 1 is wanted")
-    return number
-
-
-def check_format(batch_format: str) -> None:
-    """Raise InputError if there is no such format of batches."""
-    if batch_format not in BATCH_FORMATS:
-        raise InputError(f"batch_format={batch_format!r}. {nearest(str(batch_format), BATCH_FORMATS)}")
-
-
 def _dataset(what: str, other: Any) -> Dataset:
     if not isinstance(other, Dataset):
         raise InputTypeError(f"{what}: {other!r:.80} is a {type(other).__name__}; a Dataset is wanted")
@@ -390,10 +382,3 @@ def _require_known(plan: Plan, stage: str, names: Sequence[str]) -> None:
 def _is_class_of_functions(fn: Any) -> bool:
     """Whether its objects can be called; others, such as `dict`, are called themselves."""
     return inspect.isclass(fn) and any("__call__" in vars(base) for base in fn.__mro__)
-
-
-def _names(what: str, key: str | Sequence[str]) -> tuple[str, ...]:
-    names = (key,) if isinstance(key, str) else tuple(key)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise InputTypeError(f"{what}: {key!r}: the name of a column, or several, are wanted")
-    return names

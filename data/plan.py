@@ -200,6 +200,24 @@ def known_columns(plan: Plan) -> tuple[str, ...] | None:
     return None
 
 
+def outline(plan: Plan) -> str:
+    """The plan in a line, for people: its source, and the stages after it as they were written."""
+    match plan:
+        case Read(source):
+            files = getattr(source, "files", None)
+            named = getattr(source, "name", "") if files is None else f"{len(files)} files"
+            return f"{type(source).__name__}({named})"
+        case Apply(child, function):
+            return f"{outline(child)} → {function.name}"
+        case Zip() | Union():
+            return f"{type(plan).__name__.lower()}({', '.join(map(outline, children_of(plan)))})"
+        case Write(child, target):
+            return f"{outline(child)} → write({target.folder})"
+    told = {part.name: getattr(plan, part.name) for part in dataclasses.fields(plan) if part.name != "child"}
+    stage = f"{type(plan).__name__.lower()}({', '.join(f'{name}={value!r}' for name, value in told.items())})"
+    return f"{outline(plan.child)} → {stage}"
+
+
 def is_endless(plan: Plan) -> bool:
     """Whether reading it never comes to an end."""
     if isinstance(plan, Repeat) and plan.epochs is None:

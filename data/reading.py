@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..runtime import InputError, InputTypeError
-from .dataset import Dataset, positive
+from .arguments import positive
+from .dataset import Dataset
 from .plan import Read
 from .sources import Source
 from .sources.arrays import NumpySource

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..runtime import InputError
-from .dataset import Dataset, positive
+from .arguments import positive
+from .dataset import Dataset
 from .reading import from_source
 from .sources import csv_rows, images, json_lines, tfrecord, webdataset
 from .sources.arrow import SUFFIXES as ARROW

@@ -332,3 +332,16 @@ def test_credits_are_bounded_and_kept_back_for_the_last_stages():
     assert (ledger.total, ledger.peak) == (70, 100)
     assert ledger.grant(30, depth=1) is None
     assert ledger.grant(30, depth=1, alone=True) is not None
+
+
+def test_a_dataset_shows_its_stages_in_a_line(tmp_path):
+    numbers = data.from_items(range(100), rows_per_piece=1)
+    assert repr(numbers.batch(2).filter(bool)) == (
+        "Dataset(TableSource(100 items) → batch(size=2, drop_last=False) → filter(bool))"
+    )
+    for number in range(100):
+        (tmp_path / f"{number}.txt").write_text("a line\n")
+    texts = data.read_text(str(tmp_path))
+    assert repr(texts) == "Dataset(TextSource(100 files))", "of a hundred files not their names"
+    [_, second] = texts.union(numbers.take(3)).split(2)
+    assert repr(second) == "Dataset(union(TextSource(100 files), TableSource(100 items) → take(rows=3)), share 1 of 2)"
