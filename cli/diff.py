@@ -27,8 +27,9 @@ def run(arguments: Sequence[str]) -> int:
         "and of it the random stream, the observations, the batch or the weights: shoal diff RUN_A RUN_B"
     )
     flags: DiffFlags = parse("shoal diff", about, {"comparison": DiffFlags}, rest).build(DiffFlags)
-    if len(folders) != 2:
-        raise InputError(f"two runs are compared, but {len(folders)} are given. Write: shoal diff runs/a runs/b")
+    if len(folders) != 2 or not all(folders):
+        given = len([folder for folder in folders if folder])
+        raise InputError(f"two runs are compared, but {given} are given. Write: shoal diff runs/a runs/b")
     with result_output(flags.json) as print_result:
         found = difference(*folders)
         lines = [

@@ -45,6 +45,8 @@ def known_environment(name: str) -> str:
     if module_name.endswith(".py"):
         module_name = _module_of(module_name, attribute)
         name = f"{module_name}:{attribute}"
+    if not module_name or not attribute:
+        raise InputError(f"environment {name!r}: want module:Class, or module:Env-v0, with a name on either side")
     here = look_in_current_folder()
     with missing_packages_named(name):
         try:

@@ -5,9 +5,9 @@ import sysconfig
 import traceback
 from pathlib import Path
 
-from ..runtime import ActorDiedError, ActorUnavailableError, TaskError, WorkerCrashedError
+from ..runtime import ActorDiedError, TaskError, exceptions
 
-_DEATHS = (ActorDiedError, ActorUnavailableError, WorkerCrashedError)
+_PACKAGE = __name__.partition(".")[0] + "."
 _LAYERS = ("cli", "algorithms", "rl", "envs", "data", "runtime")
 _OWN_FOLDERS = tuple(
     f"{file.parents[1] / layer}/" for file in (Path(__file__), Path(__file__).resolve()) for layer in _LAYERS
@@ -17,6 +17,11 @@ _LIBRARIES = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platst
 
 def _is_users(file: str) -> bool:
     return not file.startswith((*_OWN_FOLDERS, *_LIBRARIES, "<"))
+
+
+def _tells_itself(error: BaseException) -> bool:
+    """Whether the message of an exception was written to be all that is read: of those made here, but for bugs."""
+    return type(error).__module__.startswith(_PACKAGE) and not isinstance(error, exceptions.InternalError)
 
 
 def _user_frames(text: str) -> str:
@@ -43,11 +48,12 @@ def describe_failure(error: BaseException) -> str:
     """Return the text for an exception.
 
     One that comes from a task or an actor shows the traceback of the process where it was raised, the user's frames
-    alone; those of the driver, which only waited for it, are left out. A process that died is told by the report of its
-    death. Any other exception shows its own traceback: the user's frames alone, if it was raised in what they wrote.
+    alone; those of the driver, which only waited for it, are left out. One of a type of ours, such as a process's death
+    or a time limit, is told by its message. Any other exception shows its own traceback: the user's frames alone, if it
+    was raised in what they wrote.
     """
     cause = error if isinstance(error, TaskError) else error.__cause__
-    if isinstance(error, _DEATHS) and not isinstance(cause, TaskError):
+    if _tells_itself(error) and not isinstance(cause, TaskError):
         return "\n".join([f"error: {error}", *getattr(error, "__notes__", ())])
     lines = "".join(traceback.format_exception_only(error)).split("\n")
     said = next(line for line in lines if not line.startswith(" "))  # a SyntaxError's begin with its place

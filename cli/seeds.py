@@ -18,6 +18,7 @@ from typing import Any
 
 from ..rl import (
     bootstrap_interval,
+    check_writable,
     draw_comparison,
     interquartile_mean,
     read_group,
@@ -32,6 +33,7 @@ from .signals import STOP_WITH_STDIN, STOPPED
 
 _TAKEN = ("--seeds", "--seed", "--run-dir")
 _SWITCHES = ("--json",)
+_MOST = 10_000
 _PICTURE = "learning_curves.png"
 
 
@@ -166,9 +168,15 @@ def _outcome(run: Path) -> str:
     return "no episode ended" if mean is None else f"mean return {three_digits(mean)}"
 
 
-def check_seeds(count: int, folder: Path, overwrite: bool) -> None:
-    """InputError if there can be no such seeds, or a folder of seeds is there that may not be replaced."""
-    if count < 1:
-        raise InputError(f"--seeds is {count}, but must be at least 1")
+def check_seeds(count: int, run_dir: str | None, overwrite: bool) -> None:
+    """InputError if there can be no such seeds, or none in a folder that is named."""
+    if not 1 <= count <= _MOST:
+        raise InputError(f"--seeds is {count}, but must be at least 1 and at most {_MOST:,}")
+    if run_dir is None:
+        return
+    folder = Path(run_dir)
+    if os.path.isfile(folder):
+        raise InputError(f"run folder '{folder}' is a file. Choose another --run-dir")
+    check_writable(folder)
     if not overwrite and folder.exists() and any(folder.iterdir()):
         raise InputError(f"'{folder}' is not empty: choose another --run-dir, or give --overwrite")

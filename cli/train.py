@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..algorithms import ALGORITHMS
+from ..envs import resolve
 from ..rl import (
     FREE,
     RUNS,
@@ -28,6 +29,7 @@ from ..rl import (
     find_run,
     make_loggers,
     read_config,
+    read_loggers,
     read_result,
     settings_elsewhere,
 )
@@ -139,7 +141,7 @@ def run(arguments: Sequence[str]) -> int:
     about = f"Train a policy with {name.upper()} and write a run folder."
     parsed = parse(f"shoal train {name}", about, groups, rest, of_others=_who_has_what, elsewhere=_elsewhere)
     flags: TrainFlags = parsed.build(TrainFlags)
-    _check_numbers(flags)
+    _check_flags(flags)
     if flags.seeds is not None:
         return _train_seeds(name, parsed, flags, rest)
     if os.environ.pop(STOP_WITH_STDIN, None) is not None:
@@ -158,34 +160,37 @@ def _train_seeds(name: str, parsed: Parsed, flags: TrainFlags, arguments: Sequen
     if env is None or flags.resume is not None:
         raise InputError("--seeds begins new runs: it wants an environment, and no --resume")
     assert flags.seeds is not None
-    if flags.run_dir:
-        check_seeds(flags.seeds, Path(flags.run_dir), flags.overwrite)
+    check_seeds(flags.seeds, flags.run_dir, flags.overwrite)
     run = RunSettings(**parsed.only_given(RunSettings))
     if run.listen is not None:
         raise InputError("--seeds trains several side by side, and --listen is one address: simulators connect to one")
-    folder = Path(flags.run_dir) if flags.run_dir else default_run_dir(name, env)
-    check_seeds(flags.seeds, folder, flags.overwrite)
-    seeds = Seeds(
-        algorithm=name,
-        env=env,
-        arguments=without_flags(arguments),
-        first=run.seed,
-        count=flags.seeds,
-        folder=folder,
-        parallel=parallel_trainings(flags.seeds, run.workers),
-    )
-    with result_output(flags.json) as print_result, stop_as_interrupt():
+    if flags.env is not None:  # here, rather than by each seed
+        resolve(known_environment(flags.env), flags.env_kwargs)
+    config_class = ALGORITHMS[name].config_class
+    config_class(**parsed.only_given(config_class))
+    with result_output(flags.json) as print_result, stop_as_interrupt(), contextlib.ExitStack() as stack:
+        folder = Path(flags.run_dir) if flags.run_dir else stack.enter_context(_claimed_run_dir(name, env))
+        seeds = Seeds(
+            algorithm=name,
+            env=env,
+            arguments=without_flags(arguments),
+            first=run.seed,
+            count=flags.seeds,
+            folder=folder,
+            parallel=parallel_trainings(flags.seeds, run.workers),
+        )
         code, result = seeds.run()
         if result:
             print_result(result, summary(result, folder))
     return code
 
 
-def _check_numbers(flags: TrainFlags) -> None:
+def _check_flags(flags: TrainFlags) -> None:
     if flags.total_timesteps is not None and flags.total_timesteps < 1:
         raise InputError(f"--total-timesteps is {flags.total_timesteps}, but must be at least 1")
     if flags.checkpoint_seconds < 0:
         raise InputError(f"--checkpoint-seconds is {flags.checkpoint_seconds:g}, but must be at least 0")
+    read_loggers(flags.log)
 
 
 class _Announcement(Callback):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         Training,
         TrainingResult,
     )
-    from .callbacks.loggers import make_loggers
+    from .callbacks.loggers import make_loggers, read_loggers
     from .callbacks.progress import ProgressDisplay
     from .callbacks.progress_line import three_digits
     from .clock import Clock
@@ -356,6 +356,7 @@ __all__ = [
     "read_config",
     "read_dataset",
     "read_group",
+    "read_loggers",
     "read_mean_return",
     "read_result",
     "read_rows",

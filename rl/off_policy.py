@@ -92,7 +92,8 @@ class OffPolicyAlgorithm(OnlineAlgorithm[Replaying], Generic[Replaying]):
             now = outcome.state
 
     def check_spaces(self) -> None:
-        """Raise InputError, with the arithmetic, if the replay buffers cannot fit into memory."""
+        """Also raise InputError, with the arithmetic, if the replay buffers cannot fit into memory."""
+        super().check_spaces()
         config = self.config
         rows, there = self._rows_nbytes, machine_memory()
         held = rows + self._priorities_nbytes

@@ -12,12 +12,15 @@ from __future__ import annotations
 from typing import Any, Generic
 
 from ..envs import Endpoint, Inspection
+from ..runtime import InputError, human_bytes, machine_memory
 from .actors import ActorLearnerRun
 from .algorithm import Algorithm, Config
 from .clock import Clock
 from .colocated import ColocatedRun
+from .data.columns import rollout_columns
+from .data.tree import leaves
 from .declaration import Collecting, Learning
-from .models.joint_spec import JointSpec
+from .models.joint_spec import JointSpec, learning_specs
 from .run import Run
 from .simulators import inspect_simulators
 from .synchronous import SynchronousRun
@@ -39,6 +42,20 @@ class OnlineAlgorithm(Algorithm[Config], Collecting, Learning, Generic[Config]):
         they connect to."""
         run = self.actors
         return run.workers.endpoint if isinstance(run, ActorLearnerRun) else None
+
+    def check_spaces(self) -> None:
+        """Raise InputError, with the arithmetic, if what an iteration plays cannot fit into memory."""
+        columns = (
+            rollout_columns(spec.observation_space, spec.action_space) for spec in learning_specs(self.model_spec)
+        )
+        row = sum(column.nbytes for own in columns for _, column in leaves(dict(own)))
+        steps, run, there = self.rollout_steps(self.config), self.run, machine_memory()
+        if steps * run.n_envs * row > there:
+            raise InputError(
+                f"n_envs is {run.n_envs:,}, and an iteration has {steps:,} steps of each: at {row:,} bytes a step they "
+                f"take {human_bytes(steps * run.n_envs * row)}, and this machine has {human_bytes(there)}. Choose "
+                "fewer environments, or fewer steps"
+            )
 
     def make_run(self) -> Run:
         """One actor that acts and learns, where one worker would step all environments and one learner learn; else

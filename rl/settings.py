@@ -171,7 +171,7 @@ class RunSettings(AgentSettings, LearnerSettings):
 
     workers: int = number(1, whole=True, at_least=1)
     """Rollout workers (processes) that step environments; has no influence on the result."""
-    n_envs: int = number(8, whole=True, at_least=1)
+    n_envs: int = number(8, whole=True, at_least=1, at_most=1_000_000)
     """Environments in total, over all workers."""
     group_size: int | None = number(
         Derived(
@@ -185,7 +185,7 @@ class RunSettings(AgentSettings, LearnerSettings):
     for them. Must divide n_envs."""
     seed: int = number(0, whole=True, at_least=0)
     """Every random number of the run derives from it."""
-    threads: int = number(1, whole=True, at_least=1)
+    threads: int = number(1, whole=True, at_least=1, at_most=1024)
     """Threads per process for numerical libraries; is part of what decides the result's bits."""
     check: str = choice("error", "error", "warn")
     """What follows when an observation lies outside the bounds of its space: error, or warn: it is said once, and the

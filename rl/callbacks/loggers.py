@@ -149,10 +149,15 @@ def _library(module: str, package: str) -> Any:
 LOGGERS: dict[str, Callable[[str | Path], Callback]] = {"csv": CSVLogger, "wandb": WandbLogger, "mlflow": MLflowLogger}
 
 
-def make_loggers(names: str, run: str | Path) -> list[Callback]:
-    """The loggers that are named, separated by commas. InputError for an unknown one, or a missing package."""
+def read_loggers(names: str) -> tuple[str, ...]:
+    """The loggers that are named, separated by commas, each once. InputError for an unknown one."""
     chosen = [name.strip().lower() for name in names.split(",") if name.strip()]
     for name in chosen:
         if name not in LOGGERS:
             raise InputError(f"log is {names!r}, but must be of {', '.join(LOGGERS)}. {nearest(name, LOGGERS)}")
-    return [LOGGERS[name](run) for name in dict.fromkeys(chosen)]
+    return tuple(dict.fromkeys(chosen))
+
+
+def make_loggers(names: str, run: str | Path) -> list[Callback]:
+    """The loggers that are named, as `read_loggers` does. InputError also for a missing package."""
+    return [LOGGERS[name](run) for name in read_loggers(names)]

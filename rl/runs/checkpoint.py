@@ -173,6 +173,8 @@ def read_policy(folder: str | Path) -> SavedPolicy:
         raise InputError(
             f"{str(path / 'policy.json')!r} lacks the entry {error}: it is damaged or from another program"
         ) from error
+    except InputError as error:
+        raise InputError(f"{str(path / 'policy.json')!r}: {error}") from error
     spec.check_own_modules(run_of(path))
     named = _parse_tensors(path, "policy.safetensors", files)
     if named.keys() != set(order):

@@ -88,17 +88,18 @@ def read_summed(folder: Path, known: Iterable[str], large: Iterable[str] = ()) -
 
 
 def _digest(path: Path) -> str:
-    with _reading(path), path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> bytes:
-    with _reading(path):
+    with reading(path):
         return path.read_bytes()
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be read in the block into a DamagedError."""
     try:
         yield
     except FileNotFoundError:

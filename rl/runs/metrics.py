@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from ...runtime import InputError
 from ..callbacks import EvaluationReport, IterationReport
-from .files import write_whole
+from .files import reading, write_whole
 
 #: Seconds between two writes of TensorBoard events: the library is loaded at the first of them, not at the start.
 _TENSORBOARD_INTERVAL = 5.0
@@ -100,7 +100,7 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with reading(path), path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if line.endswith("\n"):
                 yield _record(line, f"line {number} of '{path}'")
@@ -137,9 +137,12 @@ def read_evaluations(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        with reading(path):
+            records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if all(isinstance(record["index"], int) and isinstance(record["timesteps"], int) for record in records):
             return records
+    except InputError:
+        raise
     except (ValueError, TypeError, KeyError):
         pass
     raise InputError(f"'{path}' is damaged. Restore it, or remove it")

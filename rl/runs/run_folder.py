@@ -31,7 +31,7 @@ from ...runtime import InputError, ShoalError
 from ..callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 from ..settings import Bounds
 from .checkpoint import drop_newer, list_checkpoints
-from .files import write_json, write_whole
+from .files import reading, write_json, write_whole
 from .learning_curve import draw_learning_curve
 from .machine import describe_machine
 from .metrics import EvaluationsFile, MetricsFile, TensorBoardFile, load_tensorboard, read_evaluations
@@ -63,10 +63,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"run folder '{folder}' does not exist (looked in {Path.cwd()}). Give the folder of a run, "
             "as `shoal train` printed it"
         )
+    if not file.exists():
+        raise InputError(f"'{folder}' is no run folder: it holds no config.json")
+    with reading(file):
+        text = file.read_bytes()
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"'{folder}' is no run folder: it holds no config.json") from None
+        config = json.loads(text)
     except ValueError as error:
         raise InputError(f"'{file}' is damaged: {error}. Train again, or restore the file") from None
     if not isinstance(config, dict):

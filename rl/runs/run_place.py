@@ -33,14 +33,17 @@ def check_writable(path: str | Path) -> None:
     """Raise InputError if nothing can be written into a run folder, or, where it is not there yet, into the one that it
     would be made in. A training asks before it starts anything: later it would be told by what was lost."""
     place = Path(path).absolute()
-    while not os.path.lexists(place) and place != place.parent:
-        place = place.parent
     try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            place.lstat()  # a name may be too long for any file
+        while not os.path.lexists(place) and place != place.parent:
+            place = place.parent
         with tempfile.TemporaryFile(dir=place, suffix=".tmp", buffering=0) as file:
             file.write(bytes(4096))
     except OSError as error:
+        where = "" if place == Path(path).absolute() else f" ('{place}')"
         raise InputError(
-            f"run folder '{path}' cannot be written: {error.strerror or error} ('{place}'). Choose another --run-dir"
+            f"run folder '{path}' cannot be written: {error.strerror or error}{where}. Choose another --run-dir"
         ) from None
 
 
@@ -74,10 +77,10 @@ def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
             nothing can be written there.
     """
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
+    if os.path.isfile(folder):
         raise InputError(f"run folder '{folder}' is a file. Choose another --run-dir")
-    check_unlocked(folder)
     check_writable(folder)
+    check_unlocked(folder)
     if not folder.exists() or all(_is_passing(child.name) for child in folder.iterdir()):
         return folder
     known = [name for name in (*_FILES, "checkpoints") if (folder / name).exists()]

@@ -14,8 +14,9 @@ from conftest import wait_until
 
 from shoal.cli.failures import _OWN_FOLDERS, describe_failure
 from shoal.cli.main import main
-from shoal.rl import Algorithm
-from shoal.runtime import ActorUnavailableError
+from shoal.envs import EnvTimeoutError
+from shoal.rl import Algorithm, RunFolderError
+from shoal.runtime import ActorUnavailableError, exceptions
 
 SMALL = ["--n-envs", "2", "--n-steps", "64", "--batch-size", "64", "--n-epochs", "1", "--preset", "none"]
 
@@ -158,6 +159,14 @@ def test_a_process_that_died_is_told_by_its_report_alone():
     error = ActorUnavailableError("the actor crashed: exit code 3")
     error.add_note("A worker died 11 times")
     assert describe_failure(error) == "error: the actor crashed: exit code 3\nA worker died 11 times"
+
+
+@pytest.mark.parametrize("kind", [EnvTimeoutError, RunFolderError])
+def test_what_was_made_to_be_told_has_no_traceback(kind):
+    error = kind("step had not returned after 1 s")
+    error.add_note("in step of environment 'Mine', index 0")
+    assert describe_failure(error) == f"error: {error}\nin step of environment 'Mine', index 0"
+    assert "InternalError: a bug" in describe_failure(exceptions.InternalError("a bug"))
 
 
 def test_an_exception_that_the_check_meets(capsys, tmp_path):

@@ -26,6 +26,13 @@ def test_at_least_one_at_a_time():
     ("arguments", "message"),
     [
         (["train", "ppo", "CartPole-v1", "--seeds", "0"], "--seeds is 0, but must be at least 1"),
+        (
+            ["train", "ppo", "CartPole-v1", "--seeds", "1e11"],
+            "--seeds is 100000000000, but must be at least 1 and at most",
+        ),
+        (["train", "ppo", "CartPole-v1", "--seeds", "2", "--run-dir", __file__], "test_seeds.py' is a file"),
+        (["train", "ppo", "CatPole-v1", "--seeds", "2"], "unknown environment 'CatPole-v1'"),
+        (["train", "ppo", "CartPole-v1", "--seeds", "2", "--gamma", "2"], "gamma is 2"),
         (["train", "ppo", "--seeds", "2"], "--seeds begins new runs"),
         (["train", "ppo", "CartPole-v1", "--seeds", "2", "--listen", "0"], "--listen is one address"),
         (["plot"], "no run is given"),
@@ -37,6 +44,7 @@ def test_what_is_refused(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_was_there_before_is_not_summed_up(tmp_path):
