@@ -21,12 +21,15 @@ for room for the others would hold what another one needs.
 from __future__ import annotations
 
 import bisect
+import errno
 import mmap
 import os
+import resource
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from ...core.resources.machine_memory import human_bytes
 from ...exceptions import InternalError, ObjectStoreFullError
 from ..protocol.descriptors import opening
 from ..protocol.messages import Span
@@ -42,8 +45,24 @@ UNSEALED, SEALED = 2, 3  # unsealed: being written, or given back while a reader
 
 
 def map_arena(fd: int) -> mmap.mmap:
-    """Map the whole of an arena; the mapping has a descriptor of its own."""
-    return opening(lambda: mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+    """Map the whole of an arena; the mapping has a descriptor of its own.
+
+    Raises:
+        OSError: also ENOMEM, which says what there is to do, if this process has no addresses left for it.
+    """
+    try:
+        return opening(lambda: mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        may = "" if limit == resource.RLIM_INFINITY else f" of {human_bytes(limit)} (ulimit -v)"
+        raise OSError(
+            errno.ENOMEM,
+            f"pid {os.getpid()} has no addresses left{may} to map {human_bytes(os.fstat(fd).st_size)} of shared "
+            "memory, of which only what is used takes memory. Raise the limit; a smaller init(object_store_memory=…) "
+            "takes fewer, and engine='serial' none",
+        ) from None
 
 
 class Arena:

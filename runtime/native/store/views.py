@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import threading
@@ -73,7 +74,7 @@ class Views:
 
         Raises:
             StaleBlockError: the block was given back; its owner knows where the value lies now.
-            OSError: no descriptor is left to look.
+            OSError: no descriptor, or no addresses, are left to look.
         """
         known = (span.maker, span.arena) in self._arenas
         memory = self._memory(span)
@@ -197,7 +198,7 @@ class Views:
             finally:
                 os.close(fd)
         except (OSError, ValueError) as error:  # nothing has that number any more, or what cannot be mapped
-            if getattr(error, "errno", None) in NONE_LEFT:
+            if getattr(error, "errno", None) in (*NONE_LEFT, errno.ENOMEM):
                 raise  # it is not lost, and its owner would take our word for it
             return None
         return self._arenas.setdefault((span.maker, span.arena), memory)

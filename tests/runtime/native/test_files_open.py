@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 
+import psutil
 import pytest
 from conftest import WORKERS_NEED, screen
 
@@ -127,3 +128,22 @@ runtime.init("native", num_cpus=1)
 def test_a_runtime_does_not_begin_with_fewer_files_than_it_needs():
     ended = subprocess.run([sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True, timeout=60)
     assert "but may open only 60 here. Raise the limit (ulimit -Hn)" in ended.stderr.splitlines()[-1]
+
+
+def test_no_addresses_left_to_map_shared_memory_is_told_and_nothing_is_lost(native):
+    @runtime.remote
+    def make():
+        return bytes(200_000)
+
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    made = make.remote()
+    runtime.wait([made])
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**30, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"no addresses left of .* GB \(ulimit -v\) to map .* GB of shared memory"):
+            runtime.put(bytes(200_000))
+        with pytest.raises(OSError, match="object_store_memory"):
+            runtime.get(made)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert len(runtime.get(made)) == len(runtime.get(runtime.put(bytes(200_000)))) == 200_000
