@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
         folders.append(beginning.pop(0))
     about = "Draw runs, or folders of seeds (their mean and its interval), into one picture: shoal plot RUN… [flags]"
     flags: PlotFlags = parse("shoal plot", about, {"picture": PlotFlags}, beginning).build(PlotFlags)
-    if not folders:
+    if not folders or not all(folders):
         raise InputError("no run is given. Runs come first: shoal plot runs/a runs/b --out comparison.png")
     draw_comparison([read_group(folder, flags.x) for folder in folders], flags.out, x=flags.x, title=flags.title)
     note(f"picture: {flags.out}")

@@ -53,8 +53,8 @@ def bind(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # Listening already: who connects before anybody accepts waits, and is not turned away.
         return socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        reason = str(error.strerror or error).split(" (while", 1)[0]
+    except (OSError, UnicodeError) as error:  # a part of a name that is too long
+        reason = str(getattr(error, "strerror", None) or error).split(" (while", 1)[0]
         raise InputError(
             f"cannot listen at {host}:{port}: {reason}. Choose another address (port 0: any free port)"
         ) from None

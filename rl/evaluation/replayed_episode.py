@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,9 @@ from ..runs.metrics import read_metrics
 from ..runs.run_folder import read_config
 from ..runs.run_lines import EPISODES, EXAMPLES, actions_of_line
 from .video import check_video, filmed
+
+_ENTRIES = {"environment", "index", "seed", "return", "length", "actions"}
+"""Of a line of an episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,11 @@ def replay_episode(folder: str | Path, number: int, *, video: str | Path | None 
     config = read_config(folder)
     line = _line_of(Path(folder), number, config)
     path = None if video is None else check_video(video)
-    seed = config["run"]["seed"]
-    described = spec_from_json(config["environment"], folder=folder)
+    try:
+        seed, environment = config["run"]["seed"], config["environment"]
+    except KeyError as error:
+        raise InputError(f"'{folder}/config.json' lacks the entry {error}: it is damaged. Restore the file") from None
+    described = spec_from_json(environment, folder=folder)
     spec = inspect_environment(described, run_seed=seed, mode="warn", step_timeout=None).spec
     place = {name: line[name] for name in ("iteration", "environment", "index", "seed")}
     if path is None:
@@ -73,9 +78,12 @@ def replay_episode(folder: str | Path, number: int, *, video: str | Path | None 
 def _line_of(folder: Path, number: int, config: dict[str, Any]) -> dict[str, Any]:
     if number < 1:
         raise InputError(f"episode is {number}, but episodes are counted from 1")
-    found = next(itertools.islice(read_metrics(folder / EPISODES), number - 1, None), None)
-    if found is not None:
+    found = next((line for index, line in enumerate(read_metrics(folder / EPISODES), 1) if index == number), None)
+    if found is not None and found.keys() >= _ENTRIES:
         return found
+    if found is not None:
+        lacks = ", ".join(sorted(_ENTRIES - found.keys()))
+        raise InputError(f"line {number} of '{folder / EPISODES}' is damaged: it lacks {lacks}. Restore the file")
     count = sum(1 for _ in read_metrics(folder / EPISODES))
     if count:
         raise InputError(f"run {str(folder)!r} has recorded {count} episodes, so there is none of number {number}")
@@ -94,7 +102,10 @@ def _play(env: Any, name: str, line: dict[str, Any]) -> tuple[int, float, bool]:
     """Steps, sum of rewards, and whether the episode ended with the last action."""
     with closing(env, name):
         unpack = codec(env.action_space).unpack
-        actions = actions_of_line(line, env.action_space)
+        try:
+            actions = actions_of_line(line, env.action_space)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"the actions of the episode in {EPISODES} are damaged: {error}") from None
         env.reset(seed=line["seed"])
         steps, total, over = 0, 0.0, False
         for action in actions:

@@ -74,7 +74,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(f"'{file}' is damaged: it holds a {type(config).__name__}, not an object")
     kinds = {"algorithm": str, "env": str, "total_timesteps": int, "stop_return": int | float | None}
-    for name, kind in kinds.items():
+    parts = dict.fromkeys(("environment", "run", "hyperparameters", "machine"), dict | None)
+    for name, kind in (kinds | {name: kind for name, kind in parts.items() if name in config}).items():
         if not isinstance(config.get(name, ...), kind):
             raise InputError(f"'{file}' is damaged: its entry {name!r} is {config.get(name)!r}. Restore the file")
     return config

@@ -21,6 +21,12 @@ from .files import Content
 from .league_files import read_league
 from .replay_file import SavedReplay, buffers_of, describe_replay, replay_parts
 
+_ENTRIES = (
+    "algorithm", "environment", "run", "hyperparameters", "preset",
+    "iteration", "timesteps", "version", "records", "learner", "groups", "recent", "evaluations", "league",
+)  # fmt: skip
+"""Of training.json, without which no training goes on."""
+
 
 @dataclass(frozen=True)
 class SavedTraining:
@@ -119,6 +125,11 @@ def read_saved_training(folder: str | Path, algorithm: str) -> SavedTraining:
     algorithm."""
     checkpoint = find_checkpoint(folder)  # once: a training that goes on there may write another one meanwhile
     document, arrays = read_training(checkpoint)
+    for name in _ENTRIES:
+        if name not in document:
+            raise InputError(
+                f"{str(checkpoint / 'training.json')!r} lacks the entry {name!r}: it is damaged or from another program"
+            )
     if document["algorithm"] != algorithm:
         raise InputError(
             f"the checkpoint at {str(checkpoint)!r} is of algorithm {document['algorithm']!r}, not {algorithm!r}"

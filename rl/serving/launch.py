@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...envs import check_token, parse_address
 from ...runtime import InputError, as_number
 from ..engine import preload
 from ..models.joint_spec import JointSpec
@@ -21,7 +22,7 @@ from .texts.served import ServedTexts
 
 _COUNT = Bounds(whole=True, at_least=1)
 _BOUNDS = {
-    "replicas": _COUNT,
+    "replicas": replace(_COUNT, at_most=1024),
     "max_batch_size": replace(_COUNT, optional=True),
     "batch_wait": Bounds(at_least=0, at_most=60),
     "max_waiting": _COUNT,
@@ -89,10 +90,20 @@ def serve(
         "seed": seed, "threads": threads, "request_timeout": _finite(request_timeout), "max_batch_size": max_batch_size,
     }  # fmt: skip
     settings: dict[str, Any] = {name: _BOUNDS[name].read(name, value) for name, value in given.items()}
+    where = _checked(http, grpc, token)
     sources, spec = read_policies(policy, name)
     if spec is None and sources[""].is_language:
-        return _started_texts(sources[""], settings, _name_of(policy), http=http, grpc=grpc, token=token)
-    return _started(sources, spec, settings, http=http, grpc=grpc, token=token)
+        return _started_texts(sources[""], settings, _name_of(policy), **where)
+    return _started(sources, spec, settings, **where)
+
+
+def _checked(http: str | None, grpc: str | None, token: str | None) -> dict[str, str | None]:
+    """Where to listen, by name, and for which token."""
+    for what, address in (("http", http), ("grpc", grpc)):
+        if address is not None:
+            parse_address(address, what)
+    check_token(token)
+    return {"http": http, "grpc": grpc, "token": token}
 
 
 def _name_of(policy: Savable | str | Path) -> str:

@@ -9,6 +9,7 @@ from agents_envs import Pair
 
 from shoal.cli.main import main
 from shoal.envs import register
+from shoal.rl.runs.files import SUMS, write_summed
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +81,9 @@ def refused(arguments, capsys):
         (["serve"], "no run is given"),
         (["serve", "runs/none", "--engine", "serial"], "there is no run or policy at 'runs/none'"),
         (["serve", "runs/none", "--engine", "serial", "--replicas", "0"], "replicas is 0"),
+        (["serve", "runs/none", "--engine", "serial", "--replicas", "1e12"], "replicas is 1000000000000, but must be"),
+        (["serve", "runs/none", "--engine", "serial", "--http", ":::"], "http=':::': want HOST:PORT"),
+        (["serve", "runs/none", "--engine", "serial", "--grpc", "1:70000"], "grpc='1:70000': want HOST:PORT"),
         (["serve", "runs/none", "--token-file", "none"], "--token-file none: No such file or directory"),
     ],
 )  # fmt: skip
@@ -198,8 +202,29 @@ def test_the_wrong_run_to_resume(a_run, capsys):
 
 def test_a_damaged_config(a_run, capsys, tmp_path):
     shutil.copytree(a_run, tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text('{"env": "Cart')
-    assert "is damaged" in refused(["train", "--resume", "run", "--engine", "serial"], capsys)
+    file = tmp_path / "run" / "config.json"
+    config = json.loads(file.read_text())
+    for content, message in (
+        ('{"env": "Cart', "is damaged"),
+        (json.dumps(config | {"run": [1]}), "is damaged: its entry 'run' is [1]"),
+    ):
+        file.write_text(content)
+        for command in ("train --resume run --engine serial", "doctor run", "diff run run", "replay run --episode 1"):
+            assert message in refused(command.split(), capsys)
+    file.unlink()
+    file.mkdir()
+    assert "config.json' cannot be read: Is a directory" in refused(["doctor", "run"], capsys)
+
+
+def test_a_training_state_that_lacks_entries(a_run, capsys, tmp_path):
+    shutil.copytree(a_run, tmp_path / "run")
+    checkpoint = next((tmp_path / "run" / "checkpoints").iterdir())
+    files = {file.name: file.read_bytes() for file in checkpoint.iterdir() if file.name != SUMS}
+    document = json.loads(files["training.json"])
+    del document["hyperparameters"]
+    write_summed(checkpoint, files | {"training.json": json.dumps(document).encode()})
+    for command in ("verify run --engine serial", "train --resume run --engine serial --total-timesteps 999"):
+        assert "training.json' lacks the entry 'hyperparameters'" in refused(command.split(), capsys)
 
 
 def test_an_environment_that_does_not_fit(a_run, capsys):

@@ -214,6 +214,14 @@ def test_the_command_replays_and_says_what_is_not_there(tmp_path, capsys):
     assert "but in the training return" in capsys.readouterr().out
     assert main(["replay", run, "--episode", "999"]) == 2
     assert f"has recorded {len(lines)} episodes" in capsys.readouterr().err
+    assert main(["replay", run, "--episode", "9" * 30]) == 2
+    assert "so there is none of number 999" in capsys.readouterr().err
+    damaged = [{**lines[0], "actions": "x"}, {name: lines[0][name] for name in ("iteration", "timesteps", "seed")}]
+    (tmp_path / "run" / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in damaged))
+    assert main(["replay", run, "--episode", "1"]) == 2
+    assert "the actions of the episode in episodes.jsonl are damaged" in capsys.readouterr().err
+    assert main(["replay", run, "--episode", "2"]) == 2
+    assert "is damaged: it lacks actions, environment, index, length, return" in capsys.readouterr().err
     (tmp_path / "run" / "episodes.jsonl").unlink()
     assert main(["replay", run, "--episode", "1"]) == 2
     assert "has recorded no actions of episodes: record is 'auto'" in capsys.readouterr().err
