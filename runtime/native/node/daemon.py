@@ -31,7 +31,11 @@ def main() -> None:
             flush=True,
         )
         os._exit(2)
-    fork_server = start_fork_server(settings)
+    try:
+        fork_server = start_fork_server(settings)
+    except OSError as error:
+        print(f"error: {error.strerror}", file=sys.stderr, flush=True)
+        os._exit(2)
     # For itself alone: workers are programs of the user's, some of which use `select`.
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     folder = SessionFolder(settings.folder)

@@ -12,12 +12,16 @@ import ctypes
 import gc
 import importlib
 import os
+import resource
 import select
 import signal
 import socket
 import sys
+import time
 import traceback
 import types
+from collections.abc import Callable
+from functools import partial
 
 import setproctitle
 
@@ -31,6 +35,8 @@ from .settings import NodeSettings
 
 _PR_SET_PDEATHSIG = 1
 _WORKER = "..worker.worker_process"
+#: Seconds for which a worker that the system has no room for is tried again, and between two tries.
+_PATIENCE, _PAUSE = 10.0, 0.05
 
 
 def die_with_parent(parent: int) -> None:
@@ -40,13 +46,40 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)  # it died before we asked
 
 
+def fork(reap: Callable[[], None], patience: float) -> int:
+    """Fork; where the system has no room for another process, try again for so many seconds, since some may end.
+
+    Args:
+        reap: takes note of children that have ended, which count as long as nobody does.
+        patience: seconds.
+
+    Raises:
+        OSError: there is no room; it says which limits there are.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return os.fork()
+        except OSError as error:
+            if time.monotonic() >= until:
+                most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+                most_here = "no limit here" if most == resource.RLIM_INFINITY else f"{most} here"
+                raise OSError(
+                    error.errno,
+                    f"no process can be started: {error.strerror}. What counts processes, and threads as such: "
+                    f"ulimit -u ({most_here}), a container's pids.max, sysctl kernel.threads-max",
+                ) from None
+        reap()
+        time.sleep(_PAUSE)
+
+
 def start_fork_server(settings: NodeSettings) -> Process:
     """Fork the fork server and return it, with a pipe of what it prints; in the child, serve and never return."""
     ours, theirs = socket.socketpair()
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     os.set_blocking(write, True)
     parent = os.getpid()
-    pid = os.fork()
+    pid = fork(lambda: None, 0)
     if pid:
         theirs.close()
         os.close(write)
@@ -127,7 +160,7 @@ def _reap(node: Connection) -> None:
 def _fork(node: Connection, message: m.Fork, names: SocketNames, wake: tuple[int, int]) -> None:
     output, errors = node.fds.popleft(), node.fds.popleft()
     parent = os.getpid()
-    pid = os.fork()
+    pid = fork(partial(_reap, node), _PATIENCE)
     if pid:
         os.close(output)
         os.close(errors)
