@@ -54,6 +54,7 @@ _engine: Backend | None = None
 _runtimes = 0  # how many this process has used
 _start_default: Callable[[], None] | None = None
 _forked_from: int | None = None
+_inherited: tuple[int, int] | None = None  # in a forked child: its parent, and how many runtimes that had used
 
 #: Values published in this process, by key, serialised; handed to each engine that starts later.
 published: dict[str, bytes] = {}
@@ -101,6 +102,13 @@ def is_over(number: int | None) -> bool:
     return number is not None and (_engine is None or number != _runtimes)
 
 
+def whose(number: int | None) -> str:
+    """Return what to say of a runtime that is over for this process."""
+    if number is not None and _inherited is not None and number <= _inherited[1]:
+        return f"the runtime of process {_inherited[0]}, from which this process was forked"
+    return "a runtime that has been shut down"
+
+
 def set_engine(engine: Backend | None) -> None:
     """Make `engine` the one that this process talks to; None: there is none any more."""
     global _engine, _forked_from, _runtimes
@@ -117,10 +125,11 @@ def set_default_starter(start: Callable[[], None]) -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _engine, _forked_from
+    global _engine, _forked_from, _inherited
     if _engine is not None:
         _engine.abandon()
         _engine, _forked_from = None, os.getppid()
+        _inherited = _forked_from, _runtimes
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, TypeVar
 
 from ..exceptions import ObjectLostError
-from .current import current_engine, is_over, runtime_number
+from .current import current_engine, is_over, runtime_number, whose
 from .refs import ObjectRef, short, until_ready
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class ObjectRefGenerator(Iterator[ObjectRef[T]], AsyncIterator[ObjectRef[T]]):
 
     def _check(self) -> Stream:
         if is_over(self._runtime):
-            raise ObjectLostError(f"{self!r} is of a runtime that has been shut down; make the call again")
+            raise ObjectLostError(f"{self!r} is of {whose(self._runtime)}; make the call again")
         return self._stream
 
     def __iter__(self) -> ObjectRefGenerator[T]:

@@ -7,7 +7,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from ..exceptions import ActorDiedError, nearest
 from .actors.instances import METHODS_OF_ALL
-from .current import is_over, runtime_number
+from .current import is_over, runtime_number, whose
 from .engine import ActorId, current_engine
 from .options import DEFAULT_METHOD, MethodOptions
 from .refs import one_or_all, short
@@ -33,9 +33,7 @@ class ActorHandle(Generic[T]):
     def _check(self) -> ActorId:
         """Return its actor; raise ActorDiedError if that is of a runtime that has been shut down."""
         if is_over(self._runtime):
-            raise ActorDiedError(
-                f"{self!r} is of a runtime that has been shut down, which has ended it; create it again"
-            )
+            raise ActorDiedError(f"{self!r} is of {whose(self._runtime)}; create it again")
         return self._actor
 
     def __getattr__(self, name: str) -> "ActorMethod":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..exceptions import GetTimeoutError, ObjectLostError
-from .current import Backend, current_engine, is_over, runtime_number
+from .current import Backend, current_engine, is_over, runtime_number, whose
 
 if TYPE_CHECKING:
     import asyncio
@@ -95,7 +95,7 @@ def one_or_all(refs: list[ObjectRef]) -> Any:
 def check_runtime(ref: ObjectRef[T]) -> ObjectRef[T]:
     """Return a reference; raise ObjectLostError if it is of a runtime that has been shut down."""
     if is_over(ref.runtime):
-        raise object_gone(ref.id)
+        raise object_gone(ref.id, ref.runtime)
     return ref
 
 
@@ -138,9 +138,9 @@ def _finish(future: asyncio.Future) -> None:
         future.set_result(None)
 
 
-def object_gone(object_id: bytes) -> ObjectLostError:
-    """Return the error of a reference that has outlived its runtime."""
-    return ObjectLostError(f"object {short(object_id)} was of a runtime that has been shut down; make it again")
+def object_gone(object_id: bytes, number: int | None = None) -> ObjectLostError:
+    """Return the error of a reference that has outlived its runtime, the one of that number."""
+    return ObjectLostError(f"object {short(object_id)} was of {whose(number)}; make it again")
 
 
 def short(object_id: bytes) -> str:

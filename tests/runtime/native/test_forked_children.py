@@ -120,3 +120,25 @@ def test_processes_of_multiprocessing_go_on_working():
             return pool.map(abs, numbers)
 
     assert get([absolute.remote([-1, 2]) for _ in range(3)]) == [[1, 2]] * 3
+
+
+def test_a_child_of_a_driver_is_told_whose_references_and_handles_it_has(capfd):
+    made = runtime.put(1)
+    actor = Forker.remote()
+    pid = os.fork()
+    if pid == 0:
+        for use in (lambda: runtime.get(made), actor.code_of_constructor.remote, lambda: runtime.put(1)):
+            try:
+                use()
+            except runtime.ShoalError as error:
+                print(type(error).__name__, error, flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    lost, died, forked = capfd.readouterr().out.splitlines()
+    parent = f"of the runtime of process {os.getpid()}, from which this process was forked; "
+    assert lost.startswith("ObjectLostError")
+    assert lost.endswith(f"{parent}make it again")
+    assert died.startswith("ActorDiedError")
+    assert died.endswith(f"{parent}create it again")
+    assert "call shoal.runtime.init() for a runtime of its own" in forked
+    assert get(made) == 1
