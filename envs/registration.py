@@ -18,6 +18,8 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from ..runtime import InputError, lookup, nearest, publish
 from .agents import PettingZoo, pettingzoo_id
 from .atari import PLAIN, PREPROCESSED, Atari
+from .envpool_env import PREFIX as POOLED
+from .envpool_env import EnvPoolEnv, has_task
 from .external import EXTERNAL, External
 from .language import task_id, task_ids, task_spec
 from .packages import missing_package, registering_module
@@ -138,6 +140,8 @@ def _by_name(name: str) -> EnvSpec:
         return EnvSpec(agents, PettingZoo, {"game": agents})
     if name == EXTERNAL:
         return EnvSpec(name, External)
+    if name.startswith(POOLED):
+        return EnvSpec(name, EnvPoolEnv, {"task": name.removeprefix(POOLED)})
     if task_id(name):
         return EnvSpec(name, *task_spec(name))
     if not name.startswith(PREPROCESSED):
@@ -177,6 +181,8 @@ def _suggest(name: str, known: list[str]) -> str:
     if elsewhere:
         game = elsewhere[1]
         return f"Here it is 'Atari/{game}-v5', preprocessed, or 'ALE/{game}-v5' as it is (extra atari)"
+    if has_task(name):
+        return f"Here it is {POOLED + name!r}, as EnvPool has it: with --vectorization envpool it steps many at once"
     module, dot, attribute = name.rpartition(".")
     if dot and attribute.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         return f"A class in a module is named '{module}:{attribute}'"

@@ -8,18 +8,17 @@ reset single rows as well; but to ask its threads twice costs more than the step
 """
 
 import importlib
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from ..runtime import InputError, nearest
+from ..runtime import InputError
 from .atari import PLAIN, PREPROCESSED, Atari
+from .envpool_env import EnvPoolEnv, find_task, its_own_spaces
 from .packages import missing_packages_named
 from .spec import EnvSpec, entry_name
 
@@ -147,32 +146,31 @@ class EnvPool(VectorSource):
     }
 
     def __init__(self, spec: EnvSpec, size: int) -> None:
+        own = dict(spec.kwargs)
+        named = own.pop("task") if spec.entry is EnvPoolEnv else spec.id
+        self._id = str(named).removeprefix(PREPROCESSED).removeprefix(PLAIN)
         with missing_packages_named(spec.id):
-            self._module: Any = importlib.import_module("envpool")
-        self._id = spec.id.removeprefix(PREPROCESSED).removeprefix(PLAIN)
-        known = self._module.list_all_envs()
-        if self._id not in known:
-            close = nearest(self._id, known)
-            hint = f" {close}" if close.startswith("Did") else ""  # it knows 1,650
-            raise InputError(f"EnvPool has no environment {self._id!r}: choose vectorization 'sync'.{hint}")
-        if spec.entry is not Atari and not isinstance(spec.entry, str | gymnasium.envs.registration.EnvSpec):
+            self._module: Any = find_task(self._id)
+        if spec.entry not in (Atari, EnvPoolEnv) and not isinstance(
+            spec.entry, str | gymnasium.envs.registration.EnvSpec
+        ):
             raise InputError(
                 f"environment {spec.id!r} is registered here as {entry_name(spec.entry)}, and EnvPool would step its "
                 "own of that name: choose vectorization 'sync', or register yours under another id"
             )
-        given = _atari_settings(spec, self._NAMES, "img_height", "img_width") if spec.entry is Atari else spec.kwargs
+        given = _atari_settings(spec, self._NAMES, "img_height", "img_width") if spec.entry is Atari else own
         self._kwargs = {**given, "num_envs": size, "num_threads": 1, "env_type": "gymnasium"}
         if spec.max_episode_steps is not None:
             self._kwargs["max_episode_steps"] = spec.max_episode_steps
         self._pool: Any = self._make(0)
-        with _its_own_spaces():
+        with its_own_spaces():
             self.observation_space = self._pool.observation_space
             self.action_space = self._pool.action_space
         self._in_order = np.arange(size, dtype=np.int32).tobytes()
 
     def _make(self, seed: int) -> Any:
         try:
-            with _its_own_spaces():
+            with its_own_spaces():
                 return self._module.make(self._id, seed=seed % 2**31, **self._kwargs)
         except (TypeError, ValueError, AssertionError) as error:
             raise InputError(
@@ -184,7 +182,7 @@ class EnvPool(VectorSource):
         """As of `VectorSource`."""
         self._pool.close()
         self._pool = self._make(seed)  # which is the only time that it takes a seed
-        with _its_own_spaces():
+        with its_own_spaces():
             observations, info = self._pool.reset()
         return observations[np.argsort(info["env_id"])]
 
@@ -200,14 +198,6 @@ class EnvPool(VectorSource):
     def close(self) -> None:
         """As of `VectorSource`."""
         self._pool.close()
-
-
-@contextmanager
-def _its_own_spaces() -> Iterator[None]:
-    """Nobody can change what gymnasium finds about spaces that a library declares: bounds are float64 for float32."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*precision lowered")
-        yield
 
 
 class Ale(VectorSource):

@@ -161,7 +161,7 @@ def test_envpool_names_what_it_does_not_know(envpool):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Atari/Breakout-v5"])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "EnvPool/CartPole-v1", "Atari/Breakout-v5"])
 def test_a_step_of_envpool_after_an_end_begins_the_next_episode(envpool, env_id):
     if env_id.startswith("Atari"):
         pytest.importorskip("ale_py", reason="the extra atari is not installed")
