@@ -6,7 +6,7 @@ Each is a sentence that an error ends with. A test holds that no name here hides
 import os
 import re
 
-from ..runtime import InputError, by_name
+from ..runtime import InputError, sentences
 
 _COLUMNS = "map_batches(lambda batch: {…}) says which columns there are; read_parquet(…, columns=[…]) reads only some"
 _WHOLE = (
@@ -69,10 +69,8 @@ _READING = {
 }
 
 
-DATASET, GROUPS = (  # of attributes: whole sentences (see `TeachesNames`)
-    {name: f"Here it is: {answer}" for name, answer in by_name(table).items()} for table in (_DATASET, _GROUPS)
-)
-MODULE, OPTIONS, READING = (by_name(table) for table in (_MODULE, _OPTIONS, _READING))
+DATASET, GROUPS = sentences(_DATASET), sentences(_GROUPS)
+MODULE, OPTIONS, READING = sentences(_MODULE), sentences(_OPTIONS), sentences(_READING)
 
 
 def require_local(path: str | os.PathLike[str]) -> None:

@@ -27,13 +27,13 @@ from ..envs import (
     resolve,
     spec_to_json,
 )
-from ..runtime import InputError, TeachesNames, get
+from ..runtime import InputError, TeachesNames, get, refuse_unknown
 from .agents import choose_models
 from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list, exceptions_told, stops_of_evaluations
 from .chosen_settings import check_kind, choose_settings, split_settings
 from .clock import Clock
 from .declaration import Declaration
-from .elsewhere import TRAINING, attributes, check_by_name, refuse_arguments
+from .elsewhere import TRAIN, TRAINING, attributes, check_by_name
 from .engine import preload, start_runtime
 from .initial_weights import check_initial
 from .lazy import load
@@ -207,7 +207,8 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         return of the last 100 episodes is at least `stop_return` (at once, if it is already), or when a callback
         returns False. An exception, or Ctrl-C, leaves the algorithm as of the last finished iteration.
         """
-        refuse_arguments(unknown, ("total_timesteps", "stop_return", "callbacks"))
+        known = ("total_timesteps", "stop_return", "callbacks")
+        refuse_unknown("train has no argument", unknown, known, attributes(TRAIN))
         total_timesteps = Bounds(whole=True, at_least=1).read("total_timesteps", total_timesteps)
         stop_return = Bounds(optional=True).read("stop_return", stop_return)
         watching = [*callback_list(callbacks), *stops_of_evaluations(self.run)]

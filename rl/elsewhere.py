@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..runtime import InputTypeError, by_name, nearest
+from ..runtime import by_name, nearest, sentences
 
 _NETWORK = "give {policy_kwargs}, such as '{\"net_arch\": [64, 64]}'"
 
@@ -98,7 +98,7 @@ _PROGRAM = {
     "stats_window_size": "mean returns are those of the last 100 episodes",
     "use_sde sde_sample_freq": "exploration that depends on the state is not a part of it",
 }
-_TRAIN = {
+TRAIN = {
     "callback": "{callbacks}",
     "timesteps n_timesteps num_timesteps max_steps steps": "{total_timesteps}",
     "progress_bar log_interval verbose": "watch it by callbacks=ProgressDisplay()",
@@ -106,6 +106,7 @@ _TRAIN = {
     "reset_num_timesteps": "a second call goes on; a new training begins anew",
     "eval_env eval_freq n_eval_episodes": "evaluations are settings of the training, as in PPO(ENV, eval_freq=10_000)",
 }
+"""Arguments of `train`."""
 _NETWORKS = {
     "activation_fn fcnet_activation": "{activation}, 'tanh' or 'relu'",
     "hidden_sizes fcnet_hiddens hidden layers": "{net_arch}",
@@ -221,13 +222,14 @@ def hook_instead(name: str) -> str | None:
 
 
 def attributes(table: Mapping[str, str]) -> dict[str, str]:
-    """Return what to say of each name of a table of attributes, as `TeachesNames` wants it."""
+    """Return what to say of each name of a table of attributes or arguments, as sentences."""
     return {name: _sentence(_plain(answer), answer) for name, answer in by_name(table).items()}
 
 
 def package_instead(name: str) -> str | None:
-    """Return what there is here for a name that is imported from other libraries; None if they have none."""
-    return by_name(PACKAGE).get(name)
+    """Return what there is here for a name that is imported from other libraries, as a sentence; None if they have
+    none."""
+    return sentences(PACKAGE).get(name)
 
 
 def settings_elsewhere(write: Callable[[str, str], str], *, of_learners_alone: bool = False) -> dict[str, str]:
@@ -244,12 +246,6 @@ def _written(answer: str, write: Callable[[str, str], str]) -> str:
 def setting_instead(name: str, known: Iterable[str]) -> str:
     """Return what to say of a setting that is not one of `known`: what it is called here, or the nearest names."""
     return _instead(name, known, by_name(LANGUAGE, SETTINGS, LEARNERS, _PROGRAM))
-
-
-def refuse_arguments(unknown: Iterable[str], known: Iterable[str]) -> None:
-    """Raise InputTypeError for the first argument that `train` does not know, with what there is instead."""
-    for name in unknown:
-        raise InputTypeError(f"train has no argument {name!r}. {_instead(name, known, by_name(_TRAIN))}")
 
 
 def value_instead(setting: str, value: Any) -> str:

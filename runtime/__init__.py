@@ -61,7 +61,7 @@ from .exceptions import (
     WorkerCrashedError,
     nearest,
 )
-from .exceptions.elsewhere import NAMES, TeachesNames, by_name, missing
+from .exceptions.elsewhere import NAMES, TeachesNames, by_name, missing, sentences
 
 if TYPE_CHECKING:
     from . import state, util
@@ -137,6 +137,7 @@ __all__ = [
     "put",
     "refuse_unknown",
     "remote",
+    "sentences",
     "shutdown",
     "state",
     "story",

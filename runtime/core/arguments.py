@@ -20,10 +20,9 @@ _NEVER = 100 * 365 * 86_400
 
 def refuse_unknown(said: str, unknown: Iterable[str], known: Iterable[str], elsewhere: Mapping[str, str]) -> None:
     """Raise InputTypeError for the first of the unknown names of arguments, of which `said` begins to tell, with what
-    there is instead: `elsewhere` has it for other libraries' names."""
+    there is instead: `elsewhere` has sentences on other libraries' names."""
     for name in unknown:
-        instead = f"Here it is: {elsewhere[name]}" if name in elsewhere else nearest(name, known)
-        raise InputTypeError(f"{said} {name!r}. {instead}")
+        raise InputTypeError(f"{said} {name!r}. {elsewhere.get(name) or nearest(name, known)}")
 
 
 def check_text(name: str, value: Any) -> None:

@@ -60,7 +60,12 @@ def by_name(*tables: Mapping[str, str]) -> dict[str, str]:
     return {name: answer for table in tables for names, answer in table.items() for name in names.split()}
 
 
-SETTINGS, NAMES, TOOLS, EXCEPTIONS = (by_name(table) for table in (_SETTINGS, _NAMES, _TOOLS, _EXCEPTIONS))
+def sentences(*tables: Mapping[str, str]) -> dict[str, str]:
+    """As `by_name`, with each answer as the sentence that an error ends with."""
+    return {name: f"Here it is: {answer}" for name, answer in by_name(*tables).items()}
+
+
+SETTINGS, NAMES, TOOLS, EXCEPTIONS = (sentences(table) for table in (_SETTINGS, _NAMES, _TOOLS, _EXCEPTIONS))
 
 
 class TeachesNames:
@@ -81,8 +86,8 @@ class TeachesNames:
 
 
 def missing(module: str, name: str, table: Mapping[str, str]) -> AttributeError:
-    """Return the error of a name that a module has not, with what there is instead."""
+    """Return the error of a name that a module has not; `table` has sentences on what there is instead."""
     message = f"module {module!r} has no attribute {name!r}"
     if name in table:
-        return AttributeError(f"{message}. Here it is: {table[name]}")
+        return AttributeError(f"{message}. {table[name]}")
     return AttributeError(message, name=name, obj=sys.modules[module])  # with the module, Python adds the nearest name

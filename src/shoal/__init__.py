@@ -241,7 +241,7 @@ def __getattr__(name: str) -> Any:
     if not name.startswith("_"):
         answer = import_module(".rl.elsewhere", __name__).package_instead(name)
         if answer is not None:  # of an AttributeError `from shoal import` would tell the name alone
-            raise ImportError(f"cannot import name {name!r} from {__name__!r}. Here it is: {answer}", name=__name__)
+            raise ImportError(f"cannot import name {name!r} from {__name__!r}. {answer}", name=__name__)
     # With the module, Python adds the nearest name to the message.
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
