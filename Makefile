@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # What the other suites are about, such as nodes, recovery and reports, is Ray's own affair there.
-CONTRACT_ON_RAY := $(addprefix tests/runtime/contract/test_contract,.py _actors.py _api.py _environments.py _failures.py \
-	_objects.py _scheduling.py _tasks.py)
+CONTRACT_ON_RAY := $(addprefix tests/runtime/contract/test_contract,.py _actors.py _api.py _earlier_runtimes.py _environments.py \
+	_failures.py _objects.py _scheduling.py _tasks.py)
 
 .PHONY: train test slow test-ray check lint format bench bench-rl proto clean setup
 

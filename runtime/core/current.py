@@ -17,37 +17,43 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-class Waits(Protocol):
-    """What references ask of the part of an engine that waits."""
+class AwaitsValues(Protocol):
+    """What waits for values."""
 
-    def get(self, refs: Sequence[Any], timeout: float | None) -> list[Any]:
-        """Return the values of references."""
+    def get(self, refs: Sequence[Any], timeout: float | None, copy: bool = False) -> list[Any]:
+        """Return the values; raise the first failed one's exception, or GetTimeoutError after `timeout` seconds.
+
+        `copy`: arrays in memory of their own, which can be written.
+        """
 
     def wait(self, refs: Sequence[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
-        """Split references into ready and not ready."""
+        """Split into ready and not ready, as soon as `num_returns` are ready or `timeout` seconds are over."""
 
 
 class Backend(Protocol):
-    """What references and placement groups ask of an engine; see `engine.Engine` for what it does."""
+    """What references and placement groups ask of an engine, in whose own terms they are not told yet.
 
-    @property
-    def waits(self) -> Waits:
-        """What waits for values."""
+    Attributes:
+        waits: its part that waits for values.
+    """
+
+    waits: AwaitsValues
 
     def future(self, ref: Any) -> Future:
-        """Return a future of a value."""
+        """Return a future of the value."""
 
     async def value(self, ref: Any) -> Any:
-        """Return a value, without blocking the event loop."""
+        """Return the value, or raise as `get` does, without blocking the event loop."""
 
     def when_ready(self, ref: Any, action: Callable[[], None]) -> None:
-        """Call `action` once a value is there."""
+        """Call `action` once the value is there, in any thread; it must be short and not raise."""
 
     def group_ready(self, group: Any) -> Any:
-        """Return a reference to a placement group that is ready once that is reserved."""
+        """Return a reference to the group that is ready once its bundles are reserved."""
 
     def abandon(self) -> None:
-        """Forget everything without touching it: this process is a forked child."""
+        """Event: this process is a forked child, which owns nothing of the engine, and forgets it."""
+        return
 
 
 _engine: Backend | None = None

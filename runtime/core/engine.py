@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, cast
@@ -238,27 +237,13 @@ class KeepsValues(Protocol):
         """Return a reference to what `keep` has kept."""
 
 
-class AwaitsValues(Protocol):
-    """What waits for values."""
-
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None, copy: bool = False) -> list[Any]:
-        """Return the values; raise the first failed one's exception, or GetTimeoutError after `timeout` seconds.
-
-        `copy`: arrays in memory of their own, which can be written.
-        """
-
-    def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
-    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        """Split into ready and not ready, as soon as `num_returns` are ready or `timeout` seconds are over."""
-
-
-class Engine(Protocol):
+class Engine(current.Backend, Protocol):
     """One way of running tasks and actors. All engines give the same results and the same errors.
 
     Attributes:
         name: as `init` is given it.
-        tasks, actors, actor_calls, values, waits: its parts, which do what most lines of a program ask for.
+        tasks, actors, actor_calls, values, waits: its parts, which do what most lines of a program ask for; the last
+            is told of by `Backend`, as are a few of its methods.
         metrics: what `util.metrics` counts in this process.
         address, token: where and with which secret further nodes may join; "" where they cannot.
     """
@@ -268,20 +253,12 @@ class Engine(Protocol):
     actors: MakesActors
     actor_calls: CallsActors
     values: KeepsValues
-    waits: AwaitsValues
     metrics: MetricTable
     address: str = ""
     token: str = ""
 
-    def future(self, ref: ObjectRef) -> Future:
-        """Return a future of the value."""
-
     async def value(self, ref: ObjectRef) -> Any:
-        """Return the value, or raise as `get` does, without blocking the event loop."""
         return await value_of(ref, self)
-
-    def when_ready(self, ref: ObjectRef, action: Callable[[], None]) -> None:
-        """Call `action` once the value is there, in any thread; it must be short and not raise."""
 
     def ready_queue(self) -> ReadyQueue:
         """Return a queue of references in the order in which their values arrive."""
@@ -347,9 +324,6 @@ class Engine(Protocol):
     ) -> PlacementGroup:
         """Reserve the bundles of a placement group as soon as they are free; InfeasibleError if they never can be."""
 
-    def group_ready(self, group: PlacementGroup) -> ObjectRef:
-        """Return a reference to the group that is ready once its bundles are reserved."""
-
     def remove_group(self, group: PlacementGroup) -> None:
         """Give the bundles back, and end what runs in them."""
 
@@ -362,10 +336,6 @@ class Engine(Protocol):
 
     def shutdown(self) -> bool:
         """End everything that the engine started; return whether it is ended: in a worker it goes on."""
-
-    def abandon(self) -> None:
-        """Event: this process is a forked child, which owns nothing of the engine, and forgets it."""
-        return
 
 
 # The same functions, for all who know what an engine can do: a wrapper would be paid for with every call.

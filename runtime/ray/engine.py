@@ -23,10 +23,9 @@ from ray.experimental import internal_kv as store
 from ray.util import get_current_placement_group, placement_group
 from ray.util.placement_group import placement_group_table, remove_placement_group
 
-from ..core.current import in_rays_worker
+from ..core.current import AwaitsValues, in_rays_worker
 from ..core.engine import (
     Arguments,
-    AwaitsValues,
     Engine,
     Function,
     Holding,

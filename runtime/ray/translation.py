@@ -20,7 +20,7 @@ from .. import exceptions
 from ..core.engine import Arguments, current_engine
 from ..core.generators import ObjectRefGenerator
 from ..core.options import STREAMING, ActorOptions, MethodOptions, TaskOptions, given
-from ..core.refs import ObjectRef, object_gone
+from ..core.refs import ObjectRef, check_runtime, object_gone
 from ..core.resources.amounts import HEAD, visible_gpus
 from ..core.results import ACTOR_AGAIN
 from ..core.scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
@@ -78,7 +78,7 @@ def wrapped(ref: Any, object_id: bytes | None = None) -> ObjectRef:
 
 def taken_apart(ref: ObjectRef) -> tuple[Any, bytes]:
     """Return what a reference travels as."""
-    return held(ref), ref.id
+    return held(check_runtime(ref)), ref.id
 
 
 def put_together(parts: tuple[Any, bytes]) -> ObjectRef:
@@ -97,9 +97,12 @@ def serialize_as(cls: type, functions: tuple[Callable, Callable] | None) -> None
 
 def call(remote: Callable[..., Any], arguments: Arguments) -> Any:
     """Make a call of Ray's with our arguments."""
+
+    def plain(argument: Any) -> Any:
+        return held(check_runtime(argument)) if type(argument) is ObjectRef else argument
+
     args, kwargs = arguments
-    plain = [held(arg) if type(arg) is ObjectRef else arg for arg in args]
-    return remote(*plain, **{key: held(arg) if type(arg) is ObjectRef else arg for key, arg in kwargs.items()})
+    return remote(*map(plain, args), **{key: plain(argument) for key, argument in kwargs.items()})
 
 
 def results(made: Any, num_returns: int) -> list[Any]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..core.engine import Arguments, AwaitsValues, KeepsValues
+from ..core.current import AwaitsValues
+from ..core.engine import Arguments, KeepsValues
 from ..core.refs import ObjectRef, object_gone
 from ..core.reports.events import EVENTS_KEPT, FREED, PUT, Event, call_site
 from ..core.reports.rows import ObjectState

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...core.engine import AwaitsValues
+from ...core.current import AwaitsValues
 from ...core.refs import ObjectRef, object_gone
 from ...exceptions import GetTimeoutError
 from ..protocol.messages import Value
