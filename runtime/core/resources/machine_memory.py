@@ -103,13 +103,13 @@ def read_oom_kills(root: str = "/") -> int:
     return _number(_read(root, "proc/vmstat"), "oom_kill") or 0
 
 
-def biggest_processes(count: int = 3, root: str = "/") -> list[tuple[int, str, int]]:
+def biggest_processes(count: int = 3) -> list[tuple[int, str, int]]:
     """Return (pid, name, bytes) of the processes that hold most memory, the biggest first."""
     found = []
-    for entry in os.listdir(os.path.join(root, "proc")):
+    for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(ValueError, IndexError):  # it has ended meanwhile
-                resident = int(_read(root, "proc", entry, "statm").split()[1]) * _PAGE
-                command = _read(root, "proc", entry, "cmdline").rstrip("\0").replace("\0", " ")
-                found.append((int(entry), (command or _read(root, "proc", entry, "comm").strip())[:60], resident))
+                resident = int(_read("/proc", entry, "statm").split()[1]) * _PAGE
+                command = _read("/proc", entry, "cmdline").rstrip("\0").replace("\0", " ")
+                found.append((int(entry), (command or _read("/proc", entry, "comm").strip())[:60], resident))
     return sorted(found, key=lambda process: -process[2])[:count]

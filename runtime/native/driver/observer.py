@@ -21,8 +21,8 @@ from ..protocol import messages as m
 from ..protocol.connection import receive_one
 from ..protocol.local_sockets import connect, node_name, peer_pid, sessions_listening
 
-#: How long the node waits for its processes' answers, seconds.
-ANSWER_SECONDS = 1.0
+# How long the node waits for its processes' answers, seconds.
+_ANSWER_SECONDS = 1.0
 # And how much longer an observer waits for the node itself.
 _SILENCE_SECONDS = 10.0
 
@@ -58,7 +58,7 @@ def _started(pid: int) -> float:
         return 0.0
 
 
-def observe(session: str, sections: Sequence[str], limit: int, seconds: float = ANSWER_SECONDS) -> list[NodeReport]:
+def observe(session: str, sections: Sequence[str], limit: int) -> list[NodeReport]:
     """Return what the nodes of a session say; arguments as for `Engine.state`.
 
     Raises:
@@ -69,11 +69,11 @@ def observe(session: str, sections: Sequence[str], limit: int, seconds: float = 
         sock = connect(node_name(session))
     except OSError:
         raise InputError(f"there is no runtime with session {session!r} on this machine any more") from None
-    sock.settimeout(seconds + _SILENCE_SECONDS)
+    sock.settimeout(_ANSWER_SECONDS + _SILENCE_SECONDS)
     answer = None
     with sock, contextlib.suppress(ConnectionError):
         try:
-            sock.sendall(m.encode(m.AskState(1, list(sections), limit, seconds)))
+            sock.sendall(m.encode(m.AskState(1, list(sections), limit, _ANSWER_SECONDS)))
             answer = receive_one(sock)
         except TimeoutError:
             raise NodeDiedError(f"the node of session {session!r} does not answer: is it stopped?") from None

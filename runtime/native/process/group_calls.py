@@ -102,11 +102,8 @@ class GroupCalls:
         """
         if isinstance(strategy, PlacementGroupSchedulingStrategy):
             check_in_bundle(what, demand, strategy)
-            group = strategy.placement_group.id
-            self._watch(group)
-            return m.Placement(
-                group, strategy.placement_group_bundle_index, strategy.placement_group_capture_child_tasks
-            )
+            self._watch(strategy.placement_group.id)
+            return _placement(strategy)
         check_on_node(what, strategy, node_of(self._links.me).hex())
         wants = missing(demand, self._most_of(demand))
         if wants and self._links.welcome.infeasible == "raise":
@@ -134,10 +131,7 @@ class GroupCalls:
         if not isinstance(strategy, PlacementGroupSchedulingStrategy):
             return m.Assigned(demand, gpus)
         group = strategy.placement_group
-        placement = m.Placement(
-            group.id, strategy.placement_group_bundle_index, strategy.placement_group_capture_child_tasks
-        )
-        return m.Assigned(demand, gpus, placement, [dict(spec) for spec in group.bundle_specs], group.name)
+        return m.Assigned(demand, gpus, _placement(strategy), [dict(spec) for spec in group.bundle_specs], group.name)
 
     def on_assigned(self, caller: Connection, message: m.Assigned) -> None:
         self.assigned = message
@@ -176,3 +170,8 @@ class GroupCalls:
         if state.state != "REMOVED":
             return None
         return failure(PlacementGroupRemovedError(state.reason))
+
+
+def _placement(strategy: PlacementGroupSchedulingStrategy) -> m.Placement:
+    group, captures = strategy.placement_group, strategy.placement_group_capture_child_tasks
+    return m.Placement(group.id, strategy.placement_group_bundle_index, captures)
