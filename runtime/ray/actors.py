@@ -27,10 +27,16 @@ class RayActors(MakesActors, CallsActors):
     Args:
         remote: returns what Ray has made of a class.
         check_feasible: raises InfeasibleError for what can never run.
+        closing: closes the streams of methods.
     """
 
-    def __init__(self, remote: Callable[..., Any], check_feasible: Callable[[str, ActorOptions], None]) -> None:
-        self._remote, self._check_feasible = remote, check_feasible
+    def __init__(
+        self,
+        remote: Callable[..., Any],
+        check_feasible: Callable[[str, ActorOptions], None],
+        closing: their.Closing,
+    ) -> None:
+        self._remote, self._check_feasible, self._closing = remote, check_feasible, closing
 
     def create(
         self, cls: Function, arguments: Arguments, options: ActorOptions, methods: Mapping[str, MethodOptions]
@@ -53,7 +59,7 @@ class RayActors(MakesActors, CallsActors):
         name = f"{actor.class_name}.{method}"
         try:
             call = getattr(held(actor.lifetime), method).options(**their.options(options, name))
-            return their.results(their.call(call.remote, arguments), options.num_returns)
+            return their.results(their.call(call.remote, arguments), options.num_returns, self._closing)
         except theirs.PendingCallsLimitExceeded as error:
             raise too_many_calls(name, actor.max_pending_calls) from error
 

@@ -87,9 +87,10 @@ class RayEngine(Engine, RunsTasks, KeepsValues, AwaitsValues):
         self._is_fixed = settings.infeasible == "raise" and self._started and arguments["address"] == "local"
         self._remotes: dict[Any, Any] = {}
         self._kept: list[Any] = []
+        self._closing = their.Closing()
         self.metrics = MetricTable()
         self.tasks = self.values = self.waits = self
-        self.actors = self.actor_calls = RayActors(self._remote, self._check_feasible)
+        self.actors = self.actor_calls = RayActors(self._remote, self._check_feasible, self._closing)
         ray.util.register_serializer(ObjectRef, serializer=their.taken_apart, deserializer=their.put_together)
         serialization.listen(their.serialize_as)
         atexit.register(self.shutdown)  # before Ray's own, which comes before ours: it was imported later
@@ -110,7 +111,7 @@ class RayEngine(Engine, RunsTasks, KeepsValues, AwaitsValues):
         limit = {"max_calls": options.max_calls} if options.max_calls else {}
         task = self._remote((function.id, make, options.max_calls), lambda: make(function.target), **limit)
         made = their.call(task.options(**their.options(options, function.name)).remote, arguments)
-        return their.results(made, options.num_returns)
+        return their.results(made, options.num_returns, self._closing)
 
     def exit_actor(self) -> NoReturn:
         ray.actor.exit_actor()
@@ -307,6 +308,7 @@ class RayEngine(Engine, RunsTasks, KeepsValues, AwaitsValues):
             return False
         serialization.listeners.discard(their.serialize_as)
         atexit.unregister(self.shutdown)
+        self._closing.end()
         if ray.is_initialized():
             store._internal_kv_del(f"{self._job}/".encode(), del_by_prefix=True, namespace=_KEYS)
         if self._started:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import threading
@@ -48,6 +47,8 @@ _DEATHS = {
     "out of scope": "its last handle is gone",
     "placement group": "its placement group was removed",
 }
+# How long the last streams may take to be closed, seconds.
+_CLOSING_SECONDS = 5
 _TASKS = re.compile(r"ray::(.+?)\(\) \(pid=(\d+), ip=([^,)]+)")
 _COLOURS = re.compile(r"\x1b\[\d+m")
 
@@ -105,14 +106,11 @@ def call(remote: Callable[..., Any], arguments: Arguments) -> Any:
     return remote(*map(plain, args), **{key: plain(argument) for key, argument in kwargs.items()})
 
 
-def results(made: Any, num_returns: int) -> list[Any]:
+def results(made: Any, num_returns: int, closing: Closing) -> list[Any]:
     """Return our references, or our generator, for what a call of Ray's has returned."""
     if num_returns != STREAMING:
         return [wrapped(ref) for ref in ([made] if num_returns == 1 else made or ())]
-    stream: ObjectRefGenerator = ObjectRefGenerator(values := _Stream(made))
-    # A queue may be used in any allocation, when the last reference goes; Ray's lock may not.
-    weakref.finalize(stream, _closing().put, values).atexit = False
-    return [stream]
+    return [closing.stream(_Stream(made))]
 
 
 def cancel(task: Any, completed: Any, force: bool, recursive: bool) -> None:
@@ -177,20 +175,34 @@ class _Stream:
             self.cancel(force=False, recursive=True)
 
 
-@functools.cache
-def _closing() -> SimpleQueue[_Stream]:
-    queue: SimpleQueue[_Stream] = SimpleQueue()
-    threading.Thread(target=_close_streams, args=(queue,), name="shoal-streams", daemon=True).start()
-    return queue
+class Closing:
+    """A thread that closes one engine's streams once nobody has them any more.
 
+    The last reference may go in any allocation, where a queue may be used, and Ray's lock may not.
+    """
 
-def _close_streams(queue: SimpleQueue[_Stream]) -> None:
-    while True:
-        dropped = queue.get()
-        try:
-            dropped.close()
-        except (theirs.RayError, RuntimeError, ValueError):  # its job has ended meanwhile
-            continue
+    def __init__(self) -> None:
+        self._dropped: SimpleQueue[_Stream | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="shoal-streams", daemon=True)
+        self._thread.start()
+
+    def stream(self, values: _Stream) -> ObjectRefGenerator:
+        """Return the generator of these values."""
+        made: ObjectRefGenerator = ObjectRefGenerator(values)
+        weakref.finalize(made, self._dropped.put, values).atexit = False
+        return made
+
+    def _run(self) -> None:
+        while (dropped := self._dropped.get()) is not None:
+            try:
+                dropped.close()
+            except (theirs.RayError, RuntimeError, ValueError):  # its job has ended meanwhile
+                continue
+
+    def end(self) -> None:
+        """Close no more than those that are dropped by now; before Ray ends: asked later, it would begin once more."""
+        self._dropped.put(None)
+        self._thread.join(_CLOSING_SECONDS)
 
 
 # Settings, options, placement -----------------------------------------------------------------------------------------
