@@ -57,12 +57,33 @@ def test_the_programs_of_the_page_on_language_models_run(tmp_path):
         assert done.returncode == 0, done.stderr
 
 
+RUN_CELLS = """
+import ast, asyncio, sys
+cells, names = sys.argv[1:], {"__name__": "__main__"}
+async def run():
+    for cell in cells:
+        made = eval(compile(cell, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        if made is not None:
+            await made
+asyncio.run(run())
+"""
+
+
+@pytest.mark.slow
+def test_the_cells_of_the_page_on_notebooks_run_one_after_the_other_in_a_loop_that_runs(tmp_path):
+    cells = [text for kind, text in blocks("notebooks.md") if kind == "python"]
+    command = [sys.executable, "-c", RUN_CELLS, *cells]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "20480 10\n9 [0, 1, 4, 9]\n", done.stderr
+    assert (tmp_path / "runs" / "walk" / "learning_curve.png").exists()
+
+
 @pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
 def test_the_programs_of_a_page_can_be_read_and_find_what_they_import(page):
     for kind, text in blocks(page):
         if kind != "python":
             continue
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(compile(text, page, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)):
             if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "shoal":
                 module = import_module(node.module)
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
