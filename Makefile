@@ -34,7 +34,8 @@ format: setup        ## rewrite the source in the project's format
 	$(BIN)/ruff check --fix .
 
 bench: setup .venv-peers/installed         ## the numbers in the README, measured again
-	$(BIN)/python benchmarks/runtime_latency.py --peer-python .venv-peers/bin/python
+	$(BIN)/python benchmarks/runtime_latency.py --peer-python .venv-peers/bin/python \
+		--rows benchmarks/rows/runtime_latency.jsonl
 	$(BIN)/python benchmarks/ppo_cartpole.py --peer-python .venv-peers/bin/python
 
 bench-rl: .venv/extras .venv-peers/installed         ## training and sampling against the peers, in 12 minutes, into benchmarks/rl/rows

@@ -1,9 +1,9 @@
 """Latency and throughput of the runtime: start, actor creation, calls, tasks, put; against a pipe, and against Ray.
 
-    python benchmarks/runtime_latency.py [--rounds 3] [--peer-python PYTHON]
+    python benchmarks/runtime_latency.py [--rounds 3] [--peer-python PYTHON] [--rows FILE]
 
-Each round runs every rival in a process of its own, in turn; printed are medians over the rounds. Ray is measured by
-the same loop, if `--peer-python` names a Python that has it.
+Each round runs every rival in a process of its own, in turn; printed are medians over the rounds, and FILE gets what
+each round found, as JSON lines. Ray is measured by the same loop, if `--peer-python` names a Python that has it.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 ROWS = {
     "init_ms": "start the runtime [ms]",
@@ -111,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="how many times each rival is measured")
     parser.add_argument("--peer-python", help="a Python with Ray installed")
+    parser.add_argument("--rows", type=Path, help="where to write what each round found")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.measure:
@@ -120,10 +122,16 @@ def main() -> None:
     if flags.peer_python:
         rivals["ray"] = flags.peer_python
     results: dict[str, list[dict[str, float]]] = {name: [] for name in rivals}
-    for _ in range(flags.rounds):
+    lines = []
+    for turn in range(flags.rounds):
         for name, python in rivals.items():
+            load = os.getloadavg()[0]
             done = subprocess.run([python, __file__, "--measure", name], stdout=subprocess.PIPE, check=True)
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
+            lines.append(json.dumps({"rival": name, "round": turn, "load": load} | results[name][-1]) + "\n")
+    if flags.rows:
+        flags.rows.parent.mkdir(parents=True, exist_ok=True)
+        flags.rows.write_text("".join(lines), encoding="utf-8")
     print(f"{'':42}" + "".join(f"{name:>12}" for name in rivals) + (f"{'shoal/ray':>12}" if "ray" in rivals else ""))
     for row, title in ROWS.items():
         medians = {
