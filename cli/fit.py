@@ -17,7 +17,7 @@ from ..rl import (
     TrainingDivergedError,
     check_vacant,
     check_writable,
-    default_run_dir,
+    claimed_run_dir,
     find_run,
     make_loggers,
     read_config,
@@ -148,7 +148,8 @@ def _new(
     stack.enter_context(running_runtime(flags.engine, flags.address))
     settings = parsed.only_given(kind.run_class) | parsed.only_given(kind.config_class)
     fit = stack.enter_context(kind(flags.dataset, flags.eval_dataset, engine=flags.engine, **settings))
-    path = Path(flags.run_dir) if flags.run_dir else default_run_dir(kind.name, Path(flags.dataset).stem)
+    name = Path(flags.dataset).stem
+    path = Path(flags.run_dir) if flags.run_dir else stack.enter_context(claimed_run_dir(kind.name, name))
     folder = RunFolder(path, overwrite=flags.overwrite, checkpoint_seconds=flags.checkpoint_seconds)
     return fit, stack.enter_context(folder)
 

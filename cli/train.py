@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ..rl import (
     check_unlocked,
     check_vacant,
     check_writable,
-    default_run_dir,
+    claimed_run_dir,
     find_run,
     make_loggers,
     read_config,
@@ -169,7 +169,7 @@ def _train_seeds(name: str, parsed: Parsed, flags: TrainFlags, arguments: Sequen
     config_class = ALGORITHMS[name].config_class
     config_class(**parsed.only_given(config_class))
     with result_output(flags.json) as print_result, stop_as_interrupt(), contextlib.ExitStack() as stack:
-        folder = Path(flags.run_dir) if flags.run_dir else stack.enter_context(_claimed_run_dir(name, env))
+        folder = Path(flags.run_dir) if flags.run_dir else stack.enter_context(claimed_run_dir(name, env))
         seeds = Seeds(
             algorithm=name,
             env=env,
@@ -287,7 +287,7 @@ def _plan_new(
     if flags.run_dir:
         run_dir = Path(flags.run_dir)
     else:
-        run_dir = stack.enter_context(_claimed_run_dir(algorithm_class.name, flags.env or algorithm.env_id))
+        run_dir = stack.enter_context(claimed_run_dir(algorithm_class.name, flags.env or algorithm.env_id))
     folder = RunFolder(
         run_dir,
         overwrite=flags.overwrite,
@@ -297,17 +297,6 @@ def _plan_new(
     )
     total = _DEFAULT_TIMESTEPS if flags.total_timesteps is None else flags.total_timesteps
     return _Plan(algorithm, folder, total, flags.stop_return, make_loggers(flags.log, run_dir))
-
-
-@contextlib.contextmanager
-def _claimed_run_dir(algorithm: str, env: str) -> Iterator[Path]:
-    """A run folder of a name of its own; it goes again if nothing is written into it within the block."""
-    folder = default_run_dir(algorithm, env)
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):  # it is not empty, as it should be
-            folder.rmdir()
 
 
 def _plan_resumed(

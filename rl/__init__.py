@@ -125,7 +125,7 @@ if TYPE_CHECKING:
     from .runs.files import write_json
     from .runs.run_folder import RunFolder, RunFolderError, read_config, read_mean_return, read_result
     from .runs.run_lock import check_unlocked
-    from .runs.run_place import RUNS, check_vacant, check_writable, default_run_dir, remove_run
+    from .runs.run_place import RUNS, check_vacant, check_writable, claimed_run_dir, remove_run
     from .runs.verification import Verification, verify
     from .schedules import Rate, rate_at
     from .serving import (
@@ -302,12 +302,12 @@ __all__ = [
     "check_writable",
     "choice",
     "chosen_loss",
+    "claimed_run_dir",
     "clipped_surrogate",
     "combinations",
     "conversation",
     "conversations_of",
     "corrected",
-    "default_run_dir",
     "diagnose",
     "difference",
     "discounted_returns",

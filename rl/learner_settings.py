@@ -10,6 +10,8 @@ from typing import Any
 
 from ..runtime import InputError, as_int
 
+_MOST_SHARDS = 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerSettings:
@@ -53,8 +55,11 @@ class LearnerSettings:
     def read_learners(self) -> None:
         """Check the values, and put them in their common form."""
         shards = as_int(self.gradient_shards)
-        if shards is None or shards < 1:
-            raise InputError(f"gradient_shards is {self.gradient_shards!r}, but must be a whole number of at least 1")
+        if shards is None or not 1 <= shards <= _MOST_SHARDS:
+            raise InputError(
+                f"gradient_shards is {self.gradient_shards!r}, but must be a whole number of at least 1 and at most "
+                f"{_MOST_SHARDS}"
+            )
         object.__setattr__(self, "gradient_shards", shards)
         check_compiler(self.compile)
         least, most = _range(self.learners)

@@ -49,7 +49,7 @@ class ReplayConfig(Hyperparameters):
     the environment variable SHOAL_OBJECT_STORE_MEMORY sets; by default it has three tenths of the machine's memory."""
     learning_starts: int = number(100, whole=True, at_least=0)
     """Environment steps, over all environments, before the first update."""
-    batch_size: int = number(256, whole=True, at_least=1)
+    batch_size: int = number(256, whole=True, at_least=1, at_most=1_000_000)
     """Transitions per minibatch."""
     gamma: float = number(0.99, at_least=0, at_most=1)
     """Discount per step."""

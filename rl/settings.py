@@ -49,7 +49,11 @@ class Bounds:
     def describe(self) -> str:
         """The allowed values in words, for example "a number of at least 0 and at most 1"."""
         limits = {"of at least": self.at_least, "above": self.above, "of at most": self.at_most}
-        words = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
+        words = " and ".join(
+            f"{word} {limit:,}" if isinstance(limit, int) else f"{word} {limit:g}"
+            for word, limit in limits.items()
+            if limit is not None
+        )
         kind = "a whole number" if self.whole else "a number"
         also = (" (or a schedule such as 'lin_0.001')" if self.rate else "") + (" or none" if self.optional else "")
         also += "".join(f" or {word!r}" for word in self.words)

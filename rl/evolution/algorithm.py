@@ -50,7 +50,7 @@ class EvolutionConfig(Hyperparameters):
         InputError: a value that cannot work.
     """
 
-    n_delta: int = number(8, whole=True, at_least=1)
+    n_delta: int = number(8, whole=True, at_least=1, at_most=1_000_000)
     """Directions per generation (n): for each, the policy is moved both ways along it."""
     delta_std: Rate = number(0.05, rate=True, above=0)  # noqa: RUF009 — it makes a field
     """How far it is moved along them, each of whose numbers is standard normal (σ); a number, or lin_NUMBER to let it

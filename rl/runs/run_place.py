@@ -5,6 +5,7 @@ import glob
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...runtime import InputError
@@ -26,6 +27,8 @@ _FILES = (
     "result.json",
     "learning_curve.png",
 )
+_BEGINNING = ("config.json", "metrics.jsonl")
+"""What is there before the first iteration."""
 _EVENTS = "events.out.tfevents.*"
 
 
@@ -64,6 +67,20 @@ def default_run_dir(algorithm: str, env_id: str, root: str | Path = RUNS) -> Pat
         with contextlib.suppress(FileExistsError):  # another was faster: take the next
             claimed.mkdir()
             return claimed
+
+
+@contextlib.contextmanager
+def claimed_run_dir(algorithm: str, env_id: str) -> Iterator[Path]:
+    """A folder of `default_run_dir`, which goes again if nothing has come of the run in it by the end of the block."""
+    folder = default_run_dir(algorithm, env_id)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            if all(child.name in _BEGINNING or _is_passing(child.name) for child in folder.iterdir()):
+                metrics = folder / "metrics.jsonl"
+                if not metrics.exists() or not metrics.stat().st_size:
+                    shutil.rmtree(folder)
 
 
 def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:

@@ -19,7 +19,7 @@ from shoal.rl.runs.metrics import read_metrics
 from shoal.rl.runs.run_folder import RunFolder, RunFolderError, read_config
 from shoal.rl.runs.run_lines import RunLines
 from shoal.rl.runs.run_lock import lock_run, unlock_run
-from shoal.rl.runs.run_place import check_vacant, default_run_dir
+from shoal.rl.runs.run_place import check_vacant, claimed_run_dir, default_run_dir
 from shoal.runtime import InputError
 
 
@@ -215,6 +215,24 @@ def test_default_run_dir(tmp_path):
         (tmp_path / name).mkdir()
     assert default_run_dir("ppo", "CartPole-v1", tmp_path) == tmp_path / "ppo-CartPole-v1-13"
     assert default_run_dir("ppo", "my_envs:ALE/Pong", tmp_path).name == "ppo-my_envs-ALE-Pong-1"
+
+
+@pytest.mark.parametrize(
+    ("files", "stays"),
+    [
+        ({"config.json": "{}", "metrics.jsonl": ""}, False),
+        ({}, False),
+        ({"config.json": "{}", "metrics.jsonl": "{}\n"}, True),
+        ({"config.json": "{}", "metrics.jsonl": "", "reproduce.py": ""}, True),
+    ],
+)
+def test_a_claimed_folder_goes_if_nothing_came_of_its_run(tmp_path, monkeypatch, files, stays):
+    monkeypatch.chdir(tmp_path)
+    with claimed_run_dir("ppo", "CartPole-v1") as folder:
+        assert folder.is_dir()
+        for name, content in files.items():
+            (folder / name).write_text(content)
+    assert folder.exists() == stays
 
 
 def test_runs_that_start_together_get_folders_of_their_own(tmp_path):
