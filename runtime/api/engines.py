@@ -11,6 +11,7 @@ from ..core import current
 from ..core.engine import Engine
 from ..core.options import given
 from ..core.settings import Settings
+from ..core.telling import tell
 from ..exceptions import InputError, nearest
 
 # Of an engine only its name is known until it is used: Ray is an extra that takes a second to import, and the daemon
@@ -63,7 +64,7 @@ def start(engine: str | None, settings: Settings) -> Engine:
     if name == "native" and sys.platform != "linux":
         raise InputError(f"engine='native' needs Linux, this is {sys.platform}. Use engine='serial'")
     if chosen is None and name == "serial":
-        print(f"shoal: the native engine needs Linux, this is {sys.platform}: using engine='serial'", file=sys.stderr)
+        tell(f"shoal: the native engine needs Linux, this is {sys.platform}: using engine='serial'\n")
     said = given(settings)
     for setting, instead in _NO_EFFECT[name].items():
         if setting in said:

@@ -19,9 +19,10 @@ from ..core.results import ActorExit
 from ..core.runtime_env import RuntimeEnv
 from ..core.scheduling import PlacementGroup
 from ..core.settings import Settings, store_settings
+from ..core.telling import tell
 from .driver.node_process import NodeProcess, become_node
 from .driver.observer import observe
-from .driver.printer import Printer, write
+from .driver.printer import Printer
 from .node.session import joined, new_session, packages_of
 from .node.settings import NodeSettings
 from .node.transport import Secrets, parse_address, warn_if_readable
@@ -229,7 +230,7 @@ class NativeDriver(NativeEngine):
 
     def _tell_of_dead_node(self, node: bytes, reason: str) -> None:
         if not self._links.is_shut_down:
-            write(sys.stderr, f"shoal: {reason}\n")
+            tell(f"shoal: {reason}\n")
 
     def _read_node(self) -> None:
         if not self._node.read():

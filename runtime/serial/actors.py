@@ -7,7 +7,6 @@ an instance.
 from __future__ import annotations
 
 import contextlib
-import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from ..core.resources.amounts import in_amounts
 from ..core.results import ActorExit, died, how_it_left, name_taken
 from ..core.scheduling import SchedulingStrategy
 from ..core.signatures import is_async
+from ..core.telling import tell
 from ..core.values.failure import describe_here, not_made, pack_exception
 from ..core.values.functions import load_function
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
@@ -271,7 +271,7 @@ class SerialActors(MakesActors, CallsActors):
             raise
         except BaseException:  # of the user's method, or of pickling; the log goes on, so nothing is lost yet
             traceback.print_exc()
-            print(f"{CHECKPOINT} failed; it is called again after the next call", file=sys.stderr, flush=True)
+            tell(f"{CHECKPOINT} failed; it is called again after the next call\n")
         else:
             log.checkpointed(state)
 

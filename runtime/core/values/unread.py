@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 
+from ..telling import tell
 from .failure import unread_report
 
 #: Environment variable: 1 means that failures which nobody reads are not mentioned.
@@ -39,11 +39,7 @@ class UnreadFailures:
         if key in self._known or payload in self._known:
             return
         self._remember(payload)
-        try:
-            sys.stderr.write(f"shoal: nobody has read this error (set {IGNORE}=1 to hide such):\n{text}\n")
-            sys.stderr.flush()
-        except (AttributeError, OSError, ValueError):  # there is no standard error, or nobody reads it any more
-            self._is_off = True
+        self._is_off = not tell(f"shoal: nobody has read this error (set {IGNORE}=1 to hide such):\n{text}\n")
 
     def _remember(self, key: object) -> None:
         if len(self._known) >= _MOST_REMEMBERED:

@@ -9,9 +9,9 @@ import sys
 from collections import deque
 
 from ...core.reports.events import RECORD_CALL_SITES
+from ...core.telling import tell
 from ...exceptions import NodeDiedError
 from ..node.deaths import signal_name
-from .printer import write
 
 _SHUTDOWN_SECONDS = 5
 _TAIL_LINES = 20
@@ -119,7 +119,7 @@ class NodeProcess:
                 break
             text = data.decode(errors="replace")
             self._tail.extend(text.splitlines())
-            write(sys.stderr, text)
+            tell(text)
         return False
 
     def why_it_died(self) -> str:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TextIO
 
+from ...core.telling import tell
 from ..protocol import messages as m
 
 _NUMBER = re.compile(r"\d")
@@ -152,17 +151,4 @@ def _as_seen(line: str) -> str:
 
 def _print(lines: list[tuple[str, str]], error: bool) -> None:
     if lines:
-        write(sys.stderr if error else sys.stdout, "".join(f"({who}) {line}\n" for who, line in lines))
-
-
-def write(stream: TextIO | None, text: str) -> None:
-    """Write workers' output; a closed output must not end the program itself."""
-    if stream is None:
-        return
-    try:
-        stream.write(text)
-        stream.flush()
-    except UnicodeEncodeError:
-        stream.write(text.encode("ascii", "backslashreplace").decode())
-    except (OSError, ValueError):  # the other end of its pipe is closed, or the stream is
-        return
+        tell("".join(f"({who}) {line}\n" for who, line in lines), error=error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 
 from ...core.ids import node_of
@@ -16,6 +15,7 @@ from ...core.scheduling import (
     check_in_bundle,
     check_on_node,
 )
+from ...core.telling import tell
 from ...exceptions import InfeasibleError, InputError, PlacementGroupRemovedError
 from ..protocol import messages as m
 from ..protocol.connection import Connection
@@ -124,7 +124,7 @@ class GroupCalls:
     def _warn(self, text: str) -> None:
         if text not in self._warned:
             self._warned.add(text)
-            print(f"shoal: {text}", file=sys.stderr)
+            tell(f"shoal: {text}\n")
 
     def assignment(self, demand: Demand, gpus: list[str], strategy: SchedulingStrategy | None) -> m.Assigned:
         """Return what tells a worker what it was given."""

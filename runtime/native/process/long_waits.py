@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 
 from ...core.reports.diagnosis import Diagnosis
 from ...core.reports.rows import DEFAULT_LIMIT, unix_ms
+from ...core.telling import tell
 from ...exceptions import InputError, NodeDiedError
 from ..driver.observer import observe
 from .links import Links
@@ -66,11 +66,9 @@ class LongWaits:
             verdict = diagnosis.judge_wait(wait)
             if wait.since_ms in since and wait.missing and verdict.waits_for not in self._told:
                 self._told.add(verdict.waits_for)
-                print(
+                tell(
                     f"shoal: {wait.thread} has waited {diagnosis.seconds(wait.since_ms)} in get or wait: it "
-                    f"{verdict.reason}. `shoal status` shows more; {WARN_AFTER_SECONDS}=0 has this never told",
-                    file=sys.stderr,
-                    flush=True,
+                    f"{verdict.reason}. `shoal status` shows more; {WARN_AFTER_SECONDS}=0 has this never told\n"
                 )
 
 

@@ -9,12 +9,12 @@ import os
 import resource
 import select
 import socket
-import sys
 import time
 import traceback
 import weakref
 from collections.abc import Callable
 
+from ...core.telling import tell
 from .connection import Connection
 from .local_sockets import accept
 
@@ -36,12 +36,9 @@ Reader = Callable[[int], object]
 
 
 def show(text: str = "") -> None:
-    """Print a line on standard error, or the exception that is being handled.
-
-    The user may have closed that, or whoever read it has ended: it must not end what reads for the whole process.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        print(text or traceback.format_exc().rstrip("\n"), file=sys.stderr, flush=True)
+    """Print a line on standard error, or the exception that is being handled."""
+    said = text or traceback.format_exc().rstrip("\n")
+    tell(f"{said}\n")
 
 
 def _hang_up_on_stranger(connection: Connection | None) -> None:
