@@ -195,7 +195,8 @@ class Closing:
     def _run(self) -> None:
         while (dropped := self._dropped.get()) is not None:
             try:
-                dropped.close()
+                if ray.is_initialized():  # else the program has ended it itself
+                    dropped.close()
             except (theirs.RayError, RuntimeError, ValueError):  # its job has ended meanwhile
                 continue
 

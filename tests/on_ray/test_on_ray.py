@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -263,6 +264,17 @@ def test_a_job_leaves_nothing_in_the_control_plane(cluster):
     left = internal_kv._internal_kv_list(b"", namespace=b"shoal")
     ray.shutdown()
     assert left == []
+
+
+def test_a_stream_that_outlives_its_runtime_is_closed_by_nobody(cluster):
+    """By Ray's functions it could not be: they begin another Ray where none is."""
+    with runtime.init(engine="ray", address=cluster):
+        stream = runtime.remote(lambda: iter((1, 2))).options(num_returns="streaming").remote()
+        assert runtime.get(next(stream)) == 1
+        assert "shoal-streams" in {thread.name for thread in threading.enumerate()}
+    assert "shoal-streams" not in {thread.name for thread in threading.enumerate()}
+    del stream
+    assert not ray.is_initialized()
 
 
 def test_actors_that_others_have_made_can_be_called(on_ray):

@@ -134,51 +134,50 @@ class Executor:
         if self.restorable is not None and self.restorable.answered(item.caller, item.message.task):
             item.refs = []
             return
-        failure: BaseException | None = None
+        values: list[m.Value] | None
         try:
             values, failure = self._succeed(item, self._begin(item))
-        except StaleBlockError as loss:
-            self.give_back(item, loss.span)
-            return
-        except SystemExit as request:
-            self._leave_by(item, request)
-            return
         except BaseException as error:  # a task's exception is a value
-            failure, values = error, self._fail(item, error)
+            values, failure = self._raised(item, error)
         finally:
             self._note_end(item.message.task)
-        if not item.left:
+        if values is not None and not item.left:
             self._end(item, values, failure)
         del failure  # its traceback holds this frame: in a circle, the call's arguments would stay
 
     async def run_async(self, item: Item) -> None:
         """Run a call on the event loop of this thread, and reply."""
-        failure: BaseException | None = None
+        values: list[m.Value] | None
         try:
             result = self._begin(item)
             if inspect.iscoroutine(result):
                 with self._user_code:
                     result = await result
             if item.message.num_returns == STREAMING:
-                values = await self.producer.produce_async(item.message, result)
+                values, failure = await self.producer.produce_async(item.message, result), None
             else:
                 values, failure = self._succeed(item, result)
-        except StaleBlockError as loss:
-            self.give_back(item, loss.span)
-            return
-        except SystemExit as request:
-            self._leave_by(item, request)
-            return
         except BaseException as error:  # a task's exception is a value
-            if self.leaving and item.cancelled is None and isinstance(error, asyncio.CancelledError):
-                return  # the actor ends: that is what its caller is told
-            failure = error if item.cancelled is None else self._cancelled(item, "while it ran")
-            values = self._fail(item, failure)
+            values, failure = self._raised(item, error)
         finally:
             self._note_end(item.message.task)
-        if not item.left:
+        if values is not None and not item.left:
             self._end(item, values, failure)
         del failure  # its traceback holds this frame: in a circle, the call's arguments would stay
+
+    def _raised(self, item: Item, error: BaseException) -> tuple[list[m.Value] | None, BaseException | None]:
+        """Return the values that stand for what a run has raised, and that; no values where nothing is replied."""
+        if isinstance(error, StaleBlockError):
+            self.give_back(item, error.span)
+        elif isinstance(error, SystemExit):
+            if not item.left:
+                self.leave(item.name, error)
+        elif item.cancelled is not None:
+            failure = self._cancelled(item, "while it ran")
+            return self._fail(item, failure), failure
+        elif not (self.leaving and isinstance(error, asyncio.CancelledError)):
+            return self._fail(item, error), error
+        return None, None  # … or the actor ends: that is what its caller is told
 
     def construct(self, item: Item, cls: type) -> None:
         """Make the actor; raises what the constructor raises."""
@@ -219,10 +218,6 @@ class Executor:
         if self.class_name is not None and self.exit_code == 0:
             self._links.node.send(m.ActorExiting(how_it_left(name, request)))
         self._on_leave()
-
-    def _leave_by(self, item: Item, request: SystemExit) -> None:
-        if not item.left:
-            self.leave(item.name, request)
 
     def _exit_actor(self, request: SystemExit) -> None:
         """End the actor although the exception that is about to be raised may be caught."""
