@@ -61,7 +61,7 @@ def _no_constant(name: str) -> NoReturn:
 def json_object(example: str, text: str) -> dict[str, Any]:
     """Return the JSON object that a text holds; `example` is shown where it holds none."""
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=number)
     except ValueError as error:
         why = f" ({error})" if text.lstrip().startswith("{") else ""
         raise ValueError(f"{text!r} is no JSON object{why}; write for example '{example}'") from None

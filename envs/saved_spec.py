@@ -97,7 +97,7 @@ def _split(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 def _survives_json(value: Any) -> bool:
     try:
-        return bool(json.loads(json.dumps(value)) == value)
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError):
         return False
 

@@ -62,6 +62,8 @@ def replay_episode(folder: str | Path, number: int, *, video: str | Path | None 
         seed, environment = config["run"]["seed"], config["environment"]
     except KeyError as error:
         raise InputError(f"'{folder}/config.json' lacks the entry {error}: it is damaged. Restore the file") from None
+    if not isinstance(seed, int):
+        raise InputError(f"'{folder}/config.json' is damaged: the seed of its run is {seed!r}. Restore the file")
     described = spec_from_json(environment, folder=folder)
     spec = inspect_environment(described, run_seed=seed, mode="warn", step_timeout=None).spec
     place = {name: line[name] for name in ("iteration", "environment", "index", "seed")}

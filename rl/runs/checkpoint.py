@@ -146,7 +146,15 @@ def policy_metadata(folder: str | Path) -> dict[str, Any]:
     `envs.space_from_json`), `policy_kwargs`, `env` (see `envs.spec_from_json`; None if unknown), `version`,
     `weights_sha256`. Raises InputError if it is missing or damaged."""
     path = find_checkpoint(folder)
-    return read_json(path, "policy.json", read_files(path))
+    return _policy_document(path, read_files(path))
+
+
+def _policy_document(path: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+    document = read_json(path, "policy.json", files)
+    env = document.get("env")
+    if env is not None and not (isinstance(env, dict) and isinstance(env.get("id"), str)):
+        raise InputError(f"{str(path / 'policy.json')!r} is damaged: its entry 'env' is {env!r:.80}")
+    return document
 
 
 def load_algorithm_name(folder: str | Path) -> str:
@@ -166,7 +174,7 @@ def read_policy(folder: str | Path) -> SavedPolicy:
     a network of the user's own that it names is not there, or lies in the run: what a run holds is not run."""
     path = find_checkpoint(folder)
     files = read_files(path)
-    metadata = read_json(path, "policy.json", files)
+    metadata = _policy_document(path, files)
     try:
         spec, order = spec_from_json(metadata), metadata["parameters"]
     except KeyError as error:

@@ -10,9 +10,11 @@ import numpy as np
 
 from ...runtime import InputError
 from ..statistics import bootstrap_interval
+from .files import understood
 from .learning_curve import episode_curve
 from .metrics import read_evaluations, read_metrics
 from .picture import dress, empty_picture, write_picture
+from .run_place import writing_problem
 
 FORMATS = (".png", ".svg")
 AXES = {"steps": "environment steps", "time": "seconds of training"}
@@ -62,8 +64,9 @@ def _read(metrics: Path, x: str) -> Curve:
     if x == "steps" or not len(steps):
         return Curve(steps, means)
     records = list(read_metrics(metrics))
+    with understood(metrics):
+        elapsed = np.array([record["elapsed_seconds"] for record in records], np.float64)
     # A resumed run's clock begins anew.
-    elapsed = np.array([record["elapsed_seconds"] for record in records])
     elapsed = np.cumsum(np.where(np.diff(elapsed, prepend=0) < 0, elapsed, np.diff(elapsed, prepend=0)))
     return Curve(np.interp(steps, [0, *(record["timesteps"] for record in records)], [0, *elapsed]), means)
 
@@ -87,7 +90,9 @@ def draw_comparison(groups: Sequence[Group], picture: str | Path, *, x: str = "s
     path = Path(picture)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"the picture is {str(picture)!r}, but must end in {' or '.join(FORMATS)}")
-
+    problem = writing_problem(path.parent)
+    if problem is not None:
+        raise InputError(f"the picture {str(picture)!r} cannot be written: {problem}")
     figure, axes = empty_picture()
     for index, group in enumerate(groups):
         color, count = _COLORS[index % len(_COLORS)], len(group.curves)

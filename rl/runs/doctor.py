@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime import InputError
+from .files import understood
 from .metrics import read_metrics
 from .run_folder import read_config
 
@@ -105,8 +106,10 @@ def diagnose(folder: str | Path, **known: Any) -> Diagnosis:
     Raises:
         InputError: no run folder, or one without times of at least two iterations.
     """
-    config, records = read_config(folder), list(read_metrics(Path(folder) / "metrics.jsonl"))
-    times, steps = mean_times(records, folder)
+    config, metrics = read_config(folder), Path(folder) / "metrics.jsonl"
+    records = list(read_metrics(metrics))
+    with understood(metrics):
+        times, steps = mean_times(records, folder)
     run = config.get("run", {})
     size = int(run.get("group_size") or 1)
     groups = max(1, int(run.get("n_envs") or 1) // size)

@@ -108,6 +108,20 @@ def reading(path: Path) -> Iterator[None]:
         raise DamagedError(f"{str(path)!r} cannot be read: {error.strerror}") from None
 
 
+@contextlib.contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Turn what Python says in the block of a file's content, where that is not what was written, into a DamagedError.
+    Only for blocks that take the content apart: their own mistakes would be told so, too."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise DamagedError(
+            f"{str(path)!r} is damaged, or from another program ({type(error).__name__}: {error}). Restore the file"
+        ) from error
+
+
 def exchange(one: Path, other: Path) -> None:
     """Let two folders or files of one file system change names, with no moment in which either name is missing.
 

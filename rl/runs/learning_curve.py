@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .files import understood
 from .metrics import read_evaluations, read_metrics
 from .picture import dress, empty_picture, write_picture
 
@@ -26,9 +27,10 @@ def episode_curve(metrics_path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarra
     returns: list[float] = []
     before = 0
     for record in read_metrics(metrics_path):
-        ended = record["episode_returns"]
-        steps.append(np.linspace(before, record["timesteps"], len(ended) + 1)[1:])
-        returns += [float("nan") if value is None else value for value in ended]
+        with understood(metrics_path):
+            ended = [float("nan") if value is None else float(value) for value in record["episode_returns"]]
+            steps.append(np.linspace(before, float(record["timesteps"]), len(ended) + 1)[1:])
+        returns += ended
         before = record["timesteps"]
     window: deque[float] = deque(maxlen=_WINDOW)
     means = np.empty(len(returns))

@@ -35,6 +35,14 @@ _EVENTS = "events.out.tfevents.*"
 def check_writable(path: str | Path) -> None:
     """Raise InputError if nothing can be written into a run folder, or, where it is not there yet, into the one that it
     would be made in. A training asks before it starts anything: later it would be told by what was lost."""
+    problem = writing_problem(path)
+    if problem is not None:
+        raise InputError(f"run folder '{path}' cannot be written: {problem}. Choose another --run-dir")
+
+
+def writing_problem(path: str | Path) -> str | None:
+    """What the system says where nothing can be written into a folder, or into that which it would be made in, which is
+    named; None if something can."""
     place = Path(path).absolute()
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -45,9 +53,8 @@ def check_writable(path: str | Path) -> None:
             file.write(bytes(4096))
     except OSError as error:
         where = "" if place == Path(path).absolute() else f" ('{place}')"
-        raise InputError(
-            f"run folder '{path}' cannot be written: {error.strerror or error}{where}. Choose another --run-dir"
-        ) from None
+        return f"{error.strerror or error}{where}"
+    return None
 
 
 def default_run_dir(algorithm: str, env_id: str, root: str | Path = RUNS) -> Path:

@@ -17,7 +17,7 @@ from ..models.joint_spec import AnySpec
 from ..settings import FREE, RunSettings
 from ..training_state import Recent, TrainingState, state_from_arrays, state_to_arrays
 from .checkpoint import REPLAY_FILE, SavedPolicy, find_checkpoint, read_policy, read_training, run_of, training_files
-from .files import Content
+from .files import Content, understood
 from .league_files import read_league
 from .replay_file import SavedReplay, buffers_of, describe_replay, replay_parts
 
@@ -56,7 +56,8 @@ class SavedTraining:
     @property
     def recent(self) -> Recent:
         """Return and length of the last 100 finished episodes, oldest first."""
-        return tuple((float(return_), int(length)) for return_, length in self.document["recent"])
+        with understood(self.folder / "training.json"):
+            return tuple((float(return_), int(length)) for return_, length in self.document["recent"])
 
     def spec(self, env: Any) -> EnvSpec:
         """The environment: the one that was described, or `env` in its place, an id, class or factory.
@@ -82,7 +83,8 @@ class SavedTraining:
     def state(self) -> TrainingState:
         """The state to go on from; its arrays go into the object store."""
         transitions = () if self.replay is None else self.replay.pieces(buffers_of(self.policy.spec))
-        state = state_from_arrays(self.document, self.arrays, self.policy.weights, transitions)
+        with understood(self.folder / "training.json"):
+            state = state_from_arrays(self.document, self.arrays, self.policy.weights, transitions)
         return replace(state, league=read_league(run_of(self.folder), self.document["league"]))
 
 

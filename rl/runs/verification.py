@@ -122,6 +122,9 @@ def _recorded(run: Path, name: str, named: Path | None, from_beginning: bool, it
             f"run {str(run)!r} has recorded no hashes to compare with: it was trained with record 'none', or by "
             "simulators outside, which cannot be repeated"
         )
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line.get("total_timesteps"), int):
+            raise InputError(f"line {number} of '{run / FILE}' is damaged: it lacks total_timesteps. Restore the file")
     every = [read_saved_training(folder, name) for folder in ([named] if named else list_checkpoints(run))]
     if not every:
         raise InputError(f"run {str(run)!r} has no checkpoint, so there is nothing to begin with")

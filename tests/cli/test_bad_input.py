@@ -86,6 +86,8 @@ def refused(arguments, capsys):
         (["serve", "runs/none", "--engine", "serial", "--http", ":::"], "http=':::': want HOST:PORT"),
         (["serve", "runs/none", "--engine", "serial", "--grpc", "1:70000"], "grpc='1:70000': want HOST:PORT"),
         (["serve", "runs/none", "--token-file", "none"], "--token-file none: No such file or directory"),
+        (["serve", "runs/none", "--token-file", "/dev/zero"], "it holds more than 4,096 characters"),
+        (["check", "CartPole-v1", "--env-kwargs", '{"x": 1e400}'], "'1e400' is not a finite number"),
     ],
 )  # fmt: skip
 def test_flags(arguments, message, capsys):
@@ -215,6 +217,39 @@ def test_a_damaged_config(a_run, capsys, tmp_path):
     file.unlink()
     file.mkdir()
     assert "config.json' cannot be read: Is a directory" in refused(["doctor", "run"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("file", "entry", "value", "command", "message"),
+    [
+        ("metrics.jsonl", "elapsed_seconds", "x", "doctor run", "metrics.jsonl' is damaged, or from another program"),
+        ("metrics.jsonl", "episode_returns", 5, "plot run", "metrics.jsonl' is damaged, or from another program"),
+        ("metrics.jsonl", "timesteps", "x", "plot run", "line 1 of 'run/metrics.jsonl' is damaged"),
+        ("hashes.jsonl", "total_timesteps", None, "verify run --engine serial", "it lacks total_timesteps"),
+        ("policy.json", "env", 5, "evaluate run", "policy.json' is damaged: its entry 'env' is 5"),
+        ("policy.json", "model", "x", "evaluate run", "policy.json': there is no kind of model 'x'"),
+        (
+            "training.json", "recent", 5,
+            "train --resume run --engine serial --total-timesteps 999", "training.json' is damaged, or from another",
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_that_holds_something_else(a_run, capsys, tmp_path, file, entry, value, command, message):
+    shutil.copytree(a_run, tmp_path / "run")
+    if file.endswith(".jsonl"):
+        path = tmp_path / "run" / file
+        lines = [json.loads(line) | {entry: value} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines * 2))
+    else:
+        checkpoint = next((tmp_path / "run" / "checkpoints").iterdir())
+        files = {each.name: each.read_bytes() for each in checkpoint.iterdir() if each.name != SUMS}
+        write_summed(checkpoint, files | {file: json.dumps(json.loads(files[file]) | {entry: value}).encode()})
+    assert message in refused(command.split(), capsys)
+
+
+def test_where_nothing_can_be_written(a_run, capsys):
+    for command in ("plot RUN --out /proc/x.png", "evaluate RUN --video /proc/x.gif"):
+        assert "cannot be written: " in refused(command.replace("RUN", str(a_run)).split(), capsys)
 
 
 def test_a_training_state_that_lacks_entries(a_run, capsys, tmp_path):
