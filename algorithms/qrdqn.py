@@ -52,7 +52,7 @@ def quantile_huber(predictions: Tensor, targets: Tensor) -> Tensor:
     u = target_j − prediction_i,   ρ = |τ̂_i − 1{u < 0}| · L_κ(u) / κ;   summed over i, mean over j
     """
     count = predictions.shape[-1]
-    midpoints = ((torch.arange(count, device=predictions.device) + 0.5) / count).unsqueeze(-1)
+    midpoints = ((torch.arange(count, dtype=torch.float32, device=predictions.device) + 0.5) / count).unsqueeze(-1)
     errors = targets.unsqueeze(-2) - predictions.unsqueeze(-1)  # [B, N, M]
     weights = torch.where(errors.detach() < 0, 1 - midpoints, midpoints)
     huber = torch.nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=KAPPA) / KAPPA

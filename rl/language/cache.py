@@ -31,7 +31,10 @@ class Cache:
         room, heads = in_tiles(places), layers[0][0]
         first = torch.arange(0, rows * heads * 2 * room, room, device=device).view(rows, heads, 2)
         return Cache(
-            tuple(torch.zeros((rows, heads, 2, room, max(sizes)), device=device) for heads, *sizes in layers),
+            tuple(
+                torch.zeros((rows, heads, 2, room, max(sizes)), dtype=torch.float32, device=device)
+                for heads, *sizes in layers
+            ),
             tuple((key, value) for _, key, value in layers),
             first.transpose(1, 2).reshape(rows, 1, -1),
         )

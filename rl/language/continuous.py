@@ -74,7 +74,7 @@ class ContinuousDecoding(Generic[Key]):
         self._agreed = agreement(model, self._cache, _CHUNKS, PROMPT_TOKENS)
         self._passes = {rows: self._cache.part(0, rows) for rows in self._agreed.answers}
         """The cache of so many places, the first ones: a pass over answers is always over one of these."""
-        self._states = torch.zeros((places, model.state_size), device=model.flat.device)
+        self._states = torch.zeros((places, model.state_size), dtype=torch.float32, device=model.flat.device)
         self._waiting: deque[_Answer[Key]] = deque()
         self._rows: list[_Answer[Key] | None] = [None] * places
 

@@ -46,13 +46,13 @@ class Decoding:
         self.mask = torch.zeros((rows, capacity), dtype=torch.bool, device=device)
         """Tokens that the model has sampled."""
         self.log_probs, self.sampled_log_probs, self.entropies = (
-            torch.zeros((rows, capacity), device=device) for _ in range(3)
+            torch.zeros((rows, capacity), dtype=torch.float32, device=device) for _ in range(3)
         )
         """Of these tokens: under the whole softmax, and under what top-k and top-p left of it; and the entropy."""
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self._read = torch.zeros_like(self.lengths)
         self._cache = model.cache(rows, 1)
-        self._states = torch.zeros((rows, model.state_size), device=device)
+        self._states = torch.zeros((rows, model.state_size), dtype=torch.float32, device=device)
 
     @property
     def vocabulary(self) -> Tokens:

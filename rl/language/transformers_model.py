@@ -133,7 +133,7 @@ class PretrainedModel(FlatModule):
         at = starts[:, None] + torch.arange(int(lengths.max()), device=flat.device)
         own = at < (starts + lengths)[:, None]
         logits = self.forward(flat[at.clamp(max=len(flat) - 1)])
-        found = torch.zeros((len(flat), logits.shape[-1]), device=flat.device)
+        found = torch.zeros((len(flat), logits.shape[-1]), dtype=torch.float32, device=flat.device)
         return found.index_put((at[own],), logits[own]).view(*tokens.shape, -1)
 
     def _mask(self, seen: Tensor) -> Tensor:

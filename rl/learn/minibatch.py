@@ -44,7 +44,7 @@ def take_rows(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The `rows` [M] of an array [B, …]; float32 aligned as torch does it: a product's bits may depend on that."""
     if column.dtype != np.float32:
         return column.take(rows, 0)
-    into = torch.empty(len(rows), *column.shape[1:]).numpy()
+    into = torch.empty(len(rows), *column.shape[1:], dtype=torch.float32).numpy()
     return np.take(column, rows, 0, into, "clip")  # "raise" would copy twice
 
 

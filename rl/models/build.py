@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,9 +42,20 @@ MODELS: dict[str, Callable[[ModelSpec], FlatModule]] = {
 
 def build_model(spec: ModelSpec, *, seed: int = 0, device: str | torch.device = "cpu") -> Any:
     """The model of `spec` with initial weights that `seed` alone decides; the process's generators, from which a module
-    of the user's own may draw, are as before afterwards."""
-    with own_generators(derive_seed(seed, "init", 0)), torch.random.fork_rng(devices=[]):
+    of the user's own may draw, are as before afterwards, as is its default dtype."""
+    with own_generators(derive_seed(seed, "init", 0)), torch.random.fork_rng(devices=[]), _float32():
         torch.default_generator.manual_seed(derive_seed(seed, "init"))
         model = MODELS[spec.kind](spec)
     model.flatten(device)
     return model
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    """Let tensors whose dtype nobody tells be float32, as the flat weights are, whatever the program has set."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

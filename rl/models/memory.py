@@ -57,7 +57,7 @@ class LSTM(Memory):
 
     def initial(self, rows: int) -> Any:
         """Output and cell, [rows, units] each."""
-        zeros = torch.zeros(rows, self.features, device=self.cell.weight_ih.device)
+        zeros = self.cell.weight_ih.new_zeros(rows, self.features)
         return {"output": zeros, "cell": zeros}
 
     def step(self, features: Tensor, memory: Any) -> tuple[Tensor, Any]:
@@ -76,7 +76,7 @@ class GRU(Memory):
 
     def initial(self, rows: int) -> Any:
         """[rows, units]."""
-        return {"output": torch.zeros(rows, self.features, device=self.cell.weight_ih.device)}
+        return {"output": self.cell.weight_ih.new_zeros(rows, self.features)}
 
     def step(self, features: Tensor, memory: Any) -> tuple[Tensor, Any]:
         """The output is the memory."""
@@ -100,9 +100,8 @@ class Transformer(Memory):
 
     def initial(self, rows: int) -> Any:
         """The features of the last window − 1 steps, and which of them there are."""
-        device = self.position.device
-        past = torch.zeros(rows, self.window - 1, self.inputs, device=device)
-        return {"past": past, "there": torch.zeros(rows, self.window - 1, device=device)}
+        past = self.position.new_zeros(rows, self.window - 1, self.inputs)
+        return {"past": past, "there": self.position.new_zeros(rows, self.window - 1)}
 
     def step(self, features: Tensor, memory: Any) -> tuple[Tensor, Any]:
         """Attend from this step to those before."""

@@ -164,7 +164,7 @@ def _kept(shared: _Memory, rows: int, width: int, layer: int) -> np.ndarray:
 
 def aligned(*shape: int) -> np.ndarray:
     """A float32 array as torch aligns it: a product's bits may depend on that."""
-    return torch.empty(shape).numpy()
+    return torch.empty(shape, dtype=torch.float32).numpy()
 
 
 class PlainDistribution(Protocol):

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from learning_envs import Breaks, BrokenError, Crashes, Echo, Walk
 
@@ -241,6 +242,20 @@ def test_ctrl_c_leaves_the_last_finished_iteration(serial, tmp_path):
         expected = ppo.train(128)
     with PPO.load(tmp_path / "run", env=Walk) as resumed:
         assert resumed.train(128).weights_sha256 == expected.weights_sha256
+
+
+@pytest.mark.parametrize("policy_kwargs", [{}, {"memory": "lstm"}], ids=["plain", "lstm"])
+def test_the_default_dtype_of_the_program_changes_nothing(serial, policy_kwargs):
+    hashes = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            with PPO(Walk, **SMALL | {"policy_kwargs": policy_kwargs}) as ppo:
+                hashes.append(ppo.train(64).weights_sha256)
+            assert torch.get_default_dtype() is dtype
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert hashes[0] == hashes[1]
 
 
 def test_presets_are_found_overridden_and_switched_off():
