@@ -39,12 +39,12 @@ def remote(*target: Any, **options: Any) -> Any:
     if target and (options or len(target) > 1):
         raise InputError("use @remote, or @remote(option=value, …): options are given by name")
     if target:
-        return make_remote(target[0], {})
-    return lambda given: make_remote(given, options)
+        return _make(target[0], {})
+    return lambda given: _make(given, options)
 
 
-def make_remote(target: Any, options: dict[str, Any]) -> Any:
-    """Return the remote form of a function or class; see `shoal.runtime.api.remote`."""
+def _make(target: Any, options: dict[str, Any]) -> Any:
+    """Return the remote form of a function or class."""
     if inspect.isclass(target):
         return ActorClass(target, ActorOptions.of(**options))
     if inspect.iscoroutinefunction(target):
