@@ -23,6 +23,7 @@ _MODULES = {
     "Policy": "models.policy",
     "build_model": "models.build",
     "load_policy": "models.policies",
+    "policy_from_files": "models.policies",
     "policy_of": "models.policies",
     "JointModel": "models.joint_model",
     "FlatNetwork": "supervised.flat_network",

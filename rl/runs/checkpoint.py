@@ -173,7 +173,12 @@ def read_policy(folder: str | Path) -> SavedPolicy:
     """Read a policy from a run, checkpoint or policy folder; InputError if any file of it is missing or damaged, or if
     a network of the user's own that it names is not there, or lies in the run: what a run holds is not run."""
     path = find_checkpoint(folder)
-    files = read_files(path)
+    return saved_policy(read_files(path), path, run_of(path))
+
+
+def saved_policy(files: Mapping[str, bytes], path: Path, run: Path | None = None) -> SavedPolicy:
+    """As `read_policy`, of files that were read from `path`, name to content; without a `run`, a network of the user's
+    own may lie anywhere."""
     metadata = _policy_document(path, files)
     try:
         spec, order = spec_from_json(metadata), metadata["parameters"]
@@ -183,7 +188,7 @@ def read_policy(folder: str | Path) -> SavedPolicy:
         ) from error
     except InputError as error:
         raise InputError(f"{str(path / 'policy.json')!r}: {error}") from error
-    spec.check_own_modules(run_of(path))
+    spec.check_own_modules(run)
     named = _parse_tensors(path, "policy.safetensors", files)
     if named.keys() != set(order):
         odd = ", ".join(sorted(named.keys() ^ set(order)))

@@ -1,9 +1,7 @@
 """One replica of a served policy: an actor that turns batches of observations into actions."""
 
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,10 +48,7 @@ class PolicyReplica:
 
     def _load_policy(self, files: Mapping[str, bytes]) -> Any:
         limit_threads(self._threads)
-        with tempfile.TemporaryDirectory(prefix="shoal-policy-") as folder:
-            for name, content in files.items():
-                (Path(folder) / name).write_bytes(content)
-            return load("Policy").load(folder)
+        return load("policy_from_files")(files)
 
     def describe(self) -> dict[str, Any]:
         """Return the version of the weights, the process id, and the memory [1, …] with which an episode begins (None

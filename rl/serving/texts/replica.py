@@ -2,10 +2,8 @@
 
 import os
 import secrets
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from ....envs import own_generators
@@ -50,10 +48,8 @@ class TextReplica:
         """Take the weights of these files for answers that begin from now on, and return what `describe` does."""
         self._finish_reading()
         limit_torch_threads(self._threads)
-        with tempfile.TemporaryDirectory(prefix="shoal-policy-") as folder, own_generators(0):
-            for name, content in files.items():
-                (Path(folder) / name).write_bytes(content)
-            policy = load("load_policy")(folder)
+        with own_generators(0):
+            policy = load("policy_from_files")(files)
         decoding = load("ContinuousDecoding")(policy.model, self._places)
         decoding.add(None, Asked(prompt=(BEGIN, ANSWER), max_new_tokens=2))  # torch prepares its kernels now
         with torch.inference_mode():
