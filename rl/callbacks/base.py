@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from ...envs import Episode
 from ...runtime import InputError
 from ..elsewhere import hook_instead
+from ..held_signals import signals_held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +203,9 @@ def exceptions_told(training: Training, callbacks: Sequence[Callback]) -> Iterat
     try:
         yield
     except BaseException as error:  # also Ctrl-C
-        for callback in callbacks:
-            callback.on_exception(training, error)
+        with signals_held():  # some press it twice
+            for callback in callbacks:
+                callback.on_exception(training, error)
         raise
 
 
