@@ -29,7 +29,7 @@ from ..envs import (
 )
 from ..runtime import InputError, TeachesNames, get, refuse_unknown
 from .agents import choose_models
-from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list, exceptions_told, stops_of_evaluations
+from .callbacks import Callback, EvaluationReport, TrainingResult, callback_list, stops_of_evaluations, under_way
 from .chosen_settings import check_kind, choose_settings, split_settings
 from .clock import Clock
 from .declaration import Declaration
@@ -124,7 +124,7 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
         self.check_spaces()
         check_initial(self.model_spec, self.run)
         self._actors: Run | None = None
-        self._making = threading.RLock()
+        self._making, self._train_lock = threading.RLock(), threading.Lock()
         self._state: TrainingState | None = None
         self._saved: SavedTraining | None = None
         self._policy: Policy | None = None
@@ -221,7 +221,7 @@ class Algorithm(TeachesNames, Trainable, Declaration, Generic[Config]):
             stop_return=stop_return,
             reward_threshold=self.reward_threshold,
         )
-        with exceptions_told(self, watching):
+        with under_way(self, watching, self._train_lock):
             loop.run(self._start(), total_timesteps)
             return loop.result(self.actors.description[1])
 

@@ -1,6 +1,6 @@
 """What a training tells the outside, and ready-made callbacks, with Stable-Baselines3's names."""
 
-from .base import Callback, EvaluationReport, IterationReport, Training, TrainingResult, callback_list, exceptions_told
+from .base import Callback, EvaluationReport, IterationReport, Training, TrainingResult, callback_list, under_way
 from .periodic import CheckpointCallback, EveryNTimesteps
 from .stopping import (
     StopTrainingOnMaxEpisodes,
@@ -23,6 +23,6 @@ __all__ = [
     "Training",
     "TrainingResult",
     "callback_list",
-    "exceptions_told",
     "stops_of_evaluations",
+    "under_way",
 ]

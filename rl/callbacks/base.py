@@ -7,6 +7,7 @@ reaches them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -198,15 +199,25 @@ class Callback:
 
 
 @contextmanager
-def exceptions_told(training: Training, callbacks: Sequence[Callback]) -> Iterator[None]:
-    """Tell the callbacks of what leaves the block, which ends their training."""
-    try:
-        yield
-    except BaseException as error:  # also Ctrl-C
-        with signals_held():  # some press it twice
-            for callback in callbacks:
-                callback.on_exception(training, error)
-        raise
+def under_way(training: Training, callbacks: Sequence[Callback], lock: threading.Lock) -> Iterator[None]:
+    """Of a call of `train`: no other begins meanwhile, and the callbacks are told of what ends it but its end.
+
+    Raises:
+        InputError: the `lock` of the training is held, by another thread or by who has called this one.
+    """
+    if lock.locked():
+        raise InputError(
+            f"this training by {training.name} is under way: another thread, or what calls a callback, is in train(). "
+            "Wait for its end, or train another one"
+        )
+    with lock:
+        try:
+            yield
+        except BaseException as error:  # also Ctrl-C
+            with signals_held():  # some press it twice
+                for callback in callbacks:
+                    callback.on_exception(training, error)
+            raise
 
 
 def callback_list(given: Callback | Iterable[Callback] | None) -> list[Callback]:

@@ -7,6 +7,7 @@ since the last state are done again, and a fit that is resumed goes on with the 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ import psutil
 
 from ... import runtime
 from ...runtime import InputError
-from ..callbacks import Callback, IterationReport, TrainingResult, callback_list, exceptions_told
+from ..callbacks import Callback, IterationReport, TrainingResult, callback_list, under_way
 from ..chosen_settings import split_settings
 from ..engine import preload, start_runtime
 from ..runs.checkpoint import FORMAT, find_checkpoint, read_files, read_json, run_of, write_checkpoint
@@ -109,6 +110,7 @@ class TableAlgorithm(Trainable, Generic[Config]):
         self.check()
         self._state = FitState()
         self._begun = False
+        self._train_lock = threading.Lock()
 
     # ---- what an algorithm defines
 
@@ -162,7 +164,7 @@ class TableAlgorithm(Trainable, Generic[Config]):
         rounds = Bounds(whole=True, at_least=1).read("rounds", rounds)
         watching, first, target = callback_list(callbacks), self.timesteps, self.timesteps + rounds
         began, stopped = time.perf_counter(), False
-        with exceptions_told(self, watching):
+        with under_way(self, watching, self._train_lock):
             for callback in watching:
                 callback.on_training_start(self, target)
             while self.timesteps < target and not stopped and not self._is_over():

@@ -223,6 +223,17 @@ def test_an_exception_in_an_environment_reaches_the_user_as_it_is(serial, tmp_pa
     assert Policy.load(tmp_path / "run").version == 12
 
 
+def test_a_training_is_under_way_once(serial):
+    class Again(Callback):
+        def on_iteration_end(self, training, report):
+            training.train(64)
+
+    with PPO(Walk, **SMALL) as ppo:
+        with pytest.raises(InputError, match="this training by ppo is under way"):
+            ppo.train(64, callbacks=Again())
+        assert ppo.train(64).timesteps == 128
+
+
 def test_ctrl_c_leaves_the_last_finished_iteration(serial, tmp_path):
     class CtrlC(Callback):
         def on_iteration_end(self, training, report):
