@@ -1,7 +1,7 @@
 """Actors of the serial engine: objects of this process, called one at a time.
 
-When one is made, restarted and dead is decided by the native engine's table of actors; what there is a process is here
-an instance.
+When one is made, restarted and dead is decided by the same table of actors as on the native engine
+(`core/actors/table.py`); what there is a process is here an instance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The node's side of introspection: it asks its processes, waits for their answers a moment, and adds what it knows."""
+"""The node's side of reports: it asks its processes, waits for their answers a moment, and adds what it knows."""
 
 from __future__ import annotations
 

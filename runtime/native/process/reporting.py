@@ -1,4 +1,4 @@
-"""A process's side of introspection: it answers what only it knows."""
+"""A process's side of reports: it answers what only it knows."""
 
 from __future__ import annotations
 
