@@ -32,6 +32,12 @@ _NAMES = {
     "client ClientBuilder": "init(engine='ray', address=…)",
     "__version__": "shoal.__version__",
 }
+_IN_UTIL = (
+    "ActorPool Empty Full Queue as_completed deregister_serializer get_current_placement_group get_placement_group "
+    "inspect_serializability list_named_actors map_unordered metrics placement_group placement_group_table "
+    "register_serializer remove_placement_group"
+)
+"""Of `runtime.util`, whose names are looked for beside it."""
 _TOOLS = {
     "state": "runtime.state",
     "multiprocessing iter": "util.ActorPool and util.map_unordered",
@@ -65,7 +71,8 @@ def sentences(*tables: Mapping[str, str]) -> dict[str, str]:
     return {name: f"Here it is: {answer}" for name, answer in by_name(*tables).items()}
 
 
-SETTINGS, NAMES, TOOLS, EXCEPTIONS = (sentences(table) for table in (_SETTINGS, _NAMES, _TOOLS, _EXCEPTIONS))
+SETTINGS, TOOLS, EXCEPTIONS = (sentences(table) for table in (_SETTINGS, _TOOLS, _EXCEPTIONS))
+NAMES = sentences(_NAMES, {name: f"runtime.util.{name}" for name in _IN_UTIL.split()})
 
 
 class TeachesNames:

@@ -39,6 +39,12 @@ def test_names_of_modules(module, name, said):
     assert said in str(told.value)
 
 
+@pytest.mark.parametrize("name", util.__all__)
+def test_each_tool_is_told_of_beside_its_module(name):
+    with pytest.raises(AttributeError, match=f"Here it is: runtime.util.{name}$"):
+        getattr(runtime, name)
+
+
 @pytest.mark.parametrize(
     ("table", "ours"),
     [
