@@ -55,6 +55,43 @@ def test_all_blocks_are_tested_here():
     assert len(SNIPPETS) == 2
 
 
+def test_numbers_of_training_are_those_of_committed_rows():
+    table = {}
+    for line in (ROOT / "benchmarks/rl/rows/table.md").read_text().splitlines():
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if len(cells) == 3 and cells[2].replace(".", "").isdigit():
+            table[name.replace(" against sb3", "")] = [float(cell.replace(" ", "")) for cell in cells]
+    rate, cpu = "steps/s", "steps per processor second"
+    trained = {name: table[f"{name}, shoal, {rate}"] for name in ("ppo-cartpole", "ppo-cheetah", "sac-pendulum")}
+    [sampled] = json.loads((ROOT / "benchmarks/language/rows/generation.json").read_text())
+    tokens = sampled["tokens_per_cpu_second"]
+    told = {
+        "PPO solves CartPole-v1": table["solve CartPole-v1, process start included, s"],
+        "PPO on CartPole-v1": [*trained["ppo-cartpole"], table[f"ppo-cartpole, shoal, {cpu}"][2]],
+        "with gymnasium's vector version": table[f"ppo-cartpole, shoal-vector, {rate}"][::2],
+        "PPO on HalfCheetah-v5": [*trained["ppo-cheetah"], table[f"ppo-cheetah, shoal, {cpu}"][2]],
+        "SAC on Pendulum-v1": trained["sac-pendulum"],
+        "DQN on CartPole-v1": table[f"dqn-cartpole, shoal, {rate}"],
+        "sampling from": [tokens["groups"], tokens["transformers"], sampled["times_transformers"]["groups"]],
+    }
+    for name, values in told.items():
+        [line] = [
+            line for line in README.splitlines() if line.startswith("|") and name in line and "steps in" not in line
+        ]
+        for value in values:
+            assert any(_says(text, value) for text in re.findall(r"\d[\d ]*\d(?:\.\d+)?|\d(?:\.\d+)?", line)), (
+                name,
+                value,
+            )
+
+
+def _says(text, value):
+    """Whether a number is another one, rounded to so many digits."""
+    whole, dot, part = text.replace(" ", "").partition(".")
+    digits = len(whole + part) if dot else len(whole.rstrip("0"))
+    return float(f"{value:.{digits}g}") == float(text.replace(" ", "")) if digits else False
+
+
 def test_make_targets_exist():
     for words in COMMANDS[:2]:
         assert re.search(rf"^{words[1]}: setup", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
