@@ -9,11 +9,10 @@ actor, and get classes of modules that import it from `load`.
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .held_signals import signals_held
+from ..runtime import import_whole
 
 _MODULES = {
     "FlatAdam": "learn.optimizers",
@@ -43,16 +42,7 @@ _MODULES = {
 @cache
 def load(name: str) -> Any:
     """The object `name` of one of these modules, which are imported at the first call in a process."""
-    return getattr(imported(f".{_MODULES[name]}"), name)
-
-
-def imported(name: str) -> ModuleType:
-    """The module of that name; a dot begins those of `rl`.
-
-    A Ctrl-C takes effect once it is imported: torch cannot be imported again in a process where half of it was, so one
-    in the first evaluation of a notebook would cost its kernel."""
-    with signals_held():
-        return import_module(name, __package__)
+    return getattr(import_whole(f".{_MODULES[name]}", __package__), name)
 
 
 if TYPE_CHECKING:
@@ -65,7 +55,7 @@ else:
         """A module that is imported when something of it is first used."""
 
         def __getattr__(self, name: str) -> Any:
-            value = getattr(imported(self.__name__), name)
+            value = getattr(import_whole(self.__name__), name)
             setattr(self, name, value)  # at the next use it is an ordinary attribute: no call, no look-up
             return value
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 
-from ..runtime import get
+from ..runtime import get, signals_held
 from .callbacks import Callback, EvaluationReport, IterationReport, Training, TrainingResult
 from .clock import Clock
-from .held_signals import signals_held
 from .models.layout import ParameterLayout
 from .training_state import IterationOutcome, TrainingState, has_reached
 

@@ -35,6 +35,7 @@ from .api.verbs import cancel, get, get_actor, kill, put, wait
 from .core.arguments import as_bool, as_int, as_number, in_plain_numbers, refuse_unknown
 from .core.generators import ObjectRefGenerator
 from .core.handles import ActorHandle
+from .core.held_signals import import_whole, signals_held
 from .core.lazy_exports import lazy_exports
 from .core.methods import method
 from .core.refs import ObjectRef
@@ -118,6 +119,7 @@ __all__ = [
     "get_gpu_ids",
     "get_runtime_context",
     "human_bytes",
+    "import_whole",
     "in_plain_numbers",
     "init",
     "is_initialized",
@@ -139,6 +141,7 @@ __all__ = [
     "remote",
     "sentences",
     "shutdown",
+    "signals_held",
     "state",
     "story",
     "timeline",

@@ -31,6 +31,7 @@ IMPORTED_BY_CALL = {
     "rl/lazy.py": 1,
     "runtime/__init__.py": 1,
     "runtime/api/engines.py": 1,
+    "runtime/core/held_signals.py": 1,
     "runtime/core/lazy_exports.py": 1,
     "runtime/native/node/forkserver.py": 2,
     "runtime/native/start.py": 1,
@@ -188,7 +189,8 @@ def imports_by_call(nodes: Iterable[ast.AST]) -> list[int]:
     return sorted(
         call.lineno
         for call, function in named
-        if function == "__import__" or (function == "import_module" and len(call.args) + len(call.keywords) > 1)
+        if function == "__import__"
+        or (function in ("import_module", "import_whole") and len(call.args) + len(call.keywords) > 1)
     )
 
 

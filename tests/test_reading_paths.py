@@ -39,7 +39,6 @@ PASSED_BY_AN_ITERATION = {
     "rl/evaluation/evaluator.py",
     "rl/league.py",
     "rl/hashes.py",
-    "rl/held_signals.py",
     "rl/learn/learner.py",
     "rl/learn/log.py",
     "rl/learn/minibatch.py",

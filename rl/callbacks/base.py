@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...envs import Episode
-from ...runtime import InputError
+from ...runtime import InputError, signals_held
 from ..elsewhere import hook_instead
-from ..held_signals import signals_held
 
 
 @dataclass(frozen=True, kw_only=True)

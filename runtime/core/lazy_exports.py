@@ -3,8 +3,9 @@
 import ast
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
+
+from .held_signals import import_whole
 
 
 def lazy_exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -20,7 +21,7 @@ def lazy_exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
             # With the module, Python adds the nearest name to the message.
             raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=module)
         home, own_name = homes[name]
-        value = getattr(import_module(home, package), own_name)
+        value = getattr(import_whole(home, package), own_name)
         setattr(module, name, value)
         return value
 

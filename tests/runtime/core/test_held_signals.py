@@ -7,8 +7,7 @@ import threading
 
 import pytest
 
-from shoal.rl.held_signals import signals_held
-from shoal.rl.lazy import imported
+from shoal.runtime.core.held_signals import import_whole, signals_held
 
 
 def interrupt():
@@ -45,9 +44,29 @@ def test_an_import_is_finished_first(tmp_path, monkeypatch):
     (tmp_path / "imported_in_an_evaluation.py").write_text(lines)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        imported("imported_in_an_evaluation")
+        import_whole("imported_in_an_evaluation")
     assert sys.modules["imported_in_an_evaluation"].value == 1
-    assert imported("imported_in_an_evaluation").value == 1
+    assert import_whole("imported_in_an_evaluation").value == 1
+
+
+def test_an_import_tells_of_the_attribute_that_it_lacks(tmp_path, monkeypatch):
+    (tmp_path / "imports_half_of_another.py").write_text("import os\nos.nothing\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"^imports_half_of_another cannot be imported: module 'os' has no attribute"):
+        import_whole("imports_half_of_another")
+
+
+def test_a_block_in_a_block_is_a_part_of_it():
+    done = []
+
+    def outer():
+        with signals_held():
+            interrupt_in_a_block(done, 1)
+            done.append("after")
+
+    with pytest.raises(KeyboardInterrupt):
+        outer()
+    assert done == [0, "after"]
 
 
 def test_a_block_without_one_leaves_handlers_as_they_are_in_any_thread():
