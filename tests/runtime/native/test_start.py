@@ -1,5 +1,6 @@
 """What a starting program waits for: the modules that its daemon and it itself import."""
 
+import signal
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 from conftest import shoal_processes
 
 from shoal import runtime
+from shoal.runtime.native.driver import node_process
 
 _SLOW = ("asyncio", "grpc", "importlib.metadata", "ray", "shoal.runtime.state", "shoal.runtime.util")
 _OF_WORKERS = (
@@ -42,3 +44,24 @@ def test_the_daemon_that_came_up_meanwhile_ends_when_its_settings_cannot_work(tm
     with pytest.raises(runtime.InputError, match="log_directory"):
         runtime.init(engine="native", log_directory=str(blocker))
     assert not shoal_processes()
+
+
+def test_a_ctrl_c_while_the_daemon_is_made_leaves_none(monkeypatch):
+    begun = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            begun.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(node_process.subprocess, "Popen", Interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runtime.init("native", num_cpus=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    [daemon] = begun
+    assert daemon.returncode is not None
+    assert not runtime.is_initialized()
