@@ -20,7 +20,7 @@ from ..runtime import InputError, nearest
 from .elsewhere import instead
 from .failures import print_failure, root_failure
 from .mistakes import sentence
-from .output import end_output, flush, is_lost
+from .output import end_output, flush, is_lost, take_any_text
 from .session import started_early
 
 _COMMANDS = {
@@ -119,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what follows `shoal`; default: those of this process.
     """
+    take_any_text()
     try:
         code = _told(sys.argv[1:] if arguments is None else arguments)
         flush()

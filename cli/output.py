@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import select
@@ -32,6 +33,13 @@ def result_output(as_json: bool) -> Iterator[Callable[[Mapping[str, Any], str], 
 def in_words(scores: Mapping[str, float]) -> str:
     """Return numbers by name as a person reads them."""
     return ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+
+
+def take_any_text() -> None:
+    """Have standard output escape what its encoding does not have, as standard error does: a … where there is no UTF-8
+    ends no command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def note(text: str) -> None:

@@ -1,5 +1,6 @@
 """What the commands do when all is well, and when something else goes wrong."""
 
+import io
 import json
 import os
 import signal
@@ -341,6 +342,13 @@ def test_every_setting_is_a_flag_with_help():
 def test_no_arguments(capsys):
     assert main([]) == 2
     assert "usage" in capsys.readouterr().out
+
+
+def test_output_without_unicode(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert main(["check", "CartPole-v1"]) == 0
+    assert b"\\u2026" in raw.getvalue()
 
 
 def shoal_into_a_closed_pipe(*arguments, closed):
