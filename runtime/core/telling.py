@@ -16,7 +16,8 @@ def tell(text: str, *, error: bool = True) -> bool:
         try:
             stream.write(text)
         except UnicodeEncodeError:
-            stream.write(text.encode("ascii", "backslashreplace").decode())
+            encoding = stream.encoding
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         if hasattr(stream, "flush"):
             stream.flush()
     except Exception:  # see above

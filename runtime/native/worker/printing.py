@@ -10,10 +10,14 @@ _MOMENT_SECONDS = 0.3
 
 
 class PrintedStream(io.TextIOWrapper):
-    """A line-buffered text stream over a descriptor that stays open; what is not a whole line is not kept for long."""
+    """A line-buffered text stream over a descriptor that stays open; what is not a whole line is not kept for long.
 
-    def __init__(self, fd: int, errors: str | None = None) -> None:
-        super().__init__(io.BufferedWriter(io.FileIO(fd, "w", closefd=False)), errors=errors, line_buffering=True)
+    UTF-8, whatever the locale: the node reads it as that, and the driver writes it in its own encoding.
+    """
+
+    def __init__(self, fd: int) -> None:
+        raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+        super().__init__(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         self._is_partial = self._waits = False
 
     def write(self, text: str, /) -> int:

@@ -24,7 +24,7 @@ def be_worker(names: SocketNames, fork: m.Fork) -> NoReturn:
     """Run the worker that the node asked for, then end the process."""
     code = 1
     try:
-        sys.stdout, sys.stderr = PrintedStream(1), PrintedStream(2, "backslashreplace")
+        sys.stdout, sys.stderr = PrintedStream(1), PrintedStream(2)
         setproctitle.setproctitle(f"shoal: {fork.title}")
         if fork.environment is not None:
             enter(fork.environment)

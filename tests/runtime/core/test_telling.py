@@ -37,8 +37,9 @@ def test_whatever_it_is_replaced_by_ends_nobody(monkeypatch, error):
     assert kept.told == ["kept\n"]
 
 
-def test_what_its_encoding_does_not_have_is_escaped(monkeypatch):
+@pytest.mark.parametrize(("encoding", "told"), [("ascii", b"K\\xe4fig \\u2713\n"), ("latin-1", b"K\xe4fig \\u2713\n")])
+def test_what_its_encoding_does_not_have_is_escaped(monkeypatch, encoding, told):
     raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
-    assert tell("ein Käfig\n")
-    assert raw.getvalue() == b"ein K\\xe4fig\n"
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding=encoding))
+    assert tell("Käfig ✓\n")
+    assert raw.getvalue() == told

@@ -82,6 +82,28 @@ def test_quiet_workers_are_not_shown_but_logged(tmp_path, how):
     assert {path.read_text() for path in logs} == {"all say this\nhalf a line", "trouble\n"}
 
 
+def test_workers_print_utf_8_in_any_locale(tmp_path):
+    done = run(
+        """
+        import sys
+        from shoal import runtime
+        @runtime.remote
+        def speak():
+            print("gr\u00fc\u00df \udcc3")
+        runtime.init(num_cpus=1, preload=[])
+        runtime.get(speak.remote())
+        runtime.shutdown()
+        """,
+        tmp_path,
+        LC_ALL="POSIX",
+        PYTHONUTF8="0",
+        PYTHONCOERCECLOCALE="0",
+    )
+    assert done.returncode == 0, done.stderr
+    [log] = tmp_path.glob("session-*/logs/worker-*.out")
+    assert log.read_text("utf-8") == "gr\u00fc\u00df \\udcc3\n"
+
+
 def test_actors_with_a_repr_are_marked_with_it(tmp_path):
     done = run(
         """
