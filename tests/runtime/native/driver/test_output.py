@@ -84,7 +84,7 @@ def test_quiet_workers_are_not_shown_but_logged(tmp_path, how):
 
 def test_workers_print_utf_8_in_any_locale(tmp_path):
     done = run(
-        """
+        r"""
         import sys
         from shoal import runtime
         @runtime.remote
