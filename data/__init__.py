@@ -11,7 +11,7 @@ Importing this package loads nothing; the first use of a name loads pyarrow (``p
 
 from typing import TYPE_CHECKING, Any
 
-from ..runtime import InputError, lazy_exports, missing
+from ..runtime import InputError, lazy_exports
 from .elsewhere import MODULE
 
 if TYPE_CHECKING:
@@ -64,12 +64,10 @@ __all__ = [
 ]
 
 
-_load, __dir__ = lazy_exports(__name__)
+_load, __dir__ = lazy_exports(__name__, MODULE)
 
 
 def __getattr__(name: str) -> Any:
-    if name in MODULE:
-        raise missing(__name__, name, MODULE)
     try:
         return _load(name)
     except ModuleNotFoundError as error:

@@ -11,8 +11,7 @@ A call returns a reference at once, while it runs in another process; `get` wait
     runtime.get([square.remote(i) for i in range(4)])       # [0, 1, 4, 9]
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import exceptions
 from .api.cluster import (
@@ -62,8 +61,10 @@ from .exceptions import (
     WorkerCrashedError,
     nearest,
 )
-from .exceptions.elsewhere import NAMES, TeachesNames, by_name, missing, sentences
+from .exceptions.elsewhere import NAMES, TeachesNames, by_name, sentences
 
+# Imported when somebody asks for it: tools, and what shows a running program. They take as long to import as half of
+# the rest, and whoever starts a runtime would wait for it twice: its daemon imports this package, too.
 if TYPE_CHECKING:
     from . import state, util
     from .api.joblib_backend import joblib
@@ -129,7 +130,6 @@ __all__ = [
     "lookup",
     "machine_memory",
     "method",
-    "missing",
     "nearest",
     "nodes",
     "object_store_memory",
@@ -149,25 +149,4 @@ __all__ = [
     "wait",
 ]
 
-# Imported when somebody asks for it: tools, and what shows a running program. They take as long to import as half of
-# the rest, and whoever starts a runtime would wait for it twice: its daemon imports this package, too.
-_LATER = {
-    "joblib": "api.joblib_backend",
-    "profile": "state.timeline",
-    "state": "state",
-    "story": "state.story",
-    "timeline": "state.timeline",
-    "util": "util",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise missing(__name__, name, NAMES)
-    module = import_module(f".{_LATER[name]}", __name__)
-    globals()[name] = found = module if name == _LATER[name] else getattr(module, name)
-    return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+__getattr__, __dir__ = lazy_exports(__name__, NAMES)

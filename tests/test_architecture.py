@@ -29,7 +29,6 @@ FILES = sorted(WRITTEN - GENERATED)
 IMPORTED_BY_CALL = {
     "cli/main.py": 1,
     "rl/lazy.py": 1,
-    "runtime/__init__.py": 1,
     "runtime/api/engines.py": 1,
     "runtime/core/held_signals.py": 1,
     "runtime/core/lazy_exports.py": 1,

@@ -8,6 +8,7 @@ What a program needs most, loaded when it is used; the rest is in `shoal.runtime
 
 import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -235,15 +236,21 @@ def __getattr__(name: str) -> Any:
 
         return metadata.version(__name__)
     if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        return getattr(_package(_HOME[name]), name)
     if name in __all__:
-        return import_module(f".{name}", __name__)
+        return _package(name)
     if not name.startswith("_"):
         answer = import_module(".rl.elsewhere", __name__).package_instead(name)
         if answer is not None:  # of an AttributeError `from shoal import` would tell the name alone
             raise ImportError(f"cannot import name {name!r} from {__name__!r}. {answer}", name=__name__)
     # With the module, Python adds the nearest name to the message.
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+
+
+def _package(name: str) -> ModuleType:
+    """Import one of our packages; a Ctrl-C waits for that, since numpy cannot be imported a second time."""
+    found: ModuleType = import_module(".runtime", __name__).import_whole(f".{name}", __name__)
+    return found
 
 
 def __dir__() -> list[str]:

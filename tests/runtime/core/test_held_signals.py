@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -78,3 +79,23 @@ def test_a_block_without_one_leaves_handlers_as_they_are_in_any_thread():
     thread.start()
     thread.join()
     assert found == [None]
+
+
+@pytest.mark.parametrize("names", ["from shoal import register", "from shoal.runtime import joblib"])
+def test_what_a_name_of_ours_imports_is_finished_first(names):
+    code = f"""
+import builtins, os, signal, sys
+import_ = builtins.__import__
+def interrupts_numpy(name, given=None, *arguments):
+    if given and given["__name__"] == "numpy.linalg":
+        builtins.__import__ = import_
+        os.kill(os.getpid(), signal.SIGINT)
+    return import_(name, given, *arguments)
+builtins.__import__ = interrupts_numpy
+try:
+    {names}
+except KeyboardInterrupt:
+    print("numpy" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "True\n", done.stderr
