@@ -4,6 +4,7 @@ import linecache
 import os
 import pickle
 import re
+import sys
 import traceback
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -58,6 +59,21 @@ def hints(error: BaseException) -> list[str]:
         return []
     # Not str(error), which may be the user's code.
     return [_READ_ONLY] if any(isinstance(said, str) and "read-only" in said for said in error.args) else []
+
+
+def _found_here(error: BaseException) -> list[str]:
+    """Return what helps with a module that another process does not find, and this one does."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    top = (name or "").partition(".")[0]
+    module = sys.modules.get(top)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return []
+    return [
+        f"This process has the module {top!r}, from {file!r}. Workers look for modules where this process did when "
+        "the runtime began: put the folder into sys.path, or PYTHONPATH, before runtime.init() or the first training, "
+        f"or give it to them with init(runtime_env={{'py_modules': [{top}]}})"
+    ]
 
 
 class _Packed(NamedTuple):
@@ -162,7 +178,7 @@ def unpack_exception(payload: bytes) -> BaseException:
     except BaseException as trouble:  # unpickling runs code of the user's; the remote traceback must survive it
         cause.add_note(f"The exception itself could not be rebuilt in this process: {in_words(trouble)}")
         return cause
-    return explained(error, cause, packed.hints)
+    return explained(error, cause, [*packed.hints, *_found_here(error)])
 
 
 def explained(error: BaseException, cause: TaskError, more: Iterable[str]) -> BaseException:

@@ -5,7 +5,9 @@ import dataclasses
 import errno
 import functools
 import linecache
+import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -339,6 +341,17 @@ def test_the_remote_traceback_has_the_source_that_only_its_reader_has(monkeypatc
     assert f'"{cell}", line 2, in fail\nValueError' in there
     assert f"\"{cell}\", line 2, in fail\n    raise ValueError('no')  # the bug\nValueError" in here
     assert here.count("function()") == there.count("function()") == 1  # what was there is not written twice
+
+
+def test_a_module_that_only_this_process_finds_is_told_of(monkeypatch):
+    def fail():
+        raise ModuleNotFoundError("No module named 'mine'", name="mine.part")
+
+    assert not hasattr(travel(raised(fail)).__cause__, "__notes__")
+    monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(__file__="/lib/mine/__init__.py"))
+    [note] = travel(raised(fail)).__cause__.__notes__
+    assert "This process has the module 'mine', from '/lib/mine/__init__.py'" in note
+    assert "before runtime.init()" in note
 
 
 def test_our_own_errors_travel_without_a_traceback_and_with_a_given_cause():
