@@ -34,16 +34,20 @@ def step_problem(result: Any, space: Space, *, bounds: bool = True) -> str | Non
     if not isinstance(result, tuple) or len(result) != 5:
         return f"step() returned {_kind(result)}; wanted the tuple (observation, reward, terminated, truncated, info)"
     observation, reward, terminated, truncated, info = result
-    for name, flag in (("terminated", terminated), ("truncated", truncated)):
-        if not isinstance(flag, bool | np.bool_) and not _counts_as_flag(flag):
-            return f"step() returned {name} {_short(flag)} of type {type(flag).__name__}; wanted a bool: bool({name})"
+    wrong = flags_problem(terminated, truncated)
+    if wrong is not None:
+        return wrong
     if not isinstance(info, dict):
         return f"step() returned info {_short(info)} of type {type(info).__name__}; wanted a dict (it may be empty)"
     return _observation_problem(observation, space, "step()", bounds) or reward_problem(reward)
 
 
-def _counts_as_flag(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and value in (0, 1)
+def flags_problem(terminated: Any, truncated: Any) -> str | None:
+    """Return what is wrong with the end flags of a step, or None; the numbers 0 and 1 are taken."""
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        if not isinstance(flag, bool | np.bool_) and not (isinstance(flag, numbers.Real) and flag in (0, 1)):
+            return f"step() returned {name} {_short(flag)} of type {type(flag).__name__}; wanted a bool: bool({name})"
+    return None
 
 
 def flags_note(terminated: Any, truncated: Any) -> str | None:

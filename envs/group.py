@@ -250,6 +250,7 @@ class EnvGroup:
         out.terminations, out.truncations = np.zeros(self.size, np.bool_), np.zeros(self.size, np.bool_)
         out.observations = out.final_observations.copy()
         for row, terminated, truncated in ended:
+            self._checks.flags(row, terminated, truncated)
             out.terminations[row], out.truncations[row] = terminated, truncated
             return_ = float(self._returns[row])
             out.episodes.append(self._progress.ended(row, return_, with_actions=self._tells_actions))

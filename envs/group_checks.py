@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .action_mask import MaskGuard
-from .contract import reset_problem, reward_problem, step_problem
+from .contract import flags_problem, reset_problem, reward_problem, step_problem
 from .errors import EnvContractError, EnvTimeoutError
 from .group_progress import GroupProgress
 from .observation_guard import ObservationGuard
@@ -57,6 +57,12 @@ class GroupChecks:
         for index, reward in enumerate(rewards.tolist()):
             if not math.isfinite(reward):
                 self.fail(index, reward_problem(reward))
+
+    def flags(self, index: int, terminated: Any, truncated: Any) -> None:
+        """Refuse the flags of an end that are none: what Python calls true may mean something else, such as "no"."""
+        problem = flags_problem(terminated, truncated)
+        if problem is not None:
+            self.fail(index, problem)
 
     def explain(self, observations: Sequence[Any], rewards: Sequence[Any], error: Exception) -> None:
         """Raise what is wrong with the results of a step of all, if it is that which led to an error."""

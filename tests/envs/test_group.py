@@ -308,6 +308,13 @@ GOOD = np.zeros(2, np.float32)
         ((GOOD, np.zeros(2), False, False, {}), r"reward array.*an array of shape \(2,\); wanted a float"),
         ((GOOD, np.zeros(1), False, False, {}), r"reward array.*an array of shape \(1,\); wanted a float"),
         ((GOOD, 0.0, np.zeros(2), False, {}), r"terminated array.* of type ndarray; wanted a bool"),
+        ((GOOD, 0.0, np.ones(1), False, {}), r"terminated array.* of type ndarray; wanted a bool"),
+        ((GOOD, 0.0, "no", False, {}), r"terminated 'no' of type str; wanted a bool: bool\(terminated\)"),
+        ((GOOD, 0.0, None, True, {}), r"terminated None of type NoneType; wanted a bool"),
+        (
+            (GOOD, 0.0, False, 2, {}),
+            r"truncated 2 of type int; wanted a bool: bool\(truncated\) \(step 1 of episode 0\)",
+        ),
     ],
 )
 def test_bad_step_result(result, text):
