@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
@@ -69,6 +69,15 @@ class Instance:
         if self.actor.state != "dead":
             return None
         return died(call.function_name, self.info, self.actor.reason, self.actor.failure)
+
+    def method(self, name: str, call: Running) -> Callable:
+        """Return a method of the instance; the error of its call where there is none just now: its constructor calls,
+        or another thread while this one is killed."""
+        value = self.value
+        if value is None:
+            being_made = f"{call.function_name}: the actor is being made; it answers once its constructor has returned"
+            raise self.died(call) or ActorUnavailableError(being_made)
+        return method_of(value, name)
 
     def close_loop(self) -> None:
         """End its event loop, if it has one."""
@@ -230,7 +239,7 @@ class SerialActors(MakesActors, CallsActors):
         options.check_checkpoints(code.function_name, actor.checkpointed)
         call = MethodCall(self, instance, code, options, retries)
         value = instance.value
-        made = self._tasks.run(call, lambda: method_of(instance.value, method), packed)
+        made = self._tasks.run(call, lambda: instance.method(method, code), packed)
         if actor.checkpointed and instance.value is value is not None:
             with call.within():
                 self._log(instance, method, packed)

@@ -35,6 +35,23 @@ def test_who_catches_the_exit_ends_all_the_same(engine):
             runtime.get(call.remote(), timeout=20)
 
 
+@pytest.mark.engines("serial", reason="there such a call waits")
+def test_a_call_while_its_actor_is_being_made_finds_none(engine):
+    @runtime.remote
+    class Impatient:
+        def __init__(self):
+            try:
+                runtime.get(runtime.get_actor("impatient").told.remote())
+            except runtime.ActorUnavailableError as error:
+                self.error = str(error)
+
+        def told(self):
+            return self.error
+
+    actor = Impatient.options(name="impatient").remote()
+    assert runtime.get(actor.told.remote()).startswith("Impatient.told: the actor is being made")
+
+
 def test_exit_actor_ends_a_loop_beside_it(concurrent):
     @runtime.remote
     class Looping:
