@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -194,7 +194,7 @@ class Callback:
 
     def on_exception(self, training: Training, error: BaseException) -> None:
         """Called once when an exception or Ctrl-C ends the training, perhaps before it began; `train` raises it then.
-        What is open is closed here."""
+        What is open is closed here. All callbacks are told, also after one that raises."""
 
 
 @contextmanager
@@ -204,19 +204,21 @@ def under_way(training: Training, callbacks: Sequence[Callback], lock: threading
     Raises:
         InputError: the `lock` of the training is held, by another thread or by who has called this one.
     """
-    if lock.locked():
-        raise InputError(
-            f"this training by {training.name} is under way: another thread, or what calls a callback, is in train(). "
-            "Wait for its end, or train another one"
-        )
-    with lock:
+    with ExitStack() as stack:
+        with signals_held():
+            if not lock.acquire(blocking=False):
+                raise InputError(
+                    f"this training by {training.name} is under way: another thread, or what calls a callback, is in "
+                    "train(). Wait for its end, or train another one"
+                )
+            stack.callback(lock.release)
         try:
             yield
         except BaseException as error:  # also Ctrl-C
-            with signals_held():  # some press it twice
-                for callback in callbacks:
-                    callback.on_exception(training, error)
-            raise
+            with signals_held(), ExitStack() as telling:  # some press it twice
+                for callback in reversed(callbacks):
+                    telling.callback(callback.on_exception, training, error)
+                raise
 
 
 def callback_list(given: Callback | Iterable[Callback] | None) -> list[Callback]:

@@ -102,11 +102,13 @@ class WandbLogger(_Sender):
     def on_training_end(self, training: Training, result: TrainingResult) -> None:
         """End the run."""
         self._session.finish()
+        self._session = None
 
     def on_exception(self, training: Training, error: BaseException) -> None:
         """End the run, as one that failed."""
         if self._session is not None:
             self._session.finish(exit_code=1)
+            self._session = None
 
 
 class MLflowLogger(_Sender):
@@ -130,11 +132,13 @@ class MLflowLogger(_Sender):
     def on_training_end(self, training: Training, result: TrainingResult) -> None:
         """End the run."""
         self._mlflow.end_run()
+        self._has_begun = False
 
     def on_exception(self, training: Training, error: BaseException) -> None:
         """End the run, as one that failed: the next one of this process could not begin."""
         if self._has_begun:
             self._mlflow.end_run(status="FAILED")
+            self._has_begun = False
 
 
 def _library(module: str, package: str) -> Any:

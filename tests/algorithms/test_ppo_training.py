@@ -243,10 +243,15 @@ def test_ctrl_c_leaves_the_last_finished_iteration(serial, tmp_path):
         def on_exception(self, training, error):
             told.append((training, type(error)))
 
+    class Fails(Callback):
+        def on_exception(self, training, error):
+            raise BrokenError("it could not close")
+
     told = []
     with PPO(Walk, **SMALL) as ppo:
-        with pytest.raises(KeyboardInterrupt):
-            ppo.train(640, callbacks=[CtrlC()])
+        with pytest.raises(BrokenError, match="could not close") as caught:
+            ppo.train(640, callbacks=[Fails(), CtrlC()])
+        assert isinstance(caught.value.__context__, KeyboardInterrupt)
         assert told == [(ppo, KeyboardInterrupt)]
         assert ppo.iteration == 2
         ppo.save(tmp_path / "run")

@@ -77,6 +77,11 @@ def test_wandb_and_mlflow_are_told_that_a_training_failed(tmp_path, monkeypatch)
     assert [library.calls for library in libraries.values()] == [[], []], (
         "neither has begun, and mlflow's run is another"
     )
+    drive(failing)
+    calls = [[*library.calls] for library in libraries.values()]
+    for callback in failing:
+        callback.on_exception(FakeTraining(), InputError("of a second train"))
+    assert [library.calls for library in libraries.values()] == calls, "the first one has ended"
     for callback in failing:
         callback.on_training_start(FakeTraining(), 1000)
         callback.on_exception(FakeTraining(), KeyboardInterrupt())
