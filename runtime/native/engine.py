@@ -21,9 +21,8 @@ from ..core.scheduling import PlacementGroup
 from ..core.settings import Settings, store_settings
 from ..core.telling import tell
 from .driver.node_process import NodeProcess, become_node
-from .driver.observer import observe
 from .driver.printer import Printer
-from .node.session import joined, new_session, packages_of
+from .node.session import new_session
 from .node.settings import NodeSettings
 from .node.transport import Secrets, parse_address, warn_if_readable
 from .process.completion import ReadyQueue
@@ -31,9 +30,11 @@ from .process.environments import Environments
 from .process.interrupts import InterruptGuard
 from .process.links import Links
 from .process.long_waits import LongWaits, warn_after
+from .process.packages import packages_of
 from .process.parts import Parts
 from .protocol import messages as m
 from .protocol.local_sockets import SocketNames
+from .protocol.observer import observe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -212,7 +213,7 @@ class NativeDriver(NativeEngine):
         """Turn this process into a further node; see `shoal.runtime.become_node`."""
         parse_address(address)
         session, folder = new_session(settings.log_directory)
-        given = _node_settings(settings, SocketNames.new(joined(session)), folder)
+        given = _node_settings(settings, SocketNames.new(session, joins=True), folder)
         given.join, given.secrets = address, Secrets.from_environment(token)
         warn_if_readable("join", address, given.secrets)
         become_node(given.line(), given.record_call_sites)

@@ -27,7 +27,7 @@ from ..core.reports.rows import (
     nodes_of,
 )
 from ..exceptions import InputError, nearest
-from ..native.driver.observer import Session, sessions
+from ..native.protocol.observer import Session, sessions
 from . import listings, summaries
 from .asking import Filter, ask, listed, one
 from .summaries import ActorSummary, MemoryTable, ObjectSummary, RuntimeStatus, TaskGroup, TaskSummary

@@ -11,7 +11,7 @@ from ..core.engine import running_engine
 from ..core.reports.diagnosis import Diagnosis
 from ..core.reports.rows import NodeReport, Row, Rows
 from ..exceptions import InputError, InputTypeError, nearest
-from ..native.driver.observer import observe, sessions
+from ..native.protocol.observer import observe, sessions
 
 Filter = tuple[str, str, Any]
 _Row = TypeVar("_Row", bound=Row)

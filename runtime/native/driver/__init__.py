@@ -1,1 +1,1 @@
-"""What only a driver, or an observer from outside, needs."""
+"""What only a driver needs: it starts the node, and shows what workers print."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...core.reports.prometheus import RuntimeCollector
-from ..driver.observer import observe
+from ..protocol.observer import observe
 
 _LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?", re.IGNORECASE)
 _PATIENCE_SECONDS = 5.0

@@ -322,7 +322,7 @@ class Node:
             print(f"shoal: {message.reason}; so this node ends", file=sys.stderr)
             self._stop()
 
-    # Introspection ----------------------------------------------------------------------------------------------
+    # How things are ---------------------------------------------------------------------------------------------
 
     def _describe(self, sections: list[str]) -> NodeReport:
         used, requests = self._leasing.describe()

@@ -17,11 +17,11 @@ import tempfile
 import time
 
 from ...exceptions import InputError
+from ..process.packages import packages_of
 
 #: Ended sessions whose logs are kept; older ones are removed when a new one begins.
 KEPT_SESSIONS = 5
 _PREFIX = "session-"
-_JOINED = "+"
 
 
 def new_session(directory: str | None) -> tuple[str, str]:
@@ -53,21 +53,6 @@ def _check_own(folder: str) -> None:
         raise PermissionError(f"{folder} belongs to user {found.st_uid}")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(f"others may write into {folder}")
-
-
-def joined(session: str) -> str:
-    """Return how sockets of a node that joins another's runtime are named: it is no runtime of its own."""
-    return session + _JOINED
-
-
-def is_joined(session: str) -> bool:
-    """Return whether these are the sockets of a node that has joined."""
-    return session.endswith(_JOINED)
-
-
-def packages_of(folder: str) -> str:
-    """Return where a session's copies of folders and modules lie."""
-    return os.path.join(folder, "packages")
 
 
 def logs_of(folder: str) -> str:

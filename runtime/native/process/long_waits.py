@@ -10,7 +10,7 @@ from ...core.reports.diagnosis import Diagnosis
 from ...core.reports.rows import DEFAULT_LIMIT, unix_ms
 from ...core.telling import tell
 from ...exceptions import InputError, NodeDiedError
-from ..driver.observer import observe
+from ..protocol.observer import observe
 from .links import Links
 from .reactor import Waiter
 from .waits import Waits

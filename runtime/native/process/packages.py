@@ -19,6 +19,11 @@ MOST_BYTES = 500_000_000
 _ALWAYS_EXCLUDED = (".git/", "__pycache__/")
 
 
+def packages_of(folder: str) -> str:
+    """Return where the copies lie in a session's folder."""
+    return os.path.join(folder, "packages")
+
+
 def _is_ignored(path: str, rules: Sequence[tuple[str, GitIgnoreSpec]]) -> bool:
     """Whether rules, each below its folder, leave out a path: the last one that says something of it counts."""
     said = (spec.check_file(path[len(base) :]).include for base, spec in reversed(rules))

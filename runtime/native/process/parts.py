@@ -70,7 +70,7 @@ class Parts:
         self.actors = Actors(links, self.values, self.store, self.actor_calls, environments, self.groups)
         self.cancelling = Cancelling(links, self.values, self.calls)
         self.memory = Memory(links, self.values, self.store, self.node_memory, self.actors)
-        # Introspection.
+        # How things are.
         self.makers = Makers(links, self.values.objects.records, self.calls.open)
         self.reporting = Reporting(links, self.values, self.waits, self.arrivals, self.tasks, self.actor_calls)
         self._listen()

@@ -18,7 +18,7 @@ from .descriptors import NONE_LEFT, opening
 #: How long a connect waits while the listener's queue is full, seconds: whoever fills it must not stop us for ever.
 PATIENCE = 1.0
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
-_PREFIX, _SUFFIX = "\0shoal-", "-node"
+_PREFIX, _SUFFIX, _JOINED = "\0shoal-", "-node", "+"
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class SocketNames:
     key: str
 
     @classmethod
-    def new(cls, session: str) -> SocketNames:
-        """Return names that no other user can know."""
-        return cls(session, os.urandom(16).hex())
+    def new(cls, session: str, *, joins: bool = False) -> SocketNames:
+        """Return names that no other user can know; `joins`: of a node that is to be a part of another's runtime."""
+        return cls(session + _JOINED * joins, os.urandom(16).hex())
 
     @property
     def node(self) -> str:
@@ -55,12 +55,13 @@ def node_name(session: str) -> str:
 
 
 def sessions_listening() -> set[str]:
-    """Return the sessions whose nodes listen on this machine, those of other users among them."""
+    """Return the sessions whose nodes listen on this machine, those of other users among them, without joined ones."""
     prefix = _PREFIX.replace("\0", "@")
     with open("/proc/net/unix") as file:
         paths = [line.rstrip("\n").rpartition(" ")[2] for line in file]
     found = [path for path in paths if path.startswith(prefix) and path.endswith(_SUFFIX)]
-    return {path[len(prefix) : -len(_SUFFIX)] for path in found}
+    names = {path[len(prefix) : -len(_SUFFIX)] for path in found}
+    return {name for name in names if not name.endswith(_JOINED)}
 
 
 def listen(name: str) -> socket.socket:

@@ -26,12 +26,12 @@ from ...core.options import STREAMING, limits_of_groups
 from ...core.signatures import is_async
 from ...core.values.failure import not_made, pack_exception
 from ..engine import NativeEngine
-from ..node.session import packages_of
 from ..process.actors import unpack_identity
 from ..process.blocked_waits import BlockedWaits
 from ..process.environments import Environments
 from ..process.lending import Lender
 from ..process.links import Links
+from ..process.packages import packages_of
 from ..process.reactor import Handler, Reactor, Waiter
 from ..protocol import messages as m
 from ..protocol.connection import Connection, remember

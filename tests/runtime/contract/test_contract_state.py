@@ -1,4 +1,4 @@
-"""The contract of introspection: what `runtime.state` tells, on every engine."""
+"""The contract of `runtime.state`: what it tells, on every engine."""
 
 import json
 

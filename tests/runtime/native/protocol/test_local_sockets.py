@@ -10,9 +10,9 @@ from other_user import another_user, needs_root
 
 from shoal import runtime
 from shoal.runtime.core.engine import current_engine
-from shoal.runtime.native.driver.observer import observe, sessions
 from shoal.runtime.native.protocol import loop as loop_module
 from shoal.runtime.native.protocol.local_sockets import SocketNames, accept, connect, listen, node_name, peer_pid
+from shoal.runtime.native.protocol.observer import observe, sessions
 
 LISTEN = """
 listening = []

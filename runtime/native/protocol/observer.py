@@ -1,4 +1,4 @@
-"""Asking a node from outside: by a process that is no part of the runtime, such as `shoal status`.
+"""Asking a node how things are: the program itself does it as those do that are no part of it, such as `shoal status`.
 
 An observer does not register: it keeps no node alive and takes no line of the board. The node answers what it asks
 on the connection on which it asks.
@@ -16,10 +16,9 @@ import msgspec
 
 from ...core.reports.rows import NodeReport, ProcessReport
 from ...exceptions import InputError, NodeDiedError
-from ..node.session import is_joined
-from ..protocol import messages as m
-from ..protocol.connection import receive_one
-from ..protocol.local_sockets import connect, node_name, peer_pid, sessions_listening
+from . import messages as m
+from .connection import receive_one
+from .local_sockets import connect, node_name, peer_pid, sessions_listening
 
 # How long the node waits for its processes' answers, seconds.
 _ANSWER_SECONDS = 1.0
@@ -40,8 +39,6 @@ def sessions() -> list[Session]:
     """Return the runtimes of this user that run on this machine, the newest first."""
     found = []
     for name in sessions_listening():
-        if is_joined(name):
-            continue
         try:
             with connect(node_name(name)) as sock:
                 pid = peer_pid(sock)
