@@ -69,7 +69,11 @@ def lookup(key: str) -> Any:
 
 
 def preload(*modules: str) -> None:
-    """Import these modules in all workers that are made from now on, before they start; returns at once."""
+    """Import these modules in all workers that are made from now on, before they start; returns at once.
+
+    They look for these and all other modules where this program does now, also if a folder came into its `sys.path`
+    after `init`: ``preload()`` alone is enough for that.
+    """
     for module in modules:
         check_text("preload: a module", module)
     current_engine().preload(modules)

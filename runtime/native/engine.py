@@ -218,6 +218,12 @@ class NativeDriver(NativeEngine):
         warn_if_readable("join", address, given.secrets)
         become_node(given.line(), given.record_call_sites)
 
+    def preload(self, modules: Sequence[str]) -> None:
+        with self._links.lock:
+            self._links.check()
+            self.parts.task_queues.give_all_back()
+            self._links.node.send(m.Preload(list(modules), _import_path()))  # a cell may have changed it since
+
     def shutdown(self) -> bool:
         """End the node and with it everything else."""
         self._links.shut_down()
@@ -255,5 +261,10 @@ def _node_settings(settings: Settings, names: SocketNames, folder: str) -> NodeS
         preload=loaded if settings.preload is None else list(settings.preload),
         record_call_sites=settings.record_call_sites,
         metrics_port=settings.metrics_port,
-        sys_path=[os.path.abspath(entry) for entry in sys.path],
+        sys_path=_import_path(),
     )
+
+
+def _import_path() -> list[str]:
+    """Where workers look for modules: where this process does now."""
+    return [os.path.abspath(entry) for entry in sys.path]

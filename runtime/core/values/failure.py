@@ -70,9 +70,8 @@ def _found_here(error: BaseException) -> list[str]:
     if file is None:
         return []
     return [
-        f"This process has the module {top!r}, from {file!r}. Workers look for modules where this process did when "
-        "the runtime began: put the folder into sys.path, or PYTHONPATH, before runtime.init() or the first training, "
-        f"or give it to them with init(runtime_env={{'py_modules': [{top}]}})"
+        f"This process has the module {top!r}, from {file!r}. Workers look for modules where it did when the runtime "
+        "began, or the last training was made: runtime.preload() has new ones look where it does now"
     ]
 
 

@@ -145,7 +145,8 @@ class TaskQueues:
         self._links.node.send(m.ReturnLease(lease.worker, reusable=lease.calls is None))
 
     def give_all_back(self) -> None:
-        """Event: this process ends. Give back what idles: the node kills workers whose holder is gone."""
+        """Event: this process ends, or wants new workers. Give back what idles: the node kills workers whose holder is
+        gone, and keeps those that are held."""
         with self._links.lock:
             for queue in self.by_key.values():
                 for lease in list(queue.leases.values()):

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 import numpy as np
 import psutil
@@ -392,6 +393,18 @@ def test_idle_processes_use_no_cpu():
     runtime.wait([keeper.value.remote()], timeout=5)  # fails at once: it keeps nothing
     threading.Event().wait(0.5)
     assert sum(sum(process.cpu_times()[:2]) for process in shoal_processes()) - used < 0.1
+
+
+def test_workers_look_where_the_program_does_after_preload(tmp_path, monkeypatch):
+    (tmp_path / "came_later.py").write_text("def f():\n    return 7\n")
+    runtime.get(pid.remote())
+    monkeypatch.syspath_prepend(tmp_path)
+    late = runtime.remote(import_module("came_later").f)
+    with pytest.raises(ModuleNotFoundError, match="came_later") as caught:
+        runtime.get(late.remote())
+    assert "runtime.preload() has new ones look" in caught.value.__cause__.__notes__[0]
+    runtime.preload()
+    assert runtime.get(late.remote()) == 7
 
 
 def test_whoever_waits_when_the_runtime_is_shut_down_is_told_so():

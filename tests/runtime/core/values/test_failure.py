@@ -351,7 +351,7 @@ def test_a_module_that_only_this_process_finds_is_told_of(monkeypatch):
     monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(__file__="/lib/mine/__init__.py"))
     [note] = travel(raised(fail)).__cause__.__notes__
     assert "This process has the module 'mine', from '/lib/mine/__init__.py'" in note
-    assert "before runtime.init()" in note
+    assert "runtime.preload() has new ones look" in note
 
 
 def test_our_own_errors_travel_without_a_traceback_and_with_a_given_cause():
