@@ -60,7 +60,7 @@ _engine: Backend | None = None
 _runtimes = 0  # how many this process has used
 _start_default: Callable[[], None] | None = None
 _forked_from: int | None = None
-_inherited: tuple[int, int] | None = None  # in a forked child: its parent, and how many runtimes that had used
+_inherited: dict[int, int] = {}  # in a forked child: the runtimes that ran when it was forked, and whose they are
 
 #: Values published in this process, by key, serialised; handed to each engine that starts later.
 published: dict[str, bytes] = {}
@@ -110,9 +110,9 @@ def is_over(number: int | None) -> bool:
 
 def whose(number: int | None) -> str:
     """Return what to say of a runtime that is over for this process."""
-    if number is not None and _inherited is not None and number <= _inherited[1]:
-        return f"the runtime of process {_inherited[0]}, from which this process was forked"
-    return "a runtime that has been shut down"
+    if number not in _inherited:
+        return "a runtime that has been shut down"
+    return f"the runtime of process {_inherited[number]}, from which this process was forked"
 
 
 def set_engine(engine: Backend | None) -> None:
@@ -131,11 +131,11 @@ def set_default_starter(start: Callable[[], None]) -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _engine, _forked_from, _inherited
+    global _engine, _forked_from
     if _engine is not None:
         _engine.abandon()
         _engine, _forked_from = None, os.getppid()
-        _inherited = _forked_from, _runtimes
+        _inherited[_runtimes] = _forked_from
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
