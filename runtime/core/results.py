@@ -6,7 +6,7 @@ from typing import Any
 from ..exceptions import ActorDiedError, InputError, PendingCallsLimitExceeded
 from .engine import ActorId
 from .private_loop import PrivateLoop, drive
-from .values.failure import unpack_exception
+from .values.packed_exceptions import unpack_exception
 
 
 def keep_returns(

@@ -24,7 +24,7 @@ from ..core.resources.amounts import HEAD, visible_gpus
 from ..core.results import ACTOR_AGAIN
 from ..core.scheduling import NodeAffinitySchedulingStrategy, PlacementGroup, PlacementGroupSchedulingStrategy
 from ..core.settings import Settings
-from ..core.values.failure import explained, hints
+from ..core.values.packed_exceptions import explained, hints
 from ..exceptions import InputError, TaskError
 
 # What belongs to those who start a cluster, and is given only to a Ray of the program's own.

@@ -27,8 +27,8 @@ from ..core.results import ActorExit, died, how_it_left, name_taken
 from ..core.scheduling import SchedulingStrategy
 from ..core.signatures import is_async
 from ..core.telling import tell
-from ..core.values.failure import describe_here, not_made, pack_exception
 from ..core.values.functions import load_function
+from ..core.values.packed_exceptions import describe_here, not_made, pack_exception
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
 from .calls import SerialCall, within
 from .objects import ME, SerialObjects, Value

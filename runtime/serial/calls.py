@@ -11,7 +11,7 @@ from ..core.generators import Stream
 from ..core.private_loop import PrivateLoop
 from ..core.refs import ObjectRef
 from ..core.results import values_of
-from ..core.values.failure import describe_here, pack_exception
+from ..core.values.packed_exceptions import describe_here, pack_exception
 from ..exceptions import DeadlockError, ShoalError, TaskCancelledError, WorkerCrashedError
 
 if TYPE_CHECKING:

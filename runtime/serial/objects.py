@@ -17,7 +17,7 @@ from ..core.reports.events import EVENTS_KEPT, FREED, PUT, Event, call_site
 from ..core.reports.rows import ObjectState
 from ..core.values import serialization
 from ..core.values.buffers import aligned
-from ..core.values.failure import unpack_exception
+from ..core.values.packed_exceptions import unpack_exception
 from ..core.values.unread import UnreadFailures
 from ..exceptions import ObjectLostError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..telling import tell
-from .failure import unread_report
+from .packed_exceptions import unread_report
 
 #: Environment variable: 1 means that failures which nobody reads are not mentioned.
 IGNORE = "SHOAL_IGNORE_UNHANDLED_ERRORS"

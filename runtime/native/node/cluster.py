@@ -24,7 +24,7 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError, receive_one
 from ..protocol.local_sockets import SocketNames, listen
 from ..protocol.loop import Loop
-from .pool import Process
+from .known_process import Process
 
 Address = m.ProcessId | m.NodeId
 #: So many nodes besides the head may be there at one time; of those that are gone, so many are remembered.

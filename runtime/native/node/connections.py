@@ -8,7 +8,7 @@ from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
 from ..protocol.local_sockets import listen
 from ..protocol.loop import Loop
-from .pool import Process
+from .known_process import Process
 
 _OF_NODES_ALONE = frozenset({
     *(m.NodeJoined, m.NodeDied, m.Pass, m.ProcessMade, m.ProcessDied, m.EndProcess, m.Output, m.AskState, m.State),

@@ -29,8 +29,8 @@ from ..process.environments import exec_worker
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from ..protocol.local_sockets import SocketNames
+from .known_process import Process
 from .output import Pipe
-from .pool import Process
 from .settings import NodeSettings
 
 _PR_SET_PDEATHSIG = 1

@@ -9,11 +9,11 @@ import msgspec
 
 from ...core.reports.rows import RequestState
 from ...core.resources.amounts import UNIT, Demand, in_amounts
-from ...core.values.failure import not_made, pack_error
+from ...core.values.packed_exceptions import not_made, pack_error
 from ...exceptions import RuntimeEnvSetupError
 from ..protocol import messages as m
 from .cluster import Cluster
-from .pool import Process
+from .known_process import Process
 from .scheduler import GrantGroup, Lease, Scheduler
 from .workers import Workers
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from ...core.resources.machine_memory import Memory, read_memory
-from .pool import Process
+from .known_process import Process
 from .scheduler import Lease
 
 _PERIOD = 0.5

@@ -26,7 +26,7 @@ from ...core.ids import PROCESS_BYTES, node_of
 from ...core.reports.events import DIED, EVENTS_KEPT, UP, Event
 from ...core.reports.rows import NodeReport, unix_ms
 from ...core.resources.amounts import UNIT
-from ...core.values.failure import pack_error
+from ...core.values.packed_exceptions import pack_error
 from ...exceptions import OutOfMemoryError
 from ..protocol import messages as m
 from ..protocol.connection import Connection, ProtocolError
@@ -37,11 +37,11 @@ from .cluster import Cluster
 from .connections import BY_NODES, OF_NODES, OF_OWN, Connections
 from .control import Control
 from .groups import Groups
+from .known_process import Process
 from .leasing import Leasing
 from .metrics_server import serve_metrics
 from .node_reports import NodeReports, describe_node, describe_worker
 from .output import OutputReader
-from .pool import Process
 from .scheduler import Scheduler
 from .session import SessionFolder, logs_of
 from .settings import NodeSettings

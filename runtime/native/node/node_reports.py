@@ -16,7 +16,7 @@ from ...core.resources.amounts import in_amounts
 from ..protocol import messages as m
 from ..protocol.loop import Loop
 from .cluster import Cluster
-from .pool import Process
+from .known_process import Process
 from .storage import Views
 
 _MOST_SECONDS = 60.0

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 from ..protocol import messages as m
 from ..protocol.loop import Loop
+from .known_process import Process
 from .output import LogFile, Pipe, file_name
-from .pool import Process
 
 # A line that is not ended, as a prompt or a progress bar, is shown after so many seconds.
 _MOMENT_SECONDS = 1.0

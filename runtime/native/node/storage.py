@@ -13,7 +13,7 @@ from ..store.arena import read_block, size_in_use
 from ..store.board import Board
 from .cluster import Cluster
 from .dead_arenas import DeadArenas
-from .pool import Process
+from .known_process import Process
 from .store_budgets import CallMe, Refuse, StoreBudgets, Tell
 
 

@@ -14,9 +14,9 @@ from ..protocol import messages as m
 from ..protocol.loop import Loop
 from ..store.board import MOST_PROCESSES, Board, new_board
 from .deaths import Death, killed_by_kernel
+from .known_process import Process
 from .memory_monitor import MemoryMonitor
 from .output import NodeLog
-from .pool import Process
 from .relay import OutputRelay
 
 # A worker that can't even start is our problem or the machine's: give up instead of forking for ever.

@@ -18,7 +18,7 @@ from ...core.options import STREAMING, ActorOptions, MethodOptions
 from ...core.reports.events import AGAIN
 from ...core.results import died, too_many_calls
 from ...core.scheduling import SchedulingStrategy
-from ...core.values.failure import is_own, pack_error
+from ...core.values.packed_exceptions import is_own, pack_error
 from ...core.values.serialization import take_out_refs
 from ...exceptions import ActorUnavailableError, RuntimeEnvSetupError
 from ..protocol import messages as m

@@ -16,7 +16,7 @@ from ...core.options import ActorOptions, MethodOptions
 from ...core.refs import ObjectRef
 from ...core.results import name_taken
 from ...core.values import serialization
-from ...core.values.failure import words_of
+from ...core.values.packed_exceptions import words_of
 from ...core.values.serialization import take_out_refs
 from ...exceptions import InputError
 from ..protocol import messages as m

@@ -17,7 +17,7 @@ from ...core.generators import ObjectRefGenerator
 from ...core.options import STREAMING
 from ...core.refs import ObjectRef
 from ...core.reports.events import ENDED
-from ...core.values.failure import type_of_failure
+from ...core.values.packed_exceptions import type_of_failure
 from ..protocol import messages as m
 from ..protocol.connection import Connection
 from .failures import arguments_lost, cancelled, with_attempts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...core.refs import short
-from ...core.values.failure import add_to_where, pack_error
+from ...core.values.packed_exceptions import add_to_where, pack_error
 from ...exceptions import ObjectLostError, TaskCancelledError
 from ..protocol.messages import ObjectId, Value
 

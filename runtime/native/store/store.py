@@ -14,7 +14,7 @@ from ...core.ids import node_of
 from ...core.refs import ObjectRef
 from ...core.values import serialization
 from ...core.values.buffers import aligned, as_aligned
-from ...core.values.failure import unpack_exception
+from ...core.values.packed_exceptions import unpack_exception
 from ...exceptions import InternalError
 from ..protocol.descriptors import opening
 from ..protocol.messages import Holdings, ObjectId, Registered, Span, Value

@@ -26,8 +26,8 @@ from ...core.options import STREAMING
 from ...core.refs import ObjectRef, short
 from ...core.reports.events import RAN
 from ...core.results import exit_code, how_it_left, keep_returns
-from ...core.values.failure import describe_here, pack_exception
 from ...core.values.functions import callable_name, load_function
+from ...core.values.packed_exceptions import describe_here, pack_exception
 from ...core.values.serialization import fill_slots
 from ...exceptions import ObjectLostError, TaskCancelledError
 from ..engine import NativeEngine

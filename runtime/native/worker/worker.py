@@ -24,7 +24,7 @@ from ...core.current import set_engine
 from ...core.engine import Host
 from ...core.options import STREAMING, limits_of_groups
 from ...core.signatures import is_async
-from ...core.values.failure import not_made, pack_exception
+from ...core.values.packed_exceptions import not_made, pack_exception
 from ..engine import NativeEngine
 from ..process.actors import unpack_identity
 from ..process.blocked_waits import BlockedWaits

@@ -4,7 +4,7 @@ import pytest
 from conftest import wait_until
 
 from shoal import runtime
-from shoal.runtime.core.values.failure import pack_error, pack_exception
+from shoal.runtime.core.values.packed_exceptions import pack_error, pack_exception
 from shoal.runtime.core.values.unread import IGNORE, UnreadFailures
 
 pytestmark = pytest.mark.engines("native", "serial", reason="Ray mentions them itself")

@@ -17,8 +17,8 @@ from shoal.runtime.core.resources.machine_memory import (
     read_oom_kills,
 )
 from shoal.runtime.native.node.deaths import Death, killed_by_kernel, signal_name
+from shoal.runtime.native.node.known_process import Process
 from shoal.runtime.native.node.memory_monitor import MemoryMonitor, choose_victim
-from shoal.runtime.native.node.pool import Process
 from shoal.runtime.native.node.scheduler import Lease
 
 MEMORY = Memory(total=8 * 2**30, available=2 * 2**30)

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
+from shoal.runtime.native.node.known_process import Process
 from shoal.runtime.native.node.leasing import Leasing
-from shoal.runtime.native.node.pool import Process
 from shoal.runtime.native.node.scheduler import Scheduler
 from shoal.runtime.native.protocol import messages as m
 

@@ -12,7 +12,13 @@ import types
 import numpy as np
 import pytest
 
-from shoal.runtime.core.values.failure import is_own, pack_error, pack_exception, type_of_failure, unpack_exception
+from shoal.runtime.core.values.packed_exceptions import (
+    is_own,
+    pack_error,
+    pack_exception,
+    type_of_failure,
+    unpack_exception,
+)
 from shoal.runtime.exceptions import ActorDiedError, TaskError
 
 
@@ -281,8 +287,8 @@ def test_what_cannot_be_pickled_becomes_a_task_error():
     ("trouble", "words"),
     [
         (RuntimeError, "RuntimeError: cannot be rebuilt"),
-        (Abort, "test_failure.Abort: cannot be rebuilt"),
-        (Mute, "test_failure.Mute: <exception str() failed>"),
+        (Abort, "test_packed_exceptions.Abort: cannot be rebuilt"),
+        (Mute, "test_packed_exceptions.Mute: <exception str() failed>"),
     ],
 )
 def test_what_cannot_be_rebuilt_becomes_a_task_error_that_says_why(trouble, words):
