@@ -14,7 +14,9 @@ ROOT = Path(__file__).parent.parent
 # What runs, too, but need not be read to follow: small services, and what happens once or on other occasions.
 PASSED_BY_AN_ITERATION = {
     "envs/action_log.py",
+    "envs/contract.py",
     "envs/generators.py",
+    "envs/group_checks.py",
     "envs/group_progress.py",
     "envs/observation_guard.py",
     "envs/seeding.py",
