@@ -27,10 +27,11 @@ def signals_held() -> Iterator[None]:
         yield
         return
     held: list[int] = []
+    is_over = False
 
     def hold(number: int, frame: FrameType | None) -> None:
         held.append(number)
-        if len(held) > 1:
+        if len(held) > 1 or is_over:  # what the block has installed, such as a starting runtime, may call this later
             before[number](number, frame)
 
     handlers: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -41,7 +42,7 @@ def signals_held() -> Iterator[None]:
     try:
         yield
     finally:
-        _is_held = False
+        _is_held, is_over = False, True
         for number, handler in before.items():
             if signal.getsignal(number) is hold:
                 signal.signal(number, handler)

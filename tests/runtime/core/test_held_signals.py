@@ -1,5 +1,6 @@
 """Ctrl-C between two steps that belong together."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -79,6 +80,14 @@ def test_a_block_without_one_leaves_handlers_as_they_are_in_any_thread():
     thread.start()
     thread.join()
     assert found == [None]
+
+
+def test_a_handler_that_was_installed_in_a_block_and_calls_the_one_before_reaches_that_afterwards():
+    with signals_held():
+        before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, functools.partial(before))
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
 
 
 @pytest.mark.parametrize("names", ["from shoal import register", "from shoal.runtime import joblib"])
