@@ -25,6 +25,7 @@ from ..rl import (
     check_unlocked,
     check_vacant,
     check_writable,
+    choose_settings,
     claimed_run_dir,
     find_run,
     make_loggers,
@@ -161,13 +162,13 @@ def _train_seeds(name: str, parsed: Parsed, flags: TrainFlags, arguments: Sequen
         raise InputError("--seeds begins new runs: it wants an environment, and no --resume")
     assert flags.seeds is not None
     check_seeds(flags.seeds, flags.run_dir, flags.overwrite)
-    run = RunSettings(**parsed.only_given(RunSettings))
+    # Here, rather than by each seed.
+    trained = "" if flags.env is None else resolve(known_environment(flags.env), flags.env_kwargs).id
+    kind = ALGORITHMS[name]
+    given = parsed.only_given(RunSettings) | parsed.only_given(kind.config_class)
+    run = choose_settings(kind, given, flags.preset, trained).run
     if run.listen is not None:
         raise InputError("--seeds trains several side by side, and --listen is one address: simulators connect to one")
-    if flags.env is not None:  # here, rather than by each seed
-        resolve(known_environment(flags.env), flags.env_kwargs)
-    config_class = ALGORITHMS[name].config_class
-    config_class(**parsed.only_given(config_class))
     with result_output(flags.json) as print_result, stop_as_interrupt(), contextlib.ExitStack() as stack:
         folder = Path(flags.run_dir) if flags.run_dir else stack.enter_context(claimed_run_dir(name, env))
         seeds = Seeds(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .callbacks.loggers import make_loggers, read_loggers
     from .callbacks.progress import ProgressDisplay
     from .callbacks.progress_line import three_digits
+    from .chosen_settings import choose_settings
     from .clock import Clock
     from .data.batch import Batch, Column
     from .data.dataset import Dataset
@@ -101,9 +102,8 @@ if TYPE_CHECKING:
     from .models.joint_spec import JointSpec
     from .models.memory import Memory
     from .models.model import Model
-    from .models.own_modules import check_import_path
     from .models.plain import KnownLoss
-    from .models.policies import load_policy, policy_of
+    from .models.policies import load_policy
     from .models.policy import Policy
     from .models.q_network import QNetwork, QuantileQNetwork
     from .models.rows import Rows
@@ -294,13 +294,13 @@ __all__ = [
     "balanced_weights",
     "bootstrap_interval",
     "build_model",
-    "check_import_path",
     "check_language_model",
     "check_unlocked",
     "check_vacant",
     "check_weights",
     "check_writable",
     "choice",
+    "choose_settings",
     "chosen_loss",
     "claimed_run_dir",
     "clipped_surrogate",
@@ -351,7 +351,6 @@ __all__ = [
     "plain_td_loss",
     "plain_texts",
     "policy_metadata",
-    "policy_of",
     "rate_at",
     "read_config",
     "read_dataset",

@@ -33,6 +33,11 @@ def test_at_least_one_at_a_time():
         (["train", "ppo", "CartPole-v1", "--seeds", "2", "--run-dir", __file__], "test_seeds.py' is a file"),
         (["train", "ppo", "CatPole-v1", "--seeds", "2"], "unknown environment 'CatPole-v1'"),
         (["train", "ppo", "CartPole-v1", "--seeds", "2", "--gamma", "2"], "gamma is 2"),
+        (["train", "ppo", "CartPole-v1", "--seeds", "2", "--preset", "CatPole-v1"], "preset is 'CatPole-v1'"),
+        (
+            ["train", "ppo", "CartPole-v1", "--seeds", "2", "--group-size", "5"],
+            "n_envs is 32, which is not a",
+        ),
         (["train", "ppo", "--seeds", "2"], "--seeds begins new runs"),
         (["train", "ppo", "CartPole-v1", "--seeds", "2", "--listen", "0"], "--listen is one address"),
         (["plot"], "no run is given"),
