@@ -182,7 +182,10 @@ def _suggest(name: str, known: list[str]) -> str:
         game = elsewhere[1]
         return f"Here it is 'Atari/{game}-v5', preprocessed, or 'ALE/{game}-v5' as it is (extra atari)"
     if has_task(name):
-        return f"Here it is {POOLED + name!r}, as EnvPool has it: with --vectorization envpool it steps many at once"
+        return (
+            f"Here it is {POOLED + name!r}, as EnvPool has it; --vectorization envpool steps many at once, where "
+            "observations have no parts"
+        )
     module, dot, attribute = name.rpartition(".")
     if dot and attribute.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         return f"A class in a module is named '{module}:{attribute}'"
