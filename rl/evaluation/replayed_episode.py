@@ -13,8 +13,15 @@ from ..runs.run_folder import read_config
 from ..runs.run_lines import EPISODES, EXAMPLES, actions_of_line
 from .video import check_video, filmed
 
-_ENTRIES = {"environment", "index", "seed", "return", "length", "actions"}
-"""Of a line of an episode."""
+_ENTRIES = {
+    "environment": int,
+    "index": int,
+    "seed": int,
+    "return": int | float | None,
+    "length": int,
+    "actions": object,
+}
+"""Of a line of an episode, and what each is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +88,16 @@ def _line_of(folder: Path, number: int, config: dict[str, Any]) -> dict[str, Any
     if number < 1:
         raise InputError(f"episode is {number}, but episodes are counted from 1")
     found = next((line for index, line in enumerate(read_metrics(folder / EPISODES), 1) if index == number), None)
-    if found is not None and found.keys() >= _ENTRIES:
-        return found
     if found is not None:
-        lacks = ", ".join(sorted(_ENTRIES - found.keys()))
-        raise InputError(f"line {number} of '{folder / EPISODES}' is damaged: it lacks {lacks}. Restore the file")
+        wrong = [
+            f"{name} is {found[name]!r:.80}" if name in found else f"{name} is missing"
+            for name, kind in _ENTRIES.items()
+            if name not in found or not isinstance(found[name], kind)
+        ]
+        if wrong:
+            told = ", ".join(wrong)
+            raise InputError(f"line {number} of '{folder / EPISODES}' is damaged: {told}. Restore the file")
+        return found
     count = sum(1 for _ in read_metrics(folder / EPISODES))
     if count:
         raise InputError(f"run {str(folder)!r} has recorded {count} episodes, so there is none of number {number}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...envs import EnvSpec, install_line, is_installed, missing_packages_named, resolve
 from ...runtime import InputError
-from ..runs.run_place import writing_problem
+from ..runs.run_place import file_problem
 
 _SUFFIXES = {".mp4": ("imageio", "imageio_ffmpeg"), ".gif": ("imageio",)}
 _DEFAULT_FPS = 30
@@ -27,7 +27,7 @@ def check_video(path: str | Path) -> Path:
         raise InputError(f"video is {str(path)!r}, but must end in {' or '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
         raise InputError(f"video is {str(path)!r}, but there is no folder {str(path.parent)!r}")
-    problem = writing_problem(path.parent)
+    problem = file_problem(path)
     if problem is not None:
         raise InputError(f"video {str(path)!r} cannot be written: {problem}")
     for module in _SUFFIXES[path.suffix.lower()]:

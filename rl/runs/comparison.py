@@ -14,7 +14,7 @@ from .files import understood
 from .learning_curve import episode_curve
 from .metrics import read_evaluations, read_metrics
 from .picture import dress, empty_picture, write_picture
-from .run_place import writing_problem
+from .run_place import file_problem
 
 FORMATS = (".png", ".svg")
 AXES = {"steps": "environment steps", "time": "seconds of training"}
@@ -90,7 +90,7 @@ def draw_comparison(groups: Sequence[Group], picture: str | Path, *, x: str = "s
     path = Path(picture)
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"the picture is {str(picture)!r}, but must end in {' or '.join(FORMATS)}")
-    problem = writing_problem(path.parent)
+    problem = file_problem(path)
     if problem is not None:
         raise InputError(f"the picture {str(picture)!r} cannot be written: {problem}")
     figure, axes = empty_picture()

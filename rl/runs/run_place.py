@@ -57,6 +57,11 @@ def writing_problem(path: str | Path) -> str | None:
     return None
 
 
+def file_problem(path: Path) -> str | None:
+    """What is in the way of a file that is to be written; None if nothing is."""
+    return "a folder has that name" if path.is_dir() else writing_problem(path.parent)
+
+
 def default_run_dir(algorithm: str, env_id: str, root: str | Path = RUNS) -> Path:
     """Make and return the first of ``runs/<algorithm>-<env>-<n>``, n = 1, 2, …, that is above every one that exists.
 

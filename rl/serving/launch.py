@@ -31,7 +31,7 @@ _BOUNDS = {
     "max_sessions": _COUNT,
     "session_timeout": Bounds(above=0),
     "seed": Bounds(whole=True, at_least=0),
-    "threads": _COUNT,
+    "threads": replace(_COUNT, at_most=1024),
 }
 
 
@@ -90,15 +90,15 @@ def serve(
         "seed": seed, "threads": threads, "request_timeout": _finite(request_timeout), "max_batch_size": max_batch_size,
     }  # fmt: skip
     settings: dict[str, Any] = {name: _BOUNDS[name].read(name, value) for name, value in given.items()}
-    where = _checked(http, grpc, token)
+    where = _listening(http, grpc, token)
     sources, spec = read_policies(policy, name)
     if spec is None and sources[""].is_language:
         return _started_texts(sources[""], settings, _name_of(policy), **where)
     return _started(sources, spec, settings, **where)
 
 
-def _checked(http: str | None, grpc: str | None, token: str | None) -> dict[str, str | None]:
-    """Where to listen, by name, and for which token."""
+def _listening(http: str | None, grpc: str | None, token: str | None) -> dict[str, str | None]:
+    """Where to listen, by name, and for which token; InputError for what cannot be, before anything is started."""
     for what, address in (("http", http), ("grpc", grpc)):
         if address is not None:
             parse_address(address, what)

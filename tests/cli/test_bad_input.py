@@ -226,6 +226,7 @@ def test_a_damaged_config(a_run, capsys, tmp_path):
         ("metrics.jsonl", "episode_returns", 5, "plot run", "metrics.jsonl' is damaged, or from another program"),
         ("metrics.jsonl", "timesteps", "x", "plot run", "line 1 of 'run/metrics.jsonl' is damaged"),
         ("hashes.jsonl", "total_timesteps", None, "verify run --engine serial", "it lacks total_timesteps"),
+        ("episodes.jsonl", "seed", "x", "replay run --episode 2", "episodes.jsonl' is damaged: seed is 'x'."),
         ("policy.json", "env", 5, "evaluate run", "policy.json' is damaged: its entry 'env' is 5"),
         ("policy.json", "model", "x", "evaluate run", "policy.json': there is no kind of model 'x'"),
         (
@@ -247,8 +248,15 @@ def test_a_file_that_holds_something_else(a_run, capsys, tmp_path, file, entry, 
     assert message in refused(command.split(), capsys)
 
 
-def test_where_nothing_can_be_written(a_run, capsys):
-    for command in ("plot RUN --out /proc/x.png", "evaluate RUN --video /proc/x.gif"):
+def test_where_nothing_can_be_written(a_run, capsys, tmp_path):
+    for folder in ("x.png", "x.gif"):
+        (tmp_path / folder).mkdir()
+    for command in (
+        "plot RUN --out /proc/x.png",
+        "evaluate RUN --video /proc/x.gif",
+        "plot RUN --out x.png",
+        "evaluate RUN --video x.gif",
+    ):
         assert "cannot be written: " in refused(command.replace("RUN", str(a_run)).split(), capsys)
 
 

@@ -221,7 +221,10 @@ def test_the_command_replays_and_says_what_is_not_there(tmp_path, capsys):
     assert main(["replay", run, "--episode", "1"]) == 2
     assert "the actions of the episode in episodes.jsonl are damaged" in capsys.readouterr().err
     assert main(["replay", run, "--episode", "2"]) == 2
-    assert "is damaged: it lacks actions, environment, index, length, return" in capsys.readouterr().err
+    assert (
+        "is damaged: environment is missing, index is missing, return is missing, length is missing, actions"
+        in capsys.readouterr().err
+    )
     (tmp_path / "run" / "episodes.jsonl").unlink()
     assert main(["replay", run, "--episode", "1"]) == 2
     assert "has recorded no actions of episodes: record is 'auto'" in capsys.readouterr().err
