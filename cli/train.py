@@ -236,14 +236,11 @@ class _Plan:
                     max(1, self.total_timesteps - began_at), stop_return=self.stop_return, callbacks=callbacks
                 )
             except KeyboardInterrupt:
-                display.close()
                 keeper.save("stopped")
                 return STOPPED
             except RunFolderError:
-                display.close()
                 raise
             except Exception:
-                display.close()
                 keeper.rescue(stop)
                 raise
         print_result(result.to_json(), _summary(result, self.folder.path))

@@ -24,6 +24,7 @@ from ..models.joint_spec import JointSpec
 from .http import HttpServer, listen_for_observations
 from .http_app import UnknownPolicyError
 from .served import Answer, Served
+from .shown import in_a_line
 
 _WORST_FIRST = ("down", "degraded", "ok")
 
@@ -118,6 +119,9 @@ class ServedPolicies(JointActing):
             self._http, self.http_address = None, None
         for served in self.policies.values():
             served.close()
+
+    def __repr__(self) -> str:
+        return in_a_line(self, {"status": self.health()["status"], "policies": [*self.policies]})
 
     def __enter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@ from .http import HttpServer, listen_for_observations
 from .queueing import Reply, Request, RequestQueue
 from .replica_pool import ReplicaPool
 from .sessions import Sessions
+from .shown import in_a_line
 from .simulators import SimulatorFront
 from .source import PolicySource
 
@@ -313,10 +314,7 @@ class Served:
 
     def __repr__(self) -> str:
         told = self.health()
-        named = {name: told[name] for name in ("status", "replicas", "version")}
-        if self.http_address is not None:
-            named["http_address"] = self.http_address
-        return f"Served({', '.join(f'{name}={value!r}' for name, value in named.items())})"
+        return in_a_line(self, {name: told[name] for name in ("status", "replicas", "version")})
 
     def __reduce__(self) -> NoReturn:
         where = "" if self.http_address is None else f", here at {self.http_address}"

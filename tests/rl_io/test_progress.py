@@ -68,6 +68,7 @@ def test_one_line_that_changes_in_a_notebook(monkeypatch):
         shown.append([data["text/plain"]])
         return Handle()
 
+    monkeypatch.setattr(progress, "_NOTEBOOK_INTERVAL", 3600.0)  # however long the test takes
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
     with ProgressDisplay(Console(force_jupyter=True)) as on_show:
         on_show.on_training_start(FakeTraining(), 1000)

@@ -50,6 +50,7 @@ def test_each_is_asked_by_its_name_or_an_agents():
             action, _ = alone.act_with_memory(np.float32([observation]), alone.initial_memory(1), deterministic=True)
             assert ask(f"/policies/{name}/act", **begun).json() == {"action": action[0], "version": 7}
         assert served.policy("c") is served.policies["other"]
+        assert repr(served).startswith("ServedPolicies(status='ok', policies=['")
         assert ask("/act").json() == {"error": "there are several policies, one, other: POST /policies/NAME/act"}
         for path in ("/policies/another/act", "/policies/another/sessions/s"):
             reply = client.request("DELETE" if "sessions" in path else "POST", path)

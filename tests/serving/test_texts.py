@@ -321,6 +321,7 @@ def test_what_waits_when_the_model_is_closed_is_told(policy):
     told = []
     served.submit(endless(policy, 3), lambda index, said: told.append(said) if isinstance(said, Exception) else None)
     served.close()
+    assert repr(served) == "ServedTexts(name='policy', status='down', replicas=0, version=0)"
     assert len(told) == 3
     assert all(isinstance(error, ServerClosedError) for error in told)
     with pytest.raises(ServerClosedError):

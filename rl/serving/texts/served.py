@@ -21,6 +21,7 @@ from ...language.asked import Asked, Said, conversation, room, texts_of
 from ...language.tokens import Tokens, read_tokenizer, tokens_between
 from ..http import HttpServer
 from ..http_guard import Access
+from ..shown import in_a_line
 from ..source import PolicySource, Savable, read_policies
 from .app import error_of, make_text_app
 from .pool import Answer, TextPool, Weights
@@ -195,6 +196,10 @@ class ServedTexts:
             self._http.close()
             self._http, self.http_address = None, None
         self._pool.close()
+
+    def __repr__(self) -> str:
+        told = self.health()
+        return in_a_line(self, {"name": self.name} | {name: told[name] for name in ("status", "replicas", "version")})
 
     def __enter__(self) -> Self:
         return self
