@@ -1,6 +1,8 @@
 """Words for the person who runs the program."""
 
+import contextlib
 import sys
+import traceback
 
 
 def tell(text: str, *, error: bool = True) -> bool:
@@ -23,3 +25,15 @@ def tell(text: str, *, error: bool = True) -> bool:
     except Exception:  # see above
         return False
     return True
+
+
+def tell_exception(more: str = "") -> None:
+    """Write the exception that is being handled on standard error, with its traceback, and `more` below it."""
+    tell(traceback.format_exc() + more)
+
+
+def tell_rest() -> None:
+    """Have standard output and error write what they keep, before a process ends without Python's own ceremony."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # as in `tell`
+            stream.flush()

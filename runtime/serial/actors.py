@@ -7,7 +7,6 @@ When one is made, restarted and dead is decided by the same table of actors as o
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +25,7 @@ from ..core.resources.amounts import in_amounts
 from ..core.results import ActorExit, died, how_it_left, name_taken
 from ..core.scheduling import SchedulingStrategy
 from ..core.signatures import is_async
-from ..core.telling import tell
+from ..core.telling import tell_exception
 from ..core.values.functions import load_function
 from ..core.values.packed_exceptions import describe_here, not_made, pack_exception
 from ..exceptions import ActorUnavailableError, DeadlockError, ShoalError
@@ -279,8 +278,7 @@ class SerialActors(MakesActors, CallsActors):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:  # of the user's method, or of pickling; the log goes on, so nothing is lost yet
-            traceback.print_exc()
-            tell(f"{CHECKPOINT} failed; it is called again after the next call\n")
+            tell_exception(f"{CHECKPOINT} failed; it is called again after the next call\n")
         else:
             log.checkpointed(state)
 
@@ -372,4 +370,4 @@ def _shut_down(instance: Any) -> None:
     except KeyboardInterrupt:  # the user's Ctrl-C
         raise
     except BaseException:  # the actor ends, whatever it says
-        traceback.print_exc()
+        tell_exception()

@@ -18,13 +18,13 @@ import signal
 import socket
 import sys
 import time
-import traceback
 import types
 from collections.abc import Callable
 from functools import partial
 
 import setproctitle
 
+from ...core.telling import tell_exception, tell_rest
 from ..process.environments import exec_worker
 from ..protocol import messages as m
 from ..protocol.connection import Connection
@@ -94,9 +94,9 @@ def start_fork_server(settings: NodeSettings) -> Process:
         _serve(theirs, settings)
         code = 0
     except BaseException:  # the process must end here, and not go on as a second node
-        traceback.print_exc()
+        tell_exception()
     finally:
-        sys.stderr.flush()
+        tell_rest()
         os._exit(code)
 
 
@@ -185,7 +185,7 @@ def _fork(node: Connection, message: m.Fork, names: SocketNames, wake: tuple[int
             exec_worker(names, message)
         importlib.import_module(_WORKER, __package__).be_worker(names, message)
     except BaseException:  # the child must end here, and not go on as a second fork server
-        traceback.print_exc()
+        tell_exception()
     finally:
-        sys.stderr.flush()
+        tell_rest()
         os._exit(1)

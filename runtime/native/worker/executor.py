@@ -11,7 +11,6 @@ import inspect
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from ...core.options import STREAMING
 from ...core.refs import ObjectRef, short
 from ...core.reports.events import RAN
 from ...core.results import exit_code, how_it_left, keep_returns
+from ...core.telling import tell_exception
 from ...core.values.functions import callable_name, load_function
 from ...core.values.packed_exceptions import describe_here, pack_exception
 from ...core.values.serialization import fill_slots
@@ -235,13 +235,12 @@ class Executor:
             with self._user_code:
                 shut_down(actor)
         except BaseException:  # the actor ends, whatever it says
-            traceback.print_exc()
+            tell_exception()
 
     @staticmethod
     def crash() -> NoReturn:
         """End this process because of the exception that is being handled, which would be lost otherwise."""
-        traceback.print_exc()
-        sys.stderr.flush()
+        tell_exception()
         os._exit(1)
 
     def give_back(self, item: Item, span: m.Span) -> None:

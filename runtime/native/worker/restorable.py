@@ -6,8 +6,6 @@ until the kernel has taken what was written, or whoever was to read it is dead.
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +13,7 @@ from ...core.actors.checkpoints import CHECKPOINT, RESTORE
 from ...core.actors.log import Journal, Step
 from ...core.ids import owner_of
 from ...core.refs import ObjectRef
+from ...core.telling import tell_exception
 from ..process.parts import Parts
 from ..protocol import messages as m
 from ..protocol.connection import Connection
@@ -106,8 +105,7 @@ class Restorable:
         except SystemExit:
             raise
         except BaseException:  # of the user's method, or of pickling; the log goes on, so nothing is lost yet
-            traceback.print_exc()
-            print(f"{CHECKPOINT} failed; it is called again after the next call", file=sys.stderr, flush=True)
+            tell_exception(f"{CHECKPOINT} failed; it is called again after the next call\n")
             return
         with self._links.lock:
             self._values.lend_all(packed, self._owner)

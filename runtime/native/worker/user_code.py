@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 import traceback
 from types import TracebackType
 
 from ...core.results import exit_code
+from ...core.telling import tell, tell_rest
 
 
 class UserCode:
@@ -42,12 +41,10 @@ def _end(error: BaseException | None) -> None:
         if isinstance(error, SystemExit):
             code = exit_code(error)
             if isinstance(error.code, str):
-                print(error.code, file=sys.stderr)
+                tell(f"{error.code}\n")
         elif error is not None:
             code = 1
-            traceback.print_exception(error)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # the user has closed it
-                stream.flush()
+            tell("".join(traceback.format_exception(error)))
+        tell_rest()
     finally:
         os._exit(code)

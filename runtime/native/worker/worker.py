@@ -13,7 +13,6 @@ import contextlib
 import gc
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -222,8 +221,6 @@ class Worker(Lender):
         self._run_items()
         self._close()
         if self._executor.exit_code:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
             raise SystemExit(self._executor.exit_code)
 
     def _run_items(self) -> None:

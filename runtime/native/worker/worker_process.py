@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 import types
 from typing import Any, NoReturn
 
@@ -12,6 +11,7 @@ import msgspec
 import setproctitle
 
 from ...core.results import exit_code
+from ...core.telling import tell, tell_exception, tell_rest
 from ..process.environments import enter
 from ..protocol import messages as m
 from ..protocol.local_sockets import SocketNames
@@ -33,13 +33,12 @@ def be_worker(names: SocketNames, fork: m.Fork) -> NoReturn:
         code = 0
     except SystemExit as request:
         if isinstance(request.code, str):
-            print(request.code, file=sys.stderr)
+            tell(f"{request.code}\n")
         code = exit_code(request)
     except BaseException:  # the worker must end here, and not go on as a second fork server
-        traceback.print_exc()
+        tell_exception()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        tell_rest()
         os._exit(code)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import numpy as np
 import psutil
@@ -122,6 +123,34 @@ def test_with_checkpoint_every_0_it_begins_anew(engine, tmp_path):
     runtime.get(ledger.add.remote(1))
     restart(ledger, engine)
     assert runtime.get(ledger.all.remote(), timeout=30) == [0]
+
+
+class Broken:
+    """A stream of the user's that nobody can write to any more."""
+
+    def write(self, text):
+        raise RuntimeError("the widget has been deleted")
+
+    flush = write
+
+
+def test_a_checkpoint_fails_although_nothing_can_be_printed(engine, monkeypatch):
+    monkeypatch.setattr("sys.stderr", sys.stderr)  # in this process the serial engine's actor replaces it
+
+    @runtime.remote(max_restarts=1)
+    class Mute:
+        def __checkpoint__(self):
+            raise RuntimeError("no state")
+
+        def __restore__(self, state):
+            raise AssertionError
+
+        def call(self):
+            sys.stderr = Broken()
+            return "called"
+
+    mute = Mute.remote()
+    assert [runtime.get(mute.call.remote(), timeout=30) for _ in range(3)] == ["called"] * 3
 
 
 def test_restarts_count(engine, tmp_path):

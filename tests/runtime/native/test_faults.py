@@ -78,6 +78,22 @@ def test_a_workers_exit_code_and_last_words_are_reported(shared_native):
         runtime.get(leave.remote(), timeout=30)
 
 
+def test_an_exit_code_is_that_of_the_task_although_nothing_can_be_printed(shared_native):
+    class Broken:
+        def write(self, text):
+            raise RuntimeError("the widget has been deleted")
+
+        flush = write
+
+    @runtime.remote(max_retries=0)
+    def leave():
+        sys.stdout = sys.stderr = Broken()
+        sys.exit(7)
+
+    with pytest.raises(runtime.WorkerCrashedError, match="ended with exit code 7"):
+        runtime.get(leave.remote(), timeout=30)
+
+
 # Actors ---------------------------------------------------------------------------------------------------------------
 
 
