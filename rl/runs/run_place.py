@@ -27,8 +27,8 @@ _FILES = (
     "result.json",
     "learning_curve.png",
 )
-_BEGINNING = ("config.json", "metrics.jsonl")
-"""What is there before the first iteration."""
+_BEGINNING = ("config.json", "metrics.jsonl", "metrics.csv")
+"""What is there before the first iteration; of metrics.csv the head."""
 _EVENTS = "events.out.tfevents.*"
 
 
@@ -116,7 +116,7 @@ def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
     if not known:
         raise InputError(f"'{folder}' holds files, but no run. Choose another --run-dir: they will not be deleted")
     metrics = folder / "metrics.jsonl"
-    begun = set(known) - {"config.json", "metrics.jsonl", REPRODUCER} or (metrics.exists() and metrics.stat().st_size)
+    begun = set(known) - {*_BEGINNING, REPRODUCER} or (metrics.exists() and metrics.stat().st_size)
     if begun and not overwrite:
         resume = f"continue it with --resume {folder} (load, resume=True), " if list_checkpoints(folder) else ""
         raise InputError(

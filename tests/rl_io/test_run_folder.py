@@ -221,6 +221,7 @@ def test_default_run_dir(tmp_path):
     ("files", "stays"),
     [
         ({"config.json": "{}", "metrics.jsonl": ""}, False),
+        ({"config.json": "{}", "metrics.jsonl": "", "metrics.csv": "\n"}, False),
         ({}, False),
         ({"config.json": "{}", "metrics.jsonl": "{}\n"}, True),
         ({"config.json": "{}", "metrics.jsonl": "", "reproduce.py": ""}, True),
