@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def test_all_blocks_are_tested_here():
     assert len(SNIPPETS) == 2
 
 
-def test_numbers_of_training_are_those_of_committed_rows():
+def test_numbers_are_those_of_committed_rows():
     table = {}
     for line in (ROOT / "benchmarks/rl/rows/table.md").read_text().splitlines():
         name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
@@ -73,6 +74,13 @@ def test_numbers_of_training_are_those_of_committed_rows():
         "SAC on Pendulum-v1": trained["sac-pendulum"],
         "DQN on CartPole-v1": table[f"dqn-cartpole, shoal, {rate}"],
         "sampling from": [tokens["groups"], tokens["transformers"], sampled["times_transformers"]["groups"]],
+        "start the runtime": [value / 1e3 for value in measured_of_the_runtime("init_ms")],
+        "new actor": measured_of_the_runtime("actor_ms"),
+        "actor call, synchronous": measured_of_the_runtime("call_us"),
+        "task, synchronous": measured_of_the_runtime("task_us")[::2],
+        "actor calls, pipelined": measured_of_the_runtime("calls_per_s"),
+        "tasks, pipelined": measured_of_the_runtime("tasks_per_s"),
+        "`put` of 100 MB": measured_of_the_runtime("put_100mb_gb_s"),
     }
     for name, values in told.items():
         [line] = [
@@ -85,10 +93,18 @@ def test_numbers_of_training_are_those_of_committed_rows():
             )
 
 
+def measured_of_the_runtime(name):
+    """Return the medians of the rivals that were measured in that."""
+    rows = [json.loads(line) for line in (ROOT / "benchmarks/rows/runtime_latency.jsonl").read_text().splitlines()]
+    rivals = dict.fromkeys(row["rival"] for row in rows)
+    values = ([row[name] for row in rows if row["rival"] == rival and name in row] for rival in rivals)
+    return [statistics.median(each) for each in values if each]
+
+
 def _says(text, value):
     """Whether a number is another one, rounded to so many digits."""
     whole, dot, part = text.replace(" ", "").partition(".")
-    digits = len(whole + part) if dot else len(whole.rstrip("0"))
+    digits = len((whole + part).lstrip("0")) if dot else len(whole.rstrip("0"))
     return float(f"{value:.{digits}g}") == float(text.replace(" ", "")) if digits else False
 
 
