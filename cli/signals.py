@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from .. import runtime
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 #: Exit code of a command that was stopped from outside (128 + SIGINT).
@@ -24,6 +26,7 @@ def _quit(signum: int, frame: FrameType | None) -> None:
 @contextlib.contextmanager
 def _handling(first: "signal._HANDLER") -> Iterator[None]:
     before = {number: signal.signal(number, first) for number in _SIGNALS}
+    runtime.guard_signals()  # it may have been started early
     try:
         yield
     finally:

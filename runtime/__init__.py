@@ -27,7 +27,15 @@ from .api.cluster import (
     preload,
     publish,
 )
-from .api.lifecycle import RuntimeInfo, close_before_shutdown, engine_name, init, is_initialized, shutdown
+from .api.lifecycle import (
+    RuntimeInfo,
+    close_before_shutdown,
+    engine_name,
+    guard_signals,
+    init,
+    is_initialized,
+    shutdown,
+)
 from .api.remote import ActorClass, RemoteFunction, remote
 from .api.runtime_context import exit_actor, get_gpu_ids, get_runtime_context
 from .api.verbs import cancel, get, get_actor, kill, put, wait
@@ -119,6 +127,7 @@ __all__ = [
     "get_actor",
     "get_gpu_ids",
     "get_runtime_context",
+    "guard_signals",
     "human_bytes",
     "import_whole",
     "in_plain_numbers",

@@ -42,7 +42,7 @@ IMPORTED_BY_CALL = {
 USED_FROM_OUTSIDE = {"runtime": 40, "envs": 1, "data": 3, "rl": 6}
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 # What engines need not say themselves.
-DEFAULTS = {"abandon", "is_cancelled", "note", "preload", "running", "value"}
+DEFAULTS = {"abandon", "guard_signals", "is_cancelled", "note", "preload", "running", "value"}
 BANNED_WORDS = re.compile(r"\b(raylet|trainer|sampler|env runner)\b", re.IGNORECASE)
 
 

@@ -154,6 +154,17 @@ def shutdown() -> None:
             current.set_engine(None)
 
 
+def guard_signals() -> None:
+    """Have a Ctrl-C or SIGTERM wait for a good moment, whose handler was installed after `init`.
+
+    Where a handler raises, as that of Ctrl-C does, it must not do so while a message is half read. `init` sees to it
+    for the handlers that are there; call this in the main thread after installing another one.
+    """
+    engine = running_engine()
+    if engine is not None:
+        engine.guard_signals()
+
+
 def is_initialized() -> bool:
     """Return whether the runtime is running."""
     return running_engine() is not None

@@ -334,6 +334,10 @@ class Engine(current.Backend, Protocol):
         """Remember something that has happened in this process, if the engine tells stories."""
         return
 
+    def guard_signals(self) -> None:
+        """Guard the handlers of Ctrl-C and SIGTERM that the program has installed since the engine began."""
+        return
+
     def shutdown(self) -> bool:
         """End everything that the engine started; return whether it is ended: in a worker it goes on."""
 

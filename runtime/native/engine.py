@@ -224,6 +224,9 @@ class NativeDriver(NativeEngine):
             self.parts.task_queues.give_all_back()
             self._links.node.send(m.Preload(list(modules), _import_path()))  # a cell may have changed it since
 
+    def guard_signals(self) -> None:
+        self._guard.put_up()
+
     def shutdown(self) -> bool:
         """End the node and with it everything else."""
         self._links.shut_down()

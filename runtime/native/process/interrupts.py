@@ -49,26 +49,28 @@ def _wait_and_send(number: int) -> None:
 class InterruptGuard:
     """Delays Ctrl-C in a driver, as long as the main thread is `busy`.
 
-    Handlers that are installed while the guard is up replace it. A notebook's kernel installs its own before each cell;
-    there the guard is put up again as a cell begins.
+    Handlers that are installed while the guard is up replace it, until it is put up again. A notebook's kernel installs
+    its own before each cell; there that happens as a cell begins.
     """
 
     def __init__(self, busy: Callable[[], bool]) -> None:
         self._busy = busy
-        self._guarded: dict[int, tuple[Any, Any]] = {}
-        self._put_up()
+        self._guarded: dict[Any, Any] = {}  # a handler of ours → the one that it guards
+        self.put_up()
         self._shell = _shell()
         if self._shell is not None:
-            self._shell.events.register("pre_execute", self._put_up)
+            self._shell.events.register("pre_execute", self.put_up)
 
-    def _put_up(self) -> None:
+    def put_up(self) -> None:
+        """Guard the handlers of now."""
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers
         for number in _SIGNALS:
             theirs = signal.getsignal(number)
-            if callable(theirs) and theirs is not self._guarded.get(number, (None,))[0]:
-                ours = self._guard(theirs)
-                self._guarded[number] = (ours, theirs)
+            if callable(theirs) and theirs not in self._guarded:
+                known = (ours for ours, guarded in self._guarded.items() if guarded is theirs)
+                ours = next(known, None) or self._guard(theirs)
+                self._guarded[ours] = theirs
                 signal.signal(number, ours)
 
     def _guard(self, theirs: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], Any]:
@@ -80,12 +82,13 @@ class InterruptGuard:
     def remove(self) -> None:
         """Put the handlers back, those that are still ours."""
         if self._shell is not None:
-            self._shell.events.unregister("pre_execute", self._put_up)
+            self._shell.events.unregister("pre_execute", self.put_up)
             self._shell = None
         if threading.current_thread() is threading.main_thread():
-            for number, (ours, theirs) in self._guarded.items():
-                if signal.getsignal(number) is ours:
-                    signal.signal(number, theirs)
+            for number in _SIGNALS:
+                ours = signal.getsignal(number)
+                if ours in self._guarded:
+                    signal.signal(number, self._guarded[ours])
 
 
 def _shell() -> Any:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from shoal.cli.signals import stop_as_interrupt
 from shoal.runtime.native.process.interrupts import InterruptGuard
 
 
@@ -61,3 +62,35 @@ def test_ipython_that_is_only_imported_is_no_shell(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     InterruptGuard(lambda: False).remove()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_that_was_installed_later_is_guarded_when_asked(native):
+    before = signal.getsignal(signal.SIGINT)
+    with stop_as_interrupt() as stop:  # of a command whose runtime began before
+        assert callable(signal.getsignal(signal.SIGINT))
+        assert signal.getsignal(signal.SIGINT) != stop.begin
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_guard_leaves_what_it_found_and_has_one_of_each():
+    def mine(number, frame):
+        raise InterruptedError
+
+    busy = []
+    guard = InterruptGuard(lambda: bool(busy))
+    ours = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, mine)
+    guard.put_up()
+    theirs = signal.getsignal(signal.SIGINT)
+    busy.append(True)
+    signal.raise_signal(signal.SIGINT)
+    busy.clear()
+    with pytest.raises(InterruptedError):
+        time.sleep(10)
+    signal.signal(signal.SIGINT, mine)
+    guard.put_up()
+    assert signal.getsignal(signal.SIGINT) is theirs is not ours
+    guard.remove()
+    assert signal.getsignal(signal.SIGINT) is mine
