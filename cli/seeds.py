@@ -175,8 +175,6 @@ def check_seeds(count: int, run_dir: str | None, overwrite: bool) -> None:
     if run_dir is None:
         return
     folder = Path(run_dir)
-    if os.path.isfile(folder):
-        raise InputError(f"run folder '{folder}' is a file. Choose another --run-dir")
     check_writable(folder)
     if not overwrite and folder.exists() and any(folder.iterdir()):
         raise InputError(f"'{folder}' is not empty: choose another --run-dir, or give --overwrite")

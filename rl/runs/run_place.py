@@ -33,8 +33,11 @@ _EVENTS = "events.out.tfevents.*"
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise InputError if nothing can be written into a run folder, or, where it is not there yet, into the one that it
-    would be made in. A training asks before it starts anything: later it would be told by what was lost."""
+    """Raise InputError if a run folder is a file, or nothing can be written into it, or, where it is not there yet,
+    into the one that it would be made in. A training asks before it starts anything: later it would be told by what was
+    lost."""
+    if os.path.isfile(path):
+        raise InputError(f"run folder '{path}' is a file. Choose another --run-dir")
     problem = writing_problem(path)
     if problem is not None:
         raise InputError(f"run folder '{path}' cannot be written: {problem}. Choose another --run-dir")
@@ -106,8 +109,6 @@ def check_vacant(path: str | Path, *, overwrite: bool = False) -> Path:
             nothing can be written there.
     """
     folder = Path(path)
-    if os.path.isfile(folder):
-        raise InputError(f"run folder '{folder}' is a file. Choose another --run-dir")
     check_writable(folder)
     check_unlocked(folder)
     if not folder.exists() or all(_is_passing(child.name) for child in folder.iterdir()):
